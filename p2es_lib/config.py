@@ -1,0 +1,282 @@
+"""Every setting of a run: frozen, checked, hashed. No other module holds a default of its own.
+
+``get_config("quick")`` gives the settings of a profile; ``config.replace("process.blur", "none")`` gives a changed
+copy. :func:`config_hash` names what a finished run was made with, so that it is reused only for the same settings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from p2es_lib.errors import InputError, check_choice
+
+PROFILES = ("smoke", "quick", "full")
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+@dataclass(frozen=True)
+class SignalConfig:
+    """Windows: sampling rate (Hz) and length (samples); a window lasts n_samples / sampling_rate seconds."""
+
+    sampling_rate: float = 125.0
+    n_samples: int = 1024
+
+    def __post_init__(self):
+        _check(self.sampling_rate >= 50, f"signal.sampling_rate={self.sampling_rate}: at least 50 Hz, QRS needs it")
+        _check(self.n_samples >= 128 and self.n_samples % 64 == 0, "signal.n_samples: a multiple of 64, 128 or more")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Cohort: subjects per split, windows per subject and the quality that a real window must have.
+
+    ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones
+    (simulated data only). ``max_windows`` bounds what is kept of a long real recording, spread evenly over it.
+    """
+
+    n_train_subjects: int = 1000
+    n_validation_subjects: int = 128
+    n_test_subjects: int = 200
+    windows_per_subject: int = 2
+    stream_training: bool = True
+    max_windows: int = 2000
+    min_quality: float = 0.7
+    simulator_seed: int = 2025
+
+    def __post_init__(self):
+        for name in ("n_train_subjects", "n_validation_subjects", "n_test_subjects", "windows_per_subject"):
+            _check(getattr(self, name) >= 1, f"data.{name}={getattr(self, name)}: at least 1")
+        _check(0 <= self.min_quality <= 1, f"data.min_quality={self.min_quality}: between 0 and 1")
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """Forward process: blur, then noise (README, "The method"). The blur is in milliseconds: rate-independent."""
+
+    blur: str = "dct"
+    sigma_blur_ms: float = 40.0
+    min_response: float = 0.001
+    logsnr_max: float = 10.0
+    logsnr_min: float = -10.0
+
+    def __post_init__(self):
+        check_choice("process.blur", self.blur, ("dct", "spectral", "none"))
+        _check(self.sigma_blur_ms > 0, f"process.sigma_blur_ms={self.sigma_blur_ms}: must be positive; blur='none' turns it off")
+        _check(0 < self.min_response < 1, f"process.min_response={self.min_response}: between 0 and 1")
+        _check(self.logsnr_max > self.logsnr_min, "process.logsnr_max must exceed process.logsnr_min")
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Denoiser: width and depth of stage 1, its time scales, and the switches of the ablations.
+
+    ``scales`` are strides in samples after the stem; one convolution of 5 taps at stride s spans 5 * stem * s samples.
+    """
+
+    width: int = 64
+    n_blocks: int = 5
+    stem_stride: int = 2
+    scales: tuple[int, ...] = (1, 4, 16)
+    lead_features: int = 8
+    deblurring: bool = True
+    demographics: bool = True
+    projection: bool = True
+    phase_features: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "scales", tuple(self.scales))
+        _check(min(self.width, self.n_blocks, self.lead_features, self.stem_stride) >= 1, "denoiser sizes: at least 1")
+        _check(len(self.scales) >= 1 and self.scales[0] == 1, "denoiser.scales: must begin with 1")
+
+
+@dataclass(frozen=True)
+class AffinityConfig:
+    """GroupFinder: embedding, contrastive learning, KNN clustering, and how groups become affinity matrices.
+
+    ``mixing``: ``groups`` (one matrix per group, mixed per sample), ``shared`` (one matrix for all), ``identity``
+    (none), ``random`` (groups drawn at random per subject). ``inputs``: what the embedding sees. ``clustering``:
+    ``knn`` (Ward clustering on the K-nearest-neighbour graph) or ``centroid`` (k-means, nearest centroid).
+    """
+
+    mixing: str = "groups"
+    inputs: str = "both"
+    clustering: str = "knn"
+    contrastive: bool = True
+    n_groups: int = 6
+    k_neighbours: int = 16
+    embedding_dim: int = 32
+    temperature: float = 0.1
+    n_steps: int = 400
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+
+    def __post_init__(self):
+        check_choice("affinity.mixing", self.mixing, ("groups", "shared", "identity", "random"))
+        check_choice("affinity.inputs", self.inputs, ("both", "demographics", "waveform"))
+        check_choice("affinity.clustering", self.clustering, ("knn", "centroid"))
+        _check(self.n_groups >= 1 and self.k_neighbours >= 1, "affinity.n_groups and affinity.k_neighbours: at least 1")
+        _check(self.temperature > 0, f"affinity.temperature={self.temperature}: must be positive")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Training loop: AdamW with warm-up and cosine decay, exponential moving average of the weights."""
+
+    n_steps: int = 3000
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup_steps: int = 100
+    ema_decay: float = 0.999
+    clip_norm: float = 1.0
+    validate_every: int = 250
+    checkpoint_every: int = 250
+    log_every: int = 25
+    n_threads: int = 2
+
+    def __post_init__(self):
+        for name in ("n_steps", "batch_size", "validate_every", "checkpoint_every", "log_every", "n_threads"):
+            _check(getattr(self, name) >= 1, f"training.{name}={getattr(self, name)}: at least 1")
+        _check(0 <= self.ema_decay < 1, f"training.ema_decay={self.ema_decay}: in [0, 1)")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Evaluation: which sampler, how many steps, how many samples per window are averaged."""
+
+    sampler: str = "multistep"
+    n_steps: int = 8
+    n_samples: int = 8
+    batch_size: int = 64
+
+    def __post_init__(self):
+        check_choice("sampling.sampler", self.sampler, ("ancestral", "deterministic", "multistep"))
+        _check(min(self.n_steps, self.n_samples, self.batch_size) >= 1, "sampling settings: at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Tables: bootstrap resamples of subjects, Monte-Carlo draws of the irreducible error, search range of the lag."""
+
+    n_bootstrap: int = 1000
+    n_floor_draws: int = 96
+    max_lag_s: float = 0.25
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one run."""
+
+    profile: str = "quick"
+    dataset: str = "simulated"
+    signal: SignalConfig = field(default_factory=SignalConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    affinity: AffinityConfig = field(default_factory=AffinityConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def replace(self, setting: str, value) -> Config:
+        """Return a copy with one setting changed, named as ``"section.name"``; unknown names are refused."""
+        section, _, name = setting.partition(".")
+        if not name or section not in (f.name for f in dataclasses.fields(self)):
+            raise InputError(f"unknown setting {setting!r}; settings are named section.name, for example process.blur")
+        part = getattr(self, section)
+        check_choice(f"setting {section}.*", name, [f.name for f in dataclasses.fields(part)])
+        return dataclasses.replace(self, **{section: dataclasses.replace(part, **{name: value})})
+
+    def to_dict(self) -> dict:
+        """Nested dictionary that JSON can hold and :meth:`from_dict` reads back."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Config:
+        """Build from a nested dictionary; unknown keys are refused, missing keys keep their defaults."""
+        sections = {f.name: f for f in dataclasses.fields(cls)}
+        arguments = {}
+        for key, value in values.items():
+            check_choice("configuration section", key, sections)
+            factory = sections[key].default_factory
+            if factory is dataclasses.MISSING:
+                arguments[key] = value
+                continue
+            known = [f.name for f in dataclasses.fields(factory)]
+            for name in value:
+                check_choice(f"setting {key}.*", name, known)
+            arguments[key] = factory(**value)
+        return cls(**arguments)
+
+
+#: What each profile changes; everything else is the default of the section.
+_PROFILE_SETTINGS: dict[str, dict[str, object]] = {
+    "smoke": {
+        "data.n_train_subjects": 96,
+        "data.n_validation_subjects": 16,
+        "data.n_test_subjects": 24,
+        "data.max_windows": 160,
+        "affinity.n_steps": 30,
+        "affinity.batch_size": 64,
+        "affinity.n_groups": 3,
+        "affinity.k_neighbours": 8,
+        "training.n_steps": 60,
+        "training.warmup_steps": 10,
+        "training.ema_decay": 0.9,
+        "training.validate_every": 30,
+        "training.checkpoint_every": 30,
+        "training.log_every": 5,
+        "sampling.n_steps": 4,
+        "sampling.n_samples": 4,
+        "evaluation.n_bootstrap": 200,
+        "evaluation.n_floor_draws": 24,
+    },
+    "quick": {},
+    "full": {
+        "data.n_train_subjects": 8000,
+        "data.n_validation_subjects": 500,
+        "data.n_test_subjects": 1000,
+        "data.max_windows": 20000,
+        "denoiser.width": 128,
+        "denoiser.n_blocks": 8,
+        "affinity.n_groups": 8,
+        "affinity.n_steps": 2000,
+        "training.n_steps": 60000,
+        "training.batch_size": 64,
+        "training.warmup_steps": 1000,
+        "training.ema_decay": 0.9995,
+        "training.validate_every": 2000,
+        "training.checkpoint_every": 2000,
+        "training.log_every": 100,
+        "sampling.n_steps": 16,
+        "sampling.n_samples": 32,
+        "evaluation.n_floor_draws": 256,
+    },
+}
+
+
+def get_config(profile: str = "quick", dataset: str = "simulated") -> Config:
+    """Settings of a profile for a data set.
+
+    Raises
+    ------
+    InputError
+        Unknown profile. (Unknown data sets are refused by ``p2es_lib.sources``, which knows them.)
+    """
+    check_choice("profile", profile, PROFILES)
+    config = Config(profile=profile, dataset=dataset)
+    for setting, value in _PROFILE_SETTINGS[profile].items():
+        config = config.replace(setting, value)
+    return config
+
+
+def config_hash(config: Config) -> str:
+    """Sixteen hexadecimal digits that change whenever a setting does."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:16]

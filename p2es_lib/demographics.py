@@ -1,0 +1,109 @@
+"""Age and sex as a small typed table in which each entry may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2es_lib.errors import InputError
+
+#: Oldest age accepted. PTB-XL writes 300 for "over 89": its reader must translate that, not this module.
+MAX_AGE_YEARS = 120.0
+#: Columns of :meth:`Demographics.features`.
+FEATURES = ("age_scaled", "age_known", "is_female", "is_male")
+
+_SEX_CODES = {
+    "f": "F", "female": "F", "w": "F", "woman": "F",
+    "m": "M", "male": "M", "man": "M",
+    "": "", "u": "", "unknown": "", "nan": "", "none": "", "n/a": "",
+}  # fmt: skip
+
+
+def parse_sex(value, where: str = "sex") -> str:
+    """Return ``"F"``, ``"M"`` or ``""`` (missing) for the spellings in use; numbers are refused.
+
+    0 and 1 mean opposite things in different data sets, so each reader translates its own code.
+    """
+    text = "" if value is None else str(value).strip().lower()
+    if text not in _SEX_CODES:
+        raise InputError(f"{where}: unknown sex code {value!r}; use F, M, or leave it empty if it is not known")
+    return _SEX_CODES[text]
+
+
+def parse_age(value, where: str = "age") -> float:
+    """Return the age in years as a float, NaN if missing; negative or absurd ages are refused."""
+    try:
+        age = float("nan") if value is None or (isinstance(value, str) and not value.strip()) else float(value)
+    except ValueError:
+        raise InputError(f"{where}: age {value!r} is not a number of years; leave it empty if it is not known") from None
+    if not np.isnan(age) and not 0.0 <= age <= MAX_AGE_YEARS:
+        raise InputError(f"{where}: age {age:g} is outside 0 to {MAX_AGE_YEARS:g} years; leave it empty if not known")
+    return age
+
+
+@dataclass(frozen=True)
+class Demographics:
+    """Demographics of B windows.
+
+    Parameters
+    ----------
+    age : array of float, shape (B,)
+        Years; NaN means missing.
+    sex : array of str, shape (B,)
+        ``"F"``, ``"M"`` or ``""`` (missing).
+
+    Raises
+    ------
+    InputError
+        Negative or absurd age, unknown sex code, or arrays of different length.
+
+    Examples
+    --------
+    >>> Demographics.of([63, None], ["F", "M"]).features()
+    array([[ 0.26,  1.  ,  1.  ,  0.  ],
+           [ 0.  ,  0.  ,  0.  ,  1.  ]], dtype=float32)
+    """
+
+    age: np.ndarray
+    sex: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "age", np.array([parse_age(a) for a in np.atleast_1d(self.age)], dtype=np.float32))
+        object.__setattr__(self, "sex", np.array([parse_sex(s) for s in np.atleast_1d(self.sex)], dtype="<U1"))
+        if self.age.shape != self.sex.shape:
+            raise InputError(f"demographics: {len(self.age)} ages but {len(self.sex)} sexes; give one of each per window")
+
+    @classmethod
+    def of(cls, age: Iterable | float | None, sex: Iterable | str | None, count: int | None = None) -> Demographics:
+        """Build from single values or lists; ``count`` repeats single values for that many windows."""
+        ages = [age] if age is None or np.isscalar(age) else list(age)
+        sexes = [sex] if sex is None or isinstance(sex, str) else list(sex)
+        if count is not None:
+            ages, sexes = (values * count if len(values) == 1 else values for values in (ages, sexes))
+        return cls(np.array(ages, dtype=object), np.array(sexes, dtype=object))
+
+    @classmethod
+    def missing(cls, count: int) -> Demographics:
+        """Nothing known of ``count`` windows."""
+        return cls.of(None, None, count)
+
+    def __len__(self) -> int:
+        return len(self.age)
+
+    def __getitem__(self, rows) -> Demographics:
+        return Demographics(np.atleast_1d(self.age[rows]), np.atleast_1d(self.sex[rows]))
+
+    def repeat(self, times: int) -> Demographics:
+        """Each row ``times`` times in a row (for several samples of one window)."""
+        return Demographics(np.repeat(self.age, times), np.repeat(self.sex, times))
+
+    def features(self) -> np.ndarray:
+        """Network input, float32 (B, 4): age scaled to about ±1, whether it is known, female, male.
+
+        A missing value is 0 in its own column and 0 in its "known" column, so that it differs from every known one.
+        """
+        known = ~np.isnan(self.age)
+        age_scaled = np.where(known, (np.nan_to_num(self.age) - 50.0) / 50.0, 0.0)
+        return np.stack([age_scaled, known, self.sex == "F", self.sex == "M"], axis=1).astype(np.float32)

@@ -1,0 +1,126 @@
+"""The 12 leads and the linear relations among them.
+
+Eight leads (I, II, V1..V6) are independent; III and the augmented leads follow from I and II by the laws of Einthoven
+(III = II - I) and Goldberger (aVR = -(I + II)/2, aVL = I - II/2, aVF = II - I/2). So every physical 12-lead ECG lies in
+an 8-dimensional subspace: the column space of :data:`LEAD_MATRIX`. The limb leads alone span two of those dimensions,
+so any two of them give all six.
+
+References
+----------
+Malmivuo J, Plonsey R. Bioelectromagnetism, ch. 15. Oxford University Press, 1995.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from p2es_lib.errors import InputError
+
+#: Order of the lead axis everywhere in this project.
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+LIMB_LEADS = LEADS[:6]
+#: Values of a lead mask, shape (B, 12).
+ABSENT, DERIVED, MEASURED = 0, 1, 2
+
+# Limb leads as rows over (I, II).
+_LIMB = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [-0.5, -0.5], [1.0, -0.5], [-0.5, 1.0]])
+
+
+def _lead_matrix() -> np.ndarray:
+    matrix = np.zeros((12, 8))
+    matrix[:6, :2] = _LIMB
+    matrix[6:, 2:] = np.eye(6)
+    return matrix
+
+
+#: (12, 8): 12 leads from the 8 independent ones.
+LEAD_MATRIX = _lead_matrix()
+#: (12, 12): orthogonal projection on the consistent subspace, the least-squares nearest consistent ECG.
+PROJECTION = LEAD_MATRIX @ np.linalg.pinv(LEAD_MATRIX)
+INDEPENDENT_ROWS = tuple(LEADS.index(name) for name in INDEPENDENT_LEADS)
+
+
+def parse_lead(name: str) -> str | None:
+    """Return the standard name for a signal name as monitors write it (``"II,"``, ``"AVR"``, ``"i"``), else None.
+
+    ``"V"`` and ``"MCL"`` are chest electrodes of unknown position: they are no standard lead and give None.
+
+    Examples
+    --------
+    >>> parse_lead("AVR"), parse_lead("II,"), parse_lead("MLII"), parse_lead("V"), parse_lead("Pleth")
+    ('aVR', 'II', 'II', None, None)
+    """
+    text = name.strip().strip(",;:").strip().upper().removeprefix("ECG").strip(" _-").removeprefix("LEAD").strip(" _-")
+    text = {"MLI": "I", "MLII": "II", "MLIII": "III"}.get(text, text)
+    return {lead.upper(): lead for lead in LEADS}.get(text)
+
+
+def expand_leads(ecg8: np.ndarray) -> np.ndarray:
+    """12 leads from the 8 independent ones: (..., 8, T) mV to (..., 12, T) mV.
+
+    Written with additions only, no matrix product, so that each sample's bits do not depend on the batch around it.
+    """
+    one, two = ecg8[..., 0, :], ecg8[..., 1, :]
+    limb = [one, two, two - one, -0.5 * (one + two), one - 0.5 * two, two - 0.5 * one]
+    return np.stack([*limb, *np.moveaxis(ecg8[..., 2:, :], -2, 0)], axis=-2)
+
+
+def complete_limb_leads(signals: dict[str, np.ndarray], where: str = "record") -> tuple[np.ndarray, np.ndarray]:
+    """Arrange measured leads in standard order and derive the limb leads that follow from them.
+
+    Parameters
+    ----------
+    signals : dict
+        Standard lead name to signal of shape (T,), mV. NaN marks missing samples.
+    where : str
+        What to name in an error.
+
+    Returns
+    -------
+    ecg : float array (12, T), mV
+        Absent leads are 0.
+    lead_mask : uint8 array (12,)
+        0 absent, 1 derived, 2 measured. Limb leads are derived from the first two measured limb leads when there are
+        two; with one limb lead or none nothing can be derived.
+
+    Raises
+    ------
+    InputError
+        No signal, an unknown lead name, or signals of different length.
+    """
+    unknown = [name for name in signals if name not in LEADS]
+    lengths = {len(signal) for signal in signals.values()}
+    if unknown or len(lengths) != 1:
+        problem = f"unknown leads {unknown}" if unknown else f"lead signals of lengths {sorted(lengths)}"
+        raise InputError(f"{where}: {problem}; expected equally long signals named as in {', '.join(LEADS)}")
+    ecg = np.zeros((12, lengths.pop()))
+    lead_mask = np.zeros(12, dtype=np.uint8)
+    for name, signal in signals.items():
+        ecg[LEADS.index(name)] = signal
+        lead_mask[LEADS.index(name)] = MEASURED
+    measured_limb = [row for row in range(6) if lead_mask[row] == MEASURED]
+    if len(measured_limb) >= 2:
+        pair = measured_limb[:2]
+        one_two = np.linalg.solve(_LIMB[pair], ecg[pair])
+        for row in range(6):
+            if lead_mask[row] == ABSENT:
+                ecg[row] = _LIMB[row] @ one_two
+                lead_mask[row] = DERIVED
+    return ecg, lead_mask
+
+
+def lead_residual(ecg: np.ndarray) -> np.ndarray:
+    """Distance from the consistent subspace, (..., 12, T) mV to root-mean-square (...) mV; 0 for a physical ECG."""
+    residual = ecg - np.einsum("ij,...jt->...it", PROJECTION, ecg)
+    return np.sqrt(np.mean(residual**2, axis=(-2, -1)))
+
+
+def lead_rows(names: Sequence[str]) -> list[int]:
+    """Row numbers of the named leads; unknown names raise an :class:`InputError`."""
+    unknown = [name for name in names if name not in LEADS]
+    if unknown:
+        raise InputError(f"unknown leads {unknown}; the leads are {', '.join(LEADS)}")
+    return [LEADS.index(name) for name in names]
