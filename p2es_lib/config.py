@@ -30,7 +30,7 @@ class SignalConfig:
 
     def __post_init__(self):
         _check(self.sampling_rate >= 50, f"signal.sampling_rate={self.sampling_rate}: at least 50 Hz, QRS needs it")
-        _check(self.n_samples >= 128 and self.n_samples % 64 == 0, "signal.n_samples: a multiple of 64, 128 or more")
+        _check(self.n_samples >= 128 and self.n_samples % 128 == 0, "signal.n_samples: a multiple of 128")
 
 
 @dataclass(frozen=True)
@@ -75,16 +75,16 @@ class ProcessConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Denoiser: width and depth of stage 1, its time scales, and the switches of the ablations.
+    """Denoiser: size, time scales, and the switches of the ablations.
 
-    ``scales`` are strides in samples after the stem; one convolution of 5 taps at stride s spans 5 * stem * s samples.
+    The trunk has 12 x ``lead_features`` channels. ``scales`` are strides in samples after the stem; a convolution of
+    5 taps at scale s spans 5 * stem_stride * s samples: 80 ms, 0.3 s, 1.3 s and 5 s with the defaults at 125 Hz.
     """
 
-    width: int = 64
-    n_blocks: int = 5
-    stem_stride: int = 2
-    scales: tuple[int, ...] = (1, 4, 16)
     lead_features: int = 8
+    n_blocks: int = 4
+    stem_stride: int = 2
+    scales: tuple[int, ...] = (1, 4, 16, 64)
     deblurring: bool = True
     demographics: bool = True
     projection: bool = True
@@ -92,7 +92,7 @@ class DenoiserConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
-        _check(min(self.width, self.n_blocks, self.lead_features, self.stem_stride) >= 1, "denoiser sizes: at least 1")
+        _check(min(self.lead_features, self.n_blocks, self.stem_stride) >= 1, "denoiser sizes: at least 1")
         _check(len(self.scales) >= 1 and self.scales[0] == 1, "denoiser.scales: must begin with 1")
 
 
@@ -244,7 +244,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "data.n_validation_subjects": 500,
         "data.n_test_subjects": 1000,
         "data.max_windows": 20000,
-        "denoiser.width": 128,
+        "denoiser.lead_features": 12,
         "denoiser.n_blocks": 8,
         "affinity.n_groups": 8,
         "affinity.n_steps": 2000,

@@ -1,0 +1,248 @@
+"""The denoiser: from a blurred, noisy ECG and the PPG to an estimate of the clean ECG.
+
+It follows the two steps that the abstract of P2Es (arXiv 2509.25480) names for the reverse process, "a temporal
+multi-scale generation module followed by frequency deblurring"; what they are made of is our decision.
+
+Stage 1, :class:`MultiScaleGenerator`: blocks of parallel convolutions at several time scales, from the width of a QRS
+complex to several beats. Features of the PPG enter at every scale of every block; noise level and demographics
+modulate each block. The channels are arranged by lead, and in every block the leads exchange information through the
+affinity matrix A: ``h_l <- h_l + gate * sum_m A[l, m] h_m``. Its result is a coarse estimate of x_0.
+
+Stage 2, :class:`FrequencyDeblurring`: in the basis in which the blur is diagonal, the coarse estimate ``c`` is the
+prior mean and the observation ``u_t = alpha_t u_0 + sigma_t eps`` corrects it by the regularised inverse of the known
+blur. With P(k) the variance of the error of ``c`` (learned per lead, frequency and noise level) this is the Wiener or
+Kalman gain, the minimum-mean-square-error linear estimate:
+
+    u_0_hat = c + alpha P / (alpha^2 P + sigma^2) * (u_t - alpha c)
+
+Where the blur has removed a frequency the gain goes to zero and the coarse estimate stands; where it has not, the
+observation decides. A small convolution along frequency adds a learned residual, in units of the remaining
+uncertainty sqrt(P sigma^2 / (alpha^2 P + sigma^2)).
+
+Last, the estimate is projected on the leads that satisfy Einthoven's and Goldberger's equations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from p2es_lib.config import DenoiserConfig
+from p2es_lib.demographics import FEATURES as DEMOGRAPHIC_FEATURES
+from p2es_lib.forward_process import ForwardProcess
+from p2es_lib.leads import PROJECTION
+
+N_LEADS = 12
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the denoiser knows besides x_t; it does not change along the reverse process.
+
+    Attributes
+    ----------
+    ppg_features : Tensor, shape (B, C, T)
+        From :func:`p2es_lib.pulse_features.pulse_features`.
+    demographics : Tensor, shape (B, 4)
+        From :meth:`p2es_lib.demographics.Demographics.features`.
+    affinity : Tensor, shape (B, 12, 12)
+        From :class:`p2es_lib.affinity.LeadAffinity`.
+    """
+
+    ppg_features: Tensor
+    demographics: Tensor
+    affinity: Tensor
+
+    def repeat(self, times: int) -> Condition:
+        """Each row ``times`` times in a row (several samples of one window)."""
+        return Condition(*(getattr(self, name).repeat_interleave(times, 0) for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Both stages' estimates of x_0, each (B, 12, T) in the scale of x_t."""
+
+    refined: Tensor
+    coarse: Tensor
+
+
+class FourierEmbedding(nn.Module):
+    """Sines and cosines of the log signal-to-noise ratio, (B,) to (B, dim)."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.register_buffer("frequencies", torch.logspace(-2, 0.5, dim // 2), persistent=False)
+
+    def forward(self, logsnr: Tensor) -> Tensor:
+        angle = logsnr[:, None].float() * self.frequencies
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+class MultiScaleBlock(nn.Module):
+    """Parallel receptive fields, PPG at every scale, modulation by t and demographics, exchange among the leads."""
+
+    def __init__(self, width: int, ppg_width: int, condition_dim: int, scales: tuple[int, ...]):
+        super().__init__()
+        self.scales = scales
+        self.norm = nn.GroupNorm(1, width)
+        self.modulation = nn.Linear(condition_dim, 2 * width)
+        self.branches = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in scales)
+        self.ppg_projections = nn.ModuleList(nn.Conv1d(ppg_width, width, 1) for _ in scales)
+        self.lead_gate = nn.Parameter(torch.full((width, 1), 0.5))
+        self.output = nn.Conv1d(width, width, 1)
+        # A block starts as the identity: deep stacks then train stably from the first step.
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, h: Tensor, ppg_scales: list[Tensor], condition: Tensor, affinity: Tensor) -> Tensor:
+        scale, shift = self.modulation(condition)[:, :, None].chunk(2, dim=1)
+        x = self.norm(h) * (1 + scale) + shift  # (B, W, T')
+        y = self.scale_contribution(0, x, ppg_scales)
+        for index in range(1, len(self.scales)):
+            y = y + self.scale_contribution(index, x, ppg_scales)
+        exchanged = torch.bmm(affinity, y.reshape(y.shape[0], N_LEADS, -1)).reshape(y.shape)
+        y = y + self.lead_gate * exchanged
+        return h + self.output(F.gelu(y))
+
+    def scale_contribution(self, index: int, x: Tensor, ppg_scales: list[Tensor]) -> Tensor:
+        """One branch: average-pool to its stride, add the PPG at that stride, convolve, interpolate back."""
+        stride = self.scales[index]
+        pooled = F.avg_pool1d(x, stride) if stride > 1 else x
+        y = self.branches[index](F.gelu(pooled + self.ppg_projections[index](ppg_scales[index])))
+        return F.interpolate(y, size=x.shape[-1], mode="linear") if stride > 1 else y
+
+
+class MultiScaleGenerator(nn.Module):
+    """Stage 1: coarse estimate of x_0 from x_t, the PPG, t, demographics and the affinity matrix."""
+
+    def __init__(self, config: DenoiserConfig, n_ppg_features: int):
+        super().__init__()
+        width, condition_dim = N_LEADS * config.lead_features, 128
+        ppg_width = max(width // 2, 16)
+        self.scales, self.uses_demographics = config.scales, config.demographics
+        stride = config.stem_stride
+        stem = {"kernel_size": 4 * stride + 1, "stride": stride, "padding": 2 * stride}
+        self.stem = nn.Conv1d(N_LEADS, width, **stem)
+        self.ppg_encoder = nn.Sequential(
+            nn.Conv1d(n_ppg_features, ppg_width, **stem), nn.GELU(), nn.Conv1d(ppg_width, ppg_width, 5, padding=2)
+        )
+        self.embed_noise = FourierEmbedding(64)
+        self.embed_condition = nn.Sequential(
+            nn.Linear(64 + len(DEMOGRAPHIC_FEATURES), condition_dim), nn.SiLU(), nn.Linear(condition_dim, condition_dim), nn.SiLU()
+        )
+        self.blocks = nn.ModuleList(
+            MultiScaleBlock(width, ppg_width, condition_dim, config.scales) for _ in range(config.n_blocks)
+        )
+        # Per-lead output: each lead is read from its own features only, so what it knows of the other leads came
+        # through the trunk and the affinity matrix. The transposed convolution undoes the stride of the stem.
+        self.output_norm = nn.GroupNorm(1, width)
+        self.output = nn.ConvTranspose1d(width, N_LEADS, 2 * stride, stride=stride, padding=stride // 2, groups=N_LEADS)
+
+    def forward(self, x_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+        demographics = condition.demographics if self.uses_demographics else torch.zeros_like(condition.demographics)
+        c = self.embed_condition(torch.cat([self.embed_noise(logsnr), demographics], dim=1))
+        ppg = F.gelu(self.ppg_encoder(condition.ppg_features))
+        ppg_scales = [F.avg_pool1d(ppg, stride) if stride > 1 else ppg for stride in self.scales]
+        h = self.stem(x_t)
+        for block in self.blocks:
+            h = block(h, ppg_scales, c, condition.affinity)
+        return self.output(F.gelu(self.output_norm(h)))[..., : x_t.shape[-1]]
+
+
+class FrequencyDeblurring(nn.Module):
+    """Stage 2: regularised inverse of the known blur around the coarse estimate, plus a learned residual."""
+
+    def __init__(self, n_samples: int, width: int = 24):
+        super().__init__()
+        position = torch.linspace(0, 1, n_samples)
+        bands = torch.stack([position, *(torch.cos(math.pi * n * position) for n in (1, 2, 4, 8, 16))])  # (6, T)
+        self.register_buffer("bands", bands, persistent=False)
+        self.embed_noise = FourierEmbedding(16)
+        self.prior_bands = nn.Conv1d(len(bands), 32, 1)
+        self.prior_noise = nn.Linear(16, 32)
+        self.prior_output = nn.Conv1d(32, N_LEADS, 1)
+        self.residual_input = nn.Conv1d(2 * N_LEADS + len(bands), width, 5, padding=2)
+        self.residual_modulation = nn.Linear(16, 2 * width)
+        self.residual_output = nn.Conv1d(width, N_LEADS, 5, padding=2)
+        nn.init.zeros_(self.residual_output.weight)
+        nn.init.zeros_(self.residual_output.bias)
+
+    def prior_variance(self, logsnr: Tensor) -> Tensor:
+        """P: variance of the coarse estimate's error per lead and coefficient, (B,) to (B, 12, T), always positive."""
+        hidden = self.prior_bands(self.bands[None]) + self.prior_noise(self.embed_noise(logsnr))[:, :, None]
+        return self.prior_output(F.gelu(hidden)).clamp(-12.0, 6.0).exp()
+
+    @staticmethod
+    def gain(alpha: Tensor, sigma: Tensor, prior: Tensor) -> Tensor:
+        """Wiener gain alpha P / (alpha^2 P + sigma^2); alpha (B, 1, T), sigma (B, 1, 1), prior (B, 12, T)."""
+        return alpha * prior / (alpha**2 * prior + sigma**2)
+
+    def forward(self, c: Tensor, u_t: Tensor, logsnr: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        prior = self.prior_variance(logsnr)
+        u_0 = c + self.gain(alpha, sigma, prior) * (u_t - alpha * c)
+        spread = prior.sqrt() * sigma / (alpha**2 * prior + sigma**2).sqrt()  # what is still unknown of u_0
+        bands = self.bands.expand(len(c), -1, -1)
+        # Coefficients span orders of magnitude; asinh of each in units of the prior keeps the network's input tame.
+        scaled = [torch.asinh(v / prior.sqrt()) for v in (c, u_0)]
+        scale, shift = self.residual_modulation(self.embed_noise(logsnr))[:, :, None].chunk(2, dim=1)
+        hidden = self.residual_input(torch.cat([*scaled, bands], dim=1)) * (1 + scale) + shift
+        return u_0 + spread * self.residual_output(F.gelu(hidden))
+
+
+class Denoiser(nn.Module):
+    """Both stages and the projection on consistent leads.
+
+    Parameters
+    ----------
+    config : DenoiserConfig
+        Sizes and the switches ``deblurring``, ``demographics``, ``projection``, ``scales``.
+    process : ForwardProcess
+        Gives the basis, the blur response and the noise level that stage 2 inverts.
+    n_ppg_features : int
+        Channels of ``Condition.ppg_features``.
+    """
+
+    def __init__(self, config: DenoiserConfig, process: ForwardProcess, n_ppg_features: int):
+        super().__init__()
+        self.process = process
+        self.generator = MultiScaleGenerator(config, n_ppg_features)
+        self.deblurring = FrequencyDeblurring(process.n_samples) if config.deblurring else None
+        projection = torch.tensor(PROJECTION, dtype=torch.float32) if config.projection else torch.eye(N_LEADS)
+        self.register_buffer("projection", projection, persistent=False)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Estimate:
+        """Estimate x_0.
+
+        Parameters
+        ----------
+        x_t : Tensor, shape (B, 12, T)
+            Blurred and noisy ECG, in units of the data set's standard deviation.
+        t : Tensor, shape (B,)
+            Time of the forward process in [0, 1].
+        condition : Condition
+            PPG features, demographics and affinity matrix.
+
+        Returns
+        -------
+        Estimate
+            ``refined`` after both stages and ``coarse`` after stage 1 (equal without deblurring), both projected.
+        """
+        logsnr = self.process.logsnr(t).to(x_t.dtype)
+        coarse = self.generator(x_t, logsnr, condition).float()
+        refined = coarse
+        if self.deblurring is not None:
+            alpha = self.process.alpha(t)[:, None].to(coarse.dtype)  # (B, 1, T)
+            sigma = self.process.sigma(t)[:, None, None].to(coarse.dtype)
+            u_c, u_t = self.process.to_basis(coarse), self.process.to_basis(x_t.to(coarse.dtype))
+            refined = self.process.from_basis(self.deblurring(u_c, u_t, logsnr, alpha, sigma))
+        return Estimate(self.project(refined), self.project(coarse))
+
+    def project(self, ecg: Tensor) -> Tensor:
+        """Nearest ECG that satisfies Einthoven's and Goldberger's equations, (B, 12, T)."""
+        return torch.einsum("ij,bjt->bit", self.projection, ecg)
