@@ -1,0 +1,274 @@
+"""Runs and their results: which variants exist, how one is made, and how runs become tables.
+
+A run is a folder ``runs/<dataset>/<profile>/<variant>/seed<k>/`` that is finished when ``scores.parquet``, its last
+file, is in place. Results flow one way: runs, then tables, then figures and README.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.config import Config, config_hash, get_config
+from p2es_lib.errors import InputError, check_choice
+from p2es_lib.p2es import WEIGHTS_FILE, P2Es
+from p2es_lib.paths import atomic_path, checkout, run_dir, windows_dir
+from p2es_lib.windows import WindowSet, read_windows
+
+CONFIG_FILE = "config.json"
+SCORES_FILE = "scores.parquet"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the ablation table: its label and the settings that differ from the full model."""
+
+    label: str
+    changes: dict[str, object] = field(default_factory=dict)
+
+
+#: The full model and one changed thing per row.
+VARIANTS: dict[str, Variant] = {
+    "p2es": Variant("P2Es"),
+    "spectral_blur": Variant("spectral blur", {"process.blur": "spectral"}),
+    "no_blur": Variant("no blur", {"process.blur": "none"}),
+    "single_scale": Variant("single scale", {"denoiser.scales": (1,)}),
+    "no_deblurring": Variant("no frequency deblurring", {"denoiser.deblurring": False}),
+    "no_affinity": Variant("no affinity", {"affinity.mixing": "identity"}),
+    "shared_affinity": Variant("one shared affinity matrix", {"affinity.mixing": "shared"}),
+    "random_groups": Variant("random groups", {"affinity.mixing": "random"}),
+    "demographic_groups": Variant("groups by demographics only", {"affinity.inputs": "demographics"}),
+    "waveform_groups": Variant("groups by waveform only", {"affinity.inputs": "waveform"}),
+    "no_contrastive": Variant("no contrastive loss", {"affinity.contrastive": False}),
+    "nearest_centroid": Variant("nearest centroid instead of KNN", {"affinity.clustering": "centroid"}),
+    "no_demographics": Variant("denoiser without demographics", {"denoiser.demographics": False}),
+    "no_projection": Variant("no lead projection", {"denoiser.projection": False}),
+    "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}),
+}
+
+#: Methods that need no training loop, scored beside P2Es.
+REFERENCES: dict[str, str] = {
+    "template": "Mean-beat template at PPG beats",
+    "irreducible": "Irreducible error",
+    "irreducible_beats": "Irreducible error, beat times known",
+}
+
+#: How the estimates of P2Es are called in tables.
+ESTIMATE_LABELS = {
+    "mean": "{method}, mean of {n_samples} samples",
+    "single": "{method}, single sample",
+    "direct": "{method}, one-step posterior mean",
+}
+
+
+def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -> Config:
+    """Settings of a variant; unknown profiles, data sets and variants raise an :class:`InputError`."""
+    from p2es_lib.sources import get_source
+
+    check_choice("variant", variant, VARIANTS)
+    get_source(dataset)
+    config = get_config(profile, dataset)
+    for setting, value in VARIANTS[variant].changes.items():
+        config = config.replace(setting, value)
+    return config
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0,1,2"`` to [0, 1, 2]; anything else raises an :class:`InputError`."""
+    try:
+        seeds = sorted({int(part) for part in str(text).split(",")})
+    except ValueError:
+        seeds = []
+    if not seeds or seeds[0] < 0:
+        raise InputError(f"seeds={text!r}: give whole numbers from 0, separated by commas, for example 0,1,2")
+    return seeds
+
+
+def load_windows(config: Config) -> WindowSet:
+    """The prepared windows of this configuration's data set and profile."""
+    return read_windows(windows_dir(config.dataset, config.profile))
+
+
+def data_hash(config: Config) -> str:
+    """Content hash that :func:`p2es_lib.windows.write_windows` stored with the windows."""
+    return json.loads((windows_dir(config.dataset, config.profile) / "settings.json").read_text())["content_hash"]
+
+
+def git_commit() -> str:
+    """Commit of the source tree, with ``-dirty`` when files differ from it; empty outside a checkout."""
+    try:
+        command = ["git", "-C", str(checkout()), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("p2es", "torch", "numpy", "scipy", "scikit-learn", "lightning", "pandas"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = ""
+    return versions
+
+
+def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[Path, bool]:
+    """Folder of the run and whether what lies there was made with the same settings; else it is cleared and marked."""
+    folder = run_dir(config.dataset, config.profile, variant, seed)
+    hashed = hashed | {"config_hash": config_hash(config), "data_hash": data_hash(config), "seed": seed, "variant": variant}
+    path = folder / CONFIG_FILE
+    if path.is_file() and json.loads(path.read_text())["made_with"] == hashed:
+        return folder, True
+    for name in (SCORES_FILE, WEIGHTS_FILE):
+        (folder / name).unlink(missing_ok=True)
+    record = {"made_with": hashed, "config": config.to_dict(), "versions": _package_versions(), "git_commit": git_commit()}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+    return folder, False
+
+
+def _write_scores(scores: pd.DataFrame, folder: Path) -> None:
+    with atomic_path(folder / SCORES_FILE) as temporary:
+        scores.to_parquet(temporary, index=False)
+
+
+def train_run(config: Config, variant: str, seed: int, *, progress: bool = True) -> P2Es:
+    """Train a variant, or load what an earlier call trained with the same settings."""
+    from p2es_lib.training import train
+
+    folder, same = _start_run(config, variant, seed, {})
+    if same and (folder / WEIGHTS_FILE).is_file():
+        return P2Es.from_pretrained(folder)
+    return train(config, load_windows(config), folder, seed=seed, progress=progress)
+
+
+def score_run(model: P2Es, config: Config, variant: str, seed: int, *, progress: bool = True) -> pd.DataFrame:
+    """Translate the test windows and write ``scores.parquet``; returns the scores, from the file if it is there."""
+    from tqdm.auto import tqdm
+
+    from p2es_lib.metrics import evaluate
+
+    folder, same = _start_run(config, variant, seed, {})
+    if same and (folder / SCORES_FILE).is_file():
+        return pd.read_parquet(folder / SCORES_FILE)
+    test = load_windows(config).split("test")
+    ppg, n_samples = np.array(test.ppg), config.sampling.n_samples
+    options = {"max_lag_s": config.evaluation.max_lag_s}
+    with tqdm(total=len(test), desc="translating test windows", disable=not progress) as bar:
+        samples = model.translate(ppg, test.demographics, n_samples=n_samples, generator=seed, progress=lambda n: bar.update(n - bar.n))
+    scores = evaluate(samples.numpy(), test, config.signal.sampling_rate, **options)
+    direct = model.translate(ppg, test.demographics, n_samples=1, n_steps=1, generator=seed)
+    direct_scores = evaluate(direct.numpy(), test, config.signal.sampling_rate, estimates=("mean",), **options)
+    scores = pd.concat([scores, direct_scores.assign(estimate="direct")], ignore_index=True)
+    _write_scores(scores, folder)
+    return scores
+
+
+def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
+    """Score a reference on the test windows; returns the scores, from the run folder if they are there.
+
+    Raises
+    ------
+    InputError
+        Unknown reference, or the irreducible error of real data, which nobody knows.
+    """
+    from p2es_lib.metrics import evaluate
+
+    check_choice("reference", name, REFERENCES)
+    folder, same = _start_run(config, name, 0, {})
+    if same and (folder / SCORES_FILE).is_file():
+        return pd.read_parquet(folder / SCORES_FILE)
+    windows = load_windows(config)
+    test = windows.split("test")
+    options = {"max_lag_s": config.evaluation.max_lag_s, "estimates": ("mean",)}
+    if name == "template":
+        from p2es_lib.baselines.template import MeanBeatTemplate
+
+        estimate = MeanBeatTemplate(config).fit(windows.split("train")).translate(np.array(test.ppg), test.demographics).numpy()
+        scores = evaluate(estimate, test, config.signal.sampling_rate, **options)
+    else:
+        scores = _score_irreducible(config, test, "pulses" if name == "irreducible" else "beats", options, progress)
+    _write_scores(scores, folder)
+    return scores
+
+
+def _score_irreducible(config: Config, test: WindowSet, hold: str, options: dict, progress: bool) -> pd.DataFrame:
+    from p2es_lib.metrics import evaluate
+    from p2es_lib.simulator import conditional_mean_ecg
+    from p2es_lib.sources.simulated import simulated_split, simulator_config
+
+    if config.dataset != "simulated":
+        raise InputError(f"the irreducible error needs known latents; data set {config.dataset!r} is not simulated")
+    cohort = simulated_split(config, "test")
+    mean = conditional_mean_ecg(
+        cohort, simulator_config(config), n_draws=config.evaluation.n_floor_draws, hold=hold, progress=progress
+    )
+    scores = evaluate(mean.mean[:, None], test, config.signal.sampling_rate, **options)
+    # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2.
+    squared = scores["metric"].str.startswith("mse")
+    scores.loc[squared, "value"] /= 1 + 1 / config.evaluation.n_floor_draws
+    return scores
+
+
+def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
+    """Scores of finished runs, with a column ``seed``; a missing run is an error that names the command making it."""
+    frames = []
+    for seed in seeds:
+        path = run_dir(dataset, profile, variant, seed) / SCORES_FILE
+        if not path.is_file():
+            command = f"p2es notebook 05_train --dataset {dataset} --profile {profile} --variant {variant} --seed {seed}"
+            raise InputError(f"{path}: this run is missing; make it with: {command}")
+        frames.append(pd.read_parquet(path).assign(seed=seed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
+    """The headline table: one row per method, lead and metric.
+
+    Returns
+    -------
+    DataFrame
+        Columns method, lead, metric, value, lower, upper, n_subjects, seeds. Intervals are 95 % bootstrap intervals
+        over subjects, whose resampling covers neither training noise nor the choice of the cohort's settings.
+    """
+    from p2es_lib.metrics import summarise
+
+    tables = []
+    for variant in variants:
+        is_reference = variant in REFERENCES
+        used_seeds = [0] if is_reference else seeds
+        scores = load_scores(config.dataset, config.profile, variant, used_seeds)
+        table = summarise(scores, config.evaluation.n_bootstrap, seed=0)
+        if is_reference:
+            table["method"] = REFERENCES[variant]
+        else:
+            names = {"method": VARIANTS[variant].label, "n_samples": config.sampling.n_samples}
+            table["method"] = table["estimate"].map(lambda estimate, names=names: ESTIMATE_LABELS[estimate].format(**names))
+        table["seeds"] = len(used_seeds)
+        tables.append(table)
+    columns = ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds"]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def distance_to_floor(results: pd.DataFrame) -> pd.DataFrame:
+    """How far each method is from the irreducible error, split into timing, amplitude and morphology.
+
+    Mean squared errors (mV^2) add up, root-mean-square errors do not; so the split is of the squared error. Each part
+    of the floor itself is subtracted, and what remains is what a better method could still gain.
+    """
+    parts = ["mse", "mse_timing", "mse_amplitude", "mse_morphology"]
+    table = results[(results["lead"] == "all") & results["metric"].isin(parts)]
+    table = table.pivot_table(index="method", columns="metric", values="value", sort=False)[parts]
+    floor = REFERENCES["irreducible"]
+    if floor in table.index:
+        above = (table - table.loc[floor]).add_suffix("_above_floor")
+        table = pd.concat([table, above], axis=1)
+    return table.reset_index()
