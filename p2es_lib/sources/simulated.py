@@ -1,0 +1,75 @@
+"""The embedded simulated cohort as a data source: nothing to download, every latent known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.config import Config
+from p2es_lib.errors import InputError
+from p2es_lib.leads import MEASURED
+from p2es_lib.sources.contract import Source
+from p2es_lib.windows import SPLITS, SUBJECT_OFFSETS, WindowSet, simulator_config
+
+# Subjects simulated at once: bounds the memory, does not change a byte of the result.
+_CHUNK = 64
+
+
+def split_subject_numbers(config: Config, split: str) -> np.ndarray:
+    """Numbers of the simulated subjects of a split; splits never share one."""
+    if split not in SPLITS:
+        raise InputError(f"split={split!r} is unknown; choose one of: {', '.join(SPLITS)}")
+    return SUBJECT_OFFSETS[split] + np.arange(getattr(config.data, f"n_{split}_subjects"))
+
+
+def simulated_split(config: Config, split: str):
+    """Simulate a split again, with its latents: the same windows, in the same order, as the prepared store holds.
+
+    Returns
+    -------
+    SimulatedWindows
+        For the irreducible error and for tests against known timing.
+    """
+    from p2es_lib.simulator import simulate
+
+    return simulate(split_subject_numbers(config, split), config.data.windows_per_subject, simulator_config(config))
+
+
+def _prepare(config: Config, mirror, progress: bool) -> WindowSet:
+    from tqdm.auto import tqdm
+
+    from p2es_lib.simulator import simulate
+
+    numbers = {split: split_subject_numbers(config, split) for split in SPLITS}
+    per_subject, length = config.data.windows_per_subject, config.signal.n_samples
+    n = per_subject * sum(len(subjects) for subjects in numbers.values())
+    ppg = np.empty((n, 1, length), dtype=np.float32)
+    ecg = np.empty((n, 12, length), dtype=np.float32)
+    frames, filled = [], 0
+    with tqdm(total=n, desc="simulating", unit=" windows", disable=not progress) as bar:
+        for split, subjects in numbers.items():
+            for chunk in np.array_split(subjects, -(-len(subjects) // _CHUNK)):
+                windows = simulate(chunk, per_subject, simulator_config(config))
+                rows = slice(filled, filled + len(windows.index))
+                ppg[rows], ecg[rows] = windows.ppg, windows.ecg
+                frame = windows.index.copy()
+                frame["subject_number"] = np.repeat(chunk, per_subject)
+                frame["split"] = split
+                frames.append(frame)
+                filled = rows.stop
+                bar.update(len(windows.index))
+    index = pd.concat(frames, ignore_index=True).assign(split_kind="subject", quality=1.0)
+    return WindowSet(ppg, ecg, np.full((n, 12), MEASURED, dtype=np.uint8), index, {"warnings": [], "rejected": {}})
+
+
+SOURCE = Source(
+    name="simulated",
+    title="Embedded simulated cohort",
+    access="open: made on this machine",
+    licence="MIT, as this software",
+    citation="this software (CITATION.cff)",
+    notes="paired PPG and 12-lead ECG from published physiology, with known latents and a known irreducible error",
+    prepare=_prepare,
+    code=("simulator", "sources/simulated.py"),
+    needs_mirror=False,
+)
