@@ -1,0 +1,234 @@
+"""Transforms along the last axis: discrete cosine transform (torch), resampling and zero-phase filters (numpy)."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy import signal as scipy_signal
+
+from p2es_lib.errors import InputError
+
+# Anti-aliasing filter of resample_signal: 80 dB stop band that begins at the Nyquist frequency of the lower rate.
+_STOPBAND_DB = 80.0
+_HALF_LENGTH = 32  # samples of the lower rate on each side
+_CUTOFF = 0.92  # middle of the transition band, as a fraction of that Nyquist frequency; flat up to 0.84
+# Largest error of the time axis that the rational approximation of the rates may add, in output samples.
+_MAX_DRIFT = 0.05
+
+
+def _half_shift(n_samples: int, like: torch.Tensor) -> torch.Tensor:
+    """exp(-i pi k / (2 N)) for k = 0..N//2, complex with the precision and device of ``like``."""
+    k = torch.arange(n_samples // 2 + 1, dtype=torch.float64, device=like.device)
+    angle = k * (-math.pi / (2 * n_samples))
+    return torch.complex(torch.cos(angle).to(like.dtype), torch.sin(angle).to(like.dtype))
+
+
+def _as_float(x: torch.Tensor) -> torch.Tensor:
+    """float32 and float64 as they are; half precision, which FFTs lack on many devices, as float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def dct(x: torch.Tensor) -> torch.Tensor:
+    """Orthonormal DCT-II along the last axis, differentiable.
+
+    u[k] = c_k sqrt(2/N) sum_n x[n] cos(pi (2 n + 1) k / (2 N)), with c_0 = 1/sqrt(2) and c_k = 1 otherwise. The
+    transform is orthogonal: it keeps energies, and white noise stays white noise.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (..., N), real
+        float32 or float64; half precision is computed and returned in float32.
+
+    Returns
+    -------
+    torch.Tensor, shape (..., N)
+        Coefficient k belongs to the frequency k * sampling_rate / (2 N) hertz.
+
+    References
+    ----------
+    Makhoul J. A fast cosine transform in one and two dimensions. IEEE Trans. ASSP 28:27-34, 1980. (One real FFT of
+    length N on the samples in the order 0, 2, 4, ..., 5, 3, 1.)
+    """
+    x = _as_float(x)
+    n_samples = x.shape[-1]
+    reordered = torch.cat([x[..., 0::2], x[..., 1::2].flip(-1)], dim=-1)
+    z = torch.fft.rfft(reordered, norm="ortho") * _half_shift(n_samples, x)  # (..., N//2 + 1)
+    # For a real signal z holds two coefficients in each entry: u[k] = Re z[k] and u[N - k] = -Im z[k].
+    u = torch.cat([z.real, -z.imag[..., 1 : (n_samples + 1) // 2].flip(-1)], dim=-1) * math.sqrt(2)
+    return torch.cat([u[..., :1] / math.sqrt(2), u[..., 1:]], dim=-1)
+
+
+def idct(u: torch.Tensor) -> torch.Tensor:
+    """Inverse of :func:`dct` (orthonormal DCT-III along the last axis), differentiable.
+
+    Parameters
+    ----------
+    u : torch.Tensor, shape (..., N), real
+
+    Returns
+    -------
+    torch.Tensor, shape (..., N)
+    """
+    u = _as_float(u)
+    n_samples = u.shape[-1]
+    half = n_samples // 2 + 1
+    scaled = torch.cat([u[..., :1], u[..., 1:] / math.sqrt(2)], dim=-1)
+    mirrored = torch.cat([torch.zeros_like(scaled[..., :1]), scaled[..., 1:].flip(-1)], dim=-1)  # u[N - k]
+    z = torch.complex(scaled[..., :half], -mirrored[..., :half]) * _half_shift(n_samples, u).conj()
+    reordered = torch.fft.irfft(z, n=n_samples, norm="ortho")
+    n_even = (n_samples + 1) // 2
+    even, odd = reordered[..., :n_even], reordered[..., n_even:].flip(-1)
+    odd = torch.cat([odd, even[..., : n_even - odd.shape[-1]]], dim=-1)  # for odd N: one value that is cut off again
+    return torch.stack([even, odd], dim=-1).flatten(-2)[..., :n_samples]
+
+
+def fill_gaps(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Replace NaN along the last axis by linear interpolation; the ends are held at the nearest value.
+
+    Parameters
+    ----------
+    x : array (..., n)
+
+    Returns
+    -------
+    filled : float64 array (..., n)
+        A row without any value becomes 0.
+    is_gap : bool array (..., n)
+        Where ``x`` was NaN.
+    """
+    filled = np.array(x, dtype=np.float64)
+    is_gap = np.isnan(filled)
+    position = np.arange(filled.shape[-1])
+    for row in np.argwhere(is_gap.any(axis=-1)):
+        values, gap = filled[tuple(row)], is_gap[tuple(row)]  # views
+        values[gap] = 0.0 if gap.all() else np.interp(position[gap], position[~gap], values[~gap])
+    return filled, is_gap
+
+
+def _check_rate(name: str, rate: float) -> float:
+    if not (np.isfinite(rate) and rate > 0):
+        raise InputError(f"{name}={rate!r}: a sampling rate is a positive number of hertz")
+    return float(rate)
+
+
+def _rational_ratio(ratio: float, n_samples: int) -> Fraction:
+    """Fraction with the smallest power-of-two bound on its denominator whose error over ``n_samples`` is harmless."""
+    for exponent in range(21):  # a bound q leaves an error below 1/q^2: 2^17 is enough for 5e8 samples
+        fraction = Fraction(ratio).limit_denominator(2**exponent)
+        if fraction > 0 and abs(float(fraction) - ratio) * n_samples <= _MAX_DRIFT:
+            break
+    return fraction
+
+
+@lru_cache(maxsize=8)
+def _anti_aliasing_filter(up: int, down: int) -> np.ndarray:
+    widest = max(up, down)
+    beta = scipy_signal.kaiser_beta(_STOPBAND_DB)
+    return scipy_signal.firwin(2 * _HALF_LENGTH * widest + 1, _CUTOFF / widest, window=("kaiser", beta))
+
+
+def resample_signal(x: np.ndarray, rate_in: float, rate_out: float) -> np.ndarray:
+    """Resample along the last axis with an anti-aliasing filter; sample j of the result lies at j / rate_out seconds.
+
+    Polyphase filtering on a rational approximation of the two rates, chosen so that the time axis is wrong by at most
+    0.05 output samples at the end of the signal, however odd the rates (monitors write 62.4725 or 249.89 Hz). The
+    filter is flat up to 0.84 of the lower Nyquist frequency and 80 dB down from that frequency on. At both ends the
+    signal is continued by odd reflection.
+
+    NaN policy: gaps are bridged by linear interpolation, the whole is resampled, and the result is NaN wherever one of
+    the two source samples around it was NaN.
+
+    Parameters
+    ----------
+    x : array (..., n)
+    rate_in, rate_out : float
+        Sampling rates, Hz.
+
+    Returns
+    -------
+    array (..., n_out)
+        As many samples as lie within the n / rate_in seconds, ceil(n * rate_out / rate_in - 0.05). float32 for float32
+        input, else float64.
+
+    Raises
+    ------
+    InputError
+        A rate that is not positive, or an empty signal.
+
+    Examples
+    --------
+    >>> resample_signal(np.ones(5000), 249.89, 125.0).shape
+    (2502,)
+    """
+    x = np.asarray(x)
+    rate_in, rate_out = _check_rate("rate_in", rate_in), _check_rate("rate_out", rate_out)
+    n_in = x.shape[-1] if x.ndim else 0
+    if n_in == 0:
+        raise InputError("resample_signal: the signal is empty")
+    dtype = np.float32 if x.dtype == np.float32 else np.float64
+    ratio = _rational_ratio(rate_out / rate_in, n_in)
+    if ratio == 1:
+        return np.array(x, dtype=dtype)
+    filled, is_gap = fill_gaps(x)
+    taps = _anti_aliasing_filter(ratio.numerator, ratio.denominator)
+    if n_in == 1:  # scipy's odd reflection of a single sample divides by zero
+        filled = np.repeat(filled, 2, axis=-1)
+    y = scipy_signal.resample_poly(
+        filled, ratio.numerator, ratio.denominator, axis=-1, window=taps, padtype="antireflect"
+    )
+    y = y[..., : math.ceil(n_in * rate_out / rate_in - _MAX_DRIFT)]  # (..., n_out)
+    if is_gap.any():
+        position = np.arange(y.shape[-1]) * (ratio.denominator / ratio.numerator)  # in source samples
+        before = np.minimum(np.floor(position).astype(int), n_in - 1)
+        after = np.minimum(np.ceil(position).astype(int), n_in - 1)
+        y[is_gap[..., before] | is_gap[..., after]] = np.nan
+    return y.astype(dtype, copy=False)
+
+
+def filter_bandpass(
+    x: np.ndarray, low_hz: float | None, high_hz: float | None, sampling_rate: float, order: int = 2
+) -> np.ndarray:
+    """Zero-phase Butterworth band-pass along the last axis (second-order sections, forward and backward).
+
+    Both passes together give twice ``order`` and -6 dB at each corner. At the ends the signal is continued by even
+    reflection over three periods of the lower corner, or as far as the signal is long. NaN policy: gaps are bridged by
+    linear interpolation, the whole is filtered, and the gaps are NaN again in the result.
+
+    Parameters
+    ----------
+    x : array (..., n)
+    low_hz, high_hz : float or None
+        Corners, Hz; None leaves that side open (a low-pass or a high-pass filter).
+    sampling_rate : float
+        Hz.
+    order : int
+        Order of one pass.
+
+    Returns
+    -------
+    array (..., n)
+        float32 for float32 input, else float64.
+
+    Raises
+    ------
+    InputError
+        Corners that are not 0 < low < high < sampling_rate / 2, or a signal of fewer than two samples.
+    """
+    x = np.asarray(x)
+    nyquist = _check_rate("sampling_rate", sampling_rate) / 2
+    corners = [corner for corner in (low_hz, high_hz) if corner is not None]
+    if not corners or any(not 0 < corner < nyquist for corner in corners) or corners != sorted(set(corners)):
+        raise InputError(f"band {low_hz} to {high_hz} Hz: at {sampling_rate:g} Hz need 0 < low < high < {nyquist:g} Hz")
+    if x.ndim == 0 or x.shape[-1] < 2:
+        raise InputError("filter_bandpass: the signal has fewer than two samples")
+    kind = "bandpass" if len(corners) == 2 else "highpass" if high_hz is None else "lowpass"
+    sos = scipy_signal.butter(order, corners if len(corners) == 2 else corners[0], btype=kind, fs=sampling_rate, output="sos")
+    filled, is_gap = fill_gaps(x)
+    n_padding = min(x.shape[-1] - 1, math.ceil(3 * sampling_rate / corners[0]))
+    y = scipy_signal.sosfiltfilt(sos, filled, axis=-1, padtype="even", padlen=n_padding)
+    y[is_gap] = np.nan
+    return y.astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
