@@ -93,7 +93,8 @@ class DenoiserConfig:
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
         _check(min(self.lead_features, self.n_blocks, self.stem_stride) >= 1, "denoiser sizes: at least 1")
-        _check(len(self.scales) >= 1 and self.scales[0] == 1, "denoiser.scales: must begin with 1")
+        divides = all(finer < coarser and coarser % finer == 0 for finer, coarser in zip(self.scales, self.scales[1:]))
+        _check(bool(self.scales) and self.scales[0] == 1 and divides, "denoiser.scales: 1, then multiples of the one before")
 
 
 @dataclass(frozen=True)

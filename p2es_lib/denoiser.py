@@ -103,19 +103,24 @@ class MultiScaleBlock(nn.Module):
     def forward(self, h: Tensor, ppg_scales: list[Tensor], condition: Tensor, affinity: Tensor) -> Tensor:
         scale, shift = self.modulation(condition)[:, :, None].chunk(2, dim=1)
         x = self.norm(h) * (1 + scale) + shift  # (B, W, T')
-        y = self.scale_contribution(0, x, ppg_scales)
-        for index in range(1, len(self.scales)):
-            y = y + self.scale_contribution(index, x, ppg_scales)
+        # Sum of the branches from the coarsest to the finest: each is interpolated only to the next finer stride.
+        y = None
+        for branch, finer in zip(reversed(self.branch_outputs(x, ppg_scales)), reversed((None, *self.scales[:-1])), strict=True):
+            y = branch if y is None else y + branch
+            if finer is not None:
+                y = F.interpolate(y, size=x.shape[-1] // finer, mode="linear")
         exchanged = torch.bmm(affinity, y.reshape(y.shape[0], N_LEADS, -1)).reshape(y.shape)
         y = y + self.lead_gate * exchanged
         return h + self.output(F.gelu(y))
 
-    def scale_contribution(self, index: int, x: Tensor, ppg_scales: list[Tensor]) -> Tensor:
-        """One branch: average-pool to its stride, add the PPG at that stride, convolve, interpolate back."""
-        stride = self.scales[index]
-        pooled = F.avg_pool1d(x, stride) if stride > 1 else x
-        y = self.branches[index](F.gelu(pooled + self.ppg_projections[index](ppg_scales[index])))
-        return F.interpolate(y, size=x.shape[-1], mode="linear") if stride > 1 else y
+    def branch_outputs(self, x: Tensor, ppg_scales: list[Tensor]) -> list[Tensor]:
+        """Per scale s: average-pool to stride s, add the PPG at that stride, convolve; shapes (B, W, T' / s)."""
+        outputs, stride = [], 1
+        for s, branch, projection, ppg in zip(self.scales, self.branches, self.ppg_projections, ppg_scales, strict=True):
+            if s > stride:
+                x, stride = F.avg_pool1d(x, s // stride), s
+            outputs.append(branch(F.gelu(x + projection(ppg))))
+        return outputs
 
 
 class MultiScaleGenerator(nn.Module):

@@ -190,8 +190,8 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
         module.group_finder.fit(train_windows, seed=seed, progress=progress)
         average, history, start, best = copy.deepcopy(module), [], 0, {"validation_rmse": math.inf, "weights": None}
     else:
-        module.group_finder.load_extra_state(state["group_finder"])
         module.load_state_dict(state["module"])
+        module.group_finder.load_extra_state(state["group_finder"])
         average = copy.deepcopy(module)
         average.load_state_dict(state["average"])
         history, start, best = state["history"], state["step"], state["best"]

@@ -65,7 +65,7 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def calibrate(self, ppg: torch.Tensor, features: torch.Tensor) -> None:
         """Set the standardisation so that the joined parts have mean 0 and standard deviation 1 over these windows."""
-        parts = self._parts(ppg, features)
+        parts = torch.cat([self._parts(*block) for block in zip(ppg.split(512), features.split(512))])
         deviation = parts.std(0, correction=0)
         self.mean.copy_(parts.mean(0))
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))  # constant columns (sex never known) stay 0

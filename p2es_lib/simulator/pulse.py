@@ -1,12 +1,13 @@
 """The PPG pulse of each beat: shape by age and stiffness, arrival time, amplitude, and the train of pulses.
 
-A pulse is a forward wave, a reflected (dicrotic) wave and a run-off, all as a function of the time since its foot::
+A pulse is a forward wave (f), a late systolic reflection (l), a dicrotic wave (c) and a run-off (d), all as a function
+of the time u since it began::
 
-    p(u) = f exp(-ln²(u/m_f) / 2 s_f²) + r exp(-ln²(u/m_r) / 2 s_r²) + d (1 - exp(-(u/m_f)²)) exp(-u/tau)
+    p(u) = sum over k in {f, l, c} of  size_k exp(-ln²(u/m_k) / 2 s_k²)  +  d (1 - exp(-(u/m_f)²)) exp(-u/tau)
 
 Log-normal kernels (as in the pulse models of Solosenko 2017 and Paliakaite 2021) are exactly zero before the pulse
-begins. The forward and the reflected wave are in absolute time, because systole and wave travel hardly depend on the
-cycle length; the run-off time constant ``tau`` follows the beat interval. What is left of a pulse when the next one
+begins. The three waves are in absolute time, because systole and wave travel depend little on the cycle length; the
+run-off time constant ``tau`` follows the beat interval. What is left of a pulse when the next one
 begins decays on with its own time constant underneath the new one, as in a Windkessel, so the train is continuous
 whatever the intervals are, and the past never depends on later beats.
 
@@ -26,14 +27,14 @@ Solosenko A et al. Photoplethysmogram modeling during paroxysmal atrial fibrilla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from p2es_lib.errors import check_choice
 
-#: Columns of ``variation`` in :func:`pulse_shape`: crest time, width of the forward wave, delay and size of the
-#: reflected wave, run-off.
+#: Columns of ``variation`` in :func:`pulse_shape`: crest time, size of the late systolic wave, delay and size of the
+#: dicrotic wave, run-off.
 N_SHAPE_VARIATIONS = 5
 #: Aorta-to-site path lengths in metres at 170 cm: trunk (aortic PWV) and limb or neck (arm PWV). The finger's are those
 #: of the derivation in Charlton 2019's terms; wrist and ear are set to give the arrival times below, unverified.
@@ -52,6 +53,21 @@ _PEP_S = 0.081
 _PEP_STEP_S = -0.0065
 _SMALL_ARTERIES_S = 0.020  # digital arteries and the arteriolar bed; unverified
 
+# Shape by vascular age, fitted here to the second-derivative ratios of Choi 2022 (met within 0.03 from 20 to 75 years:
+# tests/test_pulse.py) and to a foot-to-crest time of 120 ms at 20 years rising by about 1 ms a year (unverified), at
+# 70 beats a minute. Columns: foot to crest of the forward wave (s), its width; delay behind it (s), width and size of
+# the late systolic wave, then of the dicrotic wave; size of the run-off.
+_SHAPE_AGE = np.array([20.0, 35.0, 55.0, 80.0])
+_SHAPE_TABLE = np.array(
+    [
+        [0.116, 0.508, 0.138, 0.193, 0.215, 0.300, 0.174, 0.456, 0.353],
+        [0.109, 0.512, 0.135, 0.269, 0.429, 0.292, 0.157, 0.421, 0.200],
+        [0.089, 0.510, 0.106, 0.306, 0.720, 0.279, 0.181, 0.351, 0.200],
+        [0.108, 0.458, 0.104, 0.284, 0.766, 0.264, 0.180, 0.303, 0.216],
+    ]
+)
+_RUNOFF_FRACTION = 0.5  # time constant of the run-off / beat interval; unverified
+
 _CHUNK_SAMPLES = 65_536  # rows are worked off in chunks that stay in the cache
 
 
@@ -67,14 +83,23 @@ class PulseShape:
     forward_time_s: np.ndarray
     forward_width: np.ndarray  # standard deviation of ln(time)
     forward_size: np.ndarray
-    reflected_time_s: np.ndarray
-    reflected_width: np.ndarray
-    reflected_size: np.ndarray
+    late_time_s: np.ndarray
+    late_width: np.ndarray
+    late_size: np.ndarray
+    dicrotic_time_s: np.ndarray
+    dicrotic_width: np.ndarray
+    dicrotic_size: np.ndarray
     runoff_size: np.ndarray
     runoff_fraction: np.ndarray  # time constant of the run-off / beat interval
 
     def __len__(self) -> int:
         return len(self.foot_lead_s)
+
+
+def _mean_stiffness(age: np.ndarray) -> np.ndarray:
+    """Mean carotid-femoral PWV (m/s); beyond the table its end slopes continue."""
+    inside = np.interp(age, _PWV_AGE, _PWV_MEAN)
+    return inside + 0.06 * np.minimum(age - 25.0, 0.0) + 0.11 * np.maximum(age - 75.0, 0.0)
 
 
 def stiffness_from_age(age: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -87,13 +112,11 @@ def stiffness_from_age(age: np.ndarray, z: np.ndarray) -> np.ndarray:
         Standard normal, cut at 3. The spread is wider above the mean than below (Charlton 2019).
     """
     age = np.asarray(age, dtype=float)
-    mean = np.interp(age, _PWV_AGE, _PWV_MEAN)
-    mean = mean + 0.06 * np.minimum(age - 25.0, 0.0) + 0.11 * np.maximum(age - 75.0, 0.0)  # end slopes continue
     position = np.clip((age - 25.0) / 50.0, 0.0, 1.0)
     below = _PWV_SD_BELOW[0] + (_PWV_SD_BELOW[1] - _PWV_SD_BELOW[0]) * position
     above = _PWV_SD_ABOVE[0] + (_PWV_SD_ABOVE[1] - _PWV_SD_ABOVE[0]) * position
     z = np.clip(z, -3.0, 3.0)
-    return mean * (1.0 + z * np.where(z < 0, below, above))
+    return _mean_stiffness(age) * (1.0 + z * np.where(z < 0, below, above))
 
 
 def pulse_arrival_time(
@@ -141,11 +164,11 @@ def pulse_shape(
 ) -> PulseShape:
     """Pulse shape from age, stiffness and mean heart rate.
 
-    With age the crest comes later and the forward wave is wider (Allen & Murray 2003; Choi 2022). The reflected wave
-    follows the forward one by 1.7 m / stiffness: the stiffness index height/ΔT is close to the aortic PWV (6 m/s at
-    25, 10 m/s at 70 years; unverified). So it stands alone behind a notch in the young (Dawber class 1), and runs into
-    the systolic wave in stiff arteries (class 4), where it is also larger. Ejection shortens with heart rate as
-    413 - 1.7 HR ms (Weissler 1968, men; from memory); the systolic times follow it.
+    The vascular age is half the age and half the age at which the given stiffness is the mean. With it the crest comes
+    later, the late systolic wave grows and the notch fills (Allen & Murray 2003; second-derivative ratios of Choi
+    2022), from Dawber's class 1 (notch) in the young to class 4 (none). Arteries stiffer than the age's mean bring the
+    dicrotic wave earlier, as the square root of the ratio (assumption). Ejection shortens with heart rate as
+    413 - 1.7 HR ms (Weissler 1968, from memory), and the times of all waves with it (assumption).
 
     Parameters
     ----------
@@ -159,65 +182,69 @@ def pulse_shape(
     age, stiffness = np.asarray(age, dtype=float), np.asarray(stiffness, dtype=float)
     heart_rate = np.asarray(heart_rate, dtype=float)
     z = np.ascontiguousarray(np.clip(np.asarray(variation, dtype=float), -2.5, 2.5).T)
-    stiff = np.clip((stiffness - 5.5) / 5.0, 0.0, 1.4)  # 0 in the young, 1 at about 75 years
-    old = np.clip((age - 20.0) / 55.0, 0.0, 1.3)
+    typical = _mean_stiffness(age)
+    ages = np.arange(15.0, 96.0)
+    vascular_age = 0.5 * age + 0.5 * np.interp(stiffness, _mean_stiffness(ages), ages)
+    columns = [np.interp(vascular_age, _SHAPE_AGE, column) for column in _SHAPE_TABLE.T]
+    crest, width, late_delay, late_width, late, dicrotic_delay, dicrotic_width, dicrotic, runoff = columns
     ejection = np.clip((413.0 - 1.7 * heart_rate) / (413.0 - 1.7 * 70.0), 0.6, 1.2)
-    crest = (0.105 + 0.040 * old) * ejection * np.exp(0.08 * z[0])  # foot to crest of the forward wave
-    width = np.clip(0.36 + 0.06 * old + 0.02 * z[1], 0.28, 0.55)
-    steepest, foot = _lognormal_foot(width)
-    forward_time = crest / (1.0 - foot)
-    reflected_time = forward_time + 1.7 / stiffness * np.exp(0.06 * z[2])
+    foot = _lognormal_foot(width)
+    forward_time = crest * ejection * np.exp(0.08 * z[0]) / (1.0 - foot)
+    earlier = np.clip(np.sqrt(typical / stiffness), 0.8, 1.2)
     shape = PulseShape(
         foot_lead_s=foot * forward_time,
         forward_time_s=forward_time,
         forward_width=width,
         forward_size=np.ones_like(age),
-        reflected_time_s=reflected_time,
-        reflected_width=0.17 + 0.16 * np.minimum(stiff, 1.0),
-        reflected_size=np.clip(0.30 + 0.15 * stiff + 0.07 * z[3], 0.05, 0.8),
-        runoff_size=np.clip(0.55 + 0.05 * z[4], 0.3, 0.8),
-        runoff_fraction=np.full_like(age, 0.36),
+        late_time_s=forward_time + late_delay * ejection,
+        late_width=late_width,
+        late_size=late * np.exp(0.15 * z[1]),
+        dicrotic_time_s=forward_time + dicrotic_delay * ejection * earlier * np.exp(0.05 * z[2]),
+        dicrotic_width=dicrotic_width,
+        dicrotic_size=dicrotic * np.exp(0.15 * z[3]),
+        runoff_size=runoff * np.exp(0.25 * z[4]),
+        runoff_fraction=np.full_like(age, _RUNOFF_FRACTION),
     )
     height = _pulse_height(shape)
-    sizes = {name: getattr(shape, name) / height for name in ("forward_size", "reflected_size", "runoff_size")}
-    return PulseShape(**{**shape.__dict__, **sizes})
+    sizes = ("forward_size", "late_size", "dicrotic_size", "runoff_size")
+    return replace(shape, **{name: getattr(shape, name) / height for name in sizes})
 
 
-def _lognormal_foot(width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Steepest point and foot (by its tangent) of exp(-ln²(u)/2s²), as fractions of its peak time.
+def _lognormal_foot(width: np.ndarray) -> np.ndarray:
+    """Foot of exp(-ln²(u)/2s²), where its steepest tangent meets zero, as a fraction of its peak time.
 
     Setting the second derivative to zero gives x² + s² x - s² = 0 for x = ln(u); the tangent there meets zero at
     u (1 + s²/x).
     """
     s2 = width * width
     x = -0.5 * (s2 + np.sqrt(s2 * s2 + 4.0 * s2))
-    steepest = np.exp(x)
-    return steepest, steepest * (1.0 + s2 / x)
-
-
-def _evaluate(u, m_f, s_f, f, m_r, s_r, r, d, decay):
-    """The pulse p(u) of the module's docstring for u > 0; ``decay`` is exp(-u/tau). All arguments broadcast."""
-    log_u = np.log(u)
-    x = (log_u - np.log(m_f)) / s_f
-    value = f * np.exp(-0.5 * x * x)
-    x = (log_u - np.log(m_r)) / s_r
-    value += r * np.exp(-0.5 * x * x)
-    x = u / m_f
-    value += d * (1.0 - np.exp(-x * x)) * decay
-    return value
+    return np.exp(x) * (1.0 + s2 / x)
 
 
 def _kernel_parameters(shape: PulseShape) -> list[np.ndarray]:
-    """Columns (N, 1), in the order of :func:`_evaluate`."""
-    names = "forward_time_s forward_width forward_size reflected_time_s reflected_width reflected_size runoff_size"
-    return [np.ascontiguousarray(getattr(shape, name))[:, None] for name in names.split()]
+    """Columns (N, 1), in the order of :func:`_evaluate`: ln(time), 1/width and size of each wave, then the run-off."""
+    columns = []
+    for wave in ("forward", "late", "dicrotic"):
+        time, width, size = (getattr(shape, f"{wave}_{part}") for part in ("time_s", "width", "size"))
+        columns += [np.log(time), 1.0 / width, size]
+    columns += [1.0 / shape.forward_time_s, shape.runoff_size]
+    return [np.ascontiguousarray(column)[:, None] for column in columns]
+
+
+def _evaluate(u, decay, log_f, rate_f, f, log_l, rate_l, l, log_c, rate_c, c, rate, d):  # noqa: E741
+    """The pulse p(u) of the module's docstring for u > 0; ``decay`` is exp(-u/tau). All arguments broadcast."""
+    log_u = np.log(u)
+    value = d * (1.0 - np.exp(-np.square(u * rate))) * decay
+    for log_m, rate_s, size in ((log_f, rate_f, f), (log_l, rate_l, l), (log_c, rate_c, c)):
+        value += size * np.exp(-0.5 * np.square((log_u - log_m) * rate_s))
+    return value
 
 
 def _pulse_height(shape: PulseShape) -> np.ndarray:
     """Largest value of each pulse at an interval of 1 s, (N,), on a grid of 10 ms."""
     u = np.tile(np.arange(0.01, 0.61, 0.01), (len(shape), 1))
     decay = np.exp(-u / shape.runoff_fraction[:, None])
-    return _evaluate(u, *_kernel_parameters(shape), decay).max(axis=1)
+    return _evaluate(u, decay, *_kernel_parameters(shape)).max(axis=1)
 
 
 def pulse_train(
@@ -264,8 +291,9 @@ def pulse_train(
     lengths = np.diff(edges, axis=1)  # (N, nb + 1); the first run lies before all pulses
     far = np.full((n, 1), -1e3)
     begin = np.concatenate([far, np.where(np.isinf(begin), 0.0, begin)], axis=1)
+    before = np.zeros((n, 1))
     amplitude, rest, rate = (
-        np.concatenate([np.zeros((n, 1)), values], axis=1).astype(np.float32) for values in (amplitude, rest, -1.0 / tau)
+        np.concatenate([before, values], axis=1).astype(np.float32) for values in (amplitude, rest, -1.0 / tau)
     )
     parameters = [column.astype(np.float32) for column in _kernel_parameters(shape)]
     ppg = np.empty((n, len(t)), dtype=np.float32)
@@ -276,7 +304,7 @@ def pulse_train(
         u = t - np.repeat(begin[rows].ravel(), runs).reshape(size)
         u = np.maximum(u, 1e-6).astype(np.float32)
         decay = np.exp(u * np.repeat(rate[rows].ravel(), runs).reshape(size))
-        value = _evaluate(u, *(column[rows] for column in parameters), decay)
+        value = _evaluate(u, decay, *(column[rows] for column in parameters))
         value *= np.repeat(amplitude[rows].ravel(), runs).reshape(size)
         decay *= np.repeat(rest[rows].ravel(), runs).reshape(size)
         np.add(value, decay, out=ppg[rows])
@@ -290,7 +318,7 @@ def _level_at_begin(begin: np.ndarray, amplitude: np.ndarray, tau: np.ndarray, s
         gap = begin[:, 1:] - begin[:, :-1]
     gap = np.maximum(np.where(np.isfinite(gap), gap, 1e3), 1e-6)
     decay = np.exp(-gap / tau[:, :-1])
-    end = amplitude[:, :-1] * _evaluate(gap, *_kernel_parameters(shape), decay)
+    end = amplitude[:, :-1] * _evaluate(gap, decay, *_kernel_parameters(shape))
     rest = np.zeros((n, nb))
     for beat in range(1, nb):
         # The remainder continues with the time constant of the pulse that it lies under.
