@@ -1,0 +1,200 @@
+"""From samples and windows to one long table of scores: a row per subject, window, lead, estimate and metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.errors import InputError, check_choice
+from p2es_lib.leads import ABSENT, DERIVED, LEADS, MEASURED
+from p2es_lib.metrics import waveform
+from p2es_lib.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
+from p2es_lib.metrics.decomposition import error_split
+from p2es_lib.metrics.lag import constant_lags, overlaps
+
+ESTIMATES = ("mean", "single")
+#: Columns of the table of scores.
+SCORE_COLUMNS = ["subject", "record", "window", "lead", "estimate", "metric", "value"]
+#: What the column ``lead`` may hold beside the names of the leads: averages over groups of leads.
+LEAD_GROUPS = ("all", "measured", "derived")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is called and read: ``better`` is "lower", "higher" or "" (neither)."""
+
+    label: str
+    unit: str
+    better: str = "lower"
+
+
+#: Every metric of the tables. "lag" stands for: after one constant lag per record.
+METRICS: dict[str, Metric] = {
+    "rmse": Metric("RMSE", "mV"),  # made by summary.summarise from mse
+    "rmse_lag": Metric("RMSE after lag", "mV"),  # made by summary.summarise from mse_lag
+    "mse": Metric("Squared error", "mV²"),
+    "mse_lag": Metric("Squared error after lag", "mV²"),
+    "mse_timing": Metric("Squared error, timing", "mV²"),
+    "mse_amplitude": Metric("Squared error, amplitude", "mV²"),
+    "mse_morphology": Metric("Squared error, morphology", "mV²"),
+    "mae": Metric("MAE", "mV"),
+    "pearson": Metric("Pearson r", "", "higher"),
+    "pearson_lag": Metric("Pearson r after lag", "", "higher"),
+    "prd": Metric("PRD", "%"),
+    "ssim": Metric("SSIM", "", "higher"),
+    "ppe": Metric("Peak-to-peak error", "mV"),
+    "ppe_relative": Metric("Peak-to-peak error, relative", ""),
+    "log_spectral_distance": Metric("Log-spectral distance, 0.5-40 Hz", "dB"),
+    "r_peak_f1": Metric("R-peak F1, 50 ms", "", "higher"),
+    "r_peak_f1_lag": Metric("R-peak F1 after lag, 50 ms", "", "higher"),
+    "heart_rate_error": Metric("Heart-rate error", "1/min"),
+    "einthoven_residual": Metric("Einthoven residual", "mV"),
+    "lag_ms": Metric("Lag of the record", "ms", ""),
+    "gaussian_frechet_distance": Metric("Gaussian Frechet distance", "mV²"),  # made by distribution.frechet_table
+}
+
+
+def evaluate(
+    samples,
+    windows,
+    sampling_rate: float,
+    *,
+    max_lag_s: float,
+    estimates: tuple[str, ...] = ESTIMATES,
+) -> pd.DataFrame:
+    """Score samples of the 12-lead ECG against the true one.
+
+    Parameters
+    ----------
+    samples : array (N, K, 12, T), mV
+        K samples per window; leads that the method does not give are NaN.
+    windows : WindowSet
+        The N windows: ``ecg`` (N, 12, T) mV, ``lead_mask`` (N, 12) and ``index`` with columns subject and record.
+    sampling_rate : float
+        Hz.
+    max_lag_s : float
+        Search range of the one lag per record (``lag.constant_lags``).
+    estimates : tuple of "mean", "single"
+        What is scored: the mean over the K samples, which estimates the posterior mean and is the one to judge by
+        pointwise errors; and the first sample, which looks like an ECG and is the one to judge by amplitude, spectrum
+        and beats.
+
+    Returns
+    -------
+    DataFrame
+        Columns subject, record, window, lead, estimate, metric, value, without missing values. ``window`` is the row
+        number among the given windows. Per lead: mse, mae, pearson, prd, ssim, ppe, ppe_relative,
+        log_spectral_distance, mse_lag, pearson_lag, and the parts mse_timing, mse_amplitude, mse_morphology of mse;
+        for these, lead "all" is the mean over the measured and derived leads of the window, "measured" and "derived"
+        the mean over either kind. Per window, lead "all" only: r_peak_f1, r_peak_f1_lag, heart_rate_error,
+        einthoven_residual (of the prediction, whichever leads the truth has), lag_ms. A lead counts where the mask says
+        it exists and both signals are finite throughout.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, or an unknown estimate.
+    """
+    samples, truth = np.asarray(samples), np.asarray(windows.ecg)
+    if samples.ndim != 4 or (samples.shape[0], *samples.shape[2:]) != truth.shape or samples.shape[1] < 1:
+        raise InputError(f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}; give (N, K, 12, T)")
+    for estimate in estimates:
+        check_choice("estimate", estimate, ESTIMATES)
+    mask = np.asarray(windows.lead_mask)
+    exists = (mask != ABSENT) & np.isfinite(truth).all(axis=-1)  # (N, 12)
+    # Two subjects may use the same record name: a record is known by both.
+    records = (windows.index["subject"].astype(str) + "\0" + windows.index["record"].astype(str)).to_numpy()
+    frames = []
+    for estimate in estimates:
+        prediction = samples[:, 0] if estimate == "single" else samples.mean(axis=1)  # (N, 12, T)
+        available = exists & np.isfinite(prediction).all(axis=-1)
+        max_lag = int(round(max_lag_s * sampling_rate))
+        lags = constant_lags(prediction, truth, available, records, max_lag=max_lag)
+        values = _lead_values(prediction, truth, available, lags, sampling_rate)
+        values = {name: _with_lead_groups(table, mask) for name, table in values.items()}
+        for name, column in _window_values(prediction, truth, available, lags, sampling_rate).items():
+            values[name] = np.full((len(truth), len(LEADS) + len(LEAD_GROUPS)), np.nan)
+            values[name][:, len(LEADS)] = column
+        frames.append(_long_table(values, windows.index, estimate))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _lead_values(prediction, truth, available, lags, sampling_rate, chunk: int = 2048) -> dict[str, np.ndarray]:
+    """Metrics per window and lead, each (N, 12) with NaN where a lead is not available."""
+    pairs = np.argwhere(available)  # (P, 2): only leads that exist are computed
+    found: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(pairs), chunk):
+        window, lead = pairs[start : start + chunk].T
+        x, y = prediction[window, lead].astype(np.float64), truth[window, lead].astype(np.float64)  # (p, T)
+        split = error_split(x, y, lags[window])
+        pearson_lag = np.empty(len(x))
+        for rows, x_lag, y_lag in overlaps(x, y, lags[window]):
+            pearson_lag[rows] = waveform.pearson(x_lag, y_lag)
+        part = {
+            "mse": split.raw,
+            "mse_lag": split.lag,
+            "mse_timing": split.timing,
+            "mse_amplitude": split.amplitude,
+            "mse_morphology": split.morphology,
+            "mae": waveform.mae(x, y),
+            "pearson": waveform.pearson(x, y),
+            "pearson_lag": pearson_lag,
+            "prd": waveform.prd(x, y),
+            "ssim": waveform.ssim(x, y, sampling_rate=sampling_rate),
+            "ppe": waveform.ppe(x, y),
+            "ppe_relative": waveform.ppe(x, y, relative=True),
+            "log_spectral_distance": waveform.log_spectral_distance(x, y, sampling_rate=sampling_rate),
+        }
+        for name, value in part.items():
+            found.setdefault(name, []).append(value)
+    tables = {}
+    for name, parts in found.items():
+        tables[name] = np.full(available.shape, np.nan)
+        tables[name][available] = np.concatenate(parts)  # argwhere and boolean indexing run in the same order
+    return tables
+
+
+def _window_values(prediction, truth, available, lags, sampling_rate) -> dict[str, np.ndarray]:
+    """Metrics per window, each (N,)."""
+    predicted = r_peak_times(prediction, sampling_rate, available)
+    true = r_peak_times(truth, sampling_rate, available)
+    window_s = truth.shape[-1] / sampling_rate
+    scored = available.any(axis=1)
+    values = {
+        "r_peak_f1": r_peak_f1(predicted, true, window_s=window_s),
+        "r_peak_f1_lag": r_peak_f1(predicted, true, window_s=window_s, lag_s=lags / sampling_rate),
+        "heart_rate_error": heart_rate_error(predicted, true),
+        "lag_ms": 1000.0 * lags / sampling_rate,
+    }
+    values = {name: np.where(scored, value, np.nan) for name, value in values.items()}
+    return values | {"einthoven_residual": einthoven_residual(prediction)}
+
+
+def _with_lead_groups(table: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Append the means over all, the measured and the derived leads of each window: (N, 12) to (N, 15)."""
+    columns = [table]
+    for group in (mask != ABSENT, mask == MEASURED, mask == DERIVED):
+        use = group & np.isfinite(table)
+        count = use.sum(axis=1)
+        total = np.where(use, table, 0.0).sum(axis=1)
+        columns.append(np.where(count > 0, total / np.maximum(count, 1), np.nan)[:, None])
+    return np.hstack(columns)
+
+
+def _long_table(values: dict[str, np.ndarray], index: pd.DataFrame, estimate: str) -> pd.DataFrame:
+    names = np.array(list(values), dtype=object)
+    lead_names = np.array([*LEADS, *LEAD_GROUPS], dtype=object)
+    cube = np.stack(list(values.values()))  # (metrics, N, 15)
+    metric, window, lead = np.nonzero(np.isfinite(cube))
+    columns = {
+        "subject": index["subject"].astype(str).to_numpy(dtype=object)[window],
+        "record": index["record"].astype(str).to_numpy(dtype=object)[window],
+        "window": window,
+        "lead": lead_names[lead],
+        "estimate": estimate,
+        "metric": names[metric],
+        "value": cube[metric, window, lead],
+    }
+    return pd.DataFrame(columns, columns=SCORE_COLUMNS)

@@ -1,0 +1,188 @@
+"""From scores to table rows: averages with bootstrap intervals over subjects."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.errors import InputError, check_choice
+from p2es_lib.metrics.scores import SCORE_COLUMNS
+
+UNITS = ("subject", "record", "window")
+#: With ``unit="window"``, this many consecutive windows of a record are drawn together.
+BLOCK_WINDOWS = 10
+#: Root-mean-square errors and the squared errors that they are made of.
+ROOTS = {"rmse": "mse", "rmse_lag": "mse_lag"}
+SUMMARY_COLUMNS = ["lead", "estimate", "metric", "value", "lower", "upper", "n_subjects"]
+
+
+def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, unit: str = "subject") -> pd.DataFrame:
+    """Average scores and give 95 % percentile bootstrap intervals over subjects.
+
+    A subject's value is the mean over its windows; the value of a row is the mean over subjects, each counting the
+    same. ``rmse`` is the root of the mean squared error over subjects, not the mean of roots: only for the pooled
+    squared error is the conditional mean the best possible estimate. Metrics that are a ratio per window (Pearson,
+    PRD, F1, ...) are plain means.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From ``scores.evaluate``. With a column ``seed`` (several trainings), the value is the mean over the seeds of
+        each seed's value, and a resample takes the same subjects in every seed: the interval is about subjects, not
+        about training noise.
+    n_bootstrap, seed : int
+        Number of resamples and seed of their generator; the same input gives the same table.
+    unit : "subject", "record" or "window"
+        What is resampled (and counts the same). "record" and "window" (blocks of ten consecutive windows of a record,
+        since neighbours are alike) are for data of one or a few subjects. They are optimistic: they say how exactly
+        the score of these very subjects is known, nothing about other people.
+
+    Returns
+    -------
+    DataFrame
+        Columns lead, estimate, metric, value, lower, upper, n_subjects. With fewer than two units the bounds are NaN,
+        because nothing is known of the spread.
+    """
+    means = _unit_means(scores, unit)
+    draws = _averages(means, _weights(len(means.units), n_bootstrap, seed))
+    return _table(means, draws)
+
+
+def summarise_difference(
+    scores: pd.DataFrame,
+    reference: pd.DataFrame,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    *,
+    reference_estimate: str | None = "mean",
+    unit: str = "subject",
+) -> pd.DataFrame:
+    """Value of ``scores`` minus value of ``reference`` on the same subjects, with paired bootstrap intervals.
+
+    For "P2Es minus template", and for the distance to the irreducible error: the differences of mse_timing,
+    mse_amplitude and mse_morphology add up to that of mse. Pairing takes the differences between subjects out of the
+    interval, so it is narrower than two separate intervals suggest.
+
+    Parameters
+    ----------
+    scores, reference : DataFrame
+        From ``scores.evaluate``, of the same subjects; each may have a column ``seed``.
+    reference_estimate : str or None
+        Estimate of the reference that every estimate of ``scores`` is compared with; None compares like with like.
+    n_bootstrap, seed, unit
+        As in :func:`summarise`.
+
+    Returns
+    -------
+    DataFrame
+        As from :func:`summarise`, for the leads and metrics that both have.
+
+    Raises
+    ------
+    InputError
+        The two were not made on the same subjects (records, windows), or have no row in common.
+    """
+    first, second = _unit_means(scores, unit), _unit_means(reference, unit)
+    if list(first.units) != list(second.units):
+        raise InputError("difference of scores: the two tables are not about the same subjects and windows; score both "
+                         "methods on the same windows")  # fmt: skip
+    keys = [(lead, reference_estimate or estimate, metric) for lead, estimate, metric in first.columns]
+    position = {key: column for column, key in enumerate(second.columns)}
+    common = np.array([column for column, key in enumerate(keys) if key in position], dtype=int)
+    if not common.size:
+        raise InputError(f"difference of scores: the reference has no estimate {reference_estimate!r} of these metrics")
+    partner = np.array([position[keys[column]] for column in common])
+    weights = _weights(len(first.units), n_bootstrap, seed)
+    # A subject counts where both methods have a value for it: otherwise the difference would compare different people.
+    both = first.present[:, :, common].any(axis=0) & second.present[:, :, partner].any(axis=0)
+    first, second = first.take(common, both), second.take(partner, both)
+    return _table(first, _averages(first, weights) - _averages(second, weights))
+
+
+class _UnitMeans(NamedTuple):
+    """Mean value per seed, unit and (lead, estimate, metric)."""
+
+    values: np.ndarray  # (S, U, C), 0 where absent
+    present: np.ndarray  # bool (S, U, C)
+    units: pd.Index  # (U,) what is resampled
+    subjects: np.ndarray  # (U,) subject of each unit
+    columns: list[tuple[str, str, str]]  # (C,)
+
+    def take(self, columns: np.ndarray, keep: np.ndarray) -> _UnitMeans:
+        """Some columns, restricted to the units that ``keep`` (U, C) allows."""
+        present = self.present[:, :, columns] & keep
+        values = np.where(present, self.values[:, :, columns], 0.0)
+        return _UnitMeans(values, present, self.units, self.subjects, [self.columns[c] for c in columns])
+
+
+def _unit_means(scores: pd.DataFrame, unit: str) -> _UnitMeans:
+    check_choice("unit", unit, UNITS)
+    missing = [name for name in SCORE_COLUMNS if name not in scores.columns]
+    if missing or scores.empty:
+        raise InputError(f"scores: {'columns missing: ' + ', '.join(missing) if missing else 'the table is empty'}")
+    unit_names = scores["subject"].astype(str)
+    if unit != "subject":
+        unit_names = unit_names + "\0" + scores["record"].astype(str)
+    if unit == "window":
+        block = scores.groupby(["subject", "record"], observed=True)["window"].rank("dense").astype(int) - 1
+        unit_names = unit_names + "\0" + (block // BLOCK_WINDOWS).astype(str).str.zfill(9)
+    unit_of, units = pd.factorize(unit_names, sort=True)
+    seed_of, seeds = pd.factorize(scores["seed"]) if "seed" in scores else (np.zeros(len(scores), dtype=int), [0])
+    groups = scores.groupby(["lead", "estimate", "metric"], sort=False, observed=True)
+    column_of = groups.ngroup().to_numpy()
+    columns = [tuple(map(str, key)) for key in groups.size().index]
+    shape = (len(seeds), len(units), len(columns))
+    cell = np.ravel_multi_index((seed_of, unit_of, column_of), shape)
+    value = scores["value"].to_numpy(dtype=float)
+    finite = np.isfinite(value)
+    count = np.bincount(cell[finite], minlength=np.prod(shape)).reshape(shape)
+    total = np.bincount(cell[finite], value[finite], minlength=np.prod(shape)).reshape(shape)
+    means = np.where(count > 0, total / np.maximum(count, 1), 0.0)
+    # A root-mean-square error is a column of squared errors until _averages takes the root.
+    source, names = [], []
+    for column, (lead, estimate, metric) in enumerate(columns):
+        for root in (name for name, squared in ROOTS.items() if squared == metric):
+            source.append(column)
+            names.append((lead, estimate, root))
+        source.append(column)
+        names.append((lead, estimate, metric))
+    first_row = np.unique(unit_of, return_index=True)[1]
+    subjects = scores["subject"].astype(str).to_numpy()[first_row]
+    return _UnitMeans(means[:, :, source], (count > 0)[:, :, source], pd.Index(units), subjects, names)
+
+
+def _weights(n_units: int, n_bootstrap: int, seed: int) -> np.ndarray:
+    """How often each unit counts: row 0 once each, then one row per resample; (1 + n_bootstrap, U)."""
+    draws = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1.0 / n_units), size=n_bootstrap)
+    return np.vstack([np.ones(n_units), draws])
+
+
+def _averages(means: _UnitMeans, weights: np.ndarray) -> np.ndarray:
+    """Mean over units with roots taken, then over seeds: (R, C); NaN where a resample holds no unit with a value."""
+    root = np.array([metric in ROOTS for _, _, metric in means.columns])
+    total = np.zeros((len(weights), len(means.columns)))
+    n_seeds = np.zeros_like(total)
+    for values, present in zip(means.values, means.present, strict=True):
+        count = weights @ present
+        average = weights @ values / np.where(count > 0, count, np.nan)
+        # Squared errors are not negative but for rounding, so the root exists.
+        average[:, root] = np.sqrt(np.maximum(average[:, root], 0.0))
+        total += np.nan_to_num(average)
+        n_seeds += count > 0
+    return total / np.where(n_seeds > 0, n_seeds, np.nan)
+
+
+def _table(means: _UnitMeans, draws: np.ndarray) -> pd.DataFrame:
+    """Rows of the summary from draws (1 + R, C), whose first row is the value."""
+    columns, present = means.columns, means.present.any(axis=0)  # (C,), (U, C)
+    bounds = np.full((2, len(columns)), np.nan)
+    several = (present.sum(axis=0) > 1) & np.isfinite(draws[1:]).any(axis=0)
+    if several.any():
+        bounds[:, several] = np.nanpercentile(draws[1:, several], [2.5, 97.5], axis=0)
+    table = pd.DataFrame(columns, columns=["lead", "estimate", "metric"])
+    # Several units (records, blocks of windows) may belong to one subject.
+    of_subject = pd.factorize(means.subjects)[0]
+    n_subjects = [len(np.unique(of_subject[column])) for column in present.T]
+    return table.assign(value=draws[0], lower=bounds[0], upper=bounds[1], n_subjects=n_subjects)[SUMMARY_COLUMNS]
