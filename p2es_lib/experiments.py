@@ -24,6 +24,8 @@ from p2es_lib.windows import WindowSet, read_windows
 
 CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
+#: Distances between distributions: they belong to a whole test set, not to a window.
+DISTRIBUTION_FILE = "distribution.csv"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[P
     path = folder / CONFIG_FILE
     if path.is_file() and json.loads(path.read_text())["made_with"] == hashed:
         return folder, True
-    for name in (SCORES_FILE, WEIGHTS_FILE):
+    for name in (SCORES_FILE, DISTRIBUTION_FILE, WEIGHTS_FILE):
         (folder / name).unlink(missing_ok=True)
     record = {"made_with": hashed, "config": config.to_dict(), "versions": _package_versions(), "git_commit": git_commit()}
     with atomic_path(path) as temporary:
@@ -135,9 +137,12 @@ def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[P
     return folder, False
 
 
-def _write_scores(scores: pd.DataFrame, folder: Path) -> None:
-    with atomic_path(folder / SCORES_FILE) as temporary:
+def _write_scores(scores: pd.DataFrame, distribution: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    with atomic_path(folder / DISTRIBUTION_FILE) as temporary:
+        distribution.to_csv(temporary, index=False)
+    with atomic_path(folder / SCORES_FILE) as temporary:  # last: its presence says that the run is finished
         scores.to_parquet(temporary, index=False)
+    return scores
 
 
 def train_run(config: Config, variant: str, seed: int, *, progress: bool = True) -> P2Es:
@@ -154,7 +159,7 @@ def score_run(model: P2Es, config: Config, variant: str, seed: int, *, progress:
     """Translate the test windows and write ``scores.parquet``; returns the scores, from the file if it is there."""
     from tqdm.auto import tqdm
 
-    from p2es_lib.metrics import evaluate
+    from p2es_lib.metrics import evaluate, frechet_table
 
     folder, same = _start_run(config, variant, seed, {})
     if same and (folder / SCORES_FILE).is_file():
@@ -164,12 +169,12 @@ def score_run(model: P2Es, config: Config, variant: str, seed: int, *, progress:
     options = {"max_lag_s": config.evaluation.max_lag_s}
     with tqdm(total=len(test), desc="translating test windows", disable=not progress) as bar:
         samples = model.translate(ppg, test.demographics, n_samples=n_samples, generator=seed, progress=lambda n: bar.update(n - bar.n))
-    scores = evaluate(samples.numpy(), test, config.signal.sampling_rate, **options)
     direct = model.translate(ppg, test.demographics, n_samples=1, n_steps=1, generator=seed)
-    direct_scores = evaluate(direct.numpy(), test, config.signal.sampling_rate, estimates=("mean",), **options)
-    scores = pd.concat([scores, direct_scores.assign(estimate="direct")], ignore_index=True)
-    _write_scores(scores, folder)
-    return scores
+    rate = config.signal.sampling_rate
+    scores = evaluate(samples.numpy(), test, rate, **options)
+    direct_scores = evaluate(direct.numpy(), test, rate, estimates=("mean",), **options).assign(estimate="direct")
+    distribution = frechet_table(samples.numpy(), test, rate, estimates=("mean", "single"))
+    return _write_scores(pd.concat([scores, direct_scores], ignore_index=True), distribution, folder)
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
@@ -180,54 +185,78 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     InputError
         Unknown reference, or the irreducible error of real data, which nobody knows.
     """
-    from p2es_lib.metrics import evaluate
+    from p2es_lib.metrics import evaluate, frechet_table
 
     check_choice("reference", name, REFERENCES)
+    if name != "template" and config.dataset != "simulated":
+        raise InputError(f"the irreducible error needs known latents; data set {config.dataset!r} is not simulated")
     folder, same = _start_run(config, name, 0, {})
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
     windows = load_windows(config)
     test = windows.split("test")
-    options = {"max_lag_s": config.evaluation.max_lag_s, "estimates": ("mean",)}
     if name == "template":
         from p2es_lib.baselines.template import MeanBeatTemplate
 
-        estimate = MeanBeatTemplate(config).fit(windows.split("train")).translate(np.array(test.ppg), test.demographics).numpy()
-        scores = evaluate(estimate, test, config.signal.sampling_rate, **options)
+        template = MeanBeatTemplate(config).fit(windows.split("train"))
+        estimate = template.translate(np.array(test.ppg), test.demographics).numpy()
     else:
-        scores = _score_irreducible(config, test, "pulses" if name == "irreducible" else "beats", options, progress)
-    _write_scores(scores, folder)
-    return scores
+        estimate = _conditional_mean(config, "pulses" if name == "irreducible" else "beats", progress)
+    rate = config.signal.sampling_rate
+    scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
+    if name != "template":
+        # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2.
+        squared = scores["metric"].str.startswith("mse")
+        scores.loc[squared, "value"] /= 1 + 1 / config.evaluation.n_floor_draws
+    return _write_scores(scores, frechet_table(estimate, test, rate, estimates=("mean",)), folder)
 
 
-def _score_irreducible(config: Config, test: WindowSet, hold: str, options: dict, progress: bool) -> pd.DataFrame:
-    from p2es_lib.metrics import evaluate
+def _conditional_mean(config: Config, hold: str, progress: bool) -> np.ndarray:
+    """Mean ECG given what PPG and demographics reveal, for the test windows: (N, 1, 12, T) mV."""
     from p2es_lib.simulator import conditional_mean_ecg
     from p2es_lib.sources.simulated import simulated_split, simulator_config
 
-    if config.dataset != "simulated":
-        raise InputError(f"the irreducible error needs known latents; data set {config.dataset!r} is not simulated")
-    cohort = simulated_split(config, "test")
-    mean = conditional_mean_ecg(
-        cohort, simulator_config(config), n_draws=config.evaluation.n_floor_draws, hold=hold, progress=progress
-    )
-    scores = evaluate(mean.mean[:, None], test, config.signal.sampling_rate, **options)
-    # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2.
-    squared = scores["metric"].str.startswith("mse")
-    scores.loc[squared, "value"] /= 1 + 1 / config.evaluation.n_floor_draws
-    return scores
+    cohort, settings = simulated_split(config, "test"), simulator_config(config)
+    n_draws = config.evaluation.n_floor_draws
+    return conditional_mean_ecg(cohort, settings, n_draws=n_draws, hold=hold, progress=progress).mean[:, None]
+
+
+def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str) -> pd.DataFrame:
+    """One file of finished runs, with a column ``seed``; a missing run is an error that names the command making it."""
+    frames = []
+    for seed in seeds:
+        folder = run_dir(dataset, profile, variant, seed)
+        if not (folder / SCORES_FILE).is_file():
+            notebook = "07_results" if variant in REFERENCES else f"05_train --variant {variant} --seed {seed}"
+            command = f"p2es notebook {notebook} --dataset {dataset} --profile {profile}"
+            raise InputError(f"{folder / SCORES_FILE}: this run is missing; make it with: {command}")
+        path = folder / name
+        frames.append((pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)).assign(seed=seed))
+    return pd.concat(frames, ignore_index=True)
 
 
 def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
-    """Scores of finished runs, with a column ``seed``; a missing run is an error that names the command making it."""
-    frames = []
-    for seed in seeds:
-        path = run_dir(dataset, profile, variant, seed) / SCORES_FILE
-        if not path.is_file():
-            command = f"p2es notebook 05_train --dataset {dataset} --profile {profile} --variant {variant} --seed {seed}"
-            raise InputError(f"{path}: this run is missing; make it with: {command}")
-        frames.append(pd.read_parquet(path).assign(seed=seed))
-    return pd.concat(frames, ignore_index=True)
+    """Scores of finished runs of a variant (or of a reference), with a column ``seed``."""
+    return _load(dataset, profile, variant, [0] if variant in REFERENCES else seeds, SCORES_FILE)
+
+
+def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
+    """Distances between distributions, averaged over seeds; their bounds are averaged too, so they stay per training."""
+    table = _load(dataset, profile, variant, [0] if variant in REFERENCES else seeds, DISTRIBUTION_FILE)
+    keys = ["lead", "estimate", "metric", "n_subjects"]
+    return table.groupby(keys, sort=False)[["value", "lower", "upper"]].mean().reset_index()
+
+
+def bootstrap_unit(scores: pd.DataFrame) -> str:
+    """What intervals are drawn over: subjects, or blocks of windows where there are fewer than three subjects."""
+    return "subject" if scores["subject"].nunique() >= 3 else "window"
+
+
+def _method_labels(config: Config, variant: str, estimates: pd.Series) -> pd.Series:
+    if variant in REFERENCES:
+        return estimates.map(lambda _: REFERENCES[variant])
+    names = {"method": VARIANTS[variant].label, "n_samples": config.sampling.n_samples}
+    return estimates.map(lambda estimate: ESTIMATE_LABELS[estimate].format(**names))
 
 
 def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
@@ -237,38 +266,47 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
     -------
     DataFrame
         Columns method, lead, metric, value, lower, upper, n_subjects, seeds. Intervals are 95 % bootstrap intervals
-        over subjects, whose resampling covers neither training noise nor the choice of the cohort's settings.
+        over subjects; they cover neither the noise of training nor the choice of the cohort's settings. Where the data
+        set has fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
+        :func:`p2es_lib.metrics.summarise`.
     """
     from p2es_lib.metrics import summarise
 
     tables = []
     for variant in variants:
-        is_reference = variant in REFERENCES
-        used_seeds = [0] if is_reference else seeds
-        scores = load_scores(config.dataset, config.profile, variant, used_seeds)
-        table = summarise(scores, config.evaluation.n_bootstrap, seed=0)
-        if is_reference:
-            table["method"] = REFERENCES[variant]
-        else:
-            names = {"method": VARIANTS[variant].label, "n_samples": config.sampling.n_samples}
-            table["method"] = table["estimate"].map(lambda estimate, names=names: ESTIMATE_LABELS[estimate].format(**names))
-        table["seeds"] = len(used_seeds)
+        scores = load_scores(config.dataset, config.profile, variant, seeds)
+        table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
+        table = pd.concat([table, _load_distribution(config.dataset, config.profile, variant, seeds)], ignore_index=True)
+        table["method"] = _method_labels(config, variant, table["estimate"])
+        table["seeds"] = scores["seed"].nunique()
         tables.append(table)
     columns = ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds"]
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def distance_to_floor(results: pd.DataFrame) -> pd.DataFrame:
-    """How far each method is from the irreducible error, split into timing, amplitude and morphology.
+def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
+    """How far each method is above the irreducible error, split into timing, amplitude and morphology.
 
-    Mean squared errors (mV^2) add up, root-mean-square errors do not; so the split is of the squared error. Each part
-    of the floor itself is subtracted, and what remains is what a better method could still gain.
+    Mean squared errors (mV^2) add up, root-mean-square errors do not, so the split is of the squared error. The parts
+    of the floor itself are subtracted: what remains is what a better method could still gain. Bootstrap intervals are
+    paired over subjects.
+
+    Returns
+    -------
+    DataFrame
+        Columns method, metric (mse and its three parts), value, lower, upper (all above the floor), floor, n_subjects.
     """
+    from p2es_lib.metrics import summarise, summarise_difference
+
+    floor = load_scores(config.dataset, config.profile, "irreducible", seeds)
     parts = ["mse", "mse_timing", "mse_amplitude", "mse_morphology"]
-    table = results[(results["lead"] == "all") & results["metric"].isin(parts)]
-    table = table.pivot_table(index="method", columns="metric", values="value", sort=False)[parts]
-    floor = REFERENCES["irreducible"]
-    if floor in table.index:
-        above = (table - table.loc[floor]).add_suffix("_above_floor")
-        table = pd.concat([table, above], axis=1)
-    return table.reset_index()
+    floor_values = summarise(floor, 1).query("lead == 'all'").set_index("metric")["value"]
+    tables = []
+    for variant in variants:
+        scores = load_scores(config.dataset, config.profile, variant, seeds)
+        table = summarise_difference(scores, floor, config.evaluation.n_bootstrap)
+        table["method"] = _method_labels(config, variant, table["estimate"])
+        tables.append(table[(table["lead"] == "all") & table["metric"].isin(parts)])
+    table = pd.concat(tables, ignore_index=True)
+    table["floor"] = table["metric"].map(floor_values)
+    return table[["method", "metric", "value", "lower", "upper", "floor", "n_subjects"]]

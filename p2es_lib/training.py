@@ -117,6 +117,14 @@ def _write_history(rows: Iterable[dict], folder: Path) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
 
 
+def read_history(folder: Path) -> pd.DataFrame:
+    """History of a finished training: rows per logged step (loss) and per validation; the rest of a row is NaN."""
+    path = Path(folder) / HISTORY_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such history; train the run with notebook 05_train")
+    return pd.read_csv(path)
+
+
 def _save_checkpoint(fabric, folder: Path, state: dict) -> None:
     if fabric.is_global_zero:
         with atomic_path(folder / CHECKPOINT_FILE) as temporary:
@@ -267,4 +275,4 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
     return average.cpu().eval()
 
 
-__all__ = ["CHECKPOINT_FILE", "HISTORY_FILE", "WEIGHTS_FILE", "diffusion_loss", "masked_mse", "train", "validate"]
+__all__ = ["CHECKPOINT_FILE", "HISTORY_FILE", "WEIGHTS_FILE", "diffusion_loss", "masked_mse", "read_history", "train", "validate"]
