@@ -1,0 +1,190 @@
+"""What age and sex do to a subject: body, rate, conduction, repolarisation, axes, arteries.
+
+Numbers and sources (medians unless said otherwise; "unverified" means remembered, not checked against the source):
+
+- age and sex of the cohort: like PTB-XL (Wagner 2020: median 62 years, IQR 22, 52 % men), cut to 18-90 years and
+  somewhat younger, because wearables are worn by younger people (our choice: normal, 58 +- 17 years).
+- heart rate 63 (men) and 66 per minute (women), PR 164 and 158 ms, P wave 112 and 108 ms, P axis 54 and 57 degrees:
+  ELSA-Brasil (Pinto-Filho 2017), 35-74 years. Spreads from the 2nd and 98th percentiles of Mason 2007 (heart rate
+  48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified.
+- QRS duration, QTcF and the frontal axes of QRS and T by decade and sex: hospital ECGs in sinus rhythm with no
+  finding coded (Zheng 2020, n = 4299). Their axis spread (20-33 degrees) holds abnormal hearts; 16-24 is used here.
+- QT = chi + (delta / gamma) (RR^gamma - 1), delta 0.158 +- 0.030 (women), 0.139 +- 0.023 (men), gamma 0.54 and 0.80
+  (Malik 2013). QT follows an average of RR over about a minute (Razak 2011), so within a window it is constant here.
+  QRS above 100 ms lengthens QT by 0.7 of the excess: unverified.
+- heart-rate variability: RMSSD of 10-s ECGs by decade, median and 5th-95th percentile, from PTB-XL normals.
+- stiffness (carotid-femoral pulse wave velocity): see :mod:`p2es_lib.simulator.pulse`.
+- height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index
+  26 kg/m2 +- 15 %: unverified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from p2es_lib.simulator.draws import Draws
+from p2es_lib.simulator.pulse import pulse_arrival_time, stiffness_from_age
+from p2es_lib.simulator.settings import SimulatorConfig
+
+MIN_AGE, MAX_AGE = 18.0, 90.0
+_AGE_MEAN, _AGE_SD, _MALE_SHARE = 58.0, 17.0, 0.52
+
+_DECADES = np.array([24.0, 35.0, 45.0, 55.0, 65.0, 75.0, 85.0])
+# Index 0 men, 1 women.
+_QRS_MS = ([94, 92, 93, 93, 92, 90, 86], [82, 84, 83, 84, 83, 81, 78])
+_QTCF_MS = ([393, 398, 402, 406, 412, 418, 423], [409, 411, 417, 421, 424, 429, 422])
+_QRS_AXIS_DEG = ([60, 54, 46, 39, 37, 31, 38], [64, 58, 48, 43, 36, 27, 30])
+_T_AXIS_DEG = ([46, 42, 40, 39, 44, 45, 54], [40, 40, 40, 40, 40, 42, 46])
+_RMSSD_MS = [50, 26, 23, 21, 16, 15, 15]
+_RMSSD_LOG_SD = [0.57, 0.68, 0.80, 0.79, 0.77, 0.77, 0.77]
+
+#: Rhythms; the position is the code in the latents.
+RHYTHMS = ("sinus", "bradycardia", "tachycardia", "af")
+SINUS, BRADYCARDIA, TACHYCARDIA, AF = range(4)
+# Bradycardia and tachycardia as PTB-XL codes them: 637 and 826 of 21,837. Atrial fibrillation: the gradient over age
+# and sex of a hospital (Zheng 2020), scaled by 0.4 to the 6.9 % of PTB-XL overall.
+_BRADYCARDIA_SHARE, _TACHYCARDIA_SHARE = 0.029, 0.038
+_AF_AGE = np.array([30.0, 45.0, 65.0, 85.0])
+_AF_PERCENT = ([0.5, 5.2, 16.0, 45.0], [0.3, 2.9, 14.0, 45.0])
+_AF_SCALE = 0.4
+
+
+@dataclass(frozen=True)
+class Body:
+    """Age (years), sex, height (cm), weight (kg) and stiffness (carotid-femoral PWV, m/s) of N subjects, (N,) each."""
+
+    age: np.ndarray
+    female: np.ndarray
+    height_cm: np.ndarray
+    weight_kg: np.ndarray
+    stiffness: np.ndarray
+
+
+@dataclass(frozen=True)
+class Traits:
+    """Rate, intervals and axes of N subjects in seconds and degrees, (N,) each."""
+
+    rhythm: np.ndarray
+    rr_s: np.ndarray
+    rsa: np.ndarray
+    mayer: np.ndarray
+    rr_noise: np.ndarray
+    breathing_hz: np.ndarray
+    p_s: np.ndarray
+    pr_s: np.ndarray
+    qrs_normal_s: np.ndarray
+    qt_at_1s: np.ndarray
+    qt_slope: np.ndarray
+    qt_curvature: np.ndarray
+    qrs_axis_deg: np.ndarray
+    t_axis_deg: np.ndarray
+    pat_s: np.ndarray
+    pat_residual_s: np.ndarray
+
+
+def repeat(table, times: int):
+    """Each row of a dataclass of (N,) or (..., N) arrays ``times`` times in a row."""
+    return type(table)(**{f.name: np.repeat(getattr(table, f.name), times, axis=-1) for f in fields(table)})
+
+
+def by_sex(female: np.ndarray, men, women) -> np.ndarray:
+    """``women`` where female, else ``men``."""
+    return np.where(female, women, men)
+
+
+def by_age_and_sex(age: np.ndarray, female: np.ndarray, ages: np.ndarray, tables) -> np.ndarray:
+    """Linear interpolation over age in the men's and the women's table; constant beyond the ends."""
+    return np.where(female, np.interp(age, ages, tables[1]), np.interp(age, ages, tables[0]))
+
+
+def draw_age_and_sex(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+    """Age in years and whether female, (N,) each."""
+    low, high = ndtr((MIN_AGE - _AGE_MEAN) / _AGE_SD), ndtr((MAX_AGE - _AGE_MEAN) / _AGE_SD)
+    age = _AGE_MEAN + _AGE_SD * ndtri(low + (high - low) * draws.uniform["age"])
+    return np.clip(np.round(age, 1), MIN_AGE, MAX_AGE), draws.uniform["sex"] >= _MALE_SHARE
+
+
+def draw_body(age: np.ndarray, female: np.ndarray, draws: Draws, stiffness: np.ndarray | None = None) -> Body:
+    """Height, weight and stiffness for given age and sex; ``stiffness`` is taken over when it is known."""
+    z = draws.normal
+    height = by_sex(female, 176.0 + 7.0 * z["height"], 163.0 + 6.5 * z["height"]) - 0.05 * np.maximum(age - 40.0, 0.0)
+    weight = 26.0 * np.exp(0.15 * z["bmi"]) * (height / 100.0) * (height / 100.0)
+    stiffness = stiffness_from_age(age, z["stiffness"]) if stiffness is None else stiffness
+    return Body(age, female, np.round(height), np.round(weight), stiffness)
+
+
+def rhythm_probabilities(age: np.ndarray, female: np.ndarray, config: SimulatorConfig) -> np.ndarray:
+    """Probability of each of :data:`RHYTHMS`, (4, N)."""
+    af = _AF_SCALE / 100.0 * by_age_and_sex(age, female, _AF_AGE, _AF_PERCENT) * config.arrhythmia
+    slow, fast = (np.full_like(af, share * config.arrhythmia) for share in (_BRADYCARDIA_SHARE, _TACHYCARDIA_SHARE))
+    return np.stack([1.0 - af - slow - fast, slow, fast, af])
+
+
+def draw_rhythm(body: Body, draws: Draws, config: SimulatorConfig) -> np.ndarray:
+    """Rhythm code per subject, (N,)."""
+    return choose(rhythm_probabilities(body.age, body.female, config), draws.uniform["rhythm"])
+
+
+def choose(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Index of the class that ``u`` falls into, (N,), for probabilities (n_classes, N) and u uniform on [0, 1)."""
+    index = np.zeros(len(u), dtype=np.int64)
+    edge = np.zeros(len(u))
+    for row in probabilities[:-1]:
+        edge = edge + row
+        index += u >= edge
+    return index
+
+
+def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorConfig) -> Traits:
+    """Rate, intervals, axes and pulse arrival time for given body and rhythm."""
+    z, u, age, female = draws.normal, draws.uniform, body.age, body.female
+    hrv, width = config.hrv, config.intervals
+    sinus = np.clip(by_sex(female, 63.0, 66.0) * np.exp(0.15 * config.heart_rate * z["heart_rate"]), 48.0, 98.0)
+    rate_u = u["rhythm_rate"]
+    rate = np.select(
+        [rhythm == SINUS, rhythm == BRADYCARDIA, rhythm == TACHYCARDIA],
+        [sinus, 40.0 + 9.0 * rate_u, 101.0 + 29.0 * rate_u],
+        default=np.clip(92.0 + 20.0 * config.heart_rate * z["heart_rate"], 55.0, 145.0),  # AF: 95 +- 27 in Zheng 2020, mostly untreated
+    )
+    rr = 60.0 / rate
+    # A sine of breathing sampled at the beats gives RMSSD = sqrt(2) A sin(pi f RR); 70 % of the variance of
+    # successive differences is put there, the rest is white. Fast hearts vary less: in proportion to RR squared.
+    rmssd = 1e-3 * np.interp(age, _DECADES, _RMSSD_MS) * np.exp(np.interp(age, _DECADES, _RMSSD_LOG_SD) * z["rmssd"])
+    rmssd = hrv * np.minimum(rmssd, 0.18) * np.minimum(rr / 0.92, 1.2) * np.minimum(rr / 0.92, 1.2)
+    breathing_hz = 0.17 + 0.14 * u["breathing_rate"]
+    sampled = np.maximum(np.sin(np.pi * np.minimum(breathing_hz * rr, 0.5)), 0.3)
+    mayer = hrv * 0.015 * np.exp(0.4 * z["mayer"]) * np.interp(age, [25.0, 75.0], [1.2, 0.7])  # 20-60 ms: unverified
+    qrs = 1e-3 * by_age_and_sex(age, female, _DECADES, _QRS_MS) * (1.0 + width * 0.085 * np.clip(z["qrs_duration"], -2.5, 2.5))
+    qt = 1e-3 * (by_age_and_sex(age, female, _DECADES, _QTCF_MS) + width * 18.0 * np.clip(z["qtc"], -3.0, 3.0))
+    return Traits(
+        rhythm=rhythm,
+        rr_s=rr,
+        rsa=0.837 * rmssd / (1.414 * sampled) / rr,
+        mayer=mayer / rr,
+        rr_noise=0.548 * rmssd / 1.414 / rr,
+        breathing_hz=breathing_hz,
+        p_s=1e-3 * (by_sex(female, 112.0, 108.0) + width * 10.0 * np.clip(z["p_duration"], -2.5, 2.5)),
+        pr_s=1e-3 * np.clip(
+            by_sex(female, 164.0, 158.0) + 0.3 * (age - 52.0) + width * 22.0 * z["pr"], 115.0, 260.0
+        ),
+        qrs_normal_s=qrs,
+        qt_at_1s=qt,
+        qt_slope=by_sex(female, 0.139 + width * 0.023 * z["qt_slope"], 0.158 + width * 0.030 * z["qt_slope"]),
+        qt_curvature=by_sex(female, 0.80, 0.54),
+        qrs_axis_deg=by_age_and_sex(age, female, _DECADES, _QRS_AXIS_DEG)
+        + config.axis * np.interp(age, [25.0, 75.0], [16.0, 24.0]) * z["frontal"],
+        t_axis_deg=by_age_and_sex(age, female, _DECADES, _T_AXIS_DEG)
+        + config.axis * (7.0 * z["frontal"] + 13.0 * z["t_frontal"]),
+        pat_s=pulse_arrival_time(age, body.stiffness, body.height_cm, config.site),
+        pat_residual_s=1e-3 * config.pat_residual_sd_ms * z["pat_residual"],
+    )
+
+
+def qt_interval(traits: Traits, mean_rr_s: np.ndarray, qrs_s: np.ndarray) -> np.ndarray:
+    """QT (s) at a mean RR interval (s), (N,)."""
+    gamma = traits.qt_curvature
+    adapted = traits.qt_at_1s + traits.qt_slope / gamma * (mean_rr_s**gamma - 1.0)
+    return np.clip(adapted + 0.7 * np.maximum(qrs_s - 0.100, 0.0), 0.24, 0.62)

@@ -1,0 +1,113 @@
+"""Morphology classes: how common they are, and the heart vectors of each.
+
+Vectors are mean Kors vectorcardiograms (X left, Y down, Z back, mV) of PTB-XL records at fixed fractions of the QRS
+duration, at the T peak and 40 ms after the J point (500 Hz records, delineated for this project): normal men (80) and
+women (102) under 50, LBBB (8), LVH (24), old anterior or septal infarction (15), old inferior infarction (13). The
+PTB-XL average of RBBB (8) mixes axes, so here the first half is the normal left ventricle at its own pace, followed by
+the slow rightward-anterior forces of that average. ST classes have a normal QRS with an injury vector: depression
+points away from the apex, elevation towards the anterior or the inferior wall; sizes 0.05-0.3 and 0.1-0.5 mV are
+unverified.
+
+Prevalence by age and sex follows hospital ECGs (Zheng 2020, n = 10,381): RBBB, LBBB, abnormal Q waves (halved into
+anterior and inferior), ST depression, and half of "high left ventricular voltage" as LVH (half: our choice, most of
+that finding in the young is normal; PTB-XL has 10.8 % LVH). ST elevation 0.5 %: our choice (PTB-XL 0.13 %), so that
+the class is not empty. QRS durations: LBBB 147 +- 21, RBBB 130 +- 19 ms (same source), others from PTB-XL.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from p2es_lib.simulator.demographics_effects import by_age_and_sex
+from p2es_lib.simulator.settings import SimulatorConfig
+
+#: The position is the code in the latents.
+CLASSES = ("normal", "lbbb", "rbbb", "lvh", "anterior_mi", "inferior_mi", "st_depression", "st_elevation")
+NORMAL, LBBB, RBBB, LVH, ANTERIOR_MI, INFERIOR_MI, ST_DEPRESSION, ST_ELEVATION = range(8)
+#: Fractions of the QRS duration at which vectors are given.
+FRACTIONS = np.array([0.15, 0.30, 0.40, 0.50, 0.60, 0.70, 0.85])
+
+_AGES = np.array([30.0, 45.0, 65.0, 85.0])
+# Percent, men then women. The values at 30 years continue the trend: an assumption.
+_PERCENT = {
+    LBBB: ([0.05, 0.1, 0.6, 2.3], [0.05, 0.3, 0.7, 1.6]),
+    RBBB: ([1.0, 1.6, 4.4, 15.7], [0.7, 1.4, 3.1, 8.2]),
+    LVH: ([5.0, 6.5, 9.5, 9.5], [0.5, 1.0, 5.0, 8.5]),
+    ANTERIOR_MI: ([0.05, 0.2, 1.2, 3.9], [0.05, 0.5, 0.4, 1.6]),
+    INFERIOR_MI: ([0.05, 0.2, 1.2, 3.8], [0.05, 0.5, 0.4, 1.7]),
+    ST_DEPRESSION: ([1.0, 2.0, 3.0, 7.0], [1.0, 2.0, 4.0, 11.0]),
+    ST_ELEVATION: ([0.5] * 4, [0.5] * 4),
+}
+
+
+def _mv(*vectors: tuple[float, float, float]) -> np.ndarray:
+    return np.array(vectors).T / 100.0  # (3, n), from 0.01 mV
+
+
+_QRS = {
+    "men": _mv((-4, 0, -16), (42, 26, -28), (97, 64, -10), (103, 72, 22), (48, 38, 50), (2, 6, 48), (-5, -4, 15)),
+    "women": _mv((-3, -2, -10), (30, 23, -18), (75, 61, -4), (88, 75, 17), (52, 45, 34), (9, 10, 34), (-4, -4, 12)),
+    LBBB: _mv((15, 11, 8), (60, 18, 104), (67, 13, 144), (47, 6, 145), (30, -13, 116), (20, -27, 64), (-7, -15, 0)),
+    RBBB: _mv((18, 12, -20), (88, 60, -4), (42, 32, 26), (2, 4, 4), (-28, -8, -28), (-42, -14, -45), (-26, -8, -28)),
+    LVH: _mv((2, 3, -15), (66, 32, -7), (133, 60, 39), (155, 68, 84), (103, 38, 95), (40, 6, 71), (-2, -5, 23)),
+    ANTERIOR_MI: _mv((9, 5, -1), (55, 25, 36), (83, 32, 73), (66, 22, 92), (24, 6, 83), (-1, -4, 49), (-5, -6, 9)),
+    INFERIOR_MI: _mv((4, -6, -11), (62, 4, -9), (110, 27, 20), (90, 35, 57), (35, 21, 72), (4, 10, 51), (-5, 1, 17)),
+}
+_T = {
+    "men": (38, 25, -25), "women": (31, 23, -11), LBBB: (-9, 10, -47), RBBB: (14, 12, 13), LVH: (2, 6, -19),
+    ANTERIOR_MI: (8, 10, -20), INFERIOR_MI: (15, 2, -16),
+}  # fmt: skip
+_ST = {
+    "men": (3, 2, -6), "women": (1, 1, -3), LBBB: (-15, 1, -31), RBBB: (-1, 3, 2), LVH: (-7, -2, -6),
+    ANTERIOR_MI: (-2, -2, -8), INFERIOR_MI: (-2, -1, -3),
+}  # fmt: skip
+# QRS duration (ms, SD); the classes not named keep the subject's normal one.
+_QRS_MS = {LBBB: (147, 14), RBBB: (134, 12), LVH: (96, 9), ANTERIOR_MI: (98, 9), INFERIOR_MI: (97, 9)}
+_MIN_WIDE_QRS_S = 0.120
+
+
+def class_probabilities(age: np.ndarray, female: np.ndarray, config: SimulatorConfig) -> np.ndarray:
+    """Probability of each of :data:`CLASSES`, (8, N)."""
+    rows = [config.morphology / 100.0 * by_age_and_sex(age, female, _AGES, _PERCENT[code]) for code in range(1, 8)]
+    return np.stack([1.0 - sum(rows), *rows])
+
+
+def normal_like(morphology: np.ndarray) -> np.ndarray:
+    """True where the ventricles are activated normally (normal and the two ST classes)."""
+    return (morphology == NORMAL) | (morphology == ST_DEPRESSION) | (morphology == ST_ELEVATION)
+
+
+def qrs_duration(morphology: np.ndarray, normal_s: np.ndarray, z: np.ndarray, config: SimulatorConfig) -> np.ndarray:
+    """QRS duration (s), (N,)."""
+    duration = normal_s.copy()
+    for code, (mean, sd) in _QRS_MS.items():
+        value = 1e-3 * (mean + config.intervals * sd * np.clip(z, -2.5, 2.5))
+        value = np.maximum(value, _MIN_WIDE_QRS_S) if code in (LBBB, RBBB) else value
+        duration = np.where(morphology == code, value, duration)
+    return duration
+
+
+def class_vectors(
+    morphology: np.ndarray, female: np.ndarray, st_size: np.ndarray, st_site: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heart vectors of each row's class: QRS (3, 7, N), T (3, N) and ST (3, N), mV.
+
+    ``st_size`` and ``st_site``, uniform on [0, 1), decide the depth and the wall of the ST classes.
+    """
+    n = len(morphology)
+    qrs, t_wave, st = np.empty((3, 7, n)), np.empty((3, n)), np.empty((3, n))
+    keys = {("men", "women")[sex]: normal_like(morphology) & (female == bool(sex)) for sex in (0, 1)}
+    keys.update({code: morphology == code for code in _QRS if not isinstance(code, str)})
+    for key, rows in keys.items():
+        qrs[:, :, rows] = _QRS[key][:, :, None]
+        t_wave[:, rows] = np.array(_T[key])[:, None] / 100.0
+        st[:, rows] = np.array(_ST[key])[:, None] / 100.0
+    depression, elevation = morphology == ST_DEPRESSION, morphology == ST_ELEVATION
+    depth, height = 0.05 + 0.20 * st_size, 0.12 + 0.33 * st_size
+    inferior = st_site < 0.5
+    for axis, (down, front, below) in enumerate(((-0.85, 0.30, -0.25), (-0.45, 0.00, 0.85), (0.10, -0.65, 0.10))):
+        st[axis] += np.where(depression, depth * down, 0.0)
+        st[axis] += np.where(elevation, height * np.where(inferior, below, front), 0.0)
+        t_wave[axis] *= np.where(depression, 0.5, 1.0)
+        t_wave[axis] += np.where(elevation, 0.6 * height * np.where(inferior, below, front), 0.0)
+    return qrs, t_wave, st

@@ -1,0 +1,102 @@
+"""Settings of the simulated cohort: window, seed, arrival-time spread, and one scale per kind of variation."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from p2es_lib.errors import InputError, check_choice
+
+DISTURBANCES = ("none", "motion", "drift", "low_perfusion", "clipping", "gaps")
+SITES = ("finger", "wrist", "ear")
+_MAX_UINT32 = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class SimulatorConfig:
+    """Everything that decides what ``simulate`` returns for a given list of subjects.
+
+    Parameters
+    ----------
+    sampling_rate, n_samples : float (Hz), int
+        Windows of ``n_samples / sampling_rate`` seconds.
+    seed : int
+        With the subject and window number it decides every random number.
+    pat_residual_sd_ms : float
+        Spread between subjects of the pulse arrival time that age, stiffness and height leave unexplained. Default
+        15 ms: spread of the pre-ejection period within a population, 12-13 ms (Kortekaas 2018), and of the arm transit
+        time, about 7 ms (arm pulse wave velocities of Charlton 2019), in quadrature. It sets the irreducible error.
+    site : "finger", "wrist" or "ear"
+        Where the PPG is taken.
+    disturbance, snr_db : str, float
+        Wearable disturbance of the PPG and its signal-to-noise ratio; the ECG stays clean.
+    heart_rate, hrv, arrhythmia, premature_beats, morphology, intervals, amplitudes, axis, qrs_shape, electrodes, \
+breathing, pat_jitter, pulse_shape, sensor_noise : float
+        Scale of one kind of variation: 1 is the published size, 0 switches it off. ``arrhythmia``,
+        ``premature_beats`` and ``morphology`` scale probabilities, the others scale standard deviations or depths.
+
+    Raises
+    ------
+    InputError
+        A setting out of its range.
+    """
+
+    sampling_rate: float = 125.0
+    n_samples: int = 1024
+    seed: int = 2025
+    pat_residual_sd_ms: float = 15.0
+    site: str = "finger"
+    disturbance: str = "none"
+    snr_db: float = 10.0
+    heart_rate: float = 1.0
+    hrv: float = 1.0
+    arrhythmia: float = 1.0
+    premature_beats: float = 1.0
+    morphology: float = 1.0
+    intervals: float = 1.0
+    amplitudes: float = 1.0
+    axis: float = 1.0
+    qrs_shape: float = 1.0
+    electrodes: float = 1.0
+    breathing: float = 1.0
+    pat_jitter: float = 1.0
+    pulse_shape: float = 1.0
+    sensor_noise: float = 1.0
+
+    def __post_init__(self):
+        check_choice("simulator.disturbance", self.disturbance, DISTURBANCES)
+        check_choice("simulator.site", self.site, SITES)
+        if not 20 <= self.sampling_rate <= 5000:
+            raise InputError(f"simulator.sampling_rate={self.sampling_rate}: between 20 and 5000 Hz")
+        if self.n_samples < 2:
+            raise InputError(f"simulator.n_samples={self.n_samples}: at least 2")
+        if not 0 <= self.seed <= _MAX_UINT32:
+            raise InputError(f"simulator.seed={self.seed}: between 0 and {_MAX_UINT32}")
+        for name in ("pat_residual_sd_ms", *SCALES):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"simulator.{name}={getattr(self, name)}: must not be negative")
+        if self.arrhythmia > 2:
+            raise InputError(f"simulator.arrhythmia={self.arrhythmia}: at most 2, it scales probabilities")
+        if self.morphology > 2:
+            raise InputError(f"simulator.morphology={self.morphology}: at most 2, it scales probabilities")
+
+    @property
+    def window_s(self) -> float:
+        """Length of a window in seconds."""
+        return self.n_samples / self.sampling_rate
+
+    @classmethod
+    def without_variation(cls, **changes) -> SimulatorConfig:
+        """All variation off except what ``changes`` sets; demographics still act on everything."""
+        return cls(**{"pat_residual_sd_ms": 0.0, **dict.fromkeys(SCALES, 0.0), **changes})
+
+    def replace(self, **changes) -> SimulatorConfig:
+        """A changed copy."""
+        return dataclasses.replace(self, **changes)
+
+
+#: Names of the scales of variation.
+SCALES = (
+    "heart_rate", "hrv", "arrhythmia", "premature_beats", "morphology", "intervals", "amplitudes", "axis", "qrs_shape",
+    "electrodes", "breathing", "pat_jitter", "pulse_shape", "sensor_noise",
+)  # fmt: skip
