@@ -1,0 +1,214 @@
+"""The cohort at a glance, and one example window with its beats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from p2es_lib.errors import InputError
+from p2es_lib.leads import ABSENT, lead_rows
+from p2es_lib.plots.style import COLOURS, PAGE_WIDTH, SEX_COLOURS, SEX_NAMES, TRUTH, letter_panels, mark_empty, new_figure, styled
+
+_SPLITS = ("train", "validation", "test")
+#: Words of rhythm and morphology labels that are written differently in print.
+_WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "st": "ST"}
+
+
+def _known(frame: pd.DataFrame, column: str) -> bool:
+    """Whether a column says anything at all."""
+    return column in frame and (frame[column].notna() & (frame[column] != "")).any()
+
+
+def _draw_age(ax: Axes, subjects: pd.DataFrame) -> None:
+    known = subjects[subjects["age"].notna()]
+    sexes = [s for s in SEX_NAMES if (known["sex"] == s).any()]
+    sns.histplot(data=known, x="age", hue="sex", hue_order=sexes, palette=SEX_COLOURS, multiple="stack", legend=False,
+                 bins=np.arange(0, 125, 5), alpha=1, edgecolor="white", linewidth=0.3, ax=ax)  # fmt: skip
+    n_missing = len(subjects) - len(known)
+    missing = f"; not known for {n_missing}" if n_missing else ""
+    ax.set(xlabel=f"Age (years{missing})", ylabel="Subjects", title="Age and sex")
+    ages = known["age"]
+    ax.set_xlim(5 * np.floor(ages.min() / 5) - 5, 5 * np.ceil(ages.max() / 5) + 5)
+    ax.yaxis.get_major_locator().set_params(integer=True)
+
+
+def _draw_splits(ax: Axes, index: pd.DataFrame) -> None:
+    """Subjects per split by sex; with one subject the split is in time, and windows are counted."""
+    by_subject = index["subject"].nunique() > 1
+    counted = index.drop_duplicates(["split", "subject"]) if by_subject else index
+    splits = [s for s in _SPLITS if (counted["split"] == s).any()]
+    left = np.zeros(len(splits))
+    for sex in SEX_NAMES:
+        n = np.array([((counted["split"] == split) & (counted["sex"] == sex)).sum() for split in splits])
+        ax.barh(splits, n, left=left, color=SEX_COLOURS[sex], height=0.6, label=SEX_NAMES[sex])
+        left += n
+    for y, n in enumerate(left):
+        ax.text(n + 0.02 * left.max(), y, f"{n:.0f}", va="center", fontsize=7)
+    ax.set_xlim(0, 1.15 * left.max())
+    ax.invert_yaxis()
+    ax.set(xlabel="Subjects" if by_subject else "Windows (one subject, split in time)", title="Splits")
+
+
+def _draw_prevalence(ax: Axes, index: pd.DataFrame, column: str, title: str) -> None:
+    share = 100 * index[column].replace("", "not labelled").value_counts(normalize=True)
+    share = share.sort_values(ascending=False, kind="stable")
+    names = [" ".join(_WORDS.get(word, word) for word in str(name).split("_")) for name in share.index]
+    ax.barh(names, share, color=COLOURS["grey"], height=0.65)
+    for y, value in enumerate(share):
+        ax.text(value + 0.02 * share.max(), y, f"{value:.1f}", va="center", fontsize=7)
+    ax.set_xlim(0, 1.25 * share.max())
+    ax.invert_yaxis()
+    ax.set(xlabel="Windows (%)", title=title)
+
+
+def _draw_heart_rate(ax: Axes, index: pd.DataFrame) -> None:
+    known = index[index["heart_rate"].notna()]
+    sexes = [s for s in ("F", "M") if (known["sex"] == s).any()] or [""]
+    sns.histplot(data=known[known["sex"].isin(sexes)], x="heart_rate", hue="sex", hue_order=sexes, palette=SEX_COLOURS, element="step", fill=False,
+                 stat="percent", common_norm=False, binwidth=5, legend=False, linewidth=1.1, ax=ax)  # fmt: skip
+    ax.set(xlabel="Heart rate (beats/min)", ylabel="Windows of that sex (%)", title="Heart rate")
+
+
+def _draw_arrival_time(ax: Axes, index: pd.DataFrame) -> None:
+    known = index[index["age"].notna() & index["pat_ms"].notna()]
+    for sex in SEX_NAMES:
+        rows = known[known["sex"] == sex]
+        ax.scatter(rows["age"], rows["pat_ms"], s=2.5, lw=0, alpha=0.5, color=SEX_COLOURS[sex], rasterized=True)
+    ax.set(xlabel="Age (years)", ylabel="Pulse arrival time (ms)", title="R peak to pulse onset")
+
+
+def _draw_quality(ax: Axes, index: pd.DataFrame) -> None:
+    sns.histplot(data=index, x="quality", bins=np.linspace(0, 1, 21), color=COLOURS["grey"], alpha=1, edgecolor="white",
+                 linewidth=0.3, ax=ax)  # fmt: skip
+    ax.set(xlabel="Quality (0 to 1)", ylabel="Windows", title="Signal quality", xlim=(0, 1))
+    ax.yaxis.get_major_locator().set_params(integer=True)
+
+
+@styled
+def plot_cohort(index: pd.DataFrame) -> Figure:
+    """Age, sex, splits, prevalence of rhythm and morphology, heart rate, arrival time or quality: what the index knows.
+
+    Parameters
+    ----------
+    index : DataFrame
+        One row per window with column ``subject``; used when present: ``age`` (years), ``sex``, ``split``, ``rhythm``,
+        ``morphology``, ``heart_rate`` (beats/min), ``pat_ms``, ``quality``. Panels without data are left out.
+
+    Raises
+    ------
+    InputError
+        No rows, or no column ``subject``.
+    """
+    if "subject" not in index or not len(index):
+        raise InputError("the cohort index is empty or has no column 'subject'; prepare the windows first")
+    index = index.assign(sex=index["sex"].fillna("") if "sex" in index else "")
+    subjects = index.drop_duplicates("subject")
+    one_subject = len(subjects) == 1
+    drawers = {
+        "age": (lambda ax: _draw_age(ax, subjects), _known(subjects, "age") and not one_subject),
+        "splits": (lambda ax: _draw_splits(ax, index), _known(index, "split")),
+        "rhythm": (lambda ax: _draw_prevalence(ax, index, "rhythm", "Rhythm"), _known(index, "rhythm")),
+        "heart rate": (lambda ax: _draw_heart_rate(ax, index), _known(index, "heart_rate")),
+        "arrival": (lambda ax: _draw_arrival_time(ax, index), _known(index, "pat_ms") and _known(index, "age")),
+        "morphology": (lambda ax: _draw_prevalence(ax, index, "morphology", "Morphology"), _known(index, "morphology")),
+    }
+    panels = [draw for draw, known in drawers.values() if known]
+    if _known(index, "quality") and len(panels) < 6:
+        panels.append(lambda ax: _draw_quality(ax, index))
+    panels = panels or [lambda ax: mark_empty(ax, "nothing known of this cohort")]
+
+    n_columns = min(3, len(panels)) if len(panels) != 4 else 2
+    n_rows = -(-len(panels) // n_columns)
+    fig = new_figure(PAGE_WIDTH, 2.15 * n_rows + 0.3)
+    axes = fig.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for draw, ax in zip(panels, axes, strict=False):
+        draw(ax)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    letter_panels(axes[: len(panels)])
+    if one_subject:
+        row = subjects.iloc[0]
+        age = f"{row['age']:g} years" if _known(subjects, "age") else "age not known"
+        fig.suptitle(f"One subject, {age}, sex {SEX_NAMES[row['sex']]}", x=0.01, ha="left", fontsize=8)
+        return fig
+    handles = [Line2D([], [], color=SEX_COLOURS[s], lw=4, label=SEX_NAMES[s]) for s in SEX_NAMES if (index["sex"] == s).any()]
+    fig.legend(handles=handles, loc="outside upper right", ncols=3)
+    return fig
+
+
+def _draw_arrival(ax: Axes, upstrokes: np.ndarray, r_peaks: np.ndarray, height: float) -> None:
+    """Name the arrival time of one beat near the middle, as an arrow from its R peak to the pulse onset that follows."""
+    delays = upstrokes[None, :] - r_peaks[:, None]  # (n_r, n_onsets)
+    delays[(delays <= 0) | (delays > 0.7)] = np.nan
+    beats = np.flatnonzero(np.isfinite(delays).any(axis=1))
+    if not beats.size:
+        return
+    beat = beats[len(beats) // 2]
+    delay = np.nanmin(delays[beat])
+    start = r_peaks[beat]
+    ax.axvline(start, color=COLOURS["grey"], lw=0.6, ls=(0, (3, 2)), zorder=0)
+    ax.annotate("", (start + delay, height), (start, height),
+                arrowprops={"arrowstyle": "<->", "lw": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6})  # fmt: skip
+    ax.text(start - 0.06, height, f"arrival time {1000 * delay:.0f} ms", ha="right", va="center", fontsize=7)
+
+
+@styled
+def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None, lead_mask=None, leads=("II", "V1", "V5"),
+                        title=None) -> Figure:  # fmt: skip
+    """One window: PPG above some leads of the simultaneous ECG, with R peaks, pulse onsets and the time between them.
+
+    Parameters
+    ----------
+    ppg : array (T,)
+        z-score.
+    ecg : array (12, T), mV
+    sampling_rate : float
+        Hz.
+    upstrokes, r_peaks : arrays of seconds, optional
+        Pulse onsets and R peaks from the start of the window; NaN padding is ignored.
+    lead_mask : array (12,), optional
+        0 marks absent leads.
+    leads : sequence of str
+    title : str, optional
+    """
+    ppg, ecg = np.asarray(ppg, dtype=float).reshape(-1), np.asarray(ecg, dtype=float)
+    if ecg.shape != (12, len(ppg)):
+        raise InputError(f"ppg has shape {ppg.shape} and ecg {ecg.shape}; expected (T,) and (12, T)")
+    t = np.arange(len(ppg)) / sampling_rate  # s
+    upstrokes, r_peaks = (
+        np.array([x for x in np.atleast_1d([] if marks is None else marks) if 0 <= x <= t[-1]], dtype=float)
+        for marks in (upstrokes, r_peaks)
+    )
+    fig = new_figure(PAGE_WIDTH, 1.25 + 0.85 * len(leads))
+    axes = fig.subplots(1 + len(leads), 1, sharex=True, squeeze=False, height_ratios=[1.2, *[1.0] * len(leads)])[:, 0]
+    axes[0].plot(t, ppg, color=COLOURS["vermillion"])
+    axes[0].plot(upstrokes, np.interp(upstrokes, t, ppg), "o", color=COLOURS["blue"], ms=3, gid="upstrokes")
+    axes[0].set_ylabel("PPG (z-score)")
+    for ax, lead, row in zip(axes[1:], leads, lead_rows(leads), strict=True):
+        if (lead_mask is not None and np.asarray(lead_mask).reshape(-1)[row] == ABSENT) or np.isnan(ecg[row]).all():
+            mark_empty(ax)
+            ax.set_ylabel(lead)
+            continue
+        ax.plot(t, ecg[row], color=TRUTH)
+        ax.set_ylabel(f"{lead} (mV)")
+    for ax in axes:
+        for r_peak in r_peaks:  # in the top panel they end below the line that the arrival time is written on
+            ax.axvline(r_peak, ymax=0.77 if ax is axes[0] else 1, color=COLOURS["grey"], lw=0.6, ls=(0, (3, 2)), zorder=0)
+    for ax in axes[:-1]:
+        ax.tick_params(bottom=False)
+        ax.spines["bottom"].set_visible(False)
+    low, high = np.nanmin(ppg), np.nanmax(ppg)
+    axes[0].set_ylim(low - 0.06 * (high - low), high + 0.3 * (high - low))
+    _draw_arrival(axes[0], upstrokes, r_peaks, high + 0.17 * (high - low))
+    axes[-1].set(xlabel="Time (s)", xlim=(0, t[-1]))
+    axes[0].set_title(title or "")
+    handles = [Line2D([], [], color=COLOURS["grey"], lw=0.8, ls=(0, (3, 2)), label="R peak")] if r_peaks.size else []
+    handles += [Line2D([], [], color=COLOURS["blue"], marker="o", ms=3, lw=0, label="pulse onset")] if upstrokes.size else []
+    if handles:
+        axes[0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+    fig.align_ylabels(axes)
+    return fig

@@ -1,0 +1,271 @@
+"""12-lead ECG on ECG paper at true scale: 25 mm per second and 10 mm per millivolt when printed at 100 %.
+
+The whole page is one axes whose unit is the millimetre, so the scale holds by construction, and traces may run over
+their neighbours as a pen does.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from p2es_lib.errors import InputError
+from p2es_lib.leads import ABSENT, DERIVED, LEADS, lead_rows
+from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, new_figure, styled
+
+MM_PER_S, MM_PER_MV, MM_PER_INCH = 25.0, 10.0, 25.4
+#: Rows of three by four: limb leads, augmented leads, chest leads; time runs on from column to column.
+LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
+_GRID_1MM, _GRID_5MM = "#F7DEDC", "#EBB3AE"
+_MARGIN, _HEADER, _FOOTER, _CALIBRATION = 3.0, 9.0, 8.0, 10.0  # mm
+_MIN_WIDTH = 150.0  # mm: short windows still need room for legend and footer
+
+
+@dataclass
+class EcgTraces:
+    """What is drawn: recorded ECG, estimate and the band of its samples, each (12, T) mV or None, and what is absent."""
+
+    sampling_rate: float
+    ecg: np.ndarray | None = None
+    estimate: np.ndarray | None = None
+    lower: np.ndarray | None = None
+    upper: np.ndarray | None = None
+    lead_mask: np.ndarray = field(default_factory=lambda: np.full(12, 2))
+
+    @classmethod
+    def of(cls, sampling_rate, ecg=None, estimate=None, samples=None, spread=None, lead_mask=None) -> EcgTraces:
+        """Check shapes; take mean and 5th to 95th percentile of the samples where they are not given."""
+        if samples is not None:
+            samples = np.asarray(samples, dtype=float)
+            if samples.ndim != 3 or samples.shape[1] != 12:
+                raise InputError(f"samples has shape {samples.shape}; expected (K, 12, T) in mV")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a lead that is NaN throughout stays NaN
+                estimate = np.nanmean(samples, axis=0) if estimate is None else estimate
+                spread = np.nanpercentile(samples, [5, 95], axis=0) if spread is None and len(samples) > 1 else spread
+        lower, upper = (None, None) if spread is None else spread
+        arrays = {"ecg": ecg, "estimate": estimate, "lower": lower, "upper": upper}
+        arrays = {name: None if a is None else np.array(a, dtype=float) for name, a in arrays.items()}
+        shapes = {a.shape for a in arrays.values() if a is not None}
+        if len(shapes) != 1 or len(shape := next(iter(shapes))) != 2 or shape[0] != 12 or shape[1] < 2:
+            raise InputError(f"ECG arrays have shapes {sorted(shapes)}; give at least one, all (12, T) in mV")
+        lead_mask = np.full(12, 2) if lead_mask is None else np.asarray(lead_mask).reshape(-1)
+        if lead_mask.shape != (12,):
+            raise InputError(f"lead_mask has shape {lead_mask.shape}; expected (12,)")
+        if arrays["ecg"] is not None:
+            arrays["ecg"][lead_mask == ABSENT] = np.nan
+        return cls(float(sampling_rate), lead_mask=lead_mask, **arrays)
+
+    @property
+    def n_samples(self) -> int:
+        return next(a.shape[1] for a in (self.ecg, self.estimate, self.lower) if a is not None)
+
+    def values(self, row: int, part: slice) -> np.ndarray:
+        """All finite values of one lead within a part of the window, mV; (0,) array if the lead is absent."""
+        stacked = [a[row, part] for a in (self.ecg, self.estimate, self.lower, self.upper) if a is not None]
+        stacked = np.concatenate(stacked)
+        return stacked[np.isfinite(stacked)]
+
+
+@dataclass
+class _Strip:
+    """One lead in one place on the page."""
+
+    lead: str
+    start: int  # samples
+    stop: int
+    x: float  # mm
+    is_rhythm: bool = False
+
+
+def _rows(traces: EcgTraces, rhythm_lead: str, seconds_per_column: float | None) -> list[list[_Strip]]:
+    rate, n = traces.sampling_rate, traces.n_samples
+    seconds = min(2.5, n / rate / 4) if seconds_per_column is None else float(seconds_per_column)
+    if not seconds > 0:
+        raise InputError(f"seconds_per_column={seconds_per_column}: must be positive")
+    edges = [min(n, round(column * seconds * rate)) for column in range(5)]
+    x0 = _MARGIN + _CALIBRATION
+    rows = [[_Strip(lead, a, b, x0 + MM_PER_S * a / rate) for lead, a, b in zip(leads, edges, edges[1:], strict=False)
+             if b > a] for leads in LAYOUT]  # fmt: skip
+    return [*rows, [_Strip(rhythm_lead, 0, edges[-1], x0, is_rhythm=True)]]
+
+
+def _row_extent(traces: EcgTraces, strips: list[_Strip]) -> tuple[float, float, float]:
+    """Room a row needs above and below its zero line, and where its lead names stand, mm."""
+    rate = traces.sampling_rate
+    tops, bottoms, label_tops = [10.0], [-5.0], [4.0]  # the calibration pulse is 10 mm high
+    for strip in strips:
+        row = LEADS.index(strip.lead)
+        values = MM_PER_MV * traces.values(row, slice(strip.start, strip.stop))
+        under_label = MM_PER_MV * traces.values(row, slice(strip.start, strip.start + round(0.45 * rate)))
+        tops.append(values.max(initial=0.0) + 1)
+        bottoms.append(values.min(initial=0.0) - 1)
+        label_tops.append(under_label.max(initial=0.0) + 1.5)
+    label = min(max(label_tops), 20.0)
+    up, down = max(*tops, label + 3.5), -min(bottoms)
+    return min(5 * np.ceil(up / 5), 35.0), min(5 * np.ceil(down / 5), 30.0), label
+
+
+def _draw_grid(ax: Axes, left: float, bottom: float, right: float, top: float) -> None:
+    for step, colour, width in ((1.0, _GRID_1MM, 0.35), (5.0, _GRID_5MM, 0.6)):
+        columns, rows = np.arange(left, right + 0.01, step), np.arange(bottom, top + 0.01, step)
+        lines = [((x, bottom), (x, top)) for x in columns] + [((left, y), (right, y)) for y in rows]
+        ax.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=0))
+
+
+def _draw_strip(ax: Axes, traces: EcgTraces, strip: _Strip, baseline: float, label: float, clip) -> None:
+    row = LEADS.index(strip.lead)
+    part = slice(strip.start, strip.stop)
+    x = strip.x + MM_PER_S * np.arange(strip.stop - strip.start) / traces.sampling_rate
+    name = f"{strip.lead} rhythm" if strip.is_rhythm else strip.lead
+    text = ax.text(strip.x + 0.8, baseline + label, strip.lead, fontsize=9, fontweight="bold", va="bottom", zorder=6)
+    if traces.ecg is not None and traces.lead_mask[row] == DERIVED:
+        ax.annotate("derived", (1, 0), xytext=(3, 1.7), xycoords=text, textcoords="offset points", fontsize=7.5, zorder=6)
+    if not traces.values(row, part).size:
+        ax.text(strip.x + x.size / traces.sampling_rate * MM_PER_S / 2, baseline, "not recorded", fontsize=8,
+                style="italic", color=COLOURS["grey"], ha="center", va="center", gid=f"absent {name}")  # fmt: skip
+        return
+    if traces.lower is not None:
+        lower, upper = (baseline + MM_PER_MV * a[row, part] for a in (traces.lower, traces.upper))
+        ax.fill_between(x, lower, upper, color=SPREAD, alpha=0.75, lw=0, zorder=2, clip_path=clip, gid=f"spread {name}")
+    for values, colour, width, zorder, kind in ((traces.ecg, TRUTH, 1.0, 4, "ecg"),
+                                                (traces.estimate, ESTIMATE, 0.8, 5, "estimate")):  # fmt: skip
+        if values is not None:
+            ax.plot(x, baseline + MM_PER_MV * values[row, part], color=colour, lw=width, zorder=zorder,
+                    solid_joinstyle="round", clip_path=clip, gid=f"{kind} {name}")  # fmt: skip
+
+
+def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_column, ppg=None) -> Figure:
+    """Lay the page out in millimetres and draw it; ``ppg`` (T,) adds a strip of the input below the rhythm strip."""
+    lead_rows([rhythm_lead])
+    rows = _rows(traces, rhythm_lead, seconds_per_column)
+    extents = [_row_extent(traces, strips) for strips in rows]
+    ppg_height = 0.0 if ppg is None else 20.0
+    paper_height = sum(up + down for up, down, _ in extents) + ppg_height
+    duration_mm = MM_PER_S * rows[-1][0].stop / traces.sampling_rate
+    left, right = _MARGIN, _MARGIN + max(5 * np.ceil((_CALIBRATION + duration_mm) / 5), _MIN_WIDTH)
+    footer_lines = textwrap.wrap(footer or "", int((right - left - 50) / 1.6)) or [""]  # 50 mm hold the scale
+    bottom = _FOOTER + 4.0 * (len(footer_lines) - 1)
+    top = bottom + paper_height
+    has_legend = traces.estimate is not None or traces.lower is not None
+    long_title = has_legend and len(title or "") > (right - left - 135) / 2.1  # the legend takes 135 mm
+    width, height = right + _MARGIN, top + _HEADER + (5.0 if long_title else 0.0)
+
+    fig = new_figure(width / MM_PER_INCH, height / MM_PER_INCH, layout=None)
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+    ax.set_axis_off()
+    _draw_grid(ax, left, bottom, right, top)
+    paper = Rectangle((left, bottom), right - left, paper_height, fill=False, edgecolor=_GRID_5MM, lw=0.6, zorder=1)
+    clip = ax.add_patch(paper)
+    y = top
+    for strips, (up, down, label) in zip(rows, extents, strict=True):
+        baseline = y - up
+        pulse_x, pulse_y = np.array([1, 2, 2, 7, 7, 8.0]), np.array([0, 0, 10, 10, 0, 0.0])  # 1 mV for 0.2 s
+        ax.plot(left + pulse_x, baseline + pulse_y, color=TRUTH, lw=0.8, zorder=4, gid="calibration")
+        for strip in strips:
+            _draw_strip(ax, traces, strip, baseline, label, clip)
+            if strip is not strips[0]:
+                ax.plot([strip.x] * 2, [baseline - 3, baseline + 3], color=TRUTH, lw=0.6, zorder=3, gid="separator")
+        y -= up + down
+    if ppg is not None:
+        _draw_ppg(ax, np.asarray(ppg, dtype=float)[: rows[-1][0].stop], traces.sampling_rate, rows[-1][0].x, bottom)
+    if has_legend:
+        _draw_legend(ax, traces, right, top + _HEADER / 2)
+    ax.text(left, height - _HEADER / 2, title or "", fontsize=10, fontweight="bold", va="center")
+    ax.text(left, bottom / 2, "\n".join(footer_lines), fontsize=8, va="center")
+    scale = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {traces.sampling_rate:g} Hz"
+    ax.text(right, bottom / 2, scale, fontsize=8, va="center", ha="right")
+    return fig
+
+
+def _draw_ppg(ax: Axes, ppg: np.ndarray, sampling_rate: float, x: float, bottom: float) -> None:
+    """PPG in 15 mm of height: it has no unit, so it is scaled to its own range."""
+    low, high = np.nanmin(ppg), np.nanmax(ppg)
+    height = 1.5 + 13.0 * (ppg - low) / max(high - low, 1e-9)
+    ax.plot(x + MM_PER_S * np.arange(len(ppg)) / sampling_rate, bottom + height, color=COLOURS["vermillion"], lw=0.9,
+            zorder=4, gid="ppg")  # fmt: skip
+    ax.text(x + 0.8, bottom + 15.5, "PPG", fontsize=9, fontweight="bold", va="bottom", zorder=6)
+
+
+def _draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float) -> None:
+    handles = []
+    if traces.ecg is not None:
+        handles.append(Line2D([], [], color=TRUTH, lw=1.0, label="recorded"))
+    if traces.estimate is not None:
+        handles.append(Line2D([], [], color=ESTIMATE, lw=1.0, label="synthesised (posterior mean)"))
+    if traces.lower is not None:
+        handles.append(Patch(facecolor=SPREAD, label="5th to 95th percentile of samples"))
+    ax.legend(handles=handles, loc="center right", bbox_to_anchor=(right, y), bbox_transform=ax.transData, ncols=3,
+              fontsize=8, borderaxespad=0, borderpad=0, columnspacing=1.5)  # fmt: skip
+
+
+@styled
+def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=None, lead_mask=None, title=None, footer=None,
+                   rhythm_lead="II", seconds_per_column=None) -> Figure:  # fmt: skip
+    """12-lead ECG on ECG paper, three rows of four leads and a rhythm strip, true scale when printed at 100 %.
+
+    Parameters
+    ----------
+    ecg : array (12, T) mV, or None
+        Recorded ECG (black). None: there is no reference.
+    sampling_rate : float
+        Hz.
+    estimate : array (12, T) mV, optional
+        Posterior mean (blue); NaN where the method gives nothing.
+    samples : array (K, 12, T) mV, optional
+        Samples of the posterior: their 5th to 95th percentile becomes the band, their mean the estimate if none is given.
+    spread : pair of arrays (12, T) mV, optional
+        Lower and upper edge of the band, instead of samples.
+    lead_mask : array (12,), optional
+        0 absent, 1 derived, 2 measured; absent leads of ``ecg`` are not drawn.
+    title, footer : str, optional
+    rhythm_lead : str
+        Lead of the long strip.
+    seconds_per_column : float, optional
+        Default: a quarter of the window, at most 2.5 s; what is longer is cut.
+
+    Raises
+    ------
+    InputError
+        Arrays of the wrong shape, or an unknown rhythm lead.
+    """
+    traces = EcgTraces.of(sampling_rate, ecg, estimate, samples, spread, lead_mask)
+    return draw_page(traces, title=title, footer=footer, rhythm_lead=rhythm_lead, seconds_per_column=seconds_per_column)
+
+
+@styled
+def plot_translation(ecg_mean, sampling_rate, ppg, *, spread=None, age=None, sex="", model="P2Es", record="",
+                     rhythm_lead="II") -> Figure:  # fmt: skip
+    """The page that ``p2es translate`` writes: the first 10 s of the synthesised ECG, the PPG it came from, a warning.
+
+    Parameters
+    ----------
+    ecg_mean : array (12, T) mV
+        Posterior mean.
+    sampling_rate : float
+        Hz, of ECG and PPG.
+    ppg : array (T,)
+        Any unit.
+    spread : pair of arrays (12, T) mV, optional
+    age : float, optional
+        Years.
+    sex : str
+        ``"F"``, ``"M"`` or ``""``.
+    model, record : str
+        Named in the title and the footer.
+    """
+    traces = EcgTraces.of(sampling_rate, estimate=ecg_mean, spread=spread)
+    known_age = age is not None and np.isfinite(age)
+    person = f"age {age:g} years" if known_age else "age not known"
+    person += f", sex {sex}" if sex else ", sex not known"
+    footer = f"{model}   |   {person}   |   Synthesised from PPG. Research use only, not a diagnosis."
+    return draw_page(traces, title=record or "12-lead ECG from PPG", footer=footer, rhythm_lead=rhythm_lead,
+                     seconds_per_column=None, ppg=ppg)  # fmt: skip

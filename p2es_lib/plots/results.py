@@ -1,0 +1,192 @@
+"""Training curves, results per lead with intervals, and what the squared error is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
+from p2es_lib.plots.style import COLOURS, CYCLE, PAGE_WIDTH, letter_panels, method_colours, new_figure, styled
+
+#: Axis labels of metrics; others are labelled with their own name.
+METRIC_LABELS = {
+    "rmse": "RMSE (mV)",
+    "rmse_lag": "RMSE after lag (mV)",
+    "mae": "MAE (mV)",
+    "mse": "MSE (mV²)",
+    "pearson": "Pearson correlation",
+    "pearson_lag": "Pearson correlation after lag",
+    "prd": "PRD (%)",
+    "ssim": "SSIM",
+    "ppe": "Peak-to-peak error (mV)",
+}
+#: Parts of the squared error, from the bottom of the bar upwards.
+PARTS = {"mse_timing": "timing (constant lag)", "mse_amplitude": "amplitude", "mse_morphology": "morphology"}
+
+
+@styled
+def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *, references: Mapping[str, float] | None = None) -> Figure:
+    """Training loss, validation RMSE and learning rate over steps.
+
+    Parameters
+    ----------
+    history : DataFrame, or mapping seed -> DataFrame
+        Columns step, loss, validation_rmse (mV), learning_rate; a column may be empty in a row. A column ``seed`` is used
+        when there is one.
+    references : mapping name -> RMSE (mV), optional
+        Horizontal lines beside the validation curve, such as template and irreducible error.
+
+    Raises
+    ------
+    InputError
+        A column is missing.
+    """
+    if isinstance(history, Mapping):
+        history = pd.concat([frame.assign(seed=seed) for seed, frame in history.items()], ignore_index=True)
+    missing = {"step", "loss", "validation_rmse", "learning_rate"} - set(history.columns)
+    if missing:
+        raise InputError(f"training history lacks the columns {sorted(missing)}; it has {', '.join(history.columns)}")
+    history = history.assign(seed=history["seed"] if "seed" in history else 0)
+    seeds = sorted(history["seed"].unique())
+    palette = {seed: CYCLE[k % len(CYCLE)] for k, seed in enumerate(seeds)}
+    fig = new_figure(PAGE_WIDTH, 2.3)
+    axes = fig.subplots(1, 3, width_ratios=[1.15, 1.3, 0.8])
+    for ax, column, label in zip(axes, ("loss", "validation_rmse", "learning_rate"),
+                                 ("Training loss", "Validation RMSE (mV)", "Learning rate"), strict=True):  # fmt: skip
+        rows = history[history[column].notna()]
+        marker = {"marker": "o", "markersize": 3, "markeredgewidth": 0} if column == "validation_rmse" else {}
+        sns.lineplot(data=rows, x="step", y=column, hue="seed", hue_order=seeds, palette=palette, estimator=None, errorbar=None,
+                     legend=False, ax=ax, lw=1.0, **marker)  # fmt: skip
+        ax.set(xlabel="Step", ylabel=label, xlim=(0, None))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    if (history["loss"].dropna() > 0).all():
+        axes[0].set_yscale("log")
+    axes[2].set_ylim(bottom=0)
+    axes[2].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    _draw_references(axes[1], references or {}, history["validation_rmse"].dropna())
+    if len(seeds) > 1:
+        handles = [Line2D([], [], color=palette[seed], label=f"seed {seed}") for seed in seeds]
+        axes[0].legend(handles=handles, loc="upper right")
+    letter_panels(axes)
+    return fig
+
+
+def _draw_references(ax: Axes, references: Mapping[str, float], values: pd.Series) -> None:
+    colours = method_colours(references)
+    for name, value in references.items():
+        ax.axhline(value, color=colours[name], lw=0.9, ls=(0, (4, 2)))
+        ax.annotate(name, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 1.5), textcoords="offset points",
+                    ha="right", va="bottom", fontsize=7, color=colours[name])  # fmt: skip
+    seen = [*values, *references.values()]
+    low, high = min(seen), max(seen)
+    pad = 0.12 * max(high - low, 0.02 * high)
+    ax.set_ylim(max(0.0, low - pad), high + 1.5 * pad)
+
+
+def _check_results(results: pd.DataFrame) -> None:
+    missing = {"method", "lead", "metric", "value"} - set(results.columns)
+    if missing:
+        raise InputError(f"results table lacks the columns {sorted(missing)}; it has {', '.join(results.columns)}")
+
+
+@styled
+def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pearson"),
+                 methods: Sequence[str] | None = None) -> Figure:  # fmt: skip
+    """Metrics per lead for several methods side by side, dots with intervals; left of them, over all leads.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Columns method, lead, metric, value, and lower, upper where there are intervals. Leads besides the twelve that
+        are drawn: ``all``.
+    metrics : sequence of str
+        One row of the figure each.
+    methods : sequence of str, optional
+        Which and in what order; default: all, as they come.
+
+    Raises
+    ------
+    InputError
+        Missing columns, or a metric or method that the table does not hold.
+    """
+    _check_results(results)
+    methods = list(dict.fromkeys(results["method"])) if methods is None else list(methods)
+    for column, wanted in (("metric", metrics), ("method", methods)):
+        unknown = [name for name in wanted if name not in set(results[column])]
+        if unknown or not wanted:
+            raise InputError(f"results table holds no {column} {unknown}; it holds {', '.join(map(str, results[column].unique()))}")
+    positions = {"all": 0.0} | {lead: 1.5 + k for k, lead in enumerate(LEADS)}
+    present = [lead for lead in positions if (results["lead"] == lead).any()]
+    offsets = np.linspace(-0.3, 0.3, len(methods)) if len(methods) > 1 else [0.0]
+    colours = method_colours(methods)
+    fig = new_figure(PAGE_WIDTH, 1.75 * len(metrics) + 0.45)
+    axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        for method, offset in zip(methods, offsets, strict=True):
+            rows = results[(results["method"] == method) & (results["metric"] == metric) & results["lead"].isin(positions)]
+            x = rows["lead"].map(positions).to_numpy(dtype=float) + offset
+            if {"lower", "upper"} <= set(rows.columns):
+                ax.vlines(x, rows["lower"], rows["upper"], color=colours[method], lw=1.1)
+            ax.plot(x, rows["value"], "o", color=colours[method], ms=3.2, mew=0)
+        ax.set_ylabel(METRIC_LABELS.get(metric, metric.replace("_", " ")))
+        ax.grid(axis="y")
+        ax.set_axisbelow(True)
+        if metric.startswith(("rmse", "mae", "mse")):
+            ax.set_ylim(bottom=0)
+        for lead in present[1:]:
+            ax.axvline(positions[lead] - (0.75 if lead == "I" else 0.5), color="#DDDDDD", lw=0.5, zorder=0)
+    axes[-1].set_xticks([positions[lead] for lead in present], present)
+    axes[-1].set(xlabel="Lead", xlim=(-0.6, max(positions[lead] for lead in present) + 0.6))
+    handles = [Line2D([], [], marker="o", ms=3.5, lw=1.1, color=colours[method], label=method) for method in methods]
+    fig.legend(handles=handles, loc="outside upper center", ncols=min(len(methods), 3))
+    letter_panels(axes)
+    return fig
+
+
+@styled
+def plot_decomposition(results: pd.DataFrame, *, lead="all", methods: Sequence[str] | None = None) -> Figure:
+    """Mean squared error of each method as stacked parts: timing, amplitude, morphology.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Columns method, lead, metric, value; metrics ``mse_timing``, ``mse_amplitude``, ``mse_morphology`` in mV². They
+        add up to the mean squared error, whose root is written beside the bar.
+    lead : str
+    methods : sequence of str, optional
+        Which and in what order; default: all that have the parts, as they come.
+    """
+    _check_results(results)
+    rows = results[(results["lead"] == lead) & results["metric"].isin(PARTS)]
+    table = rows.pivot_table(index="method", columns="metric", values="value", sort=False)
+    lacking = [part for part in PARTS if part not in table] or [m for m in methods or [] if m not in table.index]
+    if lacking:
+        raise InputError(f"results table holds no {', '.join(lacking)} for lead {lead!r}")
+    table = table.loc[list(methods)] if methods is not None else table
+    fig = new_figure(PAGE_WIDTH, 0.85 + 0.3 * len(table))
+    ax = fig.subplots()
+    part_colours = dict(zip(PARTS, (COLOURS["vermillion"], COLOURS["orange"], COLOURS["sky"]), strict=True))
+    y = np.arange(len(table))
+    # A negative part (timing can be, slightly) is drawn to the left of zero, so that no bar hides it.
+    right, left = np.zeros(len(table)), np.zeros(len(table))
+    for part, name in PARTS.items():
+        value = table[part].to_numpy()
+        start = np.where(value >= 0, right, left)
+        ax.barh(y, value, left=start, height=0.62, color=part_colours[part], label=name)
+        right, left = right + np.maximum(value, 0), left + np.minimum(value, 0)
+    for row, total in enumerate(table[list(PARTS)].sum(axis=1)):
+        ax.text(right[row] + 0.01 * right.max(), row, f"RMSE {np.sqrt(total):.3f} mV", va="center", fontsize=7)
+    ax.set_yticks(y, table.index)
+    ax.invert_yaxis()
+    ax.set(xlabel="Mean squared error (mV²)", xlim=(min(1.1 * left.min(), 0.0), 1.2 * right.max()))
+    ax.tick_params(axis="y", length=0)
+    fig.legend(loc="outside upper center", ncols=3)
+    return fig

@@ -1,0 +1,104 @@
+"""Write figures and tables under their numbered names, whole or not at all, the same bytes for the same input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from p2es_lib.errors import InputError
+from p2es_lib.paths import atomic_path
+from p2es_lib.plots.style import use_style
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not re.fullmatch(rf"{kind}\d\d_[a-z0-9_]+", name):
+        raise InputError(f"{name!r} is no name for this; write {kind}, two digits and words, as in {kind}01_cohort")
+
+
+def save_figure(fig: Figure, folder: Path | str, name: str, *, close: bool = True) -> Path:
+    """Write ``name.png`` (300 dpi) and ``name.pdf`` (fonts embedded as TrueType).
+
+    Neither file holds a date or a software version, so that equal figures are equal files.
+
+    Parameters
+    ----------
+    fig : Figure
+    folder : path
+        Created when missing.
+    name : str
+        ``fig``, two digits, underscore, lower-case words: ``fig01_cohort``.
+    close : bool
+        Close a figure that pyplot manages. The figures of this package are not among them.
+
+    Returns
+    -------
+    Path
+        Of the PNG.
+    """
+    _check_name("fig", name)
+    folder = Path(folder)
+    with use_style():
+        for suffix, metadata in ((".pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
+                                 (".png", {"Software": None})):  # fmt: skip
+            with atomic_path(folder / f"{name}{suffix}") as temporary:
+                fig.savefig(temporary, dpi=300, metadata=metadata)
+    if close:
+        import matplotlib.pyplot as plt
+
+        plt.close(fig)
+    return folder / f"{name}.png"
+
+
+def save_table(frame: pd.DataFrame, folder: Path | str, name: str, caption: str, *,
+               float_format: str | Mapping[str, str] = ".3f", index: bool = False) -> Path:  # fmt: skip
+    """Write ``name.csv`` (six significant digits) and ``name.md`` (rounded, with the caption above).
+
+    Parameters
+    ----------
+    frame : DataFrame
+    folder : path
+        Created when missing.
+    name : str
+        ``table``, two digits, underscore, lower-case words: ``table02_results``.
+    caption : str
+        One or two sentences: what the rows are, units, what the intervals mean.
+    float_format : str or mapping
+        Format of the Markdown numbers, ``".3f"``, or one per column (others ``".3f"``).
+    index : bool
+        Whether the index is part of the table.
+
+    Returns
+    -------
+    Path
+        Of the CSV.
+    """
+    _check_name("table", name)
+    folder = Path(folder)
+    table = frame.reset_index() if index else frame
+    with atomic_path(folder / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    with atomic_path(folder / f"{name}.md") as temporary:
+        temporary.write_text(f"{caption.strip()}\n\n{markdown_table(table, float_format)}\n", encoding="utf-8")
+    return folder / f"{name}.csv"
+
+
+def markdown_table(table: pd.DataFrame, float_format: str | Mapping[str, str] = ".3f") -> str:
+    """Markdown text of a table; missing values read ``n/a``, numbers are right-aligned and keep their formatting."""
+    formats = float_format if isinstance(float_format, Mapping) else dict.fromkeys(table.columns, float_format)
+
+    def cell(value, column) -> str:
+        if value is None or (np.isscalar(value) and pd.isna(value)):
+            return "n/a"
+        if isinstance(value, (float, np.floating)):
+            return format(float(value), formats.get(column, ".3f"))
+        return str(value).replace("|", "\\|").replace("\n", " ")
+
+    text = pd.DataFrame({str(c): [cell(value, c) for value in table[c]] for c in table.columns}, dtype=object)
+    alignment = ["right" if pd.api.types.is_numeric_dtype(table[c]) else "left" for c in table.columns]
+    # Numbers are formatted above: left to itself, tabulate would parse "0.120" and print 0.12, and "007" as 7.
+    return text.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=alignment if len(text) else None)

@@ -1,0 +1,149 @@
+"""One style for every figure: size on paper, fonts, colours, and a figure class that leaves no pyplot state behind."""
+
+from __future__ import annotations
+
+import functools
+import io
+import string
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+#: Widths of a printed column and a printed page, inches.
+COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.2
+
+#: Colours that people with any common form of colour blindness tell apart (Okabe M, Ito K. Color Universal Design, 2008).
+COLOURS = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "purple": "#CC79A7",
+    "grey": "#8A8A8A",
+}
+#: Order in which unnamed things (groups, seeds, time scales) take their colours; yellow is too pale for lines.
+CYCLE = tuple(COLOURS[name] for name in ("blue", "orange", "green", "vermillion", "purple", "sky", "black", "grey"))
+#: The same thing has the same colour in every figure: recorded signals are black, estimates blue.
+TRUTH, ESTIMATE, SPREAD = COLOURS["black"], COLOURS["blue"], "#9FCDEB"
+SEX_COLOURS = {"F": COLOURS["vermillion"], "M": COLOURS["blue"], "": COLOURS["grey"]}
+SEX_NAMES = {"F": "female", "M": "male", "": "not known"}
+#: Diffusion time from 0 to 1: viridis without its palest end, which print loses.
+TIME_MAP = LinearSegmentedColormap.from_list("diffusion_time", matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 64)))
+
+_STYLE = {
+    # DejaVu Sans comes with matplotlib, so figures do not depend on the fonts of the machine.
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.labelpad": 2.5,
+    "axes.prop_cycle": f"cycler('color', {list(CYCLE)})",
+    "axes.unicode_minus": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "lines.linewidth": 0.9,
+    "lines.markersize": 3.5,
+    "patch.linewidth": 0.5,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "savefig.bbox": None,  # "tight" would change the printed size, and with it the scale of ECG paper
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+    "pdf.fonttype": 42,  # TrueType, so that text in the PDF stays text
+    "pdf.compression": 6,
+}
+
+
+@contextmanager
+def use_style() -> Iterator[None]:
+    """Within this context matplotlib draws in the project's style, whatever the user's own settings are."""
+    with matplotlib.style.context(_STYLE, after_reset=True):
+        yield
+
+
+class PaperFigure(Figure):
+    """A figure outside pyplot: it shows itself in a notebook, and nothing has to be closed.
+
+    Matplotlib creates ticks and lays text out when it draws, so drawing enters the style as well.
+    """
+
+    def draw(self, renderer) -> None:
+        with use_style():
+            super().draw(renderer)
+
+    def _repr_png_(self):
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+        width, height = (round(96 * inches) for inches in self.get_size_inches())
+        return buffer.getvalue(), {"width": width, "height": height}
+
+
+def new_figure(width: float, height: float, layout: str | None = "constrained") -> PaperFigure:
+    """An empty figure of the given size in inches."""
+    fig = PaperFigure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Decorate a ``plot_*`` function: all that it creates is created in the project's style."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        with use_style():
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def letter_panels(axes: Iterable[Axes]) -> None:
+    """Put a bold panel letter before the title of each panel; a single panel needs none."""
+    axes = list(axes)
+    for letter, ax in zip(string.ascii_lowercase, axes if len(axes) > 1 else [], strict=False):
+        ax.annotate(letter, (0, 1), xytext=(-3, 4), xycoords="axes fraction", textcoords="offset points",
+                    fontsize=9, fontweight="bold", ha="right", va="baseline")  # fmt: skip
+
+
+def mark_empty(ax: Axes, text: str = "not recorded") -> None:
+    """Turn a panel without data into an honest empty panel."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", style="italic", color=COLOURS["grey"])
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def method_colours(methods: Iterable[str]) -> dict[str, str]:
+    """Colour of each method by its label: P2Es blue, templates orange, irreducible errors black, others in turn."""
+    names = {"p2es": ["blue", "sky"], "template": ["orange"], "irreducible": ["black", "grey"]}
+    others = ["green", "vermillion", "purple", "sky", "yellow", "grey"]
+    colours: dict[str, str] = {}
+    for method in dict.fromkeys(methods):
+        family = next((names[word] for word in names if word in method.lower()), [])
+        free = [COLOURS[name] for name in family + others if COLOURS[name] not in colours.values()]
+        colours[method] = free[0] if free else COLOURS["grey"]
+    return colours
