@@ -122,7 +122,7 @@ class P2Es(nn.Module):
         InputError
             Wrong shape or length, not finite, or flat PPG; numbers of windows and demographics differ.
         """
-        ppg = check_translation_input(ppg, demographics, self.config.signal.n_samples)
+        ppg = check_translation_input(ppg, demographics, self.config.signal.n_samples, n_samples)
         settings = self.config.sampling
         sample = get_sampler(sampler or settings.sampler)
         if isinstance(generator, WindowNoise):
@@ -138,13 +138,13 @@ class P2Es(nn.Module):
             features = torch.as_tensor(demographics[rows].features(), device=self.device)
             fixed = self.condition(ppg[rows].to(self.device), features)
             fixed = [part.repeat_interleave(n_samples, 0) for part in fixed]
-            noise = WindowNoise(seed, window_ids[rows], n_samples, shape=(len(LEADS), ppg.shape[-1]))
+            noise = WindowNoise(seed, window_ids[rows], n_samples, (len(LEADS), ppg.shape[-1]), self.device)
 
             def denoise(x_t: Tensor, t: Tensor, fixed=fixed) -> Tensor:
                 # Leads absent in training were zero there; keep them zero here, so that x_t looks as it did then.
                 return self(x_t, t, *fixed).refined * self.trained_leads[:, None]
 
-            x_0 = sample(denoise, self.process, lambda step, noise=noise: noise(step).to(self.device), n_steps=n_steps or settings.n_steps)
+            x_0 = sample(denoise, self.process, noise, n_steps=n_steps or settings.n_steps)
             chunks.append((x_0 * self.ecg_scale_mv).reshape(-1, n_samples, *x_0.shape[1:]).cpu())
             if progress is not None:
                 progress(min(start + windows_per_batch, len(ppg)))

@@ -1,0 +1,108 @@
+"""Looking into a trained model: what each time scale of stage 1 and what stage 2 contribute."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from p2es_lib.p2es import P2Es
+from p2es_lib.transforms import dct
+from p2es_lib.windows import WindowSet
+
+
+@dataclass(frozen=True)
+class StageView:
+    """What the two stages do to windows at one time t of the forward process; signals in mV.
+
+    Attributes
+    ----------
+    x_t, coarse, refined, truth : float array (N, 12, T)
+        Input (in mV as well), estimate of stage 1, estimate of stage 2, and the clean ECG.
+    contributions : dict
+        Span of one convolution of that scale in ms to (N, 12, T): how the coarse estimate changes when the scale is
+        switched off in every block. They need not add up to the estimate, since the blocks are not linear.
+    frequencies : float array (T,)
+        Hz, of the DCT coefficients.
+    coarse_error, refined_error, noise : float array (T,)
+        Mean squared error per coefficient before and after stage 2, and of the noise that is in x_t, mV^2.
+    trust : float array (T,) or None
+        alpha^2 P / (alpha^2 P + sigma^2), mean over leads: the share of the answer that stage 2 takes from x_t rather
+        than from stage 1. None where the blur is not diagonal in frequency, or without deblurring.
+    """
+
+    x_t: np.ndarray
+    coarse: np.ndarray
+    refined: np.ndarray
+    truth: np.ndarray
+    contributions: dict[float, np.ndarray]
+    frequencies: np.ndarray
+    coarse_error: np.ndarray
+    refined_error: np.ndarray
+    noise: np.ndarray
+    trust: np.ndarray | None
+
+
+def without_scale(model: P2Es, index: int) -> P2Es:
+    """Copy of the model in which the branch of one time scale is silent in every block."""
+    silent = copy.deepcopy(model)
+    with torch.no_grad():
+        for block in silent.denoiser.generator.blocks:
+            block.branches[index].weight.zero_()
+            block.branches[index].bias.zero_()
+    return silent
+
+
+@torch.inference_mode()
+def view_stages(model: P2Es, windows: WindowSet, t: float, seed: int = 0) -> StageView:
+    """Blur and noise windows to time t and look at what each stage makes of them.
+
+    Parameters
+    ----------
+    model : P2Es
+        On the CPU.
+    windows : WindowSet
+        N windows; absent leads are zero in all outputs.
+    t : float
+        Time of the forward process in (0, 1].
+    seed : int
+        Of the noise.
+    """
+    signal, scale = model.config.signal, float(model.ecg_scale_mv)
+    present = torch.as_tensor(np.array(windows.lead_mask) > 0)[:, :, None]
+    x_0 = torch.as_tensor(np.array(windows.ecg)) * present / scale
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(seed))
+    times = torch.full((len(x_0),), float(t))
+    x_t = model.process.marginal(x_0, times, noise)
+    fixed = model.condition(torch.as_tensor(np.array(windows.ppg)), torch.as_tensor(windows.demographics.features()))
+    estimate = model(x_t, times, *fixed)
+    contributions = {}
+    for index, stride in enumerate(model.config.denoiser.scales):
+        span_ms = 5 * stride * model.config.denoiser.stem_stride / signal.sampling_rate * 1000
+        silent = without_scale(model, index)(x_t, times, *fixed).coarse
+        contributions[span_ms] = ((estimate.coarse - silent) * present * scale).numpy()
+
+    def error(prediction: torch.Tensor) -> np.ndarray:
+        squared = dct((prediction - x_0) * present * scale) ** 2
+        return (squared.sum((0, 1)) / present.sum()).numpy()
+
+    trust, sigma = None, float(model.process.sigma(times)[0])
+    stage_2 = model.denoiser.deblurring
+    if stage_2 is not None and model.config.process.blur == "dct":
+        alpha = model.process.alpha(times)[:1, None]
+        prior = stage_2.prior_variance(model.process.logsnr(times)[:1])
+        trust = (alpha * stage_2.gain(alpha, torch.tensor(sigma), prior))[0].mean(0).numpy()
+    return StageView(
+        x_t=(x_t * present * scale).numpy(),
+        coarse=(estimate.coarse * present * scale).numpy(),
+        refined=(estimate.refined * present * scale).numpy(),
+        truth=(x_0 * scale).numpy(),
+        contributions=contributions,
+        frequencies=np.arange(signal.n_samples) * signal.sampling_rate / (2 * signal.n_samples),
+        coarse_error=error(estimate.coarse),
+        refined_error=error(estimate.refined),
+        noise=np.full(signal.n_samples, (sigma * scale) ** 2),
+        trust=trust,
+    )

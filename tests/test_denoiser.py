@@ -1,0 +1,137 @@
+"""The denoiser: shapes, the regularised inverse, the switches, and what may and may not pass between leads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from p2es_lib.config import DenoiserConfig, ProcessConfig
+from p2es_lib.denoiser import Condition, Denoiser, FrequencyDeblurring, MultiScaleBlock
+from p2es_lib.forward_process import ForwardProcess
+from p2es_lib.leads import lead_residual
+
+T = 256
+SMALL = DenoiserConfig(lead_features=2, n_blocks=2)
+
+
+def make(config: DenoiserConfig = SMALL, blur: str = "dct") -> Denoiser:
+    torch.manual_seed(0)
+    denoiser = Denoiser(config, ForwardProcess(ProcessConfig(blur=blur), T, 125.0), n_ppg_features=3)
+    # Zero-initialised layers hide what depends on what: move every weight off zero.
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return denoiser
+
+
+def inputs(count: int = 3) -> tuple[torch.Tensor, torch.Tensor, Condition]:
+    generator = torch.Generator().manual_seed(1)
+    x_t = torch.randn(count, 12, T, generator=generator)
+    condition = Condition(
+        torch.randn(count, 3, T, generator=generator),
+        torch.randn(count, 4, generator=generator),
+        torch.softmax(torch.randn(count, 12, 12, generator=generator), -1),
+    )
+    return x_t, torch.linspace(0.2, 0.9, count), condition
+
+
+@pytest.mark.parametrize("blur", ["dct", "spectral", "none"])
+@pytest.mark.parametrize("stem_stride", [1, 2, 4])
+def test_shapes_and_gradients(blur, stem_stride):
+    config = dataclasses.replace(SMALL, stem_stride=stem_stride, scales=(1, 4, 16))
+    denoiser = make(config, blur)
+    estimate = denoiser(*inputs())
+    assert estimate.refined.shape == estimate.coarse.shape == (3, 12, T)
+    estimate.refined.square().mean().backward()
+    without = [name for name, p in denoiser.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without, "parameters that do not take part"
+
+
+def test_output_obeys_einthoven_unless_switched_off():
+    x_t, t, condition = inputs()
+    assert lead_residual(make()(x_t, t, condition).refined.detach().numpy()).max() < 1e-5
+    free = make(dataclasses.replace(SMALL, projection=False))
+    assert lead_residual(free(x_t, t, condition).refined.detach().numpy()).min() > 1e-3
+
+
+def test_rows_do_not_depend_on_the_batch():
+    x_t, t, condition = inputs(3)
+    alone = Condition(*(getattr(condition, f.name)[1:2] for f in dataclasses.fields(condition)))
+    denoiser = make()
+    torch.testing.assert_close(denoiser(x_t, t, condition).refined[1:2], denoiser(x_t[1:2], t[1:2], alone).refined, atol=1e-5, rtol=1e-4)
+
+
+def test_switches_cut_what_they_name():
+    x_t, t, condition = inputs()
+    other = dataclasses.replace(condition, demographics=condition.demographics + 1)
+    assert not torch.equal(make()(x_t, t, condition).refined, make()(x_t, t, other).refined)
+    blind = make(dataclasses.replace(SMALL, demographics=False))
+    assert torch.equal(blind(x_t, t, condition).refined, blind(x_t, t, other).refined)
+    plain = make(dataclasses.replace(SMALL, deblurring=False))(x_t, t, condition)
+    assert torch.equal(plain.refined, plain.coarse)
+    full = make()(x_t, t, condition)
+    assert not torch.allclose(full.refined, full.coarse)
+
+
+def test_affinity_carries_information_between_leads():
+    """With A = identity a lead hears itself twice; with a row of A on another lead it hears that lead."""
+    torch.manual_seed(0)
+    block = MultiScaleBlock(12, 4, 128, (1,))
+    with torch.no_grad():  # lead-wise pass-through: what remains between leads is A alone
+        block.branches[0].weight.zero_()
+        block.branches[0].weight[range(12), range(12), 2] = 1.0
+        block.output.weight.copy_(torch.eye(12)[..., None])
+    h = torch.randn(1, 12, 32)
+    changed = h.clone()
+    # Change lead 5 in a way that leaves mean and variance over all leads, and so the normalisation, as they are.
+    changed[:, 5] = h[:, 5].flip(-1)
+    ppg, condition = [torch.zeros(1, 4, 32)], torch.zeros(1, 128)
+    identity = torch.eye(12)[None]
+    moved = (block(h, ppg, condition, identity) - block(changed, ppg, condition, identity)).abs().amax(-1)[0]
+    assert moved[5] > 0.1 and moved[[i for i in range(12) if i != 5]].max() < 1e-5
+    exchange = identity.clone()
+    exchange[0, 2] = 0.0
+    exchange[0, 2, 5] = 1.0  # lead 2 listens to lead 5
+    moved = (block(h, ppg, condition, exchange) - block(changed, ppg, condition, exchange)).abs().amax(-1)[0]
+    assert moved[2] > 0.05 and moved[[i for i in range(12) if i not in (2, 5)]].max() < 1e-5
+
+
+def test_receptive_field_grows_with_the_scales():
+    """Without coarse scales a change of the PPG reaches a few samples; with them it reaches seconds."""
+    x_t, t, condition = inputs(1)
+    features = condition.ppg_features.clone()
+    features[..., 0] += 5.0
+    other = dataclasses.replace(condition, ppg_features=features)
+    reach = {}
+    for scales in [(1,), (1, 4, 16)]:
+        denoiser = make(dataclasses.replace(SMALL, scales=scales, deblurring=False, n_blocks=1))
+        # GroupNorm sees the whole window: compare branches before normalisation acts, in the first block.
+        change = (denoiser(x_t, t, condition).coarse - denoiser(x_t, t, other).coarse).abs().amax(1)[0]
+        quiet = change[-32:].median()  # what normalisation lets through everywhere
+        reach[scales] = int((change > 3 * quiet + 1e-6).nonzero().max())
+    assert reach[(1, 4, 16)] > 3 * reach[(1,)]
+
+
+def test_wiener_gain_is_the_best_linear_estimate():
+    """Against brute force: among all gains, the formula has the smallest mean squared error."""
+    generator = torch.Generator().manual_seed(2)
+    prior, alpha, sigma = 0.7, 0.3, 0.4
+    truth = torch.randn(200_000, generator=generator) * prior**0.5  # around a coarse estimate of 0
+    observed = alpha * truth + sigma * torch.randn(200_000, generator=generator)
+    gain = FrequencyDeblurring.gain(torch.tensor(alpha), torch.tensor(sigma), torch.tensor(prior))
+    errors = {g: float(((g * observed - truth) ** 2).mean()) for g in torch.linspace(0, 2, 201).tolist()}
+    assert abs(min(errors, key=errors.get) - float(gain)) < 0.03
+    posterior = prior * sigma**2 / (alpha**2 * prior + sigma**2)
+    assert abs(float(((gain * observed - truth) ** 2).mean()) - posterior) < 0.01
+
+
+def test_deblurring_trusts_the_observation_where_it_is_clear_and_the_coarse_estimate_where_it_is_not():
+    torch.manual_seed(0)
+    stage = FrequencyDeblurring(T)
+    coarse, truth = torch.zeros(1, 12, T), torch.randn(1, 12, T)
+    for alpha, sigma, expected in [(1.0, 1e-3, truth), (1e-3, 1.0, coarse)]:
+        alpha, sigma = torch.full((1, 1, T), alpha), torch.full((1, 1, 1), sigma)
+        u_0 = stage(coarse, alpha * truth, torch.zeros(1), alpha, sigma)  # the residual starts at zero
+        torch.testing.assert_close(u_0, expected, atol=0.02, rtol=0.02)

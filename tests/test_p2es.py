@@ -1,0 +1,139 @@
+"""The model put together: translate, save, load."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from synthetic import synthetic_windows, tiny_config
+
+from p2es_lib.demographics import Demographics
+from p2es_lib.errors import InputError
+from p2es_lib.experiments import VARIANTS
+from p2es_lib.leads import lead_residual
+from p2es_lib.p2es import WEIGHTS_FILE, P2Es, ecg_scale_mv
+from p2es_lib.sampling import WindowNoise
+
+
+@pytest.fixture(scope="module")
+def windows():
+    return synthetic_windows()
+
+
+def fitted(windows, config=None, **options) -> P2Es:
+    torch.manual_seed(0)
+    model = P2Es(config or tiny_config(), 0.25, **options)
+    model.group_finder.fit(windows.split("train"), seed=0)
+    with torch.no_grad():  # off the zero start of the residual layers
+        for parameter in model.denoiser.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model(windows):
+    return fitted(windows)
+
+
+def test_translate_gives_consistent_leads_in_millivolts(model, windows):
+    test = windows.split("test")
+    ecg = model.translate(test.ppg, test.demographics, n_samples=3)
+    assert ecg.shape == (6, 3, 12, 256) and ecg.dtype == torch.float32
+    assert lead_residual(ecg.numpy()).max() < 1e-5
+    assert not torch.equal(ecg[:, 0], ecg[:, 1]), "samples of one window must differ"
+    doubled = fitted(windows)
+    doubled.ecg_scale_mv *= 2
+    torch.testing.assert_close(doubled.translate(test.ppg, test.demographics, n_samples=3), 2 * ecg)
+
+
+def test_sample_of_a_window_does_not_depend_on_the_batch(model, windows):
+    test = windows.split("test")
+    together = model.translate(test.ppg, test.demographics, n_samples=3, generator=5)
+    noise = WindowNoise(5, [4], 3, (12, 256))
+    alone = model.translate(test.ppg[4:5], test.demographics[4:5], n_samples=3, generator=noise)
+    torch.testing.assert_close(alone[0], together[4], atol=1e-5, rtol=1e-4)
+    fewer = model.translate(test.ppg, test.demographics, n_samples=1, generator=5)
+    torch.testing.assert_close(fewer[:, 0], together[:, 0], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(model.translate(test.ppg, test.demographics, n_samples=3, generator=6), together)
+
+
+def test_gain_and_offset_of_the_ppg_do_not_matter(model, windows):
+    test = windows.split("test")
+    plain = model.translate(test.ppg, test.demographics)
+    torch.testing.assert_close(model.translate(test.ppg * 7 + 3, test.demographics), plain, atol=2e-3, rtol=1e-2)
+
+
+def test_demographics_matter_and_may_be_missing(model, windows):
+    test = windows.split("test")
+    known = model.translate(test.ppg, Demographics.of(30, "F", 6))
+    assert not torch.allclose(known, model.translate(test.ppg, Demographics.of(80, "M", 6)))
+    assert torch.isfinite(model.translate(test.ppg, Demographics.missing(6))).all()
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "deterministic", "multistep"])
+def test_samplers_and_one_step(model, windows, sampler):
+    test = windows.split("test")
+    one = model.translate(test.ppg, test.demographics, n_steps=1, sampler=sampler)
+    reference = model.translate(test.ppg, test.demographics, n_steps=1, sampler="ancestral")
+    torch.testing.assert_close(one, reference)
+    more = model.translate(test.ppg, test.demographics, n_steps=4, sampler=sampler)
+    assert torch.isfinite(more).all() and not torch.allclose(more, one)
+
+
+def test_untrained_leads_are_nan(windows):
+    mask = np.array([1, 2, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0])
+    limb = synthetic_windows(lead_mask=mask)
+    model = fitted(limb, trained_leads=mask > 0)
+    ecg = model.translate(limb.ppg[:2], limb.demographics[:2])
+    assert torch.isfinite(ecg[:, :, :6]).all() and torch.isnan(ecg[:, :, 6:]).all()
+
+
+def test_save_and_load_round_trip(model, windows, tmp_path):
+    test = windows.split("test")
+    path = model.save(tmp_path / "run")
+    again = P2Es.from_pretrained(tmp_path / "run")
+    assert again.config == model.config and again.group_finder.bank_subjects == model.group_finder.bank_subjects
+    assert torch.equal(again.translate(test.ppg, test.demographics, n_samples=2), model.translate(test.ppg, test.demographics, n_samples=2))
+    assert path.name == WEIGHTS_FILE and [p.name for p in path.parent.iterdir()] == [WEIGHTS_FILE]
+
+
+def test_weights_hold_training_subjects_only(model, windows, tmp_path):
+    from safetensors import safe_open
+
+    path = model.save(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        bank = json.loads(file.metadata()["group_finder"])["bank_subjects"]
+    assert bank and set(bank) <= set(windows.split("train").index["subject"])
+
+
+def test_bad_models_are_named(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(InputError, match="no such model"):
+        P2Es.from_pretrained(tmp_path)
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"not a model")
+    with pytest.raises(InputError, match="cannot be read as safetensors"):
+        P2Es.from_pretrained(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
+    with pytest.raises(InputError, match="holds no P2Es model"):
+        P2Es.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_every_variant_translates(variant, windows):
+    config = tiny_config(**{name.replace(".", "__"): value for name, value in VARIANTS[variant].changes.items()})
+    test = windows.split("test")
+    ecg = fitted(windows, config).translate(test.ppg, test.demographics)
+    assert torch.isfinite(ecg).all()
+
+
+def test_scale_counts_existing_leads_only():
+    ecg = np.zeros((2, 12, 8))
+    ecg[:, 1] = np.tile([1.0, -1.0], 4)
+    mask = np.zeros((2, 12), int)
+    mask[:, 1] = 2
+    assert ecg_scale_mv(ecg, mask) == pytest.approx(1.0)
+    with pytest.raises(InputError, match="flat"):
+        ecg_scale_mv(np.zeros((2, 12, 8)), mask)

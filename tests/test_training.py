@@ -1,0 +1,156 @@
+"""The training loop: it learns, it resumes exactly, and it never sees a test subject."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from synthetic import synthetic_windows, tiny_config
+
+from p2es_lib import training
+from p2es_lib.errors import InputError
+from p2es_lib.p2es import P2Es
+from p2es_lib.training import CHECKPOINT_FILE, draw_times, hide_demographics, learning_rate_at, masked_mse, read_history, train
+
+
+@pytest.fixture(scope="module")
+def windows():
+    return synthetic_windows()
+
+
+def state_of(folder) -> dict[str, torch.Tensor]:
+    return P2Es.from_pretrained(folder).state_dict()
+
+
+def test_loss_counts_existing_leads_only():
+    target, estimate = torch.zeros(2, 12, 4), torch.ones(2, 12, 4)
+    estimate[:, 6:] = 100.0  # absent leads: whatever they are must not count
+    mask = torch.tensor([[1] * 6 + [0] * 6, [2] * 6 + [0] * 6])
+    assert masked_mse(estimate, target, mask) == pytest.approx(1.0)
+    estimate[0, 0] = 3.0
+    assert masked_mse(estimate, target, mask) == pytest.approx((11 + 9) / 12)
+
+
+def test_times_cover_the_unit_interval_evenly():
+    times = draw_times(16, torch.Generator().manual_seed(0))
+    assert len(times) == 16 and (times[-2:] == 1).all()
+    assert ((times[:14] * 14).long() == torch.arange(14)).all(), "one time per slice"
+
+
+def test_hidden_demographics_become_missing_ones():
+    features = torch.tensor([[0.3, 1.0, 1.0, 0.0]]).repeat(4000, 1)
+    hidden = hide_demographics(features, torch.Generator().manual_seed(0))
+    no_age, no_sex = hidden[:, 1] == 0, hidden[:, 2] == 0
+    assert (hidden[no_age, :2] == 0).all() and (hidden[~no_age, 0] == 0.3).all()
+    for share in (no_age, no_sex):
+        assert abs(share.float().mean() - training.HIDE_PROBABILITY) < 0.02
+
+
+def test_learning_rate_warms_up_and_decays():
+    config = tiny_config(training__n_steps=100, training__warmup_steps=10, training__learning_rate=1.0)
+    rates = [learning_rate_at(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0) and np.argmax(rates) in (9, 10)
+    assert (np.diff(rates[10:]) < 0).all() and rates[-1] < 0.03
+
+
+def test_it_learns_and_writes_a_finished_run(windows, tmp_path):
+    config = tiny_config(training__n_steps=150, training__validate_every=50, training__checkpoint_every=150, denoiser__lead_features=2)
+    config = config.replace("training.learning_rate", 5e-3)
+    model = train(config, windows, tmp_path, progress=False)
+    history = read_history(tmp_path)
+    losses = history["loss"].dropna().to_numpy()
+    assert losses[-10:].mean() < 0.75 * losses[:5].mean()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["history.csv", "weights.safetensors"]
+    best = history["validation_rmse"].min()
+    validation = windows.split("validation")
+    assert training.validate(model, validation)["validation_rmse"] == pytest.approx(best, rel=1e-4), "the best average is kept"
+
+
+@pytest.mark.parametrize("stop_at", [3, 5])
+def test_interrupted_training_ends_with_the_same_weights(windows, tmp_path, monkeypatch, stop_at):
+    config = tiny_config()
+    train(config, windows, tmp_path / "whole", progress=False)
+    calls = {"n": 0}
+    original = training.diffusion_loss
+
+    def interrupted(*arguments):
+        calls["n"] += 1
+        if calls["n"] > stop_at:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(training, "diffusion_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, windows, tmp_path / "halved", progress=False)
+    assert (tmp_path / "halved" / CHECKPOINT_FILE).exists() == (stop_at >= 4)
+    monkeypatch.setattr(training, "diffusion_loss", original)
+    train(config, windows, tmp_path / "halved", progress=False)
+    whole, halved = state_of(tmp_path / "whole"), state_of(tmp_path / "halved")
+    for name in whole:
+        assert torch.equal(whole[name], halved[name]), name
+    assert read_history(tmp_path / "whole").equals(read_history(tmp_path / "halved"))
+
+
+def test_checkpoint_of_other_settings_is_not_continued(windows, tmp_path, monkeypatch, capsys):
+    def stop(step, config):
+        if step == 5:
+            raise KeyboardInterrupt
+        return learning_rate_at(step, config)
+
+    monkeypatch.setattr(training, "learning_rate_at", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_config(), windows, tmp_path, progress=False)
+    monkeypatch.setattr(training, "learning_rate_at", learning_rate_at)
+    train(tiny_config(training__weight_decay=0.5), windows, tmp_path, progress=False)
+    assert "continuing" not in capsys.readouterr().out
+
+
+def test_seeds_differ_and_repeat(windows, tmp_path):
+    for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        train(tiny_config(), windows, tmp_path / name, seed=seed, progress=False)
+    a, b, c = (state_of(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["denoiser.generator.stem.weight"], c["denoiser.generator.stem.weight"])
+
+
+def test_no_subject_but_training_ones_reaches_the_loss(windows, tmp_path, monkeypatch):
+    seen = set()
+    original = training.diffusion_loss
+
+    def spy(model, module, batch, generator):
+        seen.update(batch["subjects"])
+        return original(model, module, batch, generator)
+
+    monkeypatch.setattr(training, "diffusion_loss", spy)
+    model = train(tiny_config(), windows, tmp_path, progress=False)
+    allowed = set(windows.split("train").index["subject"])
+    assert seen and seen <= allowed and set(model.group_finder.bank_subjects) <= allowed
+
+
+def test_missing_split_is_an_error(windows, tmp_path):
+    with pytest.raises(InputError, match="validation"):
+        train(tiny_config(), windows.select((windows.index["split"] != "validation").to_numpy()), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_history_of_a_missing_run_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="history.csv"):
+        read_history(tmp_path)
+
+
+def test_moving_average_follows_the_weights(windows):
+    module = P2Es(tiny_config())
+    average = P2Es(tiny_config())
+    training.update_average(average, module, decay=0.5, step=10**6)
+    fresh = P2Es(tiny_config())
+    with torch.no_grad():
+        for p in fresh.parameters():
+            p.fill_(2.0)
+        for p in average.parameters():
+            p.fill_(1.0)
+    training.update_average(average, fresh, decay=0.9, step=10**6)
+    assert all(torch.allclose(p, torch.tensor(1.1)) for p in average.parameters())
+    assert math.isclose(dataclasses.asdict(tiny_config())["training"]["ema_decay"], 0.9)
