@@ -21,20 +21,36 @@ def _check(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+class _Section:
+    """Settings of one kind: each must have the type of its default, so that a typing error does not travel."""
+
+    def __post_init__(self):
+        for setting in dataclasses.fields(self):
+            value, kind = getattr(self, setting.name), type(setting.default)
+            if kind is float and type(value) is int:  # 125 and 125.0 are the same setting and must hash alike
+                object.__setattr__(self, setting.name, float(value))
+            elif kind is tuple and isinstance(value, (list, tuple)):  # JSON has lists only
+                object.__setattr__(self, setting.name, tuple(value))
+            elif type(value) is not kind:
+                name = f"{type(self).__name__.removesuffix('Config').lower()}.{setting.name}"
+                raise InputError(f"{name}={value!r}: expected {kind.__name__}, like the default {setting.default!r}")
+
+
 @dataclass(frozen=True)
-class SignalConfig:
+class SignalConfig(_Section):
     """Windows: sampling rate (Hz) and length (samples); a window lasts n_samples / sampling_rate seconds."""
 
     sampling_rate: float = 125.0
     n_samples: int = 1024
 
     def __post_init__(self):
+        super().__post_init__()
         _check(self.sampling_rate >= 50, f"signal.sampling_rate={self.sampling_rate}: at least 50 Hz, QRS needs it")
         _check(self.n_samples >= 128 and self.n_samples % 128 == 0, "signal.n_samples: a multiple of 128")
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Section):
     """Cohort: subjects per split, windows per subject and the quality that a real window must have.
 
     ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones
@@ -51,13 +67,15 @@ class DataConfig:
     simulator_seed: int = 2025
 
     def __post_init__(self):
-        for name in ("n_train_subjects", "n_validation_subjects", "n_test_subjects", "windows_per_subject"):
+        super().__post_init__()
+        counts = ("n_train_subjects", "n_validation_subjects", "n_test_subjects", "windows_per_subject", "max_windows")
+        for name in counts:
             _check(getattr(self, name) >= 1, f"data.{name}={getattr(self, name)}: at least 1")
         _check(0 <= self.min_quality <= 1, f"data.min_quality={self.min_quality}: between 0 and 1")
 
 
 @dataclass(frozen=True)
-class ProcessConfig:
+class ProcessConfig(_Section):
     """Forward process: blur, then noise (README, "The method"). The blur is in milliseconds: rate-independent."""
 
     blur: str = "dct"
@@ -67,6 +85,7 @@ class ProcessConfig:
     logsnr_min: float = -10.0
 
     def __post_init__(self):
+        super().__post_init__()
         check_choice("process.blur", self.blur, ("dct", "spectral", "none"))
         _check(self.sigma_blur_ms > 0, f"process.sigma_blur_ms={self.sigma_blur_ms}: must be positive; blur='none' turns it off")
         _check(0 < self.min_response < 1, f"process.min_response={self.min_response}: between 0 and 1")
@@ -74,7 +93,7 @@ class ProcessConfig:
 
 
 @dataclass(frozen=True)
-class DenoiserConfig:
+class DenoiserConfig(_Section):
     """Denoiser: size, time scales, and the switches of the ablations.
 
     The trunk has 12 x ``lead_features`` channels. ``scales`` are strides in samples after the stem; a convolution of
@@ -91,14 +110,14 @@ class DenoiserConfig:
     phase_features: bool = True
 
     def __post_init__(self):
-        object.__setattr__(self, "scales", tuple(self.scales))
+        super().__post_init__()
         _check(min(self.lead_features, self.n_blocks, self.stem_stride) >= 1, "denoiser sizes: at least 1")
         divides = all(finer < coarser and coarser % finer == 0 for finer, coarser in zip(self.scales, self.scales[1:]))
         _check(bool(self.scales) and self.scales[0] == 1 and divides, "denoiser.scales: 1, then multiples of the one before")
 
 
 @dataclass(frozen=True)
-class AffinityConfig:
+class AffinityConfig(_Section):
     """GroupFinder: embedding, contrastive learning, KNN clustering, and how groups become affinity matrices.
 
     ``mixing``: ``groups`` (one matrix per group, mixed per sample), ``shared`` (one matrix for all), ``identity``
@@ -119,15 +138,20 @@ class AffinityConfig:
     learning_rate: float = 2e-3
 
     def __post_init__(self):
+        super().__post_init__()
         check_choice("affinity.mixing", self.mixing, ("groups", "shared", "identity", "random"))
         check_choice("affinity.inputs", self.inputs, ("both", "demographics", "waveform"))
         check_choice("affinity.clustering", self.clustering, ("knn", "centroid"))
-        _check(self.n_groups >= 1 and self.k_neighbours >= 1, "affinity.n_groups and affinity.k_neighbours: at least 1")
-        _check(self.temperature > 0, f"affinity.temperature={self.temperature}: must be positive")
+        for name in ("n_groups", "k_neighbours", "embedding_dim"):
+            _check(getattr(self, name) >= 1, f"affinity.{name}={getattr(self, name)}: at least 1")
+        _check(self.n_steps >= 0, f"affinity.n_steps={self.n_steps}: 0 or more")
+        _check(self.batch_size >= 2, f"affinity.batch_size={self.batch_size}: at least 2, a window and a neighbour")
+        for name in ("temperature", "learning_rate"):
+            _check(getattr(self, name) > 0, f"affinity.{name}={getattr(self, name)}: must be positive")
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(_Section):
     """Training loop: AdamW with warm-up and cosine decay, exponential moving average of the weights."""
 
     n_steps: int = 3000
@@ -143,13 +167,18 @@ class TrainingConfig:
     n_threads: int = 2
 
     def __post_init__(self):
+        super().__post_init__()
         for name in ("n_steps", "batch_size", "validate_every", "checkpoint_every", "log_every", "n_threads"):
             _check(getattr(self, name) >= 1, f"training.{name}={getattr(self, name)}: at least 1")
+        for name in ("learning_rate", "clip_norm"):
+            _check(getattr(self, name) > 0, f"training.{name}={getattr(self, name)}: must be positive")
+        for name in ("weight_decay", "warmup_steps"):
+            _check(getattr(self, name) >= 0, f"training.{name}={getattr(self, name)}: 0 or more")
         _check(0 <= self.ema_decay < 1, f"training.ema_decay={self.ema_decay}: in [0, 1)")
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(_Section):
     """Evaluation: which sampler, how many steps, how many samples per window are averaged."""
 
     sampler: str = "multistep"
@@ -158,17 +187,24 @@ class SamplingConfig:
     batch_size: int = 64
 
     def __post_init__(self):
+        super().__post_init__()
         check_choice("sampling.sampler", self.sampler, ("ancestral", "deterministic", "multistep"))
         _check(min(self.n_steps, self.n_samples, self.batch_size) >= 1, "sampling settings: at least 1")
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(_Section):
     """Tables: bootstrap resamples of subjects, Monte-Carlo draws of the irreducible error, search range of the lag."""
 
     n_bootstrap: int = 1000
     n_floor_draws: int = 96
     max_lag_s: float = 0.25
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check(self.n_bootstrap >= 1, f"evaluation.n_bootstrap={self.n_bootstrap}: at least 1")
+        _check(self.n_floor_draws >= 2, f"evaluation.n_floor_draws={self.n_floor_draws}: at least 2")
+        _check(self.max_lag_s >= 0, f"evaluation.max_lag_s={self.max_lag_s}: 0 or more")
 
 
 @dataclass(frozen=True)
@@ -189,7 +225,7 @@ class Config:
     def replace(self, setting: str, value) -> Config:
         """Return a copy with one setting changed, named as ``"section.name"``; unknown names are refused."""
         section, _, name = setting.partition(".")
-        if not name or section not in (f.name for f in dataclasses.fields(self)):
+        if not name or not dataclasses.is_dataclass(getattr(self, section, None)):
             raise InputError(f"unknown setting {setting!r}; settings are named section.name, for example process.blur")
         part = getattr(self, section)
         check_choice(f"setting {section}.*", name, [f.name for f in dataclasses.fields(part)])
@@ -210,6 +246,7 @@ class Config:
             if factory is dataclasses.MISSING:
                 arguments[key] = value
                 continue
+            _check(isinstance(value, dict), f"configuration section {key}: expected settings by name, found {value!r}")
             known = [f.name for f in dataclasses.fields(factory)]
             for name in value:
                 check_choice(f"setting {key}.*", name, known)

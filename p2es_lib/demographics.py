@@ -17,7 +17,7 @@ FEATURES = ("age_scaled", "age_known", "is_female", "is_male")
 _SEX_CODES = {
     "f": "F", "female": "F", "w": "F", "woman": "F",
     "m": "M", "male": "M", "man": "M",
-    "": "", "u": "", "unknown": "", "nan": "", "none": "", "n/a": "",
+    "": "", "u": "", "unknown": "", "nan": "", "none": "", "n/a": "", "<na>": "",
 }  # fmt: skip
 
 
@@ -35,15 +35,15 @@ def parse_sex(value, where: str = "sex") -> str:
 def parse_age(value, where: str = "age") -> float:
     """Return the age in years as a float, NaN if missing; negative or absurd ages are refused."""
     try:
-        age = float("nan") if value is None or (isinstance(value, str) and not value.strip()) else float(value)
-    except ValueError:
+        age = float("nan") if str(value).strip() in ("", "None", "<NA>") else float(value)
+    except (TypeError, ValueError):
         raise InputError(f"{where}: age {value!r} is not a number of years; leave it empty if it is not known") from None
     if not np.isnan(age) and not 0.0 <= age <= MAX_AGE_YEARS:
         raise InputError(f"{where}: age {age:g} is outside 0 to {MAX_AGE_YEARS:g} years; leave it empty if not known")
     return age
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Demographics:
     """Demographics of B windows.
 
@@ -78,10 +78,12 @@ class Demographics:
     @classmethod
     def of(cls, age: Iterable | float | None, sex: Iterable | str | None, count: int | None = None) -> Demographics:
         """Build from single values or lists; ``count`` repeats single values for that many windows."""
-        ages = [age] if age is None or np.isscalar(age) else list(age)
-        sexes = [sex] if sex is None or isinstance(sex, str) else list(sex)
+        ages = list(age) if np.ndim(age) else [age]
+        sexes = list(sex) if np.ndim(sex) else [sex]
         if count is not None:
             ages, sexes = (values * count if len(values) == 1 else values for values in (ages, sexes))
+            if len(ages) != count or len(sexes) != count:
+                raise InputError(f"demographics: {len(ages)} ages and {len(sexes)} sexes for {count} windows")
         return cls(np.array(ages, dtype=object), np.array(sexes, dtype=object))
 
     @classmethod

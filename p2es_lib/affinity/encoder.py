@@ -57,18 +57,29 @@ class Encoder(nn.Module):
             parts.append(self.demographic_encoder(features))  # (B, 32)
         return torch.cat(parts, dim=-1)
 
-    def forward(self, ppg: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Embed: ppg (B, 1, T), features (B, 4) to unit vectors (B, D)."""
-        parts = (self._parts(ppg, features) - self.mean) / self.scale
-        return nn.functional.normalize(self.head(parts), dim=-1)
+    def forward(self, ppg: torch.Tensor, features: torch.Tensor, batch_statistics: bool = False) -> torch.Tensor:
+        """Embed: ppg (B, 1, T), features (B, 4) to unit vectors (B, D).
+
+        ``batch_statistics`` standardises with the batch's own mean and deviation: for training, while the statistics
+        still move with the weights. Otherwise a window's embedding does not depend on the windows beside it.
+        """
+        parts = self._parts(ppg, features)
+        mean, scale = _statistics(parts) if batch_statistics else (self.mean, self.scale)
+        return nn.functional.normalize(self.head((parts - mean) / scale), dim=-1)
 
     @torch.no_grad()
     def calibrate(self, ppg: torch.Tensor, features: torch.Tensor) -> None:
         """Set the standardisation so that the joined parts have mean 0 and standard deviation 1 over these windows."""
         parts = torch.cat([self._parts(*block) for block in zip(ppg.split(512), features.split(512))])
-        deviation = parts.std(0, correction=0)
-        self.mean.copy_(parts.mean(0))
-        self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))  # constant columns (sex never known) stay 0
+        mean, scale = _statistics(parts)
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
+
+
+def _statistics(parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each column, (B, W) to (W,) twice; a constant column gets 1."""
+    variance = parts.var(0, correction=0)
+    return parts.mean(0), torch.where(variance > 1e-10, variance, 1.0).sqrt()
 
 
 def contrastive_loss(z: torch.Tensor, positives: torch.Tensor, temperature: float) -> torch.Tensor:

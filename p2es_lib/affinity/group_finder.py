@@ -185,7 +185,7 @@ class GroupFinder(nn.Module):
             kept = rng.random((len(batch), 2)) >= HIDE_DEMOGRAPHICS  # age, sex
             kept = torch.as_tensor(np.repeat(kept, 2, axis=1), device=ppg.device)  # age, age known, female, male
             take = torch.as_tensor(batch, device=ppg.device)
-            z = self.encoder(ppg[take], features[take] * kept)
+            z = self.encoder(ppg[take], features[take] * kept, batch_statistics=True)
             loss = contrastive_loss(z, positives, self.config.temperature)
             optimiser.zero_grad()
             loss.backward()
@@ -197,6 +197,7 @@ class GroupFinder(nn.Module):
                 alike = (cosine[positives].sum() - len(z)) / pairs  # without the diagonal, whose cosine is 1
                 rows.append((step, loss.item(), alike.item(), cosine[~positives].mean().item()))
         self.encoder.requires_grad_(False)
+        self.encoder.calibrate(ppg, features)
         return pd.DataFrame(rows, columns=["step", "loss", "cosine_positives", "cosine_others"])
 
     def _find_groups(self, seed: int) -> None:
