@@ -1,0 +1,94 @@
+"""Settings: checked, hashed, saved and read back."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+
+from p2es_lib.config import PROFILES, Config, config_hash, get_config
+from p2es_lib.errors import InputError
+
+SECTIONS = [f.name for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_survive_json_and_keep_their_hash(profile):
+    config = get_config(profile, "mimic4wdb")
+    again = Config.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config and config_hash(again) == config_hash(config)
+    assert (config.profile, config.dataset) == (profile, "mimic4wdb")
+
+
+def test_profiles_differ_in_size():
+    smoke, quick, full = map(get_config, ("smoke", "quick", "full"))
+    assert smoke.training.n_steps < quick.training.n_steps < full.training.n_steps
+    assert smoke.data.n_train_subjects < quick.data.n_train_subjects < full.data.n_train_subjects
+
+
+def test_every_setting_changes_the_hash():
+    seen, count = {config_hash(get_config()), config_hash(get_config(dataset="bidmc"))}, 2
+    for section in SECTIONS:
+        for setting in dataclasses.fields(getattr(get_config(), section)):
+            config = copy.deepcopy(get_config())
+            object.__setattr__(getattr(config, section), setting.name, "changed")  # past the checks: only the hash matters
+            seen.add(config_hash(config))
+            count += 1
+    assert len(seen) == count > 40
+
+
+def test_the_same_number_written_otherwise_is_the_same_setting():
+    assert config_hash(get_config().replace("signal.sampling_rate", 125)) == config_hash(get_config())
+    assert get_config().replace("denoiser.scales", [1, 4]).denoiser.scales == (1, 4)
+
+
+def test_replace_returns_a_changed_copy():
+    config = get_config()
+    changed = config.replace("process.blur", "none")
+    assert changed.process.blur == "none" and config.process.blur == "dct"
+    assert changed.replace("process.blur", "dct") == config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.process.blur = "none"
+
+
+@pytest.mark.parametrize("setting", ["blur", "process", "profile", "profile.name", "process.", "process.blurr", "x.y"])
+def test_unknown_settings_are_refused(setting):
+    with pytest.raises(InputError, match="unknown"):
+        get_config().replace(setting, "dct")
+
+
+@pytest.mark.parametrize(("setting", "value"), [
+    ("signal.sampling_rate", 20.0), ("signal.n_samples", 1000), ("signal.n_samples", 64),
+    ("data.n_test_subjects", 0), ("data.max_windows", 0), ("data.min_quality", 1.2),
+    ("process.blur", "gauss"), ("process.sigma_blur_ms", 0.0), ("process.min_response", 1.0),
+    ("process.logsnr_min", 11.0),
+    ("denoiser.scales", (2, 4)), ("denoiser.scales", ()), ("denoiser.width", 0),
+    ("affinity.mixing", "none"), ("affinity.inputs", "ecg"), ("affinity.clustering", "ward"),
+    ("affinity.n_groups", 0), ("affinity.embedding_dim", 0), ("affinity.batch_size", 1), ("affinity.temperature", 0.0),
+    ("affinity.temperature", float("nan")), ("affinity.learning_rate", -1.0), ("affinity.n_steps", -1),
+    ("training.n_steps", 0), ("training.ema_decay", 1.0), ("training.learning_rate", 0.0), ("training.clip_norm", -1.0),
+    ("sampling.sampler", "euler"), ("sampling.n_steps", 0),
+    ("evaluation.n_bootstrap", 0), ("evaluation.max_lag_s", -0.1),
+])  # fmt: skip
+def test_impossible_values_are_refused_by_name(setting, value):
+    with pytest.raises(InputError, match=setting.split(".")[0]):
+        get_config().replace(setting, value)
+
+
+@pytest.mark.parametrize(("setting", "value"), [
+    ("training.n_steps", "100"), ("training.n_steps", 10.5), ("training.n_steps", True), ("data.stream_training", 1),
+    ("process.blur", None), ("denoiser.scales", 4), ("signal.sampling_rate", "125"),
+])  # fmt: skip
+def test_values_of_the_wrong_type_are_refused_by_name(setting, value):
+    with pytest.raises(InputError, match=rf"{setting}=.*expected"):
+        get_config().replace(setting, value)
+
+
+def test_unknown_profiles_keys_and_shapes_are_refused():
+    with pytest.raises(InputError, match="smoke, quick, full"):
+        get_config("slow")
+    wrong = [({"forward": {}}, "forward"), ({"process": {"blurr": 1}}, "blurr"), ({"process": 3}, "process")]
+    for values, named in wrong:
+        with pytest.raises(InputError, match=named):
+            Config.from_dict(values)
+    assert Config.from_dict({}) == Config()
