@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -62,9 +63,8 @@ class Condition:
         return Condition(*(getattr(self, name).repeat_interleave(times, 0) for name in self.__dataclass_fields__))
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Both stages' estimates of x_0, each (B, 12, T) in the scale of x_t."""
+class Estimate(NamedTuple):
+    """Both stages' estimates of x_0, each (B, 12, T) in the scale of x_t (a tuple: Fabric walks through outputs)."""
 
     refined: Tensor
     coarse: Tensor
