@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from p2es_lib.errors import check_choice
-from p2es_lib.sources import simulated
+from p2es_lib.sources import bidmc, mimic4wdb, simulated
 from p2es_lib.sources.contract import Recording, Source
 
-SOURCES: dict[str, Source] = {source.name: source for source in (simulated.SOURCE,)}
+SOURCES: dict[str, Source] = {source.name: source for source in (simulated.SOURCE, mimic4wdb.SOURCE, bidmc.SOURCE)}
 
 
 def get_source(name: str) -> Source:

@@ -31,6 +31,8 @@ class Source:
         Files or folders of ``p2es_lib`` that decide what the windows are: windows are made again when they change.
     needs_mirror : bool
         Whether recordings have to be fetched (False for simulated data).
+    companions : callable
+        Files of the user's own that are read besides (a table of ages, say), those that exist.
     """
 
     name: str
@@ -42,12 +44,13 @@ class Source:
     prepare: Callable[[Config, str | Path | None, bool], WindowSet]
     code: tuple[str, ...]
     needs_mirror: bool = True
+    companions: Callable[[], list[Path]] = list
 
     def settings(self, mirror: str | Path | None) -> dict:
         """What the windows depend on besides the configuration: where they come from, and the code."""
         from p2es_lib.sources.mirror import resolve_mirror
 
-        files = []
+        files = self.companions()
         for entry in self.code:
             path = _PACKAGE / entry
             files += sorted(path.glob("*.py")) if path.is_dir() else [path]
@@ -68,11 +71,13 @@ class Recording:
     sampling_rate : float
         Hz, of both signals.
     ppg : float array (T,)
-        Band-passed, any unit; NaN where missing.
+        Band-passed, any unit.
     ecg : float array (12, T)
-        mV, band-passed; absent leads 0, NaN where missing.
+        mV, band-passed; absent leads 0.
     lead_mask : uint8 array (12,)
         0 absent, 1 derived, 2 measured.
+    ppg_faults, ecg_faults : bool arrays (T,)
+        Where the signal as recorded (any measured lead) was missing, flat, clipped or wrapped around.
     age, sex : float, str
         Years or NaN; ``"F"``, ``"M"`` or ``""``.
     """
@@ -84,5 +89,7 @@ class Recording:
     ppg: np.ndarray
     ecg: np.ndarray
     lead_mask: np.ndarray
+    ppg_faults: np.ndarray
+    ecg_faults: np.ndarray
     age: float = float("nan")
     sex: str = ""
