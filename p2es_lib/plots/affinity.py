@@ -9,15 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
 from p2es_lib.plots.style import COLOURS, CYCLE, PAGE_WIDTH, SEX_COLOURS, SEX_NAMES, letter_panels, new_figure, styled
 
 
-def _legend_below(ax: Axes, colours: dict[str, str], ncols: int) -> None:
+def _name_colours(ax: Axes, colours: dict[str, str]) -> None:
+    """A legend that fills an axes of its own."""
+    ax.set_axis_off()
     handles = [Line2D([], [], marker="o", lw=0, ms=3.5, color=colour, label=name) for name, colour in colours.items()]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=ncols, handletextpad=0.1, columnspacing=0.8)
+    ax.legend(handles=handles, loc="upper center", ncols=3, handletextpad=0.1, columnspacing=0.8, borderaxespad=0)
 
 
 @styled
@@ -39,29 +42,34 @@ def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None =
     xy, groups, age = np.asarray(xy, dtype=float), np.asarray(groups, dtype=int), np.asarray(age, dtype=float)
     sex = np.asarray(sex, dtype=str)
     if xy.ndim != 2 or xy.shape[1] != 2 or not len(xy) == len(groups) == len(age) == len(sex):
-        raise InputError(f"xy {xy.shape}, groups {groups.shape}, age {age.shape}, sex {sex.shape}: expected (N, 2) and (N,)")
+        shapes = f"xy {xy.shape}, groups {groups.shape}, age {age.shape}, sex {sex.shape}"
+        raise InputError(f"{shapes}: expected (N, 2) and (N,)")
     labels = group_labels or [f"group {g + 1}" for g in range(groups.max() + 1)]
-    fig = new_figure(PAGE_WIDTH, 2.9)
-    axes = fig.subplots(1, 3)
+    n_legend_rows = -(-len(labels) // 3)
+    fig = new_figure(PAGE_WIDTH, 2.75 + 0.14 * n_legend_rows)
+    grid = fig.add_gridspec(2, 3, height_ratios=[2.35, 0.3 + 0.14 * n_legend_rows])
+    axes = [fig.add_subplot(grid[0, k]) for k in range(3)]
+    below = [fig.add_subplot(grid[1, k]) for k in range(3)]
     # Many points: drawn in an order that hides no class behind another, and as pixels within the PDF.
     order = np.random.default_rng(0).permutation(len(xy))
-    size = float(np.clip(3000 / len(xy), 1.5, 12))
-    dots = {"s": size, "lw": 0, "rasterized": True}
+    dots = {"s": float(np.clip(3000 / len(xy), 1.5, 12)), "lw": 0, "rasterized": True}
     colours = {label: CYCLE[g % len(CYCLE)] for g, label in enumerate(labels)}
-    group_colours = np.array(list(colours.values()))
-    axes[0].scatter(*xy[order].T, color=group_colours[groups[order]], **dots)
-    _legend_below(axes[0], colours, ncols=3)
+    axes[0].scatter(*xy[order].T, color=np.array(list(colours.values()))[groups[order]], **dots)
+    _name_colours(below[0], colours)
 
     known = np.isfinite(age[order])
     axes[1].scatter(*xy[order][~known].T, color=COLOURS["grey"], alpha=0.5, **dots)
+    below[1].set_axis_off()
     if known.any():
         points = axes[1].scatter(*xy[order][known].T, c=age[order][known], cmap="viridis", **dots)
-        bar = fig.colorbar(points, ax=axes[1], orientation="horizontal", pad=0.03, aspect=25, shrink=0.8)
-        bar.set_label("Age (years)" if known.all() else "Age (years); grey: not known")
+        bar = fig.colorbar(points, cax=below[1].inset_axes((0.1, 0.75, 0.8, 0.18)), orientation="horizontal")
+        bar.set_label("years" if known.all() else "years (grey: not known)", labelpad=1)
         bar.outline.set_visible(False)
+    else:
+        _name_colours(below[1], {"not known": COLOURS["grey"]})
 
     axes[2].scatter(*xy[order].T, color=[SEX_COLOURS.get(s, COLOURS["grey"]) for s in sex[order]], **dots)
-    _legend_below(axes[2], {SEX_NAMES[s]: SEX_COLOURS[s] for s in SEX_NAMES if (sex == s).any()}, ncols=3)
+    _name_colours(below[2], {SEX_NAMES[s]: SEX_COLOURS[s] for s in SEX_NAMES if (sex == s).any()})
     for ax, title in zip(axes, ("Groups", "Age", "Sex"), strict=True):
         ax.set(xticks=[], yticks=[], title=title)
         ax.spines[:].set_visible(False)
@@ -73,12 +81,10 @@ def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None =
 def _draw_matrix(ax: Axes, matrix: np.ndarray, title: str, cmap: str, norm: Normalize):
     """Off-diagonal weights as colours; the diagonal, many times larger, as a range in the title."""
     hidden = np.where(np.eye(12, dtype=bool), np.nan, matrix)
-    ax.set_facecolor("#CFCFCF")
+    ax.set_facecolor(COLOURS["grey"])
     image = ax.imshow(hidden, cmap=cmap, norm=norm, interpolation="nearest")
-    ax.set_title(title, fontsize=7.5)
-    ax.set_xticks(range(12), LEADS, rotation=90)
-    ax.set_yticks(range(12), LEADS)
-    ax.tick_params(length=0, pad=1.5, labelsize=6.5)
+    ax.set_title(title, fontsize=7, pad=3, linespacing=1.1)
+    ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     return image
 
@@ -116,28 +122,46 @@ def plot_affinity(matrices, group_labels: Sequence[str] | None = None, *, differ
 
     panels = [(mean, "mean of groups", mean)] if as_difference else []
     panels += [(m - mean if as_difference else m, label, m) for m, label in zip(matrices, labels, strict=True)]
-    n_columns = min(len(panels), 3)
-    n_rows = -(-len(panels) // n_columns)
-    width = {1: 3.5, 2: 5.0}.get(n_columns, PAGE_WIDTH)
-    fig = new_figure(width, 2.3 * n_rows + (0.9 if as_difference else 0.8))
-    axes = fig.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for k, (shown, label, matrix) in enumerate(panels):
+    n_columns = {1: 1, 2: 2, 4: 4, 7: 4, 8: 4}.get(len(panels), 3)
+    fig, axes, bar_axes = _affinity_layout(len(panels), n_columns, n_bars=2 if as_difference else 1)
+    for k, (ax, (shown, label, matrix)) in enumerate(zip(axes, panels, strict=True)):
         differs = as_difference and k > 0
-        norm = Normalize(-limit, limit) if differs else weights
-        image = _draw_matrix(axes[k], shown, f"{label}, {_self_weights(matrix)}", "RdBu_r" if differs else "cividis", norm)
+        norm, cmap = (Normalize(-limit, limit), "RdBu_r") if differs else (weights, "YlGnBu")
+        image = _draw_matrix(ax, shown, f"{label}\n{_self_weights(matrix)}", cmap, norm)
         if k == 0:
-            first = image
+            _draw_bar(fig, image, bar_axes[0], "weight, mean of groups" if as_difference else "weight")
         if k % n_columns == 0:
-            axes[k].set_ylabel("to lead")
+            ax.set_yticks(range(12), LEADS)
+            ax.set_ylabel("to lead")
         if k + n_columns >= len(panels):
-            axes[k].set_xlabel("from lead")
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    bars = [(first, "Weight (mean of groups)" if as_difference else "Weight")]
-    bars += [(image, "Weight minus mean")] if as_difference else []
-    shared = list(axes[: len(panels)])
-    for mappable, text in bars:
-        bar = fig.colorbar(mappable, ax=shared, orientation="horizontal", shrink=0.4 if n_columns > 1 else 0.8, aspect=30, pad=0.02)
-        bar.set_label(text, labelpad=1)
-        bar.outline.set_visible(False)
+            ax.set_xticks(range(12), LEADS, rotation=90)
+            ax.set_xlabel("from lead")
+        ax.tick_params(length=0, pad=1.5, labelsize=6.5)
+    if as_difference:
+        _draw_bar(fig, image, bar_axes[1], "weight minus mean of groups")
     return fig
+
+
+def _affinity_layout(n_panels: int, n_columns: int, n_bars: int) -> tuple[Figure, list[Axes], list[Axes]]:
+    """Square panels of one size and room for the colour bars below, in inches; only outer panels have labels."""
+    n_rows = -(-n_panels // n_columns)
+    left, right, gap, above, under, bars = 0.48, 0.12, 0.14, 0.34, 0.5, 0.55
+    width = PAGE_WIDTH if n_columns > 2 else 3.5 if n_columns == 1 else 5.0
+    side = (width - left - right - gap * (n_columns - 1)) / n_columns
+    height = n_rows * (side + above) + under + bars
+    fig = new_figure(width, height, layout=None)
+
+    def place(x: float, y: float, w: float, h: float) -> Axes:
+        return fig.add_axes((x / width, y / height, w / width, h / height))
+
+    axes = [place(left + (k % n_columns) * (side + gap), height - (k // n_columns + 1) * (side + above), side, side)
+            for k in range(n_panels)]  # fmt: skip
+    bar_width = min(2.6, (width - left - right - 0.4) / n_bars)
+    start = left + (width - left - right - n_bars * bar_width - (n_bars - 1) * 0.4) / 2
+    return fig, axes, [place(start + k * (bar_width + 0.4), 0.36, bar_width, 0.08) for k in range(n_bars)]
+
+
+def _draw_bar(fig: Figure, image, ax: Axes, label: str) -> None:
+    bar = fig.colorbar(image, cax=ax, orientation="horizontal", ticks=MaxNLocator(5))
+    bar.set_label(label, labelpad=1)
+    bar.outline.set_visible(False)

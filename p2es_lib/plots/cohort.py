@@ -11,8 +11,19 @@ from matplotlib.lines import Line2D
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import ABSENT, lead_rows
-from p2es_lib.plots.style import COLOURS, PAGE_WIDTH, SEX_COLOURS, SEX_NAMES, TRUTH, letter_panels, mark_empty, new_figure, styled
+from p2es_lib.plots.style import (
+    COLOURS,
+    PAGE_WIDTH,
+    SEX_COLOURS,
+    SEX_NAMES,
+    TRUTH,
+    letter_panels,
+    mark_empty,
+    new_figure,
+    styled,
+)
 
+_R_PEAK = {"color": COLOURS["grey"], "lw": 0.6, "ls": (0, (3, 2)), "zorder": 0}
 _SPLITS = ("train", "validation", "test")
 #: Words of rhythm and morphology labels that are written differently in print.
 _WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "st": "ST"}
@@ -68,8 +79,9 @@ def _draw_prevalence(ax: Axes, index: pd.DataFrame, column: str, title: str) -> 
 def _draw_heart_rate(ax: Axes, index: pd.DataFrame) -> None:
     known = index[index["heart_rate"].notna()]
     sexes = [s for s in ("F", "M") if (known["sex"] == s).any()] or [""]
-    sns.histplot(data=known[known["sex"].isin(sexes)], x="heart_rate", hue="sex", hue_order=sexes, palette=SEX_COLOURS, element="step", fill=False,
-                 stat="percent", common_norm=False, binwidth=5, legend=False, linewidth=1.1, ax=ax)  # fmt: skip
+    known = known[known["sex"].isin(sexes)]
+    sns.histplot(data=known, x="heart_rate", hue="sex", hue_order=sexes, palette=SEX_COLOURS, element="step",
+                 fill=False, stat="percent", common_norm=False, binwidth=5, legend=False, linewidth=1.1, ax=ax)  # fmt: skip
     ax.set(xlabel="Heart rate (beats/min)", ylabel="Windows of that sex (%)", title="Heart rate")
 
 
@@ -135,13 +147,14 @@ def plot_cohort(index: pd.DataFrame) -> Figure:
         age = f"{row['age']:g} years" if _known(subjects, "age") else "age not known"
         fig.suptitle(f"One subject, {age}, sex {SEX_NAMES[row['sex']]}", x=0.01, ha="left", fontsize=8)
         return fig
-    handles = [Line2D([], [], color=SEX_COLOURS[s], lw=4, label=SEX_NAMES[s]) for s in SEX_NAMES if (index["sex"] == s).any()]
+    sexes = [s for s in SEX_NAMES if (index["sex"] == s).any()]
+    handles = [Line2D([], [], color=SEX_COLOURS[s], lw=4, label=SEX_NAMES[s]) for s in sexes]
     fig.legend(handles=handles, loc="outside upper right", ncols=3)
     return fig
 
 
 def _draw_arrival(ax: Axes, upstrokes: np.ndarray, r_peaks: np.ndarray, height: float) -> None:
-    """Name the arrival time of one beat near the middle, as an arrow from its R peak to the pulse onset that follows."""
+    """Name the arrival time of one beat near the middle, an arrow from its R peak to the next pulse onset."""
     delays = upstrokes[None, :] - r_peaks[:, None]  # (n_r, n_onsets)
     delays[(delays <= 0) | (delays > 0.7)] = np.nan
     beats = np.flatnonzero(np.isfinite(delays).any(axis=1))
@@ -150,15 +163,15 @@ def _draw_arrival(ax: Axes, upstrokes: np.ndarray, r_peaks: np.ndarray, height: 
     beat = beats[len(beats) // 2]
     delay = np.nanmin(delays[beat])
     start = r_peaks[beat]
-    ax.axvline(start, color=COLOURS["grey"], lw=0.6, ls=(0, (3, 2)), zorder=0)
-    ax.annotate("", (start + delay, height), (start, height),
-                arrowprops={"arrowstyle": "<->", "lw": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6})  # fmt: skip
+    ax.axvline(start, **_R_PEAK)
+    arrow = {"arrowstyle": "<->", "lw": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}
+    ax.annotate("", (start + delay, height), (start, height), arrowprops=arrow)
     ax.text(start - 0.06, height, f"arrival time {1000 * delay:.0f} ms", ha="right", va="center", fontsize=7)
 
 
 @styled
-def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None, lead_mask=None, leads=("II", "V1", "V5"),
-                        title=None) -> Figure:  # fmt: skip
+def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None, lead_mask=None,
+                        leads=("II", "V1", "V5"), title=None) -> Figure:  # fmt: skip
     """One window: PPG above some leads of the simultaneous ECG, with R peaks, pulse onsets and the time between them.
 
     Parameters
@@ -197,7 +210,7 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
         ax.set_ylabel(f"{lead} (mV)")
     for ax in axes:
         for r_peak in r_peaks:  # in the top panel they end below the line that the arrival time is written on
-            ax.axvline(r_peak, ymax=0.77 if ax is axes[0] else 1, color=COLOURS["grey"], lw=0.6, ls=(0, (3, 2)), zorder=0)
+            ax.axvline(r_peak, ymax=0.77 if ax is axes[0] else 1, **_R_PEAK)
     for ax in axes[:-1]:
         ax.tick_params(bottom=False)
         ax.spines["bottom"].set_visible(False)
@@ -206,8 +219,9 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
     _draw_arrival(axes[0], upstrokes, r_peaks, high + 0.17 * (high - low))
     axes[-1].set(xlabel="Time (s)", xlim=(0, t[-1]))
     axes[0].set_title(title or "")
-    handles = [Line2D([], [], color=COLOURS["grey"], lw=0.8, ls=(0, (3, 2)), label="R peak")] if r_peaks.size else []
-    handles += [Line2D([], [], color=COLOURS["blue"], marker="o", ms=3, lw=0, label="pulse onset")] if upstrokes.size else []
+    handles = [Line2D([], [], **_R_PEAK, label="R peak")] if r_peaks.size else []
+    if upstrokes.size:
+        handles.append(Line2D([], [], color=COLOURS["blue"], marker="o", ms=3, lw=0, label="pulse onset"))
     if handles:
         axes[0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     fig.align_ylabels(axes)

@@ -7,8 +7,7 @@ their neighbours as a pen does.
 from __future__ import annotations
 
 import textwrap
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from p2es_lib.errors import InputError
-from p2es_lib.leads import ABSENT, DERIVED, LEADS, lead_rows
+from p2es_lib.leads import DERIVED, LEADS, lead_rows
+from p2es_lib.plots.ecg_traces import EcgTraces
 from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, new_figure, styled
 
 MM_PER_S, MM_PER_MV, MM_PER_INCH = 25.0, 10.0, 25.4
@@ -27,52 +27,6 @@ LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V
 _GRID_1MM, _GRID_5MM = "#F7DEDC", "#EBB3AE"
 _MARGIN, _HEADER, _FOOTER, _CALIBRATION = 3.0, 9.0, 8.0, 10.0  # mm
 _MIN_WIDTH = 150.0  # mm: short windows still need room for legend and footer
-
-
-@dataclass
-class EcgTraces:
-    """What is drawn: recorded ECG, estimate and the band of its samples, each (12, T) mV or None, and what is absent."""
-
-    sampling_rate: float
-    ecg: np.ndarray | None = None
-    estimate: np.ndarray | None = None
-    lower: np.ndarray | None = None
-    upper: np.ndarray | None = None
-    lead_mask: np.ndarray = field(default_factory=lambda: np.full(12, 2))
-
-    @classmethod
-    def of(cls, sampling_rate, ecg=None, estimate=None, samples=None, spread=None, lead_mask=None) -> EcgTraces:
-        """Check shapes; take mean and 5th to 95th percentile of the samples where they are not given."""
-        if samples is not None:
-            samples = np.asarray(samples, dtype=float)
-            if samples.ndim != 3 or samples.shape[1] != 12:
-                raise InputError(f"samples has shape {samples.shape}; expected (K, 12, T) in mV")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # a lead that is NaN throughout stays NaN
-                estimate = np.nanmean(samples, axis=0) if estimate is None else estimate
-                spread = np.nanpercentile(samples, [5, 95], axis=0) if spread is None and len(samples) > 1 else spread
-        lower, upper = (None, None) if spread is None else spread
-        arrays = {"ecg": ecg, "estimate": estimate, "lower": lower, "upper": upper}
-        arrays = {name: None if a is None else np.array(a, dtype=float) for name, a in arrays.items()}
-        shapes = {a.shape for a in arrays.values() if a is not None}
-        if len(shapes) != 1 or len(shape := next(iter(shapes))) != 2 or shape[0] != 12 or shape[1] < 2:
-            raise InputError(f"ECG arrays have shapes {sorted(shapes)}; give at least one, all (12, T) in mV")
-        lead_mask = np.full(12, 2) if lead_mask is None else np.asarray(lead_mask).reshape(-1)
-        if lead_mask.shape != (12,):
-            raise InputError(f"lead_mask has shape {lead_mask.shape}; expected (12,)")
-        if arrays["ecg"] is not None:
-            arrays["ecg"][lead_mask == ABSENT] = np.nan
-        return cls(float(sampling_rate), lead_mask=lead_mask, **arrays)
-
-    @property
-    def n_samples(self) -> int:
-        return next(a.shape[1] for a in (self.ecg, self.estimate, self.lower) if a is not None)
-
-    def values(self, row: int, part: slice) -> np.ndarray:
-        """All finite values of one lead within a part of the window, mV; (0,) array if the lead is absent."""
-        stacked = [a[row, part] for a in (self.ecg, self.estimate, self.lower, self.upper) if a is not None]
-        stacked = np.concatenate(stacked)
-        return stacked[np.isfinite(stacked)]
 
 
 @dataclass
@@ -128,7 +82,8 @@ def _draw_strip(ax: Axes, traces: EcgTraces, strip: _Strip, baseline: float, lab
     name = f"{strip.lead} rhythm" if strip.is_rhythm else strip.lead
     text = ax.text(strip.x + 0.8, baseline + label, strip.lead, fontsize=9, fontweight="bold", va="bottom", zorder=6)
     if traces.ecg is not None and traces.lead_mask[row] == DERIVED:
-        ax.annotate("derived", (1, 0), xytext=(3, 1.7), xycoords=text, textcoords="offset points", fontsize=7.5, zorder=6)
+        ax.annotate("derived", (1, 0), xytext=(3, 1.7), xycoords=text, textcoords="offset points", fontsize=7.5,
+                    zorder=6)  # fmt: skip
     if not traces.values(row, part).size:
         ax.text(strip.x + x.size / traces.sampling_rate * MM_PER_S / 2, baseline, "not recorded", fontsize=8,
                 style="italic", color=COLOURS["grey"], ha="center", va="center", gid=f"absent {name}")  # fmt: skip
@@ -208,8 +163,8 @@ def _draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float) -> None:
 
 
 @styled
-def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=None, lead_mask=None, title=None, footer=None,
-                   rhythm_lead="II", seconds_per_column=None) -> Figure:  # fmt: skip
+def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=None, lead_mask=None, title=None,
+                   footer=None, rhythm_lead="II", seconds_per_column=None) -> Figure:  # fmt: skip
     """12-lead ECG on ECG paper, three rows of four leads and a rhythm strip, true scale when printed at 100 %.
 
     Parameters
@@ -221,7 +176,7 @@ def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=No
     estimate : array (12, T) mV, optional
         Posterior mean (blue); NaN where the method gives nothing.
     samples : array (K, 12, T) mV, optional
-        Samples of the posterior: their 5th to 95th percentile becomes the band, their mean the estimate if none is given.
+        Samples of the posterior: the band is their 5th to 95th percentile, the estimate their mean if none is given.
     spread : pair of arrays (12, T) mV, optional
         Lower and upper edge of the band, instead of samples.
     lead_mask : array (12,), optional

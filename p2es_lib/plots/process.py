@@ -20,16 +20,22 @@ _BLURS = {
 }
 
 
-def _stack(ax: Axes, signals, sampling_rate: float, colours, labels, *, spacing: float, width: float = 0.8, zorder=2) -> None:
+def _middle(n_samples: int, sampling_rate: float, duration_s: float) -> tuple[slice, np.ndarray]:
+    """Samples in the middle of a window, and their times from its start, s."""
+    count = min(n_samples, max(round(duration_s * sampling_rate), 2))
+    start = (n_samples - count) // 2
+    return slice(start, start + count), np.arange(start, start + count) / sampling_rate
+
+
+def _stack(ax: Axes, time, signals, colours, labels, *, spacing: float, width: float = 0.8, zorder=2) -> None:
     """Draw signals (n, T) below one another, the first on top, each named at its left."""
-    time = np.arange(signals.shape[1]) / sampling_rate
     for row, (signal, colour) in enumerate(zip(signals, colours, strict=True)):
         ax.plot(time, signal - row * spacing, color=colour, lw=width, zorder=zorder)
     if labels is not None:
         ax.set_yticks([-row * spacing for row in range(len(signals))], labels)
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
-    ax.set(xlim=(0, time[-1]), xlabel="Time (s)")
+    ax.set(xlim=time[[0, -1]], xlabel="Time (s)")
 
 
 def _stack_limits(signals: np.ndarray, spacing: float) -> tuple[float, float]:
@@ -40,17 +46,18 @@ def _scale_bar(ax: Axes, unit: str) -> None:
     """A vertical bar of one unit at the right of a stack of signals, which has no axis of its own."""
     low, high = ax.get_ylim()
     ax.plot([1.015, 1.015], [low, low + 1], transform=ax.get_yaxis_transform(), color=TRUTH, lw=1.2, clip_on=False)
-    ax.text(1.03, low + 0.5, f"1 {unit}", transform=ax.get_yaxis_transform(), rotation=90, va="center", ha="left", fontsize=7)
+    ax.text(1.03, low + 0.5, f"1 {unit}", transform=ax.get_yaxis_transform(), rotation=90, va="center", fontsize=7)
 
 
 @styled
 def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[str, np.ndarray],
                          responses: Mapping[str, np.ndarray], snr_db: Mapping[str, np.ndarray], sampling_rate, *,
-                         blurred: Mapping[str, np.ndarray] | None = None, max_frequency=40.0, unit="mV") -> Figure:  # fmt: skip
+                         blurred: Mapping[str, np.ndarray] | None = None, duration_s=3.0, max_frequency=40.0,
+                         unit="mV") -> Figure:  # fmt: skip
     """Forward process: the waveform at several times, and what blur and noise leave of it.
 
-    One column per blur. Top: x_t, and the blurred signal without its noise as a black line if given. Middle: response of
-    the blur along the axis on which it acts. Bottom: signal-to-noise ratio on the same axis.
+    One column per blur. Top: x_t, and the blurred signal without its noise as a black line if given. Middle: response
+    of the blur along the axis on which it acts. Bottom: signal-to-noise ratio on the same axis.
 
     Parameters
     ----------
@@ -66,6 +73,8 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
         Hz.
     blurred : mapping blur -> array (n_t, T), optional
         Mean of x_t given x_0.
+    duration_s : float
+        How much of the waveform is drawn, from the middle of the window.
     max_frequency : float
         Where frequency axes end, Hz.
     unit : str
@@ -75,20 +84,24 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
     for blur in states:
         shapes = np.shape(states[blur]), np.shape(responses[blur]), np.shape(snr_db[blur])
         if blur not in _BLURS or any(len(shape) != 2 or shape[0] != len(times) for shape in shapes):
-            raise InputError(f"blur {blur!r} with shapes {shapes}: expected one of {', '.join(_BLURS)} and {len(times)} rows")
+            expected = f"one of {', '.join(_BLURS)}, and {len(times)} rows"
+            raise InputError(f"blur {blur!r} with arrays of shapes {shapes}: expected {expected}")
     n = len(states)
     colours = TIME_MAP(times)
     fig = new_figure(PAGE_WIDTH, 2.6 + 0.42 * len(times) + 0.4)
     grid = fig.subplots(3, n, squeeze=False, height_ratios=[0.42 * len(times), 1.25, 1.25])
-    spacing = 0.85 * max(float(np.ptp(np.quantile(np.stack(list(states.values())), [0.002, 0.998]))), 1e-9)
+    part, time = _middle(np.shape(next(iter(states.values())))[1], sampling_rate, duration_s)
+    shown = np.concatenate([np.asarray(state)[:, part] for state in states.values()], axis=1)
+    spacing = 0.85 * max(float(np.ptp(np.quantile(shown, [0.002, 0.998]))), 1e-9)
     for column, blur in enumerate(states):
         title, axis_label = _BLURS[blur]
         top, middle, bottom = grid[:, column]
         noisy_colours = colours if blurred is None else [(*colour[:3], 0.5) for colour in colours]
         labels = [f"t = {t:.2g}" for t in times]
-        _stack(top, np.asarray(states[blur]), sampling_rate, noisy_colours, labels, spacing=spacing, width=0.7)
+        _stack(top, time, np.asarray(states[blur])[:, part], noisy_colours, labels, spacing=spacing, width=0.7)
         if blurred is not None:
-            _stack(top, np.asarray(blurred[blur]), sampling_rate, [TRUTH] * len(times), None, spacing=spacing, width=0.8, zorder=3)
+            mean = np.asarray(blurred[blur])[:, part]
+            _stack(top, time, mean, [TRUTH] * len(times), None, spacing=spacing, zorder=3)
         top.set_title(f"{title} ({blur})" if blur != "none" else title)
         for ax, curves in ((middle, responses[blur]), (bottom, snr_db[blur])):
             for curve, colour in zip(np.asarray(curves), colours, strict=True):
@@ -98,7 +111,7 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
         middle.set(ylim=(0, 1.05), ylabel="Blur response $d_t$")
         bottom.set(ylabel="Signal to noise (dB)", ylim=_snr_limits(snr_db, axes, max_frequency))
         bottom.axhline(0, color=COLOURS["grey"], lw=0.6, ls=(0, (3, 2)), zorder=0)
-        top.set_ylim(_stack_limits(np.concatenate(list(states.values()), axis=1), spacing))
+        top.set_ylim(_stack_limits(shown, spacing))
     _scale_bar(grid[0, -1], unit)
     handles = [Line2D([], [], color=c, lw=1.8, label=f"t = {t:.2g}") for t, c in zip(times, colours, strict=True)]
     fig.legend(handles=handles, loc="outside lower center", ncols=len(times))
@@ -106,7 +119,7 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
     return fig
 
 
-def _snr_limits(snr_db: Mapping[str, np.ndarray], axes: Mapping[str, np.ndarray], max_frequency: float) -> tuple[float, float]:
+def _snr_limits(snr_db, axes, max_frequency: float) -> tuple[float, float]:
     """Common limits of the panels, dB; beyond 80 dB nothing is left to tell apart."""
     seen = [np.asarray(snr_db[blur])[:, np.asarray(axes[blur]) <= max_frequency] for blur in snr_db]
     values = np.concatenate([part[np.isfinite(part)] for part in seen])
@@ -116,7 +129,7 @@ def _snr_limits(snr_db: Mapping[str, np.ndarray], axes: Mapping[str, np.ndarray]
 @styled
 def plot_reverse_process(times, states, x0_hats, truth, sampling_rate, *, lead="II", max_rows=6, duration_s=4.0,
                          unit="mV") -> Figure:  # fmt: skip
-    """Reverse process: x_t and the estimate of x_0 at some sampling steps, and the error of the estimate at all of them.
+    """Reverse process: x_t and the estimate of x_0 at some sampling steps, and the estimate's error at all of them.
 
     Parameters
     ----------
@@ -133,25 +146,28 @@ def plot_reverse_process(times, states, x0_hats, truth, sampling_rate, *, lead="
     max_rows : int
         Steps drawn, spread evenly, first and last among them.
     duration_s : float
-        How much of the window is drawn; the error is that of all of it.
+        How much is drawn, from the middle of the window; the error is that of all of it.
     unit : str
     """
     times, states, x0_hats, truth = (np.asarray(a, dtype=float) for a in (times, states, x0_hats, truth))
     if states.shape != x0_hats.shape or states.shape != (len(times), len(truth)):
-        raise InputError(f"times {times.shape}, states {states.shape}, x0_hats {x0_hats.shape}, truth {truth.shape} disagree")
+        shapes = f"times {times.shape}, states {states.shape}, x0_hats {x0_hats.shape}, truth {truth.shape}"
+        raise InputError(f"{shapes}: expected (n,), (n, T), (n, T) and (T,)")
     rows = np.unique(np.linspace(0, len(times) - 1, min(max_rows, len(times))).round().astype(int))
     fig = new_figure(PAGE_WIDTH, 0.95 + 0.48 * len(rows) + 1.25)
     layout = fig.add_gridspec(2, 2, height_ratios=[0.48 * len(rows) + 0.5, 1.3])
     left, right, below = fig.add_subplot(layout[0, 0]), fig.add_subplot(layout[0, 1]), fig.add_subplot(layout[1, :])
-    shown = max(int(duration_s * sampling_rate), 2)
+    part, time = _middle(len(truth), sampling_rate, duration_s)
     spacing = 0.8 * max(np.ptp(np.quantile(states, [0.002, 0.998])), np.ptp(truth), 1e-9)
     labels, colours = [f"t = {times[row]:.2g}" for row in rows], TIME_MAP(times[rows])
-    _stack(left, states[rows, :shown], sampling_rate, colours, labels, spacing=spacing)
-    _stack(right, np.repeat(truth[None, :shown], len(rows), 0), sampling_rate, ["#A8A8A8"] * len(rows), None, spacing=spacing, width=1.6)
-    _stack(right, x0_hats[rows, :shown], sampling_rate, [ESTIMATE] * len(rows), labels, spacing=spacing, zorder=3)
+    _stack(left, time, states[rows, part], colours, labels, spacing=spacing)
+    repeated = np.repeat(truth[None, part], len(rows), axis=0)
+    _stack(right, time, repeated, ["#A8A8A8"] * len(rows), None, spacing=spacing, width=1.6)
+    _stack(right, time, x0_hats[rows, part], [ESTIMATE] * len(rows), labels, spacing=spacing, zorder=3)
+    shown = np.concatenate([states[rows, part], x0_hats[rows, part], repeated], axis=1)
     left.set_title(f"$x_t$, lead {lead}")
     right.set_title(r"Estimate $\hat{x}_0$ (blue) and recorded signal (grey)")
-    left.set_ylim(_stack_limits(np.concatenate([states[rows], x0_hats[rows], 0 * states[rows] + truth], axis=1), spacing))
+    left.set_ylim(_stack_limits(shown, spacing))
     right.set_ylim(left.get_ylim())
     _scale_bar(right, unit)
     rmse = np.sqrt(np.mean((x0_hats - truth) ** 2, axis=1))

@@ -10,11 +10,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
-from p2es_lib.plots.style import COLOURS, CYCLE, PAGE_WIDTH, letter_panels, method_colours, new_figure, styled
+from p2es_lib.plots.style import COLOURS, ESTIMATE, PAGE_WIDTH, letter_panels, method_colours, new_figure, styled
 
 #: Axis labels of metrics; others are labelled with their own name.
 METRIC_LABELS = {
@@ -33,14 +33,15 @@ PARTS = {"mse_timing": "timing (constant lag)", "mse_amplitude": "amplitude", "m
 
 
 @styled
-def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *, references: Mapping[str, float] | None = None) -> Figure:
+def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *,
+                  references: Mapping[str, float] | None = None) -> Figure:  # fmt: skip
     """Training loss, validation RMSE and learning rate over steps.
 
     Parameters
     ----------
     history : DataFrame, or mapping seed -> DataFrame
-        Columns step, loss, validation_rmse (mV), learning_rate; a column may be empty in a row. A column ``seed`` is used
-        when there is one.
+        Columns step, loss, validation_rmse (mV), learning_rate; a column may be empty in a row. A column ``seed`` is
+        used when there is one.
     references : mapping name -> RMSE (mV), optional
         Horizontal lines beside the validation curve, such as template and irreducible error.
 
@@ -56,21 +57,28 @@ def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *, referen
         raise InputError(f"training history lacks the columns {sorted(missing)}; it has {', '.join(history.columns)}")
     history = history.assign(seed=history["seed"] if "seed" in history else 0)
     seeds = sorted(history["seed"].unique())
-    palette = {seed: CYCLE[k % len(CYCLE)] for k, seed in enumerate(seeds)}
+    # Seeds are repetitions of one thing: shades of one colour, apart from those of the references.
+    shades = sns.color_palette("blend:#003A5C,#7CC0EC", len(seeds)) if len(seeds) > 1 else [ESTIMATE]
+    palette = dict(zip(seeds, shades, strict=True))
+    exponent = int(np.floor(np.log10(max(1.05 * history["learning_rate"].max(), 1e-12))))
+    history = history.assign(learning_rate=history["learning_rate"] / 10.0**exponent)
     fig = new_figure(PAGE_WIDTH, 2.3)
     axes = fig.subplots(1, 3, width_ratios=[1.15, 1.3, 0.8])
     for ax, column, label in zip(axes, ("loss", "validation_rmse", "learning_rate"),
-                                 ("Training loss", "Validation RMSE (mV)", "Learning rate"), strict=True):  # fmt: skip
+                                 ("Training loss", "Validation RMSE (mV)", f"Learning rate ($10^{{{exponent}}}$)"),
+                                 strict=True):  # fmt: skip
         rows = history[history[column].notna()]
         marker = {"marker": "o", "markersize": 3, "markeredgewidth": 0} if column == "validation_rmse" else {}
-        sns.lineplot(data=rows, x="step", y=column, hue="seed", hue_order=seeds, palette=palette, estimator=None, errorbar=None,
-                     legend=False, ax=ax, lw=1.0, **marker)  # fmt: skip
+        sns.lineplot(data=rows, x="step", y=column, hue="seed", hue_order=seeds, palette=palette, estimator=None,
+                     errorbar=None, legend=False, ax=ax, lw=1.0, **marker)  # fmt: skip
         ax.set(xlabel="Step", ylabel=label, xlim=(0, None))
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 3, 5, 10]))
     if (history["loss"].dropna() > 0).all():
         axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes[0].yaxis.set_major_formatter("{x:g}")
+        axes[0].yaxis.set_minor_formatter(NullFormatter())
     axes[2].set_ylim(bottom=0)
-    axes[2].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     _draw_references(axes[1], references or {}, history["validation_rmse"].dropna())
     if len(seeds) > 1:
         handles = [Line2D([], [], color=palette[seed], label=f"seed {seed}") for seed in seeds]
@@ -122,7 +130,8 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
     for column, wanted in (("metric", metrics), ("method", methods)):
         unknown = [name for name in wanted if name not in set(results[column])]
         if unknown or not wanted:
-            raise InputError(f"results table holds no {column} {unknown}; it holds {', '.join(map(str, results[column].unique()))}")
+            held = ", ".join(map(str, results[column].unique()))
+            raise InputError(f"results table holds no {column} {unknown}; it holds {held}")
     positions = {"all": 0.0} | {lead: 1.5 + k for k, lead in enumerate(LEADS)}
     present = [lead for lead in positions if (results["lead"] == lead).any()]
     offsets = np.linspace(-0.3, 0.3, len(methods)) if len(methods) > 1 else [0.0]
@@ -131,7 +140,8 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
     axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     for ax, metric in zip(axes, metrics, strict=True):
         for method, offset in zip(methods, offsets, strict=True):
-            rows = results[(results["method"] == method) & (results["metric"] == metric) & results["lead"].isin(positions)]
+            rows = results[(results["method"] == method) & (results["metric"] == metric)]
+            rows = rows[rows["lead"].isin(positions)]
             x = rows["lead"].map(positions).to_numpy(dtype=float) + offset
             if {"lower", "upper"} <= set(rows.columns):
                 ax.vlines(x, rows["lower"], rows["upper"], color=colours[method], lw=1.1)
@@ -143,7 +153,8 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
             ax.set_ylim(bottom=0)
         for lead in present[1:]:
             ax.axvline(positions[lead] - (0.75 if lead == "I" else 0.5), color="#DDDDDD", lw=0.5, zorder=0)
-    axes[-1].set_xticks([positions[lead] for lead in present], present)
+    names = ["all leads" if lead == "all" else lead for lead in present]
+    axes[-1].set_xticks([positions[lead] for lead in present], names)
     axes[-1].set(xlabel="Lead", xlim=(-0.6, max(positions[lead] for lead in present) + 0.6))
     handles = [Line2D([], [], marker="o", ms=3.5, lw=1.1, color=colours[method], label=method) for method in methods]
     fig.legend(handles=handles, loc="outside upper center", ncols=min(len(methods), 3))

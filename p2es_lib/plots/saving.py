@@ -101,4 +101,5 @@ def markdown_table(table: pd.DataFrame, float_format: str | Mapping[str, str] = 
     text = pd.DataFrame({str(c): [cell(value, c) for value in table[c]] for c in table.columns}, dtype=object)
     alignment = ["right" if pd.api.types.is_numeric_dtype(table[c]) else "left" for c in table.columns]
     # Numbers are formatted above: left to itself, tabulate would parse "0.120" and print 0.12, and "007" as 7.
-    return text.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=alignment if len(text) else None)
+    alignment = alignment if len(text) else None
+    return text.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=alignment)

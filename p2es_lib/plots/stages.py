@@ -9,12 +9,22 @@ from matplotlib.figure import Figure
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import lead_rows
-from p2es_lib.plots.style import COLOURS, CYCLE, ESTIMATE, PAGE_WIDTH, TIME_MAP, TRUTH, letter_panels, new_figure, styled
+from p2es_lib.plots.style import (
+    COLOURS,
+    CYCLE,
+    ESTIMATE,
+    PAGE_WIDTH,
+    TIME_MAP,
+    TRUTH,
+    letter_panels,
+    new_figure,
+    styled,
+)
 
 
 @styled
-def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray], sampling_rate, *, frequencies, error_coarse,
-                error_refined, gains: Mapping[float, np.ndarray], lead="II", start_s=0.0, duration_s=3.0,
+def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray], sampling_rate, *, frequencies,
+                error_coarse, error_refined, gains: Mapping[float, np.ndarray], lead="II", start_s=0.0, duration_s=3.0,
                 max_frequency=40.0) -> Figure:  # fmt: skip
     """One lead through the two stages, the error spectrum before and after stage 2, and the gain of the deblurring.
 
@@ -88,4 +98,5 @@ def _millivolt_bar(ax, spacing: float) -> None:
     size *= max(step for step in (1, 2, 5) if step * size <= spacing / 2)
     low = ax.get_ylim()[0]
     ax.plot([1.02] * 2, [low, low + size], transform=ax.get_yaxis_transform(), color=TRUTH, lw=1.2, clip_on=False)
-    ax.text(1.035, low + size / 2, f"{size:g} mV", transform=ax.get_yaxis_transform(), rotation=90, va="center", fontsize=7)
+    ax.text(1.035, low + size / 2, f"{size:g} mV", transform=ax.get_yaxis_transform(), rotation=90, va="center",
+            fontsize=7)  # fmt: skip

@@ -8,9 +8,9 @@ import string
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-import matplotlib
 import matplotlib.style
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 #: Widths of a printed column and a printed page, inches.
 COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.2
 
-#: Colours that people with any common form of colour blindness tell apart (Okabe M, Ito K. Color Universal Design, 2008).
+#: Colours told apart with any common form of colour blindness (Okabe M, Ito K. Color Universal Design, 2008).
 COLOURS = {
     "black": "#000000",
     "orange": "#E69F00",
@@ -38,7 +38,7 @@ TRUTH, ESTIMATE, SPREAD = COLOURS["black"], COLOURS["blue"], "#9FCDEB"
 SEX_COLOURS = {"F": COLOURS["vermillion"], "M": COLOURS["blue"], "": COLOURS["grey"]}
 SEX_NAMES = {"F": "female", "M": "male", "": "not known"}
 #: Diffusion time from 0 to 1: viridis without its palest end, which print loses.
-TIME_MAP = LinearSegmentedColormap.from_list("diffusion_time", matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 64)))
+TIME_MAP = LinearSegmentedColormap.from_list("diffusion_time", colormaps["viridis"](np.linspace(0, 0.88, 64)))
 
 _STYLE = {
     # DejaVu Sans comes with matplotlib, so figures do not depend on the fonts of the machine.
