@@ -1,0 +1,101 @@
+# make reproduce   every table and figure on the simulated cohort, from nothing
+# make test        everything that CI runs
+# make lab         JupyterLab on notebooks/
+# make clean       forget prepared windows and runs;  make clean-venv  forget the installation
+#
+# Each of them first makes .venv and installs into it. Needed: python3 (3.11 or newer) and make.
+
+# What .venv was made with, so that a choice of LOCK or TORCH holds until another one is made.
+-include .venv/choice.mk
+
+# Settings of `make reproduce`.
+PROFILE ?= quick
+DATASET ?= simulated
+MIRROR ?=
+SEEDS ?= 0
+JOBS ?=
+
+# Settings of the installation. LOCK: exact versions; empty (make LOCK= reproduce): the newest that pyproject.toml allows.
+# TORCH: another version of torch, for example one for this machine's GPU driver (make TORCH=2.11.0 reproduce). Where
+# pip looks for packages is set with pip's own variables and configuration.
+PYTHON ?= python3
+LOCK ?= requirements-lock.txt
+TORCH ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# The stamp is named after what was installed: another lock file, dependency or choice has another stamp.
+STAMP := $(VENV)/.installed-$(shell { cat pyproject.toml $(LOCK); echo '$(LOCK) $(TORCH)'; } | cksum | cut -d' ' -f1)
+# Waiting threads must not take a core from another process.
+export OMP_WAIT_POLICY := PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+ifneq ($(LOCK),)
+ifeq ($(wildcard $(LOCK)),)
+$(error LOCK=$(LOCK): no such file; leave LOCK out for requirements-lock.txt, or give LOCK= for unpinned versions)
+endif
+endif
+
+.PHONY: help install reproduce test lab lock clean clean-venv
+MAKEFLAGS += --no-builtin-rules
+
+help:
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+
+install: $(STAMP)
+
+# exec, here and below: the command is then make's own child, and ends when make is killed.
+reproduce: $(STAMP)
+	@exec $(PY) -m p2es_lib.cli reproduce --stop-with-parent --profile '$(PROFILE)' --dataset '$(DATASET)' \
+	  --seeds '$(SEEDS)' $(if $(MIRROR),--mirror '$(MIRROR)') $(if $(JOBS),--jobs '$(JOBS)')
+
+# One worker per core, at most eight: each loads torch. JOBS sets another number.
+test: $(STAMP)
+	@workers='$(JOBS)'; [ -n "$$workers" ] || workers=$$($(PY) -c 'from p2es_lib.workflow import available_cores as n; print(min(8, n()))'); \
+	OMP_NUM_THREADS=1 exec $(PY) -m pytest -n "$$workers" --dist worksteal --durations 15
+
+lab: $(STAMP)
+	@exec $(PY) -m jupyter lab notebooks
+
+# Renew requirements-lock.txt from what is installed (after: make clean-venv && make LOCK= test).
+lock: $(STAMP)
+	@{ sed -n '/^#/p' requirements-lock.txt; $(PY) -m pip freeze --exclude-editable | sed 's/+.*//'; } > .lock.tmp
+	@mv .lock.tmp requirements-lock.txt
+	@echo "requirements-lock.txt: $$(grep -c == requirements-lock.txt) packages"
+
+# Raw recordings stay: fetching them again may take hours. Figures stay too.
+clean:
+	@home="$${P2ES_HOME:-.}"; rm -rf "$$home/runs" "$$home/data/windows" "$$home/.snakemake"; \
+	echo "removed runs, data/windows and .snakemake in $$home (data/raw and figures were kept)"
+
+clean-venv:
+	rm -rf $(VENV)
+
+# The file .installing stands in a new environment until its first installation has ended: a killed one starts over.
+$(STAMP):
+	@command -v $(PYTHON) > /dev/null || { echo "error: $(PYTHON) not found; Python 3.11 or newer is needed (make PYTHON=/path/to/python3 ...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $$($(PYTHON) --version 2>&1) is too old; Python 3.11 or newer is needed (make PYTHON=python3.12 ...)" >&2; exit 1; }
+	@if [ -e $(VENV)/.installing ]; then echo "an earlier installation was interrupted; starting it again"; rm -rf $(VENV); fi
+	@if ! $(PY) -c 'import pip' 2> /dev/null; then \
+	  echo "making $(VENV) with $$($(PYTHON) --version)"; \
+	  mkdir -p $(VENV) && : > $(VENV)/.installing && $(PYTHON) -m venv $(VENV) || { \
+	    echo "error: no virtual environment could be made in $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; fi
+	@echo "installing into $(VENV): about 200 packages, some minutes the first time (log: $(VENV)/install.log)"
+	@rm -f $(VENV)/.installed-*
+	@$(if $(LOCK),grep -v '^#' $(LOCK),$(PY) -c \
+	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")') \
+	  $(if $(TORCH),| grep -v -E '^torch(==.*)?$$' | cat - $(VENV)/.torch) > $(VENV)/requirements.txt
+	@$(PY) -m pip install -r $(VENV)/requirements.txt > $(VENV)/install.log 2>&1 & pid=$$!; \
+	trap 'kill $$pid 2> /dev/null; wait $$pid; exit 130' INT TERM HUP; seconds=0; \
+	while kill -0 $$pid 2> /dev/null; do \
+	  sleep 1; seconds=$$((seconds + 1)); \
+	  if [ $$((seconds % 15)) -eq 0 ]; then \
+	    echo "  $$seconds s: $$(grep -c '^Collecting' $(VENV)/install.log) packages chosen," \
+	      "$$(ls -d $(VENV)/lib/python3*/site-packages/*.dist-info | wc -l | tr -d ' ') installed"; fi; done; \
+	wait $$pid || { grep -v '^ *WARNING' $(VENV)/install.log | tail -n 15 >&2; \
+	  echo "error: the installation failed, see above; the same command tries again" >&2; exit 1; }
+	@$(PY) -m pip install --no-deps -e . >> $(VENV)/install.log 2>&1 || { grep -v '^ *WARNING' $(VENV)/install.log | tail -n 15 >&2; exit 1; }
+	@printf 'LOCK := %s\nTORCH := %s\n' '$(LOCK)' '$(TORCH)' > $(VENV)/choice.mk
+	@rm -f $(VENV)/.installing; touch $@
+	@echo "installed"

@@ -1,0 +1,180 @@
+"""From nothing to every table and figure: one rule per notebook.
+
+    data -> forward_process, reverse_process, affinity, train (one per seed) -> results
+
+`make reproduce` and `p2es reproduce` call it. By hand, or on a cluster, where the rules' threads and resources become
+the job's request (any executor plugin works in the same way; nothing here is tied to the local machine):
+
+    snakemake --cores 8 --config profile=quick dataset=simulated seeds=0,1,2
+    snakemake --executor slurm --jobs 20 --config profile=full seeds=0,1,2 --set-resources train:slurm_extra="'--gres=gpu:1'"
+
+What is stale: a step runs again when its notebook, an output of an earlier step, or a setting of its profile changed.
+An edit of the library alone does not start hours of training again: after a change that alters results, remove the
+executed notebooks in runs/<dataset>/<profile>/notebooks and call the workflow again. Each notebook then decides what it
+can keep: prepared windows and finished runs are reused only where settings and data are the same.
+
+Checkpoints and weights are no outputs of a rule, on purpose: Snakemake removes the outputs of a step that failed or was
+killed, and these are what the next call continues from. The last file of a run, scores.parquet, is one.
+"""
+
+import os
+import sys
+
+from p2es_lib import paths
+from p2es_lib.config import config_hash, get_config
+
+# Relative paths below are in $P2ES_HOME.
+workdir: str(paths.home())
+
+DATASET = str(config.get("dataset") or "simulated")
+PROFILE = str(config.get("profile") or "quick")
+SEEDS = ",".join(str(config.get("seeds", "0")).replace(" ", "").split(","))
+MIRROR = str(config.get("mirror") or "")
+VARIANT = "p2es"
+
+PYTHON = sys.executable
+NOTEBOOKS = paths.checkout() / "notebooks"
+WINDOWS = f"data/windows/{DATASET}-{PROFILE}/settings.json"
+FIGURES = f"figures/{DATASET}-{PROFILE}"
+RUNS = f"runs/{DATASET}/{PROFILE}"
+EXECUTED = f"{RUNS}/notebooks"
+# Whatever a setting of the profile changes, changes this.
+SETTINGS = config_hash(get_config(PROFILE, DATASET))
+# Minutes and memory that a cluster is asked for; a local run ignores them.
+MINUTES = {"smoke": 30, "quick": 240, "full": 24 * 60}[PROFILE]
+TRAIN_MINUTES = {"smoke": 30, "quick": 240, "full": 5 * 24 * 60}[PROFILE]
+MEMORY_MB = {"smoke": 6000, "quick": 8000, "full": 32000}[PROFILE]
+
+# exec: the notebook's process is then Snakemake's own child and ends with it.
+RUN = (
+    'export P2ES_HOME="$PWD" OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE; '
+    "exec {PYTHON:q} -m p2es_lib.cli notebook {params.name} --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
+)
+
+
+wildcard_constraints:
+    variant=r"[a-z0-9_]+",
+    seed=r"\d+",
+
+
+rule all:
+    input:
+        f"{EXECUTED}/02_forward_process.ipynb",
+        f"{EXECUTED}/03_reverse_process.ipynb",
+        f"{EXECUTED}/04_affinity.ipynb",
+        f"{EXECUTED}/07_results.ipynb",
+
+
+rule data:
+    input:
+        notebook=NOTEBOOKS / "01_data.ipynb",
+    output:
+        windows=WINDOWS,
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig01_cohort", "fig02_window"]),
+        table=f"{FIGURES}/table01_cohort.csv",
+        executed=f"{EXECUTED}/01_data.ipynb",
+    # The mirror is no parameter here: where recordings were read from does not make them stale.
+    params:
+        name="01_data",
+        settings=SETTINGS,
+    threads: 2
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + (" --mirror {MIRROR:q}" if MIRROR else "")
+
+
+rule forward_process:
+    input:
+        notebook=NOTEBOOKS / "02_forward_process.ipynb",
+        windows=WINDOWS,
+    output:
+        figure=f"{FIGURES}/fig03_forward_process.png",
+        executed=f"{EXECUTED}/02_forward_process.ipynb",
+    params:
+        name="02_forward_process",
+        settings=SETTINGS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN
+
+
+rule reverse_process:
+    input:
+        notebook=NOTEBOOKS / "03_reverse_process.ipynb",
+        windows=WINDOWS,
+    output:
+        figure=f"{FIGURES}/fig04_reverse_process.png",
+        executed=f"{EXECUTED}/03_reverse_process.ipynb",
+    params:
+        name="03_reverse_process",
+        settings=SETTINGS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN
+
+
+rule affinity:
+    input:
+        notebook=NOTEBOOKS / "04_affinity.ipynb",
+        windows=WINDOWS,
+    output:
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig05_embedding_groups", "fig06_affinity"]),
+        executed=f"{EXECUTED}/04_affinity.ipynb",
+    params:
+        name="04_affinity",
+        settings=SETTINGS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN
+
+
+rule train:
+    input:
+        notebook=NOTEBOOKS / "05_train.ipynb",
+        windows=WINDOWS,
+    output:
+        scores=f"{RUNS}/{{variant}}/seed{{seed}}/scores.parquet",
+        executed=f"{EXECUTED}/05_train-{{variant}}-seed{{seed}}.ipynb",
+    params:
+        name="05_train",
+        settings=SETTINGS,
+    # First in line, and with all of a two-core machine: the longest step should not wait for the short ones.
+    priority: 10
+    threads: 2
+    resources:
+        runtime=TRAIN_MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --variant {wildcards.variant} --seed {wildcards.seed}"
+
+
+rule results:
+    input:
+        notebook=NOTEBOOKS / "07_results.ipynb",
+        windows=WINDOWS,
+        scores=expand(f"{RUNS}/{VARIANT}/seed{{seed}}/scores.parquet", seed=SEEDS.split(",")),
+    output:
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig07_training", "fig08_stages", "fig09_overlay"]),
+        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table02_results", "table03_distance_to_floor"]),
+        executed=f"{EXECUTED}/07_results.ipynb",
+    params:
+        name="07_results",
+        settings=SETTINGS,
+        seeds=SEEDS,
+    threads: 2
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --variant {VARIANT} --seeds {SEEDS}"

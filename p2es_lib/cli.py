@@ -1,0 +1,208 @@
+"""The command ``p2es``: run a notebook, the whole workflow, or translate a recording.
+
+Imports that take time stand inside the commands, so that ``p2es --help`` answers at once. Wrong input gives one line on
+standard error and exit status 2; a step that failed gives 1; an interrupt gives 130.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from p2es_lib import __version__
+from p2es_lib.errors import InputError
+
+app = typer.Typer(
+    name="p2es",
+    help="P2Es, wearable PPG to 12-lead ECG: a companion to arXiv 2509.25480. Research use only, not a diagnosis.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Dataset = Annotated[str, typer.Option(help="Data set: simulated, or a source of recordings (mimic4wdb, bidmc).")]
+Profile = Annotated[str, typer.Option(help="Size of everything: smoke, quick or full.")]
+Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: PhysioNet.")]
+# The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
+StopWithParent = Annotated[bool, typer.Option("--stop-with-parent", hidden=True)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"p2es {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def notebook(
+    name: Annotated[str, typer.Argument(help="Notebook without suffix, for example 05_train.")],
+    dataset: Dataset = "simulated",
+    profile: Profile = "quick",
+    variant: Annotated[Optional[str], typer.Option(help="Model variant, where the notebook has one (p2es, no_blur, ...).")] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Seed of one training (05_train).")] = None,
+    seeds: Annotated[Optional[str], typer.Option(help="Seeds to summarise, separated by commas (07_results).")] = None,
+    mirror: Mirror = None,
+    timeout: Annotated[Optional[float], typer.Option(help="Longest time of one cell, in seconds.")] = None,
+    stop_with_parent: StopWithParent = False,
+) -> None:
+    """Execute one notebook and keep the executed copy in runs/DATASET/PROFILE/notebooks."""
+    from p2es_lib.config import PROFILES
+    from p2es_lib.errors import check_choice
+    from p2es_lib.notebooks import CELL_TIMEOUT_S, check_parameters, executed_notebook, read_parameters, run_notebook
+    from p2es_lib.processes import stop_with_parent as ask_to_stop_with_parent
+
+    if stop_with_parent:
+        ask_to_stop_with_parent()
+    check_choice("profile", profile, PROFILES)
+    given = {"dataset": dataset, "profile": profile, "variant": variant, "seed": seed, "seeds": seeds, "mirror": mirror}
+    parameters = {key: value for key, value in given.items() if value is not None}
+    check_parameters(name, parameters)
+    if not stop_with_parent:  # the workflow has checked them
+        _check_settings(profile, dataset, variant, seeds, seed)
+    if mirror is not None:
+        from p2es_lib.workflow import check_mirror
+
+        parameters["mirror"] = check_mirror(dataset, mirror)
+    known = read_parameters(name) | parameters
+    per_run = "seed" in known
+    output = executed_notebook(
+        dataset, profile, name, known.get("variant") if per_run else None, known["seed"] if per_run else None
+    )
+    run_notebook(name, parameters, output, timeout_s=timeout if timeout is not None else CELL_TIMEOUT_S[profile])
+    if not stop_with_parent:
+        typer.echo(output)
+
+
+@app.command()
+def reproduce(
+    profile: Profile = "quick",
+    dataset: Dataset = "simulated",
+    mirror: Mirror = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0",
+    jobs: Annotated[Optional[int], typer.Option(help="Cores to use; default: all.")] = None,
+    snakefile: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
+    stop_with_parent: StopWithParent = False,
+) -> None:
+    """Make every table and figure: run what is missing or stale, continue what was interrupted."""
+    from p2es_lib import paths, workflow
+    from p2es_lib.processes import stop_with_parent as ask_to_stop_with_parent
+
+    if stop_with_parent:
+        ask_to_stop_with_parent()
+    _check_settings(profile, dataset, None)
+    from p2es_lib.experiments import parse_seeds  # takes seconds: after what can be refused at once
+
+    seed_list = parse_seeds(seeds)
+    cores = workflow.check_jobs(jobs)
+    mirror = workflow.check_mirror(dataset, mirror)
+    typer.echo(f"P2Es: data set {dataset}, profile {profile}, seeds {seeds}, {cores} core(s), results in {paths.home()}", err=True)
+    status = workflow.reproduce(dataset, profile, seeds=seed_list, mirror=mirror, jobs=cores, snakefile=snakefile)
+    if status == workflow.INTERRUPTED:
+        raise KeyboardInterrupt
+    if status:
+        typer.echo("error: not every step succeeded; see above. The same command continues with what is missing.", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n\n{workflow.headline_table(dataset, profile)}")
+
+
+@app.command()
+def translate(
+    record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), or CSV file with a PPG column.")],
+    out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB) and its picture.")],
+    age: Annotated[Optional[float], typer.Option(help="Age in years; leave out if unknown.")] = None,
+    sex: Annotated[Optional[str], typer.Option(help="F or M; leave out if unknown.")] = None,
+    model: Annotated[Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the trained run.")] = None,
+    sampling_rate: Annotated[Optional[float], typer.Option(help="Hz, for a CSV without a time column.")] = None,
+    column: Annotated[Optional[str], typer.Option(help="Column of the PPG, where it cannot be told by its name.")] = None,
+    samples: Annotated[int, typer.Option(help="Samples per window; their spread is drawn.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+) -> None:
+    """Translate a PPG recording of any sampling rate and length to a 12-lead ECG."""
+    from p2es_lib.translate_file import translate_file
+
+    written = translate_file(
+        record,
+        age=age,
+        sex=sex,
+        out=out,
+        model=model,
+        sampling_rate=sampling_rate,
+        column=column,
+        n_samples=samples,
+        seed=seed,
+        progress=True,
+    )
+    for what, path in written.items():
+        typer.echo(f"{what}: {path}")
+
+
+@app.command()
+def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
+    """Print the headline table of a finished run of the workflow."""
+    from p2es_lib.workflow import headline_table
+
+    _check_settings(profile, dataset, None)
+    typer.echo(headline_table(dataset, profile))
+
+
+def _check_settings(profile: str, dataset: str, variant: str | None, seeds: str | None = None, seed: int | None = None) -> None:
+    """Refuse unknown settings before anything starts."""
+    from p2es_lib.config import PROFILES
+    from p2es_lib.errors import check_choice
+    from p2es_lib.sources import get_source
+
+    check_choice("profile", profile, PROFILES)
+    get_source(dataset)
+    if variant is not None:
+        from p2es_lib.experiments import configure
+
+        configure(profile, dataset, variant)
+    if seeds is not None:
+        from p2es_lib.experiments import parse_seeds
+
+        parse_seeds(seeds)
+    if seed is not None and seed < 0:
+        raise InputError(f"seed={seed}: a whole number from 0 on")
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the command ``p2es``: every expected error becomes a line on standard error and an exit status."""
+    from p2es_lib.notebooks import NotebookError
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take a core from another step
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except NotebookError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as status:
+        if status.code == 130:  # typer's answer to KeyboardInterrupt
+            print("interrupted: what was finished is kept, and the same command continues", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()

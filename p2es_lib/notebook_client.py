@@ -1,0 +1,178 @@
+"""How a notebook's cells are executed and watched: this environment's kernel, and progress lines in the terminal.
+
+Used by :mod:`p2es_lib.notebooks` only; it extends the notebook client that papermill starts.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import sys
+import tempfile
+import threading
+import time
+from typing import TextIO
+
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, papermill_engines
+
+ENGINE = "p2es"
+
+
+class CellProgress:
+    """Lines in the terminal that show what a running notebook does.
+
+    Text that cells print appears line by line, each with the notebook's name in front, so that notebooks that run side
+    by side can be told apart. Progress bars (text that returns to the line's start, and the bars of ``tqdm.auto``,
+    which are widgets in a notebook) give at most one line per ``bar_every_s`` seconds. A cell that is silent for
+    ``silence_s`` seconds is named with its running time.
+    """
+
+    def __init__(self, label: str, stream: TextIO, *, bar_every_s: float = 10.0, silence_s: float = 30.0):
+        self.label = label
+        self.stream = stream
+        self.bar_every_s = bar_every_s
+        self.silence_s = silence_s
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._started = self._cell_started = self._last_line = time.monotonic()
+        self._last_bar = float("-inf")
+        self._partial = ""  # a line whose end has not come yet
+        self._bar_left = ""  # left half of a widget bar: description and percentage
+        self._cell = (0, 0)  # number of the running code cell, number of code cells
+
+    def __enter__(self) -> CellProgress:
+        self._line(f"started at {time.strftime('%H:%M:%S')}")
+        threading.Thread(target=self._watch_silence, daemon=True).start()
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._stop.set()
+        self._flush()
+        outcome = "finished" if kind is None else "stopped"
+        self._line(f"{outcome} after {duration(time.monotonic() - self._started)}")
+
+    def cell(self, number: int, total: int) -> None:
+        """Say that code cell ``number`` of ``total`` begins."""
+        self._flush()
+        with self._lock:
+            self._cell, self._cell_started, self._last_bar = (number, total), time.monotonic(), float("-inf")
+
+    def where(self) -> str:
+        """The running cell, in words."""
+        return f"code cell {self._cell[0]} of {self._cell[1]}"
+
+    def text(self, text: str) -> None:
+        """Take a piece of what a cell printed; complete lines are shown, bars are thinned out."""
+        *lines, self._partial = (self._partial + text).split("\n")
+        for line in lines:
+            self._line(_last_state(line))
+        if "\r" in self._partial:
+            self._bar(_last_state(self._partial))
+            self._partial = "\r" + self._partial.rsplit("\r", 1)[1]
+
+    def widget(self, state: dict) -> None:
+        """Take the new state of a widget; the text on both sides of a progress bar is recognised."""
+        value = state.get("value")
+        if not isinstance(value, str):
+            return
+        value = html.unescape(re.sub(r"<[^>]*>", "", value)).replace("\u2007", " ").strip()
+        if re.fullmatch(r"(.*:)?\s*\d+%", value):
+            self._bar_left = value
+        elif re.search(r"\d+(\.\d+)?\w*(/\d+(\.\d+)?\w*)? \[.*\]", value):
+            self._bar(f"{self._bar_left} {value}".strip(), last=self._bar_left.endswith("100%"))
+
+    def _bar(self, line: str, last: bool = False) -> None:
+        now = time.monotonic()
+        if line and (last or now - self._last_bar >= self.bar_every_s):
+            self._last_bar = now
+            self._line(line)
+
+    def _flush(self) -> None:
+        line, self._partial, self._bar_left = _last_state(self._partial), "", ""
+        if line:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        with self._lock:
+            self._last_line = time.monotonic()
+            self.stream.write(f"{self.label} | {line}".rstrip() + "\n")  # one call: lines of parallel notebooks stay whole
+            self.stream.flush()
+
+    def _watch_silence(self) -> None:
+        while not self._stop.wait(min(self.silence_s, 1.0)):
+            now = time.monotonic()
+            if now - self._last_line >= self.silence_s:
+                self._line(f"{self.where()}, running for {duration(now - self._cell_started)}")
+
+
+def _last_state(line: str) -> str:
+    """What a terminal would show of a line that returns to its start."""
+    return next((part for part in reversed(line.rstrip("\r").split("\r")) if part.strip()), "").rstrip()
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds below two minutes, then minutes and seconds."""
+    seconds = round(seconds)
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min {seconds % 60:02d} s"
+
+
+class ThisPython(AsyncKernelManager):
+    """Kernel manager that starts the running Python, whatever kernel is installed elsewhere under the name python3.
+
+    It talks through sockets in a private folder: kernels that start at the same moment would race for free ports, and
+    on a shared machine ports are open to all users.
+    """
+
+    def __init__(self, **kwargs):
+        # A socket's path may have about 100 characters.
+        self._folder = tempfile.TemporaryDirectory(prefix="p2es-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp")
+        super().__init__(transport="ipc", connection_file=f"{self._folder.name}/kernel.json", **kwargs)
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+
+class _WatchedClient(PapermillNotebookClient):
+    """Papermill's client, with every message from the kernel shown to a :class:`CellProgress` first."""
+
+    def __init__(self, nb_man, *, progress: CellProgress, **kwargs):
+        super().__init__(nb_man, **kwargs)
+        self._progress = progress
+        self._code_cells = [index for index, cell in enumerate(self.nb.cells) if cell.cell_type == "code"]
+
+    def process_message(self, msg, cell, cell_index):
+        content = msg["content"]
+        if msg["msg_type"] == "execute_input":
+            self._progress.cell(self._code_cells.index(cell_index) + 1, len(self._code_cells))
+        elif msg["msg_type"] == "stream":
+            self._progress.text(content["text"])
+        elif msg["msg_type"] in ("comm_open", "comm_msg"):
+            self._progress.widget(content.get("data", {}).get("state", {}))
+        return super().process_message(msg, cell, cell_index)
+
+
+class _WatchedEngine(Engine):
+    """Papermill engine that executes with this environment's Python and shows progress."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, *, progress, execution_timeout, start_timeout, **_):
+        client = _WatchedClient(
+            nb_man,
+            progress=progress,
+            kernel_name=kernel_name,
+            kernel_manager_class=ThisPython,
+            timeout=execution_timeout,
+            startup_timeout=start_timeout,
+            shutdown_kernel="immediate",  # nothing of value is left in it, and an interrupted one must go at once
+        )
+        return client.execute()
+
+
+def register_engine() -> None:
+    """Make the engine known to papermill under the name :data:`ENGINE`."""
+    papermill_engines.register(ENGINE, _WatchedEngine)

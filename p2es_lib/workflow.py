@@ -1,0 +1,205 @@
+"""The whole workflow as one call: Snakemake on the packaged Snakefile, watched so that it can be stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+from p2es_lib import paths
+from p2es_lib.errors import InputError
+from p2es_lib.processes import exclusive_lock, stop_with_parent
+
+#: Exit status of a run that the user stopped (128 + SIGINT), as shells report it.
+INTERRUPTED = 130
+#: Seconds that steps have to end after a stop request.
+STOP_S = 20.0
+# What Snakemake says about itself; the steps' own lines tell the story. Everything else is passed on.
+_CHATTER = re.compile(
+    r"Assuming unrestricted shared filesystem|Building DAG|Using shell|Provided cores|Rules claiming more|Select jobs|"
+    r"Execute \d+ jobs|\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]$|Finished jobid|Elapsed time|RuleException:|CalledProcessError in|"
+    r"Command 'set -euo pipefail|Exiting because a job|WorkflowError:|At least one job did not complete|"
+    r"Terminating processes on user request|$"
+)
+#: How the columns of the headline table are called in the terminal.
+HEADLINE = {"rmse": "RMSE (mV)", "rmse_lag": "RMSE after lag (mV)", "pearson": "Pearson r", "pearson_lag": "Pearson r after lag"}
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_jobs(jobs: int | None) -> int:
+    """Number of cores to use: ``jobs``, or all when it is None."""
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs={jobs}: at least 1 (leave it out for all cores)")
+    return jobs or available_cores()
+
+
+def check_mirror(dataset: str, mirror: str | None) -> str:
+    """Absolute folder or URL of the mirror as text; empty when none was given or the data set needs none."""
+    from p2es_lib.sources import get_source
+    from p2es_lib.sources.mirror import resolve_mirror
+
+    return str(resolve_mirror(mirror)) if mirror and get_source(dataset).needs_mirror else ""
+
+
+def reproduce(
+    dataset: str, profile: str, *, seeds: list[int], mirror: str = "", jobs: int | None = None, snakefile: Path | None = None
+) -> int:
+    """Run every step that is missing or stale; return Snakemake's exit status, or 130 when stopped.
+
+    Settings must have been checked (``experiments.configure``, :func:`check_mirror`). Interrupt, termination and
+    hang-up signals go to every step at once; whatever ends this process also ends the steps. What was finished stays
+    finished, and the next call continues: trainings from their last checkpoint.
+
+    Raises
+    ------
+    InputError
+        Another process runs the same data set and profile in this folder.
+    """
+    home = paths.home()
+    home.mkdir(parents=True, exist_ok=True)
+    settings = {"dataset": dataset, "profile": profile, "seeds": ",".join(map(str, seeds)), "mirror": mirror}
+    command = [
+        *(sys.executable, "-m", "snakemake"),
+        *("--snakefile", str(snakefile or paths.checkout() / "Snakefile")),
+        *("--directory", str(home)),
+        *("--cores", str(check_jobs(jobs))),
+        # Finish what does not depend on a failed step, and redo what a killed run left half-done.
+        "--keep-going",
+        "--rerun-incomplete",
+        # Our own lock replaces Snakemake's, which a killed run leaves behind.
+        "--nolock",
+        # Not "code": the command lines of the Snakefile decide nothing about results.
+        *("--rerun-triggers", "mtime", "params", "input"),
+        *("--quiet", "rules", "host", "reason"),
+        # JSON, so that Snakemake's parser keeps text as text.
+        *("--config", *(f"{key}={json.dumps(value)}" for key, value in settings.items() if value)),
+    ]
+    lock = home / ".snakemake" / f"p2es-{dataset}-{profile}.lock"
+    with exclusive_lock(lock, what=f"the workflow for {dataset}, profile {profile}") as descriptor:
+        return _run_to_end(command, home, descriptor)
+
+
+def _run_to_end(command: list[str], folder: Path, descriptor: int) -> int:
+    """Run ``command`` in a session of its own and pass a stop request on, once, to all its processes.
+
+    The terminal's interrupt then goes to this process alone, and every step gets exactly one, wherever it came from.
+    """
+    process: subprocess.Popen | None = None
+    stopped_at: float | None = None
+
+    def stop(*_) -> None:
+        nonlocal stopped_at
+        if stopped_at is None:
+            stopped_at = time.monotonic()
+            if process is not None:
+                os.killpg(process.pid, signal.SIGINT)
+
+    def before_exec() -> None:
+        stop_with_parent(signal.SIGKILL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
+
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup stays in force
+        signals.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, stop) for number in signals}
+    try:
+        if stopped_at is None:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                pass_fds=(descriptor,),  # the lock stays held until Snakemake is gone too
+                preexec_fn=before_exec,
+            )
+            relay = threading.Thread(target=_relay, args=(process.stdout, errors := []), daemon=True)
+            relay.start()
+        while process is not None:
+            try:
+                status = process.wait(timeout=1.0)
+                relay.join(timeout=5.0)
+                if stopped_at is not None:
+                    return INTERRUPTED
+                if errors:
+                    print("\nWhat went wrong:", *errors, sep="\n", file=sys.stderr)
+                return status
+            except subprocess.TimeoutExpired:
+                if stopped_at is not None and time.monotonic() - stopped_at > STOP_S:
+                    os.killpg(process.pid, signal.SIGKILL)
+        return INTERRUPTED
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _relay(stream: TextIO, errors: list[str]) -> None:
+    """Pass lines on to standard error, without the chatter; collect error messages to repeat them at the end."""
+    inside = False  # an error message of several lines: the others are indented
+    for line in stream:
+        line = line.rstrip("\n")
+        inside = line.startswith("error: ") or (inside and line.startswith("  "))
+        if inside:
+            errors.append(line)
+        if inside or not _CHATTER.match(line):
+            print(line, file=sys.stderr, flush=True)
+
+
+def artefacts(dataset: str, profile: str) -> str:
+    """Where tables, figures and executed notebooks of a run of the workflow are, in a few lines."""
+    figures = paths.figures_dir(dataset, profile)
+    executed = paths.home() / "runs" / dataset / profile / "notebooks"
+    lines = [f"Tables    {figures}"]
+    lines += [f"          {path.name}" for path in sorted(figures.glob("table*.csv"))]
+    lines += [f"Figures   {figures}"]
+    lines += [f"          {path.name}" for path in sorted(figures.glob("fig*.png"))]
+    lines += [f"Notebooks {executed} ({len(list(executed.glob('[0-9]*.ipynb')))} executed)"]
+    return "\n".join(lines)
+
+
+def headline_table(dataset: str, profile: str) -> str:
+    """The headline table as text: one line per method, all leads together, with 95 % intervals where there are any.
+
+    Raises
+    ------
+    InputError
+        The table is not there; names the command that makes it.
+    """
+    import pandas as pd
+
+    path = paths.figures_dir(dataset, profile) / "table02_results.csv"
+    if not path.is_file():
+        command = f"p2es reproduce --dataset {dataset} --profile {profile}"
+        raise InputError(f"{path}: this table is missing; make it with: {command}")
+    table = pd.read_csv(path)
+    table = table[table["lead"] == "all"]
+    metrics = [metric for metric in HEADLINE if (table["metric"] == metric).any()] or list(table["metric"].unique())[:4]
+    rows = []
+    for method, values in table.groupby("method", sort=False):
+        row = {"method": method}
+        for metric, value in values.set_index("metric").iterrows():
+            if metric in metrics:
+                row[HEADLINE.get(metric, metric)] = _with_interval(value["value"], value["lower"], value["upper"])
+        rows.append(row)
+    columns = ["method", *(HEADLINE.get(metric, metric) for metric in metrics)]
+    text = pd.DataFrame(rows, columns=columns).fillna("").to_markdown(index=False, tablefmt="simple", disable_numparse=True)
+    subjects, seeds = table["n_subjects"].max(), table["seeds"].max()
+    return f"{text}\n\n{path}: {subjects:g} test subjects, {seeds} seed(s); [95 % interval]"
+
+
+def _with_interval(value: float, lower: float, upper: float) -> str:
+    return f"{value:.3f} [{lower:.3f}, {upper:.3f}]" if lower == lower and upper == upper else f"{value:.3f}"
