@@ -1,0 +1,125 @@
+"""From a user's file to WFDB and a picture: any rate, any length, gaps, and errors that leave nothing behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import wfdb
+from synthetic import synthetic_windows, tiny_config
+
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
+from p2es_lib.p2es import P2Es
+from p2es_lib.translate_file import translate_file, translate_long, window_starts
+
+
+@pytest.fixture(scope="module")
+def model() -> P2Es:
+    torch.manual_seed(0)
+    model = P2Es(tiny_config())
+    model.group_finder.fit(synthetic_windows().split("train"), seed=0)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model_folder(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    model.save(folder)
+    return folder
+
+
+def pulses(seconds: float, rate: float) -> np.ndarray:
+    t = np.arange(round(seconds * rate)) / rate
+    return 2.0 + np.exp(-0.5 * (((t * 1.2) % 1 - 0.3) / 0.08) ** 2) + 0.3 * np.exp(-0.5 * (((t * 1.2) % 1 - 0.6) / 0.1) ** 2)
+
+
+def write_csv(path, seconds=20.0, rate=64.0):
+    t = np.arange(round(seconds * rate)) / rate
+    path.write_text("time_s,ppg\n" + "\n".join(f"{a:.6f},{b:.6f}" for a, b in zip(t, pulses(seconds, rate), strict=True)) + "\n")
+    return path
+
+
+def test_windows_cover_everything_and_end_with_the_recording():
+    for total in (1024, 1025, 1500, 5000):
+        starts = window_starts(total, 1024, 128)
+        covered = np.zeros(total, bool)
+        for start in starts:
+            covered[start : start + 1024] = True
+        assert covered.all() and starts[-1] + 1024 == total
+        assert (np.diff(starts) <= 1024 - 128).all()
+
+
+def test_join_of_equal_windows_leaves_no_seam(model, monkeypatch):
+    """A translator that returns its input in every lead must be returned unchanged across all joins."""
+    ppg = np.sin(np.arange(1000) / 7.0)
+
+    def echo(windows, demographics, *, n_samples, generator):
+        # Undo the scaling by window: the slope of (scaled, original) pairs is known from where the window lies.
+        out = []
+        for start, window in zip(generator.window_ids, windows[:, 0], strict=True):
+            original = ppg[int(start) : int(start) + len(window)]
+            out.append(window * original.std() + original.mean())
+        return torch.as_tensor(np.stack(out))[:, None, None].repeat(1, n_samples, 12, 1)
+
+    monkeypatch.setattr(model, "translate", echo)
+    result = translate_long(model, ppg, None, None, n_samples=2, progress=False)
+    np.testing.assert_allclose(result.mean, np.tile(ppg, (12, 1)), atol=1e-5)
+    np.testing.assert_allclose(result.std, 0, atol=1e-5)
+
+
+def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
+    written = translate_file(write_csv(tmp_path / "walk.csv"), age=63, sex="F", out=tmp_path / "out", model=model_folder, n_samples=3, progress=False)
+    record = wfdb.rdrecord(str(written["ecg"].with_suffix("")))
+    assert tuple(record.sig_name) == LEADS and record.fs == 125 and set(record.units) == {"mV"}
+    assert abs(record.sig_len / 125 - 20.0) < 0.05 and np.isfinite(record.p_signal).all()
+    one, two, three = record.p_signal[:, 0], record.p_signal[:, 1], record.p_signal[:, 2]
+    assert np.abs(three - (two - one)).max() < 0.0021, "Einthoven, to the rounding of 16 bits"
+    assert any("not a diagnosis" in comment for comment in record.comments) and any("age 63, sex F" in c for c in record.comments)
+    spread = wfdb.rdrecord(str(written["spread"].with_suffix("")))
+    assert (spread.p_signal >= 0).all() and spread.p_signal.mean() > 0
+    assert all(path.stat().st_size > 1000 for key, path in written.items() if key.startswith("picture"))
+    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
+
+
+def test_gap_stays_a_gap(model):
+    ppg = np.tile(pulses(10, 125), 3)
+    ppg[1000:2000] = np.nan
+    result = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
+    assert np.isnan(result.mean[:, 1300:1700]).all() and np.isfinite(result.mean[:, :900]).all() and np.isfinite(result.mean[:, 2100:]).all()
+
+
+def test_result_is_the_same_each_time_and_differs_with_the_seed(model):
+    ppg = pulses(6, 125)
+    first, again, other = (translate_long(model, ppg, 50, "M", n_samples=2, seed=s, progress=False).mean for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"age": -3}, "age"),
+        ({"age": 400}, "age"),
+        ({"sex": "X"}, "sex"),
+        ({"n_samples": 0}, "samples"),
+        ({"model": "nowhere"}, "no such model"),
+        ({"record": "missing.csv"}, "missing"),
+        ({"record": "short.csv"}, "needed"),
+        ({"record": "flat.csv"}, "flat"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(model_folder, tmp_path, change, message):
+    write_csv(tmp_path / "good.csv")
+    write_csv(tmp_path / "short.csv", seconds=1.5)
+    (tmp_path / "flat.csv").write_text("time_s,ppg\n" + "\n".join(f"{i / 64},1.0" for i in range(2000)))
+    arguments = {"age": 60, "sex": "F", "model": model_folder, "out": tmp_path / "out", **change}
+    record = tmp_path / arguments.pop("record", "good.csv")
+    with pytest.raises(InputError, match=message):
+        translate_file(record, progress=False, **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_trained_model_the_error_says_how_to_get_one(home, tmp_path):
+    with pytest.raises(InputError, match="make reproduce"):
+        translate_file(write_csv(tmp_path / "walk.csv"), out=tmp_path / "out")
