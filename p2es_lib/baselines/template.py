@@ -1,0 +1,213 @@
+"""The mean-beat template: what is left when every beat of everybody is taken to be the same.
+
+Copying the average beat to wherever the PPG shows a pulse needs no learning and scores well, so it stands in every
+table: a method that does not beat it has learnt nothing of the person.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from p2es_lib.baselines.translator import check_translation_input
+from p2es_lib.config import Config
+from p2es_lib.demographics import Demographics
+from p2es_lib.errors import InputError
+from p2es_lib.pulse_features import pulse_upstrokes
+from p2es_lib.windows import AGE_BANDS
+
+#: A beat begins this long before its pulse upstroke (s): before its P wave. Of these the value with the least squared
+#: error on the training windows is taken; R peaks come 0.1 to 0.55 s before the upstroke, by person and device.
+ADVANCE_GRID_S = tuple(np.arange(0.20, 0.85, 0.05).round(2))
+#: Length of the template after the upstroke (s): the longest beat that it can fill.
+TAIL_S = 2.0
+#: Samples of the value that a scarce template entry is drawn to, as if seen in addition (:meth:`MeanBeatTemplate.fit`).
+PRIOR_SAMPLES = 20.0
+#: The advance is chosen on at most this many training windows.
+SELECTION_WINDOWS = 400
+#: Pulses added outside a window, in intervals from its first (negative) and last (positive) pulse.
+ADDED_PULSES = (-1, 1, 2, 3)
+#: Width of the cross-fade between consecutive beats (s).
+CROSSFADE_S = 0.04
+
+
+class _BeatPhase(NamedTuple):
+    """For each sample the time since the upstroke of its own beat, and of the beat across the nearest boundary."""
+
+    own_s: np.ndarray  # (B, T); NaN where there is no beat
+    other_s: np.ndarray  # (B, T)
+    other_weight: np.ndarray  # (B, T), 0 to 0.5: share of the other beat near the boundary
+
+
+class MeanBeatTemplate:
+    """Mean beat of the training ECG, placed at the pulse upstrokes of the PPG.
+
+    The ECG of each lead is taken to be f(t - u_k) for u_k - a <= t < u_{k+1} - a, where u_k are the upstrokes found in
+    the PPG. The least-squares f is the average of all training samples by their time since the upstroke, and the
+    advance a is the one with the least squared error on the training windows. Pulses whose upstrokes lie outside the
+    window while part of their ECG lies inside are put at multiples of the median interval from the outermost ones
+    (one before, three behind). Windows with fewer than two pulses, and times further from an upstroke than the
+    template reaches, get the mean signal.
+
+    Parameters
+    ----------
+    config : Config
+        Sampling rate and window length.
+    by_group : bool
+        One template per sex and age band (the bands of ``windows.AGE_BANDS``), drawn to the common one where a group
+        has few beats. A window whose age or sex is missing gets the common template.
+
+    Notes
+    -----
+    Deterministic. Leads that no training window has are NaN in every translation.
+    """
+
+    def __init__(self, config: Config, *, by_group: bool = False):
+        self.sampling_rate = config.signal.sampling_rate
+        self.window_samples = config.signal.n_samples
+        self.by_group = by_group
+        self.advance_s: float | None = None
+        self.mean_signal: np.ndarray | None = None  # (12,) mV
+        self.templates: np.ndarray | None = None  # (1 + groups, 12, D) mV; row 0 is the common one
+
+    @property
+    def template_start_s(self) -> float:
+        """Time of the first sample of the templates relative to the upstroke."""
+        return -max(ADVANCE_GRID_S)
+
+    @property
+    def _n_phases(self) -> int:
+        return int(round((TAIL_S + max(ADVANCE_GRID_S)) * self.sampling_rate)) + 1
+
+    def fit(self, windows) -> MeanBeatTemplate:
+        """Average the training beats.
+
+        A template entry that few samples reach is drawn to the mean signal (for a group: to the common template), as
+        if ``PRIOR_SAMPLES`` more samples of that value had been seen.
+
+        Parameters
+        ----------
+        windows : WindowSet
+            Training windows. Leads count where their mask says that they exist and they are finite.
+
+        Raises
+        ------
+        InputError
+            No training window, or no pulse in any of them.
+        """
+        if len(windows) == 0:
+            raise InputError("template: there is no training window; prepare a data set with a training split")
+        ecg = np.asarray(windows.ecg)
+        present = (np.asarray(windows.lead_mask) > 0) & np.isfinite(ecg).all(axis=-1)  # (N, 12)
+        self.mean_signal = np.array(
+            [ecg[rows, lead].mean(dtype=np.float64) if rows.any() else np.nan for lead, rows in enumerate(present.T)]
+        )
+        upstrokes = self._upstrokes(torch.as_tensor(np.array(windows.ppg)))
+        if not np.isfinite(upstrokes).any():
+            raise InputError("template: no pulse was found in any training window; check the PPG and the sampling rate")
+        group = self._groups(windows.demographics)
+        # The advance needs no more than some hundred windows, spread over all of them.
+        some = np.unique(np.linspace(0, len(ecg) - 1, SELECTION_WINDOWS).astype(int))
+        explained = []
+        for advance_s in ADVANCE_GRID_S:
+            number, total = self._sum_by_phase(ecg[some], present[some], upstrokes[some], advance_s, np.zeros(len(some), int))
+            # Squared error of the best f = sum of squares about the mean signal, the same for each advance, minus this:
+            explained.append(np.sum(total**2 / np.maximum(number, 1.0)))
+        self.advance_s = float(ADVANCE_GRID_S[int(np.argmax(explained))])
+        number, total = self._sum_by_phase(ecg, present, upstrokes, self.advance_s, group)
+        common = total.sum(axis=0) / (number.sum(axis=0) + PRIOR_SAMPLES)  # (12, D), about the mean signal
+        templates = (total + PRIOR_SAMPLES * common) / (number + PRIOR_SAMPLES)
+        templates[0] = common
+        self.templates = templates + self.mean_signal[:, None]  # NaN for leads that no window has
+        return self
+
+    def translate(self, ppg, demographics: Demographics, *, n_samples: int = 1, generator=None) -> torch.Tensor:
+        """Place the mean beat at the pulses; see ``translator.Translator``. The samples are copies of each other."""
+        if self.templates is None:
+            raise RuntimeError("MeanBeatTemplate.translate was called before fit")
+        ppg = check_translation_input(ppg, demographics, self.window_samples, n_samples)
+        group = self._groups(demographics)
+        ecg = np.empty((len(ppg), len(self.mean_signal), self.window_samples), dtype=np.float32)
+        for start in range(0, len(ppg), 128):  # bounds memory
+            rows = slice(start, start + 128)
+            phase = self._phases(self._upstrokes(ppg[rows]), self.advance_s)
+            own, other = (self._look_up(group[rows], seconds) for seconds in (phase.own_s, phase.other_s))
+            weight = phase.other_weight[:, None, :]
+            ecg[rows] = (1 - weight) * own + weight * other
+        return torch.from_numpy(ecg)[:, None].repeat(1, n_samples, 1, 1)
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _groups(self, demographics: Demographics) -> np.ndarray:
+        """Template row of each window (B,): 0 common, else 1 + sex and age band."""
+        if not self.by_group:
+            return np.zeros(len(demographics), dtype=int)
+        band = np.digitize(np.nan_to_num(demographics.age), AGE_BANDS)
+        known = np.isfinite(demographics.age) & (demographics.sex != "")
+        return np.where(known, 1 + band + (demographics.sex == "M") * (len(AGE_BANDS) + 1), 0)
+
+    def _upstrokes(self, ppg: torch.Tensor) -> np.ndarray:
+        """Upstroke times (B, nb) in s, ascending, with those added that lie outside the window; NaN-padded."""
+        parts = [pulse_upstrokes(part, self.sampling_rate).cpu().numpy().astype(np.float64) for part in ppg.split(512)]
+        found = np.full((len(ppg), max(part.shape[1] for part in parts)), np.nan)
+        for start, part in zip(range(0, len(ppg), 512), parts, strict=True):
+            found[start : start + 512, : part.shape[1]] = np.sort(part, axis=1)  # NaN last
+        count = np.isfinite(found).sum(axis=1)
+        upstrokes = np.full((len(found), found.shape[1] + len(ADDED_PULSES)), np.nan)
+        upstrokes[:, : found.shape[1]] = found
+        rows = np.flatnonzero(count >= 2)
+        upstrokes[count < 2] = np.nan  # one pulse has no interval, and may be no pulse
+        if rows.size:
+            interval = np.nanmedian(np.diff(found[rows], axis=1), axis=1)
+            last = found[rows, count[rows] - 1]
+            for column, steps in enumerate(ADDED_PULSES, start=found.shape[1]):
+                upstrokes[rows, column] = (found[rows, 0] if steps < 0 else last) + steps * interval
+        return np.sort(upstrokes, axis=1)
+
+    def _phases(self, upstrokes: np.ndarray, advance_s: float) -> _BeatPhase:
+        """Which beat each sample belongs to, as times since upstrokes."""
+        time = np.arange(self.window_samples) / self.sampling_rate
+        start = upstrokes - advance_s  # (B, nb), where beats begin
+        own = np.stack([np.searchsorted(row, time, side="right") for row in np.nan_to_num(start, nan=np.inf)]) - 1
+        # No beat on either side of them all: index -1 and index nb give NaN.
+        bounded = np.pad(upstrokes, ((0, 0), (1, 1)), constant_values=np.nan)
+
+        def since_upstroke(beat):
+            return time - np.take_along_axis(bounded, beat + 1, axis=1)
+
+        to_begin, to_end = since_upstroke(own) + advance_s, -since_upstroke(own + 1) - advance_s  # s, from 0 up
+        to_begin[np.isnan(since_upstroke(np.maximum(own - 1, -1)))] = np.nan  # nothing to fade into before the first
+        to_begin, to_end = np.nan_to_num(to_begin, nan=np.inf), np.nan_to_num(to_end, nan=np.inf)
+        other = np.clip(np.where(to_begin < to_end, own - 1, own + 1), -1, upstrokes.shape[1])
+        weight = np.clip(0.5 - np.minimum(to_begin, to_end) / CROSSFADE_S, 0.0, 0.5)
+        return _BeatPhase(since_upstroke(own), since_upstroke(other), weight)
+
+    def _sum_by_phase(self, ecg, present, upstrokes, advance_s, group) -> tuple[np.ndarray, np.ndarray]:
+        """Number and sum of the samples about the mean signal, by group, lead and phase: (G, 12, D) each."""
+        n_groups = 1 + 2 * (len(AGE_BANDS) + 1) if self.by_group else 1
+        phase = self._phases(upstrokes, advance_s).own_s
+        bin_of = np.round((phase - self.template_start_s) * self.sampling_rate)
+        use = (bin_of >= 0) & (bin_of < self._n_phases)  # NaN compares false
+        flat = (np.where(use, bin_of, 0).astype(int) + group[:, None] * self._n_phases)[use]
+        number = np.zeros((n_groups, ecg.shape[1], self._n_phases))
+        total = np.zeros_like(number)
+        shape = (n_groups, self._n_phases)
+        for lead in np.flatnonzero(present.any(axis=0)):
+            counts = np.broadcast_to(present[:, lead, None], use.shape)[use]
+            value = np.where(counts, (ecg[:, lead] - self.mean_signal[lead])[use], 0.0)
+            number[:, lead] = np.bincount(flat, counts, minlength=shape[0] * shape[1]).reshape(shape)
+            total[:, lead] = np.bincount(flat, value, minlength=shape[0] * shape[1]).reshape(shape)
+        return number, total
+
+    def _look_up(self, group: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Template (B, 12, T) at times since the upstroke (B, T), by linear interpolation; the mean signal elsewhere."""
+        position = (seconds - self.template_start_s) * self.sampling_rate
+        inside = (position >= 0) & (position <= self._n_phases - 1)
+        position = np.where(inside, position, 0.0)
+        lower = np.minimum(position.astype(int), self._n_phases - 2)
+        fraction = (position - lower)[:, None, :]
+        table = self.templates[group]  # (B, 12, D)
+        below, above = (np.take_along_axis(table, (lower + step)[:, None, :], axis=2) for step in (0, 1))
+        value = (1 - fraction) * below + fraction * above
+        return np.where(inside[:, None, :], value, self.mean_signal[:, None])
