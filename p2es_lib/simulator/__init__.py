@@ -1,6 +1,15 @@
 """The embedded cohort: paired wearable PPG and 12-lead ECG with known latents, and its irreducible error."""
 
 from p2es_lib.simulator.cohort import Latents, SimulatedWindows, simulate
+from p2es_lib.simulator.irreducible import ConditionalMean, conditional_mean_ecg, irreducible_rmse
 from p2es_lib.simulator.settings import SimulatorConfig
 
-__all__ = ["Latents", "SimulatedWindows", "SimulatorConfig", "simulate"]
+__all__ = [
+    "ConditionalMean",
+    "Latents",
+    "SimulatedWindows",
+    "SimulatorConfig",
+    "conditional_mean_ecg",
+    "irreducible_rmse",
+    "simulate",
+]

@@ -48,7 +48,7 @@ from p2es_lib.simulator.settings import SimulatorConfig
 # Beat-to-beat arrival time: it follows RR with 14 ms per 241 ms (paced breathing: swing of 14 +- 5 ms for RR
 # 241 +- 102 ms, RR leading by 2-3 beats; Peng 2021 and Physiol Meas 22:3, 2001), plus an independent part of 2.5 ms
 # (within-person spread of the pre-ejection period 2-6 ms, Kortekaas 2018, of which RR explains a part).
-_PAT_PER_RR, _PAT_RR_LAG_BEATS, _PAT_JITTER_S = 14.0 / 241.0, 2, 0.0025
+_PAT_PER_RR, _PAT_RR_LAG_BEATS, PAT_JITTER_S = 14.0 / 241.0, 2, 0.0025
 # A PVC ejects in 78 % of cases (controls; Heart Rhythm 2019), with 29 % of the stroke volume (secondary source).
 _PVC_EJECTS, _PVC_AMPLITUDE = 0.78, 0.29
 _SUBJECTS_AT_ONCE = 256  # bounds the memory of intermediate arrays
@@ -180,7 +180,7 @@ def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig)
     ecg8 = render_ecg8(heart, lead_field, beats.r_times, beats.beat_type, breathing, f_wave_phase, config)
 
     drift = _pat_drift(beats.preceding_rr_s, beats.mean_rr_s) * config.pat_jitter
-    jitter = config.pat_jitter * _PAT_JITTER_S * np.ascontiguousarray(window.normal["pat_jitter"].T)
+    jitter = config.pat_jitter * PAT_JITTER_S * np.ascontiguousarray(window.normal["pat_jitter"].T)
     jitter = np.where(np.isnan(beats.r_times), np.nan, jitter)
     amplitude = _pulse_amplitude(beats, window)
     onsets = beats.r_times + (traits.pat_s + traits.pat_residual_s)[:, None] + drift + jitter

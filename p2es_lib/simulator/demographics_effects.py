@@ -8,7 +8,7 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
   ELSA-Brasil (Pinto-Filho 2017), 35-74 years. Spreads from the 2nd and 98th percentiles of Mason 2007 (heart rate
   48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified.
 - QRS duration, QTcF and the frontal axes of QRS and T by decade and sex: hospital ECGs in sinus rhythm with no
-  finding coded (Zheng 2020, n = 4299). Their axis spread (20-33 degrees) holds abnormal hearts; 16-24 is used here.
+  finding coded (Zheng 2020, n = 4299). Their axis spread (20-33 degrees) holds abnormal hearts; 9-14 is used here, to which electrodes and QRS shape add theirs.
 - QT = chi + (delta / gamma) (RR^gamma - 1), delta 0.158 +- 0.030 (women), 0.139 +- 0.023 (men), gamma 0.54 and 0.80
   (Malik 2013). QT follows an average of RR over about a minute (Razak 2011), so within a window it is constant here.
   QRS above 100 ms lengthens QT by 0.7 of the excess: unverified.
@@ -38,6 +38,7 @@ _QRS_MS = ([94, 92, 93, 93, 92, 90, 86], [82, 84, 83, 84, 83, 81, 78])
 _QTCF_MS = ([393, 398, 402, 406, 412, 418, 423], [409, 411, 417, 421, 424, 429, 422])
 _QRS_AXIS_DEG = ([60, 54, 46, 39, 37, 31, 38], [64, 58, 48, 43, 36, 27, 30])
 _T_AXIS_DEG = ([46, 42, 40, 39, 44, 45, 54], [40, 40, 40, 40, 40, 42, 46])
+QRS_AXIS_SD_DEG = (9.0, 14.0)  # at 25 and 75 years
 _RMSSD_MS = [50, 26, 23, 21, 16, 15, 15]
 _RMSSD_LOG_SD = [0.57, 0.68, 0.80, 0.79, 0.77, 0.77, 0.77]
 
@@ -175,9 +176,9 @@ def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorC
         qt_slope=by_sex(female, 0.139 + width * 0.023 * z["qt_slope"], 0.158 + width * 0.030 * z["qt_slope"]),
         qt_curvature=by_sex(female, 0.80, 0.54),
         qrs_axis_deg=by_age_and_sex(age, female, _DECADES, _QRS_AXIS_DEG)
-        + config.axis * np.interp(age, [25.0, 75.0], [16.0, 24.0]) * z["frontal"],
+        + config.axis * np.interp(age, [25.0, 75.0], QRS_AXIS_SD_DEG) * z["frontal"],
         t_axis_deg=by_age_and_sex(age, female, _DECADES, _T_AXIS_DEG)
-        + config.axis * (7.0 * z["frontal"] + 13.0 * z["t_frontal"]),
+        + config.axis * (6.0 * z["frontal"] + 11.0 * z["t_frontal"]),
         pat_s=pulse_arrival_time(age, body.stiffness, body.height_cm, config.site),
         pat_residual_s=1e-3 * config.pat_residual_sd_ms * z["pat_residual"],
     )

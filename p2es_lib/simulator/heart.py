@@ -12,7 +12,7 @@ R_i lies at 45 % of the QRS duration.
 
 Subject-level spread: QRS and T size log-normal with SD 0.20 and 0.26 before rotation and electrodes add theirs (peak
 vectors of PTB-XL normals: 0.26 and 0.32, correlation 0.44), P 0.30; frontal axes as in the traits; rotation of the
-torso about the vertical (12 degrees) and the left-right axis (8 degrees), T against QRS 12 degrees more: chosen to
+torso about the vertical (10 degrees) and the left-right axis (6 degrees), T against QRS 10 degrees more: chosen to
 give the spread of R and S in the chest leads.
 
 Breathing changes the QRS by about 3 % and turns the frontal axis by about 3 degrees (unverified: 3-10 % in lead II,
@@ -29,20 +29,29 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from p2es_lib.simulator import morphology
-from p2es_lib.simulator.demographics_effects import AF, Body, Traits, choose, qt_interval
+from p2es_lib.simulator.demographics_effects import AF, QRS_AXIS_SD_DEG, Body, Traits, choose, qt_interval
 from p2es_lib.simulator.draws import Draws
 from p2es_lib.simulator.settings import SimulatorConfig
 
 #: R lies at this fraction of the QRS duration.
 R_FRACTION = 0.45
+_QRS_SD, _T_SD, _SHAPE_SD = 0.20, 0.26, 0.06
 _QRS_KERNEL_WIDTH = 0.075  # of the QRS duration
 _FIT = np.linalg.inv(
     np.exp(-0.5 * ((morphology.FRACTIONS[:, None] - morphology.FRACTIONS[None, :]) / _QRS_KERNEL_WIDTH) ** 2)
 )
-# Sizes of the class vectors: means over subjects flatten the peaks, and pools over age hide its effect. Fitted so that
-# the simulated normals have the R, S and T sizes of the PTB-XL normals (tests/test_simulator.py holds the table).
-_QRS_SCALE = {"young": (1.15, 1.15), "old": (1.10, 1.20), "class": (1.15, 1.05)}  # men, women
-_T_SCALE = {"young": (1.10, 1.10), "old": (0.85, 0.95), "class": (1.05, 0.95)}
+# Sizes of the class vectors along X, Y, Z: means over subjects flatten the peaks, and pools over age hide its effect.
+# Fitted so that simulated normals have the R, S and T sizes of the PTB-XL normals (table in tests/test_simulator.py).
+_QRS_SCALE = {
+    "young": ((1.31, 1.11, 1.26), (1.33, 1.25, 1.25)),  # men, women around 35 years
+    "old": ((1.01, 1.14, 0.92), (1.06, 1.35, 1.07)),  # around 65 years
+    "class": ((1.15, 1.15, 1.15), (1.05, 1.05, 1.05)),  # ventricles not activated normally
+}
+_T_SCALE = {
+    "young": ((0.89, 0.98, 1.21), (0.90, 0.95, 1.10)),  # men, women around 35 years
+    "old": ((0.71, 0.66, 0.89), (0.78, 0.78, 1.21)),  # around 65 years
+    "class": ((1.00, 1.00, 1.00), (0.95, 0.95, 0.95)),  # ventricles not activated normally
+}
 _YOUNG, _OLD = 35.0, 65.0
 
 _P_VECTORS = np.array([[0.035, 0.060], [0.085, 0.070], [-0.045, 0.045]])  # right and left atrium, mV
@@ -108,22 +117,23 @@ def draw_heart(
     qt_s = qt_interval(traits, mean_rr_s, qrs_s)
     qrs, t_wave, st = morphology.class_vectors(classes, body.female, draws.uniform["st_size"], draws.uniform["st_site"])
 
-    qrs_scale = _scale(_QRS_SCALE, body, classes) * np.exp(0.20 * size * z["qrs_gain"])
-    t_scale = _scale(_T_SCALE, body, classes) * np.exp(0.26 * size * (0.44 * z["qrs_gain"] + 0.898 * z["t_gain"]))
+    qrs_scale = _scale(_QRS_SCALE, body, classes) * np.exp(_QRS_SD * size * z["qrs_gain"])
+    t_gain = 0.44 * z["qrs_gain"] + 0.898 * z["t_gain"]
+    t_scale = _scale(_T_SCALE, body, classes) * np.exp(_T_SD * size * t_gain)
     st_scale = np.exp(0.5 * size * z["st_gain"]) * np.interp(body.age, [25.0, 60.0], [1.4, 0.8])
     st_scale = np.where(morphology.normal_like(classes), st_scale, 1.0)
-    noise = z["qrs_shape"].reshape(3, 7, -1)
-    qrs = qrs + 0.07 * config.qrs_shape * noise * (0.3 + _length(qrs))
-    qrs, t_wave, st = qrs * qrs_scale, t_wave * t_scale, st * st_scale
+    noise = _smooth(z["qrs_shape"].reshape(3, 7, -1))
+    qrs = qrs + _SHAPE_SD * config.qrs_shape * noise * (0.6 + _length(qrs))
+    qrs, t_wave, st = qrs * qrs_scale[:, None], t_wave * t_scale, st * st_scale
 
     # Frontal rotation: from the axis of the class vectors to the one drawn, for the classes with a normal QRS; the
     # others keep their mean axis and get the subject's deviation only.
     like_normal = morphology.normal_like(classes)
-    deviation = config.axis * np.interp(body.age, [25.0, 75.0], [16.0, 24.0]) * z["frontal"]
+    deviation = config.axis * np.interp(body.age, [25.0, 75.0], QRS_AXIS_SD_DEG) * z["frontal"]
     turn = np.where(like_normal, traits.qrs_axis_deg - np.where(body.female, 50.0, 46.0), deviation)
     t_turn = np.where(like_normal, traits.t_axis_deg - np.where(body.female, 45.0, 42.0), 0.3 * deviation)
-    horizontal, sagittal = config.axis * 12.0 * z["horizontal"], config.axis * 8.0 * z["sagittal"]
-    t_horizontal = horizontal + config.axis * 12.0 * z["t_horizontal"]
+    horizontal, sagittal = config.axis * 10.0 * z["horizontal"], config.axis * 6.0 * z["sagittal"]
+    t_horizontal = horizontal + config.axis * 10.0 * z["t_horizontal"]
     qrs = _rotate(qrs, turn, horizontal, sagittal)
     t_wave = _rotate(t_wave[:, None], t_turn, t_horizontal, sagittal)
     st = _rotate(st[:, None], 0.0 * turn, horizontal, sagittal)
@@ -151,9 +161,16 @@ def _length(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(vectors[0] * vectors[0] + vectors[1] * vectors[1] + vectors[2] * vectors[2])
 
 
+def _smooth(noise: np.ndarray) -> np.ndarray:
+    """Unit-variance noise (3, 7, N) with neighbouring kernels alike, so that QRS bends and does not splinter."""
+    padded = np.concatenate([noise[:, :1], noise, noise[:, -1:]], axis=1)
+    return (padded[:, :-2] + 1.5 * padded[:, 1:-1] + padded[:, 2:]) / np.sqrt(4.25)
+
+
 def _scale(table, body: Body, classes: np.ndarray) -> np.ndarray:
-    """Size of the class vectors by sex, and for normally activated ventricles by age."""
-    young, old, other = (np.where(body.female, table[key][1], table[key][0]) for key in ("young", "old", "class"))
+    """Size of the class vectors along each axis, (3, N), by sex and, for normally activated ventricles, by age."""
+    men, women = ({key: np.array(rows[sex])[:, None] for key, rows in table.items()} for sex in (0, 1))
+    young, old, other = (np.where(body.female, women[key], men[key]) for key in ("young", "old", "class"))
     position = np.clip((body.age - _YOUNG) / (_OLD - _YOUNG), -0.5, 1.3)
     return np.where(morphology.normal_like(classes), young + (old - young) * position, other)
 

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from p2es_lib.errors import InputError, check_choice
+from p2es_lib.simulator.disturbances import DISTURBANCES
+from p2es_lib.simulator.pulse import SITE_PATHS_M
 
-DISTURBANCES = ("none", "motion", "drift", "low_perfusion", "clipping", "gaps")
-SITES = ("finger", "wrist", "ear")
 _MAX_UINT32 = 2**32 - 1
 
 
@@ -65,7 +65,7 @@ breathing, pat_jitter, pulse_shape, sensor_noise : float
 
     def __post_init__(self):
         check_choice("simulator.disturbance", self.disturbance, DISTURBANCES)
-        check_choice("simulator.site", self.site, SITES)
+        check_choice("simulator.site", self.site, SITE_PATHS_M)
         if not 20 <= self.sampling_rate <= 5000:
             raise InputError(f"simulator.sampling_rate={self.sampling_rate}: between 20 and 5000 Hz")
         if self.n_samples < 2:

@@ -1,0 +1,166 @@
+"""Irreducible error: what no method can know of the ECG from PPG, age and sex.
+
+The best estimate in mean squared error is the conditional mean of the ECG given what is seen, and its error is the
+floor under every method. Here the conditional mean is a Monte Carlo average over the simulator's own latents: what
+PPG, age and sex reveal is held, everything else is drawn anew and the ECG rendered again.
+
+Held with ``hold="pulses"``: age, sex, stiffness (it shapes the pulse), the onset of every pulse, the rhythm (sinus or
+fibrillation) and the type of each beat that has a pulse, the mean RR interval (which sets QT), breathing rate and
+phase, the part of the arrival time that follows RR.
+
+Drawn anew: height (hence part of the arrival time), the arrival-time residual (one draw per subject, for all beats
+and windows), its beat-to-beat jitter, morphology class given age and sex, all intervals, amplitudes, axes, QRS shape,
+electrode positions, size and lag of the breathing modulation of the ECG, f-wave rate, size and phase, shape of
+premature beats. R = pulse onset - drawn arrival time.
+
+Held besides with ``hold="beats"``: the true R times of all beats. The difference between the two floors is timing.
+
+Approximations
+--------------
+1. Pulse onsets count as exactly known, also through sensor noise and disturbances, and so do the quantities named as
+   held. That makes the floor too low rather than too high.
+2. Given the onsets, R has the distribution of onset minus arrival time: a flat prior on the beat times. It is exact
+   for the residual (windows begin anywhere); for the jitter it ignores that a smooth RR series says a little more.
+3. A ventricular beat without a pulse shows as a pause. Its presence is held, its time is drawn: the coupling
+   interval from its distribution, between the drawn R times of its neighbours with a full compensatory pause.
+4. Each window is taken alone: other windows of the same subject would add nothing here, since the PPG of a subject
+   says no more about the residual in two windows than in one.
+
+With M draws the average itself is noisy: E|x - m_M|^2 = (1 + 1/M) s^2, because x and the draws are independent and
+alike given what is held. :func:`irreducible_rmse` divides this out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2es_lib.errors import InputError, check_choice
+from p2es_lib.leads import expand_leads
+from p2es_lib.simulator import draws as random
+from p2es_lib.simulator.cohort import PAT_JITTER_S, SimulatedWindows
+from p2es_lib.simulator.demographics_effects import draw_body, draw_traits
+from p2es_lib.simulator.heart import draw_heart, draw_morphology
+from p2es_lib.simulator.lead_field import draw_lead_field
+from p2es_lib.simulator.render import render_ecg8
+from p2es_lib.simulator.rhythm import PVC_COUPLING
+from p2es_lib.simulator.settings import SimulatorConfig
+
+HOLDS = ("pulses", "beats")
+# Last word of the Monte Carlo's own seed: without it the draws of a subject would be the subject.
+_STREAM = 0x1DE
+
+
+@dataclass(frozen=True)
+class ConditionalMean:
+    """Mean and variance of the ECG over the draws, float32 (N, 12, T), mV and mV2 (unbiased), and their number."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    n_draws: int
+
+
+def conditional_mean_ecg(
+    windows: SimulatedWindows,
+    config: SimulatorConfig,
+    *,
+    n_draws: int,
+    hold: str = "pulses",
+    seed: int = 0,
+    progress: bool = False,
+) -> ConditionalMean:
+    """Average ECG over everything that PPG, age and sex do not reveal (see the module for what is held).
+
+    Parameters
+    ----------
+    windows : SimulatedWindows
+        Made with ``config``.
+    config : SimulatorConfig
+        Its scales of variation say how far the draws spread.
+    n_draws : int
+        At least 2.
+    hold : "pulses" or "beats"
+    seed : int
+        Of the Monte Carlo draws; each subject has its own stream, so a window's result does not depend on the others.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    InputError
+        Unknown ``hold``, fewer than 2 draws, or windows of another length than the configuration's.
+    """
+    check_choice("hold", hold, HOLDS)
+    if n_draws < 2:
+        raise InputError(f"n_draws={n_draws}: at least 2 draws are needed for a variance")
+    if windows.ecg.shape[-1] != config.n_samples:
+        raise InputError(f"windows have {windows.ecg.shape[-1]} samples, config.n_samples={config.n_samples}")
+    rows = range(len(windows))
+    if progress:
+        from tqdm.auto import tqdm
+
+        rows = tqdm(rows, desc=f"irreducible error ({hold} held)", unit="window")
+    mean = np.empty(windows.ecg.shape, dtype=np.float32)
+    variance = np.empty_like(mean)
+    for row in rows:
+        ecg = expand_leads(_draw_ecg8(windows, row, config, n_draws, hold, seed))  # (M, 12, T)
+        mean[row] = ecg.mean(axis=0)
+        ecg -= mean[row]
+        ecg *= ecg
+        variance[row] = ecg.sum(axis=0) / (n_draws - 1)
+    return ConditionalMean(mean, variance, n_draws)
+
+
+def irreducible_rmse(windows: SimulatedWindows, conditional_mean: ConditionalMean, *, per_lead: bool = False):
+    """Lowest reachable RMSE (mV) over these windows: a float, or an array (12,) per lead.
+
+    Corrected for the finite number of draws by the factor 1 / sqrt(1 + 1/M).
+    """
+    error = windows.ecg.astype(np.float64) - conditional_mean.mean
+    mse = np.mean(error * error, axis=(0, 2)) / (1.0 + 1.0 / conditional_mean.n_draws)
+    return np.sqrt(mse) if per_lead else float(np.sqrt(mse.mean()))
+
+
+def _draw_ecg8(
+    windows: SimulatedWindows, row: int, config: SimulatorConfig, n_draws: int, hold: str, seed: int
+) -> np.ndarray:
+    """ECGs of one window under ``n_draws`` draws of what is not held, float32 (M, 8, T)."""
+    latents = windows.latents
+    sequence = np.random.SeedSequence((seed, config.seed, int(latents.subject[row]), _STREAM))
+    rng = np.random.Generator(np.random.PCG64(sequence))
+
+    def held(values: np.ndarray) -> np.ndarray:
+        return np.repeat(values[row : row + 1], n_draws, axis=0)
+
+    subject = random.draw_block(rng, n_draws)
+    body = draw_body(held(latents.age), held(latents.female), subject, stiffness=held(latents.stiffness))
+    traits = draw_traits(body, held(latents.rhythm), subject, config)
+    classes = draw_morphology(body, subject, config)
+    heart = draw_heart(body, traits, classes, held(latents.mean_rr_s), subject, config)
+    f_wave_phase = rng.random((3, n_draws))
+    if hold == "beats":
+        r_times = held(latents.r_times)
+    else:
+        r_times = _draw_r_times(windows, row, traits.pat_s + traits.pat_residual_s, rng, config)
+    breathing = (held(latents.breathing_hz), held(latents.breathing_phase))
+    lead_field = draw_lead_field(subject, config)
+    return render_ecg8(heart, lead_field, r_times, held(latents.beat_type), breathing, f_wave_phase, config)
+
+
+def _draw_r_times(
+    windows: SimulatedWindows, row: int, pat_s: np.ndarray, rng: np.random.Generator, config: SimulatorConfig
+) -> np.ndarray:
+    """R times (M, n_beats) from the pulse onsets and drawn arrival times (M,)."""
+    latents = windows.latents
+    onsets = latents.pulse_onsets[row] - latents.pat_drift_s[row]
+    jitter = config.pat_jitter * PAT_JITTER_S * rng.standard_normal((len(pat_s), len(onsets)))
+    r_times = onsets - pat_s[:, None] - jitter
+    for beat in np.flatnonzero(~np.isnan(latents.r_times[row]) & np.isnan(onsets)):
+        mean, sd = PVC_COUPLING
+        coupling = np.clip(mean + sd * rng.standard_normal(len(pat_s)), 0.42, 0.85)
+        rr = latents.mean_rr_s[row]
+        before = r_times[:, beat - 1] if beat > 0 else latents.r_times[row, beat] - coupling * rr
+        after = r_times[:, beat + 1] if beat + 1 < len(onsets) else np.full(len(pat_s), np.nan)
+        r_times[:, beat] = before + coupling * np.where(np.isnan(after), rr, 0.5 * (after - before))
+    return r_times
