@@ -46,7 +46,8 @@ def core_modules() -> list[str]:
     """Dotted names of all core modules, with those inside packages."""
     core = {name for layer in CORE_LAYERS for name in layer} - set(NOT_CORE)
     paths = [path for name, files in module_files().items() if name in core for path in files]
-    return [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    dotted = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
+    return [name.removesuffix(".__init__") for name in dotted]
 
 
 def imports(path: Path, source: str | None = None) -> list[tuple[str, bool]]:
