@@ -81,7 +81,7 @@ def _draw_heart_rate(ax: Axes, index: pd.DataFrame) -> None:
     sexes = [s for s in ("F", "M") if (known["sex"] == s).any()] or [""]
     known = known[known["sex"].isin(sexes)]
     sns.histplot(data=known, x="heart_rate", hue="sex", hue_order=sexes, palette=SEX_COLOURS, element="step",
-                 fill=False, stat="percent", common_norm=False, binwidth=5, legend=False, linewidth=1.1, ax=ax)  # fmt: skip
+                 fill=False, stat="percent", common_norm=False, binwidth=5, legend=False, lw=1.1, ax=ax)  # fmt: skip
     ax.set(xlabel="Heart rate (beats/min)", ylabel="Windows of that sex (%)", title="Heart rate")
 
 

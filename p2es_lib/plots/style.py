@@ -99,7 +99,8 @@ class PaperFigure(Figure):
 
     def _repr_png_(self):
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+        with use_style():
+            self.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
         width, height = (round(96 * inches) for inches in self.get_size_inches())
         return buffer.getvalue(), {"width": width, "height": height}
 
@@ -112,12 +113,20 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
 
 
 def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Decorate a ``plot_*`` function: all that it creates is created in the project's style."""
+    """Decorate a ``plot_*`` function: all that it creates is created in the project's style, and its layout is fixed.
+
+    Constrained layout moves the axes a little at every drawing. Laid out here once and for all, a figure has the same
+    pixels whether it was shown before it was saved or not.
+    """
 
     @functools.wraps(function)
     def wrapped(*args, **kwargs):
         with use_style():
-            return function(*args, **kwargs)
+            fig = function(*args, **kwargs)
+            if fig.get_layout_engine() is not None:
+                fig.get_layout_engine().execute(fig)
+                fig.set_layout_engine("none")
+            return fig
 
     return wrapped
 
