@@ -164,7 +164,7 @@ def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig)
     )
     rngs = [random.generator(config.seed, s, window) for s in subjects for window in range(n_windows)]
     window = random.draw(rngs, random.window_normals(n_beats), random.window_uniforms(n_beats))
-    body = draw_body(*draw_age_and_sex(subject_draws), subject_draws)
+    body = draw_body(*draw_age_and_sex(subject_draws), subject_draws, config)
     rhythm = draw_rhythm(body, subject_draws, config)
     traits = draw_traits(body, rhythm, subject_draws, config)
     classes = draw_morphology(body, subject_draws, config)
@@ -209,7 +209,8 @@ def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig)
         breathing_phase=window.uniform["breathing_phase"],
     )
     ppg = _render_ppg(latents, subject_draws, rngs, config)
-    return ppg, expand_leads(ecg8), _index(subjects, n_windows, body, traits, heart, lead_field, latents, config), latents
+    index = _index(subjects, n_windows, body, traits, heart, lead_field, latents, config)
+    return ppg, expand_leads(ecg8), index, latents
 
 
 def _pat_drift(preceding_rr: np.ndarray, mean_rr: np.ndarray) -> np.ndarray:

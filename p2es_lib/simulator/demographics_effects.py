@@ -108,12 +108,15 @@ def draw_age_and_sex(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(np.round(age, 1), MIN_AGE, MAX_AGE), draws.uniform["sex"] >= _MALE_SHARE
 
 
-def draw_body(age: np.ndarray, female: np.ndarray, draws: Draws, stiffness: np.ndarray | None = None) -> Body:
+def draw_body(
+    age: np.ndarray, female: np.ndarray, draws: Draws, config: SimulatorConfig, stiffness: np.ndarray | None = None
+) -> Body:
     """Height, weight and stiffness for given age and sex; ``stiffness`` is taken over when it is known."""
-    z = draws.normal
-    height = by_sex(female, 176.0 + 7.0 * z["height"], 163.0 + 6.5 * z["height"]) - 0.05 * np.maximum(age - 40.0, 0.0)
-    weight = 26.0 * np.exp(0.15 * z["bmi"]) * (height / 100.0) * (height / 100.0)
-    stiffness = stiffness_from_age(age, z["stiffness"]) if stiffness is None else stiffness
+    z, scale = draws.normal, config.body
+    deviation = scale * z["height"]
+    height = by_sex(female, 176.0 + 7.0 * deviation, 163.0 + 6.5 * deviation) - 0.05 * np.maximum(age - 40.0, 0.0)
+    weight = 26.0 * np.exp(0.15 * scale * z["bmi"]) * (height / 100.0) * (height / 100.0)
+    stiffness = stiffness_from_age(age, scale * z["stiffness"]) if stiffness is None else stiffness
     return Body(age, female, np.round(height), np.round(weight), stiffness)
 
 
@@ -158,7 +161,8 @@ def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorC
     breathing_hz = 0.17 + 0.14 * u["breathing_rate"]
     sampled = np.maximum(np.sin(np.pi * np.minimum(breathing_hz * rr, 0.5)), 0.3)
     mayer = hrv * 0.015 * np.exp(0.4 * z["mayer"]) * np.interp(age, [25.0, 75.0], [1.2, 0.7])  # 20-60 ms: unverified
-    qrs = 1e-3 * by_age_and_sex(age, female, _DECADES, _QRS_MS) * (1.0 + width * 0.085 * np.clip(z["qrs_duration"], -2.5, 2.5))
+    qrs = 1e-3 * by_age_and_sex(age, female, _DECADES, _QRS_MS)
+    qrs = qrs * (1.0 + width * 0.085 * np.clip(z["qrs_duration"], -2.5, 2.5))
     qt = 1e-3 * (by_age_and_sex(age, female, _DECADES, _QTCF_MS) + width * 18.0 * np.clip(z["qtc"], -3.0, 3.0))
     return Traits(
         rhythm=rhythm,

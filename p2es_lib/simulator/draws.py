@@ -58,7 +58,8 @@ class Draws:
 
     def repeat(self, times: int) -> Draws:
         """Each row ``times`` times in a row."""
-        return Draws(*({k: np.repeat(v, times, axis=-1) for k, v in part.items()} for part in (self.normal, self.uniform)))
+        parts = (self.normal, self.uniform)
+        return Draws(*({name: np.repeat(values, times, axis=-1) for name, values in part.items()} for part in parts))
 
 
 def generator(seed: int, subject: int, window: int | None = None) -> np.random.Generator:

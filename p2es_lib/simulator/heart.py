@@ -43,13 +43,13 @@ _FIT = np.linalg.inv(
 # Sizes of the class vectors along X, Y, Z: means over subjects flatten the peaks, and pools over age hide its effect.
 # Fitted so that simulated normals have the R, S and T sizes of the PTB-XL normals (table in tests/test_simulator.py).
 _QRS_SCALE = {
-    "young": ((1.31, 1.11, 1.26), (1.33, 1.25, 1.25)),  # men, women around 35 years
-    "old": ((1.01, 1.14, 0.92), (1.06, 1.35, 1.07)),  # around 65 years
+    "young": ((1.25, 1.04, 1.30), (1.26, 1.17, 1.30)),  # men, women around 35 years
+    "old": ((0.99, 1.05, 0.92), (1.02, 1.24, 1.09)),  # around 65 years
     "class": ((1.15, 1.15, 1.15), (1.05, 1.05, 1.05)),  # ventricles not activated normally
 }
 _T_SCALE = {
-    "young": ((0.89, 0.98, 1.21), (0.90, 0.95, 1.10)),  # men, women around 35 years
-    "old": ((0.71, 0.66, 0.89), (0.78, 0.78, 1.21)),  # around 65 years
+    "young": ((0.97, 1.07, 1.22), (0.93, 0.96, 1.09)),  # men, women around 35 years
+    "old": ((0.78, 0.74, 0.89), (0.81, 0.80, 1.21)),  # around 65 years
     "class": ((1.00, 1.00, 1.00), (0.95, 0.95, 0.95)),  # ventricles not activated normally
 }
 _YOUNG, _OLD = 35.0, 65.0
@@ -121,7 +121,7 @@ def draw_heart(
     t_gain = 0.44 * z["qrs_gain"] + 0.898 * z["t_gain"]
     t_scale = _scale(_T_SCALE, body, classes) * np.exp(_T_SD * size * t_gain)
     st_scale = np.exp(0.5 * size * z["st_gain"]) * np.interp(body.age, [25.0, 60.0], [1.4, 0.8])
-    st_scale = np.where(morphology.normal_like(classes), st_scale, 1.0)
+    st_scale = np.where(classes == morphology.NORMAL, st_scale, 1.0)
     noise = _smooth(z["qrs_shape"].reshape(3, 7, -1))
     qrs = qrs + _SHAPE_SD * config.qrs_shape * noise * (0.6 + _length(qrs))
     qrs, t_wave, st = qrs * qrs_scale[:, None], t_wave * t_scale, st * st_scale

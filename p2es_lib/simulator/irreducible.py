@@ -134,7 +134,7 @@ def _draw_ecg8(
         return np.repeat(values[row : row + 1], n_draws, axis=0)
 
     subject = random.draw_block(rng, n_draws)
-    body = draw_body(held(latents.age), held(latents.female), subject, stiffness=held(latents.stiffness))
+    body = draw_body(held(latents.age), held(latents.female), subject, config, held(latents.stiffness))
     traits = draw_traits(body, held(latents.rhythm), subject, config)
     classes = draw_morphology(body, subject, config)
     heart = draw_heart(body, traits, classes, held(latents.mean_rr_s), subject, config)

@@ -30,10 +30,11 @@ class SimulatorConfig:
         Where the PPG is taken.
     disturbance, snr_db : str, float
         Wearable disturbance of the PPG and its signal-to-noise ratio; the ECG stays clean.
-    heart_rate, hrv, arrhythmia, premature_beats, morphology, intervals, amplitudes, axis, qrs_shape, electrodes, \
-breathing, pat_jitter, pulse_shape, sensor_noise : float
+    body, heart_rate, hrv, arrhythmia, premature_beats, morphology, intervals, amplitudes, axis, qrs_shape, \
+electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
         Scale of one kind of variation: 1 is the published size, 0 switches it off. ``arrhythmia``,
         ``premature_beats`` and ``morphology`` scale probabilities, the others scale standard deviations or depths.
+        ``body`` is height, weight and stiffness for given age and sex.
 
     Raises
     ------
@@ -48,6 +49,7 @@ breathing, pat_jitter, pulse_shape, sensor_noise : float
     site: str = "finger"
     disturbance: str = "none"
     snr_db: float = 10.0
+    body: float = 1.0
     heart_rate: float = 1.0
     hrv: float = 1.0
     arrhythmia: float = 1.0
@@ -97,6 +99,6 @@ breathing, pat_jitter, pulse_shape, sensor_noise : float
 
 #: Names of the scales of variation.
 SCALES = (
-    "heart_rate", "hrv", "arrhythmia", "premature_beats", "morphology", "intervals", "amplitudes", "axis", "qrs_shape",
-    "electrodes", "breathing", "pat_jitter", "pulse_shape", "sensor_noise",
+    "body", "heart_rate", "hrv", "arrhythmia", "premature_beats", "morphology", "intervals", "amplitudes", "axis",
+    "qrs_shape", "electrodes", "breathing", "pat_jitter", "pulse_shape", "sensor_noise",
 )  # fmt: skip

@@ -1,0 +1,148 @@
+"""The irreducible error against cases with a closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
+from p2es_lib.simulator import SimulatorConfig, conditional_mean_ecg, irreducible_rmse, simulate
+from p2es_lib.simulator.demographics_effects import Body, draw_traits
+from p2es_lib.simulator.draws import draw_block
+from p2es_lib.simulator.heart import draw_heart
+from p2es_lib.simulator.lead_field import FORWARD
+from p2es_lib.simulator.rhythm import BEAT_PVC
+
+SIGMA_S = 0.015
+TIMING = SimulatorConfig.without_variation(pat_residual_sd_ms=1e3 * SIGMA_S, n_samples=384)
+
+
+def gaussians_of(windows, row, config):
+    """Times (s), widths (s) and amplitudes in lead V5 of every kernel of every beat, for a heart without variation."""
+    one = slice(row, row + 1)
+    latents = windows.latents
+    quiet = draw_block(np.random.default_rng(0), 1)
+    index = windows.index.iloc[one]
+    size = (index[name].to_numpy() for name in ("height_cm", "weight_kg"))
+    body = Body(latents.age[one], latents.female[one], *size, latents.stiffness[one])
+    traits = draw_traits(body, latents.rhythm[one], quiet, config)
+    heart = draw_heart(body, traits, latents.morphology[one], latents.mean_rr_s[one], quiet, config)
+    v5 = FORWARD[6]
+    expected_r = latents.pulse_onsets[row] - latents.pat_drift_s[row] - latents.pat_s[row]
+    times, widths, sizes = [], [], []
+    for beat in expected_r[~np.isnan(expected_r)]:
+        for kernels in (heart.p, heart.qrs, heart.st_t):
+            times.append(beat + kernels.centre_s[:, 0])
+            widths.append(kernels.width_s[:, 0])
+            sizes.append(v5 @ kernels.vector_mv[:, :, 0])
+    return (np.concatenate(parts) for parts in (times, widths, sizes))
+
+
+def widened(t, centre, width, sigma):
+    """Expectation of exp(-(t - centre - e)^2 / 2 width^2) for e ~ N(0, sigma^2)."""
+    wide = np.hypot(width, sigma)
+    return width / wide * np.exp(-0.5 * ((t - centre) / wide) ** 2)
+
+
+def test_gaussian_arrival_time_widens_gaussian_kernels():
+    windows = simulate(range(6), 1, TIMING)
+    t = np.arange(TIMING.n_samples) / TIMING.sampling_rate
+    result = conditional_mean_ecg(windows, TIMING, n_draws=1000)
+    v5 = LEADS.index("V5")
+    expected_variance, variance = [], []
+    for row in range(6):
+        centre, width, size = gaussians_of(windows, row, TIMING)
+        mean = sum(a * widened(t, c, b, SIGMA_S) for c, b, a in zip(centre, width, size))
+        second = np.zeros_like(t)  # E x^2: a product of two Gaussians is a Gaussian between them
+        for c, b, a in zip(centre, width, size):
+            for c2, b2, a2 in zip(centre, width, size):
+                total = b * b + b2 * b2
+                overlap = a * a2 * np.exp(-0.5 * (c - c2) ** 2 / total)
+                if abs(overlap) > 1e-9:
+                    second += overlap * widened(t, (c * b2 * b2 + c2 * b * b) / total, b * b2 / np.sqrt(total), SIGMA_S)
+        monte_carlo_sd = np.sqrt(np.maximum(second - mean**2, 0) / 1000)
+        assert np.all(np.abs(result.mean[row, v5] - mean) < 5 * monte_carlo_sd + 2e-3)
+        expected_variance.append(np.mean(second - mean**2))
+        variance.append(result.variance[row, v5].mean())
+    assert np.mean(variance) == pytest.approx(np.mean(expected_variance), rel=0.05)
+
+
+def test_rmse_of_the_windows_is_the_spread_of_the_draws():
+    windows = simulate(range(120), 1, TIMING)
+    result = conditional_mean_ecg(windows, TIMING, n_draws=32)
+    assert irreducible_rmse(windows, result) == pytest.approx(np.sqrt(result.variance.mean()), rel=0.10)
+    known = conditional_mean_ecg(windows, TIMING, n_draws=4, hold="beats")
+    assert irreducible_rmse(windows, known) < 1e-6  # nothing but timing varied
+
+
+def test_log_normal_gain_has_its_moments():
+    """Only sizes vary: at the R peak the ECG is x0 exp(0.2 z), with known mean and variance."""
+    config = SimulatorConfig.without_variation(amplitudes=1.0, n_samples=256)
+    windows = simulate(range(4), 1, config)
+    plain = simulate(range(4), 1, config.replace(amplitudes=0.0))
+    result = conditional_mean_ecg(windows, config, n_draws=2500, hold="beats")
+    v5 = LEADS.index("V5")
+    for row in range(4):
+        peak = plain.ecg[row, v5].argmax()
+        x_0 = plain.ecg[row, v5, peak]
+        assert result.mean[row, v5, peak] == pytest.approx(x_0 * np.exp(0.02), rel=0.015)
+        assert result.variance[row, v5, peak] == pytest.approx(x_0**2 * np.expm1(0.04) * np.exp(0.04), rel=0.12)
+
+
+def test_correction_for_few_draws():
+    windows = simulate(range(200), 1, SimulatorConfig(n_samples=256))
+    config = SimulatorConfig(n_samples=256)
+    few = conditional_mean_ecg(windows, config, n_draws=2)
+    many = conditional_mean_ecg(windows, config, n_draws=24)
+    assert irreducible_rmse(windows, few) == pytest.approx(irreducible_rmse(windows, many), rel=0.06)
+    raw = np.sqrt(np.mean((windows.ecg - few.mean) ** 2))
+    assert raw == pytest.approx(np.sqrt(1.5) * irreducible_rmse(windows, few), rel=1e-3)
+
+
+def test_full_variation_is_calibrated_and_timing_costs():
+    """The windows themselves look like further draws, and knowing the beats helps."""
+    config = SimulatorConfig(n_samples=256)
+    windows = simulate(range(240), 1, config)
+    pulses = conditional_mean_ecg(windows, config, n_draws=24, seed=config.seed)  # same seed: still independent draws
+    beats = conditional_mean_ecg(windows, config, n_draws=24, hold="beats")
+    floor = irreducible_rmse(windows, pulses)
+    assert floor == pytest.approx(np.sqrt(pulses.variance.mean()), rel=0.08)
+    assert irreducible_rmse(windows, beats) < 0.85 * floor
+    assert floor < 0.9 * np.sqrt(np.mean((windows.ecg - windows.ecg.mean(axis=(0, 2), keepdims=True)) ** 2))
+    assert irreducible_rmse(windows, pulses, per_lead=True).shape == (12,)
+
+
+def test_window_result_does_not_depend_on_the_others():
+    config = SimulatorConfig(n_samples=256)
+    together = conditional_mean_ecg(simulate(range(5), 2, config), config, n_draws=5)
+    alone = conditional_mean_ecg(simulate([3], 2, config), config, n_draws=5)
+    assert np.array_equal(together.mean[6:8], alone.mean) and np.array_equal(together.variance[6:8], alone.variance)
+
+
+def test_beat_without_pulse_is_placed_in_the_pause():
+    config = SimulatorConfig(premature_beats=20.0)
+    windows = simulate(range(120), 1, config)
+    latents = windows.latents
+    failed = (latents.beat_type == BEAT_PVC) & np.isnan(latents.pulse_onsets)
+    rows = np.flatnonzero(failed.any(axis=1))[:3]
+    assert len(rows) == 3
+    from p2es_lib.simulator.irreducible import _draw_r_times
+
+    for row in rows:
+        pat = np.full(50, latents.pat_s[row] + latents.pat_residual_s[row])
+        r_times = _draw_r_times(windows, row, pat, np.random.default_rng(0), config)
+        has_beat = ~np.isnan(latents.r_times[row])
+        assert np.isfinite(r_times[:, has_beat]).all() and np.isnan(r_times[:, ~has_beat]).all()
+        assert (np.diff(r_times[:, has_beat], axis=1) > 0).all()
+        beat = np.flatnonzero(failed[row])[0]
+        assert abs(r_times[:, beat].mean() - latents.r_times[row, beat]) < 0.35
+        assert r_times[:, beat].std() > 0.03  # drawn, not known
+
+
+@pytest.mark.parametrize("change", [{"hold": "nothing"}, {"n_draws": 1}])
+def test_wrong_settings_are_refused(change):
+    config = SimulatorConfig(n_samples=128)
+    windows = simulate([0], 1, config)
+    with pytest.raises(InputError):
+        conditional_mean_ecg(windows, config, **{"n_draws": 4, **change})
