@@ -100,6 +100,11 @@ def _draw_quality(ax: Axes, index: pd.DataFrame) -> None:
     ax.yaxis.get_major_locator().set_params(integer=True)
 
 
+def _draw_nothing(ax: Axes) -> None:
+    mark_empty(ax, "nothing known of this cohort but its size")
+    ax.set_axis_off()
+
+
 @styled
 def plot_cohort(index: pd.DataFrame) -> Figure:
     """Age, sex, splits, prevalence of rhythm and morphology, heart rate, arrival time or quality: what the index knows.
@@ -131,7 +136,7 @@ def plot_cohort(index: pd.DataFrame) -> Figure:
     panels = [draw for draw, known in drawers.values() if known]
     if _known(index, "quality") and len(panels) < 6:
         panels.append(lambda ax: _draw_quality(ax, index))
-    panels = panels or [lambda ax: mark_empty(ax, "nothing known of this cohort")]
+    panels = panels or [_draw_nothing]
 
     n_columns = min(3, len(panels)) if len(panels) != 4 else 2
     n_rows = -(-len(panels) // n_columns)
@@ -196,19 +201,22 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
         np.array([x for x in np.atleast_1d([] if marks is None else marks) if 0 <= x <= t[-1]], dtype=float)
         for marks in (upstrokes, r_peaks)
     )
-    fig = new_figure(PAGE_WIDTH, 1.25 + 0.85 * len(leads))
-    axes = fig.subplots(1 + len(leads), 1, sharex=True, squeeze=False, height_ratios=[1.2, *[1.0] * len(leads)])[:, 0]
+    rows = lead_rows(leads)
+    mask = np.full(12, 2) if lead_mask is None else np.asarray(lead_mask).reshape(-1)
+    absent = [mask[row] == ABSENT or np.isnan(ecg[row]).all() for row in rows]
+    heights = [1.2, *(0.4 if missing else 1.0 for missing in absent)]
+    fig = new_figure(PAGE_WIDTH, 0.45 + 0.8 * sum(heights))
+    axes = fig.subplots(1 + len(leads), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     axes[0].plot(t, ppg, color=COLOURS["vermillion"])
     axes[0].plot(upstrokes, np.interp(upstrokes, t, ppg), "o", color=COLOURS["blue"], ms=3, gid="upstrokes")
     axes[0].set_ylabel("PPG (z-score)")
-    for ax, lead, row in zip(axes[1:], leads, lead_rows(leads), strict=True):
-        if (lead_mask is not None and np.asarray(lead_mask).reshape(-1)[row] == ABSENT) or np.isnan(ecg[row]).all():
+    for ax, lead, row, missing in zip(axes[1:], leads, rows, absent, strict=True):
+        ax.set_ylabel(lead if missing else f"{lead} (mV)")
+        if missing:
             mark_empty(ax)
-            ax.set_ylabel(lead)
-            continue
-        ax.plot(t, ecg[row], color=TRUTH)
-        ax.set_ylabel(f"{lead} (mV)")
-    for ax in axes:
+        else:
+            ax.plot(t, ecg[row], color=TRUTH)
+    for ax in axes[[True, *~np.array(absent)]]:
         for r_peak in r_peaks:  # in the top panel they end below the line that the arrival time is written on
             ax.axvline(r_peak, ymax=0.77 if ax is axes[0] else 1, **_R_PEAK)
     for ax in axes[:-1]:

@@ -153,7 +153,7 @@ def _draw_ppg(ax: Axes, ppg: np.ndarray, sampling_rate: float, x: float, bottom:
 def _draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float) -> None:
     handles = []
     if traces.ecg is not None:
-        handles.append(Line2D([], [], color=TRUTH, lw=1.0, label="recorded"))
+        handles.append(Line2D([], [], color=TRUTH, lw=1.0, label="reference"))
     if traces.estimate is not None:
         handles.append(Line2D([], [], color=ESTIMATE, lw=1.0, label="synthesised (posterior mean)"))
     if traces.lower is not None:
@@ -170,7 +170,7 @@ def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=No
     Parameters
     ----------
     ecg : array (12, T) mV, or None
-        Recorded ECG (black). None: there is no reference.
+        Reference ECG (black); None if there is none.
     sampling_rate : float
         Hz.
     estimate : array (12, T) mV, optional

@@ -1,4 +1,4 @@
-"""The arrays of one 12-lead picture, checked: recorded ECG, estimate and the band of its samples."""
+"""The arrays of one 12-lead picture, checked: reference, estimate and the band of its samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from p2es_lib.leads import ABSENT
 
 @dataclass
 class EcgTraces:
-    """Recorded ECG, estimate, and lower and upper edge of its samples, each (12, T) mV or None; and the lead mask."""
+    """Reference, estimate, and lower and upper edge of its samples, each (12, T) mV or None; and the lead mask."""
 
     sampling_rate: float
     ecg: np.ndarray | None = None

@@ -138,7 +138,7 @@ def plot_reverse_process(times, states, x0_hats, truth, sampling_rate, *, lead="
     states, x0_hats : array (n, T)
         x_t before the step, and the estimate made of it; one lead.
     truth : array (T,)
-        The recorded signal.
+        The reference.
     sampling_rate : float
         Hz.
     lead : str
@@ -166,7 +166,7 @@ def plot_reverse_process(times, states, x0_hats, truth, sampling_rate, *, lead="
     _stack(right, time, x0_hats[rows, part], [ESTIMATE] * len(rows), labels, spacing=spacing, zorder=3)
     shown = np.concatenate([states[rows, part], x0_hats[rows, part], repeated], axis=1)
     left.set_title(f"$x_t$, lead {lead}")
-    right.set_title(r"Estimate $\hat{x}_0$ (blue) and recorded signal (grey)")
+    right.set_title(r"Estimate $\hat{x}_0$ (blue) and reference (grey)")
     left.set_ylim(_stack_limits(shown, spacing))
     right.set_ylim(left.get_ylim())
     _scale_bar(right, unit)

@@ -31,7 +31,7 @@ def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray],
     Parameters
     ----------
     truth, coarse, refined : array (12, T), mV
-        Recorded signal, output of stage 1, output of stage 2.
+        Reference, output of stage 1, output of stage 2.
     contributions : mapping scale -> array (T,)
         What each time scale adds to stage 1 for this lead, mV; keys such as ``"0.3 s"``, shortest first.
     sampling_rate : float
@@ -59,7 +59,7 @@ def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray],
     stages, scales = upper.subplots(1, 2, width_ratios=[1, 1])
     spectrum, gain = lower.subplots(1, 2)
 
-    stages.plot(time, truth[row, part], color=TRUTH, lw=1.3, label="recorded")
+    stages.plot(time, truth[row, part], color=TRUTH, lw=1.3, label="reference")
     stages.plot(time, coarse[row, part], color=COLOURS["orange"], lw=1.1, label="stage 1 (multi-scale)")
     stages.plot(time, refined[row, part], color=ESTIMATE, lw=1.1, label="stage 2 (deblurred)")
     stages.set(xlabel="Time (s)", ylabel=f"Lead {lead} (mV)", title="Two stages", xlim=time[[0, -1]])

@@ -33,7 +33,7 @@ COLOURS = {
 }
 #: Order in which unnamed things (groups, seeds, time scales) take their colours; yellow is too pale for lines.
 CYCLE = tuple(COLOURS[name] for name in ("blue", "orange", "green", "vermillion", "purple", "sky", "black", "grey"))
-#: The same thing has the same colour in every figure: recorded signals are black, estimates blue.
+#: The same thing has the same colour in every figure: references are black, estimates blue.
 TRUTH, ESTIMATE, SPREAD = COLOURS["black"], COLOURS["blue"], "#9FCDEB"
 SEX_COLOURS = {"F": COLOURS["vermillion"], "M": COLOURS["blue"], "": COLOURS["grey"]}
 SEX_NAMES = {"F": "female", "M": "male", "": "not known"}
@@ -142,8 +142,8 @@ def letter_panels(axes: Iterable[Axes]) -> None:
 def mark_empty(ax: Axes, text: str = "not recorded") -> None:
     """Turn a panel without data into an honest empty panel."""
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", style="italic", color=COLOURS["grey"])
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
 
 
 def method_colours(methods: Iterable[str]) -> dict[str, str]:
