@@ -32,7 +32,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 ifneq ($(LOCK),)
 ifeq ($(wildcard $(LOCK)),)
-$(error LOCK=$(LOCK): no such file; leave LOCK out for requirements-lock.txt, or give LOCK= for unpinned versions)
+$(error LOCK=$(LOCK): no such file; give LOCK=requirements-lock.txt, or LOCK= for unpinned versions)
 endif
 endif
 
@@ -83,16 +83,16 @@ $(STAMP):
 	    echo "error: no virtual environment could be made in $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; fi
 	@echo "installing into $(VENV): about 200 packages, some minutes the first time (log: $(VENV)/install.log)"
 	@rm -f $(VENV)/.installed-*
-	@$(if $(LOCK),grep -v '^#' $(LOCK),$(PY) -c \
+	@{ $(if $(LOCK),grep -v '^#' $(LOCK),$(PY) -c \
 	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")') \
-	  $(if $(TORCH),| grep -v -E '^torch(==.*)?$$' | cat - $(VENV)/.torch) > $(VENV)/requirements.txt
+	  $(if $(TORCH),| grep -v -E '^torch(==.*)?$$'; echo 'torch==$(TORCH)'); } > $(VENV)/requirements.txt
 	@$(PY) -m pip install -r $(VENV)/requirements.txt > $(VENV)/install.log 2>&1 & pid=$$!; \
 	trap 'kill $$pid 2> /dev/null; wait $$pid; exit 130' INT TERM HUP; seconds=0; \
 	while kill -0 $$pid 2> /dev/null; do \
 	  sleep 1; seconds=$$((seconds + 1)); \
 	  if [ $$((seconds % 15)) -eq 0 ]; then \
 	    echo "  $$seconds s: $$(grep -c '^Collecting' $(VENV)/install.log) packages chosen," \
-	      "$$(ls -d $(VENV)/lib/python3*/site-packages/*.dist-info | wc -l | tr -d ' ') installed"; fi; done; \
+	      "$$(ls -d $(VENV)/lib/python3*/site-packages/*.dist-info 2> /dev/null | wc -l | tr -d ' ') installed"; fi; done; \
 	wait $$pid || { grep -v '^ *WARNING' $(VENV)/install.log | tail -n 15 >&2; \
 	  echo "error: the installation failed, see above; the same command tries again" >&2; exit 1; }
 	@$(PY) -m pip install --no-deps -e . >> $(VENV)/install.log 2>&1 || { grep -v '^ *WARNING' $(VENV)/install.log | tail -n 15 >&2; exit 1; }

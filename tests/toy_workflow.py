@@ -1,0 +1,85 @@
+"""Small notebooks, and a copy of the source tree whose notebooks are small ones, to test the workflow's machinery."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+_SETTINGS = 'dataset = "simulated"\nprofile = "quick"\n'
+_WRITE = """\
+from p2es_lib import paths
+figures = paths.figures_dir(dataset, profile)
+figures.mkdir(parents=True, exist_ok=True)
+for name in {names!r}:
+    (figures / name).write_text("made by " + {notebook!r})
+"""
+_WINDOWS = """\
+windows = paths.windows_dir(dataset, profile)
+windows.mkdir(parents=True, exist_ok=True)
+(windows / "settings.json").write_text("{}")
+"""
+# Counts to 8 with a checkpoint after each step, as a training does; appends every step to a log.
+_TRAIN = """\
+import time
+from p2es_lib import paths
+run = paths.run_dir(dataset, profile, variant, seed)
+run.mkdir(parents=True, exist_ok=True)
+checkpoint, log = run / "checkpoint.ckpt", run / "log.txt"
+start = int(checkpoint.read_text()) if checkpoint.exists() else 0
+for step in range(start, 8):
+    time.sleep(0.25)
+    with log.open("a") as file:
+        file.write(f"{step} ")
+    checkpoint.write_text(str(step + 1))
+    print("step", step, flush=True)
+(run / "scores.parquet").write_text("scores")
+"""
+_TABLE = """\
+rows = ["P2Es,all,rmse,0.131,0.120,0.142,24,1", "Irreducible error,all,rmse,0.122,,,24,1", "P2Es,V1,rmse,0.9,0.8,1.0,24,1"]
+(figures / "table02_results.csv").write_text("\\n".join(["method,lead,metric,value,lower,upper,n_subjects,seeds", *rows]) + "\\n")
+"""
+
+
+def write_notebook(folder: Path, name: str, cells: list[str], parameters: str = _SETTINGS, n_tagged: int = 1) -> None:
+    """Write a notebook with a title, its tagged parameters cell(s) and ``cells``."""
+    tagged = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}) for _ in range(n_tagged)]
+    code = [nbformat.v4.new_code_cell(source) for source in cells]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# t"), *tagged, *code])
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+def make_toy_checkout(folder: Path) -> Path:
+    """Copy library and Snakefile to ``folder`` and write one small notebook for each rule, with all its outputs."""
+    shutil.copytree(CHECKOUT / "p2es_lib", folder / "p2es_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "Snakefile", folder)
+    notebooks = folder / "notebooks"
+
+    def writes(notebook, *names):
+        return _WRITE.format(names=names, notebook=notebook)
+
+    data = writes("01_data", "fig01_cohort.png", "fig02_window.png", "table01_cohort.csv") + _WINDOWS
+    write_notebook(notebooks, "01_data", [data], _SETTINGS + 'mirror = ""')
+    write_notebook(notebooks, "02_forward_process", [writes("02", "fig03_forward_process.png")])
+    write_notebook(notebooks, "03_reverse_process", [writes("03", "fig04_reverse_process.png")])
+    write_notebook(notebooks, "04_affinity", [writes("04", "fig05_embedding_groups.png", "fig06_affinity.png")])
+    write_notebook(notebooks, "05_train", [_TRAIN], _SETTINGS + 'variant = "p2es"\nseed = 0')
+    names = ("fig07_training.png", "fig08_stages.png", "fig09_overlay.png", "table03_distance_to_floor.csv")
+    write_notebook(notebooks, "07_results", [writes("07", *names) + _TABLE], _SETTINGS + 'variant = "p2es"\nseeds = "0"')
+    return folder
+
+
+def p2es_command(*arguments: str) -> list[str]:
+    """Command line of ``p2es`` with this Python."""
+    return [sys.executable, "-m", "p2es_lib.cli", *arguments]
+
+
+def toy_environment(checkout: Path, home: Path) -> dict[str, str]:
+    """Environment in which ``p2es`` is the copy in ``checkout`` and writes to ``home``."""
+    return os.environ | {"PYTHONPATH": str(checkout), "P2ES_HOME": str(home), "OMP_NUM_THREADS": "1"}
