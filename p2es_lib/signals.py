@@ -47,6 +47,11 @@ def _band(x: np.ndarray, sampling_rate: float, band_hz: tuple[float, float]) -> 
     return filter_bandpass(x, low, high if high < 0.45 * sampling_rate else None, sampling_rate)
 
 
+def bridge_gaps(x: np.ndarray) -> np.ndarray:
+    """Missing and infinite samples bridged by straight lines; a signal without any valid sample becomes 0."""
+    return fill_gaps(np.where(np.isfinite(x), x, np.nan))[0]
+
+
 # ---------------------------------------------------------------------------------------------------------------- beats
 def ecg_rpeaks(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
     """R peaks of one ECG lead.
@@ -71,7 +76,7 @@ def ecg_rpeaks(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
     ----------
     Pan J, Tompkins WJ. A real-time QRS detection algorithm. IEEE Trans Biomed Eng 1985;32:230-236.
     """
-    qrs = _band(fill_gaps(ecg)[0], sampling_rate, _QRS_BAND_HZ)
+    qrs = _band(bridge_gaps(ecg), sampling_rate, _QRS_BAND_HZ)
     energy = ndimage.uniform_filter1d(np.gradient(qrs) ** 2, max(int(0.1 * sampling_rate), 1), mode="nearest")
     energy = np.sqrt(np.maximum(energy, 0.0))  # the running sum may round to just below zero
     candidates = _local_maxima(energy, sampling_rate, fraction=0.3)
@@ -109,7 +114,7 @@ def ppg_onsets(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
 
 def _upstrokes(ppg: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cleaned PPG, its slope per sample, and the samples of steepest rise."""
-    clean = ppg_clean(fill_gaps(ppg)[0], sampling_rate)
+    clean = ppg_clean(bridge_gaps(ppg), sampling_rate)
     slope = np.gradient(clean)
     return clean, slope, _local_maxima(slope, sampling_rate, fraction=0.4)
 
@@ -185,7 +190,7 @@ def ecg_quality(ecg: np.ndarray, sampling_rate: float) -> float:
     if faults >= 0.5:
         return 0.0
     peaks = ecg_rpeaks(ecg, sampling_rate)
-    return max(0.0, template_agreement(ecg_clean(fill_gaps(ecg)[0], sampling_rate), peaks, sampling_rate) * (1.0 - 2.0 * faults))
+    return max(0.0, template_agreement(ecg_clean(bridge_gaps(ecg), sampling_rate), peaks, sampling_rate) * (1.0 - 2.0 * faults))
 
 
 def template_agreement(clean: np.ndarray, beats: np.ndarray, sampling_rate: float) -> float:
@@ -250,7 +255,7 @@ def fault_mask(x: np.ndarray, sampling_rate: float, largest_step: float = 0.4) -
     flat = _runs(np.concatenate([[False], np.diff(x) == 0]), max(int(0.3 * sampling_rate), 2))
     # A rail holds the signal for several samples; the top of a pulse, unless coarsely digitised, does not.
     clipped = _runs((x == low) | (x == high), max(int(0.05 * sampling_rate), 3))
-    step = np.abs(np.diff(fill_gaps(x)[0], prepend=x[~bad][0])) > largest_step * (high - low)
+    step = np.abs(np.diff(bridge_gaps(x), prepend=x[~bad][0])) > largest_step * (high - low)
     if step.any():
         step = ndimage.binary_dilation(step, iterations=int(0.25 * sampling_rate) + 1)
     return bad | flat | clipped | step

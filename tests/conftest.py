@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -24,3 +26,43 @@ def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("P2ES_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("P2ES_MIRROR", raising=False)
     return tmp_path / "home"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A made-up recording: ECG (T,) in mV and PPG (T,) on one clock, with the beats they were made from (seconds)."""
+
+    ecg: np.ndarray
+    ppg: np.ndarray
+    sampling_rate: float
+    rpeaks_s: np.ndarray
+    onsets_s: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def make_pair():
+    """``make_pair(duration_s, sampling_rate, ...)`` gives a :class:`Pair`; pulses begin ``delay_s`` after the R peaks."""
+
+    def make(duration_s=60.0, sampling_rate=125.0, interval_s=0.8, delay_s=0.25, variability=0.05, noise=0.0, seed=0):
+        rng = np.random.default_rng(seed)
+        n_beats = int((duration_s + 2) / (interval_s * (1 - variability))) + 3
+        rpeaks = -2.0 + np.cumsum(interval_s * (1 + variability * rng.uniform(-1, 1, n_beats)))
+        n = int(duration_s * sampling_rate)
+        ecg, ppg = np.zeros(n), np.zeros(n)
+
+        def bump(t, centre, width):
+            return np.exp(-0.5 * ((t - centre) / width) ** 2)
+
+        for beat in rpeaks:
+            part = slice(max(0, int((beat - 0.5) * sampling_rate)), max(0, int((beat + 3) * sampling_rate)))
+            t = np.arange(n)[part] / sampling_rate - beat
+            ecg[part] += bump(t, 0, 0.011) - 0.2 * bump(t, 0.03, 0.012) + 0.12 * bump(t, -0.16, 0.022)
+            ecg[part] += 0.3 * bump(t, 0.28 * np.sqrt(interval_s), 0.045)
+            rise = np.maximum(t - delay_s, 0) / 0.16
+            ppg[part] += rise**2 * np.exp(2 * (1 - rise)) + 0.15 * bump(t, delay_s + 0.40, 0.06)
+        ecg, ppg = ecg + noise * rng.standard_normal(n), 0.5 + 0.3 * (ppg + noise * rng.standard_normal(n))
+        onsets = rpeaks + delay_s
+        inside = (onsets > 0.5) & (onsets < duration_s - 0.5)
+        return Pair(ecg, ppg, sampling_rate, rpeaks[(rpeaks > 0.1) & (rpeaks < duration_s - 0.1)], onsets[inside])
+
+    return make

@@ -18,7 +18,7 @@ from p2es_lib.config import Config
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS, MEASURED, complete_limb_leads
 from p2es_lib.sources.contract import Recording
-from p2es_lib.transforms import fill_gaps, resample_signal
+from p2es_lib.transforms import resample_signal
 from p2es_lib.windows import INDEX_COLUMNS, SPLIT_FRACTIONS, SPLITS, WindowSet, split_subjects
 
 #: A window may hold at most this share of faulty samples in the PPG, and in the ECG.
@@ -65,8 +65,8 @@ def make_recording(
     skip, n_keep : int
         Part of the result to return: margins let the filters settle and are cut off.
     """
-    common = {name: resample_signal(fill_gaps(x)[0], rate, sampling_rate) for name, (x, rate) in leads.items()}
-    pulse = resample_signal(fill_gaps(ppg[0])[0], ppg[1], sampling_rate)
+    common = {name: resample_signal(signals.bridge_gaps(x), rate, sampling_rate) for name, (x, rate) in leads.items()}
+    pulse = resample_signal(signals.bridge_gaps(ppg[0]), ppg[1], sampling_rate)
     n = min(len(pulse), *(len(x) for x in common.values()))
     kept = slice(skip, n if n_keep is None else min(n, skip + n_keep))
     clean = {name: signals.ecg_clean(x[:n], sampling_rate) for name, x in common.items()}
@@ -121,7 +121,7 @@ def judge_windows(recording: Recording, n_samples: int, min_quality: float) -> p
         rows.append(
             {
                 "first": first,
-                "start_s": recording.start_s + first / rate,
+                "start_s": round(recording.start_s + first / rate, 6),
                 "quality": min(of_ppg, of_ecg, pairing),
                 "quality_ppg": of_ppg,
                 "quality_ecg": of_ecg,

@@ -1,0 +1,187 @@
+"""Fetching from a mirror that behaves, and from one that does not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from p2es_lib.errors import InputError
+from p2es_lib.sources import mirror as mirror_module
+from p2es_lib.sources.mirror import DEFAULT_MIRROR, MissingFile, Mirror, check_relative, resolve_mirror
+
+CONTENT = bytes(range(256)) * 1000  # 256 kB
+FILE = "folder/recording.dat"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves CONTENT at any path of the data set; ``server.script`` holds what goes wrong, request by request."""
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append((self.path, self.headers.get("Range")))
+        action = server.script.pop(0) if server.script else "ok"
+        if isinstance(action, int):
+            self.send_error(action)
+            return
+        body, start = server.content, 0
+        wanted = self.headers.get("Range")
+        if wanted and server.ranges and self.headers.get("If-Range") == server.etag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        if action == "slow":
+            time.sleep(1.0)
+        self.send_response(206 if start else 200)
+        if start:
+            first = start + 7 if action == "wrong range" else start
+            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.send_header("Content-Length", str(len(body) - start + (10 if action == "too short" else 0)))
+        self.end_headers()
+        end = len(body) // 2 if action == "cut" else len(body)
+        self.wfile.write(body[start:end])
+        self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(mirror_module, "BACKOFF_S", 0.01)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.script, server.content, server.ranges, server.etag = [], [], CONTENT, True, '"v1"'
+    server.handle_error = lambda *_: None  # a client that gave up is part of the play
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def remote(server, home):
+    return Mirror(f"http://127.0.0.1:{server.server_port}/files", "set", "1.0.0")
+
+
+def leftovers(home):
+    return sorted(path.name for path in home.rglob("*") if path.is_file())
+
+
+def test_a_file_is_fetched_once(server, remote, home):
+    path = remote.fetch(FILE)
+    assert path == home / "data" / "raw" / "set" / "1.0.0" / FILE and path.read_bytes() == CONTENT
+    assert remote.fetch(FILE) == path
+    assert server.requests == [(f"/files/set/1.0.0/{FILE}", None)]
+    assert leftovers(home) == ["recording.dat"]
+    # What was fetched is itself laid out as a mirror.
+    assert Mirror(home / "data" / "raw", "set", "1.0.0").fetch(FILE).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("script", [[500], [503, 429, 502], ["too short"], ["cut", "cut"], [503, "cut", 500]])
+def test_transient_trouble_is_overcome(server, remote, home, script):
+    server.script = script.copy()
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+    assert leftovers(home) == ["recording.dat"]
+
+
+def test_a_broken_transfer_continues_where_it_stopped(server, remote):
+    server.script = ["cut"]
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == [None, f"bytes={len(CONTENT) // 2}-"]
+
+
+def test_a_broken_transfer_continues_after_a_restart(server, remote, home, monkeypatch):
+    monkeypatch.setattr(mirror_module, "ATTEMPTS", 1)
+    server.script = ["cut"]
+    with pytest.raises(InputError, match="continues where this one stopped"):
+        remote.fetch(FILE)
+    assert leftovers(home) == ["recording.dat.part", "recording.dat.part-etag"]  # nothing under the final name
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+    assert server.requests[-1][1] == f"bytes={len(CONTENT) // 2}-"
+
+
+def test_a_file_that_changed_meanwhile_is_fetched_anew(server, remote, home, monkeypatch):
+    monkeypatch.setattr(mirror_module, "ATTEMPTS", 1)
+    server.script = ["cut"]
+    with pytest.raises(InputError):
+        remote.fetch(FILE)
+    server.content, server.etag = CONTENT[::-1], '"v2"'
+    assert remote.fetch(FILE).read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("ranges, etag", [(False, '"v1"'), (True, None), (True, 'W/"weak"')])
+def test_servers_without_ranges_or_validators(server, remote, ranges, etag):
+    server.ranges, server.etag, server.script = ranges, etag, ["cut"]
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+
+
+def test_a_wrong_range_is_not_believed(server, remote):
+    server.script = ["cut", "wrong range"]
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+
+
+def test_slow_servers_time_out(server, remote, monkeypatch):
+    monkeypatch.setattr(mirror_module, "TIMEOUT_S", 0.2)
+    server.script = ["slow"]
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_permanent_trouble_gives_one_clear_error(server, remote, home):
+    server.script = [404]
+    with pytest.raises(MissingFile, match=rf"127.0.0.1:\d+/files/set/1.0.0/{FILE}: not on this mirror"):
+        remote.fetch(FILE)
+    server.script = [403]
+    with pytest.raises(InputError, match="needs rights"):
+        remote.fetch(FILE)
+    server.script = [418]
+    with pytest.raises(InputError, match="HTTP 418"):
+        remote.fetch(FILE)
+    assert len(server.requests) == 3  # none was tried again
+    server.script = [500] * mirror_module.ATTEMPTS
+    with pytest.raises(InputError, match="cannot be fetched after 5 attempts .*P2ES_MIRROR"):
+        remote.fetch(FILE)
+    assert leftovers(home) == []
+    server.script = [404]
+    assert remote.try_fetch(FILE) is None
+
+
+def test_nobody_listening(home, monkeypatch):
+    monkeypatch.setattr(mirror_module, "BACKOFF_S", 0.01)
+    with pytest.raises(InputError, match="127.0.0.1:9/set/1.0.0/a: cannot be fetched"):
+        Mirror("http://127.0.0.1:9", "set", "1.0.0").fetch("a")
+
+
+@pytest.mark.parametrize("path", ["../a", "a/../../b", "/etc/passwd", "", "a//b", "./a", "a\\b", "C:/a", "a/..", "a\0b"])
+def test_paths_that_climb_out_are_refused(remote, tmp_path, server, path):
+    for mirror in (remote, Mirror(tmp_path, "set", "1.0.0")):
+        with pytest.raises(InputError, match="refusing"):
+            mirror.fetch(path)
+    assert server.requests == []
+    assert check_relative("waves/p100/a.hea") == "waves/p100/a.hea"
+
+
+def test_a_folder_is_read_in_place(tmp_path, home):
+    file = tmp_path / "copy" / "set" / "1.0.0" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_text("text")
+    mirror = Mirror(tmp_path / "copy", "set", "1.0.0")
+    assert mirror.fetch(FILE) == file and mirror.read_text(FILE) == "text"
+    with pytest.raises(MissingFile, match="other.dat: not in this mirror"):
+        mirror.fetch("other.dat")
+    assert not home.exists()
+
+
+def test_which_mirror(tmp_path, monkeypatch):
+    monkeypatch.delenv("P2ES_MIRROR", raising=False)
+    assert resolve_mirror() == resolve_mirror("") == DEFAULT_MIRROR
+    assert resolve_mirror("https://host.example/data") == "https://host.example/data/"
+    monkeypatch.setenv("P2ES_MIRROR", str(tmp_path))
+    assert resolve_mirror() == tmp_path.resolve()
+    assert resolve_mirror("https://host.example/") == "https://host.example/"
+    with pytest.raises(InputError, match="no such folder"):
+        resolve_mirror(tmp_path / "nothing")
+    with pytest.raises(InputError, match="only http and https"):
+        resolve_mirror("ftp://host.example/")
