@@ -3,10 +3,12 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from p2es_lib import signals
 from p2es_lib.errors import InputError
-from p2es_lib.leads import LEAD_MATRIX
+from p2es_lib.leads import LEAD_MATRIX, complete_limb_leads
 from p2es_lib.metrics.clinical import (
     count_matches,
     einthoven_residual,
@@ -59,6 +61,11 @@ def test_detector_irregular_and_ectopic_beats():
     assert len(found) == len(r) and np.allclose(found, r, atol=0.03)
 
 
+def test_a_split_qrs_is_one_beat():
+    r = np.arange(0.6, 8, 0.9)
+    assert len(_found(toy_ecg(r) + 0.8 * toy_ecg(r + 0.13))) == len(r)
+
+
 def test_detector_uses_the_available_leads_only():
     r = np.arange(0.5, 8, 0.8)
     ecg = toy_ecg(r)
@@ -80,7 +87,6 @@ def test_detector_finds_nothing_where_there_is_nothing():
 
 
 def test_detector_agrees_with_neurokit_on_lead_two():
-    signals = pytest.importorskip("p2es_lib.signals", reason="p2es_lib.signals is not there yet")
     rng = np.random.default_rng(4)
     r = 0.5 + np.cumsum(0.75 + 0.05 * rng.normal(size=9))
     ecg = toy_ecg(r) + 0.02 * rng.normal(size=(12, N_SAMPLES))
@@ -92,8 +98,9 @@ def _best_matching(p, t, tolerance):
     """Largest one-to-one matching by trying all."""
     if not p or not t:
         return 0
-    rest = [_best_matching(p[1:], t[:j] + t[j + 1 :], tolerance) + 1 for j in range(len(t)) if abs(p[0] - t[j]) <= tolerance]
-    return max([_best_matching(p[1:], t, tolerance), *rest])
+    partners = [j for j in range(len(t)) if abs(p[0] - t[j]) <= tolerance]
+    matched = [_best_matching(p[1:], t[:j] + t[j + 1 :], tolerance) + 1 for j in partners]
+    return max([_best_matching(p[1:], t, tolerance), *matched])
 
 
 def test_matching_is_one_to_one_and_the_largest():
@@ -161,3 +168,21 @@ def test_einthoven_residual():
     swapped = ecg[:, [1, 0, *range(2, 12)]]
     assert einthoven_residual(swapped)[0] > 0.02
     assert np.isnan(einthoven_residual(np.where(np.arange(12)[:, None] == 1, np.nan, ecg))).all()
+
+
+@pytest.mark.mirror
+def test_detector_agrees_with_neurokit_on_a_real_recording(mirror):
+    path = mirror / "bidmc/1.0.0/bidmc_csv/bidmc_01_Signals.csv"
+    table = pd.read_csv(path, skipinitialspace=True)
+    ecg, lead_mask = complete_limb_leads({"II": table["II"].to_numpy(), "aVR": table["AVR"].to_numpy()})
+    n_windows = ecg.shape[1] // N_SAMPLES
+    windows = np.moveaxis(ecg[:, : n_windows * N_SAMPLES].reshape(12, n_windows, N_SAMPLES), 1, 0)
+    found = r_peak_times(windows, FS, np.tile(lead_mask > 0, (n_windows, 1)))
+    reference = signals.ecg_rpeaks(ecg[1], FS) / FS
+    window_s = N_SAMPLES / FS
+    padded = np.full((n_windows, len(reference)), np.nan)
+    for window, row in enumerate(padded):
+        times = reference[reference // window_s == window] - window * window_s
+        row[: len(times)] = times
+    assert np.mean(r_peak_f1(found, padded, window_s=window_s)) > 0.98
+    assert np.nanmean(heart_rate_error(found, padded)) < 0.5

@@ -87,7 +87,8 @@ def test_ssim_properties(signals):
     # The window is in seconds: the same signal at twice the rate gives nearly the same value.
     t = np.arange(0, 4, 1 / 250)
     p, q = np.sin(9 * t) + 0.2 * np.sin(31 * t), np.sin(9 * t)
-    assert waveform.ssim(p[::2], q[::2], sampling_rate=125) == pytest.approx(waveform.ssim(p, q, sampling_rate=250), abs=0.005)
+    half_rate = waveform.ssim(p[::2], q[::2], sampling_rate=125)
+    assert half_rate == pytest.approx(waveform.ssim(p, q, sampling_rate=250), abs=0.005)
 
 
 def test_log_spectral_distance():

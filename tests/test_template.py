@@ -123,18 +123,40 @@ def test_deterministic_copies_in_any_batch(fitted, test_set):
     assert torch.equal(fitted.translate(ppg[4:5], people[4:5])[0, 0], samples[4, 0])
 
 
-def test_no_jump_where_beats_meet(fitted):
-    # Each beat comes sooner than any training beat: it is cut off by the next one, in the middle of its T wave.
-    window = _windows(1, seed=3, periods=(0.5, 0.5))
-    ecg = fitted.translate(window.ppg, window.demographics).numpy()[0, 0]
-    steps = np.abs(np.diff(ecg, axis=-1)).max(axis=-1)
-    allowed = np.abs(np.diff(fitted.templates[0], axis=-1)).max(axis=-1) * 1.1
-    assert (steps <= allowed).all()
+def _hand_made(values, mean, monkeypatch, upstrokes):
+    """A template whose values are set by hand and that is told where the pulses are."""
+    model = MeanBeatTemplate(CONFIG)
+    model.advance_s, model.mean_signal = 0.4, np.full(12, mean)
+    phase = model.template_start_s + np.arange(model._n_phases) / FS
+    model.templates = np.broadcast_to(values(phase), (1, 12, len(phase)))
+    monkeypatch.setattr(template_module, "pulse_upstrokes", lambda ppg, fs: torch.tensor([upstrokes]))
+    ppg = np.random.default_rng(0).normal(size=(1, 1, N_SAMPLES))
+    return model.translate(ppg, Demographics.missing(1)).numpy()[0, 0, 0]
+
+
+def test_beats_are_placed_and_faded_as_stated(monkeypatch):
+    upstrokes = [1.0, 2.0, 2.6, 3.6, 4.6, 5.6, 6.6, 7.6]
+    ecg = _hand_made(lambda phase: phase, 0.0, monkeypatch, upstrokes)  # each sample shows its time since the upstroke
+    begin = np.array(upstrokes) - 0.4
+    for k in range(7):
+        inside = (T_AXIS > begin[k] + 0.021) & (T_AXIS < begin[k + 1] - 0.021)
+        assert np.allclose(ecg[inside], (T_AXIS - upstrokes[k])[inside], atol=1e-6)
+        at = np.interp(begin[k + 1], T_AXIS, ecg)  # half of either beat where they meet
+        assert at == pytest.approx(0.5 * (begin[k + 1] - upstrokes[k]) - 0.5 * 0.4, abs=0.02)
+    # From one beat to the next within the cross-fade, not at once: 1 s of ramp in 40 ms is 0.2 per sample.
+    assert np.abs(np.diff(ecg)).max() < 0.25
+
+
+def test_mean_signal_beyond_the_reach_of_the_template(monkeypatch):
+    ecg = _hand_made(lambda phase: np.ones_like(phase), 0.3, monkeypatch, [0.3, 0.9])  # then 1.5, 2.1, 2.7 are added
+    reach = 2.7 + template_module.TAIL_S
+    assert np.allclose(ecg[T_AXIS < reach], 1.0) and np.allclose(ecg[T_AXIS > reach + 0.01], 0.3)
 
 
 def test_stretches_without_pulse_get_the_mean(fitted, train, monkeypatch):
     assert np.allclose(fitted.mean_signal, train.ecg.mean(axis=(0, 2)), atol=1e-5)
-    monkeypatch.setattr(template_module, "pulse_upstrokes", lambda ppg, fs: torch.tensor([[0.5, 1.3, np.nan], [4.0, np.nan, np.nan]]))
+    upstrokes = torch.tensor([[0.5, 1.3, np.nan], [4.0, np.nan, np.nan]])
+    monkeypatch.setattr(template_module, "pulse_upstrokes", lambda ppg, fs: upstrokes)
     ecg = fitted.translate(train.ppg[:2], train.demographics[:2]).numpy()[:, 0]
     mean = fitted.mean_signal[:, None]
     far = T_AXIS > 1.3 + 3 * 0.8 + template_module.TAIL_S  # the last added pulse and the length of the template
@@ -147,8 +169,8 @@ def test_groups():
     train = _windows(80, seed=4, sex_gain=True)
     common, grouped = (MeanBeatTemplate(CONFIG, by_group=flag).fit(train) for flag in (False, True))
     ppg = _windows(2, seed=5).ppg
-    women, men, unknown = (Demographics.of([50], [sex], 2) for sex in ("F", "M", ""))
-    peak = {name: grouped.translate(ppg, people).numpy()[:, 0, 1].max() for name, people in (("F", women), ("M", men), ("", unknown))}
+    women, men, unknown = people = [Demographics.of([50], [sex], 2) for sex in ("F", "M", "")]
+    peak = {group.sex[0]: grouped.translate(ppg, group).numpy()[:, 0, 1].max() for group in people}
     assert peak["M"] == pytest.approx(0.5 * peak["F"], rel=0.1)
     assert peak["M"] < peak[""] < peak["F"]
     both = [common.translate(ppg, people).numpy() for people in (women, men)]
@@ -156,6 +178,7 @@ def test_groups():
     # A group without training windows falls back on the common template.
     old = grouped.translate(ppg, Demographics.of([85], ["F"], 2)).numpy()
     assert np.allclose(old, grouped.translate(ppg, unknown).numpy(), atol=1e-6)
+    assert np.allclose(old, both[0], atol=1e-6)
 
 
 def test_absent_and_partly_present_leads(train):

@@ -112,7 +112,7 @@ class MeanBeatTemplate:
         some = np.unique(np.linspace(0, len(ecg) - 1, SELECTION_WINDOWS).astype(int))
         explained = []
         for advance_s in ADVANCE_GRID_S:
-            number, total = self._sum_by_phase(ecg[some], present[some], upstrokes[some], advance_s, np.zeros(len(some), int))
+            number, total = self._sum_by_phase(ecg[some], present[some], upstrokes[some], advance_s, group[some])
             # Squared error of the best f = sum of squares about the mean signal, the same for each advance, minus this:
             explained.append(np.sum(total**2 / np.maximum(number, 1.0)))
         self.advance_s = float(ADVANCE_GRID_S[int(np.argmax(explained))])
@@ -201,7 +201,7 @@ class MeanBeatTemplate:
         return number, total
 
     def _look_up(self, group: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-        """Template (B, 12, T) at times since the upstroke (B, T), by linear interpolation; the mean signal elsewhere."""
+        """Template (B, 12, T) at times since the upstroke (B, T), interpolated linearly; the mean signal elsewhere."""
         position = (seconds - self.template_start_s) * self.sampling_rate
         inside = (position >= 0) & (position <= self._n_phases - 1)
         position = np.where(inside, position, 0.0)

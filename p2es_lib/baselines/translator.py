@@ -64,7 +64,7 @@ def check_translation_input(
     try:
         ppg = torch.as_tensor(ppg).to(torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"ppg: not an array of numbers ({error}); give an array of shape (windows, 1, samples)") from None
+        raise InputError(f"ppg: not an array of numbers ({error}); give one of shape (windows, 1, samples)") from None
     if ppg.ndim != 3 or ppg.shape[1] != 1 or ppg.shape[0] == 0:
         raise InputError(f"ppg: shape {tuple(ppg.shape)}; expected (windows, 1, samples) with at least one window")
     if ppg.shape[2] != window_samples:
@@ -74,10 +74,10 @@ def check_translation_input(
         )
     broken = ~torch.isfinite(ppg).all(dim=2)[:, 0]
     if broken.any():
-        raise InputError(f"ppg: NaN or infinite samples in window {_first(broken)}; leave such windows out or fill the gaps")
+        raise InputError(f"ppg: NaN or infinite samples in window {_first(broken)}; leave it out or fill the gaps")
     flat = ppg.std(dim=2)[:, 0] < 1e-6
     if flat.any():
-        raise InputError(f"ppg: window {_first(flat)} is flat: no pulse, no translation; leave such windows out")
+        raise InputError(f"ppg: window {_first(flat)} is flat: no pulse, no translation; leave it out")
     if len(demographics) != len(ppg):
         raise InputError(
             f"demographics: {len(demographics)} entries for {len(ppg)} windows; give one per window "

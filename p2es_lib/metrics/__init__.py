@@ -8,4 +8,13 @@ from p2es_lib.metrics.distribution import frechet_table
 from p2es_lib.metrics.scores import ESTIMATES, LEAD_GROUPS, METRICS, Metric, evaluate
 from p2es_lib.metrics.summary import summarise, summarise_difference
 
-__all__ = ["ESTIMATES", "LEAD_GROUPS", "METRICS", "Metric", "evaluate", "frechet_table", "summarise", "summarise_difference"]
+__all__ = [
+    "ESTIMATES",
+    "LEAD_GROUPS",
+    "METRICS",
+    "Metric",
+    "evaluate",
+    "frechet_table",
+    "summarise",
+    "summarise_difference",
+]

@@ -77,7 +77,12 @@ def r_peak_times(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | 
     return times
 
 
-def count_matches(predicted: np.ndarray, true: np.ndarray, tolerance_s: float = R_PEAK_TOLERANCE_S, span_s=(-np.inf, np.inf)):
+def count_matches(
+    predicted: np.ndarray,
+    true: np.ndarray,
+    tolerance_s: float = R_PEAK_TOLERANCE_S,
+    span_s: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[int, int, int]:
     """One-to-one matching of two lists of event times: ``(n_matched, n_extra, n_missed)``.
 
     Each event takes part in one match at most; going through both lists in order and pairing the first two that are
@@ -159,8 +164,8 @@ def heart_rate_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 def einthoven_residual(ecg: np.ndarray) -> np.ndarray:
     """Distance of an ECG (N, 12, T) from Einthoven's and Goldberger's equations: RMS over leads and time in mV, (N,).
 
-    The six limb leads alone decide it, so missing chest leads (NaN) do not matter; a missing limb lead gives NaN. Zero to
-    rounding for a physical ECG. See ``leads.lead_residual``.
+    The six limb leads alone decide it, so missing chest leads (NaN) do not matter; a missing limb lead gives NaN. Zero
+    to rounding for a physical ECG. See ``leads.lead_residual``.
     """
     ecg = np.array(ecg, dtype=np.float64)
     ecg[:, len(LIMB_LEADS) :] = 0.0  # the chest leads are free of each other: they add nothing to the residual

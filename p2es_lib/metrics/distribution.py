@@ -1,7 +1,7 @@
 """Distribution metrics: do single samples, taken together, look like the true ECG?
 
-"Frechet distance" names two things in this field. Here it is the Gaussian one, the squared 2-Wasserstein distance of two
-normal distributions fitted to signals, as in RDDM. It is not the Frechet distance between two curves (P2E-WGAN).
+"Frechet distance" names two things in this field. Here it is the Gaussian one, the squared 2-Wasserstein distance of
+two normal distributions fitted to signals, as in RDDM. It is not the Frechet distance between curves (P2E-WGAN).
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ def frechet_table(
     Returns
     -------
     DataFrame
-        Columns lead, estimate, metric ("gaussian_frechet_distance", mV^2), value, lower, upper, n_subjects; lead "all" is
-        the mean over leads.
+        Columns lead, estimate, metric ("gaussian_frechet_distance", mV^2), value, lower, upper, n_subjects; lead "all"
+        is the mean over leads.
     """
     samples = np.asarray(samples)
     if samples.ndim != 4 or samples.shape[0] != len(windows.ecg) or samples.shape[2:] != np.shape(windows.ecg)[1:]:
@@ -153,5 +153,7 @@ def _distances(x: np.ndarray, y: np.ndarray, subject_of: np.ndarray, weights: np
 
 
 def _row(lead: str, estimate: str, distance: np.ndarray, n_subjects: int) -> tuple:
-    bounds = np.nanpercentile(distance[1:], [2.5, 97.5]) if n_subjects > 1 and np.isfinite(distance[1:]).any() else (np.nan, np.nan)
+    bounds = (np.nan, np.nan)
+    if n_subjects > 1 and np.isfinite(distance[1:]).any():
+        bounds = np.nanpercentile(distance[1:], [2.5, 97.5])
     return lead, estimate, "gaussian_frechet_distance", distance[0], *bounds, int(n_subjects)

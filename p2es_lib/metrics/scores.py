@@ -99,7 +99,9 @@ def evaluate(
     """
     samples, truth = np.asarray(samples), np.asarray(windows.ecg)
     if samples.ndim != 4 or (samples.shape[0], *samples.shape[2:]) != truth.shape or samples.shape[1] < 1:
-        raise InputError(f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}; give (N, K, 12, T)")
+        raise InputError(
+            f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}; give (N, K, 12, T)"
+        )
     for estimate in estimates:
         check_choice("estimate", estimate, ESTIMATES)
     mask = np.asarray(windows.lead_mask)

@@ -34,7 +34,7 @@ def _pair(prediction, truth) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mse(prediction, truth) -> np.ndarray:
-    """Mean squared error, mean_t (x - y)^2, in mV^2. Kept beside :func:`rmse` because only squared errors can be pooled."""
+    """Mean squared error, mean_t (x - y)^2, in mV^2. Beside :func:`rmse` because only squared errors can be pooled."""
     x, y = _pair(prediction, truth)
     return np.mean((x - y) ** 2, axis=-1)
 
@@ -54,7 +54,7 @@ def pearson(prediction, truth) -> np.ndarray:
     """Pearson correlation coefficient over time, -1 to 1.
 
     A constant truth has no correlation to find: NaN. A constant prediction of a truth that varies explains nothing of
-    it: 0 (a reference library would give NaN, which averages would skip, in favour of the method that predicts nothing).
+    it: 0 (libraries give NaN, which averages would skip, in favour of the method that predicts nothing).
     """
     x, y = _pair(prediction, truth)
     x = x - x.mean(axis=-1, keepdims=True)
@@ -99,11 +99,11 @@ def ssim(
     At each sample, with means m, variances s^2 and covariance s_xy under a Gaussian window of standard deviation
     ``sigma_s`` cut at 3.5 standard deviations, and L the data range:
 
-    SSIM = (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2)), C1 = (0.01 L)^2, C2 = (0.03 L)^2
+    SSIM = (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2))
 
-    averaged over the samples whose whole window lies inside the signal. The paper of P2Es reports an SSIM without
-    saying in the sources open to us which window and data range it used, and with a larger L any pair of signals looks
-    more alike: only values with the same settings can be compared. Ours are 40 ms and 2 mV.
+    with C1 = (0.01 L)^2 and C2 = (0.03 L)^2, averaged over the samples whose whole window lies inside the signal. A
+    summary of the paper of P2Es reports an SSIM without the window and data range used, and with a larger L any two
+    signals look more alike: only values with the same settings can be compared. Ours are 40 ms and 2 mV.
 
     References
     ----------
@@ -114,7 +114,7 @@ def ssim(
     sigma = sigma_s * sampling_rate  # samples
     radius = int(SSIM_TRUNCATE * sigma + 0.5)
     if x.shape[-1] <= 2 * radius:
-        raise InputError(f"ssim: {x.shape[-1]} samples are too few for a window of {2 * radius + 1}; use longer windows")
+        raise InputError(f"ssim: {x.shape[-1]} samples are too few for a window of {2 * radius + 1}")
 
     def local_mean(z):
         return gaussian_filter1d(z, sigma, axis=-1, radius=radius)[..., radius : z.shape[-1] - radius]
@@ -130,8 +130,8 @@ def ssim(
 def ppe(prediction, truth, *, relative: bool = False) -> np.ndarray:
     """Peak-to-peak error |p(x) - p(y)| in mV, with p(z) = max_t z - min_t z over the window.
 
-    ``relative`` divides by p(y) (NaN where the truth is flat). The paper of P2Es is summarised as reporting a "PPE"; its
-    definition and unit are not known to us, so neither form may be set beside the paper's number as the same thing.
+    ``relative`` divides by p(y) (NaN where the truth is flat). Summaries of the paper of P2Es report a "PPE"; its exact
+    definition and unit are unknown, so neither form may be set beside the paper's number as the same thing.
     """
     x, y = _pair(prediction, truth)
     true_range = np.ptp(y, axis=-1)
@@ -166,6 +166,6 @@ def log_spectral_distance(
     p_y = welch(y, fs=sampling_rate, nperseg=segment, axis=-1)[1]
     inside = (frequency >= band_hz[0]) & (frequency <= band_hz[1])
     if not inside.any():
-        raise InputError(f"log_spectral_distance: no frequency of the spectrum lies within {band_hz} Hz; use longer windows")
+        raise InputError(f"log_spectral_distance: no frequency within {band_hz} Hz; use longer windows")
     ratio_db = 10.0 * np.log10((p_x[..., inside] + SPECTRAL_FLOOR) / (p_y[..., inside] + SPECTRAL_FLOOR))
     return np.sqrt(np.mean(ratio_db**2, axis=-1))
