@@ -147,7 +147,8 @@ def test_each_reason_for_rejection(make_pair):
     ppg[part[1]][300:400] = ppg[part[1]][300]
     ecg[part[2]][300:400] = np.nan
     fade = np.clip(np.minimum(np.arange(1024), np.arange(1024)[::-1]) / 60, 0, 1)  # a hard edge would be another fault
-    ppg[part[3]] += fade * (ppg.mean() + 0.02 * rng.standard_normal(1024) - ppg[part[3]])
+    breathing = ppg.mean() + 0.1 * np.sin(2 * np.pi * 0.4 * np.arange(1024) / 125)  # no pulse in it
+    ppg[part[3]] += fade * (breathing - ppg[part[3]])
     ecg[part[4]] += 1.5 * rng.standard_normal(1024)
     ppg[part[5]] += fade * (make_pair(8.192, 125.0, interval_s=0.57, noise=0.005, seed=5).ppg - ppg[part[5]])
     judged = judge_windows(make_recording("s", "r", 100.0, (ppg, 125.0), {"II": (ecg, 125.0)}, 125.0), 1024, 0.7)
