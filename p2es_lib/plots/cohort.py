@@ -26,7 +26,7 @@ from p2es_lib.plots.style import (
 _R_PEAK = {"color": COLOURS["grey"], "lw": 0.6, "ls": (0, (3, 2)), "zorder": 0}
 _SPLITS = ("train", "validation", "test")
 #: Words of rhythm and morphology labels that are written differently in print.
-_WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "st": "ST"}
+_WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "mi": "infarction", "st": "ST"}
 
 
 def _known(frame: pd.DataFrame, column: str) -> bool:

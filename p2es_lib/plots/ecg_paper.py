@@ -52,20 +52,24 @@ def _rows(traces: EcgTraces, rhythm_lead: str, seconds_per_column: float | None)
     return [*rows, [_Strip(rhythm_lead, 0, edges[-1], x0, is_rhythm=True)]]
 
 
-def _row_extent(traces: EcgTraces, strips: list[_Strip]) -> tuple[float, float, float]:
-    """Room a row needs above and below its zero line, and where its lead names stand, mm."""
-    rate = traces.sampling_rate
-    tops, bottoms, label_tops = [10.0], [-5.0], [4.0]  # the calibration pulse is 10 mm high
+def _row_extent(traces: EcgTraces, strips: list[_Strip]) -> tuple[float, float, list[float]]:
+    """Room a row needs above and below its zero line, and how high each lead's name stands above it, mm.
+
+    Names stand clear of the trace below them: at one height along the row unless that would be far up.
+    """
+    tops, bottoms, labels = [10.0], [-5.0], []  # the calibration pulse is 10 mm high
     for strip in strips:
         row = LEADS.index(strip.lead)
         values = MM_PER_MV * traces.values(row, slice(strip.start, strip.stop))
-        under_label = MM_PER_MV * traces.values(row, slice(strip.start, strip.start + round(0.45 * rate)))
+        name_mm = 2.0 + 2.4 * len(strip.lead) + (11.0 if traces.lead_mask[row] == DERIVED else 0.0)
+        named = slice(strip.start, min(strip.start + round(name_mm / MM_PER_S * traces.sampling_rate), strip.stop))
         tops.append(values.max(initial=0.0) + 1)
         bottoms.append(values.min(initial=0.0) - 1)
-        label_tops.append(under_label.max(initial=0.0) + 1.5)
-    label = min(max(label_tops), 20.0)
-    up, down = max(*tops, label + 3.5), -min(bottoms)
-    return min(5 * np.ceil(up / 5), 35.0), min(5 * np.ceil(down / 5), 30.0), label
+        labels.append(float(np.clip(MM_PER_MV * traces.values(row, named).max(initial=0.0) + 1.5, 4.0, 41.0)))
+    common = min(max(labels), 16.0)
+    labels = [max(label, common) for label in labels]
+    up, down = max(*tops, max(labels) + 3.5), -min(bottoms)
+    return min(5 * np.ceil(up / 5), 45.0), min(5 * np.ceil(down / 5), 35.0), labels
 
 
 def _draw_grid(ax: Axes, left: float, bottom: float, right: float, top: float) -> None:
@@ -121,11 +125,11 @@ def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_colu
     paper = Rectangle((left, bottom), right - left, paper_height, fill=False, edgecolor=_GRID_5MM, lw=0.6, zorder=1)
     clip = ax.add_patch(paper)
     y = top
-    for strips, (up, down, label) in zip(rows, extents, strict=True):
+    for strips, (up, down, labels) in zip(rows, extents, strict=True):
         baseline = y - up
         pulse_x, pulse_y = np.array([1, 2, 2, 7, 7, 8.0]), np.array([0, 0, 10, 10, 0, 0.0])  # 1 mV for 0.2 s
         ax.plot(left + pulse_x, baseline + pulse_y, color=TRUTH, lw=0.8, zorder=4, gid="calibration")
-        for strip in strips:
+        for strip, label in zip(strips, labels, strict=True):
             _draw_strip(ax, traces, strip, baseline, label, clip)
             if strip is not strips[0]:
                 ax.plot([strip.x] * 2, [baseline - 3, baseline + 3], color=TRUTH, lw=0.6, zorder=3, gid="separator")
