@@ -8,7 +8,8 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
   ELSA-Brasil (Pinto-Filho 2017), 35-74 years. Spreads from the 2nd and 98th percentiles of Mason 2007 (heart rate
   48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified.
 - QRS duration, QTcF and the frontal axes of QRS and T by decade and sex: hospital ECGs in sinus rhythm with no
-  finding coded (Zheng 2020, n = 4299). Their axis spread (20-33 degrees) holds abnormal hearts; 9-14 is used here, to which electrodes and QRS shape add theirs.
+  finding coded (Zheng 2020, n = 4299). The axis spread drawn here is 9-14 degrees; torso rotation, QRS shape and
+  electrodes bring it to 25-30, between those hospital ECGs (20-33) and Mason 2007 (-40 to 91).
 - QT = chi + (delta / gamma) (RR^gamma - 1), delta 0.158 +- 0.030 (women), 0.139 +- 0.023 (men), gamma 0.54 and 0.80
   (Malik 2013). QT follows an average of RR over about a minute (Razak 2011), so within a window it is constant here.
   QRS above 100 ms lengthens QT by 0.7 of the excess: unverified.
@@ -151,7 +152,7 @@ def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorC
     rate = np.select(
         [rhythm == SINUS, rhythm == BRADYCARDIA, rhythm == TACHYCARDIA],
         [sinus, 40.0 + 9.0 * rate_u, 101.0 + 29.0 * rate_u],
-        default=np.clip(92.0 + 20.0 * config.heart_rate * z["heart_rate"], 55.0, 145.0),  # AF: 95 +- 27 in Zheng 2020, mostly untreated
+        default=np.clip(92.0 + 20.0 * config.heart_rate * z["heart_rate"], 55.0, 145.0),  # AF in Zheng 2020: 95 +- 27
     )
     rr = 60.0 / rate
     # A sine of breathing sampled at the beats gives RMSSD = sqrt(2) A sin(pi f RR); 70 % of the variance of
