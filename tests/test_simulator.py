@@ -55,7 +55,8 @@ def test_contract(cohort):
     assert np.abs(cohort.ppg.mean(axis=2)).max() < 1e-4 and np.abs(cohort.ppg.std(axis=2) - 1).max() < 1e-3
     assert lead_residual(cohort.ecg[:300]).max() < 1e-6
     two = simulate([7, 3], 2, config)
-    assert two.index["record"].tolist() == ["sim-000007-0", "sim-000007-1", "sim-000003-0", "sim-000003-1"]
+    assert two.index["record"].tolist() == ["sim-000007", "sim-000007", "sim-000003", "sim-000003"]
+    assert two.index["start_s"].tolist() == [0.0, 60.0, 0.0, 60.0]
     assert not np.array_equal(two.ecg[0], two.ecg[1])
     assert two.index.loc[0, "pat_residual_ms"] == two.index.loc[1, "pat_residual_ms"]
     columns = "subject record start_s age sex height_cm weight_kg rhythm morphology heart_rate pr_ms qrs_ms qtc_ms"

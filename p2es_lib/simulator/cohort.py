@@ -274,8 +274,9 @@ def _index(
     return pd.DataFrame(
         {
             "subject": [name for name in names for _ in range(n_windows)],
-            "record": [f"{name}-{window}" for name in names for window in range(n_windows)],
-            "start_s": 0.0,
+            # One sensor and one delay per subject, hence one record; its windows lie a minute apart.
+            "record": [name for name in names for _ in range(n_windows)],
+            "start_s": [60.0 * window for _ in names for window in range(n_windows)],
             "age": body.age,
             "sex": np.where(body.female, "F", "M"),
             "height_cm": body.height_cm,
