@@ -391,7 +391,7 @@ def test_png_has_the_printed_size_at_300_dpi(tmp_path):
 def test_a_failing_writer_leaves_the_old_figure(tmp_path, monkeypatch):
     fig = plots.plot_decomposition(_results())
     path = plots.save_figure(fig, tmp_path, "fig08_parts")
-    before = path.read_bytes()
+    before = {file: file.read_bytes() for file in (path, path.with_suffix(".pdf"))}
 
     def fail(name, **options):
         Path(name).write_bytes(b"half")
@@ -400,7 +400,7 @@ def test_a_failing_writer_leaves_the_old_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(fig, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
         plots.save_figure(fig, tmp_path, "fig08_parts")
-    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_pyplot_figures_are_closed_unless_told_otherwise(tmp_path):
@@ -427,7 +427,9 @@ def test_tables_keep_six_digits_in_csv_and_read_well_in_markdown(tmp_path):
     cells = [[cell.strip() for cell in line.replace("\\|", "/").strip("|").split("|")] for line in lines[2:]]
     assert cells[0] == ["method", "value", "n_subjects"] and cells[1][1].endswith(":")
     assert cells[2:] == [["P2Es / mean", "0.120", "200"], ["007", "n/a", "3"]]
-    plots.save_table(frame, tmp_path, "table02_results", "RMSE in mV.", float_format={"value": ".1f"})
-    assert " 0.1 " in (tmp_path / "table02_results.md").read_text()
+    numbers = pd.DataFrame({"code": ["007", "010"], "rmse": [0.12, 0.5]})
+    plots.save_table(numbers, tmp_path, "table03_numbers", "Codes stay codes.", float_format={"rmse": ".4f"})
+    text = (tmp_path / "table03_numbers.md").read_text()
+    assert "| 007 " in text and "| 010 " in text and "0.1200 |" in text and "0.5000 |" in text
     with pytest.raises(InputError, match="table01_cohort"):
         plots.save_table(frame, tmp_path, "results", "")

@@ -89,7 +89,8 @@ def _draw_strip(ax: Axes, traces: EcgTraces, strip: _Strip, baseline: float, lab
         ax.annotate("derived", (1, 0), xytext=(3, 1.7), xycoords=text, textcoords="offset points", fontsize=7.5,
                     zorder=6)  # fmt: skip
     if not traces.values(row, part).size:
-        ax.text(strip.x + x.size / traces.sampling_rate * MM_PER_S / 2, baseline, "not recorded", fontsize=8,
+        missing = "not estimated" if traces.ecg is None else "not recorded"
+        ax.text(strip.x + x.size / traces.sampling_rate * MM_PER_S / 2, baseline, missing, fontsize=8,
                 style="italic", color=COLOURS["grey"], ha="center", va="center", gid=f"absent {name}")  # fmt: skip
         return
     if traces.lower is not None:

@@ -186,18 +186,16 @@ def plot_decomposition(results: pd.DataFrame, *, lead="all", methods: Sequence[s
     ax = fig.subplots()
     part_colours = dict(zip(PARTS, (COLOURS["vermillion"], COLOURS["orange"], COLOURS["sky"]), strict=True))
     y = np.arange(len(table))
-    # A negative part (timing can be, slightly) is drawn to the left of zero, so that no bar hides it.
-    right, left = np.zeros(len(table)), np.zeros(len(table))
+    right = np.zeros(len(table))
     for part, name in PARTS.items():
         value = table[part].to_numpy()
-        start = np.where(value >= 0, right, left)
-        ax.barh(y, value, left=start, height=0.62, color=part_colours[part], label=name)
-        right, left = right + np.maximum(value, 0), left + np.minimum(value, 0)
+        ax.barh(y, value, left=right, height=0.62, color=part_colours[part], label=name)
+        right = right + np.maximum(value, 0)  # timing, the first part, can be slightly negative: left of zero
     for row, total in enumerate(table[list(PARTS)].sum(axis=1)):
         ax.text(right[row] + 0.01 * right.max(), row, f"RMSE {np.sqrt(total):.3f} mV", va="center", fontsize=7)
     ax.set_yticks(y, table.index)
     ax.invert_yaxis()
-    ax.set(xlabel="Mean squared error (mV²)", xlim=(min(1.1 * left.min(), 0.0), 1.2 * right.max()))
+    ax.set(xlabel="Mean squared error (mV²)", xlim=(min(1.1 * table.to_numpy().min(), 0.0), 1.2 * right.max()))
     ax.tick_params(axis="y", length=0)
     fig.legend(loc="outside upper center", ncols=3)
     return fig
