@@ -5,8 +5,9 @@
 #
 # Each of them first makes .venv and installs into it. Needed: python3 (3.11 or newer) and make.
 
-# What .venv was made with, so that a choice of LOCK or TORCH holds until another one is made.
--include .venv/choice.mk
+VENV := .venv
+# What it was made with, so that a choice of LOCK or TORCH holds until another one is made.
+-include $(VENV)/choice.mk
 
 # Settings of `make reproduce`.
 PROFILE ?= quick
@@ -22,7 +23,6 @@ PYTHON ?= python3
 LOCK ?= requirements-lock.txt
 TORCH ?=
 
-VENV := .venv
 PY := $(VENV)/bin/python
 # The stamp is named after what was installed: another lock file, dependency or choice has another stamp.
 STAMP := $(VENV)/.installed-$(shell { cat pyproject.toml $(LOCK); echo '$(LOCK) $(TORCH)'; } | cksum | cut -d' ' -f1)

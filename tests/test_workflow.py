@@ -4,43 +4,54 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from toy_workflow import make_toy_checkout, p2es_command, toy_environment, write_notebook
 
+from p2es_lib import workflow
 from p2es_lib.errors import InputError
+from p2es_lib.processes import exclusive_lock
 from p2es_lib.workflow import check_jobs, check_mirror, headline_table
 
 RUN = Path("runs/simulated/smoke/p2es/seed0")
 EXECUTED = Path("runs/simulated/smoke/notebooks")
+N_STEPS = 40  # of the toy training, 0.25 s each: time enough to stop it on a busy machine
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    return make_toy_checkout(tmp_path / "checkout")
+@pytest.fixture(scope="module")
+def train_only(tmp_path_factory):
+    """Toy checkout whose workflow is one training; tests leave it as it is."""
+    return make_toy_checkout(tmp_path_factory.mktemp("train_only")) / "train_only.smk"
 
 
 @pytest.fixture
 def home(tmp_path):
+    """Home where the windows of the smoke profile lie ready."""
+    windows = tmp_path / "home" / "data" / "windows" / "simulated-smoke" / "settings.json"
+    windows.parent.mkdir(parents=True)
+    windows.write_text("{}")
     return tmp_path / "home"
 
 
-def reproduce(checkout, home, *arguments):
+def command(snakefile, *arguments):
+    return p2es_command("reproduce", "--profile", "smoke", "--jobs", "2", "--snakefile", str(snakefile), *arguments)
+
+
+def reproduce(snakefile, home, *arguments):
     """Run ``p2es reproduce`` to its end."""
-    command = p2es_command("reproduce", "--profile", "smoke", "--jobs", "2", *arguments)
-    return subprocess.run(command, env=toy_environment(checkout, home), cwd=home.parent, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command(snakefile, *arguments), env=toy_environment(snakefile.parent, home), cwd=home.parent,
+                          capture_output=True, text=True, timeout=400)  # fmt: skip
 
 
-def start(checkout, home):
+def start(snakefile, home, wrapper=()):
     """Start ``p2es reproduce`` and wait until its training has made three steps."""
-    command = p2es_command("reproduce", "--profile", "smoke", "--jobs", "2")
-    process = subprocess.Popen(command, env=toy_environment(checkout, home), cwd=home.parent, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    process = subprocess.Popen([*wrapper, *command(snakefile)], env=toy_environment(snakefile.parent, home), cwd=home.parent,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     wait_for(lambda: steps(home) >= 3, process)
     return process
 
@@ -70,93 +81,99 @@ def processes_in(home):
     return found
 
 
-def test_everything_is_made_once_and_only_what_is_stale_again(checkout, home):
-    first = reproduce(checkout, home, "--seeds", "0,1")
-    assert first.returncode == 0, first.stderr
-    for artefact in ("table02_results.csv", "fig09_overlay.png", "fig04_reverse_process.png"):
-        assert (home / "figures/simulated-smoke" / artefact).is_file() and artefact in first.stdout
-    assert re.search(r"P2Es +0\.131 \[0\.120, 0\.142\]", first.stdout)
-    assert "05_train-p2es-seed1 | step 7" in first.stderr and "8 of 8 steps" in first.stderr
+def processor_time():
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def started(result):
+    return set(re.findall(r"^(\S+) \| started", result.stderr, re.M))
+
+
+@pytest.mark.slow
+def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
+    checkout, home = make_toy_checkout(tmp_path / "checkout"), tmp_path / "home"
+    snakefile, notebooks, figures = checkout / "Snakefile", checkout / "notebooks", home / "figures" / "simulated-smoke"
+    working = (notebooks / "02_forward_process.ipynb").read_text()
+
+    # A step that fails does not stop the others; what it said is repeated at the end.
+    write_notebook(notebooks, "02_forward_process", ["from p2es_lib.errors import InputError\nraise InputError('wrong thing')"])
+    first = reproduce(snakefile, home, "--seeds", "0,1")
+    assert first.returncode == 1
+    assert "05_train-p2es-seed1 | step 7" in first.stderr
+    assert (figures / "table02_results.csv").is_file()
+    tail = first.stderr[first.stderr.index("What went wrong") :]
+    assert "error: wrong thing" in tail and "02_forward_process.failed.ipynb" in tail and "continues with what is missing" in tail
+    assert "Traceback" not in first.stderr
+
+    # Mended, only that step runs.
+    (notebooks / "02_forward_process.ipynb").write_text(working)
+    second = reproduce(snakefile, home, "--seeds", "0,1")
+    assert second.returncode == 0, second.stderr
+    assert started(second) == {"02_forward_process"}
     names = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train-p2es-seed0", "05_train-p2es-seed1", "07_results"]
     assert sorted(path.stem for path in (home / EXECUTED).glob("[0-9]*.ipynb")) == names
+    for artefact in ("table02_results.csv", "fig09_overlay.png", "fig03_forward_process.png"):
+        assert (figures / artefact).is_file() and artefact in second.stdout
+    assert re.search(r"P2Es +0\.131 \[0\.120, 0\.142\]", second.stdout)
 
-    begin = time.monotonic()
-    again = reproduce(checkout, home, "--seeds", "0,1")
-    assert again.returncode == 0 and time.monotonic() - begin < 15
-    assert " | " not in again.stderr, "a finished workflow ran something"
-    assert "table02_results.csv" in again.stdout
+    # All done: nothing runs, also after an edit of the library, and quickly (processor time: other tests run beside it).
+    (checkout / "p2es_lib" / "config.py").touch()
+    before = processor_time()
+    third = reproduce(snakefile, home, "--seeds", "0,1")
+    assert third.returncode == 0 and not started(third)
+    assert processor_time() - before < 15
+    assert "table02_results.csv" in third.stdout
 
-    # An edited notebook runs again with what follows from it, and nothing else; an edited library starts nothing.
-    (checkout / "p2es_lib" / "plots" / "__init__.py").touch()
-    write_notebook(checkout / "notebooks", "07_results", ["assert False, 'edited'"], 'dataset = ""\nprofile = ""\nvariant = ""\nseeds = ""')
-    edited = reproduce(checkout, home, "--seeds", "0,1")
-    assert edited.returncode == 1
-    assert set(re.findall(r"^(\S+) \| started", edited.stderr, re.M)) == {"07_results"}
-    assert edited.stderr.count("error: notebook 07_results stopped in cell In [3]: AssertionError: edited") == 2  # and at the end
-    assert (home / EXECUTED / "07_results.failed.ipynb").is_file()
-    assert not (home / "figures/simulated-smoke/table02_results.csv").exists(), "results of another notebook are still there"
+    # An edited notebook runs again, and its old results are gone when it fails.
+    write_notebook(notebooks, "07_results", ["assert False, 'edited'"], 'dataset = ""\nprofile = ""\nvariant = ""\nseeds = ""')
+    fourth = reproduce(snakefile, home, "--seeds", "0,1")
+    assert fourth.returncode == 1 and started(fourth) == {"07_results"}
+    assert fourth.stderr.count("error: notebook 07_results stopped in cell In [3]: AssertionError: edited") == 2
+    assert not (figures / "table02_results.csv").exists()
+
+    (notebooks / "07_results.ipynb").unlink()
+    missing = reproduce(snakefile, home)
+    assert missing.returncode == 1 and "07_results.ipynb" in missing.stderr
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_leaves_nothing_behind_and_continues(checkout, home, kill):
-    process = start(checkout, home)
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
+def test_a_stopped_run_leaves_nothing_behind_and_continues(train_only, home, kill):
+    process = start(train_only, home)
     process.send_signal(kill)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == (-kill if kill == signal.SIGKILL else 130)
     assert kill == signal.SIGKILL or "the same command continues" in output
-    wait_for(lambda: not processes_in(home), timeout_s=20)
-    done = steps(home)
-    assert 3 <= done < 8
+    wait_for(lambda: not processes_in(home))
+    assert 3 <= steps(home) < N_STEPS
     assert not (home / RUN / "scores.parquet").exists()
     assert not list((home / EXECUTED).glob("05_train*.ipynb"))
 
-    again = reproduce(checkout, home)
-    assert again.returncode == 0, again.stderr
+    again = reproduce(train_only, home)
+    assert (home / RUN / "scores.parquet").exists(), again.stderr
     # A step may have been logged without its checkpoint: at most that one is made twice.
-    assert len((home / RUN / "log.txt").read_text().split()) - 8 in (0, 1)
-    assert "01_data | started" not in again.stderr
+    assert steps(home) - N_STEPS in (0, 1)
     assert not list((home / EXECUTED).glob(".*tmp*"))
 
 
-def test_a_second_call_at_the_same_time_is_refused(checkout, home):
-    process = start(checkout, home)
-    try:
-        second = reproduce(checkout, home)
-        assert second.returncode == 2
-        assert "the workflow for simulated, profile smoke is being run by another process" in second.stderr
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
-
-
-def test_killing_make_stops_what_it_started(checkout, home, tmp_path):
-    """The Makefile asks for --stop-with-parent."""
-    script = tmp_path / "like_make.sh"
-    command = " ".join(p2es_command("reproduce", "--profile", "smoke", "--jobs", "2", "--stop-with-parent"))
-    script.write_text(f"{command} &\nwait\n")
-    process = subprocess.Popen(["sh", str(script)], env=toy_environment(checkout, home), cwd=tmp_path, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    wait_for(lambda: steps(home) >= 1, process)
+@pytest.mark.slow
+def test_killing_make_stops_what_it_started(train_only, home):
+    script = home.parent / "like_make.sh"
+    script.write_text('"$@" --stop-with-parent &\nwait\n')
+    process = start(train_only, home, wrapper=("sh", str(script)))
     process.kill()
     process.wait()
-    wait_for(lambda: not processes_in(home), timeout_s=30)
-    assert steps(home) < 8
+    wait_for(lambda: not processes_in(home))
+    assert steps(home) < N_STEPS
 
 
-def test_one_failed_step_does_not_stop_the_others(checkout, home):
-    write_notebook(checkout / "notebooks", "02_forward_process", ["from p2es_lib.errors import InputError\nraise InputError('wrong thing')"])
-    result = reproduce(checkout, home)
-    assert result.returncode == 1
-    assert (home / "figures/simulated-smoke/table02_results.csv").is_file()
-    tail = result.stderr[result.stderr.index("What went wrong") :]
-    assert "error: wrong thing" in tail and "02_forward_process.failed.ipynb" in tail and "continues with what is missing" in tail
-    assert "Traceback" not in result.stderr
-
-
-def test_a_missing_notebook_is_named(checkout, home):
-    shutil.move(checkout / "notebooks" / "04_affinity.ipynb", checkout / "away")
-    result = reproduce(checkout, home)
-    assert result.returncode == 1 and "04_affinity.ipynb" in result.stderr
+def test_a_second_call_at_the_same_time_is_refused(home, monkeypatch):
+    monkeypatch.setenv("P2ES_HOME", str(home))
+    monkeypatch.setattr(workflow, "exclusive_lock", partial(exclusive_lock, wait_s=0.0))
+    with exclusive_lock(home / ".snakemake" / "p2es-simulated-smoke.lock", what="x"):
+        with pytest.raises(InputError, match=rf"the workflow for simulated, profile smoke is being run.*\({os.getpid()}\)"):
+            workflow.reproduce("simulated", "smoke", seeds=[0])
 
 
 # --- settings and the headline table ----------------------------------------------------------------------------------

@@ -1,0 +1,150 @@
+"""The project's notebooks: their form, and that all of them run, with the real command, to the promised tables and figures."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from toy_workflow import p2es_command
+
+from p2es_lib.leads import LEADS
+from p2es_lib.notebooks import list_notebooks, read_parameters
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = CHECKOUT / "notebooks"
+NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "07_results"]
+#: Parameters that each notebook has besides dataset="simulated" and profile="quick".
+PARAMETERS = {"01_data": {"mirror": ""}, "05_train": {"variant": "p2es", "seed": 0}, "07_results": {"variant": "p2es", "seeds": "0"}}
+FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_reverse_process", "fig05_embedding_groups", "fig06_affinity",
+           "fig07_training", "fig08_stages", "fig09_overlay"]  # fmt: skip
+TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor"]
+MAX_LINES, MAX_CODE_CELLS = 25, 30
+
+
+def cells(name: str) -> list[dict]:
+    found = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
+    return [cell | {"source": "".join(cell["source"])} for cell in found]
+
+
+def test_all_notebooks_are_here_and_tested():
+    assert list_notebooks() == NAMES
+
+
+# --- form -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_cell_says_what_and_how_long(name):
+    first = cells(name)[0]
+    assert first["cell_type"] == "markdown"
+    assert first["source"].startswith(f"# {name[:2]} "), "title is '# NN Title'"
+    for part in ("Question", "Reads", "Writes", "Time"):
+        assert re.search(rf"\b{part}\b", first["source"]), f"{name}: the first cell does not say: {part}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_imports_come_second_and_parameters_third(name):
+    code = [cell for cell in cells(name) if cell["cell_type"] == "code"]
+    statements = ast.parse(re.sub(r"^%.*$", "", code[0]["source"], flags=re.M)).body
+    assert any(isinstance(statement, (ast.Import, ast.ImportFrom)) for statement in statements)
+    assert "parameters" in code[1]["metadata"].get("tags", [])
+    assert cells(name)[1]["cell_type"] == "code" and cells(name)[2]["metadata"].get("tags") == ["parameters"]
+    assert read_parameters(name) == {"dataset": "simulated", "profile": "quick"} | PARAMETERS.get(name, {})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_short_and_outputs_are_stripped(name):
+    code = [cell for cell in cells(name) if cell["cell_type"] == "code"]
+    assert len(code) <= MAX_CODE_CELLS
+    for number, cell in enumerate(code, 1):
+        assert len(cell["source"].splitlines()) <= MAX_LINES, f"code cell {number} of {name} has more than {MAX_LINES} lines"
+        assert not cell["outputs"] and cell["execution_count"] is None, f"code cell {number} of {name} holds outputs"
+    assert all(len(cell["source"].strip()) for cell in cells(name)), "an empty cell"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_name_no_machine(name):
+    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text())
+    assert notebook["metadata"].get("kernelspec", {}).get("name") == "python3"
+    assert "papermill" not in notebook["metadata"] and "widgets" not in notebook["metadata"]
+    assert all(set(cell["metadata"]) <= {"tags"} for cell in notebook["cells"])
+
+
+# --- the whole workflow -----------------------------------------------------------------------------------------------
+
+
+def processor_time() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Home after ``p2es reproduce --profile smoke``, and what the command said."""
+    home = tmp_path_factory.mktemp("smoke")
+    environment = os.environ | {"P2ES_HOME": str(home)}
+    environment.pop("P2ES_MIRROR", None)
+
+    def reproduce():
+        command = p2es_command("reproduce", "--profile", "smoke")
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    result = reproduce()
+    assert result.returncode == 0, result.stderr[-6000:]
+    return home, result, reproduce
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_smoke_workflow_makes_everything_and_then_nothing(smoke):
+    home, result, reproduce = smoke
+    figures = home / "figures" / "simulated-smoke"
+    for name in FIGURES:
+        assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG"), name
+        assert (figures / f"{name}.pdf").read_bytes().startswith(b"%PDF"), name
+    for name in TABLES:
+        assert len(pd.read_csv(figures / f"{name}.csv")) > 0, name
+        assert (figures / f"{name}.md").stat().st_size > 0, name
+    run = home / "runs" / "simulated" / "smoke" / "p2es" / "seed0"
+    for name in ("config.json", "weights.safetensors", "history.csv", "scores.parquet"):
+        assert (run / name).stat().st_size > 0, name
+    executed = sorted(path.name for path in (home / "runs/simulated/smoke/notebooks").glob("[!.]*"))
+    assert executed == [f"{name}-p2es-seed0.ipynb" if name == "05_train" else f"{name}.ipynb" for name in NAMES]
+    leftovers = [path for path in home.rglob(".*tmp*") if ".snakemake" not in path.parts]
+    assert not leftovers
+
+    # The terminal ends with where everything is, and the headline itself.
+    assert str(figures) in result.stdout and "table02_results.csv" in result.stdout
+    assert re.search(r"^method .*RMSE", result.stdout, re.M) and re.search(r"^Irreducible error ", result.stdout, re.M)
+
+    before = processor_time()
+    again = reproduce()
+    assert again.returncode == 0 and " | started" not in again.stderr
+    assert processor_time() - before < 15
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_headline_table_keeps_its_contract(smoke):
+    table = pd.read_csv(smoke[0] / "figures" / "simulated-smoke" / "table02_results.csv")
+    assert list(table.columns) == ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds"]
+    assert not table.duplicated(["method", "lead", "metric"]).any()
+    assert {"rmse", "pearson"} <= set(table["metric"])
+    assert {"all", *LEADS} <= set(table["lead"])
+    assert (table["n_subjects"] == 24).all() and set(table["seeds"]) == {1}
+    finite = table.dropna(subset=["value", "lower", "upper"])
+    assert len(finite) > 0.9 * len(table)
+    assert (finite["lower"] <= finite["value"] + 1e-9).all() and (finite["value"] <= finite["upper"] + 1e-9).all()
+    rmse = table[(table["lead"] == "all") & (table["metric"] == "rmse")].set_index("method")["value"]
+    floor = rmse["Irreducible error"]
+    # Even a hardly trained model cannot be below the floor, within the chance of so few subjects.
+    assert (rmse.drop([name for name in rmse.index if "beat times known" in name]) >= 0.95 * floor).all()
+    assert rmse[[name for name in rmse.index if "beat times known" in name]].iloc[0] < floor

@@ -1,0 +1,145 @@
+"""Dependencies agree in all places, nothing names the machine it was made on, and the papers of the project are in order."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+#: Packages that conda calls otherwise than pip.
+CONDA_NAMES = {"pytorch": "torch", "pysoundfile": "soundfile"}
+
+
+def normal(requirement: str) -> str:
+    """Name in a requirement, as PyPI normalises it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[A-Za-z0-9._-]+", requirement)[0]).lower()
+
+
+def pyproject() -> dict:
+    return tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+
+
+def tracked_files() -> list[Path]:
+    """Files in git and files not in git that are not ignored; skips outside a checkout."""
+    command = ["git", "-C", str(CHECKOUT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in result.stdout.split("\0") if name and (path := CHECKOUT / name).is_file()]
+
+
+def test_conda_environment_has_the_same_direct_dependencies():
+    dependencies = yaml.safe_load((CHECKOUT / "environment.yml").read_text())["dependencies"]
+    conda = {CONDA_NAMES.get(normal(name), normal(name)) for name in dependencies} - {"python", "pip"}
+    assert conda == {normal(name) for name in pyproject()["dependencies"]}
+    python = next(name for name in dependencies if normal(name) == "python")
+    assert python.removeprefix("python") == pyproject()["requires-python"]
+
+
+def test_each_conda_dependency_has_its_reason():
+    text = (CHECKOUT / "environment.yml").read_text()
+    lines = [line for line in text[text.index("dependencies:") :].splitlines() if line.lstrip().startswith("- ")]
+    assert len(lines) > 20
+    for line in lines:
+        assert re.fullmatch(r"  - \S+ # \w.{4,}", line), f"no reason: {line}"
+
+
+def test_lock_file_pins_every_dependency_to_a_public_version():
+    lines = [line for line in (CHECKOUT / "requirements-lock.txt").read_text().splitlines() if not line.startswith("#")]
+    locked = {}
+    for line in lines:
+        name, version = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)", line).groups()  # no +local, URL or path
+        assert normal(name) not in locked, f"{name} is pinned twice"
+        locked[normal(name)] = version
+    missing = {normal(name) for name in pyproject()["dependencies"]} - set(locked)
+    assert not missing
+    assert "p2es" not in locked
+
+
+def test_nothing_names_a_machine_or_a_registry():
+    # Assembled, so that this file does not match itself.
+    slash = "/"
+    patterns = ["file:" + slash * 2, slash + "work" + slash, slash + "opt" + slash, slash + "root" + slash, slash + "tmp" + slash + "plan",
+                "find-" + "links", "index-" + "url", "files.pythonhosted" + ".org", "pypi" + ".org"]  # fmt: skip
+    found = []
+    for path in tracked_files():
+        text = path.read_bytes().decode("utf-8", errors="ignore")
+        if path.suffix in {".png", ".pdf", ".safetensors"}:
+            continue
+        found += [f"{path.relative_to(CHECKOUT)}: {pattern}" for pattern in patterns if pattern in text]
+    assert not found
+
+
+def test_no_data_weights_or_runs_are_in_git():
+    heavy = {".npy", ".parquet", ".safetensors", ".ckpt", ".dat", ".hea", ".flac", ".csv.gz"}
+    for path in tracked_files():
+        name = path.relative_to(CHECKOUT).as_posix()
+        assert path.suffix not in heavy, name
+        assert not name.startswith(("runs/", "data/", ".venv/")), name
+        assert path.stat().st_size < 3_000_000, f"{name} is larger than 3 MB"
+
+
+def test_citation_names_the_paper_and_this_software():
+    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["type"] == "software" and citation["message"]
+    assert citation["version"] == pyproject()["version"] and citation["license"] == pyproject()["license"] == "MIT"
+    assert citation["authors"] == [{"name": pyproject()["authors"][0]["name"]}]
+    paper = citation["preferred-citation"]
+    assert paper["title"] == "Translation from Wearable PPG to 12-Lead ECG"
+    assert [f"{a['given-names']} {a['family-names']}" for a in paper["authors"]] == ["Hui Ji", "Wei Gao", "Pengfei Zhou"]
+    assert "2509.25480" in paper["url"]
+
+
+def test_version_is_the_same_everywhere():
+    from p2es_lib import __version__
+
+    assert __version__ == pyproject()["version"]
+
+
+def test_licence_is_mit():
+    text = (CHECKOUT / "LICENSE").read_text()
+    assert text.startswith("MIT License\n") and "Permission is hereby granted, free of charge" in text
+    assert 'THE SOFTWARE IS PROVIDED "AS IS"' in text
+
+
+def test_ci_runs_what_everyone_runs():
+    lines = [line for line in (CHECKOUT / ".ci" / "run").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+
+
+# --- Makefile: what can be checked without installing anything --------------------------------------------------------
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess:
+    """Run make with a VENV elsewhere: as on a fresh machine, and without touching the installation that runs this test."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("python", ["no_such_python", "false"])
+def test_make_asks_for_a_python_that_is_new_enough(tmp_path, python):
+    result = make(f"PYTHON={python}", f"VENV={tmp_path / 'venv'}", "install")
+    assert result.returncode != 0 and "Python 3.11 or newer is needed" in result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_make_hands_its_settings_to_the_command(tmp_path):
+    settings = ("PROFILE=smoke", "DATASET=mimic4wdb", "MIRROR=../a b", "SEEDS=0,1", "JOBS=3")
+    venv = f"VENV={tmp_path / 'venv'}"
+    shown = make("-n", venv, *settings, "reproduce").stdout
+    for expected in ("--profile 'smoke'", "--dataset 'mimic4wdb'", "--mirror '../a b'", "--seeds '0,1'", "--jobs '3'"):
+        assert expected in shown
+    assert "--mirror" not in make("-n", venv, "reproduce").stdout
+
+
+def test_make_can_leave_the_versions_open_and_name_a_torch(tmp_path):
+    shown = make("-n", "LOCK=", "TORCH=2.11.0", f"VENV={tmp_path / 'venv'}", "install").stdout
+    assert "requirements-lock.txt" not in shown and "pyproject.toml" in shown and "torch==2.11.0" in shown
+    assert "LOCK=nothing.txt: no such file" in make("-n", f"VENV={tmp_path / 'venv'}", "LOCK=nothing.txt", "install").stderr
+    assert "torch==" not in make("-n", f"VENV={tmp_path / 'venv'}", "install").stdout
