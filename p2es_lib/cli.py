@@ -159,6 +159,21 @@ def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     typer.echo(headline_table(dataset, profile))
 
 
+@app.command()
+def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
+    """Fill the tables of README.md from the files of a finished run of the workflow."""
+    from p2es_lib.paths import atomic_path, checkout, figures_dir
+    from p2es_lib.readme import filled, write_minutes
+
+    _check_settings(profile, dataset, None)
+    write_minutes(dataset, profile)
+    path = checkout() / "README.md"
+    text = filled(path.read_text(), figures_dir(dataset, profile))
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+    typer.echo(f"{path}: tables renewed")
+
+
 def _check_settings(profile: str, dataset: str, variant: str | None, seeds: str | None = None, seed: int | None = None) -> None:
     """Refuse unknown settings before anything starts."""
     from p2es_lib.config import PROFILES

@@ -181,9 +181,9 @@ class TrainingConfig(_Section):
 class SamplingConfig(_Section):
     """Evaluation: which sampler, how many steps, how many samples per window are averaged."""
 
-    sampler: str = "multistep"
-    n_steps: int = 8
-    n_samples: int = 8
+    sampler: str = "deterministic"
+    n_steps: int = 4
+    n_samples: int = 16
     batch_size: int = 64
 
     def __post_init__(self):
@@ -271,7 +271,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "training.validate_every": 30,
         "training.checkpoint_every": 30,
         "training.log_every": 5,
-        "sampling.n_steps": 4,
+        "sampling.n_steps": 2,
         "sampling.n_samples": 4,
         "evaluation.n_bootstrap": 200,
         "evaluation.n_floor_draws": 24,

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transforms", "signals"),
     ("simulator", "windows", "sources", "forward_process", "pulse_features", "denoiser", "affinity"),
     ("sampling", "baselines", "p2es", "training", "metrics", "inspection"),
-    ("plots", "experiments", "translate_file"),
+    ("plots", "experiments", "translate_file", "readme"),
     ("notebook_client", "notebooks", "workflow", "cli"),
 )
 #: Calls against the order, and why; they must stay inside functions, so that no import cycle arises.

@@ -1,0 +1,88 @@
+"""The README's tables, generated between markers from the files that the workflow wrote: no number is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from p2es_lib.errors import InputError
+from p2es_lib.metrics import METRICS
+from p2es_lib.paths import figures_dir, home
+from p2es_lib.plots import save_table
+from p2es_lib.plots.saving import markdown_table
+
+#: Metrics of the headline, in the order of its columns, and their decimals.
+HEADLINE = {"rmse": 3, "rmse_lag": 3, "pearson": 2, "pearson_lag": 2, "r_peak_f1": 2, "gaussian_frechet_distance": 2}
+#: Which notebook writes which files, and what they show.
+ARTEFACTS = {
+    "01_data": "fig01_cohort, fig02_window, table01_cohort: the cohort and an example window",
+    "02_forward_process": "fig03_forward_process: blur, then noise, in time and frequency",
+    "03_reverse_process": "fig04_reverse_process: from noise back to an ECG",
+    "04_affinity": "fig05_embedding_groups, fig06_affinity: who resembles whom, and the matrices",
+    "05_train": "weights, history and scores of a training, in `runs/`",
+    "07_results": "fig07_training, fig08_stages, fig09_overlay, fig10_results, fig11_decomposition, table02_results, "
+    "table03_distance_to_floor",
+}
+MINUTES_TABLE = "table04_minutes"
+
+
+def write_minutes(dataset: str, profile: str) -> pd.DataFrame:
+    """Write how long each notebook took, from the executed notebooks, beside the other tables."""
+    rows = []
+    for path in sorted((home() / "runs" / dataset / profile / "notebooks").glob("[0-9]*.ipynb")):
+        seconds = json.loads(path.read_text())["metadata"].get("papermill", {}).get("duration")
+        if seconds is not None:
+            rows.append({"notebook": path.stem, "minutes": seconds / 60})
+    if not rows:
+        raise InputError(f"no executed notebooks for {dataset}, {profile}; make them with: make reproduce PROFILE={profile}")
+    table = pd.DataFrame(rows)
+    save_table(table, figures_dir(dataset, profile), MINUTES_TABLE, f"Minutes per notebook, data set {dataset}, profile {profile}.")
+    return table
+
+
+def _read(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: missing; make it with 'make reproduce', then 'p2es readme'")
+    return pd.read_csv(path)
+
+
+def headline_section(folder: Path) -> str:
+    """Headline table in Markdown: one row per method, value with its interval per metric, over all leads."""
+    table = _read(folder, "table02_results")
+    table = table[table["lead"] == "all"]
+    columns = {}
+    for metric, digits in HEADLINE.items():
+        rows = table[table["metric"] == metric]
+        cells = [
+            f"{v:.{digits}f}" + (f" ({lo:.{digits}f} to {hi:.{digits}f})" if pd.notna(lo) else "")
+            for v, lo, hi in rows[["value", "lower", "upper"]].itertuples(index=False)
+        ]
+        unit = METRICS[metric].unit
+        columns[METRICS[metric].label + (f" ({unit})" if unit else "")] = dict(zip(rows["method"], cells, strict=True))
+    shown = pd.DataFrame(columns, index=pd.Index(table["method"].unique(), name="method")).fillna("").reset_index()
+    n_subjects, seeds = int(table["n_subjects"].max()), int(table["seeds"].max())
+    note = f"{n_subjects} test subjects, {seeds} training seed(s), 95 % bootstrap intervals over subjects. File: `figures/{folder.name}/table02_results.csv`."
+    return f"{markdown_table(shown)}\n\n{note}"
+
+
+def artefact_section(folder: Path) -> str:
+    """Which notebook makes what, and how long it took when this page's figures were made (2 cores)."""
+    minutes = _read(folder, MINUTES_TABLE)
+    minutes = minutes.groupby(minutes["notebook"].str.split("-").str[0])["minutes"].sum()
+    rows = [{"notebook": f"`{name}`", "writes": text, "minutes on 2 cores": f"{minutes[name]:.1f}"} for name, text in ARTEFACTS.items()]
+    return markdown_table(pd.DataFrame(rows))
+
+
+def filled(text: str, folder: Path) -> str:
+    """README text with every generated section renewed from the tables in ``folder``."""
+    for name, section in {"headline": headline_section(folder), "artefacts": artefact_section(folder)}.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if not pattern.search(text):
+            raise InputError(f"README.md: the markers {begin} and {end} are missing")
+        text = pattern.sub(lambda _, b=begin, s=section, e=end: f"{b}\n{s}\n{e}", text)
+    return text
