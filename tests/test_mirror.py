@@ -28,14 +28,14 @@ class Handler(BaseHTTPRequestHandler):
             return
         body, start = server.content, 0
         wanted = self.headers.get("Range")
-        if wanted and server.ranges and self.headers.get("If-Range") == server.etag:
+        if wanted and server.ranges and self.headers.get("If-Range", server.etag) == server.etag:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
         if action == "slow":
             time.sleep(1.0)
         self.send_response(206 if start else 200)
         if start:
-            first = start + 7 if action == "wrong range" else start
-            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
+            start -= 7 if action == "wrong range" else 0
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         if server.etag:
             self.send_header("ETag", server.etag)
         self.send_header("Content-Length", str(len(body) - start + (10 if action == "too short" else 0)))
