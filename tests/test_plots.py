@@ -56,20 +56,24 @@ def _index(n: int = 200) -> pd.DataFrame:
 def _results() -> pd.DataFrame:
     values = {
         "P2Es, mean of 8 samples": 0.136, "P2Es, single sample": 0.17, "P2Es, one-step posterior mean": 0.135,
-        "Mean-beat template at PPG beats": 0.174, "Irreducible error": 0.122, "Irreducible error, beat times known": 0.049,
+        "Mean-beat template at PPG beats": 0.174, "Irreducible error": 0.122,
+        "Irreducible error, beat times known": 0.049,
     }  # fmt: skip
     rows = []
     for (method, value), lead in itertools.product(values.items(), ("all", "measured", *LEADS)):
-        rows += [(method, lead, "rmse", value, value - 0.01, value + 0.01), (method, lead, "pearson", 1 - value, 0.7, 0.9)]
+        rows.append((method, lead, "rmse", value, value - 0.01, value + 0.01))
+        rows.append((method, lead, "pearson", 1 - value, 0.7, 0.9))
         shares = (-0.02, 0.3, 0.72) if "known" in method else (0.3, 0.2, 0.5)
-        rows += [(method, lead, part, share * value**2, np.nan, np.nan) for part, share in zip(PARTS, shares, strict=True)]
+        parts = zip(PARTS, shares, strict=True)
+        rows += [(method, lead, part, share * value**2, np.nan, np.nan) for part, share in parts]
     return pd.DataFrame(rows, columns=["method", "lead", "metric", "value", "lower", "upper"])
 
 
 def _history() -> pd.DataFrame:
     """As training writes it: losses and validation scores in rows of their own."""
     steps = np.arange(25, 1001, 25)
-    losses = pd.DataFrame({"step": steps, "loss": 0.2 + np.exp(-steps / 200), "learning_rate": 1e-3 * (1 - steps / 1100)})
+    loss, rate = 0.2 + np.exp(-steps / 200), 1e-3 * (1 - steps / 1100)
+    losses = pd.DataFrame({"step": steps, "loss": loss, "learning_rate": rate})
     scores = pd.DataFrame({"step": steps[9::10], "validation_rmse": 0.14 + 0.05 * np.exp(-steps[9::10] / 300)})
     return pd.concat([losses, scores]).sort_values("step", kind="stable", ignore_index=True)
 
@@ -88,7 +92,8 @@ def _forward_process():
     response = np.exp(-times[:, None] * np.linspace(0, 8, T)[None])
     responses = dict.fromkeys(states, response)
     snr_db = dict.fromkeys(states, 30 - 80 * times[:, None] + 20 * np.log10(response))
-    return plots.plot_forward_process(times, states, axes, responses, snr_db, RATE, blurred=dict.fromkeys(states, blurred))
+    means = dict.fromkeys(states, blurred)
+    return plots.plot_forward_process(times, states, axes, responses, snr_db, RATE, blurred=means)
 
 
 def _reverse_process():
@@ -101,14 +106,15 @@ def _stages():
     truth, frequencies = _ecg(), np.arange(T) * RATE / 2 / T
     contributions = {"80 ms": 0.5 * truth[1], "0.3 s": 0.3 * truth[1], "1.3 s": 0.1 * truth[1], "5 s": 0.01 * truth[1]}
     gains = {t: np.exp(-frequencies * t / 8) for t in (0.2, 0.4, 0.6, 0.8)}
+    error = np.exp(-frequencies)
     return plots.plot_stages(truth, 0.7 * truth, 0.9 * truth, contributions, RATE, frequencies=frequencies,
-                             error_coarse=np.exp(-frequencies), error_refined=0.5 * np.exp(-frequencies), gains=gains)  # fmt: skip
+                             error_coarse=error, error_refined=0.5 * error, gains=gains)  # fmt: skip
 
 
 def _overlay():
     ecg = _ecg()
     samples = ecg * RNG.uniform(0.7, 1.3, (16, 1, 1))
-    return plots.plot_ecg_paper(ecg, RATE, samples=samples, title="sim-20000012", footer="Simulated cohort, P2Es, seed 0")
+    return plots.plot_ecg_paper(ecg, RATE, samples=samples, title="sim-20000012", footer="Simulated cohort, seed 0")
 
 
 def _translation():
@@ -119,7 +125,30 @@ def _translation():
 
 def _masked():
     mask = np.array([1, 2, 1, 1, 1, 2, 2, 0, 0, 0, 0, 0])
-    return plots.plot_ecg_paper(_ecg() * (mask > 0)[:, None], RATE, lead_mask=mask, title="A title " * 8, footer="word " * 60)
+    ecg = _ecg() * (mask > 0)[:, None]
+    return plots.plot_ecg_paper(ecg, RATE, lead_mask=mask, title="A title " * 8, footer="word " * 60)
+
+
+def _one_subject():
+    return plots.plot_cohort(_index().assign(subject="p100", age=63.0, sex="F", rhythm="", morphology=""))
+
+
+def _some_ages_missing():
+    return plots.plot_cohort(_index().assign(age=lambda index: index["age"].where(index["age"] > 30)))
+
+
+def _example():
+    marks = {"upstrokes": [0.57, 1.47, np.nan], "r_peaks": [0.35, 1.25]}
+    return plots.plot_example_window(_ppg(), _ecg(), RATE, **marks, title="sim-000012, 63 years, F")
+
+
+def _short_window():
+    ecg = _ecg(256)
+    return plots.plot_ecg_paper(None, RATE, estimate=ecg, spread=(ecg - 0.1, ecg + 0.1), footer="short")
+
+
+def _embedding_without_ages():
+    return plots.plot_embedding(RNG.standard_normal((9, 2)), np.zeros(9), np.full(9, np.nan), [""] * 9)
 
 
 def _embedding():
@@ -129,27 +158,26 @@ def _embedding():
 
 
 FIGURES = {
-    "cohort, some ages missing": lambda: plots.plot_cohort(_index().assign(age=lambda d: d["age"].where(d["age"] > 30))),
+    "cohort, some ages missing": _some_ages_missing,
     "cohort, ages and sex missing": lambda: plots.plot_cohort(_index().assign(age=np.nan, sex="")),
-    "one subject": lambda: plots.plot_cohort(_index().assign(subject="p100", age=63.0, sex="F", rhythm="", morphology="")),
+    "one subject": _one_subject,
     "nothing known": lambda: plots.plot_cohort(pd.DataFrame({"subject": ["a", "b"]})),
-    "example": lambda: plots.plot_example_window(_ppg(), _ecg(), RATE, upstrokes=[0.57, 1.47, np.nan], r_peaks=[0.35, 1.25],
-                                                 title="sim-000012, 63 years, F"),
+    "example": _example,
     "example, absent leads": lambda: plots.plot_example_window(_ppg(), _ecg(), RATE, lead_mask=[2] * 6 + [0] * 6),
     "overlay": _overlay,
     "masked": _masked,
     "translation": _translation,
-    "short window": lambda: plots.plot_ecg_paper(None, RATE, estimate=_ecg(256), spread=(_ecg(256), _ecg(256)), footer="short"),
+    "short window": _short_window,
     "forward": _forward_process,
     "reverse": _reverse_process,
     "stages": _stages,
     "embedding": _embedding,
-    "embedding, no ages": lambda: plots.plot_embedding(RNG.standard_normal((9, 2)), np.zeros(9), np.full(9, np.nan), [""] * 9),
+    "embedding, no ages": _embedding_without_ages,
     "affinity, 1 group": lambda: plots.plot_affinity(_matrices(1)),
     "affinity, 3 groups": lambda: plots.plot_affinity(_matrices(3), [f"group {g} (n = 999)" for g in (1, 2, 3)]),
     "affinity, 8 groups": lambda: plots.plot_affinity(_matrices(8)),
     "affinity, plain": lambda: plots.plot_affinity(_matrices(5), difference_to_mean=False),
-    "training": lambda: plots.plot_training(_history(), references={"Mean-beat template": 0.174, "Irreducible error": 0.122}),
+    "training": lambda: plots.plot_training(_history(), references={"Template": 0.174, "Irreducible error": 0.122}),
     "training, 3 seeds": lambda: plots.plot_training({0: _history(), 1: _history(), 2: _history()}),
     "results": lambda: plots.plot_results(_results()),
     "decomposition": lambda: plots.plot_decomposition(_results()),
@@ -179,7 +207,8 @@ def test_figure_prints_well(name):
     texts = _drawn_texts(fig)
     for text, box in texts:
         assert text.get_fontsize() >= 6.5, text
-        assert box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1, f"{text} leaves the page: {box}"
+        on_page = box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1
+        assert on_page, f"{text} leaves the page: {box}"
     for (one, a), (two, b) in itertools.combinations(texts, 2):
         overlap_x, overlap_y = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
         assert min(overlap_x, overlap_y) < 2.5, f"{one} lies on {two}"
@@ -214,7 +243,8 @@ def test_ecg_paper_is_printed_at_true_scale(rate):
     assert np.ptp(printed[:, 0]) == pytest.approx(25.0 * (ecg.shape[1] - 1) / rate, abs=1e-6)
     assert np.ptp(printed[:, 1]) == pytest.approx(10.0 * 2.0, abs=1e-6)
     pulse = _printed_mm(fig, _by_gid(fig, "calibration"))
-    assert np.ptp(pulse[:, 1]) == pytest.approx(10.0) and np.ptp(pulse[pulse[:, 1] > pulse[0, 1] + 1, 0]) == pytest.approx(5.0)
+    top = pulse[pulse[:, 1] > pulse[0, 1] + 1]
+    assert np.ptp(pulse[:, 1]) == pytest.approx(10.0) and np.ptp(top[:, 0]) == pytest.approx(5.0)
     fine, coarse = (c for c in fig.axes[0].collections if hasattr(c, "get_segments"))
     for lines, step in ((fine, 1.0), (coarse, 5.0)):
         upright = np.array([s[0] for s in lines.get_segments() if s[0][0] == s[1][0]])
@@ -313,7 +343,8 @@ def test_results_draw_each_lead_at_its_value():
     results = _results()
     fig = plots.plot_results(results, methods=["Irreducible error", "P2Es, single sample"])
     first = fig.axes[0].lines[0]
-    rows = results[(results["method"] == "Irreducible error") & (results["metric"] == "rmse") & (results["lead"] != "measured")]
+    rows = results[(results["method"] == "Irreducible error") & (results["metric"] == "rmse")]
+    rows = rows[rows["lead"] != "measured"]
     assert np.array_equal(first.get_ydata(), rows["value"]) and len(rows) == 13
     with pytest.raises(InputError, match="no metric"):
         plots.plot_results(results, metrics=["cosine"])
@@ -411,7 +442,7 @@ def test_pyplot_figures_are_closed_unless_told_otherwise(tmp_path):
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("name", ["cohort", "fig1_cohort", "fig01_Cohort", "fig01_", "fig01_a.png", "../fig01_a", "table01_a"])
+@pytest.mark.parametrize("name", ["cohort", "fig1_a", "fig01_Cohort", "fig01_", "fig01_a.png", "../fig01_a", "table01_a"])
 def test_figure_names_are_checked(tmp_path, name):
     with pytest.raises(InputError, match="fig01_cohort"):
         plots.save_figure(plt.Figure(), tmp_path, name)
