@@ -5,21 +5,23 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from p2es_lib.demographics import FEATURES
-
-#: Width of the hidden parts; the whole encoder has about 40 thousand weights.
+#: Channels of the PPG part, and width of the parts for age and for sex; the whole encoder has 30 thousand weights.
 PPG_CHANNELS = (16, 32, 48, 48)
-DEMOGRAPHIC_WIDTH = 32
+DEMOGRAPHIC_WIDTH = 16
+
+
+def _perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, outputs))
 
 
 class Encoder(nn.Module):
     """PPG window and demographics to a unit vector.
 
     The PPG part is four strided convolutions (receptive field 231 samples, 1.8 s at 125 Hz: more than one beat) and an
-    average over time, so that it takes any window length and does not mind where the beats lie; the demographic part
-    is a small perceptron over :meth:`Demographics.features`. Both parts are standardised with statistics of the
-    training windows (:meth:`calibrate`) before they are joined, so that neither drowns the other, even at random
-    weights.
+    average over time, so that it takes any window length and does not mind where the beats lie; age and sex pass small
+    perceptrons. The three parts are standardised with statistics of the training windows (:meth:`calibrate`) before
+    they are joined, so that none drowns the others, even at random weights. A missing age or sex puts 0, the mean, in
+    the place of its part: the window is treated as average in what is not known of it.
 
     Parameters
     ----------
@@ -31,31 +33,35 @@ class Encoder(nn.Module):
 
     def __init__(self, embedding_dim: int, inputs: str = "both"):
         super().__init__()
-        self.inputs = inputs
+        self.sees_ppg, self.sees_demographics = inputs != "demographics", inputs != "waveform"
         width = 0
-        if inputs != "demographics":
+        if self.sees_ppg:
             layers, channels = [], 1
-            for out, taps, stride in zip(PPG_CHANNELS, (15, 7, 5, 5), (4, 4, 2, 2)):
+            for out, taps, stride in zip(PPG_CHANNELS, (15, 7, 5, 5), (4, 4, 2, 2), strict=True):
                 layers += [nn.Conv1d(channels, out, taps, stride, padding=taps // 2), nn.GELU()]
                 channels = out
             self.ppg_encoder = nn.Sequential(*layers)
             width += channels
-        if inputs != "waveform":
-            self.demographic_encoder = nn.Sequential(
-                nn.Linear(len(FEATURES), DEMOGRAPHIC_WIDTH), nn.GELU(), nn.Linear(DEMOGRAPHIC_WIDTH, DEMOGRAPHIC_WIDTH)
-            )
-            width += DEMOGRAPHIC_WIDTH
+        if self.sees_demographics:
+            self.age_encoder = _perceptron(1, DEMOGRAPHIC_WIDTH, DEMOGRAPHIC_WIDTH)
+            self.sex_encoder = _perceptron(2, DEMOGRAPHIC_WIDTH, DEMOGRAPHIC_WIDTH)
+            width += 2 * DEMOGRAPHIC_WIDTH
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
-        self.head = nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, embedding_dim))
+        self.head = _perceptron(width, 64, embedding_dim)
 
-    def _parts(self, ppg: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        parts = []
-        if self.inputs != "demographics":
+    def _parts(self, ppg: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is joined, (B, W), and whether it is known, bool (B, W)."""
+        parts, known = [], []
+        if self.sees_ppg:
             parts.append(self.ppg_encoder(ppg).mean(-1))  # (B, 48)
-        if self.inputs != "waveform":
-            parts.append(self.demographic_encoder(features))  # (B, 32)
-        return torch.cat(parts, dim=-1)
+            known.append(torch.ones_like(parts[-1], dtype=torch.bool))
+        if self.sees_demographics:
+            age, sex = features[:, :1], features[:, 2:]  # columns of Demographics.features: age, known | female, male
+            parts += [self.age_encoder(age), self.sex_encoder(sex)]  # 2 x (B, 16)
+            flags = features[:, 1:2] > 0, sex.sum(1, keepdim=True) > 0
+            known += [flag.expand(-1, DEMOGRAPHIC_WIDTH) for flag in flags]
+        return torch.cat(parts, dim=-1), torch.cat(known, dim=-1)
 
     def forward(self, ppg: torch.Tensor, features: torch.Tensor, batch_statistics: bool = False) -> torch.Tensor:
         """Embed: ppg (B, 1, T), features (B, 4) to unit vectors (B, D).
@@ -63,23 +69,26 @@ class Encoder(nn.Module):
         ``batch_statistics`` standardises with the batch's own mean and deviation: for training, while the statistics
         still move with the weights. Otherwise a window's embedding does not depend on the windows beside it.
         """
-        parts = self._parts(ppg, features)
-        mean, scale = _statistics(parts) if batch_statistics else (self.mean, self.scale)
-        return nn.functional.normalize(self.head((parts - mean) / scale), dim=-1)
+        parts, known = self._parts(ppg, features)
+        mean, scale = _statistics(parts, known) if batch_statistics else (self.mean, self.scale)
+        standardised = torch.where(known, (parts - mean) / scale, 0.0)
+        return nn.functional.normalize(self.head(standardised), dim=-1)
 
     @torch.no_grad()
     def calibrate(self, ppg: torch.Tensor, features: torch.Tensor) -> None:
         """Set the standardisation so that the joined parts have mean 0 and standard deviation 1 over these windows."""
-        parts = torch.cat([self._parts(*block) for block in zip(ppg.split(512), features.split(512))])
-        mean, scale = _statistics(parts)
+        blocks = [self._parts(*block) for block in zip(ppg.split(512), features.split(512), strict=True)]
+        mean, scale = _statistics(*(torch.cat(column) for column in zip(*blocks, strict=True)))
         self.mean.copy_(mean)
         self.scale.copy_(scale)
 
 
-def _statistics(parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each column, (B, W) to (W,) twice; a constant column gets 1."""
-    variance = parts.var(0, correction=0)
-    return parts.mean(0), torch.where(variance > 1e-10, variance, 1.0).sqrt()
+def _statistics(parts: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each column's known entries, (B, W) to (W,) twice; a constant column gets 1."""
+    count = known.sum(0).clamp(min=1)
+    mean = parts.masked_fill(~known, 0.0).sum(0) / count
+    variance = ((parts - mean) ** 2).masked_fill(~known, 0.0).sum(0) / count
+    return mean, torch.where(variance > 1e-10, variance, 1.0).sqrt()
 
 
 def contrastive_loss(z: torch.Tensor, positives: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -17,7 +17,7 @@ from p2es_lib.config import AffinityConfig
 from p2es_lib.errors import InputError
 
 #: Chance that age, and independently sex, of a window is hidden in a training step: the encoder learns to do without.
-HIDE_DEMOGRAPHICS = 0.15
+HIDE_DEMOGRAPHICS = 0.25
 #: Windows embedded at a time.
 BLOCK = 512
 
