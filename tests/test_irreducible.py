@@ -113,6 +113,19 @@ def test_full_variation_is_calibrated_and_timing_costs():
     assert irreducible_rmse(windows, pulses, per_lead=True).shape == (12,)
 
 
+@pytest.mark.parametrize(
+    "scale", ["morphology", "intervals", "amplitudes", "axis", "qrs_shape", "electrodes", "breathing", "pat_jitter", "body"]
+)
+def test_no_kind_of_variation_leaks(scale):
+    """Each kind alone: the draws spread, and as far as the windows themselves do (morphology: few classes, so wider)."""
+    config = SimulatorConfig.without_variation(n_samples=192, **{scale: 1.0})
+    windows = simulate(range(60), 1, config)
+    result = conditional_mean_ecg(windows, config, n_draws=6)
+    spread = np.sqrt(result.variance.mean())
+    assert spread > 2e-3  # breathing alone gives 8 uV
+    assert irreducible_rmse(windows, result) == pytest.approx(spread, rel=0.5 if scale == "morphology" else 0.25)
+
+
 def test_window_result_does_not_depend_on_the_others():
     config = SimulatorConfig(n_samples=256)
     together = conditional_mean_ecg(simulate(range(5), 2, config), config, n_draws=5)

@@ -54,7 +54,7 @@ _T_SCALE = {
 }
 _YOUNG, _OLD = 35.0, 65.0
 
-_P_VECTORS = np.array([[0.035, 0.060], [0.085, 0.070], [-0.045, 0.045]])  # right and left atrium, mV
+_P_VECTORS = np.array([[0.035, 0.060], [0.085, 0.070], [-0.085, 0.030]])  # right and left atrium, mV
 _P_CENTRES, _P_WIDTH = (0.34, 0.62), 0.17  # of the P duration
 _T_PEAK_TO_END, _T_RISE, _T_RISE_SIZE = 0.20, 0.14, 0.35  # of QT; the rise kernel precedes the peak by _T_RISE
 _ST_DELAY_S, _ST_WIDTH_S = 0.050, 0.040

@@ -2,16 +2,15 @@
 
 The mean matrix is the least-squares forward map from Kors vectors to the eight leads, pooled over 293 normal PTB-XL
 records (R2 0.80 in V2 to 1.00 in II), adjusted by up to 0.07 (V2 from Y: 0.29) when the simulated normals were fitted
-to the R, S and T sizes of PTB-XL normals; Dower's matrix is given for comparison. Three components carry 99.8 % of one
-subject's energy but 96.4 % of a pool, so the matrix has to differ between subjects: gain of each lead 8 % and of all
-chest leads 10 % (log-normal), chest electrodes shifted along their line by 0.25 of a spacing together and 0.12 each,
-and up or down by an amount that adds 0.10 of the vertical component. These spreads are assumptions, chosen with those
-of the heart to give the spread of R and S in PTB-XL normals.
+to the R, S and T sizes of PTB-XL normals. Three components carry 99.8 % of one subject's energy but 96.4 % of a pool,
+so the matrix has to differ between subjects: gain of each lead 8 % and of all chest leads 10 % (log-normal), chest
+electrodes shifted along their line by 0.25 of a spacing together and 0.12 each, and up or down so that 0.10 of the
+vertical component is added. These spreads are assumptions, chosen with those of the heart to give the spread of R and
+S in PTB-XL normals.
 
 References
 ----------
-Dower GE et al. J Electrocardiol 13:27, 1980. Kors JA et al. Eur Heart J 11:1083, 1990. Wagner P et al. PTB-XL. Sci
-Data 7:154, 2020.
+Kors JA et al. Eur Heart J 11:1083, 1990. Wagner P et al. PTB-XL. Sci Data 7:154, 2020.
 """
 
 from __future__ import annotations
@@ -32,18 +31,6 @@ FORWARD = np.array(
         [0.989, 0.162, -0.822],
         [1.004, 0.211, -0.177],
         [0.782, 0.286, 0.117],
-    ]
-)
-DOWER = np.array(
-    [
-        [0.632, -0.235, 0.059],
-        [0.235, 1.066, -0.132],
-        [-0.515, 0.157, -0.917],
-        [0.044, 0.164, -1.387],
-        [0.882, 0.098, -1.277],
-        [1.213, 0.127, -0.601],
-        [1.125, 0.127, -0.086],
-        [0.831, 0.076, 0.230],
     ]
 )
 _LEAD_GAIN_SD, _CHEST_GAIN_SD = 0.08, 0.10
