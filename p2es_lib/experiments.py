@@ -6,6 +6,7 @@ file, is in place. Results flow one way: runs, then tables, then figures and REA
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -55,11 +56,12 @@ VARIANTS: dict[str, Variant] = {
     "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}),
 }
 
-#: Methods that need no training loop, scored beside P2Es.
+#: Methods that need no training on this data set, scored beside P2Es.
 REFERENCES: dict[str, str] = {
     "template": "Mean-beat template at PPG beats",
     "irreducible": "Irreducible error",
     "irreducible_beats": "Irreducible error, beat times known",
+    "transfer": "P2Es trained on simulated data",
 }
 
 #: How the estimates of P2Es are called in tables.
@@ -101,6 +103,11 @@ def load_windows(config: Config) -> WindowSet:
 def data_hash(config: Config) -> str:
     """Content hash that :func:`p2es_lib.windows.write_windows` stored with the windows."""
     return json.loads((windows_dir(config.dataset, config.profile) / "settings.json").read_text())["content_hash"]
+
+
+def file_hash(path: Path) -> str:
+    """Hash of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def git_commit() -> str:
@@ -177,34 +184,53 @@ def score_run(model: P2Es, config: Config, variant: str, seed: int, *, progress:
     return _write_scores(pd.concat([scores, direct_scores], ignore_index=True), distribution, folder)
 
 
+def references_for(config: Config) -> list[str]:
+    """References that exist for a data set: the floors need known latents, the transfer a model trained on simulation."""
+    if config.dataset == "simulated":
+        return ["template", "irreducible", "irreducible_beats"]
+    return ["template"] + (["transfer"] if (_simulated_run(config) / WEIGHTS_FILE).is_file() else [])
+
+
+def _simulated_run(config: Config) -> Path:
+    return run_dir("simulated", config.profile, "p2es", 0)
+
+
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
     """Score a reference on the test windows; returns the scores, from the run folder if they are there.
 
     Raises
     ------
     InputError
-        Unknown reference, or the irreducible error of real data, which nobody knows.
+        Unknown reference, or one that this data set cannot have: the irreducible error of real data, which nobody
+        knows; the transfer from simulated data before a model has been trained there.
     """
     from p2es_lib.metrics import evaluate, frechet_table
 
     check_choice("reference", name, REFERENCES)
-    if name != "template" and config.dataset != "simulated":
-        raise InputError(f"the irreducible error needs known latents; data set {config.dataset!r} is not simulated")
-    folder, same = _start_run(config, name, 0, {})
+    if name not in references_for(config):
+        raise InputError(
+            f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs known "
+            f"latents (simulated data), the transfer a model: make reproduce DATASET=simulated PROFILE={config.profile}"
+        )
+    source = {"weights": file_hash(_simulated_run(config) / WEIGHTS_FILE)} if name == "transfer" else {}
+    folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
     windows = load_windows(config)
     test = windows.split("test")
+    ppg = np.array(test.ppg)
     if name == "template":
         from p2es_lib.baselines.template import MeanBeatTemplate
 
-        template = MeanBeatTemplate(config).fit(windows.split("train"))
-        estimate = template.translate(np.array(test.ppg), test.demographics).numpy()
+        estimate = MeanBeatTemplate(config).fit(windows.split("train")).translate(ppg, test.demographics).numpy()
+    elif name == "transfer":
+        model = P2Es.from_pretrained(_simulated_run(config))
+        estimate = model.translate(ppg, test.demographics, n_samples=config.sampling.n_samples).numpy()
     else:
         estimate = _conditional_mean(config, "pulses" if name == "irreducible" else "beats", progress)
     rate = config.signal.sampling_rate
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
-    if name != "template":
+    if name.startswith("irreducible"):
         # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2.
         squared = scores["metric"].str.startswith("mse")
         scores.loc[squared, "value"] /= 1 + 1 / config.evaluation.n_floor_draws

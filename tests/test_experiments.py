@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -98,6 +99,17 @@ def test_run_records_what_it_was_made_with(home):
     assert record["versions"]["torch"] and record["config"]["profile"] == "smoke"
 
 
+def test_transfer_applies_the_simulated_model_as_it_is(home):
+    """On windows that are the same, the transferred model must score what it scores at home."""
+    shutil.copytree(windows_dir("simulated", "smoke"), windows_dir("bidmc", "smoke"))
+    config = dataclasses.replace(tiny_config(), dataset="bidmc")
+    transferred = score_reference(config, "transfer", progress=False)
+    at_home = load_scores("simulated", "smoke", "p2es", [0]).query("estimate == 'mean'")
+    merged = transferred.merge(at_home, on=["window", "lead", "metric"])
+    assert len(merged) == len(transferred)
+    np.testing.assert_allclose(merged["value_x"], merged["value_y"], rtol=1e-4, atol=1e-6)
+
+
 def test_missing_run_names_the_command(home):
     with pytest.raises(InputError, match=r"p2es notebook 05_train --variant p2es --seed 7 --dataset simulated --profile smoke"):
         load_scores("simulated", "smoke", "p2es", [0, 7])
@@ -138,7 +150,9 @@ def test_distance_to_floor_adds_up(home):
 
 
 def test_floor_of_real_data_is_refused(home):
-    with pytest.raises(InputError, match="known latents"):
-        score_reference(experiments.get_config("smoke", "bidmc"), "irreducible")
+    (run_dir("simulated", "smoke", "p2es", 0) / "weights.safetensors").unlink()
+    for name in ("irreducible", "transfer"):
+        with pytest.raises(InputError, match="latents.*make reproduce DATASET=simulated"):
+            score_reference(experiments.get_config("smoke", "bidmc"), name)
     with pytest.raises(InputError, match="reference"):
         score_reference(tiny_config(), "oracle")
