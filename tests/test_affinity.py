@@ -204,6 +204,15 @@ def test_missing_age_and_sex_are_taken(windows, fitted):
     assert np.isfinite(GroupFinder(replace(CONFIG, n_steps=2)).fit(blank, seed=0)["loss"]).all()
 
 
+def test_what_is_missing_counts_as_average(windows, fitted):
+    encoder, ppg = fitted.encoder, torch.as_tensor(windows.ppg[:1])
+    nothing, absurd = torch.zeros(1, 4), torch.tensor([[7.0, 0.0, 0.0, 0.0]])  # an age that is flagged as not known
+    assert torch.equal(encoder(ppg, absurd), encoder(ppg, nothing))
+    pulse = (encoder.ppg_encoder(ppg).mean(-1) - encoder.mean[:48]) / encoder.scale[:48]
+    expected = torch.nn.functional.normalize(encoder.head(torch.cat([pulse, torch.zeros(1, 32)], dim=1)), dim=1)
+    assert torch.allclose(encoder(ppg, nothing), expected, atol=1e-6)
+
+
 def test_a_training_window_never_counts_its_own_subject_as_neighbour(windows):
     finder = GroupFinder(replace(CONFIG, k_neighbours=2, n_steps=5))
     finder.fit(windows, seed=0)
