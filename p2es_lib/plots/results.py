@@ -14,20 +14,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
+from p2es_lib.metrics import METRICS, Metric
 from p2es_lib.plots.style import COLOURS, ESTIMATE, PAGE_WIDTH, letter_panels, method_colours, new_figure, styled
 
-#: Axis labels of metrics; others are labelled with their own name.
-METRIC_LABELS = {
-    "rmse": "RMSE (mV)",
-    "rmse_lag": "RMSE after lag (mV)",
-    "mae": "MAE (mV)",
-    "mse": "MSE (mV²)",
-    "pearson": "Pearson correlation",
-    "pearson_lag": "Pearson correlation after lag",
-    "prd": "PRD (%)",
-    "ssim": "SSIM",
-    "ppe": "Peak-to-peak error (mV)",
-}
 #: Parts of the squared error, from the bottom of the bar upwards.
 PARTS = {"mse_timing": "timing (constant lag)", "mse_amplitude": "amplitude", "mse_morphology": "morphology"}
 
@@ -133,7 +122,7 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
             held = ", ".join(map(str, results[column].unique()))
             raise InputError(f"results table holds no {column} {unknown}; it holds {held}")
     positions = {"all": 0.0} | {lead: 1.5 + k for k, lead in enumerate(LEADS)}
-    present = [lead for lead in positions if (results["lead"] == lead).any()]
+    present = [lead for lead in positions if (results["lead"][results["metric"].isin(metrics)] == lead).any()]
     offsets = np.linspace(-0.3, 0.3, len(methods)) if len(methods) > 1 else [0.0]
     colours = method_colours(methods)
     fig = new_figure(PAGE_WIDTH, 1.75 * len(metrics) + 0.45)
@@ -146,10 +135,11 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
             if {"lower", "upper"} <= set(rows.columns):
                 ax.vlines(x, rows["lower"], rows["upper"], color=colours[method], lw=1.1)
             ax.plot(x, rows["value"], "o", color=colours[method], ms=3.2, mew=0)
-        ax.set_ylabel(METRIC_LABELS.get(metric, metric.replace("_", " ")))
+        known = METRICS.get(metric, Metric(metric.replace("_", " "), ""))
+        ax.set_ylabel(f"{known.label} ({known.unit})" if known.unit else known.label)
         ax.grid(axis="y")
         ax.set_axisbelow(True)
-        if metric.startswith(("rmse", "mae", "mse")):
+        if known.better == "lower" and results["value"][results["metric"] == metric].min() >= 0:
             ax.set_ylim(bottom=0)
         for lead in present[1:]:
             ax.axvline(positions[lead] - (0.75 if lead == "I" else 0.5), color="#DDDDDD", lw=0.5, zorder=0)
