@@ -11,17 +11,21 @@ import pandas as pd
 import pytest
 
 from p2es_lib import paths, sources
-from p2es_lib import windows as store
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
 from p2es_lib.sources import simulated
 from p2es_lib.windows import (
+    SPLIT_FRACTIONS,
     SPLITS,
+    STREAM_STRIDE,
     TrainingBatches,
     WindowSet,
+    cohort_table,
     prepare_windows,
+    read_settings,
     read_windows,
     split_subjects,
+    store,
     write_windows,
 )
 
@@ -83,7 +87,7 @@ def test_content_hash_follows_the_content(tmp_path):
     ecg = windows.ecg.copy()
     ecg[0, 0, 0] += 1
     write_windows(tmp_path / "c-quick", WindowSet(windows.ppg, ecg, windows.lead_mask, windows.index), {})
-    hashes = [store.read_settings(tmp_path / f"{name}-quick")["content_hash"] for name in "abc"]
+    hashes = [read_settings(tmp_path / f"{name}-quick")["content_hash"] for name in "abc"]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
@@ -156,7 +160,7 @@ def test_split_sizes(n):
     counts = Counter(split_subjects(*cohort(n)).values())
     assert sum(counts.values()) == n and all(counts[name] >= 1 for name in SPLITS)
     if n >= 10:
-        for name, share in store.SPLIT_FRACTIONS.items():
+        for name, share in SPLIT_FRACTIONS.items():
             assert abs(counts[name] - share * n) < 1
 
 
@@ -172,6 +176,19 @@ def test_split_is_stratified():
 def test_split_refuses_repeats():
     with pytest.raises(InputError, match="listed twice"):
         split_subjects(["a", "a"], [1, 2], ["F", "F"])
+
+
+def test_cohort_table_counts_subjects_and_windows():
+    index = make_windows().index
+    index["heart_rate"] = np.arange(30.0)
+    index.loc[index["subject"] == "s000", ["age", "sex", "rhythm"]] = [40.0, "M", "atrial_fibrillation"]
+    table = cohort_table(index).set_index("characteristic")
+    assert list(table.columns) == ["train", "validation", "test", "all"]
+    assert list(table.loc["subjects"]) == ["7", "1", "2", "10"] and list(table.loc["windows"]) == ["21", "3", "6", "30"]
+    assert table.loc["male", "all"] == "1 (10.0 %)" and table.loc["rhythm: atrial fibrillation", "train"] == "3 (14.3 %)"
+    assert table.loc["heart rate (per minute)", "all"] == "14 (7 to 22)"
+    assert table.loc["age or sex not known", "all"] == "5 (50.0 %)"
+    assert "R peak to pulse onset (ms)" not in table.index
 
 
 # ---------------------------------------------------------------------------------------------------- stored batches
@@ -275,7 +292,7 @@ def test_streams_never_meet_each_other_or_the_splits():
                 assert len(numbers) == 4 and not numbers & seen
                 seen |= numbers
             with pytest.raises(InputError, match="stream of one seed ends"):
-                batches.subject_numbers(store.STREAM_STRIDE // 4)
+                batches.subject_numbers(STREAM_STRIDE // 4)
 
 
 def test_settings_json_names_everything(home):

@@ -105,5 +105,6 @@ SOURCE = Source(
     notes="the CSV states no unit: taken as mV; V is a chest electrode of unknown position and is not used; monitors "
     "add a constant delay to the PPG",
     prepare=_prepare,
-    code=("sources/bidmc.py", "sources/preparation.py", "sources/wfdb_records.py", "signals.py", "transforms.py"),
+    code=("sources/bidmc.py", "sources/preparation.py", "sources/wfdb_records.py", "signals.py", "transforms.py",
+          "windows/splits.py"),  # fmt: skip
 )

@@ -177,6 +177,7 @@ SOURCE = Source(
     citation="Moody B et al. MIMIC-IV Waveform Database (version 0.1.0). PhysioNet, 2022. doi:10.13026/a2mw-f949",
     notes="V is a chest electrode of unknown position and is not used; monitors add a constant delay to the PPG",
     prepare=_prepare,
-    code=("sources/mimic4wdb.py", "sources/preparation.py", "sources/wfdb_records.py", "signals.py", "transforms.py"),
+    code=("sources/mimic4wdb.py", "sources/preparation.py", "sources/wfdb_records.py", "signals.py", "transforms.py",
+          "windows/splits.py"),  # fmt: skip
     companions=lambda: [path for path in [patients_file()] if path],
 )

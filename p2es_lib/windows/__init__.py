@@ -1,0 +1,37 @@
+"""The prepared windows: their store, their splits, and the training batches drawn from them."""
+
+from p2es_lib.windows.batches import (
+    STREAM_OFFSET,
+    STREAM_STRIDE,
+    SUBJECT_OFFSETS,
+    TrainingBatches,
+    simulator_config,
+)
+from p2es_lib.windows.splits import SPLIT_FRACTIONS, cohort_table, split_subjects
+from p2es_lib.windows.store import (
+    INDEX_COLUMNS,
+    SPLITS,
+    WindowSet,
+    prepare_windows,
+    read_settings,
+    read_windows,
+    write_windows,
+)
+
+__all__ = [
+    "INDEX_COLUMNS",
+    "SPLITS",
+    "SPLIT_FRACTIONS",
+    "STREAM_OFFSET",
+    "STREAM_STRIDE",
+    "SUBJECT_OFFSETS",
+    "TrainingBatches",
+    "WindowSet",
+    "cohort_table",
+    "prepare_windows",
+    "read_settings",
+    "read_windows",
+    "simulator_config",
+    "split_subjects",
+    "write_windows",
+]
