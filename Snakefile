@@ -38,6 +38,9 @@ WINDOWS = f"data/windows/{DATASET}-{PROFILE}/settings.json"
 FIGURES = f"figures/{DATASET}-{PROFILE}"
 RUNS = f"runs/{DATASET}/{PROFILE}"
 EXECUTED = f"{RUNS}/notebooks"
+# On real recordings, 07 also shows the model trained on simulated data: if there is one, it belongs to the results.
+TRANSFER = f"runs/simulated/{PROFILE}/{VARIANT}/seed0/weights.safetensors"
+TRANSFER = [TRANSFER] if DATASET != "simulated" and os.path.exists(TRANSFER) else []
 # Whatever a setting of the profile changes, changes this.
 SETTINGS = config_hash(get_config(PROFILE, DATASET))
 # Minutes and memory that a cluster is asked for; a local run ignores them.
@@ -164,8 +167,12 @@ rule results:
         notebook=NOTEBOOKS / "07_results.ipynb",
         windows=WINDOWS,
         scores=expand(f"{RUNS}/{VARIANT}/seed{{seed}}/scores.parquet", seed=SEEDS.split(",")),
+        transfer=TRANSFER,
     output:
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig07_training", "fig08_stages", "fig09_overlay"]),
+        figures=expand(
+            f"{FIGURES}/{{name}}.png",
+            name=["fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition"],
+        ),
         tables=expand(f"{FIGURES}/{{name}}.csv", name=["table02_results", "table03_distance_to_floor"]),
         executed=f"{EXECUTED}/07_results.ipynb",
     params:

@@ -28,8 +28,14 @@ _CHATTER = re.compile(
     r"Command 'set -euo pipefail|Exiting because a job|WorkflowError:|At least one job did not complete|"
     r"Terminating processes on user request|$"
 )
-#: How the columns of the headline table are called in the terminal.
-HEADLINE = {"rmse": "RMSE (mV)", "rmse_lag": "RMSE after lag (mV)", "pearson": "Pearson r", "pearson_lag": "Pearson r after lag"}
+#: Metrics of the headline table in the terminal: name of the column, and whether it has room for the interval.
+HEADLINE = {
+    "rmse": ("RMSE (mV)", True),
+    "rmse_lag": ("after lag", False),
+    "pearson": ("Pearson r", True),
+    "pearson_lag": ("after lag", False),
+    "r_peak_f1": ("R-peak F1", False),
+}
 
 
 def available_cores() -> int:
@@ -180,6 +186,7 @@ def headline_table(dataset: str, profile: str) -> str:
         The table is not there; names the command that makes it.
     """
     import pandas as pd
+    from tabulate import tabulate
 
     path = paths.figures_dir(dataset, profile) / "table02_results.csv"
     if not path.is_file():
@@ -187,19 +194,23 @@ def headline_table(dataset: str, profile: str) -> str:
         raise InputError(f"{path}: this table is missing; make it with: {command}")
     table = pd.read_csv(path)
     table = table[table["lead"] == "all"]
-    metrics = [metric for metric in HEADLINE if (table["metric"] == metric).any()] or list(table["metric"].unique())[:4]
+    columns = [metric for metric in HEADLINE if (table["metric"] == metric).any()]
     rows = []
     for method, values in table.groupby("method", sort=False):
-        row = {"method": method}
-        for metric, value in values.set_index("metric").iterrows():
-            if metric in metrics:
-                row[HEADLINE.get(metric, metric)] = _with_interval(value["value"], value["lower"], value["upper"])
-        rows.append(row)
-    columns = ["method", *(HEADLINE.get(metric, metric) for metric in metrics)]
-    text = pd.DataFrame(rows, columns=columns).fillna("").to_markdown(index=False, tablefmt="simple", disable_numparse=True)
+        values = values.set_index("metric")
+        rows.append([method, *(_cell(values, metric) for metric in columns)])
+    headers = ["method", *(HEADLINE[metric][0] for metric in columns)]
+    text = tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
     subjects, seeds = table["n_subjects"].max(), table["seeds"].max()
-    return f"{text}\n\n{path}: {subjects:g} test subjects, {seeds} seed(s); [95 % interval]"
+    return f"{text}\n\n{path}: {subjects:g} test subject(s), {seeds:g} seed(s); [95 % interval]"
 
 
-def _with_interval(value: float, lower: float, upper: float) -> str:
-    return f"{value:.3f} [{lower:.3f}, {upper:.3f}]" if lower == lower and upper == upper else f"{value:.3f}"
+def _cell(values, metric: str) -> str:
+    """Value of a metric, with its interval where there is one and room for it; empty where the method has no value."""
+    if metric not in values.index:
+        return ""
+    value, lower, upper = values.loc[metric, ["value", "lower", "upper"]]
+    if value != value:
+        return ""
+    with_interval = HEADLINE[metric][1] and lower == lower and upper == upper
+    return f"{value:.3f} [{lower:.3f}, {upper:.3f}]" if with_interval else f"{value:.3f}"

@@ -208,4 +208,4 @@ def test_headline_table_shows_intervals_where_there_are_any(tmp_path, monkeypatc
     assert re.split(r"\s{2,}", lines[0]) == ["method", "RMSE (mV)", "Pearson r"]
     assert re.split(r"\s{2,}", lines[2]) == ["A", "0.200 [0.100, 0.300]", "0.500 [0.400, 0.600]"]
     assert lines[3].split() == ["B", "0.150"]
-    assert lines[-1].endswith("7 test subjects, 2 seed(s); [95 % interval]")
+    assert lines[-1].endswith("7 test subject(s), 2 seed(s); [95 % interval]")
