@@ -213,6 +213,14 @@ def test_what_is_missing_counts_as_average(windows, fitted):
     assert torch.allclose(encoder(ppg, nothing), expected, atol=1e-6)
 
 
+def test_what_never_varied_in_training_is_ignored(windows):
+    blank = SimpleNamespace(**{**vars(windows), "demographics": Demographics.of(None, "F", len(windows.ppg))})
+    finder = GroupFinder(replace(CONFIG, n_steps=2))
+    assert np.isfinite(finder.fit(blank, seed=0)["loss"]).all()
+    z = [finder.embed(windows.ppg[:1], Demographics.of(*person).features()) for person in ((None, "F"), (30, "M"))]
+    assert torch.equal(*z) and torch.isfinite(z[0]).all()
+
+
 def test_a_training_window_never_counts_its_own_subject_as_neighbour(windows):
     finder = GroupFinder(replace(CONFIG, k_neighbours=2, n_steps=5))
     finder.fit(windows, seed=0)

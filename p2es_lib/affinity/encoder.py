@@ -21,7 +21,8 @@ class Encoder(nn.Module):
     average over time, so that it takes any window length and does not mind where the beats lie; age and sex pass small
     perceptrons. The three parts are standardised with statistics of the training windows (:meth:`calibrate`) before
     they are joined, so that none drowns the others, even at random weights. A missing age or sex puts 0, the mean, in
-    the place of its part: the window is treated as average in what is not known of it.
+    the place of its part: the window is treated as average in what is not known of it. What never varied among the
+    training windows (all women, age never known) is ignored in the same way.
 
     Parameters
     ----------
@@ -84,11 +85,11 @@ class Encoder(nn.Module):
 
 
 def _statistics(parts: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each column's known entries, (B, W) to (W,) twice; a constant column gets 1."""
+    """Mean and standard deviation of each column's known entries, (B, W) to (W,) twice; infinite if constant."""
     count = known.sum(0).clamp(min=1)
     mean = parts.masked_fill(~known, 0.0).sum(0) / count
     variance = ((parts - mean) ** 2).masked_fill(~known, 0.0).sum(0) / count
-    return mean, torch.where(variance > 1e-10, variance, 1.0).sqrt()
+    return mean, torch.where(variance > 1e-10, variance, torch.inf).sqrt()
 
 
 def contrastive_loss(z: torch.Tensor, positives: torch.Tensor, temperature: float) -> torch.Tensor:
