@@ -91,7 +91,7 @@ $(STAMP):
 	while kill -0 $$pid 2> /dev/null; do \
 	  sleep 1; seconds=$$((seconds + 1)); \
 	  if [ $$((seconds % 15)) -eq 0 ]; then \
-	    echo "  $$seconds s: $$(grep -c '^Collecting' $(VENV)/install.log) packages chosen," \
+	    echo "  $$seconds s: $$(grep -c -E '^(Collecting|Processing) ' $(VENV)/install.log) packages chosen," \
 	      "$$(ls -d $(VENV)/lib/python3*/site-packages/*.dist-info 2> /dev/null | wc -l | tr -d ' ') installed"; fi; done; \
 	wait $$pid || { grep -v '^ *WARNING' $(VENV)/install.log | tail -n 15 >&2; \
 	  echo "error: the installation failed, see above; the same command tries again" >&2; exit 1; }
