@@ -76,6 +76,25 @@ def test_onsets_agree_with_neurokit():
     assert np.all((following > 0.05 * 125) & (following < 0.35 * 125))
 
 
+def test_beats_of_the_simulated_cohort():
+    """All rhythms and morphologies, with their own widths, amplitudes and ectopic beats."""
+    from p2es_lib.simulator import simulate
+
+    windows = simulate(range(80), 1)
+    hits = {"R peak": [0, 0], "onset": [0, 0]}
+    for row in range(80):
+        lead, rate = windows.ecg[row, 1], 125.0
+        for name, found, true in (
+            ("R peak", signals.ecg_rpeaks(lead, rate) / rate, windows.latents.r_times[row]),
+            ("onset", signals.ppg_onsets(windows.ppg[row, 0], rate) / rate, windows.latents.pulse_onsets[row]),
+        ):
+            found, true = (x[(x > 0.5) & (x < 7.7)] for x in (found, true))  # NaN padding falls out too
+            hits[name][0] += 2 * np.sum(np.min(np.abs(found[:, None] - true), axis=0, initial=9) <= 0.06)
+            hits[name][1] += len(found) + len(true)
+    f1 = {name: hit / total for name, (hit, total) in hits.items()}
+    assert f1["R peak"] > 0.96 and f1["onset"] > 0.99, f1
+
+
 def test_flat_signals_have_no_beats():
     for x in (np.zeros(1000), np.full(1000, 3.7), np.full(1000, np.nan)):
         assert len(signals.ecg_rpeaks(x, 125)) == 0

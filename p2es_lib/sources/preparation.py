@@ -204,10 +204,10 @@ def collect_windows(recordings: Iterable[Recording], config: Config, n_records: 
         raise InputError(f"{summary}: too few for a split (no window for {', '.join(short)}); add recordings")
     info["dropped_between_splits"] = int((index["split"] == "").sum())
     if (index["split_kind"] == "time").any():
+        people = "one subject" if index["subject"].nunique() == 1 else f"{index['subject'].nunique()} subjects"
         info["warnings"].append(
-            f"TIME-WISE SPLIT: all recordings come from {index['subject'].nunique()} subject(s). Training, validation "
-            "and test windows are different times of the same person, so the scores below say nothing about how well "
-            "the method works on people it has not seen."
+            f"TIME-WISE SPLIT: all recordings come from {people}. Training, validation and test windows are different "
+            "times of the same person, so scores say nothing about people whom the method has not seen."
         )
     info["record_lag_ms"] = _record_lags(index)
     index["record_lag_ms"] = index["record"].map(info["record_lag_ms"]).astype(float)

@@ -7,7 +7,7 @@ from p2es_lib.windows.batches import (
     TrainingBatches,
     simulator_config,
 )
-from p2es_lib.windows.splits import SPLIT_FRACTIONS, cohort_table, split_subjects
+from p2es_lib.windows.splits import SPLIT_FRACTIONS, cohort_table, label_words, split_subjects
 from p2es_lib.windows.store import (
     INDEX_COLUMNS,
     SPLITS,
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingBatches",
     "WindowSet",
     "cohort_table",
+    "label_words",
     "prepare_windows",
     "read_settings",
     "read_windows",

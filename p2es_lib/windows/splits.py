@@ -14,6 +14,7 @@ from p2es_lib.windows.store import SPLITS
 SPLIT_FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 #: Limits (years) of the age bands by which splits are stratified.
 AGE_BANDS = (40.0, 60.0, 75.0)
+_WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "mi": "infarction", "st": "ST"}
 
 
 def split_subjects(subjects, ages, sexes, fractions=None, seed: int = 0) -> dict[str, str]:
@@ -74,6 +75,11 @@ def _rounded_shares(total: int, shares: np.ndarray) -> np.ndarray:
     return counts
 
 
+def label_words(label: str) -> str:
+    """A rhythm or morphology label as it is printed: ``inferior_mi`` as ``inferior infarction``."""
+    return " ".join(_WORDS.get(word, word) for word in str(label).split("_"))
+
+
 def cohort_table(index: pd.DataFrame) -> pd.DataFrame:
     """Cohort by split, one row per characteristic.
 
@@ -114,10 +120,10 @@ def cohort_table(index: pd.DataFrame) -> pd.DataFrame:
     for column, name in (("heart_rate", "heart rate (per minute)"), ("pat_ms", "R peak to pulse onset (ms)")):
         if column in index and index[column].notna().any():
             rows.append(row(name, lambda w, column=column: spread(w[column].dropna(), 0)))
-    rows.append(row("quality (0 to 1)", lambda w: spread(w["quality"], 2)))
+    if index["quality"].nunique() > 1:
+        rows.append(row("quality (0 to 1)", lambda w: spread(w["quality"], 2)))
     for column in ("rhythm", "morphology"):
         for label in index[column].value_counts().index:
             if label:
-                name = f"{column}: {str(label).replace('_', ' ')}"
-                rows.append(row(name, lambda w, column=column, label=label: share(w[column] == label)))
+                rows.append(row(f"{column}: {label_words(label)}", lambda w, column=column, label=label: share(w[column] == label)))
     return pd.DataFrame(rows)
