@@ -177,7 +177,7 @@ def translate_file(
         written then.
     """
     from p2es_lib.demographics import parse_age, parse_sex
-    from p2es_lib.plots import plot_ecg_paper, save_figure
+    from p2es_lib.plots import plot_translation, save_figure
     from p2es_lib.signals import ppg_clean
     from p2es_lib.sources.user_file import read_ppg
     from p2es_lib.transforms import resample_signal
@@ -188,9 +188,10 @@ def translate_file(
     folder = Path(model) if model else default_model_folder()
     if not model and not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"no model: {folder / WEIGHTS_FILE} does not exist; run 'make reproduce' first, or name a model with --model")
-    recording = read_ppg(record, sampling_rate=sampling_rate, column=column)
     network = P2Es.from_pretrained(folder)
-    rate = network.config.signal.sampling_rate
+    signal = network.config.signal
+    rate, window_s = signal.sampling_rate, signal.n_samples / signal.sampling_rate
+    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=window_s)
     ppg = ppg_clean(resample_signal(np.asarray(recording.ppg, dtype=float), recording.sampling_rate, rate), rate)
     result = translate_long(network, ppg, age, sex, n_samples=n_samples, seed=seed, where=str(record), progress=progress)
 
@@ -198,14 +199,16 @@ def translate_file(
     known = f"age {age:.0f}" if np.isfinite(age) else "age unknown"
     known += ", sex " + (sex or "unknown")
     comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known]
-    n_shown = result.samples.shape[-1]
-    figure = plot_ecg_paper(
-        None,
+    shown = slice(result.samples_start, result.samples_start + signal.n_samples)
+    figure = plot_translation(
+        result.samples.mean(0),
         rate,
-        samples=result.samples,
-        lead_mask=np.where(network.trained_leads.numpy() > 0, 2, 0),
-        title=f"{stem}: ECG translated from PPG, seconds {result.samples_start / rate:.1f} to {(result.samples_start + n_shown) / rate:.1f}",
-        footer="; ".join([*comments[1:], f"line: mean of {n_samples} samples, band: 5 to 95 % of them", DISCLAIMER]),
+        result.ppg[shown],
+        spread=tuple(np.percentile(result.samples, [5, 95], axis=0)) if n_samples > 1 else None,
+        age=age if np.isfinite(age) else None,
+        sex=sex,
+        model=f"P2Es {__version__} ({network.config.dataset}, {network.config.profile})",
+        record=f"{stem}, from {result.samples_start / rate:.1f} s",
     )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)

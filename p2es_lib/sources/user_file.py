@@ -243,14 +243,18 @@ def _numbers(path: Path, column: pd.Series) -> np.ndarray:
 
 
 def _time_column(table: pd.DataFrame, named: bool) -> str | None:
-    """Column that counts time: by name, or, without names, a first column that only rises."""
+    """Column that counts time: by name, or, without names, a first column that only rises.
+
+    One that rises by exactly 1 from row to row counts rows: it says nothing of the time between them.
+    """
     if named:
-        pattern = r"(time|timestamp|t|sec(ond)?s?|ms|millis(econds)?)\b"
+        pattern = r"(time|timestamp|t|sec(ond)?s?|ms|millis(econds)?)(?![A-Za-z])"
         return next((name for name in table.columns if re.match(pattern, name, re.IGNORECASE)), None)
     if table.shape[1] < 2:
         return None
     first = pd.to_numeric(table.iloc[:, 0], errors="coerce").to_numpy(dtype=float)
-    rises = bool(np.all(np.diff(first) >= 0)) and first[-1] > first[0]
+    steps = np.diff(first)
+    rises = bool(np.all(steps >= 0)) and first[-1] > first[0] and not np.all(steps == 1)
     return str(table.columns[0]) if rises else None
 
 
