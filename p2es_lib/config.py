@@ -96,14 +96,15 @@ class ProcessConfig(_Section):
 class DenoiserConfig(_Section):
     """Denoiser: size, time scales, and the switches of the ablations.
 
-    The trunk has 12 x ``lead_features`` channels. ``scales`` are strides in samples after the stem; a convolution of
-    5 taps at scale s spans 5 * stem_stride * s samples: 80 ms, 0.3 s, 1.3 s and 5 s with the defaults at 125 Hz.
+    The trunk has 12 x ``lead_features`` channels. The stem turns ``stem_stride`` samples into one time step (32 ms with
+    the defaults at 125 Hz, a third of a QRS complex). ``scales`` are strides in such steps; a convolution of 5 taps at
+    scale s spans 5 * stem_stride * s samples: 0.16 s, 0.32 s, 1.3 s and 5 s.
     """
 
     lead_features: int = 8
-    n_blocks: int = 4
-    stem_stride: int = 2
-    scales: tuple[int, ...] = (1, 4, 16, 64)
+    n_blocks: int = 5
+    stem_stride: int = 4
+    scales: tuple[int, ...] = (1, 2, 8, 32)
     deblurring: bool = True
     demographics: bool = True
     projection: bool = True
@@ -284,6 +285,8 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "data.max_windows": 20000,
         "denoiser.lead_features": 12,
         "denoiser.n_blocks": 8,
+        "denoiser.stem_stride": 2,
+        "denoiser.scales": (1, 4, 16, 64),
         "affinity.n_groups": 8,
         "affinity.n_steps": 2000,
         "training.n_steps": 60000,
