@@ -7,7 +7,7 @@ from p2es_lib.windows.batches import (
     TrainingBatches,
     simulator_config,
 )
-from p2es_lib.windows.splits import SPLIT_FRACTIONS, cohort_table, label_words, split_subjects
+from p2es_lib.windows.splits import AGE_BANDS, SPLIT_FRACTIONS, cohort_table, label_words, split_subjects
 from p2es_lib.windows.store import (
     INDEX_COLUMNS,
     SPLITS,
@@ -19,6 +19,7 @@ from p2es_lib.windows.store import (
 )
 
 __all__ = [
+    "AGE_BANDS",
     "INDEX_COLUMNS",
     "SPLITS",
     "SPLIT_FRACTIONS",
