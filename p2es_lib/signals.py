@@ -42,7 +42,8 @@ def _band(x: np.ndarray, sampling_rate: float, band_hz: tuple[float, float]) -> 
     """Band-pass; an upper edge beyond 0.45 of the rate is left out. Raises an InputError for too short a signal."""
     n_samples = np.shape(x)[-1] if np.ndim(x) else 0
     if n_samples < MIN_DURATION_S * sampling_rate:
-        raise InputError(f"signal of {n_samples} samples at {sampling_rate:g} Hz: at least {MIN_DURATION_S:g} s are needed")
+        found = f"signal of {n_samples} samples at {sampling_rate:g} Hz"
+        raise InputError(f"{found}: at least {MIN_DURATION_S:g} s are needed")
     low, high = band_hz
     return filter_bandpass(x, low, high if high < 0.45 * sampling_rate else None, sampling_rate)
 
@@ -189,8 +190,8 @@ def ecg_quality(ecg: np.ndarray, sampling_rate: float) -> float:
     faults = fault_mask(ecg, sampling_rate, largest_step=0.7).mean()
     if faults >= 0.5:
         return 0.0
-    peaks = ecg_rpeaks(ecg, sampling_rate)
-    return max(0.0, template_agreement(ecg_clean(bridge_gaps(ecg), sampling_rate), peaks, sampling_rate) * (1.0 - 2.0 * faults))
+    clean, peaks = ecg_clean(bridge_gaps(ecg), sampling_rate), ecg_rpeaks(ecg, sampling_rate)
+    return max(0.0, template_agreement(clean, peaks, sampling_rate) * (1.0 - 2.0 * faults))
 
 
 def template_agreement(clean: np.ndarray, beats: np.ndarray, sampling_rate: float) -> float:
@@ -252,13 +253,18 @@ def fault_mask(x: np.ndarray, sampling_rate: float, largest_step: float = 0.4) -
     if bad.all():
         return bad
     low, high = np.min(x[~bad]), np.max(x[~bad])
-    flat = _runs(np.concatenate([[False], np.diff(x) == 0]), max(int(0.3 * sampling_rate), 2))
+    flat = flat_mask(x, sampling_rate, 0.3)
     # A rail holds the signal for several samples; the top of a pulse, unless coarsely digitised, does not.
     clipped = _runs((x == low) | (x == high), max(int(0.05 * sampling_rate), 3))
     step = np.abs(np.diff(bridge_gaps(x), prepend=x[~bad][0])) > largest_step * (high - low)
     if step.any():
         step = ndimage.binary_dilation(step, iterations=int(0.25 * sampling_rate) + 1)
     return bad | flat | clipped | step
+
+
+def flat_mask(x: np.ndarray, sampling_rate: float, min_duration_s: float) -> np.ndarray:
+    """Samples (bool, (T,)) in runs of at least that duration in which the value does not change at all."""
+    return _runs(np.concatenate([[False], np.diff(x) == 0]), max(int(min_duration_s * sampling_rate), 2))
 
 
 def _runs(mask: np.ndarray, length: int) -> np.ndarray:
@@ -272,9 +278,10 @@ def pair_beats(
 ) -> tuple[float, np.ndarray]:
     """How well the PPG pulses of a window follow its QRS complexes at one constant delay.
 
-    The delay is the one between 0.1 and 1 s (arrival plus delay of the device) that most distances from an R peak to a later onset share; a pair is an R
-    peak with the onset nearest to that delay after it, at most 80 ms off. A pulse without an R peak counts against
-    the score as much as an R peak without a pulse, except near the edges, where the partner may lie outside.
+    The delay is the one between 0.1 and 1 s (arrival plus delay of the device) that most distances from an R peak to a
+    later onset share; a pair is an R peak with the onset nearest to that delay after it, at most 80 ms off. A pulse
+    without an R peak counts against the score as much as an R peak without a pulse, except near the edges, where the
+    partner may lie outside.
 
     Parameters
     ----------

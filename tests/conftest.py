@@ -16,7 +16,7 @@ def mirror() -> Path:
     named = os.environ.get("P2ES_TEST_MIRROR")
     folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data" / "physionet"
     if not folder.is_dir():
-        pytest.skip(f"no real recordings: {folder} does not exist; set P2ES_TEST_MIRROR to a folder laid out as PhysioNet")
+        pytest.skip(f"no real recordings: {folder} does not exist; set P2ES_TEST_MIRROR to such a folder")
     return folder
 
 
@@ -41,7 +41,7 @@ class Pair:
 
 @pytest.fixture(scope="session")
 def make_pair():
-    """``make_pair(duration_s, sampling_rate, ...)`` gives a :class:`Pair`; pulses begin ``delay_s`` after the R peaks."""
+    """``make_pair(duration_s, sampling_rate, ...)`` gives a :class:`Pair`; pulses begin ``delay_s`` after R peaks."""
 
     def make(duration_s=60.0, sampling_rate=125.0, interval_s=0.8, delay_s=0.25, variability=0.05, noise=0.0, seed=0):
         rng = np.random.default_rng(seed)

@@ -49,7 +49,8 @@ def test_rpeaks_agree_with_neurokit():
 
     ecg = nk.ecg_simulate(duration=15, sampling_rate=250, heart_rate=75, noise=0.05, random_state=1)
     _, reference = nk.ecg_peaks(nk.ecg_clean(ecg, sampling_rate=250), sampling_rate=250)
-    inner = [beats[(beats > 50) & (beats < 3700)] / 250 for beats in (signals.ecg_rpeaks(ecg, 250), reference["ECG_R_Peaks"])]
+    both = signals.ecg_rpeaks(ecg, 250), reference["ECG_R_Peaks"]
+    inner = [beats[(beats > 50) & (beats < 3700)] / 250 for beats in both]  # one at sample 0 is a matter of taste
     assert matched(*inner, 0.02) > 0.98
 
 

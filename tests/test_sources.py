@@ -1,4 +1,4 @@
-"""Reading recordings: files that these tests write in the layouts of the data sets, and the real ones if they are there."""
+"""Reading recordings: files that these tests write in the layouts of the data sets, and the real ones if there are."""
 
 from __future__ import annotations
 
@@ -65,8 +65,11 @@ def mimic_like(tmp_path, make_pair):
         pairs = [make_pair(100, 4 * RATE, 0.8 - 0.1 * number, 0.3, seed=10 * number + k, noise=0.01) for k in range(2)]
         frames = [write_multirate(folder / record, f"{record}_000{k + 1}", pair) for k, pair in enumerate(pairs)]
         (folder / "RECORDS").write_text(f"{record}/{record}\n")
-        header = [f"{record}/5 4 {RATE} {sum(frames) + 900} 10:00:00 01/01/2150", f"{record}_0000 0", f"{record}_0001 {frames[0]}",
-                  "~ 500", f"{record}_0009 400", f"{record}_0002 {frames[1]}", f"# subject_id {subject}"]  # fmt: skip
+        header = [
+            f"{record}/5 4 {RATE} {sum(frames) + 900} 10:00:00 01/01/2150", f"{record}_0000 0",
+            f"{record}_0001 {frames[0]}", "~ 500", f"{record}_0009 400", f"{record}_0002 {frames[1]}",
+            f"# subject_id {subject}",
+        ]  # fmt: skip
         (folder / record / f"{record}.hea").write_text("\n".join(header) + "\n")
         (folder / record / f"{record}_0000.hea").write_text(f"{record}_0000 1 {RATE} 0\n~ 0x4 200/mV 14 0 0 0 0 II\n")
     (top / "RECORDS").write_text("\n".join(listing) + "\n")
@@ -120,7 +123,8 @@ def test_signals_of_different_rates_are_aligned(make_pair):
 
 def test_limb_leads_are_derived_and_v_is_not_used(make_pair):
     pair = make_pair(20, 250.0)
-    recording = make_recording("s", "r", 5.0, (pair.ppg, 250.0), {"II": (pair.ecg, 250.0), "aVR": (-0.8 * pair.ecg, 250.0)}, 125.0)
+    leads = {"II": (pair.ecg, 250.0), "aVR": (-0.8 * pair.ecg, 250.0)}
+    recording = make_recording("s", "r", 5.0, (pair.ppg, 250.0), leads, 125.0)
     assert list(recording.lead_mask) == [1, 2, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0]
     ecg = dict(zip(LEADS, recording.ecg))
     assert np.allclose(ecg["I"], -2 * ecg["aVR"] - ecg["II"]) and np.allclose(ecg["III"], ecg["II"] - ecg["I"])
@@ -156,16 +160,17 @@ def test_each_reason_for_rejection(make_pair):
     assert list(judged["reason"])[6:] == ["", ""]
     assert list(judged["start_s"][:2]) == [100.0, 108.192]
     good = judged.iloc[[0, 6, 7]]
-    assert (good["quality"] > 0.85).all() and good["heart_rate"].between(70, 80).all() and good["pat_ms"].between(230, 290).all()
-    assert judge_windows(make_recording("s", "r", 0.0, (ppg[:500], 125.0), {"II": (ecg[:500], 125.0)}, 125.0), 1024, 0.7).empty
+    assert (good["quality"] > 0.85).all()
+    assert good["heart_rate"].between(70, 80).all() and good["pat_ms"].between(230, 290).all()
+    short = make_recording("s", "r", 0.0, (ppg[:500], 125.0), {"II": (ecg[:500], 125.0)}, 125.0)
+    assert judge_windows(short, 1024, 0.7).empty
 
 
 def recordings_of(make_pair, n_subjects, seconds=100, age=60.0):
     for number in range(n_subjects):
         pair = make_pair(seconds, 125.0, seed=number, delay_s=0.2 + 0.02 * number, noise=0.005)
-        yield make_recording(
-            f"s{number}", f"r{number}", 0.0, (pair.ppg, 125.0), {"II": (pair.ecg, 125.0)}, 125.0, age=age, sex="FM"[number % 2]
-        )
+        ppg, leads = (pair.ppg, 125.0), {"II": (pair.ecg, 125.0)}
+        yield make_recording(f"s{number}", f"r{number}", 0.0, ppg, leads, 125.0, age=age, sex="FM"[number % 2])
 
 
 def test_a_single_subject_is_split_by_time_and_said_so(make_pair):
@@ -227,7 +232,7 @@ def check_mimic_like(windows):
     assert (windows.lead_mask == [1, 2, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0]).all()
     assert windows.info["found"] == 2 * 2 * 12 and windows.info["accepted"] >= 46
     assert any("81_0009" in note and "not on the mirror" in note for note in windows.info["notes"])
-    # Start times count from the beginning of the record, gaps included: segment 2 begins after 900 frames without signal.
+    # Start times count from the beginning of the record, gaps included: here 900 frames without signal.
     second = windows.index[windows.index["start_s"] > 100]["start_s"]
     windows_after = (second - (100 + 900 / RATE)) / 8.192
     assert np.allclose(windows_after, windows_after.round(), atol=1e-6)
@@ -264,7 +269,8 @@ def test_mimic_layout_over_http(mimic_like, home, monkeypatch):
 
 def test_age_and_sex_from_patients_csv(mimic_like, home, monkeypatch, tmp_path):
     table = tmp_path / "patients.csv"
-    table.write_text("subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n10000001,F,52,2148,2011 - 2013,\n")
+    header = "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
+    table.write_text(f"{header}10000001,F,52,2148,2011 - 2013,\n")
     monkeypatch.setenv("P2ES_MIMIC4_PATIENTS", str(table))
     windows = read_windows(prepare_windows(config_for("mimic4wdb"), mirror=mimic_like, progress=False))
     known = windows.index["subject"] == "mimic4wdb-10000001"
@@ -328,7 +334,8 @@ def write_bidmc(root, make_pair, numbers=(1, 2, 3), header="Time [s], RESP, PLET
         stem = folder / f"bidmc_{number:02d}"
         pd.DataFrame(rows).to_csv(f"{stem}_Signals.csv", header=header.split(","), index=False, float_format="%.5g")
         if number != 3:
-            stem.with_name(f"{stem.name}_Fix.txt").write_text(f"Summary\nAge: {50 + number}\nGender: {'FM'[number % 2]}\nLocation: micu\n")
+            text = f"Summary\nAge: {50 + number}\nGender: {'FM'[number % 2]}\nLocation: micu\n"
+            stem.with_name(f"{stem.name}_Fix.txt").write_text(text)
     return root
 
 
@@ -337,7 +344,8 @@ def test_bidmc_layout(tmp_path, make_pair, home):
     windows = read_windows(prepare_windows(config_for("bidmc"), mirror=root, progress=False))
     people = windows.index.drop_duplicates("subject").set_index("subject").sort_index()
     assert list(people.index) == ["bidmc_01", "bidmc_02", "bidmc_03"]
-    assert list(people["age"])[:2] == [51, 52] and np.isnan(people["age"].iloc[2]) and list(people["sex"]) == ["M", "F", ""]
+    assert list(people["age"])[:2] == [51, 52] and np.isnan(people["age"].iloc[2])
+    assert list(people["sex"]) == ["M", "F", ""]
     assert set(windows.index["split_kind"]) == {"subject"} and len(windows) >= 40
     assert (windows.lead_mask == [1, 2, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0]).all()
     assert any("3 of 53 records" in note for note in windows.info["notes"])
@@ -399,7 +407,8 @@ def test_csv_with_and_without_time(tmp_path, make_pair, separator, unit):
     path.write_text("\n".join(rows))
     recording = read_ppg(path, sampling_rate=64 if unit == "none" else None)
     assert recording.sampling_rate == pytest.approx(64, rel=1e-4) and np.allclose(recording.ppg, pair.ppg, atol=1e-5)
-    assert np.allclose(recording.ecg["II"], pair.ecg, atol=1e-5) and recording.ecg_sampling_rate == recording.sampling_rate
+    assert np.allclose(recording.ecg["II"], pair.ecg, atol=1e-5)
+    assert recording.ecg_sampling_rate == recording.sampling_rate
     if unit == "none":
         with pytest.raises(InputError, match="sampling rate is not known"):
             read_ppg(path)
@@ -420,6 +429,25 @@ def test_csv_without_header(tmp_path, make_pair):
     assert np.allclose(read_ppg(three, column="3").ppg, pair.ppg)
     with pytest.raises(InputError, match="3 columns without names"):
         read_ppg(three)
+
+
+def test_a_row_counter_is_no_clock(tmp_path, make_pair):
+    pair = make_pair(20, 50.0)
+    path = tmp_path / "x.csv"
+    np.savetxt(path, np.column_stack([np.arange(len(pair.ppg)), pair.ppg]), delimiter=",")
+    with pytest.raises(InputError, match="sampling rate is not known"):
+        read_ppg(path, column=2)
+    assert read_ppg(path, column=2, sampling_rate=50).sampling_rate == 50
+
+
+def test_stretches_without_any_change_are_missing(tmp_path, make_pair):
+    ppg = make_pair(30, 50.0).ppg
+    ppg[1300:] = 0  # the file ends in rows of zeros
+    ppg[500:530] = ppg[500]  # 0.6 s: a coarse converter may do that
+    path = tmp_path / "x.csv"
+    np.savetxt(path, ppg)
+    read = read_ppg(path, sampling_rate=50).ppg
+    assert np.isnan(read[1301:]).all() and np.allclose(read[:1301], ppg[:1301])
 
 
 def test_csv_with_rounded_times_gaps_and_empty_cells(tmp_path, make_pair):

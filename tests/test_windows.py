@@ -185,7 +185,8 @@ def test_cohort_table_counts_subjects_and_windows():
     table = cohort_table(index).set_index("characteristic")
     assert list(table.columns) == ["train", "validation", "test", "all"]
     assert list(table.loc["subjects"]) == ["7", "1", "2", "10"] and list(table.loc["windows"]) == ["21", "3", "6", "30"]
-    assert table.loc["male", "all"] == "1 (10.0 %)" and table.loc["rhythm: atrial fibrillation", "train"] == "3 (14.3 %)"
+    assert table.loc["male", "all"] == "1 (10.0 %)"
+    assert table.loc["rhythm: atrial fibrillation", "train"] == "3 (14.3 %)"
     assert table.loc["heart rate (per minute)", "all"] == "14 (7 to 22)"
     assert table.loc["age or sex not known", "all"] == "5 (50.0 %)"
     assert "R peak to pulse onset (ms)" not in table.index

@@ -83,7 +83,8 @@ def _prepare(config: Config, location, progress: bool) -> WindowSet:
                 if fix is None:
                     notes.append(f"record {name}: age and sex are not known ({name}_Fix.txt is not on the mirror)")
                 at_rate = {lead: (x, SAMPLING_RATE) for lead, x in leads.items()}
-                yield make_recording(name, name, 0.0, (ppg, SAMPLING_RATE), at_rate, config.signal.sampling_rate, age=age, sex=sex)
+                rate = config.signal.sampling_rate
+                yield make_recording(name, name, 0.0, (ppg, SAMPLING_RATE), at_rate, rate, age=age, sex=sex)
             except InputError as error:
                 notes.append(f"record {name} left out ({error})")
 

@@ -127,7 +127,8 @@ def _download(url: str, target: Path, progress: bool) -> None:
             if error.code in (404, 410):
                 raise MissingFile(f"{url}: not on this mirror (HTTP {error.code})") from error
             if error.code in (401, 403):
-                raise InputError(f"{url}: access refused (HTTP {error.code}); this data set needs rights on that server") from error
+                problem = f"{url}: access refused (HTTP {error.code}); this data set needs rights on that server"
+                raise InputError(problem) from error
             if error.code == 416:  # what we hold is longer than what the server has: begin again
                 part.unlink(missing_ok=True)
             elif error.code not in _TRANSIENT:

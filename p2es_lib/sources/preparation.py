@@ -187,7 +187,7 @@ def collect_windows(recordings: Iterable[Recording], config: Config, n_records: 
         for row in judged[judged["reason"] == ""].drop(columns="reason").to_dict("records"):
             part = slice(row.pop("first"), None)
             ppg = recording.ppg[part][:n_samples]
-            row |= {"subject": recording.subject, "record": recording.record, "age": recording.age, "sex": recording.sex}
+            row |= {name: getattr(recording, name) for name in ("subject", "record", "age", "sex")}
             ecg = recording.ecg[:, part][:, :n_samples].astype(np.float32)
             sample.add((((ppg - ppg.mean()) / ppg.std()).astype(np.float32), ecg, recording.lead_mask, row))
     found, accepted = sum(counts.values()), counts.pop("", 0)

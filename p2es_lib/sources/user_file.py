@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,14 @@ import pandas as pd
 from p2es_lib.config import SignalConfig
 from p2es_lib.errors import InputError
 from p2es_lib.leads import parse_lead
+from p2es_lib.signals import flat_mask
 from p2es_lib.sources.wfdb_records import find_leads, find_ppg, read_header, read_signals, segments
 from p2es_lib.transforms import resample_signal
 
 #: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
 RATE_RANGE_HZ = (20.0, 10_000.0)
+#: A PPG that stays at one value for so long (s) is no PPG: every heart beats more often.
+OFF_S = 1.0
 CSV_SUFFIXES = (".csv", ".txt", ".tsv")
 
 
@@ -27,12 +30,12 @@ class UserRecording:
     Parameters
     ----------
     ppg : float array (T,)
-        As recorded; NaN where missing.
+        As recorded; NaN where missing, and where it did not change at all for 1 s or longer (sensor off).
     sampling_rate : float
         Hz.
     ecg : dict
-        Standard leads recorded beside it, mV, as arrays (T_ecg,): a reference to compare with; often empty. A CSV states
-        no unit: its values are taken as they are.
+        Standard leads recorded beside it, mV, as arrays (T_ecg,): a reference to compare with; often empty. A CSV
+        states no unit: its values are taken as they are.
     ecg_sampling_rate : float
         Hz, of all of them; NaN without any.
     """
@@ -83,12 +86,15 @@ def read_ppg(
     present = np.isfinite(recording.ppg)
     duration_s = len(recording.ppg) / recording.sampling_rate
     if duration_s < needed_s:
-        raise InputError(f"{path}: {duration_s:.1f} s of PPG at {recording.sampling_rate:g} Hz; at least {needed_s:.1f} s are needed")
+        found = f"{duration_s:.1f} s of PPG at {recording.sampling_rate:g} Hz"
+        raise InputError(f"{path}: {found}; at least {needed_s:.1f} s are needed")
     if not present.any():
         raise InputError(f"{path}: the PPG has no valid sample (all NaN)")
     if np.ptp(recording.ppg[present]) == 0:
-        raise InputError(f"{path}: the PPG is flat ({recording.ppg[present][0]:g} throughout): the sensor recorded nothing")
-    return recording
+        value = recording.ppg[present][0]
+        raise InputError(f"{path}: the PPG is flat ({value:g} throughout): the sensor recorded nothing")
+    off = flat_mask(recording.ppg, recording.sampling_rate, OFF_S)
+    return replace(recording, ppg=np.where(off, np.nan, recording.ppg))
 
 
 def _check_rate(rate: float, what: str) -> float:
@@ -104,7 +110,7 @@ def _check_rate(rate: float, what: str) -> float:
 
 def _check_agreement(path: Path, stated: float | None, found: float) -> None:
     if stated is not None and abs(stated / found - 1) > 0.02:
-        raise InputError(f"{path}: sampling rate {stated:g} Hz was given, but the file says {found:.4g} Hz; leave it out")
+        raise InputError(f"{path}: sampling rate {stated:g} Hz was given, but the file says {found:.4g} Hz")
 
 
 def _choose_ppg(path: Path, names: list[str], column: str | int | None) -> str:
@@ -119,7 +125,8 @@ def _choose_ppg(path: Path, names: list[str], column: str | int | None) -> str:
         raise InputError(f"{path}: no column {text!r}; the columns are: {', '.join(names)}")
     found = find_ppg(names)
     if found is None:
-        raise InputError(f"{path}: no PPG channel; the channels are: {', '.join(names)}; name one with column= (--column)")
+        listed = ", ".join(names)
+        raise InputError(f"{path}: no PPG channel; the channels are: {listed}; name one with column= (--column)")
     return found
 
 
@@ -127,9 +134,8 @@ def _choose_ppg(path: Path, names: list[str], column: str | int | None) -> str:
 def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
     header_path = path if path.suffix == ".hea" else path.with_name(path.name + ".hea")
     if not header_path.is_file():
-        raise InputError(
-            f"{path}: no such recording (neither {header_path.name} beside it, nor a file ending in {', '.join(CSV_SUFFIXES)})"
-        )
+        tables = ", ".join(CSV_SUFFIXES)
+        raise InputError(f"{path}: no such recording (no {header_path.name}, and not a file ending in {tables})")
     header = read_header(header_path)
     parts = []
     for segment in segments(header):
@@ -182,13 +188,14 @@ def _read_csv(path: Path, sampling_rate: float | None, column: str | int | None)
     signals = [name for name in names if name != time]
     if not named and column is None:
         if len(signals) != 1:
-            raise InputError(f"{path}: {len(names)} columns without names; say which holds the PPG with column= (--column)")
+            raise InputError(f"{path}: {len(names)} columns without names; name the PPG's with column= (--column)")
         column = signals[0]
     ppg_name = _choose_ppg(path, names, column)
-    values = {name: _numbers(path, table[name]) for name in {ppg_name, *signals} if name == ppg_name or parse_lead(name)}
+    wanted = {ppg_name, *(name for name in signals if parse_lead(name))}
+    values = {name: _numbers(path, table[name]) for name in wanted}
     if time is None:
         if sampling_rate is None:
-            raise InputError(f"{path}: no time column, so its sampling rate is not known; give it with --sampling-rate")
+            raise InputError(f"{path}: no time column, so the sampling rate is not known; give it (--sampling-rate)")
         rate, position = sampling_rate, np.arange(len(table))
     else:
         rate, position = _clock(path, _numbers(path, table[time]), time)
@@ -277,5 +284,5 @@ def _clock(path: Path, time: np.ndarray, name: str) -> tuple[float, np.ndarray]:
     starts = np.rint((time[first_rows] - time[0]) * unit_s * rate).astype(int)
     position = starts[run] + np.arange(len(time)) - first_rows[run]
     if (np.diff(position) < 1).any():
-        raise InputError(f"{path}: the time column {name!r} does not fit any constant sampling rate; resample the file first")
+        raise InputError(f"{path}: the time column {name!r} fits no constant sampling rate; resample the file first")
     return rate, position

@@ -60,7 +60,7 @@ class TrainingBatches:
         else:
             self.windows = windows.split("train")
             if len(self.windows) == 0:
-                raise InputError(f"data set {config.dataset}: no training windows; lower data.min_quality or get more data")
+                raise InputError(f"data set {config.dataset}: no training windows; get more data (data.min_quality?)")
         self.n_prefetch = n_prefetch
         self._pending: dict[int, Future] = {}
         self._executor = ThreadPoolExecutor(n_prefetch, thread_name_prefix="batches") if n_prefetch else None

@@ -125,5 +125,6 @@ def cohort_table(index: pd.DataFrame) -> pd.DataFrame:
     for column in ("rhythm", "morphology"):
         for label in index[column].value_counts().index:
             if label:
-                rows.append(row(f"{column}: {label_words(label)}", lambda w, column=column, label=label: share(w[column] == label)))
+                name = f"{column}: {label_words(label)}"
+                rows.append(row(name, lambda w, column=column, label=label: share(w[column] == label)))
     return pd.DataFrame(rows)
