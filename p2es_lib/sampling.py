@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -30,16 +29,17 @@ Noise = Callable[[int], torch.Tensor]
 
 
 def time_grid(n_steps: int) -> torch.Tensor:
-    """Times of the denoiser calls, float64 (n_steps,): t_i = cos^2(pi i / (2 n)), from 1 down; t_n = 0 is not called.
+    """Times of the denoiser calls, float64 (n_steps,): t_i = 1 - (i / n)^1.5, from 1 down; t_n = 0 is not called.
 
-    Steps are small near t = 1, where it is decided which of all possible signals the sample becomes, and near t = 0,
-    where the finest coefficients settle. Compared with equal steps, 8 multistep calls gave samples with 0.78 instead
-    of 0.63 of the variance on a problem with 667 simulated beats as the only possible signals (there the perfect
-    denoiser is known), and a slightly smaller error on Gaussian signals with the spectrum of an ECG (0.08 for 0.10).
+    The first steps are the small ones: near t = 1 it is decided which of all possible signals a sample becomes, and
+    long steps there pull samples towards the mean. Where the perfect denoiser is known (667 simulated beats as the
+    only possible signals), 4 deterministic steps gave samples with 0.51 of the true variance instead of 0.38 with equal
+    steps, and 8 multistep ones 0.82 instead of 0.63. The price is paid in the finest coefficients, which get fewer
+    steps: with a larger exponent it outweighs the gain.
     """
     if n_steps < 1:
         raise InputError(f"sampling.n_steps={n_steps}: at least 1")
-    return torch.cos(torch.arange(n_steps, dtype=torch.float64) * (math.pi / (2 * n_steps))) ** 2
+    return 1.0 - (torch.arange(n_steps, dtype=torch.float64) / n_steps) ** 1.5
 
 
 def _start(process: ForwardProcess, noise: Noise) -> torch.Tensor:

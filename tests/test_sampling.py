@@ -73,18 +73,19 @@ def test_order_of_convergence_to_the_exact_ode_map(blur):
     """Halving the steps halves the error of the deterministic sampler and quarters that of the multistep sampler."""
     data = GaussianData(blur)
     noise = fixed_noise(8)
-    half = torch.full((1,), 0.5, dtype=torch.float64)
     u_1 = data.process.to_basis(data.process.sigma(torch.ones(1, dtype=torch.float64)) * noise(0))
 
     def error(sampler, n_steps):
-        reached = {}
+        """Largest error until t = 0.3, root mean square over coefficients. (Then steps in lambda stay of order one.)"""
+        errors = []
 
         def denoise(x_t, t):
-            reached[round(float(t[0]), 9)] = data.process.to_basis(x_t)
+            if float(t[0]) > 0.3:
+                errors.append((data.process.to_basis(x_t) - data.ode_map(u_1, t[:1])).square().mean().sqrt())
             return data.denoise(x_t, t)
 
         sampler(denoise, data.process, noise, n_steps=n_steps)
-        return float((reached[0.5] - data.ode_map(u_1, half)).square().mean().sqrt())
+        return float(max(errors))
 
     first = [error(sample_deterministic, n) for n in (64, 128, 256)]
     second = [error(sample_multistep, n) for n in (64, 128, 256)]
@@ -172,7 +173,7 @@ def test_denoiser_calls_times_and_precision(name):
         return 0.5 * x_t
 
     x_0 = get_sampler(name)(denoise, process, noise, n_steps=5)
-    np.testing.assert_allclose(seen, np.cos(np.pi / 2 * np.arange(5) / 5) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(seen, 1 - (np.arange(5) / 5) ** 1.5, rtol=1e-6)
     assert x_0.shape == (4, 12, N) and x_0.dtype == torch.float32 and torch.isfinite(x_0).all()
 
 
