@@ -25,8 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 DEFERRED = {("windows", "sources"): "prepare_windows asks the registry of sources, whose members build window sets"}
 
 CORE_LAYERS = LAYERS[:4]
-#: They read recordings with wfdb and NeuroKit2, so a bare GPU machine does without them.
-NOT_CORE = ("sources", "signals")
+#: They read recordings with wfdb, so a bare GPU machine does without them.
+NOT_CORE = ("sources",)
 CORE_PACKAGES = {"numpy", "scipy", "torch", "sklearn", "pandas", "lightning", "tqdm"}
 
 ORDER = [name for layer in LAYERS for name in layer]

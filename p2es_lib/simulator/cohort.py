@@ -25,6 +25,7 @@ import pandas as pd
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import expand_leads
+from p2es_lib.signals import PPG_BAND_HZ
 from p2es_lib.simulator import draws as random
 from p2es_lib.simulator.demographics_effects import (
     RHYTHMS,
@@ -44,6 +45,7 @@ from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.render import render_ecg8
 from p2es_lib.simulator.rhythm import BEAT_PVC, beat_capacity, draw_beats, premature_flags
 from p2es_lib.simulator.settings import SimulatorConfig
+from p2es_lib.transforms import filter_bandpass
 
 # Beat-to-beat arrival time: it follows RR with 14 ms per 241 ms (paced breathing: swing of 14 +- 5 ms for RR
 # 241 +- 102 ms, RR leading by 2-3 beats; Peng 2021 and Physiol Meas 22:3, 2001), plus an independent part of 2.5 ms
@@ -233,7 +235,7 @@ def _pulse_amplitude(beats, window: random.Draws) -> np.ndarray:
 
 
 def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: SimulatorConfig) -> np.ndarray:
-    """PPG (N, T): pulses, breathing, sensor noise, disturbance, z-score."""
+    """PPG (N, T): pulses, breathing, sensor noise, disturbance; then the band of all PPG here, z-score."""
     t = np.arange(config.n_samples) / config.sampling_rate
     variation = config.pulse_shape * np.ascontiguousarray(subject.normal["pulse_shape"].T)
     shape = pulse_shape(latents.age, latents.stiffness, 60.0 / latents.mean_rr_s, variation)
@@ -253,7 +255,8 @@ def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: Simulator
         ppg[row] += noise
     if config.disturbance != "none":
         ppg = disturb(ppg, config.disturbance, config.snr_db, rngs, config.sampling_rate).astype(np.float32)
-    ppg = ppg.astype(np.float64)
+    # Real recordings are cleaned to this band before they are cut into windows: simulated ones must look the same.
+    ppg = filter_bandpass(ppg.astype(np.float64), *PPG_BAND_HZ, config.sampling_rate)
     ppg -= ppg.mean(axis=1, keepdims=True)
     spread = np.sqrt((ppg * ppg).mean(axis=1, keepdims=True))
     return (ppg / np.maximum(spread, 1e-9)).astype(np.float32)
