@@ -157,7 +157,7 @@ class TrainingConfig(_Section):
 
     n_steps: int = 3000
     batch_size: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 2.5e-3
     weight_decay: float = 1e-2
     warmup_steps: int = 100
     ema_decay: float = 0.999
@@ -290,6 +290,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "affinity.n_groups": 8,
         "affinity.n_steps": 2000,
         "training.n_steps": 60000,
+        "training.learning_rate": 1e-3,
         "training.batch_size": 64,
         "training.warmup_steps": 1000,
         "training.ema_decay": 0.9995,

@@ -264,6 +264,7 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
         raise
     finally:
         bar.close()
+        batches.close()
 
     if best["weights"] is not None:
         average.load_state_dict(best["weights"])
