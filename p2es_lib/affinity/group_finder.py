@@ -132,7 +132,7 @@ class GroupFinder(nn.Module):
             return history
         ppg, features = self._tensors(np.asarray(windows.ppg), windows.demographics.features())
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
             fresh = Encoder(self.config.embedding_dim, self.config.inputs)  # on the CPU: the same start on every device
         self.encoder.load_state_dict(fresh.state_dict())
         self.encoder.calibrate(ppg, features)
