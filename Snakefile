@@ -179,7 +179,7 @@ rule results:
         RUN + " --variant {VARIANT} --seeds {SEEDS}"
 
 
-# Last, because it names what the others make: a table that somebody deleted is made again.
+# Last, because it names what the others make. All of it: a table, or a run, that somebody deleted is made again.
 rule all:
     default_target: True
     input:
@@ -187,4 +187,5 @@ rule all:
         rules.forward_process.output,
         rules.reverse_process.output,
         rules.affinity.output,
+        expand(rules.train.output, variant=VARIANT, seed=SEEDS.split(",")),
         rules.results.output,

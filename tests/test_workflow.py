@@ -125,9 +125,10 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     assert processor_time() - before < 15
     assert "table02_results.csv" in third.stdout
 
-    # A table that was deleted is made again.
+    # What was deleted is made again, with what follows from it.
     (figures / "table03_distance_to_floor.csv").unlink()
-    assert started(reproduce(snakefile, home, "--seeds", "0,1")) == {"07_results"}
+    (home / RUN.with_name("seed1") / "scores.parquet").unlink()
+    assert started(reproduce(snakefile, home, "--seeds", "0,1")) == {"05_train-p2es-seed1", "07_results"}
 
     # An edited notebook runs again, and its old results are gone when it fails.
     write_notebook(notebooks, "07_results", ["assert False, 'edited'"], 'dataset = ""\nprofile = ""\nvariant = ""\nseeds = ""')
