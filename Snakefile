@@ -163,7 +163,7 @@ rule results:
     output:
         figures=expand(
             f"{FIGURES}/{{name}}.png",
-            name=["fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition"],
+            name=["fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition", "fig12_learned_affinity"],
         ),
         tables=expand(f"{FIGURES}/{{name}}.csv", name=["table02_results", "table03_distance_to_floor"]),
         executed=f"{EXECUTED}/07_results.ipynb",

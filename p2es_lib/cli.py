@@ -120,6 +120,27 @@ def reproduce(
 
 
 @app.command()
+def train(
+    dataset: Dataset = "simulated",
+    profile: Profile = "quick",
+    variant: Annotated[str, typer.Option(help="See VARIANTS in p2es_lib/experiments.py.")] = "p2es",
+    seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
+    devices: Annotated[int, typer.Option(help="GPUs per node (or CPU processes).")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines; start the command on each, see Lightning Fabric.")] = 1,
+) -> None:
+    """Train one run on several devices or nodes; notebook 05 then finds it trained and only scores it."""
+    _check_settings(profile, dataset, variant, seed=seed)
+    if min(devices, nodes) < 1:
+        raise InputError(f"devices={devices}, nodes={nodes}: at least 1 of each")
+    from p2es_lib.experiments import configure, train_run
+    from p2es_lib.training import make_fabric
+
+    fabric = make_fabric(devices, nodes)
+    fabric.launch()
+    train_run(configure(profile, dataset, variant), variant, seed, fabric=fabric)
+
+
+@app.command()
 def translate(
     record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), or CSV file with a PPG column.")],
     out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB) and its picture.")],

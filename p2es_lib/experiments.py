@@ -152,14 +152,22 @@ def _write_scores(scores: pd.DataFrame, distribution: pd.DataFrame, folder: Path
     return scores
 
 
-def train_run(config: Config, variant: str, seed: int, *, progress: bool = True) -> P2Es:
-    """Train a variant, or load what an earlier call trained with the same settings."""
+def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress: bool = True) -> P2Es:
+    """Train a variant, or load what an earlier call trained with the same settings.
+
+    ``fabric``: a launched ``lightning.fabric.Fabric`` for several devices or nodes (``p2es train`` makes one).
+    """
     from p2es_lib.training import train
 
+    # The first process prepares the folder, the others find it prepared.
+    if fabric is not None and not fabric.is_global_zero:
+        fabric.barrier()
     folder, same = _start_run(config, variant, seed, {})
+    if fabric is not None and fabric.is_global_zero:
+        fabric.barrier()
     if same and (folder / WEIGHTS_FILE).is_file():
         return P2Es.from_pretrained(folder)
-    return train(config, load_windows(config), folder, seed=seed, progress=progress)
+    return train(config, load_windows(config), folder, seed=seed, fabric=fabric, progress=progress)
 
 
 def score_run(model: P2Es, config: Config, variant: str, seed: int, *, progress: bool = True) -> pd.DataFrame:

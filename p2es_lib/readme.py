@@ -23,8 +23,8 @@ ARTEFACTS = {
     "03_reverse_process": "fig04_reverse_process: from noise back to an ECG",
     "04_affinity": "fig05_embedding_groups, fig06_affinity: who resembles whom, and the matrices",
     "05_train": "weights, history and scores of a training, in `runs/`",
-    "07_results": "fig07_training, fig08_stages, fig09_overlay, fig10_results, fig11_decomposition, table02_results, "
-    "table03_distance_to_floor",
+    "07_results": "fig07_training, fig08_stages, fig09_overlay, fig10_results, fig11_decomposition, "
+    "fig12_learned_affinity, table02_results, table03_distance_to_floor",
 }
 MINUTES_TABLE = "table04_minutes"
 

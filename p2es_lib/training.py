@@ -140,6 +140,20 @@ def _load_checkpoint(folder: Path, run_hash: str) -> dict | None:
     return state if state["run_hash"] == run_hash else None  # other settings: start anew
 
 
+def make_fabric(devices: int = 1, nodes: int = 1):
+    """Fabric on whatever accelerator there is: bf16 on a GPU, float32 on a CPU; several processes average gradients."""
+    from lightning.fabric import Fabric
+
+    on_gpu = torch.cuda.is_available()
+    return Fabric(
+        accelerator="cuda" if on_gpu else "cpu",
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        precision="bf16-mixed" if on_gpu else "32-true",
+    )
+
+
 def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, run_hash: str | None = None, fabric=None, progress: bool = True) -> P2Es:
     """Train P2Es into ``folder``, continuing from the checkpoint there if it was made with the same settings.
 
@@ -157,7 +171,7 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
     run_hash : str, optional
         What the checkpoint must have been made with; default: hash of ``config`` and ``seed``.
     fabric : lightning.fabric.Fabric, optional
-        Launched already. Default: one process on whatever accelerator there is, bf16 on a GPU.
+        Launched already. Default: one process, see :func:`make_fabric`. With W processes a step sees W batches.
     progress : bool
         Show a progress bar; a line per validation is printed in any case.
 
@@ -173,7 +187,6 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
     KeyboardInterrupt
         After a checkpoint has been written: the next call continues.
     """
-    from lightning.fabric import Fabric
     from tqdm.auto import tqdm
 
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
@@ -181,9 +194,7 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
         raise InputError("training needs windows in the splits 'train' and 'validation'; prepare them with notebook 01_data")
     run_hash = run_hash or f"{config_hash(config)}-{seed}"
     settings = config.training
-    if fabric is None:
-        on_gpu = torch.cuda.is_available()
-        fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=1, precision="bf16-mixed" if on_gpu else "32-true")
+    fabric = fabric or make_fabric()
     if fabric.device.type == "cpu":
         torch.set_num_threads(settings.n_threads)
 

@@ -22,7 +22,7 @@ NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "
 #: Parameters that each notebook has besides dataset="simulated" and profile="quick".
 PARAMETERS = {"01_data": {"mirror": ""}, "05_train": {"variant": "p2es", "seed": 0}, "07_results": {"variant": "p2es", "seeds": "0"}}
 FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_reverse_process", "fig05_embedding_groups", "fig06_affinity",
-           "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition"]  # fmt: skip
+           "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition", "fig12_learned_affinity"]  # fmt: skip
 TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor"]
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 

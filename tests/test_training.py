@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,3 +158,29 @@ def test_moving_average_follows_the_weights(windows):
     training.update_average(average, fresh, decay=0.9, step=10**6)
     assert all(torch.allclose(p, torch.tensor(1.1)) for p in average.parameters())
     assert math.isclose(dataclasses.asdict(tiny_config())["training"]["ema_decay"], 0.9)
+
+
+_TWO_PROCESSES = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from synthetic import synthetic_windows, tiny_config
+from p2es_lib.training import make_fabric, train
+fabric = make_fabric(devices=2)
+fabric.launch()
+model = train(tiny_config(), synthetic_windows(), Path(sys.argv[1]), fabric=fabric, progress=False)
+total = float(sum(p.double().sum() for p in model.denoiser.parameters()))
+Path(sys.argv[1] + f"-{fabric.global_rank}.txt").write_text(repr(total))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(_TWO_PROCESSES)
+    command = [sys.executable, str(script), str(tmp_path / "run"), str(Path(__file__).parent)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert result.returncode == 0, result.stderr[-2000:]
+    sums = [(tmp_path / f"run-{rank}.txt").read_text() for rank in (0, 1)]
+    assert sums[0] == sums[1], "the processes must agree on the weights"
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["history.csv", "weights.safetensors"]

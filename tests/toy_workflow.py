@@ -78,7 +78,7 @@ def make_toy_checkout(folder: Path) -> Path:
     write_notebook(notebooks, "03_reverse_process", [writes("03", "fig04_reverse_process.png")])
     write_notebook(notebooks, "04_affinity", [writes("04", "fig05_embedding_groups.png", "fig06_affinity.png")])
     write_notebook(notebooks, "05_train", [_TRAIN], _SETTINGS + 'variant = "p2es"\nseed = 0')
-    figures = ("fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition")
+    figures = ("fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition", "fig12_learned_affinity")
     names = (*(f"{name}.png" for name in figures), "table03_distance_to_floor.csv")
     write_notebook(notebooks, "07_results", [writes("07", *names) + _TABLE], _SETTINGS + 'variant = "p2es"\nseeds = "0"')
     return folder
