@@ -90,10 +90,11 @@ def check_headline(table: pd.DataFrame) -> None:
     assert not table.duplicated(["method", "lead", "metric"]).any()
     assert {"rmse", "pearson"} <= set(table["metric"])
     assert {"all", *LEADS} <= set(table["lead"])
-    assert (table["n_subjects"] == 24).all() and set(table["seeds"]) == {1}
-    finite = table.dropna(subset=["value", "lower", "upper"])
-    assert len(finite) > 0.9 * len(table)
-    assert (finite["lower"] <= finite["value"] + 1e-9).all() and (finite["value"] <= finite["upper"] + 1e-9).all()
+    assert table["value"].notna().all() and set(table["seeds"]) == {1}
+    assert table["n_subjects"].between(1, 24).all()  # a metric may have no value for a subject (no beats found)
+    pointwise = table[table["metric"].isin(["rmse", "pearson"])]
+    assert (pointwise["n_subjects"] == 24).all()
+    assert (pointwise["lower"] <= pointwise["value"]).all() and (pointwise["value"] <= pointwise["upper"]).all()
     rmse = table[(table["lead"] == "all") & (table["metric"] == "rmse")].set_index("method")["value"]
     floor = rmse["Irreducible error"]
     # Even a hardly trained model cannot be below the floor, within the chance of so few subjects.
