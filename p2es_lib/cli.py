@@ -42,7 +42,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -52,7 +54,9 @@ def notebook(
     name: Annotated[str, typer.Argument(help="Notebook without suffix, for example 05_train.")],
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
-    variant: Annotated[Optional[str], typer.Option(help="Model variant, where the notebook has one (p2es, no_blur, ...).")] = None,
+    variant: Annotated[
+        Optional[str], typer.Option(help="Model variant, where the notebook has one (p2es, no_blur, ...).")
+    ] = None,
     seed: Annotated[Optional[int], typer.Option(help="Seed of one training (05_train).")] = None,
     seeds: Annotated[Optional[str], typer.Option(help="Seeds to summarise, separated by commas (07_results).")] = None,
     mirror: Mirror = None,
@@ -109,12 +113,17 @@ def reproduce(
     seed_list = parse_seeds(seeds)
     cores = workflow.check_jobs(jobs)
     mirror = workflow.check_mirror(dataset, mirror)
-    typer.echo(f"P2Es: data set {dataset}, profile {profile}, seeds {seeds}, {cores} core(s), results in {paths.home()}", err=True)
+    typer.echo(
+        f"P2Es: data set {dataset}, profile {profile}, seeds {seeds}, {cores} core(s), results in {paths.home()}",
+        err=True,
+    )
     status = workflow.reproduce(dataset, profile, seeds=seed_list, mirror=mirror, jobs=cores, snakefile=snakefile)
     if status == workflow.INTERRUPTED:
         raise KeyboardInterrupt
     if status:
-        typer.echo("error: not every step succeeded; see above. The same command continues with what is missing.", err=True)
+        typer.echo(
+            "error: not every step succeeded; see above. The same command continues with what is missing.", err=True
+        )
         raise typer.Exit(1)
     typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n\n{workflow.headline_table(dataset, profile)}")
 
@@ -146,9 +155,13 @@ def translate(
     out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB) and its picture.")],
     age: Annotated[Optional[float], typer.Option(help="Age in years; leave out if unknown.")] = None,
     sex: Annotated[Optional[str], typer.Option(help="F or M; leave out if unknown.")] = None,
-    model: Annotated[Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the trained run.")] = None,
+    model: Annotated[
+        Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the trained run.")
+    ] = None,
     sampling_rate: Annotated[Optional[float], typer.Option(help="Hz, for a CSV without a time column.")] = None,
-    column: Annotated[Optional[str], typer.Option(help="Column of the PPG, where it cannot be told by its name.")] = None,
+    column: Annotated[
+        Optional[str], typer.Option(help="Column of the PPG, where it cannot be told by its name.")
+    ] = None,
     samples: Annotated[int, typer.Option(help="Samples per window; their spread is drawn.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
 ) -> None:
@@ -195,14 +208,19 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     typer.echo(f"{path}: tables renewed")
 
 
-def _check_settings(profile: str, dataset: str, variant: str | None, seeds: str | None = None, seed: int | None = None) -> None:
+def _check_settings(
+    profile: str, dataset: str, variant: str | None, seeds: str | None = None, seed: int | None = None
+) -> None:
     """Refuse unknown settings before anything starts."""
     from p2es_lib.config import PROFILES
     from p2es_lib.errors import check_choice
+    from p2es_lib.paths import check_output_folder
     from p2es_lib.sources import get_source
 
     check_choice("profile", profile, PROFILES)
     get_source(dataset)
+    if os.environ.get("P2ES_HOME"):
+        check_output_folder(os.environ["P2ES_HOME"], "P2ES_HOME")
     if variant is not None:
         from p2es_lib.experiments import configure
 
@@ -234,6 +252,9 @@ def main() -> None:
     except NotebookError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder that may not be written to, a file where a folder is needed
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except SystemExit as status:
         if status.code == 130:  # typer's answer to KeyboardInterrupt
             print("interrupted: what was finished is kept, and the same command continues", file=sys.stderr)

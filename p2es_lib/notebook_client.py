@@ -98,7 +98,9 @@ class CellProgress:
     def _line(self, line: str) -> None:
         with self._lock:
             self._last_line = time.monotonic()
-            self.stream.write(f"{self.label} | {line}".rstrip() + "\n")  # one call: lines of parallel notebooks stay whole
+            self.stream.write(
+                f"{self.label} | {line}".rstrip() + "\n"
+            )  # one call: lines of parallel notebooks stay whole
             self.stream.flush()
 
     def _watch_silence(self) -> None:
@@ -128,7 +130,9 @@ class ThisPython(AsyncKernelManager):
 
     def __init__(self, **kwargs):
         # A socket's path may have about 100 characters.
-        self._folder = tempfile.TemporaryDirectory(prefix="p2es-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="p2es-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp"
+        )
         super().__init__(transport="ipc", connection_file=f"{self._folder.name}/kernel.json", **kwargs)
 
     @property

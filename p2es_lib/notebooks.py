@@ -84,7 +84,9 @@ def _literal_assignments(source: str, path: Path) -> dict[str, object]:
         except ValueError:
             name = None
         if name is None or isinstance(default, (tuple, set, bytes)):  # papermill turns a tuple into a string
-            raise InputError(f"{where}: line {statement.lineno} must be 'name = literal' (number, text, list, dictionary)")
+            raise InputError(
+                f"{where}: line {statement.lineno} must be 'name = literal' (number, text, list, dictionary)"
+            )
         if name in parameters:
             raise InputError(f"{where}: {name} is assigned twice")
         parameters[name] = default
@@ -106,11 +108,14 @@ def check_parameters(name: str, parameters: dict[str, object], folder: Path | No
         accepted = (int, float) if expected is float else (expected,)
         if type(value) not in accepted:
             raise InputError(
-                f"parameter {key}={value!r} of notebook {name} must be {expected.__name__}, as its default {known[key]!r} is"
+                f"parameter {key}={value!r} of notebook {name} must be {expected.__name__}, "
+                f"as its default {known[key]!r} is"
             )
 
 
-def executed_notebook(dataset: str, profile: str, name: str, variant: str | None = None, seed: int | None = None) -> Path:
+def executed_notebook(
+    dataset: str, profile: str, name: str, variant: str | None = None, seed: int | None = None
+) -> Path:
     """Where the executed copy of a notebook goes; one per variant and seed for a notebook that takes them."""
     suffix = ("" if variant is None else f"-{variant}") + ("" if seed is None else f"-seed{seed}")
     return paths.home() / "runs" / dataset / profile / "notebooks" / f"{name}{suffix}.ipynb"
@@ -200,7 +205,9 @@ def _execute(source: Path, output: Path, parameters: dict, timeout_s: float, lab
             )
         except papermill.PapermillExecutionError as error:
             if error.ename == "InputError":
-                raise InputError(f"{error.evalue}\n  raised in notebook {label}, cell In [{error.exec_count}]") from None
+                raise InputError(
+                    f"{error.evalue}\n  raised in notebook {label}, cell In [{error.exec_count}]"
+                ) from None
             raise NotebookError(
                 f"notebook {label} stopped in cell In [{error.exec_count}]: {error.ename}: {error.evalue}"
             ) from None

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from p2es_lib.errors import InputError
+
 
 def checkout() -> Path:
     """Folder of the source tree (it holds ``notebooks/`` and ``Snakefile``)."""
@@ -41,6 +43,23 @@ def run_dir(dataset: str, profile: str, variant: str, seed: int) -> Path:
 def figures_dir(dataset: str, profile: str) -> Path:
     """Figures and tables of one run of the workflow."""
     return home() / "figures" / f"{dataset}-{profile}"
+
+
+def check_output_folder(folder: str | Path, setting: str) -> Path:
+    """The folder as a Path, if it is one that can be written into or made; nothing is made yet.
+
+    Raises
+    ------
+    InputError
+        The path, or a part of it, is a file, or may not be written to. ``setting`` says where the path came from.
+    """
+    folder = Path(folder).expanduser()
+    existing = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    if not existing.is_dir():
+        raise InputError(f"{setting} {folder}: {existing} is a file, not a folder; name another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{setting} {folder}: no permission to write in {existing}; name another folder")
+    return folder
 
 
 @contextmanager

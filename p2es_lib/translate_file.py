@@ -14,8 +14,9 @@ from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
 from p2es_lib.p2es import WEIGHTS_FILE, P2Es
-from p2es_lib.paths import run_dir
+from p2es_lib.paths import check_output_folder, run_dir
 from p2es_lib.sampling import WindowNoise
+from p2es_lib.signals import ppg_clean, ppg_quality
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
@@ -39,6 +40,10 @@ class LongTranslation:
         Samples of the first window that could be translated, for the picture.
     samples_start : int
         Position of that window.
+    covered : bool array (T,)
+        Where there is a translation.
+    quality : float array (n,)
+        Signal quality, 0 to 1, of each window that was translated (:func:`p2es_lib.signals.ppg_quality`).
     """
 
     mean: np.ndarray
@@ -46,6 +51,19 @@ class LongTranslation:
     ppg: np.ndarray
     samples: np.ndarray
     samples_start: int
+    covered: np.ndarray
+    quality: np.ndarray
+
+    def report(self, sampling_rate: float, min_quality: float) -> list[str]:
+        """Lines for the user: how much was translated, and a warning where the PPG is poor."""
+        total_s, covered_s = len(self.ppg) / sampling_rate, self.covered.sum() / sampling_rate
+        lines = [f"translated {covered_s:.1f} of {total_s:.1f} s"]
+        if covered_s < total_s:
+            lines[0] += "; the rest has no usable PPG (missing or flat) and is missing in the ECG"
+        poor = float((self.quality < min_quality).mean())
+        if poor > 0:
+            lines.append(f"WARNING: the PPG is poor (quality below {min_quality:g}) in {100 * poor:.0f} % of the windows")
+        return lines
 
 
 def default_model_folder() -> Path:
@@ -118,7 +136,8 @@ def translate_long(
     for array in (mean, variance):
         array[:, covered] /= total[covered]
         array[:, ~covered] = np.nan
-    return LongTranslation(mean, np.sqrt(variance), ppg, shown, int(shown_start))
+    quality = np.array([ppg_quality(_bridged(ppg[s : s + n_window]), signal.sampling_rate) for s in starts])
+    return LongTranslation(mean, np.sqrt(variance), ppg, shown, int(shown_start), covered, quality)
 
 
 def _usable(ppg: np.ndarray) -> bool:
@@ -126,10 +145,15 @@ def _usable(ppg: np.ndarray) -> bool:
     return present.mean() >= 1 - MAX_MISSING and float(np.ptp(ppg[present])) > 0
 
 
-def _scaled(ppg: np.ndarray) -> np.ndarray:
-    """Bridge short gaps by a straight line, then scale to zero mean and unit variance."""
+def _bridged(ppg: np.ndarray) -> np.ndarray:
+    """Short gaps bridged by a straight line."""
     present = np.isfinite(ppg)
-    ppg = np.interp(np.arange(len(ppg)), np.flatnonzero(present), ppg[present])
+    return np.interp(np.arange(len(ppg)), np.flatnonzero(present), ppg[present])
+
+
+def _scaled(ppg: np.ndarray) -> np.ndarray:
+    """Gaps bridged, zero mean, unit variance."""
+    ppg = _bridged(ppg)
     return ((ppg - ppg.mean()) / ppg.std()).astype(np.float32)
 
 
@@ -145,7 +169,7 @@ def translate_file(
     n_samples: int = 8,
     seed: int = 0,
     progress: bool = True,
-) -> dict[str, Path]:
+) -> dict[str, Path | str]:
     """Translate the PPG of a WFDB record or a CSV file and write the ECG.
 
     Parameters
@@ -168,7 +192,7 @@ def translate_file(
     dict
         ``ecg``: header of the WFDB record with the mean of the samples, 12 leads in mV at the model's sampling rate;
         ``spread``: the same for their standard deviation; ``picture`` and ``picture_pdf``: the first window on ECG
-        paper.
+        paper; ``note``: how much was translated, and a warning where the PPG is poor (also in the WFDB headers).
 
     Raises
     ------
@@ -178,13 +202,13 @@ def translate_file(
     """
     from p2es_lib.demographics import parse_age, parse_sex
     from p2es_lib.plots import plot_translation, save_figure
-    from p2es_lib.signals import ppg_clean
     from p2es_lib.sources.user_file import read_ppg
     from p2es_lib.transforms import resample_signal
 
     age, sex = parse_age(age, "--age"), parse_sex(sex, "--sex")
     if n_samples < 1:
         raise InputError(f"--samples {n_samples}: at least 1; 2 or more for a spread")
+    check_output_folder(out, "--out")
     folder = Path(model) if model else default_model_folder()
     if not model and not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"no model: {folder / WEIGHTS_FILE} does not exist; run 'make reproduce' first, or name a model with --model")
@@ -198,7 +222,8 @@ def translate_file(
     stem = Path(record).name.removesuffix(".hea").removesuffix(".csv")
     known = f"age {age:.0f}" if np.isfinite(age) else "age unknown"
     known += ", sex " + (sex or "unknown")
-    comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known]
+    report = result.report(rate, network.config.data.min_quality)
+    comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known, *report]
     shown = slice(result.samples_start, result.samples_start + signal.n_samples)
     figure = plot_translation(
         result.samples.mean(0),
@@ -207,8 +232,8 @@ def translate_file(
         spread=tuple(np.percentile(result.samples, [5, 95], axis=0)) if n_samples > 1 else None,
         age=age if np.isfinite(age) else None,
         sex=sex,
-        model=f"P2Es {__version__} ({network.config.dataset}, {network.config.profile})",
-        record=f"{stem}, from {result.samples_start / rate:.1f} s",
+        model=f"P2Es {__version__} ({network.config.dataset}, {network.config.profile}), {n_samples} samples",
+        record=f"{stem}, from {result.samples_start / rate:.1f} s" + (", POOR PPG" if len(report) > 1 else ""),
     )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -228,6 +253,7 @@ def translate_file(
         "spread": out / f"{name}_p2es_sd.hea",
         "picture": out / f"{name}_p2es.png",
         "picture_pdf": out / f"{name}_p2es.pdf",
+        "note": "; ".join(report),
     }
 
 

@@ -1,4 +1,4 @@
-"""The whole workflow as one call: Snakemake on the packaged Snakefile, watched so that it can be stopped and resumed."""
+"""The whole workflow as one call: Snakemake on the packaged Snakefile, made to stop and continue cleanly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ STOP_S = 20.0
 # What Snakemake says about itself; the steps' own lines tell the story. Everything else is passed on.
 _CHATTER = re.compile(
     r"Assuming unrestricted shared filesystem|Building DAG|Using shell|Provided cores|Rules claiming more|Select jobs|"
-    r"Execute \d+ jobs|\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]$|Finished jobid|Elapsed time|RuleException:|CalledProcessError in|"
+    r"Execute \d+ jobs|\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]$|Finished jobid|Elapsed time|"
+    r"RuleException:|CalledProcessError in|"
     r"Command 'set -euo pipefail|Exiting because a job|WorkflowError:|At least one job did not complete|"
     r"Terminating processes on user request|$"
 )
@@ -59,7 +60,13 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
 
 
 def reproduce(
-    dataset: str, profile: str, *, seeds: list[int], mirror: str = "", jobs: int | None = None, snakefile: Path | None = None
+    dataset: str,
+    profile: str,
+    *,
+    seeds: list[int],
+    mirror: str = "",
+    jobs: int | None = None,
+    snakefile: Path | None = None,
 ) -> int:
     """Run every step that is missing or stale; return Snakemake's exit status, or 130 when stopped.
 

@@ -38,7 +38,10 @@ def test_help_and_version_answer_at_once():
     assert all(command in result.stdout for command in ("notebook", "reproduce", "translate", "table"))
     # Processor time, as other tests run beside this one.
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
-    assert subprocess.run(p2es_command("--version"), capture_output=True, text=True).stdout.split() == ["p2es", __version__]
+    assert subprocess.run(p2es_command("--version"), capture_output=True, text=True).stdout.split() == [
+        "p2es",
+        __version__,
+    ]
 
 
 @pytest.mark.parametrize("command", [("reproduce",), ("notebook", "01_data"), ("table",)], ids=" ".join)
@@ -90,7 +93,9 @@ def test_wrong_input_is_named(p2es, home, tmp_path, arguments, message):
     assert not out.exists() and not list(tmp_path.rglob("*.ipynb")), "something was written"
 
 
-@pytest.mark.parametrize("arguments", [("--nonsense",), ("reproduce", "--jobs", "many"), ("translate", "record"), ("walk",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [("--nonsense",), ("reproduce", "--jobs", "many"), ("translate", "record"), ("walk",)], ids=" ".join
+)
 def test_wrong_usage(p2es, arguments):
     status, _, stderr = p2es(*arguments)
     assert status == 2 and "Usage:" in stderr and "Error" in stderr
@@ -125,7 +130,9 @@ def test_a_programming_error_keeps_its_traceback(home, monkeypatch):
 
 def test_notebook_passes_on_what_was_given_and_names_the_output_after_it(p2es, home, monkeypatch, tmp_path):
     calls = []
-    monkeypatch.setattr("p2es_lib.notebooks.run_notebook", lambda *arguments, **options: calls.append((arguments, options)))
+    monkeypatch.setattr(
+        "p2es_lib.notebooks.run_notebook", lambda *arguments, **options: calls.append((arguments, options))
+    )
     monkeypatch.setattr("p2es_lib.notebooks.check_parameters", lambda *_: None)
     known = {"dataset": "simulated", "profile": "quick", "variant": "p2es", "seed": 0}
     monkeypatch.setattr("p2es_lib.notebooks.read_parameters", lambda *_: known)
@@ -134,9 +141,15 @@ def test_notebook_passes_on_what_was_given_and_names_the_output_after_it(p2es, h
     (name, parameters, output), options = calls[0]
     assert (name, parameters) == ("05_train", {"dataset": "simulated", "profile": "smoke", "seed": 3})
     assert output == folder / "05_train-p2es-seed3.ipynb" and options == {"timeout_s": 900}
-    monkeypatch.setattr("p2es_lib.notebooks.read_parameters", lambda *_: {"dataset": "", "profile": "", "variant": "p2es", "seeds": "0"})
+    monkeypatch.setattr(
+        "p2es_lib.notebooks.read_parameters", lambda *_: {"dataset": "", "profile": "", "variant": "p2es", "seeds": "0"}
+    )
     p2es("notebook", "07_results", "--profile", "smoke", "--seeds", "0,1", "--timeout", "60")
-    assert calls[1][0] == ("07_results", {"dataset": "simulated", "profile": "smoke", "seeds": "0,1"}, folder / "07_results.ipynb")
+    assert calls[1][0] == (
+        "07_results",
+        {"dataset": "simulated", "profile": "smoke", "seeds": "0,1"},
+        folder / "07_results.ipynb",
+    )
     assert calls[1][1] == {"timeout_s": 60}
 
 
@@ -148,10 +161,27 @@ def test_translate_hands_everything_over(p2es, monkeypatch, tmp_path):
         return {"ecg": tmp_path / "r_p2es.hea"}
 
     monkeypatch.setattr("p2es_lib.translate_file.translate_file", translate_file)
-    options = ("--age", "63", "--sex", "F", "--out", "o", "--sampling-rate", "64", "--column", "ir", "--samples", "4", "--seed", "2", "--model", "m")
+    options = (
+        "--age",
+        "63",
+        "--sex",
+        "F",
+        "--out",
+        "o",
+        "--sampling-rate",
+        "64",
+        "--column",
+        "ir",
+        "--samples",
+        "4",
+        "--seed",
+        "2",
+        "--model",
+        "m",
+    )
     status, stdout, _ = p2es("translate", "r.csv", *options)
     assert status == 0 and stdout == f"ecg: {tmp_path / 'r_p2es.hea'}\n"
     assert {key: str(value) for key, value in given.items()} == {
-        "record": "r.csv", "age": "63.0", "sex": "F", "out": "o", "sampling_rate": "64.0", "column": "ir", "n_samples": "4",
-        "seed": "2", "model": "m", "progress": "True",
+        "record": "r.csv", "age": "63.0", "sex": "F", "out": "o", "sampling_rate": "64.0", "column": "ir",
+        "n_samples": "4", "seed": "2", "model": "m", "progress": "True",
     }  # fmt: skip

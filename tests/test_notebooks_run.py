@@ -1,4 +1,4 @@
-"""The project's notebooks: their form, and that all of them run, with the real command, to the promised tables and figures."""
+"""The project's notebooks: their form, and one run of the whole workflow to the promised tables and figures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
 NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "07_results"]
 #: Parameters that each notebook has besides dataset="simulated" and profile="quick".
-PARAMETERS = {"01_data": {"mirror": ""}, "05_train": {"variant": "p2es", "seed": 0}, "07_results": {"variant": "p2es", "seeds": "0"}}
-FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_reverse_process", "fig05_embedding_groups", "fig06_affinity",
-           "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition", "fig12_learned_affinity"]  # fmt: skip
+PARAMETERS = {
+    "01_data": {"mirror": ""},
+    "05_train": {"variant": "p2es", "seed": 0},
+    "07_results": {"variant": "p2es", "seeds": "0"},
+}
+FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_reverse_process", "fig05_embedding_groups",
+           "fig06_affinity", "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition",
+           "fig12_learned_affinity"]  # fmt: skip
 TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor"]
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 
@@ -63,7 +68,9 @@ def test_cells_are_short_and_outputs_are_stripped(name):
     code = [cell for cell in cells(name) if cell["cell_type"] == "code"]
     assert len(code) <= MAX_CODE_CELLS
     for number, cell in enumerate(code, 1):
-        assert len(cell["source"].splitlines()) <= MAX_LINES, f"code cell {number} of {name} has more than {MAX_LINES} lines"
+        assert len(cell["source"].splitlines()) <= MAX_LINES, (
+            f"code cell {number} of {name} has more than {MAX_LINES} lines"
+        )
         assert not cell["outputs"] and cell["execution_count"] is None, f"code cell {number} of {name} holds outputs"
     assert all(len(cell["source"].strip()) for cell in cells(name)), "an empty cell"
 
@@ -112,7 +119,9 @@ def test_the_smoke_workflow_makes_everything_and_then_nothing(tmp_path):
     environment.pop("P2ES_MIRROR", None)
 
     def reproduce():
-        return subprocess.run(p2es_command("reproduce", "--profile", "smoke"), env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            p2es_command("reproduce", "--profile", "smoke"), env=environment, capture_output=True, text=True
+        )
 
     result = reproduce()
     assert result.returncode == 0, result.stderr[-6000:]

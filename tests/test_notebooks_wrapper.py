@@ -26,7 +26,9 @@ def write_notebook(folder, name, cells, parameters=PARAMETERS, n_tagged=1):
 def printed(path):
     """All text that the cells of an executed notebook printed."""
     cells = nbformat.read(path, as_version=4).cells
-    return "".join(output.text for cell in cells for output in cell.get("outputs", []) if output.output_type == "stream")
+    return "".join(
+        output.text for cell in cells for output in cell.get("outputs", []) if output.output_type == "stream"
+    )
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -140,7 +142,11 @@ def test_a_failed_notebook_is_kept_apart_until_it_succeeds(tmp_path):
 
 
 def test_input_errors_of_a_cell_stay_input_errors(tmp_path):
-    write_notebook(tmp_path, "01_a", ["from p2es_lib.errors import InputError\nraise InputError('record r1: no PPG; name another')"])
+    write_notebook(
+        tmp_path,
+        "01_a",
+        ["from p2es_lib.errors import InputError\nraise InputError('record r1: no PPG; name another')"],
+    )
     with pytest.raises(InputError) as caught:
         run_notebook("01_a", {}, tmp_path / "01_out.ipynb", folder=tmp_path, log=io.StringIO())
     first, *others = str(caught.value).splitlines()

@@ -1,4 +1,4 @@
-"""Dependencies agree in all places, nothing names the machine it was made on, and the papers of the project are in order."""
+"""Dependencies agree in all places, nothing names the machine it was made on, licence and citation are in order."""
 
 from __future__ import annotations
 
@@ -54,7 +54,9 @@ def test_lock_file_pins_every_dependency_to_a_public_version():
     lines = [line for line in (CHECKOUT / "requirements-lock.txt").read_text().splitlines() if not line.startswith("#")]
     locked = {}
     for line in lines:
-        name, version = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)", line).groups()  # no +local, URL or path
+        name, version = re.fullmatch(
+            r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)", line
+        ).groups()  # no +local, URL or path
         assert normal(name) not in locked, f"{name} is pinned twice"
         locked[normal(name)] = version
     missing = {normal(name) for name in pyproject()["dependencies"]} - set(locked)
@@ -65,8 +67,9 @@ def test_lock_file_pins_every_dependency_to_a_public_version():
 def test_nothing_names_a_machine_or_a_registry():
     # Assembled, so that this file does not match itself.
     slash = "/"
-    patterns = ["file:" + slash * 2, slash + "work" + slash, slash + "opt" + slash, slash + "root" + slash, slash + "tmp" + slash + "plan",
-                "find-" + "links", "index-" + "url", "files.pythonhosted" + ".org", "pypi" + ".org"]  # fmt: skip
+    folders = ("work", "opt", "root", "tmp" + slash + "plan")
+    patterns = ["file:" + slash * 2, *(slash + name + slash for name in folders)]
+    patterns += ["find-" + "links", "index-" + "url", "files.pythonhosted" + ".org", "pypi" + ".org"]
     found = []
     for path in tracked_files():
         text = path.read_bytes().decode("utf-8", errors="ignore")
@@ -92,7 +95,11 @@ def test_citation_names_the_paper_and_this_software():
     assert citation["authors"] == [{"name": pyproject()["authors"][0]["name"]}]
     paper = citation["preferred-citation"]
     assert paper["title"] == "Translation from Wearable PPG to 12-Lead ECG"
-    assert [f"{a['given-names']} {a['family-names']}" for a in paper["authors"]] == ["Hui Ji", "Wei Gao", "Pengfei Zhou"]
+    assert [f"{a['given-names']} {a['family-names']}" for a in paper["authors"]] == [
+        "Hui Ji",
+        "Wei Gao",
+        "Pengfei Zhou",
+    ]
     assert "2509.25480" in paper["url"]
 
 
@@ -117,7 +124,7 @@ def test_ci_runs_what_everyone_runs():
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:
-    """Run make with a VENV elsewhere: as on a fresh machine, and without touching the installation that runs this test."""
+    """Run make. Give it a VENV elsewhere: as on a fresh machine, and the installation that runs this test is left alone."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(["make", *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
 
@@ -141,5 +148,8 @@ def test_make_hands_its_settings_to_the_command(tmp_path):
 def test_make_can_leave_the_versions_open_and_name_a_torch(tmp_path):
     shown = make("-n", "LOCK=", "TORCH=2.11.0", f"VENV={tmp_path / 'venv'}", "install").stdout
     assert "requirements-lock.txt" not in shown and "pyproject.toml" in shown and "torch==2.11.0" in shown
-    assert "LOCK=nothing.txt: no such file" in make("-n", f"VENV={tmp_path / 'venv'}", "LOCK=nothing.txt", "install").stderr
+    assert (
+        "LOCK=nothing.txt: no such file"
+        in make("-n", f"VENV={tmp_path / 'venv'}", "LOCK=nothing.txt", "install").stderr
+    )
     assert "torch==" not in make("-n", f"VENV={tmp_path / 'venv'}", "install").stdout

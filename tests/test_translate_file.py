@@ -79,6 +79,7 @@ def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
     spread = wfdb.rdrecord(str(written["spread"].with_suffix("")))
     assert (spread.p_signal >= 0).all() and spread.p_signal.mean() > 0
     assert all(path.stat().st_size > 1000 for key, path in written.items() if key.startswith("picture"))
+    assert written["note"].startswith("translated 20.0 of 20.0 s")
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
 
 
@@ -87,6 +88,24 @@ def test_gap_stays_a_gap(model):
     ppg[1000:2000] = np.nan
     result = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
     assert np.isnan(result.mean[:, 1300:1700]).all() and np.isfinite(result.mean[:, :900]).all() and np.isfinite(result.mean[:, 2100:]).all()
+
+
+def test_poor_and_missing_stretches_are_reported(model):
+    noise = np.random.default_rng(0).standard_normal(1500)
+    bad = translate_long(model, noise, 50, "M", n_samples=2, progress=False).report(125.0, 0.7)
+    assert len(bad) == 2 and bad[1].startswith("WARNING") and "100 %" in bad[1]
+    ppg = np.tile(pulses(10, 125), 3)
+    ppg[1000:2000] = np.nan
+    gap = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
+    assert gap.covered.sum() < len(ppg) and "no usable PPG" in gap.report(125.0, 0.0)[0]
+
+
+@pytest.mark.parametrize("out", ["file.txt", "file.txt/below"])
+def test_output_that_cannot_be_a_folder_is_named_before_any_work(home, tmp_path, out):
+    (tmp_path / "file.txt").write_text("mine")
+    with pytest.raises(InputError, match="--out .*file.txt is a file"):
+        translate_file(write_csv(tmp_path / "walk.csv"), out=tmp_path / out, model="nowhere")
+    assert (tmp_path / "file.txt").read_text() == "mine"
 
 
 def test_result_is_the_same_each_time_and_differs_with_the_seed(model):

@@ -50,8 +50,14 @@ def reproduce(snakefile, home, *arguments):
 
 def start(snakefile, home, wrapper=()):
     """Start ``p2es reproduce`` and wait until its training has made three steps."""
-    process = subprocess.Popen([*wrapper, *command(snakefile)], env=toy_environment(snakefile.parent, home), cwd=home.parent,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [*wrapper, *command(snakefile)],
+        env=toy_environment(snakefile.parent, home),
+        cwd=home.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     wait_for(lambda: steps(home) >= 3, process)
     return process
 
@@ -97,13 +103,19 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     working = (notebooks / "02_forward_process.ipynb").read_text()
 
     # A step that fails does not stop the others; what it said is repeated at the end.
-    write_notebook(notebooks, "02_forward_process", ["from p2es_lib.errors import InputError\nraise InputError('wrong thing')"])
+    write_notebook(
+        notebooks, "02_forward_process", ["from p2es_lib.errors import InputError\nraise InputError('wrong thing')"]
+    )
     first = reproduce(snakefile, home, "--seeds", "0,1")
     assert first.returncode == 1
     assert "05_train-p2es-seed1 | step 7" in first.stderr
     assert (figures / "table02_results.csv").is_file()
     tail = first.stderr[first.stderr.index("What went wrong") :]
-    assert "error: wrong thing" in tail and "02_forward_process.failed.ipynb" in tail and "continues with what is missing" in tail
+    assert (
+        "error: wrong thing" in tail
+        and "02_forward_process.failed.ipynb" in tail
+        and "continues with what is missing" in tail
+    )
     assert "Traceback" not in first.stderr
 
     # Mended, only that step runs.
@@ -111,13 +123,21 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     second = reproduce(snakefile, home, "--seeds", "0,1")
     assert second.returncode == 0, second.stderr
     assert started(second) == {"02_forward_process"}
-    names = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train-p2es-seed0", "05_train-p2es-seed1", "07_results"]
+    names = [
+        "01_data",
+        "02_forward_process",
+        "03_reverse_process",
+        "04_affinity",
+        "05_train-p2es-seed0",
+        "05_train-p2es-seed1",
+        "07_results",
+    ]
     assert sorted(path.stem for path in (home / EXECUTED).glob("[0-9]*.ipynb")) == names
     for artefact in ("table02_results.csv", "fig09_overlay.png", "fig03_forward_process.png"):
         assert (figures / artefact).is_file() and artefact in second.stdout
     assert re.search(r"P2Es +0\.131 \[0\.120, 0\.142\]", second.stdout)
 
-    # All done: nothing runs, also after an edit of the library, and quickly (processor time: other tests run beside it).
+    # All done: nothing runs, also after an edit of the library, and quickly (processor time: other tests run too).
     (checkout / "p2es_lib" / "config.py").touch()
     before = processor_time()
     third = reproduce(snakefile, home, "--seeds", "0,1")
@@ -131,7 +151,9 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     assert started(reproduce(snakefile, home, "--seeds", "0,1")) == {"05_train-p2es-seed1", "07_results"}
 
     # An edited notebook runs again, and its old results are gone when it fails.
-    write_notebook(notebooks, "07_results", ["assert False, 'edited'"], 'dataset = ""\nprofile = ""\nvariant = ""\nseeds = ""')
+    write_notebook(
+        notebooks, "07_results", ["assert False, 'edited'"], 'dataset = ""\nprofile = ""\nvariant = ""\nseeds = ""'
+    )
     fourth = reproduce(snakefile, home, "--seeds", "0,1")
     assert fourth.returncode == 1 and started(fourth) == {"07_results"}
     assert fourth.stderr.count("error: notebook 07_results stopped in cell In [3]: AssertionError: edited") == 2
@@ -177,7 +199,9 @@ def test_a_second_call_at_the_same_time_is_refused(home, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(home))
     monkeypatch.setattr(workflow, "exclusive_lock", partial(exclusive_lock, wait_s=0.0))
     with exclusive_lock(home / ".snakemake" / "p2es-simulated-smoke.lock", what="x"):
-        with pytest.raises(InputError, match=rf"the workflow for simulated, profile smoke is being run.*\({os.getpid()}\)"):
+        with pytest.raises(
+            InputError, match=rf"the workflow for simulated, profile smoke is being run.*\({os.getpid()}\)"
+        ):
             workflow.reproduce("simulated", "smoke", seeds=[0])
 
 
@@ -203,12 +227,21 @@ def test_a_relative_mirror_is_made_absolute_and_a_missing_one_is_named(tmp_path,
 
 def test_headline_table_shows_intervals_where_there_are_any(tmp_path, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="table02_results.csv.*make it with: p2es reproduce --dataset bidmc --profile quick"):
+    with pytest.raises(
+        InputError, match="table02_results.csv.*make it with: p2es reproduce --dataset bidmc --profile quick"
+    ):
         headline_table("bidmc", "quick")
     figures = tmp_path / "figures" / "bidmc-quick"
     figures.mkdir(parents=True)
-    rows = ["A,all,rmse,0.2,0.1,0.3,7,2", "A,all,pearson,0.5,0.4,0.6,7,2", "B,all,rmse,0.15,,,7,2", "A,V1,rmse,9,9,9,7,2"]
-    (figures / "table02_results.csv").write_text("\n".join(["method,lead,metric,value,lower,upper,n_subjects,seeds", *rows]))
+    rows = [
+        "A,all,rmse,0.2,0.1,0.3,7,2",
+        "A,all,pearson,0.5,0.4,0.6,7,2",
+        "B,all,rmse,0.15,,,7,2",
+        "A,V1,rmse,9,9,9,7,2",
+    ]
+    (figures / "table02_results.csv").write_text(
+        "\n".join(["method,lead,metric,value,lower,upper,n_subjects,seeds", *rows])
+    )
     lines = headline_table("bidmc", "quick").splitlines()
     assert re.split(r"\s{2,}", lines[0]) == ["method", "RMSE (mV)", "Pearson r"]
     assert re.split(r"\s{2,}", lines[2]) == ["A", "0.200 [0.100, 0.300]", "0.500 [0.400, 0.600]"]

@@ -48,8 +48,9 @@ rule train_only:
     input: f"{RUNS}/p2es/seed0/scores.parquet"
 """
 _TABLE = """\
-rows = ["P2Es,all,rmse,0.131,0.120,0.142,24,1", "Irreducible error,all,rmse,0.122,,,24,1", "P2Es,V1,rmse,0.9,0.8,1.0,24,1"]
-(figures / "table02_results.csv").write_text("\\n".join(["method,lead,metric,value,lower,upper,n_subjects,seeds", *rows]) + "\\n")
+rows = ["method,lead,metric,value,lower,upper,n_subjects,seeds", "P2Es,all,rmse,0.131,0.120,0.142,24,1"]
+rows += ["Irreducible error,all,rmse,0.122,,,24,1", "P2Es,V1,rmse,0.9,0.8,1.0,24,1"]
+(figures / "table02_results.csv").write_text("\\n".join(rows) + "\\n")
 """
 
 
@@ -78,9 +79,18 @@ def make_toy_checkout(folder: Path) -> Path:
     write_notebook(notebooks, "03_reverse_process", [writes("03", "fig04_reverse_process.png")])
     write_notebook(notebooks, "04_affinity", [writes("04", "fig05_embedding_groups.png", "fig06_affinity.png")])
     write_notebook(notebooks, "05_train", [_TRAIN], _SETTINGS + 'variant = "p2es"\nseed = 0')
-    figures = ("fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition", "fig12_learned_affinity")
+    figures = (
+        "fig07_training",
+        "fig08_stages",
+        "fig09_overlay",
+        "fig10_results",
+        "fig11_decomposition",
+        "fig12_learned_affinity",
+    )
     names = (*(f"{name}.png" for name in figures), "table03_distance_to_floor.csv")
-    write_notebook(notebooks, "07_results", [writes("07", *names) + _TABLE], _SETTINGS + 'variant = "p2es"\nseeds = "0"')
+    write_notebook(
+        notebooks, "07_results", [writes("07", *names) + _TABLE], _SETTINGS + 'variant = "p2es"\nseeds = "0"'
+    )
     return folder
 
 
