@@ -124,7 +124,7 @@ def test_ci_runs_what_everyone_runs():
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:
-    """Run make. Give it a VENV elsewhere: as on a fresh machine, and the installation that runs this test is left alone."""
+    """Run make. With a VENV elsewhere it behaves as on a fresh machine, and leaves this installation alone."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(["make", *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
 
