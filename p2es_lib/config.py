@@ -96,16 +96,23 @@ class ProcessConfig(_Section):
 class DenoiserConfig(_Section):
     """Denoiser: size, time scales, and the switches of the ablations.
 
+    Switches: ``ppg_at_every_scale`` (else the PPG enters the first block's finest scale only), ``noise_level`` (stage 1
+    is told t), ``deblurring`` (stage 2) and ``deblurring_residual`` (its learned part, beside the Wiener gain),
+    ``demographics``, ``projection`` (on consistent leads), ``phase_features`` (of the beats, beside the PPG itself).
+
     The trunk has 12 x ``lead_features`` channels. The stem turns ``stem_stride`` samples into one time step (32 ms with
     the defaults at 125 Hz, a third of a QRS complex). ``scales`` are strides in such steps; a convolution of 5 taps at
     scale s spans 5 * stem_stride * s samples: 0.16 s, 0.32 s, 1.3 s and 5 s.
     """
 
     lead_features: int = 8
-    n_blocks: int = 5
+    n_blocks: int = 4
     stem_stride: int = 4
     scales: tuple[int, ...] = (1, 2, 8, 32)
+    ppg_at_every_scale: bool = True
+    noise_level: bool = True
     deblurring: bool = True
+    deblurring_residual: bool = True
     demographics: bool = True
     projection: bool = True
     phase_features: bool = True
@@ -122,7 +129,7 @@ class AffinityConfig(_Section):
     """GroupFinder: embedding, contrastive learning, KNN clustering, and how groups become affinity matrices.
 
     ``mixing``: ``groups`` (one matrix per group, mixed per sample), ``shared`` (one matrix for all), ``identity``
-    (none), ``random`` (groups drawn at random per subject). ``inputs``: what the embedding sees. ``clustering``:
+    (none), ``random`` (a group drawn from a hash of each window). ``inputs``: what the embedding sees. ``clustering``:
     ``knn`` (Ward clustering on the K-nearest-neighbour graph) or ``centroid`` (k-means, nearest centroid).
     """
 

@@ -85,13 +85,14 @@ class FourierEmbedding(nn.Module):
 class MultiScaleBlock(nn.Module):
     """Parallel receptive fields, PPG at every scale, modulation by t and demographics, exchange among the leads."""
 
-    def __init__(self, width: int, ppg_width: int, condition_dim: int, scales: tuple[int, ...]):
+    def __init__(self, width: int, ppg_width: int, condition_dim: int, scales: tuple[int, ...], n_ppg_scales: int | None = None):
         super().__init__()
         self.scales = scales
         self.norm = nn.GroupNorm(1, width)
         self.modulation = nn.Linear(condition_dim, 2 * width)
         self.branches = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in scales)
-        self.ppg_projections = nn.ModuleList(nn.Conv1d(ppg_width, width, 1) for _ in scales)
+        n_ppg_scales = len(scales) if n_ppg_scales is None else n_ppg_scales  # the finest ones
+        self.ppg_projections = nn.ModuleList(nn.Conv1d(ppg_width, width, 1) for _ in range(n_ppg_scales))
         self.lead_gate = nn.Parameter(torch.full((width, 1), 0.5))
         self.output = nn.Conv1d(width, width, 1)
         # A block starts as the identity: deep stacks then train stably from the first step.
@@ -116,10 +117,11 @@ class MultiScaleBlock(nn.Module):
     def branch_outputs(self, x: Tensor, ppg_scales: list[Tensor]) -> list[Tensor]:
         """Per scale s: average-pool to stride s, add the PPG at that stride, convolve; shapes (B, W, T' / s)."""
         outputs, stride = [], 1
-        for s, branch, projection, ppg in zip(self.scales, self.branches, self.ppg_projections, ppg_scales, strict=True):
+        for index, (s, branch) in enumerate(zip(self.scales, self.branches, strict=True)):
             if s > stride:
                 x, stride = F.avg_pool1d(x, s // stride), s
-            outputs.append(branch(F.gelu(x + projection(ppg))))
+            has_ppg = index < len(self.ppg_projections)
+            outputs.append(branch(F.gelu(x + self.ppg_projections[index](ppg_scales[index]) if has_ppg else x)))
         return outputs
 
 
@@ -130,7 +132,8 @@ class MultiScaleGenerator(nn.Module):
         super().__init__()
         width, condition_dim = N_LEADS * config.lead_features, 128
         ppg_width = max(width // 2, 16)
-        self.scales, self.uses_demographics = config.scales, config.demographics
+        self.scales = config.scales
+        self.uses_demographics, self.uses_noise_level = config.demographics, config.noise_level
         stride = config.stem_stride
         stem = {"kernel_size": 4 * stride + 1, "stride": stride, "padding": 2 * stride}
         self.stem = nn.Conv1d(N_LEADS, width, **stem)
@@ -141,8 +144,9 @@ class MultiScaleGenerator(nn.Module):
         self.embed_condition = nn.Sequential(
             nn.Linear(64 + len(DEMOGRAPHIC_FEATURES), condition_dim), nn.SiLU(), nn.Linear(condition_dim, condition_dim), nn.SiLU()
         )
+        n_ppg_scales = [None] * config.n_blocks if config.ppg_at_every_scale else [1] + [0] * (config.n_blocks - 1)
         self.blocks = nn.ModuleList(
-            MultiScaleBlock(width, ppg_width, condition_dim, config.scales) for _ in range(config.n_blocks)
+            MultiScaleBlock(width, ppg_width, condition_dim, config.scales, count) for count in n_ppg_scales
         )
         # Per-lead output: each lead is read from its own features only, so what it knows of the other leads came
         # through the trunk and the affinity matrix. The transposed convolution undoes the stride of the stem.
@@ -151,7 +155,8 @@ class MultiScaleGenerator(nn.Module):
 
     def forward(self, x_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
         demographics = condition.demographics if self.uses_demographics else torch.zeros_like(condition.demographics)
-        c = self.embed_condition(torch.cat([self.embed_noise(logsnr), demographics], dim=1))
+        noise_level = self.embed_noise(logsnr) * float(self.uses_noise_level)
+        c = self.embed_condition(torch.cat([noise_level, demographics], dim=1))
         ppg = F.gelu(self.ppg_encoder(condition.ppg_features))
         ppg_scales = [F.avg_pool1d(ppg, stride) if stride > 1 else ppg for stride in self.scales]
         h = self.stem(x_t)
@@ -163,8 +168,9 @@ class MultiScaleGenerator(nn.Module):
 class FrequencyDeblurring(nn.Module):
     """Stage 2: regularised inverse of the known blur around the coarse estimate, plus a learned residual."""
 
-    def __init__(self, n_samples: int, width: int = 24):
+    def __init__(self, n_samples: int, residual: bool = True, width: int = 24):
         super().__init__()
+        self.has_residual = residual
         position = torch.linspace(0, 1, n_samples)
         bands = torch.stack([position, *(torch.cos(math.pi * n * position) for n in (1, 2, 4, 8, 16))])  # (6, T)
         self.register_buffer("bands", bands, persistent=False)
@@ -172,6 +178,8 @@ class FrequencyDeblurring(nn.Module):
         self.prior_bands = nn.Conv1d(len(bands), 32, 1)
         self.prior_noise = nn.Linear(16, 32)
         self.prior_output = nn.Conv1d(32, N_LEADS, 1)
+        if not residual:
+            return
         self.residual_input = nn.Conv1d(2 * N_LEADS + len(bands), width, 5, padding=2)
         self.residual_modulation = nn.Linear(16, 2 * width)
         self.residual_output = nn.Conv1d(width, N_LEADS, 5, padding=2)
@@ -191,6 +199,8 @@ class FrequencyDeblurring(nn.Module):
     def forward(self, c: Tensor, u_t: Tensor, logsnr: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         prior = self.prior_variance(logsnr)
         u_0 = c + self.gain(alpha, sigma, prior) * (u_t - alpha * c)
+        if not self.has_residual:
+            return u_0
         spread = prior.sqrt() * sigma / (alpha**2 * prior + sigma**2).sqrt()  # what is still unknown of u_0
         bands = self.bands.expand(len(c), -1, -1)
         # Coefficients span orders of magnitude; asinh of each in units of the prior keeps the network's input tame.
@@ -206,7 +216,7 @@ class Denoiser(nn.Module):
     Parameters
     ----------
     config : DenoiserConfig
-        Sizes and the switches ``deblurring``, ``demographics``, ``projection``, ``scales``.
+        Sizes and switches.
     process : ForwardProcess
         Gives the basis, the blur response and the noise level that stage 2 inverts.
     n_ppg_features : int
@@ -217,7 +227,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.process = process
         self.generator = MultiScaleGenerator(config, n_ppg_features)
-        self.deblurring = FrequencyDeblurring(process.n_samples) if config.deblurring else None
+        self.deblurring = FrequencyDeblurring(process.n_samples, config.deblurring_residual) if config.deblurring else None
         projection = torch.tensor(PROJECTION, dtype=torch.float32) if config.projection else torch.eye(N_LEADS)
         self.register_buffer("projection", projection, persistent=False)
 

@@ -20,8 +20,9 @@ import pandas as pd
 from p2es_lib.config import Config, config_hash, get_config
 from p2es_lib.errors import InputError, check_choice
 from p2es_lib.p2es import WEIGHTS_FILE, P2Es
+from p2es_lib.training import CHECKPOINT_FILE, train
 from p2es_lib.paths import atomic_path, checkout, run_dir, windows_dir
-from p2es_lib.windows import WindowSet, read_windows
+from p2es_lib.windows import MAX_SEED, WindowSet, read_windows
 
 CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
@@ -43,6 +44,9 @@ VARIANTS: dict[str, Variant] = {
     "spectral_blur": Variant("spectral blur", {"process.blur": "spectral"}),
     "no_blur": Variant("no blur", {"process.blur": "none"}),
     "single_scale": Variant("single scale", {"denoiser.scales": (1,)}),
+    "ppg_at_input": Variant("PPG enters once, at the finest scale", {"denoiser.ppg_at_every_scale": False}),
+    "no_noise_level": Variant("stage 1 is not told t", {"denoiser.noise_level": False}),
+    "wiener_only": Variant("deblurring without learned residual", {"denoiser.deblurring_residual": False}),
     "no_deblurring": Variant("no frequency deblurring", {"denoiser.deblurring": False}),
     "no_affinity": Variant("no affinity", {"affinity.mixing": "identity"}),
     "shared_affinity": Variant("one shared affinity matrix", {"affinity.mixing": "shared"}),
@@ -90,8 +94,8 @@ def parse_seeds(text: str) -> list[int]:
         seeds = sorted({int(part) for part in str(text).split(",")})
     except ValueError:
         seeds = []
-    if not seeds or seeds[0] < 0:
-        raise InputError(f"seeds={text!r}: give whole numbers from 0, separated by commas, for example 0,1,2")
+    if not seeds or seeds[0] < 0 or seeds[-1] > MAX_SEED:
+        raise InputError(f"seeds={text!r}: give whole numbers from 0 to {MAX_SEED}, separated by commas, for example 0,1,2")
     return seeds
 
 
@@ -136,7 +140,8 @@ def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[P
     path = folder / CONFIG_FILE
     if path.is_file() and json.loads(path.read_text())["made_with"] == hashed:
         return folder, True
-    for name in (SCORES_FILE, DISTRIBUTION_FILE, WEIGHTS_FILE):
+    # The checkpoint too: continued on other data, it would carry subjects of the old training split along.
+    for name in (SCORES_FILE, DISTRIBUTION_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
         (folder / name).unlink(missing_ok=True)
     record = {"made_with": hashed, "config": config.to_dict(), "versions": _package_versions(), "git_commit": git_commit()}
     with atomic_path(path) as temporary:
@@ -157,8 +162,6 @@ def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress:
 
     ``fabric``: a launched ``lightning.fabric.Fabric`` for several devices or nodes (``p2es train`` makes one).
     """
-    from p2es_lib.training import train
-
     # The first process prepares the folder, the others find it prepared.
     if fabric is not None and not fabric.is_global_zero:
         fabric.barrier()
@@ -167,7 +170,8 @@ def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress:
         fabric.barrier()
     if same and (folder / WEIGHTS_FILE).is_file():
         return P2Es.from_pretrained(folder)
-    return train(config, load_windows(config), folder, seed=seed, fabric=fabric, progress=progress)
+    run_hash = f"{config_hash(config)}-{data_hash(config)}-{seed}"
+    return train(config, load_windows(config), folder, seed=seed, run_hash=run_hash, fabric=fabric, progress=progress)
 
 
 def score_run(model: P2Es, config: Config, variant: str, seed: int, *, progress: bool = True) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -106,7 +107,7 @@ class P2Es(nn.Module):
             Samples per window. Their mean estimates the posterior mean; single samples carry the spread.
         generator : int or WindowNoise, optional
             Seed (default 0), or noise with window names of its own. Sample k of a window does not depend on the batch
-            around it, apart from rounding: noise is drawn per window and sample.
+            around it, apart from rounding: its noise is named after the window's PPG and demographics.
         sampler, n_steps : optional
             Default: as in ``config.sampling``. One step gives the network's direct estimate of the posterior mean.
         progress : callable, optional
@@ -128,7 +129,7 @@ class P2Es(nn.Module):
         if isinstance(generator, WindowNoise):
             seed, window_ids = generator.seed, generator.window_ids
         else:
-            seed, window_ids = int(generator or 0), list(range(len(ppg)))
+            seed, window_ids = int(generator or 0), _content_ids(ppg, demographics)
         was_training = self.training
         self.eval()
         windows_per_batch = max(1, settings.batch_size // n_samples)
@@ -194,7 +195,15 @@ class P2Es(nn.Module):
         model = cls(Config.from_dict(json.loads(metadata["config"])))
         model.load_state_dict(tensors)
         model.group_finder.load_extra_state(json.loads(metadata["group_finder"]))
+        if model.config.affinity.mixing == "groups" and not len(model.group_finder.bank_embedding):
+            raise InputError(f"{path}: the model was saved before GroupFinder was fitted; train it with notebook 05_train")
         return model.to(device).eval()
+
+
+def _content_ids(ppg: Tensor, demographics: Demographics) -> list[str]:
+    """A name per window that depends on its PPG and demographics alone."""
+    rows = zip(ppg.cpu().numpy(), demographics.features(), strict=True)
+    return [hashlib.blake2b(x.tobytes() + f.tobytes(), digest_size=12).hexdigest() for x, f in rows]
 
 
 def ecg_scale_mv(ecg: np.ndarray, lead_mask: np.ndarray) -> float:

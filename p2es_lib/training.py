@@ -185,23 +185,25 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
     InputError
         No training or validation windows.
     KeyboardInterrupt
-        After a checkpoint has been written: the next call continues.
+        The next call continues from the last regular checkpoint (every ``checkpoint_every`` steps).
     """
     from tqdm.auto import tqdm
 
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
     if not len(train_windows) or not len(validation_windows):
         raise InputError("training needs windows in the splits 'train' and 'validation'; prepare them with notebook 01_data")
-    run_hash = run_hash or f"{config_hash(config)}-{seed}"
     settings = config.training
     fabric = fabric or make_fabric()
+    # The number of processes decides which batches a step sees.
+    run_hash = f"{run_hash or f'{config_hash(config)}-{seed}'}-{fabric.world_size}"
     if fabric.device.type == "cpu":
         torch.set_num_threads(settings.n_threads)
 
     torch.manual_seed(seed)
+    spread = slice(None, None, max(1, len(train_windows) // 2000))  # enough windows, from all records
     module = P2Es(
         config,
-        ecg_scale_mv(train_windows.ecg[:2000], train_windows.lead_mask[:2000]),
+        ecg_scale_mv(train_windows.ecg[spread], train_windows.lead_mask[spread]),
         trained_leads=(np.array(train_windows.lead_mask) > 0).any(axis=0),
     )
     state = _load_checkpoint(folder, run_hash)
@@ -214,6 +216,9 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
         average = copy.deepcopy(module)
         average.load_state_dict(state["average"])
         history, start, best = state["history"], state["step"], state["best"]
+        strangers = set(module.group_finder.bank_subjects) - set(train_windows.index["subject"].astype(str))
+        if strangers:
+            raise InputError(f"{folder / CHECKPOINT_FILE}: its bank holds subjects that are not for training; delete it")
         if fabric.is_global_zero:
             print(f"continuing at step {start} of {settings.n_steps}")
     average.to(fabric.device).requires_grad_(False)

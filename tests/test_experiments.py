@@ -12,6 +12,7 @@ import pytest
 from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib import experiments
+from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.config import config_hash
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import (
@@ -20,14 +21,18 @@ from p2es_lib.experiments import (
     configure,
     distance_to_floor,
     load_scores,
+    load_windows,
     parse_seeds,
     results_table,
     score_reference,
     score_run,
     train_run,
 )
+from p2es_lib.p2es import P2Es
 from p2es_lib.paths import run_dir, windows_dir
-from p2es_lib.windows import write_windows
+from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
+from p2es_lib.sources.simulated import simulated_split
+from p2es_lib.windows import prepare_windows, simulator_config, write_windows
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def test_every_variant_changes_the_settings_and_the_name_of_the_run():
 
 def test_seeds_are_parsed_or_refused():
     assert parse_seeds("2,0,1,1") == [0, 1, 2] and parse_seeds(3) == [3]
-    for text in ("", "a", "1;2", "-1", "0,,1"):
+    for text in ("", "a", "1;2", "-1", "0,,1", "100000"):
         with pytest.raises(InputError, match="seeds="):
             parse_seeds(text)
 
@@ -74,11 +79,11 @@ def test_unknown_settings_are_named(arguments, message):
 
 def test_finished_run_is_reused_and_changed_settings_are_not(home, monkeypatch):
     calls = []
-    monkeypatch.setattr("p2es_lib.training.train", lambda *a, **k: calls.append(a) or pytest.fail("trained again"))
+    monkeypatch.setattr("p2es_lib.experiments.train", lambda *a, **k: calls.append(a) or pytest.fail("trained again"))
     model = train_run(tiny_config(), "p2es", 0, progress=False)
     score_run(model, tiny_config(), "p2es", 0, progress=False)
     assert not calls
-    monkeypatch.setattr("p2es_lib.training.train", lambda *a, **k: calls.append(a))
+    monkeypatch.setattr("p2es_lib.experiments.train", lambda *a, **k: calls.append(a))
     train_run(tiny_config(training__weight_decay=0.5), "p2es", 0, progress=False)
     assert calls, "another setting must train anew"
     folder = run_dir("simulated", "smoke", "p2es", 0)
@@ -88,9 +93,58 @@ def test_finished_run_is_reused_and_changed_settings_are_not(home, monkeypatch):
 def test_changed_windows_make_a_run_stale(home, monkeypatch):
     write_windows(windows_dir("simulated", "smoke"), synthetic_windows(n_test=5), {})
     calls = []
-    monkeypatch.setattr("p2es_lib.training.train", lambda *a, **k: calls.append(a))
+    monkeypatch.setattr("p2es_lib.experiments.train", lambda *a, **k: calls.append(a))
     train_run(tiny_config(), "p2es", 0, progress=False)
     assert calls
+
+
+def test_checkpoint_of_other_data_is_not_continued(home, monkeypatch):
+    """Continued on another split, it would carry what is now a test subject in its bank and weights."""
+    folder = run_dir("simulated", "smoke", "p2es", 3)
+
+    def stop(step, config):
+        if step == 5:
+            raise KeyboardInterrupt
+        return 1e-3
+
+    with monkeypatch.context() as patch:
+        patch.setattr("p2es_lib.training.learning_rate_at", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_run(tiny_config(), "p2es", 3, progress=False)
+    assert (folder / "checkpoint.ckpt").is_file()
+    windows = synthetic_windows()
+    swapped = windows.index["split"].replace({"train": "test", "test": "train"})
+    windows = dataclasses.replace(windows, index=windows.index.assign(split=swapped))
+    write_windows(windows_dir("simulated", "smoke"), windows, {})
+    model = train_run(tiny_config(), "p2es", 3, progress=False)
+    assert set(model.group_finder.bank_subjects) <= set(windows.index.query("split == 'train'")["subject"])
+
+
+def test_references_learn_from_training_windows_only(home, monkeypatch):
+    seen = []
+    original = MeanBeatTemplate.fit
+    monkeypatch.setattr(MeanBeatTemplate, "fit", lambda self, windows: seen.extend(windows.index["split"]) or original(self, windows))
+    (run_dir("simulated", "smoke", "template", 0) / "scores.parquet").unlink()
+    score_reference(tiny_config(), "template", progress=False)
+    assert seen and set(seen) == {"train"}
+
+
+def test_direct_estimate_is_one_step(home):
+    test = load_windows(tiny_config()).split("test")
+    model = P2Es.from_pretrained(run_dir("simulated", "smoke", "p2es", 0))
+    one = model.translate(np.array(test.ppg), test.demographics, n_steps=1)[:, 0].numpy()
+    scores = load_scores("simulated", "smoke", "p2es", [0]).query("estimate == 'direct' and metric == 'mse' and lead == 'V2'")
+    np.testing.assert_allclose(scores.sort_values("window")["value"], ((one - test.ecg)[:, 7] ** 2).mean(-1), rtol=1e-3)
+
+
+def test_floor_is_corrected_for_the_number_of_draws(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2ES_HOME", str(tmp_path))
+    config = tiny_config(data__n_train_subjects=6, data__n_validation_subjects=4, data__n_test_subjects=6, evaluation__n_floor_draws=4)
+    prepare_windows(config, progress=False)
+    scores = score_reference(config, "irreducible", progress=False).query("lead == 'all' and metric == 'mse'")
+    cohort = simulated_split(config, "test")
+    mean = conditional_mean_ecg(cohort, simulator_config(config), n_draws=4, hold="pulses")
+    assert np.sqrt(scores["value"].mean()) == pytest.approx(irreducible_rmse(cohort, mean), rel=1e-4)
 
 
 def test_run_records_what_it_was_made_with(home):

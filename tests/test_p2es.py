@@ -51,9 +51,10 @@ def test_translate_gives_consistent_leads_in_millivolts(model, windows):
 def test_sample_of_a_window_does_not_depend_on_the_batch(model, windows):
     test = windows.split("test")
     together = model.translate(test.ppg, test.demographics, n_samples=3, generator=5)
-    noise = WindowNoise(5, [4], 3, (12, 256))
-    alone = model.translate(test.ppg[4:5], test.demographics[4:5], n_samples=3, generator=noise)
+    alone = model.translate(test.ppg[4:5], test.demographics[4:5], n_samples=3, generator=5)
     torch.testing.assert_close(alone[0], together[4], atol=1e-5, rtol=1e-4)
+    named = [model.translate(test.ppg[i : i + 1], test.demographics[i : i + 1], generator=WindowNoise(5, ["a"], 1, (12, 256))) for i in (0, 0)]
+    assert torch.equal(*named)
     fewer = model.translate(test.ppg, test.demographics, n_samples=1, generator=5)
     torch.testing.assert_close(fewer[:, 0], together[:, 0], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(model.translate(test.ppg, test.demographics, n_samples=3, generator=6), together)
@@ -61,8 +62,10 @@ def test_sample_of_a_window_does_not_depend_on_the_batch(model, windows):
 
 def test_gain_and_offset_of_the_ppg_do_not_matter(model, windows):
     test = windows.split("test")
-    plain = model.translate(test.ppg, test.demographics)
-    torch.testing.assert_close(model.translate(test.ppg * 7 + 3, test.demographics), plain, atol=2e-3, rtol=1e-2)
+    noise = WindowNoise(0, range(6), 1, (12, 256))
+    plain = model.translate(test.ppg, test.demographics, generator=noise)
+    scaled = model.translate(test.ppg * 7 + 3, test.demographics, generator=noise)
+    torch.testing.assert_close(scaled, plain, atol=2e-3, rtol=1e-2)
 
 
 def test_demographics_matter_and_may_be_missing(model, windows):
@@ -90,6 +93,20 @@ def test_untrained_leads_are_nan(windows):
     assert torch.isfinite(ecg[:, :, :6]).all() and torch.isnan(ecg[:, :, 6:]).all()
 
 
+def test_absent_leads_stay_empty_while_sampling(monkeypatch):
+    """In training they are zero in x_0; the sampler must show the network the same."""
+    mask = np.array([1, 2, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0])
+    limb = synthetic_windows(lead_mask=mask)
+    model = fitted(limb, trained_leads=mask > 0)
+    seen, original = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda x_t, t, *rest: seen.append((x_t, t)) or original(x_t, t, *rest))
+    noise = WindowNoise(0, ["a"], 1, (12, 256))
+    model.translate(limb.ppg[:1], limb.demographics[:1], generator=noise, sampler="deterministic", n_steps=3)
+    start = noise(0)
+    for x_t, t in seen:  # deterministic steps keep the noise: without signal, x_t is sigma_t times the start
+        torch.testing.assert_close(x_t[:, 6:], model.process.sigma(t) * start[:, 6:], atol=1e-3, rtol=1e-2)
+
+
 def test_save_and_load_round_trip(model, windows, tmp_path):
     test = windows.split("test")
     path = model.save(tmp_path / "run")
@@ -115,6 +132,9 @@ def test_bad_models_are_named(tmp_path):
         P2Es.from_pretrained(tmp_path)
     (tmp_path / WEIGHTS_FILE).write_bytes(b"not a model")
     with pytest.raises(InputError, match="cannot be read as safetensors"):
+        P2Es.from_pretrained(tmp_path)
+    P2Es(tiny_config()).save(tmp_path)
+    with pytest.raises(InputError, match="before GroupFinder was fitted"):
         P2Es.from_pretrained(tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
     with pytest.raises(InputError, match="holds no P2Es model"):

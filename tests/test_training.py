@@ -134,6 +134,74 @@ def test_no_subject_but_training_ones_reaches_the_loss(windows, tmp_path, monkey
     assert seen and seen <= allowed and set(model.group_finder.bank_subjects) <= allowed
 
 
+def test_loss_ignores_what_stands_in_absent_leads():
+    limb = synthetic_windows(lead_mask=np.array([1, 2, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0]))
+    torch.manual_seed(0)
+    module = P2Es(tiny_config(), trained_leads=np.array(limb.lead_mask[0]) > 0)
+    module.group_finder.fit(limb.split("train"), seed=0)
+    losses = []
+    for garbage in (0.0, 9.0):
+        ecg = torch.tensor(limb.ecg[:4])
+        ecg[:, 6:] = garbage
+        batch = {"ppg": torch.tensor(limb.ppg[:4]), "ecg": ecg, "lead_mask": torch.tensor(limb.lead_mask[:4]),
+                 "demographics": limb.demographics[:4], "subjects": list(limb.index["subject"][:4])}  # fmt: skip
+        losses.append(training.diffusion_loss(module, module, batch, torch.Generator().manual_seed(0))[0].item())
+    assert losses[0] == pytest.approx(losses[1])
+    everything = {**batch, "ecg": torch.tensor(limb.ecg[:4]), "lead_mask": torch.full((4, 12), 2)}
+    assert training.diffusion_loss(module, module, everything, torch.Generator().manual_seed(0))[0].item() != pytest.approx(losses[0])
+
+
+def test_saved_weights_are_the_best_average(windows, tmp_path, monkeypatch):
+    """Of three validations the second is made the best: its moving average, and nothing else, is what must be saved."""
+    scores, averages = iter([1.0, 0.5, 0.9]), []
+
+    def fake(model, validation):
+        averages.append({name: p.detach().clone() for name, p in model.named_parameters()})
+        return {"validation_rmse": next(scores), "validation_loss_mid": 0.0}
+
+    shadow, original = {}, training.update_average
+
+    def by_hand(average, module, decay, step):
+        decay_now = min(decay, (1 + step) / (10 + step))
+        for name, p in module.named_parameters():
+            before = shadow.get(name, dict(average.named_parameters())[name].detach().clone())
+            shadow[name] = decay_now * before + (1 - decay_now) * p.detach()
+        original(average, module, decay, step)
+
+    monkeypatch.setattr(training, "validate", fake)
+    monkeypatch.setattr(training, "update_average", by_hand)
+    saved = train(tiny_config(training__n_steps=12), windows, tmp_path, progress=False)
+    for name, p in saved.named_parameters():
+        assert torch.equal(p, averages[1][name]), name
+    changed = [name for name in averages[1] if not torch.equal(averages[1][name], averages[2][name])]
+    assert changed, "the averages of the validations differ"
+    for name in changed:
+        torch.testing.assert_close(averages[2][name], shadow[name], atol=1e-5, rtol=1e-4)
+
+
+def test_training_windows_do_not_count_themselves_as_neighbours(windows, tmp_path, monkeypatch):
+    excluded, original = [], P2Es.condition
+
+    def spy(self, ppg, demographics, exclude_subjects=None):
+        if self.training:
+            excluded.append(exclude_subjects)
+        return original(self, ppg, demographics, exclude_subjects)
+
+    monkeypatch.setattr(P2Es, "condition", spy)
+    train(tiny_config(), windows, tmp_path, progress=False)
+    in_steps = [names for names in excluded if names is not None]
+    assert len(in_steps) == 8 and all(len(names) == 4 and all(isinstance(name, str) for name in names) for names in in_steps)
+
+
+def test_scale_and_weights_do_not_see_the_test_split(windows, tmp_path):
+    louder = np.array(windows.ecg)
+    louder[(windows.index["split"] == "test").to_numpy()] *= 10
+    train(tiny_config(), windows, tmp_path / "a", progress=False)
+    train(tiny_config(), dataclasses.replace(windows, ecg=louder), tmp_path / "b", progress=False)
+    a, b = state_of(tmp_path / "a"), state_of(tmp_path / "b")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_missing_split_is_an_error(windows, tmp_path):
     with pytest.raises(InputError, match="validation"):
         train(tiny_config(), windows.select((windows.index["split"] != "validation").to_numpy()), tmp_path)

@@ -17,6 +17,7 @@ from p2es_lib.sources import simulated
 from p2es_lib.windows import (
     SPLIT_FRACTIONS,
     SPLITS,
+    MAX_SEED,
     STREAM_STRIDE,
     TrainingBatches,
     WindowSet,
@@ -286,9 +287,10 @@ def test_streams_never_meet_each_other_or_the_splits():
     config = small_config()
     windows = make_windows()
     seen: set[int] = {int(n) for split in SPLITS for n in simulated.split_subject_numbers(config, split)}
-    for seed in range(3):
+    for seed in (0, 1, 2, MAX_SEED):
         with TrainingBatches(config, windows, seed, 0) as batches:
-            for step in (0, 1, 5, 999_999_999 // 4 - 1):
+            assert batches.subject_numbers(STREAM_STRIDE // 4 - 1).max() <= 2**32 - 2, "what the simulator can number"
+            for step in (0, 1, 5, STREAM_STRIDE // 4 - 1):
                 numbers = {int(n) for n in batches.subject_numbers(step)}
                 assert len(numbers) == 4 and not numbers & seen
                 seen |= numbers

@@ -25,6 +25,8 @@ Approximations
    interval from its distribution, between the drawn R times of its neighbours with a full compensatory pause.
 4. Each window is taken alone: other windows of the same subject would add nothing here, since the PPG of a subject
    says no more about the residual in two windows than in one.
+5. Onsets of pulses shortly after the window's end count as seen too, though the PPG shows them only in part. That makes
+   the floor slightly too low, again the safe side.
 
 With M draws the average itself is noisy: E|x - m_M|^2 = (1 + 1/M) s^2, because x and the draws are independent and
 alike given what is held. :func:`irreducible_rmse` divides this out.

@@ -1,6 +1,7 @@
 """The prepared windows: their store, their splits, and the training batches drawn from them."""
 
 from p2es_lib.windows.batches import (
+    MAX_SEED,
     STREAM_OFFSET,
     STREAM_STRIDE,
     SUBJECT_OFFSETS,
@@ -21,6 +22,7 @@ from p2es_lib.windows.store import (
 __all__ = [
     "AGE_BANDS",
     "INDEX_COLUMNS",
+    "MAX_SEED",
     "SPLITS",
     "SPLIT_FRACTIONS",
     "STREAM_OFFSET",

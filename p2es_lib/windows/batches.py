@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 SUBJECT_OFFSETS = {"train": 0, "validation": 10_000_000, "test": 20_000_000}
 STREAM_OFFSET = 100_000_000
 #: Stream of each training seed: step * batch size must stay below this, so streams of different seeds are disjoint.
-STREAM_STRIDE = 1_000_000_000
+STREAM_STRIDE = 20_000_000
+#: The simulator numbers subjects with 32 bits, which leaves room for this many streams.
+MAX_SEED = (2**32 - 2 - STREAM_OFFSET) // STREAM_STRIDE - 1
 
 
 def simulator_config(config: Config) -> SimulatorConfig:
@@ -96,6 +98,8 @@ class TrainingBatches:
 
     def subject_numbers(self, step: int) -> np.ndarray:
         """Numbers of the simulated subjects of one step of the stream."""
+        if self.seed > MAX_SEED:
+            raise InputError(f"seed={self.seed}: at most {MAX_SEED} on simulated data")
         first = step * self.batch_size
         if first + self.batch_size > STREAM_STRIDE:
             raise InputError(f"step {step} with batch size {self.batch_size}: the stream of one seed ends before it")
