@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -159,3 +161,21 @@ def test_wrong_settings_are_refused(change):
     windows = simulate([0], 1, config)
     with pytest.raises(InputError):
         conditional_mean_ecg(windows, config, **{"n_draws": 4, **change})
+
+
+@pytest.mark.parametrize("name", ["morphology", "pr_s", "qrs_s", "qt_s", "pat_s", "pat_residual_s", "pat_jitter_s"])
+def test_floor_does_not_know_what_the_ppg_does_not_reveal(name):
+    """Another person's value in a hidden latent must not move the conditional mean by a bit."""
+    windows, config = simulate(range(300, 340), 1, SimulatorConfig()), SimulatorConfig()
+    hidden = np.roll(getattr(windows.latents, name), 1, axis=0)
+    assert not np.array_equal(hidden, getattr(windows.latents, name), equal_nan=True)
+    other = dataclasses.replace(windows, latents=dataclasses.replace(windows.latents, **{name: hidden}))
+    means = [conditional_mean_ecg(w, config, n_draws=3, hold="pulses").mean for w in (windows, other)]
+    np.testing.assert_array_equal(*means)
+
+
+def test_floor_knows_what_the_ppg_reveals():
+    windows, config = simulate(range(300, 310), 1, SimulatorConfig()), SimulatorConfig()
+    later = dataclasses.replace(windows.latents, pulse_onsets=windows.latents.pulse_onsets + 0.1)
+    means = [conditional_mean_ecg(w, config, n_draws=3).mean for w in (windows, dataclasses.replace(windows, latents=later))]
+    assert np.abs(means[0] - means[1]).max() > 0.05
