@@ -52,11 +52,24 @@ def check_jobs(jobs: int | None) -> int:
 
 
 def check_mirror(dataset: str, mirror: str | None) -> str:
-    """Absolute folder or URL of the mirror as text; empty when none was given or the data set needs none."""
+    """Absolute folder or URL of the mirror as text; empty when none was given.
+
+    Raises
+    ------
+    InputError
+        A mirror that is not there or lacks the data set, or one for a data set that needs none.
+    """
     from p2es_lib.sources import get_source
     from p2es_lib.sources.mirror import resolve_mirror
 
-    return str(resolve_mirror(mirror)) if mirror and get_source(dataset).needs_mirror else ""
+    if not get_source(dataset).needs_mirror:
+        if mirror:
+            raise InputError(f"mirror={mirror!r}: data set {dataset!r} is made on this machine; leave the mirror out, or name a data set")
+        return ""
+    location = resolve_mirror(mirror)  # $P2ES_MIRROR too
+    if isinstance(location, Path) and not (location / dataset).is_dir():
+        raise InputError(f"mirror={str(location)!r}: no folder {dataset!r} in it; it must be laid out as PhysioNet, <slug>/<version>/...")
+    return str(location) if mirror else ""
 
 
 def reproduce(

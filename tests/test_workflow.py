@@ -215,14 +215,23 @@ def test_jobs():
         check_jobs(0)
 
 
-def test_a_relative_mirror_is_made_absolute_and_a_missing_one_is_named(tmp_path, monkeypatch):
+def test_a_relative_mirror_is_made_absolute_and_a_wrong_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("P2ES_MIRROR", raising=False)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "bidmc").mkdir(parents=True)
     assert check_mirror("bidmc", "mirror") == str(tmp_path / "mirror")
     assert check_mirror("bidmc", None) == ""
-    assert check_mirror("simulated", "not there") == ""  # nothing is read from it
+    assert check_mirror("simulated", None) == ""
+    for dataset, mirror, message in [
+        ("bidmc", "nowhere", "nowhere.*no such folder"),
+        ("mimic4wdb", "mirror", "no folder 'mimic4wdb'"),
+        ("simulated", "mirror", "leave the mirror out"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            check_mirror(dataset, mirror)
+    monkeypatch.setenv("P2ES_MIRROR", "nowhere")
     with pytest.raises(InputError, match="nowhere.*no such folder"):
-        check_mirror("bidmc", "nowhere")
+        check_mirror("bidmc", None)
 
 
 def test_headline_table_shows_intervals_where_there_are_any(tmp_path, monkeypatch):
