@@ -149,11 +149,15 @@ class _WatchedClient(PapermillNotebookClient):
         self._progress = progress
         self._code_cells = [index for index, cell in enumerate(self.nb.cells) if cell.cell_type == "code"]
 
+    def execute_cell(self, cell, cell_index, *args, **kwargs):
+        # Not from the kernel's own message: a kernel that dies at once may not have sent it.
+        if cell_index in self._code_cells:
+            self._progress.cell(self._code_cells.index(cell_index) + 1, len(self._code_cells))
+        return super().execute_cell(cell, cell_index, *args, **kwargs)
+
     def process_message(self, msg, cell, cell_index):
         content = msg["content"]
-        if msg["msg_type"] == "execute_input":
-            self._progress.cell(self._code_cells.index(cell_index) + 1, len(self._code_cells))
-        elif msg["msg_type"] == "stream":
+        if msg["msg_type"] == "stream":
             self._progress.text(content["text"])
         elif msg["msg_type"] in ("comm_open", "comm_msg"):
             self._progress.widget(content.get("data", {}).get("state", {}))
