@@ -16,7 +16,7 @@ from p2es_lib.leads import LEADS
 from p2es_lib.p2es import WEIGHTS_FILE, P2Es
 from p2es_lib.paths import check_output_folder, run_dir
 from p2es_lib.sampling import WindowNoise
-from p2es_lib.signals import ppg_clean, ppg_quality
+from p2es_lib.signals import fault_mask, ppg_clean, ppg_quality
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
@@ -24,6 +24,8 @@ DISCLAIMER = "research use only, not a diagnosis"
 OVERLAP_S = 1.024
 #: Windows in which more than this share of the PPG is missing are not translated.
 MAX_MISSING = 0.1
+#: Share of faulty samples (flat, clipped, wrapped around) from which on the user is warned.
+MAX_FAULTS = 0.01
 
 
 @dataclass(frozen=True)
@@ -216,13 +218,18 @@ def translate_file(
     signal = network.config.signal
     rate, window_s = signal.sampling_rate, signal.n_samples / signal.sampling_rate
     recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=window_s)
-    ppg = ppg_clean(resample_signal(np.asarray(recording.ppg, dtype=float), recording.sampling_rate, rate), rate)
+    raw = np.asarray(recording.ppg, dtype=float)
+    # Judged as recorded: filtering hides a converter that overflowed.
+    faults = float(fault_mask(raw, recording.sampling_rate)[np.isfinite(raw)].mean())
+    ppg = ppg_clean(resample_signal(raw, recording.sampling_rate, rate), rate)
     result = translate_long(network, ppg, age, sex, n_samples=n_samples, seed=seed, where=str(record), progress=progress)
 
     stem = Path(record).name.removesuffix(".hea").removesuffix(".csv")
     known = f"age {age:.0f}" if np.isfinite(age) else "age unknown"
     known += ", sex " + (sex or "unknown")
     report = result.report(rate, network.config.data.min_quality)
+    if faults > MAX_FAULTS:
+        report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
     comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known, *report]
     shown = slice(result.samples_start, result.samples_start + signal.n_samples)
     figure = plot_translation(

@@ -100,6 +100,14 @@ def test_poor_and_missing_stretches_are_reported(model):
     assert gap.covered.sum() < len(ppg) and "no usable PPG" in gap.report(125.0, 0.0)[0]
 
 
+def test_wrapped_converter_is_reported(model_folder, tmp_path):
+    t = np.arange(20 * 125) / 125
+    wrapped = (3.0 * pulses(20, 125)) % 1.0  # overflows several times in each pulse
+    (tmp_path / "w.csv").write_text("time_s,ppg\n" + "\n".join(f"{a:.3f},{b:.6f}" for a, b in zip(t, wrapped, strict=True)))
+    note = translate_file(tmp_path / "w.csv", out=tmp_path / "out", model=model_folder, n_samples=2, progress=False)["note"]
+    assert "wrapped around as recorded" in note
+
+
 @pytest.mark.parametrize("out", ["file.txt", "file.txt/below"])
 def test_output_that_cannot_be_a_folder_is_named_before_any_work(home, tmp_path, out):
     (tmp_path / "file.txt").write_text("mine")
