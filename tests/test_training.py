@@ -151,6 +151,17 @@ def test_loss_ignores_what_stands_in_absent_leads():
     assert training.diffusion_loss(module, module, everything, torch.Generator().manual_seed(0))[0].item() != pytest.approx(losses[0])
 
 
+def test_validation_ignores_what_stands_in_absent_leads():
+    limb = synthetic_windows(lead_mask=np.array([1, 2, 1, 2, 1, 1, 0, 0, 0, 0, 0, 0]))
+    torch.manual_seed(0)
+    module = P2Es(tiny_config(), trained_leads=np.array(limb.lead_mask[0]) > 0)
+    module.group_finder.fit(limb.split("train"), seed=0)
+    garbage = limb.ecg.copy()
+    garbage[:, 6:] = 9.0
+    scores = [training.validate(module, dataclasses.replace(limb, ecg=ecg).split("validation")) for ecg in (limb.ecg, garbage)]
+    assert scores[0] == pytest.approx(scores[1]) and all(math.isfinite(value) for value in scores[0].values())
+
+
 def test_saved_weights_are_the_best_average(windows, tmp_path, monkeypatch):
     """Of three validations the second is made the best: its moving average, and nothing else, is what must be saved."""
     scores, averages = iter([1.0, 0.5, 0.9]), []
