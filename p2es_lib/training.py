@@ -19,7 +19,7 @@ from torch import Tensor
 
 from p2es_lib.config import Config, config_hash
 from p2es_lib.errors import InputError
-from p2es_lib.p2es import WEIGHTS_FILE, P2Es, ecg_scale_mv
+from p2es_lib.p2es import P2Es, ecg_scale_mv
 from p2es_lib.paths import atomic_path
 from p2es_lib.windows import TrainingBatches, WindowSet
 
@@ -290,6 +290,3 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     fabric.barrier()
     return average.cpu().eval()
-
-
-__all__ = ["CHECKPOINT_FILE", "HISTORY_FILE", "WEIGHTS_FILE", "diffusion_loss", "masked_mse", "read_history", "train", "validate"]
