@@ -1,95 +1,155 @@
-"""What a data source is, and what it yields."""
+"""What a data source is: where its recordings are, under which terms, and how one of them is read."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.config import Config
-from p2es_lib.windows import WindowSet
+from p2es_lib.sources.mirror import DEFAULT_MIRROR, Mirror
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+#: A signal as recorded: samples (T,) with NaN where missing, and its sampling rate in Hz.
+Signal = tuple[np.ndarray, float]
+#: What a source can be used for. ``paired``: PPG and named ECG leads. ``ecg only``: real ECG, PPG simulated from its
+#: beats (semi-synthetic). ``timing only``: PPG and an ECG of unnamed leads, so no target for a translation.
+ROLES = ("simulated", "paired", "ecg only", "timing only")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as a source lists it, before anything of it is read.
+
+    Parameters
+    ----------
+    name : str
+        Unique within the source; letters, digits, ``.``, ``_`` and ``-`` only.
+    path : str
+        Inside the data set, without suffix, for example ``"training/a103l"``.
+    shard : str
+        Records of one shard are prepared by one job and stored in one folder (characters as in ``name``). Long records
+        have a shard each; short ones share one, so that no job takes longer to start than to work.
+    """
+
+    name: str
+    path: str
+    shard: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of a record as recorded, each signal at its own rate. All signals begin at the same instant.
+
+    Parameters
+    ----------
+    start_s : float
+        Time of the first sample that counts (after the margin), in seconds after the start of the record.
+    ppg : Signal or None
+        Any unit, pulses upward; None for a source without PPG.
+    leads : dict
+        Standard lead name to signal, mV. Empty where no lead is named.
+    rhythm : Signal, optional
+        An ECG of unknown lead and scale (chest lead "V", unnamed channels): for beats, never a target.
+    margin_s : float
+        Seconds before ``start_s`` that the signals hold besides, in which filters settle.
+    keep_s : float
+        Seconds that count after ``start_s``; what follows is margin too.
+    """
+
+    start_s: float
+    ppg: Signal | None
+    leads: dict[str, Signal]
+    rhythm: Signal | None = None
+    margin_s: float = 0.0
+    keep_s: float = float("inf")
+
+
+@dataclass
+class Reading:
+    """One record being read: whose it is, and its stretches in the order of time, read as they are asked for.
+
+    Parameters
+    ----------
+    subject : str
+        Of this source; the record's own name where the subject is not known.
+    age, sex : float, str
+        Years or NaN; ``"F"``, ``"M"`` or ``""``.
+    stretches : iterator of Stretch
+        Each is short enough to be held in memory, however long the record is.
+    rhythm, morphology : str
+        Labels as the simulator writes them (``"sinus"``, ``"af"``; ``"normal"``, ``"lbbb"``, ...), or "".
+    diagnoses : str
+        As the source codes them, separated by spaces.
+    notes : list of str
+        What the user should know (segments that are missing, say); may grow while stretches are read.
+    """
+
+    subject: str
+    age: float
+    sex: str
+    stretches: Iterator[Stretch]
+    rhythm: str = ""
+    morphology: str = ""
+    diagnoses: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: where it is, under which terms, and how its windows are made.
+    """One data set.
 
     Parameters
     ----------
     name, title : str
         Value of the setting ``dataset``; full name.
-    access, licence, citation, notes : str
-        Open or credentialed, and what the user must do; terms; what to cite; what is peculiar (lead "V", delays).
-    prepare : callable
-        ``prepare(config, mirror, progress) -> WindowSet`` with splits assigned.
-    code : tuple of str
-        Files or folders of ``p2es_lib`` that decide what the windows are: windows are made again when they change.
-    needs_mirror : bool
-        Whether recordings have to be fetched (False for simulated data).
+    slug, version : str
+        Where it is on a mirror: ``<mirror>/<slug>/<version>/...``; an empty version is left out of the path.
+    role : str
+        One of :data:`ROLES`.
+    access, licence, citation, size, chest_lead, notes : str
+        Open or credentialed and what the user must do; terms; what to cite; records, hours and bytes; what a lead
+        called "V" means there; what else is peculiar.
+    list_records : callable
+        ``list_records(mirror) -> list[Record]``, in a fixed order; small files are fetched at most, no signals.
+    files : callable
+        ``files(mirror, record) -> list[str]``: all files of a record, as paths inside the data set; headers are
+        fetched to find them. Files that the mirror may lack (segments, say) are named too.
+    read : callable
+        ``read(mirror, record) -> Reading``. Raises an :class:`p2es_lib.errors.InputError` naming the record where
+        nothing of it can be used.
+    tables : tuple of str
+        Files of the data set that belong to no single record (a table of ages, say).
     companions : callable
-        Files of the user's own that are read besides (a table of ages, say), those that exist.
+        Files of the user's own that are read besides (credentialed tables), those that exist.
+    default_mirror : str
+        Where the data set is unless the user says otherwise.
+    sample : int
+        Records that a run below profile ``full`` fetches from a remote mirror unless the user selected some; 0: all.
+    code : tuple of str
+        Files of ``p2es_lib`` that decide what is read: a record is prepared again when they change.
     """
 
     name: str
     title: str
+    slug: str
+    version: str
+    role: str
     access: str
     licence: str
     citation: str
+    size: str
+    chest_lead: str
     notes: str
-    prepare: Callable[[Config, str | Path | None, bool], WindowSet]
+    list_records: Callable[[Mirror], list[Record]]
+    files: Callable[[Mirror, Record], list[str]]
+    read: Callable[[Mirror, Record], Reading]
     code: tuple[str, ...]
-    needs_mirror: bool = True
+    tables: tuple[str, ...] = ()
     companions: Callable[[], list[Path]] = list
+    default_mirror: str = DEFAULT_MIRROR
+    sample: int = 0
 
-    def settings(self, mirror: str | Path | None) -> dict:
-        """What the windows depend on besides the configuration: where they come from, and the code."""
-        from p2es_lib.sources.mirror import resolve_mirror
-
-        files = self.companions()
-        for entry in self.code:
-            path = _PACKAGE / entry
-            files += sorted(path.glob("*.py")) if path.is_dir() else [path]
-        digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
-        return {"code": digest, "mirror": str(resolve_mirror(mirror)) if self.needs_mirror else ""}
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A stretch of one recording at the common sampling rate, signals aligned sample by sample.
-
-    Parameters
-    ----------
-    subject, record : str
-        Subject; record name, unique within the source.
-    start_s : float
-        Time of the first sample after the start of the record.
-    sampling_rate : float
-        Hz, of both signals.
-    ppg : float array (T,)
-        Band-passed, any unit.
-    ecg : float array (12, T)
-        mV, band-passed; absent leads 0.
-    lead_mask : uint8 array (12,)
-        0 absent, 1 derived, 2 measured.
-    ppg_faults, ecg_faults : bool arrays (T,)
-        Where the signal as recorded (any measured lead) was missing, flat, clipped or wrapped around.
-    age, sex : float, str
-        Years or NaN; ``"F"``, ``"M"`` or ``""``.
-    """
-
-    subject: str
-    record: str
-    start_s: float
-    sampling_rate: float
-    ppg: np.ndarray
-    ecg: np.ndarray
-    lead_mask: np.ndarray
-    ppg_faults: np.ndarray
-    ecg_faults: np.ndarray
-    age: float = float("nan")
-    sex: str = ""
+    def mirror(self, location: str | Path | None = None, progress: bool = False) -> Mirror:
+        """This data set on a mirror (folder or URL), or at its home."""
+        return Mirror(location, self.slug, self.version, progress, default=self.default_mirror)
