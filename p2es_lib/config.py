@@ -54,7 +54,9 @@ class DataConfig(_Section):
     """Cohort: subjects per split, windows per subject and the quality that a real window must have.
 
     ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones
-    (simulated data only). ``max_windows`` bounds what is kept of a long real recording, spread evenly over it.
+    (simulated data only). Real recordings: windows begin every ``stride_s`` seconds (0: one after the other, without
+    overlap); ``max_windows`` bounds how many of them a run uses, spread evenly over records and time; ``hold_out``
+    names a source of a combined data set ("bidmc+mimic4wdb") that is tested on and not trained on.
     """
 
     n_train_subjects: int = 1000
@@ -62,8 +64,10 @@ class DataConfig(_Section):
     n_test_subjects: int = 200
     windows_per_subject: int = 2
     stream_training: bool = True
+    stride_s: float = 0.0
     max_windows: int = 2000
     min_quality: float = 0.7
+    hold_out: str = ""
     simulator_seed: int = 2025
 
     def __post_init__(self):
@@ -72,6 +76,7 @@ class DataConfig(_Section):
         for name in counts:
             _check(getattr(self, name) >= 1, f"data.{name}={getattr(self, name)}: at least 1")
         _check(0 <= self.min_quality <= 1, f"data.min_quality={self.min_quality}: between 0 and 1")
+        _check(self.stride_s >= 0, f"data.stride_s={self.stride_s}: seconds, or 0 for windows without overlap")
 
 
 @dataclass(frozen=True)

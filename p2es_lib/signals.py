@@ -26,6 +26,8 @@ MIN_DURATION_S = 2.0
 REFRACTORY_S = 0.25
 
 _QRS_BAND_HZ = (5.0, 25.0)
+# Filtering leaves a flat signal with specks of some 1e-15 of its level, differently on each processor: they are no beats.
+_ROUNDING = 1e-9
 
 
 def ppg_clean(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
@@ -77,10 +79,11 @@ def ecg_rpeaks(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
     ----------
     Pan J, Tompkins WJ. A real-time QRS detection algorithm. IEEE Trans Biomed Eng 1985;32:230-236.
     """
-    qrs = _band(bridge_gaps(ecg), sampling_rate, _QRS_BAND_HZ)
+    raw = bridge_gaps(ecg)
+    qrs = _band(raw, sampling_rate, _QRS_BAND_HZ)
     energy = ndimage.uniform_filter1d(np.gradient(qrs) ** 2, max(int(0.1 * sampling_rate), 1), mode="nearest")
     energy = np.sqrt(np.maximum(energy, 0.0))  # the running sum may round to just below zero
-    candidates = _local_maxima(energy, sampling_rate, fraction=0.3)
+    candidates = _local_maxima(energy, sampling_rate, fraction=0.3, floor=_ROUNDING * np.max(np.abs(raw)))
     if len(candidates) == 0:
         return np.zeros(0, dtype=int)
     reach = int(round(0.09 * sampling_rate))
@@ -115,9 +118,11 @@ def ppg_onsets(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
 
 def _upstrokes(ppg: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cleaned PPG, its slope per sample, and the samples of steepest rise."""
-    clean = ppg_clean(bridge_gaps(ppg), sampling_rate)
+    raw = bridge_gaps(ppg)
+    clean = ppg_clean(raw, sampling_rate)
     slope = np.gradient(clean)
-    return clean, slope, _local_maxima(slope, sampling_rate, fraction=0.4)
+    floor = _ROUNDING * np.max(np.abs(raw))
+    return clean, slope, _local_maxima(slope, sampling_rate, fraction=0.4, floor=floor)
 
 
 def _feet(clean: np.ndarray, slope: np.ndarray, steepest: np.ndarray, sampling_rate: float) -> np.ndarray:
@@ -133,8 +138,8 @@ def _feet(clean: np.ndarray, slope: np.ndarray, steepest: np.ndarray, sampling_r
     return np.unique(feet)
 
 
-def _local_maxima(feature: np.ndarray, sampling_rate: float, fraction: float) -> np.ndarray:
-    """Maxima of ``feature`` at least a refractory period apart and above ``fraction`` of the local level.
+def _local_maxima(feature: np.ndarray, sampling_rate: float, fraction: float, floor: float) -> np.ndarray:
+    """Maxima of ``feature`` at least a refractory period apart, above ``fraction`` of the local level and ``floor``.
 
     The local level is the median, over about 10 s, of the maxima of blocks of 1.5 s (each holds a beat above 40 per
     minute), so neither an artefact nor a change of gain elsewhere matters.
@@ -146,8 +151,6 @@ def _local_maxima(feature: np.ndarray, sampling_rate: float, fraction: float) ->
     level = ndimage.median_filter(maxima, size=min(7, n_blocks), mode="nearest")
     level = np.interp(np.arange(len(feature)), (edges[:-1] + edges[1:]) / 2, level)
     peaks, _ = signal.find_peaks(feature, distance=max(int(REFRACTORY_S * sampling_rate), 1))
-    # Rounding leaves a flat signal with specks of 1e-17 or so: they are no beats.
-    floor = 1e-9 * max(np.max(np.abs(feature)), 1e-6)
     return peaks[feature[peaks] > np.maximum(fraction * level[peaks], floor)]
 
 
@@ -187,7 +190,7 @@ def ecg_quality(ecg: np.ndarray, sampling_rate: float) -> float:
 
     Ectopic beats of another shape lower it in proportion to their number.
     """
-    faults = fault_mask(ecg, sampling_rate, largest_step=0.7).mean()
+    faults = fault_mask(ecg, sampling_rate, ECG_LARGEST_STEP).mean()
     if faults >= 0.5:
         return 0.0
     clean, peaks = ecg_clean(bridge_gaps(ecg), sampling_rate), ecg_rpeaks(ecg, sampling_rate)
@@ -229,37 +232,50 @@ def template_agreement(clean: np.ndarray, beats: np.ndarray, sampling_rate: floa
     return float(np.mean(shapes @ template / np.where(norm > 0, norm, np.inf)))
 
 
-def fault_mask(x: np.ndarray, sampling_rate: float, largest_step: float = 0.4) -> np.ndarray:
-    """Samples that no sensor measured; meant for the signal as recorded, because filtering hides these faults.
+#: What can be wrong with a signal as recorded, in the order in which :func:`fault_masks` gives it.
+FAULTS = ("gap", "flat", "clipped", "jump")
+#: Largest step between neighbouring samples as a share of the range. At 125 Hz a pulse rises over 8 or more samples; a
+#: QRS complex, over 3.
+PPG_LARGEST_STEP, ECG_LARGEST_STEP = 0.4, 0.7
 
-    Missing samples; flat runs of at least 0.3 s; runs at the largest or smallest value (clipped); and, with 0.25 s on
-    either side, steps between neighbouring samples that span more than ``largest_step`` of the whole range: the
-    converter overflowed and wrapped around, or the sensor was switched.
+
+def fault_masks(x: np.ndarray, sampling_rate: float, largest_step: float = PPG_LARGEST_STEP) -> dict[str, np.ndarray]:
+    """Samples that no sensor measured, by kind; meant for the signal as recorded, because filtering hides these faults.
+
+    ``gap``: missing samples. ``flat``: runs of at least 0.3 s without any change. ``clipped``: runs at the largest or
+    smallest value. ``jump``: steps between neighbouring samples that span more than ``largest_step`` of the whole
+    range, with 0.25 s on either side: the converter overflowed and wrapped around, or the sensor was switched.
 
     Parameters
     ----------
     x : array (T,)
     sampling_rate : float
-        Hz. At 125 Hz a pulse rises over 8 or more samples; a QRS complex, over 3 (use 0.7 for ECG).
+        Hz.
     largest_step : float
         Share of the range.
 
     Returns
     -------
-    bool array (T,)
+    dict
+        Each of :data:`FAULTS` to a bool array (T,).
     """
     x = np.asarray(x, dtype=float)
-    bad = ~np.isfinite(x)
-    if bad.all():
-        return bad
-    low, high = np.min(x[~bad]), np.max(x[~bad])
-    flat = flat_mask(x, sampling_rate, 0.3)
+    gap = ~np.isfinite(x)
+    if gap.all():
+        nothing = np.zeros_like(gap)
+        return {"gap": gap, "flat": nothing, "clipped": nothing, "jump": nothing}
+    low, high = np.min(x[~gap]), np.max(x[~gap])
     # A rail holds the signal for several samples; the top of a pulse, unless coarsely digitised, does not.
     clipped = _runs((x == low) | (x == high), max(int(0.05 * sampling_rate), 3))
-    step = np.abs(np.diff(bridge_gaps(x), prepend=x[~bad][0])) > largest_step * (high - low)
-    if step.any():
-        step = ndimage.binary_dilation(step, iterations=int(0.25 * sampling_rate) + 1)
-    return bad | flat | clipped | step
+    jump = np.abs(np.diff(bridge_gaps(x), prepend=x[~gap][0])) > largest_step * (high - low)
+    if jump.any():
+        jump = ndimage.binary_dilation(jump, iterations=int(0.25 * sampling_rate) + 1)
+    return {"gap": gap, "flat": flat_mask(x, sampling_rate, 0.3), "clipped": clipped, "jump": jump}
+
+
+def fault_mask(x: np.ndarray, sampling_rate: float, largest_step: float = PPG_LARGEST_STEP) -> np.ndarray:
+    """Samples with a fault of any kind, bool (T,); see :func:`fault_masks`."""
+    return np.any(list(fault_masks(x, sampling_rate, largest_step).values()), axis=0)
 
 
 def flat_mask(x: np.ndarray, sampling_rate: float, min_duration_s: float) -> np.ndarray:

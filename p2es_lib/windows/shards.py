@@ -1,0 +1,145 @@
+"""Windows on disk, in shards that are read as they are needed.
+
+A shard is one ``windows.npy``: a structured array in which PPG and ECG of one window lie side by side. So one window is
+one contiguous stretch of the file, whose place follows from its row number: reading a random window costs one seek and
+one copy, whether the shard holds a thousand windows or a million. The file is memory-mapped by NumPy alone, which every
+machine that trains has; there is no decoder between the disk and a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
+
+SHARD_FILE = "windows.npy"
+# Shards that stay open: each holds a file descriptor, of which a process usually has 1024.
+_MAX_OPEN = 256
+
+
+def window_dtype(n_samples: int) -> np.dtype:
+    """One window of ``n_samples``: ``ppg`` float32 (1, T) and ``ecg`` float32 (12, T) in mV."""
+    return np.dtype([("ppg", "<f4", (1, n_samples)), ("ecg", "<f4", (len(LEADS), n_samples))])
+
+
+class ShardWriter:
+    """Writes windows one after the other, so that memory does not grow with their number.
+
+    The file is complete only after :meth:`close`; write it inside :func:`p2es_lib.paths.atomic_path`.
+    """
+
+    def __init__(self, folder: Path, n_samples: int):
+        self.dtype, self.count = window_dtype(n_samples), 0
+        self._file = open(Path(folder) / SHARD_FILE, "wb")
+        self._write_header()
+        self._data_begins = self._file.tell()
+
+    def _write_header(self) -> None:
+        # NumPy pads the header so that the number of rows can grow in place.
+        descr = np.lib.format.dtype_to_descr(self.dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": (self.count,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, ppg: np.ndarray, ecg: np.ndarray) -> int:
+        """Add one window, (1, T) and (12, T); return its row number."""
+        window = np.empty((), dtype=self.dtype)
+        window["ppg"], window["ecg"] = ppg, ecg
+        self._file.write(window.tobytes())
+        self.count += 1
+        return self.count - 1
+
+    def close(self) -> None:
+        """Enter the number of windows into the header, and close the file."""
+        self._file.seek(0)
+        self._write_header()
+        if self._file.tell() != self._data_begins:
+            raise RuntimeError("the header of the shard changed its length")
+        self._file.close()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+
+
+class Shards:
+    """Several shards, opened when they are first read and memory-mapped."""
+
+    def __init__(self, folders: Sequence[Path]):
+        self.folders = [Path(folder) for folder in folders]
+        self.open = lru_cache(_MAX_OPEN)(self._open)
+
+    def _open(self, number: int) -> np.ndarray:
+        path = self.folders[number] / SHARD_FILE
+        try:
+            return np.load(path, mmap_mode="r")
+        except ValueError as error:
+            # An empty file cannot be mapped, a shard without windows holds nothing to be mapped.
+            if path.is_file() and path.stat().st_size:
+                try:
+                    return np.load(path)
+                except ValueError:
+                    pass
+            raise InputError(f"{path}: not a file of windows ({error}); delete its folder and prepare again") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error}); prepare the data set again") from error
+
+
+class WindowArray:
+    """One field of N windows that lie in shards; an array of shape (N, ...) that reads only what is asked for.
+
+    Indexing with a number, a slice, or an array of rows (and further indices after it) gives a NumPy array;
+    ``np.asarray`` reads everything.
+
+    Parameters
+    ----------
+    shards : Shards
+    places : int array (N, 2)
+        Shard number and row of each window.
+    field : str
+        ``"ppg"`` or ``"ecg"``.
+    n_samples : int
+        Length of a window.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shards: Shards, places: np.ndarray, field: str, n_samples: int):
+        self.shards, self.places, self.field = shards, places, field
+        self.shape = (len(places), *window_dtype(n_samples)[field].shape)
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, key) -> np.ndarray:
+        rows, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        if isinstance(rows, (int, np.integer)):
+            shard, row = self.places[rows]
+            return np.array(self.shards.open(int(shard))[self.field][row][rest])
+        values = self._read(self.places[rows])
+        return values[(slice(None), *rest)] if rest else values
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        values = self._read(self.places)
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def take(self, rows: np.ndarray) -> WindowArray:
+        """The windows of these rows, still unread."""
+        return WindowArray(self.shards, self.places[rows], self.field, self.shape[-1])
+
+    def _read(self, places: np.ndarray) -> np.ndarray:
+        values = np.empty((len(places), *self.shape[1:]), dtype=np.float32)
+        for shard in np.unique(places[:, 0]):
+            wanted = np.flatnonzero(places[:, 0] == shard)
+            values[wanted] = self.shards.open(int(shard))[self.field][places[wanted, 1]]
+        return values
