@@ -30,6 +30,11 @@ def raw_dir(source: str) -> Path:
     return home() / "data" / "raw" / source
 
 
+def prepared_dir(source: str) -> Path:
+    """Shards of one source: the windows of its records, of every quality, which all profiles share."""
+    return home() / "data" / "prepared" / source
+
+
 def windows_dir(dataset: str, profile: str) -> Path:
     """Prepared windows of one data set under one profile."""
     return home() / "data" / "windows" / f"{dataset}-{profile}"

@@ -81,6 +81,8 @@ class Reading:
         Labels as the simulator writes them (``"sinus"``, ``"af"``; ``"normal"``, ``"lbbb"``, ...), or "".
     diagnoses : str
         As the source codes them, separated by spaces.
+    fold : str
+        Split that the data set itself recommends (``"train"``, ``"validation"`` or ``"test"``), or "".
     notes : list of str
         What the user should know (segments that are missing, say); may grow while stretches are read.
     """
@@ -92,6 +94,7 @@ class Reading:
     rhythm: str = ""
     morphology: str = ""
     diagnoses: str = ""
+    fold: str = ""
     notes: list[str] = field(default_factory=list)
 
 

@@ -8,14 +8,17 @@ from p2es_lib.windows.batches import (
     TrainingBatches,
     simulator_config,
 )
+from p2es_lib.windows.shards import Shards, ShardWriter, WindowArray
 from p2es_lib.windows.splits import AGE_BANDS, SPLIT_FRACTIONS, cohort_table, label_words, split_subjects
 from p2es_lib.windows.store import (
     INDEX_COLUMNS,
     SPLITS,
     WindowSet,
-    prepare_windows,
     read_settings,
+    read_table,
     read_windows,
+    write_table,
+    write_view,
     write_windows,
 )
 
@@ -28,14 +31,19 @@ __all__ = [
     "STREAM_OFFSET",
     "STREAM_STRIDE",
     "SUBJECT_OFFSETS",
+    "ShardWriter",
+    "Shards",
     "TrainingBatches",
+    "WindowArray",
     "WindowSet",
     "cohort_table",
     "label_words",
-    "prepare_windows",
     "read_settings",
+    "read_table",
     "read_windows",
     "simulator_config",
     "split_subjects",
+    "write_table",
+    "write_view",
     "write_windows",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,6 +64,9 @@ class TrainingBatches:
             self.windows = windows.split("train")
             if len(self.windows) == 0:
                 raise InputError(f"data set {config.dataset}: no training windows; get more data (data.min_quality?)")
+            # Kept for the epochs that a batch may touch: drawing it for each batch would cost more than reading it.
+            n = len(self.windows)
+            self._order = lru_cache(4)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(n))
         self.n_prefetch = n_prefetch
         self._pending: dict[int, Future] = {}
         self._executor = ThreadPoolExecutor(n_prefetch, thread_name_prefix="batches") if n_prefetch else None
@@ -109,8 +113,7 @@ class TrainingBatches:
         """Rows of the stored training windows that make up one step."""
         n = len(self.windows)
         positions = step * self.batch_size + np.arange(self.batch_size)
-        orders = {e: np.random.default_rng((self.seed, e)).permutation(n) for e in np.unique(positions // n)}
-        return np.array([orders[p // n][p % n] for p in positions])
+        return np.array([self._order(int(p // n))[p % n] for p in positions])
 
     def _make(self, step: int) -> dict:
         if self.streaming:

@@ -1,16 +1,19 @@
 """Windows with their index, and the folder in which they are stored.
 
-A store is one folder: ``ppg.npy``, ``ecg.npy``, ``lead_mask.npy`` (memory-mapped when read), the index (one row per
-window) and ``settings.json`` (what it was made with, and a hash of its content). It appears under its name only when
-complete, and it is made again when a setting or the code that makes it has changed.
+A store is one folder: the index (one row per window), ``lead_mask.npy``, ``places.npy`` (in which shard and row each
+window lies, see :mod:`p2es_lib.windows.shards`) and ``settings.json`` (what it was made with, where the shards are, and
+a hash of its content). Simulated windows lie in the folder itself; those of real recordings stay in the shards of
+their records, which all profiles share. It appears under its name only when complete, and is made again when a setting
+or the code that makes it has changed.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.util
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,15 +21,13 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib import paths
-from p2es_lib.config import Config
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
+from p2es_lib.windows.shards import Shards, ShardWriter, WindowArray
 
 SPLITS = ("train", "validation", "test")
 #: Columns that every index has; age may be NaN, the text columns may be "".
 INDEX_COLUMNS = ("subject", "record", "start_s", "age", "sex", "split", "split_kind", "quality", "rhythm", "morphology")
-
-_ARRAYS = ("ppg", "ecg", "lead_mask")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class WindowSet:
     Parameters
     ----------
     ppg : float32 array (N, 1, T)
-        Z-scored per window.
+        Z-scored per window. In memory or, as ``ecg``, a :class:`WindowArray` that reads what is asked for.
     ecg : float32 array (N, 12, T)
         mV, order of :data:`p2es_lib.leads.LEADS`; absent leads are 0.
     lead_mask : uint8 array (N, 12)
@@ -47,8 +48,8 @@ class WindowSet:
         What the reader should know: ``warnings`` (list of str), ``rejected`` (counts by reason), and the like.
     """
 
-    ppg: np.ndarray
-    ecg: np.ndarray
+    ppg: np.ndarray | WindowArray
+    ecg: np.ndarray | WindowArray
     lead_mask: np.ndarray
     index: pd.DataFrame
     info: dict = field(default_factory=dict)
@@ -74,14 +75,15 @@ class WindowSet:
     def select(self, rows) -> WindowSet:
         """The windows named by a boolean mask or an array of row numbers, in that order.
 
-        A gap-free ascending range stays a view (memory-mapped if the store is), anything else is copied.
+        Stored windows are not read by this; in memory, a gap-free ascending range stays a view.
         """
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
         picked: slice | np.ndarray = rows
         if len(rows) and rows[0] >= 0 and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             picked = slice(int(rows[0]), int(rows[0]) + len(rows))
-        arrays = {name: getattr(self, name)[picked] for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in ("ppg", "ecg", "lead_mask")}
+        arrays = {name: x.take(rows) if isinstance(x, WindowArray) else x[picked] for name, x in arrays.items()}
         return WindowSet(**arrays, index=self.index.iloc[rows].reset_index(drop=True), info=self.info)
 
     def split(self, name: str) -> WindowSet:
@@ -93,29 +95,62 @@ class WindowSet:
 
 # ---------------------------------------------------------------------------------------------------------- the store
 def write_windows(folder: Path, windows: WindowSet, settings: dict) -> None:
-    """Write a store; it takes its name only when complete (a kill leaves the older one, or none).
+    """Write a store with the windows in it; it takes its name only when complete (a kill leaves the older, or none).
 
-    ``settings`` must be JSON-able. Added to it: ``content_hash`` (of arrays and index), ``n_windows`` and ``info``.
+    ``settings`` must be JSON-able. Added to it: ``content_hash`` (of arrays and index), ``n_windows``, ``shards`` and
+    ``info``.
     """
-    index = _plain_index(windows.index)
-    digest = hashlib.sha256(json.dumps(index.to_dict("list")).encode())
+    digest = hashlib.sha256()
     with paths.atomic_path(Path(folder)) as temporary:
         temporary.mkdir(parents=True)
-        for name in _ARRAYS:
-            array = np.ascontiguousarray(getattr(windows, name), dtype=np.uint8 if name == "lead_mask" else np.float32)
-            np.save(temporary / f"{name}.npy", array)
-            digest.update(array.data)
-        # Parquet needs pyarrow, which a bare training machine lacks: JSON keeps every bit as well, only larger.
-        if importlib.util.find_spec("pyarrow"):
-            index.to_parquet(temporary / "index.parquet")
-        else:
-            (temporary / "index.json").write_text(json.dumps(index.to_dict("list")))
-        content = {"content_hash": digest.hexdigest()[:16], "n_windows": len(windows), "info": windows.info}
-        (temporary / "settings.json").write_text(json.dumps(settings | content, indent=1, sort_keys=True))
+        with ShardWriter(temporary, windows.ppg.shape[-1]) as writer:
+            for row in range(len(windows)):
+                ppg, ecg = np.asarray(windows.ppg[row], np.float32), np.asarray(windows.ecg[row], np.float32)
+                writer.append(ppg, ecg)
+                digest.update(ppg.tobytes() + ecg.tobytes())
+        places = np.stack([np.zeros(len(windows), int), np.arange(len(windows))], axis=1)
+        _write_index(temporary, windows.index, windows.lead_mask, places, ["."], windows.info, settings, digest)
+
+
+def write_view(
+    folder: Path,
+    index: pd.DataFrame,
+    lead_mask: np.ndarray,
+    places: np.ndarray,
+    shards: Sequence[Path],
+    shard_hashes: Sequence[str],
+    info: dict,
+    settings: dict,
+) -> None:
+    """Write a store of windows that stay in the shards of their records.
+
+    Parameters
+    ----------
+    places : int array (N, 2)
+        Number of the shard in ``shards``, row in it.
+    shard_hashes : sequence of str
+        Hash of each shard's content: with the index it makes the hash of the store.
+    """
+    folder = Path(folder)
+    digest = hashlib.sha256(json.dumps(list(shard_hashes)).encode())
+    with paths.atomic_path(folder) as temporary:
+        temporary.mkdir(parents=True)
+        relative = [os.path.relpath(shard, folder) for shard in shards]  # so that the root may be moved
+        _write_index(temporary, index, lead_mask, places, relative, info, settings, digest)
+
+
+def _write_index(folder, index, lead_mask, places, shards, info, settings, digest) -> None:
+    write_table(folder, index)
+    lead_mask, places = np.ascontiguousarray(lead_mask, np.uint8), np.ascontiguousarray(places, np.int64)
+    np.save(folder / "lead_mask.npy", lead_mask)
+    np.save(folder / "places.npy", places)
+    digest.update(json.dumps(plain_table(index).to_dict("list")).encode() + lead_mask.tobytes() + places.tobytes())
+    content = {"content_hash": digest.hexdigest()[:16], "n_windows": len(index), "shards": shards, "info": info}
+    (folder / "settings.json").write_text(json.dumps(settings | content, indent=1, sort_keys=True))
 
 
 def read_windows(folder: Path) -> WindowSet:
-    """Read a store, memory-mapped.
+    """Read a store; PPG and ECG stay on disk until they are asked for.
 
     Raises
     ------
@@ -129,61 +164,45 @@ def read_windows(folder: Path) -> WindowSet:
     if settings is None:
         raise InputError(f"{folder}: no prepared windows here; make them with: {command}")
     try:
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        if (folder / "index.json").exists():
-            index = pd.DataFrame(json.loads((folder / "index.json").read_text()))
-        else:
-            index = pd.read_parquet(folder / "index.parquet")
-        return WindowSet(**arrays, index=index, info=settings["info"])
-    except (OSError, EOFError, ValueError, KeyError) as error:
+        places, shards = np.load(folder / "places.npy"), Shards([folder / name for name in settings["shards"]])
+        n_samples = shards.open(int(places[0, 0]))["ppg"].shape[-1]
+        arrays = {name: WindowArray(shards, places, name, n_samples) for name in ("ppg", "ecg")}
+        lead_mask = np.load(folder / "lead_mask.npy")
+        return WindowSet(**arrays, lead_mask=lead_mask, index=read_table(folder), info=settings["info"])
+    except (InputError, OSError, EOFError, ValueError, KeyError, IndexError) as error:
         raise InputError(f"{folder}: cannot be read ({error}); delete this folder and run: {command}") from error
 
 
-def read_settings(folder: Path) -> dict | None:
+def read_settings(folder: Path, name: str = "settings.json") -> dict | None:
     """``settings.json`` of a store, or None where there is none (or it cannot be parsed)."""
     try:
-        return json.loads((Path(folder) / "settings.json").read_text())
+        return json.loads((Path(folder) / name).read_text())
     except (OSError, ValueError):
         return None
 
 
-def _plain_index(index: pd.DataFrame) -> pd.DataFrame:
-    """Index with column types that Parquet and JSON hold alike: float64, int64, bool or str."""
+# Parquet needs pyarrow, which a bare training machine lacks: JSON keeps every bit as well, only larger.
+def write_table(folder: Path, table: pd.DataFrame) -> None:
+    """Write ``index.parquet`` into a folder, or ``index.json`` where pyarrow is missing."""
+    table = plain_table(table)
+    if importlib.util.find_spec("pyarrow"):
+        table.to_parquet(folder / "index.parquet")
+    else:
+        (folder / "index.json").write_text(json.dumps(table.to_dict("list")))
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    """Read what :func:`write_table` wrote."""
+    if (folder / "index.json").exists():
+        return pd.DataFrame(json.loads((folder / "index.json").read_text()))
+    return pd.read_parquet(folder / "index.parquet")
+
+
+def plain_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with column types that Parquet and JSON hold alike: float64, int64, bool or str."""
     plain = {}
-    for name, column in index.reset_index(drop=True).items():
+    for name, column in table.reset_index(drop=True).items():
         kind = column.dtype.kind if isinstance(column.dtype, np.dtype) else "O"
         wanted = {"f": np.float64, "i": np.int64, "u": np.int64, "b": bool}.get(kind)
         plain[name] = column.astype(wanted) if wanted else column.fillna("").astype(str).astype(object)
     return pd.DataFrame(plain)
-
-
-# -------------------------------------------------------------------------------------------------------- preparation
-def prepare_windows(config: Config, *, mirror: str | Path | None = None, progress: bool = True) -> Path:
-    """Make the windows of ``config.dataset`` and return their folder; reuse what was made with the same settings.
-
-    Parameters
-    ----------
-    config : Config
-        Only the sections ``signal`` and ``data`` matter.
-    mirror : str or Path, optional
-        Folder or URL laid out as PhysioNet, instead of the default (real data sets only).
-    progress : bool
-        Show a progress bar.
-    """
-    from p2es_lib.sources import get_source
-
-    source = get_source(config.dataset)
-    folder = paths.windows_dir(config.dataset, config.profile)
-    settings = {
-        "dataset": config.dataset,
-        "profile": config.profile,
-        "signal": dataclasses.asdict(config.signal),
-        "data": dataclasses.asdict(config.data),
-        "source": source.settings(mirror),
-    }
-    text = json.dumps(settings, sort_keys=True)
-    settings["settings_hash"] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    stored = read_settings(folder)
-    if stored is None or stored.get("settings_hash") != settings["settings_hash"]:
-        write_windows(folder, source.prepare(config, mirror, progress), settings)
-    return folder

@@ -1,0 +1,127 @@
+"""From a stretch as recorded to signals on one clock: resampled, band-passed, limb leads derived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2es_lib import signals
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS, MEASURED, PROJECTION, complete_limb_leads
+from p2es_lib.sources.contract import Reading, Signal, Stretch
+from p2es_lib.sources.semi_synthetic import semi_synthetic_ppg
+from p2es_lib.transforms import resample_signal
+
+#: Leads in which R peaks are looked for, in order of preference.
+RHYTHM_LEADS = ("II", "I", "V5", "V4", "V6", "aVR", "aVF", "III", "V3", "V2", "aVL", "V1")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A stretch of one record at the common sampling rate, signals aligned sample by sample, margins included.
+
+    Parameters
+    ----------
+    sampling_rate : float
+        Hz, of all arrays.
+    begins_s : float
+        Time of the first sample after the start of the record.
+    ppg : float array (T,)
+        Band-passed, any unit.
+    ecg : float array (12, T)
+        mV, band-passed; absent leads 0.
+    lead_mask : uint8 array (12,)
+        0 absent, 1 derived, 2 measured.
+    rhythm : float array (T,)
+        The ECG in which beats are looked for, band-passed: a lead, or one of unknown name.
+    ppg_faults, ecg_faults : dict of bool arrays (T,)
+        Each of :data:`p2es_lib.signals.FAULTS` to where the signal as recorded (any measured lead) had it.
+    lead_residual : float array (T,)
+        Largest deviation of a limb lead from Einthoven's and Goldberger's laws, mV; 0 where none is measured twice.
+    ppg_origin : str
+        ``"measured"``, or ``"simulated"`` from the beats of the ECG.
+    """
+
+    sampling_rate: float
+    begins_s: float
+    ppg: np.ndarray
+    ecg: np.ndarray
+    lead_mask: np.ndarray
+    rhythm: np.ndarray
+    ppg_faults: dict[str, np.ndarray]
+    ecg_faults: dict[str, np.ndarray]
+    lead_residual: np.ndarray
+    ppg_origin: str = "measured"
+
+
+def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rate: float) -> Recording:
+    """Bring the signals of a stretch to one clock, filter them, derive limb leads.
+
+    Every signal is resampled by itself from its own rate, with an anti-aliasing filter and from the same first instant,
+    so signals of different rates stay aligned to a small fraction of a sample. Filters are zero-phase
+    (:data:`p2es_lib.signals.ECG_BAND_HZ`, :data:`p2es_lib.signals.PPG_BAND_HZ`). Where there is no PPG, one is
+    simulated from the beats of the ECG.
+
+    Raises
+    ------
+    InputError
+        Too short for the filters, or neither a named lead nor another ECG.
+    """
+    if not stretch.leads and stretch.rhythm is None:
+        raise InputError(f"record {record}: no ECG")
+    common = {lead: _resample(signal, sampling_rate) for lead, signal in stretch.leads.items()}
+    rhythm = None if common else _resample(stretch.rhythm, sampling_rate)
+    pulse = None if stretch.ppg is None else _resample(stretch.ppg, sampling_rate)
+    n = min(len(x) for x in (pulse, rhythm, *common.values()) if x is not None)
+    clean = {lead: signals.ecg_clean(x[:n], sampling_rate) for lead, x in common.items()}
+    if clean:
+        ecg, lead_mask = complete_limb_leads(clean, f"record {record}")
+        rhythm = ecg[_rhythm_row(lead_mask)]
+    else:
+        ecg, lead_mask = np.zeros((len(LEADS), n)), np.zeros(len(LEADS), dtype=np.uint8)
+        rhythm = signals.ecg_clean(rhythm[:n], sampling_rate)
+    ecg_faults = {fault: np.zeros(n, dtype=bool) for fault in signals.FAULTS}
+    for x, rate in stretch.leads.values() or [stretch.rhythm]:
+        for fault, mask in signals.fault_masks(x, rate, signals.ECG_LARGEST_STEP).items():
+            ecg_faults[fault] |= _at_rate(mask, rate, sampling_rate, n)
+    if pulse is None:
+        beats_s = signals.ecg_rpeaks(rhythm, sampling_rate) / sampling_rate
+        pulse = semi_synthetic_ppg(
+            beats_s, n / sampling_rate, sampling_rate, age=reading.age, sex=reading.sex, record=record,
+            subject=reading.subject,
+        )[:n]  # fmt: skip
+        ppg_faults = {fault: np.zeros(n, dtype=bool) for fault in signals.FAULTS}
+    else:
+        x, rate = stretch.ppg
+        ppg_faults = {fault: _at_rate(mask, rate, sampling_rate, n) for fault, mask in signals.fault_masks(x, rate).items()}
+    limb = ecg[:6] - PROJECTION[:6, :6] @ ecg[:6]
+    return Recording(
+        sampling_rate=sampling_rate,
+        begins_s=stretch.start_s - stretch.margin_s,
+        ppg=signals.ppg_clean(pulse[:n], sampling_rate),
+        ecg=ecg,
+        lead_mask=lead_mask,
+        rhythm=rhythm,
+        ppg_faults=ppg_faults,
+        ecg_faults=ecg_faults,
+        lead_residual=np.abs(limb).max(axis=0) if lead_mask[:6].any() and lead_mask[:6].all() else np.zeros(n),
+        ppg_origin="measured" if stretch.ppg is not None else "simulated",
+    )
+
+
+def _resample(signal: Signal, sampling_rate: float) -> np.ndarray:
+    x, rate = signal
+    return resample_signal(signals.bridge_gaps(x), rate, sampling_rate)
+
+
+def _rhythm_row(lead_mask: np.ndarray) -> int:
+    return next(LEADS.index(name) for name in RHYTHM_LEADS if lead_mask[LEADS.index(name)] == MEASURED)
+
+
+def _at_rate(mask: np.ndarray, rate_in: float, rate_out: float, n: int) -> np.ndarray:
+    """A mask at another rate: a sample is marked if one of the recorded samples it covers is."""
+    edges = np.minimum(np.floor(np.arange(n + 1) * (rate_in / rate_out)).astype(int), len(mask) - 1)
+    # Marked samples up to each edge; a run within one common sample must not be lost.
+    count = np.concatenate([[0], np.cumsum(mask)])
+    return count[np.maximum(edges[1:], edges[:-1] + 1)] > count[edges[:-1]]

@@ -1,0 +1,283 @@
+"""Records to shards: one job per shard, bounded memory, and only what changed is made again.
+
+A shard is a folder ``data/prepared/<source>/<rate>Hz-<samples>[-<stride>s]/<shard>/`` with the windows of its records
+(:mod:`p2es_lib.windows.shards`), their index, and ``shard.json``: the settings and the version of the code that made
+it, and for each record a fingerprint of its files. Windows of every quality are kept, so limits can be laid on later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib import __version__, paths
+from p2es_lib.config import Config
+from p2es_lib.errors import InputError
+from p2es_lib.preparation.quality import HOPELESS_FAULTS, judge_windows
+from p2es_lib.preparation.recording import make_recording
+from p2es_lib.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.sources.mirror import Mirror, MissingFile
+from p2es_lib.windows import Shards, ShardWriter, read_settings, read_table, write_table
+
+SETTINGS_FILE = "shard.json"
+_PACKAGE = Path(__file__).resolve().parent.parent
+#: What decides about the windows besides the source's own code.
+_CODE = ("preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "transforms.py", "leads.py")
+_SEMI_SYNTHETIC = ("sources/semi_synthetic.py", "simulator")
+
+
+@dataclass
+class RecordEntry:
+    """What ``shard.json`` keeps of a record.
+
+    ``stat`` changes whenever a file may have changed (size, time), ``content`` when it has. ``signal_hash`` is that of
+    the ECG in whole microvolts: equal for records that are copies of each other, whatever their names, files and units.
+    """
+
+    stat: str
+    content: str
+    signal_hash: str = ""
+    subject: str = ""
+    hours: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+def code_version(source: Source) -> str:
+    """Hash of the files that decide what the windows of a source are, the user's own tables included."""
+    entries = (*_CODE, *source.code, *(_SEMI_SYNTHETIC if source.role == "ecg only" else ()))
+    files = list(source.companions())
+    for entry in dict.fromkeys(entries):
+        path = _PACKAGE / entry
+        files += sorted(path.glob("*.py")) if path.is_dir() else [path]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def prepared_dir(source: Source, config: Config) -> Path:
+    """Folder of a source's shards under these signal settings; profiles share it."""
+    stride = f"-{config.data.stride_s:g}s" if config.data.stride_s else ""
+    return paths.prepared_dir(source.name) / f"{config.signal.sampling_rate:g}Hz-{config.signal.n_samples}{stride}"
+
+
+def shard_settings(source: Source, config: Config) -> dict:
+    """What the windows of a shard depend on besides its records."""
+    return {
+        "source": source.name,
+        "data_version": source.version,
+        "signal": asdict(config.signal),
+        "stride_s": config.data.stride_s,
+        "code": code_version(source),
+    }
+
+
+def prepare_shard(source: Source, shard: str, records: list[Record], config: Config, mirror: Mirror, bar=None) -> Path:
+    """Prepare the records of one shard; those that did not change are copied from the shard as it was.
+
+    Parameters
+    ----------
+    records : list of Record
+        All records of the shard.
+    bar : tqdm, optional
+        Counts hours of signal.
+
+    Returns
+    -------
+    Path
+        Its folder, complete. A record that cannot be used is noted in ``shard.json`` and has no windows.
+    """
+    folder = prepared_dir(source, config) / shard
+    settings = shard_settings(source, config)
+    older = _read_shard(folder, settings)
+    now = {record.name: _fingerprint(source, record, mirror, older.get(record.name)) for record in records}
+    if older and list(older) == list(now) and all(older[name].content == entry.content for name, entry in now.items()):
+        if any(older[name].stat != entry.stat for name, entry in now.items()):  # touched, or moved to another mirror
+            _write_settings(folder, settings, {name: _renewed(older[name], now[name]) for name in now})
+        return folder
+    n_samples = config.signal.n_samples
+    kept = {name for name in now if name in older and older[name].content == now[name].content}
+    previous = (read_table(folder), Shards([folder])) if kept else None
+    tables, entries = [], {}
+    with paths.atomic_path(folder) as temporary:
+        temporary.mkdir(parents=True)
+        with ShardWriter(temporary, n_samples) as writer:
+            for record in records:
+                entry = entries[record.name] = now[record.name]
+                if record.name in kept:
+                    tables.append(_copy(record.name, *previous, writer))
+                    entries[record.name] = _renewed(older[record.name], entry)
+                    continue
+                try:
+                    tables.append(_prepare_record(source, record, config, mirror, writer, entry, bar))
+                except MissingFile as error:
+                    entry.notes.append(f"not on the mirror ({error})")
+                except InputError as error:
+                    entry.notes.append(f"left out ({error})")
+        write_table(temporary, pd.concat([t for t in tables if len(t)], ignore_index=True) if any(map(len, tables)) else _EMPTY)
+        _write_settings(temporary, settings, entries)
+    return folder
+
+
+_EMPTY = pd.DataFrame({"record": pd.Series(dtype=object), "row": pd.Series(dtype="int64")})
+
+
+def _renewed(older: RecordEntry, now: RecordEntry) -> RecordEntry:
+    return RecordEntry(**(asdict(older) | {"stat": now.stat, "content": now.content}))
+
+
+def _copy(name: str, table: pd.DataFrame, shards: Shards, writer: ShardWriter) -> pd.DataFrame:
+    """Windows of a record that did not change, from the shard as it was."""
+    part = table[table["record"] == name].copy()
+    windows = shards.open(0)
+    part["row"] = [writer.append(windows["ppg"][row], windows["ecg"][row]) if row >= 0 else -1 for row in part["row"]]
+    return part
+
+
+# -------------------------------------------------------------------------------------------------------- one record
+def _prepare_record(
+    source: Source, record: Record, config: Config, mirror: Mirror, writer: ShardWriter, entry: RecordEntry, bar
+) -> pd.DataFrame:
+    """Index of a record's windows; their signals go to ``writer``, window by window."""
+    reading = source.read(mirror, record)
+    entry.subject, entry.notes = reading.subject, reading.notes
+    digest, tables = hashlib.sha256(), []
+    ended_s = 0.0
+    rate, n_samples = config.signal.sampling_rate, config.signal.n_samples
+    stride = max(1, round(config.data.stride_s * rate)) if config.data.stride_s else n_samples
+    for stretch in reading.stretches:
+        _add_to_hash(digest, stretch)
+        length = min(len(x) / fs for x, fs in _signals(stretch))
+        kept_s = min(stretch.keep_s, length - stretch.margin_s)
+        try:
+            recording = make_recording(stretch, reading, record.name, rate)
+        except InputError as error:
+            reading.notes.append(f"from {stretch.start_s:.0f} s: left out ({error})")
+            continue
+        starts, ended_s = _window_starts(stretch, kept_s, len(recording.ppg), n_samples, stride, rate, ended_s)
+        if bar is not None:
+            bar.update(round(kept_s / 3600, 6))
+        entry.hours += kept_s / 3600
+        if len(starts):
+            judged = judge_windows(recording, starts, n_samples)
+            judged["row"] = [_store(recording, first, n_samples, row, writer) for first, row in zip(starts, judged.itertuples())]
+            judged["leads"] = "".join(map(str, recording.lead_mask))
+            judged["ppg_origin"] = recording.ppg_origin
+            tables.append(judged)
+    entry.signal_hash, entry.hours = digest.hexdigest()[:32], round(entry.hours, 6)
+    if not tables:
+        reading.notes.append(f"no window of {n_samples / rate:g} s")
+        return _EMPTY
+    table = pd.concat(tables, ignore_index=True)
+    known = {"subject": reading.subject, "record": record.name, "age": float(reading.age), "sex": reading.sex}
+    known |= {"rhythm": reading.rhythm, "morphology": reading.morphology, "diagnoses": reading.diagnoses, "fold": reading.fold}
+    return table.assign(**known)
+
+
+def _signals(stretch: Stretch) -> Iterator:
+    yield from (signal for signal in (stretch.ppg, stretch.rhythm, *stretch.leads.values()) if signal is not None)
+
+
+def _window_starts(
+    stretch: Stretch, kept_s: float, n: int, n_samples: int, stride: int, rate: float, ended_s: float
+) -> tuple[np.ndarray, float]:
+    """First samples of the windows of a stretch, and the time (s) up to which its windows reach.
+
+    A window begins in the part that counts, and may end in the margin after it: the next stretch then begins where it
+    ended, so that no window is lost and none overlaps. A recording in one piece has its windows in the middle, away
+    from the ends, where filters settle.
+    """
+    begins_s = stretch.start_s - stretch.margin_s
+    first = max(stretch.start_s, ended_s) if stride == n_samples else stretch.start_s
+    offset = max(0, round((first - begins_s) * rate))
+    last = min(n - n_samples, round((stretch.margin_s + kept_s) * rate) - 1)
+    whole = stretch.margin_s == 0 and n - round(kept_s * rate) <= 1
+    if whole and last >= 0:
+        offset += min((n - offset - n_samples) % stride // 2, round(2.0 * rate))
+    starts = np.arange(offset, last + 1, stride)
+    return starts, begins_s + (starts[-1] + n_samples) / rate if len(starts) else ended_s
+
+
+def _store(recording, first: int, n_samples: int, judged, writer: ShardWriter) -> int:
+    """Row of a window in the shard; -1 for one that holds too little to be of any use."""
+    part = slice(first, first + n_samples)
+    ppg = recording.ppg[part]
+    spread = ppg.std()
+    if max(judged.ppg_faults, judged.ecg_faults) > HOPELESS_FAULTS or not spread > 0:
+        return -1
+    return writer.append(((ppg - ppg.mean()) / spread)[None], recording.ecg[:, part])
+
+
+def _add_to_hash(digest, stretch: Stretch) -> None:
+    """The ECG in whole microvolts, lead by lead: the same for copies in other units or of another resolution."""
+    named = sorted(stretch.leads.items()) or [("rhythm", stretch.rhythm)]
+    for name, signal in named:
+        if signal is not None:
+            scale = 1000.0 if name != "rhythm" else 1.0
+            digest.update(name.encode() + np.rint(np.nan_to_num(signal[0], nan=1e9) * scale).astype("<i4").tobytes())
+
+
+# ------------------------------------------------------------------------------------------------------- what changed
+def _fingerprint(source: Source, record: Record, mirror: Mirror, older: RecordEntry | None) -> RecordEntry:
+    """Fingerprint of a record's files; they are only read where size or time of one differ from before."""
+    stat, local = hashlib.sha256(), []
+    try:
+        names = source.files(mirror, record)
+    except MissingFile:
+        names = []
+    except InputError as error:
+        return RecordEntry(stat="", content=f"unreadable: {error}")
+    for name in (*names, *source.tables):
+        if (path := mirror.try_fetch(name)) is not None:
+            state = path.stat()
+            stat.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode())
+            if name in names:  # what a table says of a record is compared by the readers' own results
+                local.append((name, path))
+    stat_hash = stat.hexdigest()[:16]
+    if older is not None and older.stat == stat_hash:
+        return RecordEntry(stat=stat_hash, content=older.content)
+    content = hashlib.sha256()
+    for name, path in local:
+        content.update(name.encode())
+        with open(path, "rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
+    content.update(_described(source, record, mirror).encode())
+    return RecordEntry(stat=stat_hash, content=content.hexdigest()[:16] if local else "absent")
+
+
+def _described(source: Source, record: Record, mirror: Mirror) -> str:
+    """Whose record it is according to tables: a corrected age makes its windows anew, another row of the table does not."""
+    try:
+        reading: Reading = source.read(mirror, record)
+    except InputError as error:
+        return f"unreadable: {error}"
+    return repr((reading.subject, reading.age, reading.sex, reading.rhythm, reading.morphology, reading.diagnoses, reading.fold))
+
+
+def _read_shard(folder: Path, settings: dict) -> dict[str, RecordEntry]:
+    """Records of a shard made with the same settings; empty where there is none."""
+    stored = read_shard_settings(folder)
+    if stored is None or any(stored.get(key) != value for key, value in json.loads(json.dumps(settings)).items()):
+        return {}
+    return {name: RecordEntry(**entry) for name, entry in stored["records"].items()}
+
+
+def read_shard_settings(folder: Path) -> dict | None:
+    """``shard.json`` of a shard, or None where there is none that can be read."""
+    return read_settings(folder, SETTINGS_FILE)
+
+
+def _write_settings(folder: Path, settings: dict, entries: dict[str, RecordEntry]) -> None:
+    """Write ``shard.json``, with a hash over what the shard holds."""
+    content = {name: entry.content for name, entry in entries.items()}
+    text = json.dumps([settings, content], sort_keys=True)
+    values = settings | {
+        "records": {name: asdict(entry) for name, entry in entries.items()},
+        "p2es": __version__,
+        "content_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }
+    with paths.atomic_path(folder / SETTINGS_FILE) as temporary:
+        temporary.write_text(json.dumps(values, indent=1))
