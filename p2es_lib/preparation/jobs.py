@@ -1,0 +1,147 @@
+"""The steps of a preparation: what there is to do, doing one shard of it, and the store of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from p2es_lib import paths
+from p2es_lib.config import Config
+from p2es_lib.errors import InputError
+from p2es_lib.preparation.assembly import assemble
+from p2es_lib.preparation.shards import prepare_shard, prepared_dir, read_shard_settings, shard_settings
+from p2es_lib.sources import Source, parse_dataset
+from p2es_lib.sources.contract import Record
+from p2es_lib.sources.download import read_selection, sample_records
+from p2es_lib.sources.simulated import simulate_cohort
+from p2es_lib.windows import read_settings, write_view, write_windows
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard of one source, and its records."""
+
+    source: str
+    shard: str
+    records: tuple[Record, ...]
+
+
+def list_jobs(config: Config, location: str | Path | None = None) -> list[ShardJob]:
+    """What there is to prepare for ``config.dataset``, one job per shard, in a fixed order.
+
+    All records of a data set, or those that ``p2es data get`` selected; below profile ``full``, a source too large to
+    fetch as a whole gives a sample of itself.
+    """
+    jobs = []
+    for source in _real_sources(config):
+        mirror = source.mirror(location)
+        records = source.list_records(mirror)
+        selected = read_selection(source)
+        if isinstance(mirror.location, str) and selected is not None:
+            records = [record for record in records if record.name in selected]
+        elif isinstance(mirror.location, str) and source.sample and config.profile != "full":
+            records = sample_records(records, source.sample)
+        shards: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            shards[record.shard].append(record)
+        jobs += [ShardJob(source.name, shard, tuple(members)) for shard, members in shards.items()]
+    return jobs
+
+
+def _real_sources(config: Config) -> list[Source]:
+    sources = parse_dataset(config.dataset)
+    if made := [source.name for source in sources if source.role == "simulated"]:
+        raise InputError(f"data set {made[0]!r} is made on this machine: there is nothing to list or to prepare by record")
+    return sources
+
+
+def run_job(job: ShardJob, config: Config, location: str | Path | None = None, progress: bool = False) -> Path:
+    """Prepare one shard, fetching what it needs; does nothing where nothing changed. Returns its folder."""
+    from tqdm.auto import tqdm
+
+    source = next(source for source in _real_sources(config) if source.name == job.source)
+    with tqdm(desc=f"{job.source} {job.shard}", unit=" h of signal", disable=not progress, leave=False) as bar:
+        return prepare_shard(source, job.shard, list(job.records), config, source.mirror(location), bar)
+
+
+def run_jobs(jobs: list[ShardJob], config: Config, location=None, *, n_processes: int = 1, progress: bool = True) -> list[Path]:
+    """Prepare several shards, on several processes if asked for; folders in the order of ``jobs``."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=len(jobs), desc=f"preparing {config.dataset}", unit="shard", disable=not progress) as bar:
+        if n_processes <= 1 or len(jobs) <= 1:
+            folders = []
+            for job in jobs:
+                folders.append(run_job(job, config, location, progress=progress))
+                bar.update()
+            return folders
+        # Forked children would inherit the threads of torch in an unknown state.
+        with ProcessPoolExecutor(min(n_processes, len(jobs)), mp_context=get_context("spawn")) as pool:
+            futures = {pool.submit(run_job, job, config, location): number for number, job in enumerate(jobs)}
+            try:
+                for _ in as_completed(futures):
+                    bar.update()
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def prepare_windows(config: Config, *, mirror: str | Path | None = None, progress: bool = True) -> Path:
+    """Make the windows of ``config.dataset`` and return their folder; reuse what was made with the same settings.
+
+    Parameters
+    ----------
+    config : Config
+        Only the sections ``signal`` and ``data`` matter.
+    mirror : str or Path, optional
+        Folder or URL laid out as PhysioNet, instead of the default (real data sets only).
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    InputError
+        Unknown data set, nothing found on the mirror, or too few usable windows (says why).
+    """
+    folder = paths.windows_dir(config.dataset, config.profile)
+    settings = {"dataset": config.dataset, "profile": config.profile}
+    settings |= {"signal": asdict(config.signal), "data": asdict(config.data)}
+    sources = parse_dataset(config.dataset)
+    if sources[0].role == "simulated":
+        settings["source"] = {"code": simulate_cohort.code_version()}
+        if not _is_current(folder, settings):
+            write_windows(folder, simulate_cohort(config, progress), settings)
+        return folder
+    jobs = list_jobs(config, mirror)
+    if not jobs:
+        raise InputError(f"data set {config.dataset}: no record selected; see p2es data get")
+    shards = run_jobs(jobs, config, mirror, progress=progress)
+    by_name = {source.name: source for source in sources}
+    hashes = [read_shard_settings(shard)["content_hash"] for shard in shards]
+    settings["source"] = {source.name: shard_settings(source, config)["code"] for source in sources}
+    settings["shards_hash"] = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]
+    if not _is_current(folder, settings):
+        where = f"data set {config.dataset} from {', '.join(source.mirror(mirror).where() for source in sources)}"
+        pairs = [(by_name[job.source], shard) for job, shard in zip(jobs, shards, strict=True)]
+        index, info = assemble(pairs, config, where)
+        lead_mask = np.array([list(map(int, leads)) for leads in index["leads"]], dtype=np.uint8)
+        places = index[["shard", "row"]].to_numpy(dtype=np.int64)
+        index = index.drop(columns=["shard", "row", "leads"])
+        write_view(folder, index, lead_mask, places, shards, hashes, info, settings)
+    return folder
+
+
+def _is_current(folder: Path, settings: dict) -> bool:
+    """Whether the store was made with these settings; enters the hash that says so into ``settings``."""
+    text = json.dumps(settings, sort_keys=True)
+    settings["settings_hash"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    stored = read_settings(folder)
+    return stored is not None and stored.get("settings_hash") == settings["settings_hash"]
