@@ -181,7 +181,7 @@ def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig)
     f_wave_phase = window.uniform["f_wave_phase"]
     ecg8 = render_ecg8(heart, lead_field, beats.r_times, beats.beat_type, breathing, f_wave_phase, config)
 
-    drift = _pat_drift(beats.preceding_rr_s, beats.mean_rr_s) * config.pat_jitter
+    drift = pat_drift(beats.preceding_rr_s, beats.mean_rr_s) * config.pat_jitter
     jitter = config.pat_jitter * PAT_JITTER_S * np.ascontiguousarray(window.normal["pat_jitter"].T)
     jitter = np.where(np.isnan(beats.r_times), np.nan, jitter)
     amplitude = _pulse_amplitude(beats, window)
@@ -215,7 +215,7 @@ def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig)
     return ppg, expand_leads(ecg8), index, latents
 
 
-def _pat_drift(preceding_rr: np.ndarray, mean_rr: np.ndarray) -> np.ndarray:
+def pat_drift(preceding_rr: np.ndarray, mean_rr: np.ndarray) -> np.ndarray:
     """Part of the arrival time that follows the RR interval two beats earlier, (N, n_beats), s."""
     deviation = np.clip(preceding_rr - mean_rr[:, None], -0.25, 0.25) * _PAT_PER_RR
     lag = _PAT_RR_LAG_BEATS
@@ -241,14 +241,9 @@ def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: Simulator
     shape = pulse_shape(latents.age, latents.stiffness, 60.0 / latents.mean_rr_s, variation)
     ppg = pulse_train(latents.pulse_onsets, latents.pulse_amplitude, latents.preceding_rr_s, shape, t)
     if config.breathing:
-        # Amplitude 5-10 % and baseline 10-50 % of the pulse (unverified), a quarter of a cycle apart.
-        z = subject.normal["ppg_breathing"]
-        depth = (config.breathing * 0.05 * np.exp(0.4 * z[0])).astype(np.float32)[:, None]
-        baseline = (config.breathing * 0.10 * np.exp(0.5 * z[1])).astype(np.float32)[:, None]
-        cycle = (2 * np.pi * latents.breathing_hz).astype(np.float32)[:, None] * t.astype(np.float32)
-        cycle += (2 * np.pi * latents.breathing_phase).astype(np.float32)[:, None]
-        ppg = ppg * (np.float32(1.0) + depth * np.sin(cycle)) + baseline * np.cos(cycle)
-    noise_sd = (config.sensor_noise * 0.008 * np.exp(0.5 * subject.normal["noise_level"])).astype(np.float32)
+        z = config.breathing, subject.normal["ppg_breathing"]
+        ppg = breathe(ppg, t, latents.breathing_hz, latents.breathing_phase, *z)
+    noise_sd = sensor_noise_sd(subject.normal["noise_level"], config.sensor_noise)
     for row, rng in enumerate(rngs):
         noise = rng.standard_normal(config.n_samples, dtype=np.float32)
         noise *= noise_sd[row]
@@ -260,6 +255,24 @@ def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: Simulator
     ppg -= ppg.mean(axis=1, keepdims=True)
     spread = np.sqrt((ppg * ppg).mean(axis=1, keepdims=True))
     return (ppg / np.maximum(spread, 1e-9)).astype(np.float32)
+
+
+def breathe(ppg: np.ndarray, t: np.ndarray, hz: np.ndarray, phase: np.ndarray, scale: float, z: np.ndarray) -> np.ndarray:
+    """Pulses (N, T) with breathing in their height and in their baseline.
+
+    Amplitude 5-10 % and baseline 10-50 % of the pulse (unverified), a quarter of a cycle apart. ``hz`` and ``phase``
+    (cycles) are (N,), ``z`` standard normal (2, N), ``t`` (T,) seconds.
+    """
+    depth = (scale * 0.05 * np.exp(0.4 * z[0])).astype(np.float32)[:, None]
+    baseline = (scale * 0.10 * np.exp(0.5 * z[1])).astype(np.float32)[:, None]
+    cycle = (2 * np.pi * hz).astype(np.float32)[:, None] * t.astype(np.float32)
+    cycle += (2 * np.pi * phase).astype(np.float32)[:, None]
+    return ppg * (np.float32(1.0) + depth * np.sin(cycle)) + baseline * np.cos(cycle)
+
+
+def sensor_noise_sd(z: np.ndarray, scale: float) -> np.ndarray:
+    """Standard deviation of the sensor noise of N subjects, (N,), in units of the pulse height; ``z`` standard normal."""
+    return (scale * 0.008 * np.exp(0.5 * z)).astype(np.float32)
 
 
 def _index(

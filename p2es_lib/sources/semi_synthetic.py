@@ -1,0 +1,85 @@
+"""Semi-synthetic pairs: a PPG simulated from the beats of a real ECG, with the age and sex of its subject.
+
+The morphology of the ECG, its rhythm and its demographics are real; the pulses follow its R peaks with the arrival
+times, heights and shapes of the simulator (:mod:`p2es_lib.simulator.pulse`), at the finger. What such a PPG knows of its
+ECG is the times of the beats and, through age, sex and arterial stiffness, what the simulator believes about pulses:
+results on such pairs are an upper bound of realism in the ECG, not evidence about sensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from p2es_lib.errors import InputError
+from p2es_lib.simulator.cohort import PAT_JITTER_S, breathe, pat_drift, sensor_noise_sd
+from p2es_lib.simulator.demographics_effects import MAX_AGE, MIN_AGE, SINUS, draw_age_and_sex, draw_body, draw_traits
+from p2es_lib.simulator.draws import SUBJECT_NORMALS, SUBJECT_UNIFORMS, draw
+from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
+from p2es_lib.simulator.settings import SimulatorConfig
+
+#: Beats that are added before the first and after the last one found: the ends carry the pulses of beats outside.
+_BEATS_OUTSIDE = 4
+
+
+def semi_synthetic_ppg(
+    rpeaks_s: np.ndarray, duration_s: float, sampling_rate: float, *, age: float, sex: str, record: str, subject: str
+) -> np.ndarray:
+    """PPG of a finger whose pulses follow the given beats.
+
+    Parameters
+    ----------
+    rpeaks_s : array (n_beats,)
+        R peaks, seconds after the first sample, ascending.
+    duration_s : float
+    sampling_rate : float
+        Hz.
+    age, sex : float, str
+        Years, or NaN; ``"F"``, ``"M"`` or ``""``. What is not known is drawn from the simulator's population. Ages
+        outside the simulator's adults (children) count as its nearest age, for the pulse only.
+    record, subject : str
+        Seed the draws: stiffness, pulse shape, breathing rate and arrival time are those of the subject in all of its
+        records; noise and beat-to-beat jitter are those of the record.
+
+    Returns
+    -------
+    float array (T,)
+        As a sensor gives it: neither band-passed nor scaled.
+
+    Raises
+    ------
+    InputError
+        Fewer than two beats.
+    """
+    rpeaks_s = np.asarray(rpeaks_s, dtype=float)
+    if len(rpeaks_s) < 2:
+        raise InputError(f"record {record}: {len(rpeaks_s)} R peak(s) found; a PPG is simulated from two or more")
+    config = SimulatorConfig(sampling_rate=sampling_rate)
+    draws = draw([_generator("subject", subject)], SUBJECT_NORMALS, SUBJECT_UNIFORMS)
+    drawn_age, drawn_female = draw_age_and_sex(draws)
+    known_age = np.clip(np.array([age], dtype=float), MIN_AGE, MAX_AGE)
+    female = {"F": np.array([True]), "M": np.array([False])}.get(sex, drawn_female)
+    body = draw_body(np.where(np.isnan(known_age), drawn_age, known_age), female, draws, config)
+    traits = draw_traits(body, np.array([SINUS]), draws, config)  # its rate and intervals are not used
+
+    rng = _generator("record", record)
+    interval = float(np.median(np.diff(rpeaks_s)))
+    outside = interval * np.arange(1, _BEATS_OUTSIDE + 1)
+    beats = np.concatenate([rpeaks_s[0] - outside[::-1], rpeaks_s, rpeaks_s[-1] + outside])[None]  # (1, n_beats)
+    preceding = np.concatenate([[interval], np.diff(beats[0])])[None]
+    drift = pat_drift(preceding, np.array([preceding.mean()])) * config.pat_jitter
+    jitter = config.pat_jitter * PAT_JITTER_S * rng.standard_normal(beats.shape)
+    onsets = beats + (traits.pat_s + traits.pat_residual_s)[:, None] + drift + jitter
+    variation = config.pulse_shape * np.ascontiguousarray(draws.normal["pulse_shape"].T)
+    shape = pulse_shape(body.age, body.stiffness, np.array([60.0 / interval]), variation)
+    t = np.arange(round(duration_s * sampling_rate)) / sampling_rate
+    ppg = pulse_train(onsets, amplitude_from_rr(preceding), preceding, shape, t)
+    ppg = breathe(ppg, t, traits.breathing_hz, rng.random(1), config.breathing, draws.normal["ppg_breathing"])
+    noise_sd = sensor_noise_sd(draws.normal["noise_level"], config.sensor_noise)
+    return (ppg + noise_sd[:, None] * rng.standard_normal(ppg.shape))[0].astype(float)
+
+
+def _generator(kind: str, name: str) -> np.random.Generator:
+    digest = hashlib.sha256(f"{kind}:{name}".encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
