@@ -16,7 +16,7 @@ from p2es_lib import paths
 from p2es_lib.config import Config
 from p2es_lib.errors import InputError
 from p2es_lib.preparation.assembly import assemble
-from p2es_lib.preparation.shards import prepare_shard, prepared_dir, read_shard_settings, shard_settings
+from p2es_lib.preparation.shards import code_version, prepare_shard, read_shard_settings, shard_settings
 from p2es_lib.sources import Source, parse_dataset
 from p2es_lib.sources.contract import Record
 from p2es_lib.sources.download import read_selection, sample_records
@@ -116,7 +116,7 @@ def prepare_windows(config: Config, *, mirror: str | Path | None = None, progres
     settings |= {"signal": asdict(config.signal), "data": asdict(config.data)}
     sources = parse_dataset(config.dataset)
     if sources[0].role == "simulated":
-        settings["source"] = {"code": simulate_cohort.code_version()}
+        settings["source"] = {"code": code_version(sources[0])}
         if not _is_current(folder, settings):
             write_windows(folder, simulate_cohort(config, progress), settings)
         return folder

@@ -217,7 +217,8 @@ def _add_to_hash(digest, stretch: Stretch) -> None:
     for name, signal in named:
         if signal is not None:
             scale = 1000.0 if name != "rhythm" else 1.0
-            digest.update(name.encode() + np.rint(np.nan_to_num(signal[0], nan=1e9) * scale).astype("<i4").tobytes())
+            whole = np.rint(np.nan_to_num(signal[0], nan=2e6) * scale).clip(-2e9, 2e9)
+            digest.update(name.encode() + whole.astype("<i4").tobytes())
 
 
 # ------------------------------------------------------------------------------------------------------- what changed

@@ -1,15 +1,16 @@
 """Data sources: one file each, one registry.
 
-``get_source(name).prepare(config, mirror, progress)`` gives the windows of a data set with splits assigned.
+``get_source(name)`` gives one; ``parse_dataset("bidmc+mimic4wdb")`` those of a combined data set.
 """
 
 from __future__ import annotations
 
-from p2es_lib.errors import check_choice
-from p2es_lib.sources import bidmc, mimic4wdb, simulated
-from p2es_lib.sources.contract import Recording, Source
+from p2es_lib.errors import InputError, check_choice
+from p2es_lib.sources import bidmc, challenge_2015, challenge_2021, mimic3wdb_matched, mimic4wdb, ptb_xl, simulated
+from p2es_lib.sources.contract import Reading, Record, Source, Stretch
 
-SOURCES: dict[str, Source] = {source.name: source for source in (simulated.SOURCE, mimic4wdb.SOURCE, bidmc.SOURCE)}
+_MODULES = (simulated, bidmc, mimic4wdb, mimic3wdb_matched, challenge_2015, ptb_xl, challenge_2021)
+SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in _MODULES}
 
 
 def get_source(name: str) -> Source:
@@ -18,4 +19,15 @@ def get_source(name: str) -> Source:
     return SOURCES[name]
 
 
-__all__ = ["SOURCES", "Recording", "Source", "get_source"]
+def parse_dataset(name: str) -> list[Source]:
+    """Sources of a data set: one, or several real ones joined by ``+``."""
+    names = name.split("+")
+    sources = [get_source(part) for part in names]
+    if len(set(names)) != len(names):
+        raise InputError(f"dataset={name!r}: a source is named twice")
+    if len(names) > 1 and "simulated" in names:
+        raise InputError(f"dataset={name!r}: only real data sets can be combined")
+    return sources
+
+
+__all__ = ["SOURCES", "Reading", "Record", "Source", "Stretch", "get_source", "parse_dataset"]

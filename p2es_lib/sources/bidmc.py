@@ -1,4 +1,7 @@
-"""BIDMC PPG and Respiration: 53 adults in intensive care, 8 minutes each at 125 Hz, read from its CSV files."""
+"""BIDMC PPG and Respiration: 53 adults in intensive care, 8 minutes each at 125 Hz.
+
+Read from its CSV files or, where the mirror does not hold them, from the WFDB records beside them.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.config import Config
 from p2es_lib.demographics import parse_age, parse_sex
 from p2es_lib.errors import InputError
 from p2es_lib.leads import parse_lead
-from p2es_lib.sources.contract import Recording, Source
-from p2es_lib.sources.mirror import Mirror
-from p2es_lib.sources.preparation import collect_windows, make_recording
-from p2es_lib.sources.wfdb_records import find_ppg
-from p2es_lib.windows import WindowSet
+from p2es_lib.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.sources.mirror import MissingFile, Mirror
+from p2es_lib.sources.wfdb_records import find_ppg, read_header, record_files, record_stretches
 
 SLUG, VERSION = "bidmc", "1.0.0"
 N_RECORDS = 53
 #: The time column is rounded to 0.01 s, so the rate is taken from the documentation and only checked against it.
 SAMPLING_RATE = 125.0
+# Records of one shard: 8 minutes are prepared in a second.
+_SHARD_RECORDS = 8
 
 
 def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -59,53 +61,66 @@ def read_fix(text: str, where: str) -> tuple[float, str]:
     return parse_age(age.group(1) if age else None, where), parse_sex(sex.group(1) if sex else "", where)
 
 
-def _prepare(config: Config, location, progress: bool) -> WindowSet:
-    from tqdm.auto import tqdm
+def list_records(mirror: Mirror) -> list[Record]:
+    """The 53 records, which are numbered, on the mirror or not."""
+    numbers = range(1, N_RECORDS + 1)
+    return [Record(f"bidmc_{n:02d}", f"bidmc_csv/bidmc_{n:02d}", f"bidmc-{(n - 1) // _SHARD_RECORDS}") for n in numbers]
 
-    mirror = Mirror(location, SLUG, VERSION, progress=False)
-    stems = [f"bidmc_csv/bidmc_{number:02d}" for number in range(1, N_RECORDS + 1)]
-    found = {stem: path for stem in tqdm(stems, desc="fetching", unit="record", disable=not progress)
-             if (path := mirror.try_fetch(f"{stem}_Signals.csv"))}  # fmt: skip
-    if not found:
-        raise InputError(
-            f"data set {SLUG}: {mirror.where(stems[0] + '_Signals.csv')} and its sisters not found; the mirror must be "
-            f"laid out as PhysioNet, <mirror>/{SLUG}/{VERSION}/bidmc_csv/..."
-        )
-    notes = [] if len(found) == N_RECORDS else [f"{len(found)} of {N_RECORDS} records are on the mirror"]
 
-    def recordings() -> Iterator[Recording]:
-        for stem, path in tqdm(found.items(), desc="reading and judging", unit="record", disable=not progress):
-            name = Path(stem).name
-            try:
-                ppg, leads = read_signals_csv(path)
-                fix = mirror.try_fetch(f"{stem}_Fix.txt")
-                age, sex = read_fix(fix.read_text(errors="replace"), str(fix)) if fix else (float("nan"), "")
-                if fix is None:
-                    notes.append(f"record {name}: age and sex are not known ({name}_Fix.txt is not on the mirror)")
-                at_rate = {lead: (x, SAMPLING_RATE) for lead, x in leads.items()}
-                rate = config.signal.sampling_rate
-                yield make_recording(name, name, 0.0, (ppg, SAMPLING_RATE), at_rate, rate, age=age, sex=sex)
-            except InputError as error:
-                notes.append(f"record {name} left out ({error})")
+def _wfdb_path(record: Record) -> str:
+    return record.name.replace("_", "")
 
-    try:
-        windows = collect_windows(recordings(), config, len(found), f"data set {SLUG} from {mirror.where()}")
-    except InputError as error:
-        raise InputError(f"{error}. {' '.join(notes)}") from error
-    windows.info["notes"] += notes
-    return windows
+
+def files(mirror: Mirror, record: Record) -> list[str]:
+    """The CSV and its companion; the WFDB record where there is no CSV."""
+    signals, fix = f"{record.path}_Signals.csv", f"{record.path}_Fix.txt"
+    if mirror.try_fetch(signals) is not None:
+        return [signals, fix]
+    return [*record_files(mirror, _wfdb_path(record)), fix]
+
+
+def read(mirror: Mirror, record: Record) -> Reading:
+    """One record; age and sex from its ``_Fix.txt``, else from the comments of its header."""
+    path, text, where = mirror.try_fetch(f"{record.path}_Signals.csv"), "", record.name
+    if path is None:
+        try:
+            header_path = mirror.fetch(f"{_wfdb_path(record)}.hea")
+        except MissingFile as error:
+            missing = mirror.where(f"{record.path}_Signals.csv")
+            raise MissingFile(f"neither {missing} nor its WFDB record is on this mirror") from error
+        # "<age>: 65" or "Age: 65", each in a comment or several in one.
+        text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", "\n".join(read_header(header_path).comments or [])), str(header_path)
+    fix = mirror.try_fetch(f"{record.path}_Fix.txt")
+    if fix is not None:
+        text, where = fix.read_text(errors="replace"), str(fix)
+    age, sex = read_fix(text, where)
+    reading = Reading(record.name, age, sex, iter(()))
+    if not text:
+        reading.notes.append(f"age and sex are not known ({Path(record.path).name}_Fix.txt is not on the mirror)")
+    reading.stretches = _csv_stretches(path) if path else record_stretches(mirror, _wfdb_path(record), reading)
+    return reading
+
+
+def _csv_stretches(path: Path) -> Iterator[Stretch]:
+    ppg, leads = read_signals_csv(path)
+    yield Stretch(0.0, (ppg, SAMPLING_RATE), {lead: (x, SAMPLING_RATE) for lead, x in leads.items()})
 
 
 SOURCE = Source(
     name=SLUG,
     title="BIDMC PPG and Respiration Dataset 1.0.0",
+    slug=SLUG,
+    version=VERSION,
+    role="paired",
     access="open",
     licence="Open Data Commons Attribution License 1.0",
     citation="Pimentel MAF et al. Toward a robust estimation of respiratory rate from pulse oximeters. IEEE Trans "
     "Biomed Eng 2017;64:1914-1923. doi:10.13026/C2208R",
-    notes="the CSV states no unit: taken as mV; V is a chest electrode of unknown position and is not used; monitors "
-    "add a constant delay to the PPG",
-    prepare=_prepare,
-    code=("sources/bidmc.py", "sources/preparation.py", "sources/wfdb_records.py", "signals.py", "transforms.py",
-          "windows/splits.py"),  # fmt: skip
+    size="53 records of 53 patients, 8 minutes each",
+    chest_lead="a chest electrode of unknown position: not used as a lead",
+    notes="the CSV states no unit: taken as mV; monitors add a constant delay to the PPG",
+    list_records=list_records,
+    files=files,
+    read=read,
+    code=("sources/bidmc.py", "sources/wfdb_records.py"),
 )

@@ -31,15 +31,15 @@ class MissingFile(InputError):
     """The mirror answers, and does not hold this file."""
 
 
-def resolve_mirror(mirror: str | Path | None = None) -> str | Path:
-    """The mirror in use: the argument, else ``$P2ES_MIRROR``, else PhysioNet. A URL as str, a folder as Path.
+def resolve_mirror(mirror: str | Path | None = None, default: str = DEFAULT_MIRROR) -> str | Path:
+    """The mirror in use: the argument, else ``$P2ES_MIRROR``, else ``default``. A URL as str, a folder as Path.
 
     Raises
     ------
     InputError
         A folder that does not exist, or a URL that is not http(s).
     """
-    text = str(mirror or os.environ.get("P2ES_MIRROR") or DEFAULT_MIRROR).strip()
+    text = str(mirror or os.environ.get("P2ES_MIRROR") or default).strip()
     if "://" in text:
         if urllib.parse.urlsplit(text).scheme not in ("http", "https"):
             raise InputError(f"mirror={text!r}: only http and https URLs, or a folder, can be used")
@@ -66,19 +66,34 @@ class Mirror:
     location : str or Path, optional
         Folder or URL; see :func:`resolve_mirror`.
     slug, version : str
-        As in the address of the data set, for example ``"bidmc"``, ``"1.0.0"``.
+        As in the address of the data set, for example ``"bidmc"``, ``"1.0.0"``; an empty version is left out of it.
     progress : bool
         Show a progress bar per fetched file.
+    default : str
+        Where the data set is at home.
     """
 
-    def __init__(self, location: str | Path | None, slug: str, version: str, progress: bool = False):
-        self.location, self.slug, self.version, self.progress = resolve_mirror(location), slug, version, progress
+    def __init__(
+        self,
+        location: str | Path | None,
+        slug: str,
+        version: str,
+        progress: bool = False,
+        default: str = DEFAULT_MIRROR,
+    ):
+        self.location, self.slug, self.version = resolve_mirror(location, default), slug, version
+        self.progress = progress
+        self.base = f"{slug}/{version}" if version else slug
 
     def where(self, path: str = "") -> str:
         """Full path or URL, for messages."""
         if isinstance(self.location, Path):
-            return str(self.location / self.slug / self.version / path)
-        return f"{self.location}{self.slug}/{self.version}/{urllib.parse.quote(path)}"
+            return str(self.location / self.base / path)
+        return f"{self.location}{self.base}/{urllib.parse.quote(path)}"
+
+    def cached(self, path: str) -> Path:
+        """Where a file from a remote mirror is kept."""
+        return paths.raw_dir(self.base) / path
 
     def fetch(self, path: str) -> Path:
         """Local path of a file of the data set, fetched if it is not there yet.
@@ -96,7 +111,7 @@ class Mirror:
             if not local.is_file():
                 raise MissingFile(f"{local}: not in this mirror")
             return local
-        local = paths.raw_dir(self.slug) / self.version / path
+        local = self.cached(path)
         if not local.is_file():
             _download(self.where(path), local, self.progress)
         return local

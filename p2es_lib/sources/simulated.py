@@ -8,7 +8,8 @@ import pandas as pd
 from p2es_lib.config import Config
 from p2es_lib.errors import InputError
 from p2es_lib.leads import MEASURED
-from p2es_lib.sources.contract import Source
+from p2es_lib.sources.contract import Record, Reading, Source
+from p2es_lib.sources.mirror import Mirror
 from p2es_lib.windows import SPLITS, SUBJECT_OFFSETS, WindowSet, simulator_config
 
 # Subjects simulated at once: bounds the memory, does not change a byte of the result.
@@ -35,7 +36,8 @@ def simulated_split(config: Config, split: str):
     return simulate(split_subject_numbers(config, split), config.data.windows_per_subject, simulator_config(config))
 
 
-def _prepare(config: Config, mirror, progress: bool) -> WindowSet:
+def simulate_cohort(config: Config, progress: bool = False) -> WindowSet:
+    """All windows of the cohort, with splits; the same subject has the same bytes in any cohort."""
     from tqdm.auto import tqdm
 
     from p2es_lib.simulator import simulate
@@ -62,14 +64,24 @@ def _prepare(config: Config, mirror, progress: bool) -> WindowSet:
     return WindowSet(ppg, ecg, np.full((n, 12), MEASURED, dtype=np.uint8), index, {"warnings": [], "rejected": {}})
 
 
+def _nothing_to_read(mirror: Mirror, record: Record) -> Reading:
+    raise InputError("data set simulated: it is made on this machine, there is no record to read")
+
+
 SOURCE = Source(
     name="simulated",
     title="Embedded simulated cohort",
+    slug="simulated",
+    version="",
+    role="simulated",
     access="open: made on this machine",
     licence="MIT, as this software",
     citation="this software (CITATION.cff)",
+    size="as many subjects as the profile asks for",
+    chest_lead="none: V1 to V6 are standard leads",
     notes="paired PPG and 12-lead ECG from published physiology, with known latents and a known irreducible error",
-    prepare=_prepare,
+    list_records=lambda mirror: [],
+    files=lambda mirror, record: [],
+    read=_nothing_to_read,
     code=("simulator", "sources/simulated.py"),
-    needs_mirror=False,
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +12,16 @@ import numpy as np
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import parse_lead
+from p2es_lib.sources.contract import Reading, Stretch
+from p2es_lib.sources.mirror import MissingFile, Mirror, check_relative
 
 # Factor to mV. Anything else (NU, adu, V) is refused: an amplitude of unknown scale is no target.
 _MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3}
+
+
+#: Stretches are read in parts of about this length, with a margin on both sides in which filters settle and into which
+#: the last window of a part may reach: memory stays bounded however long a record is.
+PART_S, MARGIN_S = 1800.0, 16.0
 
 
 @dataclass(frozen=True)
@@ -115,3 +124,132 @@ def read_signals(
         raise InputError(f"{path}: the signal files cannot be read ({type(error).__name__}: {error})") from error
     rates = [record.fs * per_frame for per_frame in record.samps_per_frame]
     return dict(zip(record.sig_name, zip(record.e_p_signal, rates)))
+
+
+def find_chest_lead(names: list[str]) -> str | None:
+    """The first chest electrode of unknown position ("V", "MCL1"), or None: it shows beats, and is no target."""
+    pattern = r"\W*(ecg)?[ _-]*(v|mcl\d?)\W*"
+    return next((name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)), None)
+
+
+# ---------------------------------------------------------------------------------------------------- whole records
+def segment_files(mirror: Mirror, folder: str, header) -> list[str]:
+    """All files of a record besides its header, as paths inside the data set; headers of segments are fetched."""
+    named = []
+    for segment in segments(header):
+        if segment.name == header.record_name:
+            named += [posixpath.join(folder, file) for file in dict.fromkeys(header.file_name or []) if file != "~"]
+            continue
+        path = posixpath.join(folder, f"{segment.name}.hea")
+        named.append(path)
+        if (local := mirror.try_fetch(path)) is not None:
+            files = dict.fromkeys(read_header(local).file_name or [])
+            named += [posixpath.join(folder, file) for file in files if file != "~"]
+    return named
+
+
+def record_files(mirror: Mirror, path: str) -> list[str]:
+    """All files of a WFDB record, its header first, as paths inside the data set."""
+    header = read_header(mirror.fetch(f"{path}.hea"))
+    layout = [f"{name}.hea" for name in getattr(header, "seg_name", []) if name.endswith(("_layout", "_0000"))]
+    folder = posixpath.dirname(path)
+    return [f"{path}.hea", *(posixpath.join(folder, name) for name in layout), *segment_files(mirror, folder, header)]
+
+
+def record_stretches(mirror: Mirror, path: str, reading: Reading, *, needs_ppg: bool = True) -> Iterator[Stretch]:
+    """Stretches of a WFDB record in the order of time; what is missing or unusable is noted in ``reading``, not raised."""
+    folder, name = posixpath.split(path)
+    header = read_header(mirror.fetch(f"{path}.hea"))
+    absent = []
+    for segment in segments(header):
+        try:
+            local = mirror.fetch(posixpath.join(folder, f"{segment.name}.hea"))
+            for file in dict.fromkeys(read_header(local).file_name or []):
+                if file != "~":
+                    mirror.fetch(posixpath.join(folder, file))
+            yield from segment_stretches(local, segment.start_frame / header.fs, needs_ppg=needs_ppg)
+        except MissingFile:
+            absent.append(segment.name)
+        except InputError as error:
+            reading.notes.append(f"segment {segment.name} left out ({error})")
+    if absent:
+        reading.notes.append(f"{len(absent)} of its segments are not on the mirror ({', '.join(absent)})")
+
+
+def segment_stretches(local: Path, start_s: float = 0.0, *, needs_ppg: bool = True) -> Iterator[Stretch]:
+    """One segment in parts of :data:`PART_S`, each with margins inside the segment.
+
+    Parameters
+    ----------
+    local : Path
+        The segment's ``.hea`` file, signal files beside it.
+    start_s : float
+        Time of its first sample after the start of the record.
+    needs_ppg : bool
+        Whether a segment without PPG is of no use.
+
+    Raises
+    ------
+    InputError
+        No PPG where one is needed, no ECG, a unit that cannot be converted, or unreadable files.
+    """
+    header = read_header(local)
+    names = header.sig_name or []
+    ppg = find_ppg(names)
+    if needs_ppg and ppg is None:
+        raise InputError(f"{local}: no PPG among the signals {', '.join(names)}")
+    leads = find_leads(names, header.units or [], str(local))
+    chest = None if leads else find_chest_lead(names)
+    if not leads and chest is None:
+        raise InputError(f"{local}: no ECG among the signals {', '.join(names)}")
+    wanted = list(dict.fromkeys(name for name in (ppg, chest, *(signal for signal, _ in leads.values())) if name))
+    n_frames = header.sig_len or _stored_frames(local, wanted)
+    part, margin = max(1, round(PART_S * header.fs)), round(MARGIN_S * header.fs)
+    for first in range(0, n_frames, part):
+        end, begin = min(n_frames, first + part), max(0, first - margin)
+        raw = read_signals(local, wanted, begin, min(n_frames, end + margin))
+        yield Stretch(
+            start_s=start_s + first / header.fs,
+            ppg=raw[ppg] if ppg else None,
+            leads={lead: (raw[signal][0] * factor, raw[signal][1]) for lead, (signal, factor) in leads.items()},
+            rhythm=raw[chest] if chest else None,
+            margin_s=(first - begin) / header.fs,
+            keep_s=(end - first) / header.fs,
+        )
+
+
+def _stored_frames(local: Path, names: list[str]) -> int:
+    """Length of a segment whose header does not say it."""
+    x, rate = read_signals(local, names[:1])[names[0]]
+    return int(len(x) / rate * read_header(local).fs)
+
+
+def walk_records(mirror: Mirror, top: str = "RECORDS") -> list[str]:
+    """Paths of all records of a data set, without suffix, as its RECORDS files name them, folder by folder.
+
+    Raises
+    ------
+    InputError
+        The mirror does not hold the data set, or a list names a path outside it.
+    """
+    try:
+        listing = mirror.read_text(top)
+    except MissingFile as error:
+        raise InputError(
+            f"data set {mirror.slug}: {mirror.where(top)} not found; the mirror must be laid out as PhysioNet, "
+            f"<mirror>/{mirror.base}/{top}"
+        ) from error
+    folder = posixpath.dirname(top)
+    records, pending = [], [(folder, line.strip()) for line in listing.splitlines() if line.strip()]
+    pending.reverse()
+    while pending:
+        folder, entry = pending.pop()
+        path = check_relative(posixpath.normpath(posixpath.join(folder, entry)) if ".." not in entry else entry)
+        if entry.endswith("/"):
+            listing = mirror.try_fetch(f"{path}/RECORDS")
+            if listing is not None:
+                lines = [line.strip() for line in listing.read_text(errors="replace").splitlines() if line.strip()]
+                pending += [(path, line) for line in reversed(lines)]
+        else:
+            records.append(path)
+    return records

@@ -1,0 +1,54 @@
+"""PhysioNet/CinC Challenge 2015: 750 records of bedside alarms, two ECG leads and PPG at 250 Hz, 5 minutes and more."""
+
+from __future__ import annotations
+
+import posixpath
+
+from p2es_lib.errors import InputError
+from p2es_lib.sources.contract import Reading, Record, Source
+from p2es_lib.sources.mirror import Mirror
+from p2es_lib.sources.wfdb_records import find_ppg, read_header, record_files, record_stretches, walk_records
+
+SLUG, VERSION = "challenge-2015", "1.0.0"
+_SHARD_RECORDS = 50
+
+
+def list_records(mirror: Mirror) -> list[Record]:
+    """The records of the public training set; those of the test set were never published."""
+    records = []
+    for number, path in enumerate(walk_records(mirror, "training/RECORDS")):
+        path = path.replace("training/training/", "training/")  # the list names them with and without the folder
+        records.append(Record(posixpath.basename(path), path, f"training-{number // _SHARD_RECORDS:02d}"))
+    return records
+
+
+def read(mirror: Mirror, record: Record) -> Reading:
+    """One record. Nothing is known of the patients; the alarm stands in the header's comments."""
+    header = read_header(mirror.fetch(f"{record.path}.hea"))
+    if find_ppg(header.sig_name or []) is None:
+        raise InputError(f"no PPG among the signals {', '.join(header.sig_name or [])}")
+    alarm = "_".join(comment.strip().replace(" ", "_") for comment in header.comments or [])
+    reading = Reading(record.name, float("nan"), "", iter(()), diagnoses=alarm)
+    reading.stretches = record_stretches(mirror, record.path, reading)
+    return reading
+
+
+SOURCE = Source(
+    name=SLUG,
+    title="Reducing False Arrhythmia Alarms in the ICU: the PhysioNet/Computing in Cardiology Challenge 2015, 1.0.0",
+    slug=SLUG,
+    version=VERSION,
+    role="paired",
+    access="open",
+    licence="Open Data Commons Attribution License 1.0",
+    citation="Clifford GD et al. The PhysioNet/Computing in Cardiology Challenge 2015: reducing false arrhythmia alarms "
+    "in the ICU. Computing in Cardiology 2015;42:273-276. doi:10.13026/mp2q-8g41",
+    size="750 records of 5 to 5.5 minutes",
+    chest_lead="a chest electrode of unknown position: not used as a lead",
+    notes="every record ends in an alarm, true or false, so rhythms are selected for trouble; neither age, sex nor who is "
+    "who is known: each record counts as a subject of its own; mostly one limb lead, from which no other follows",
+    list_records=list_records,
+    files=lambda mirror, record: record_files(mirror, record.path),
+    read=read,
+    code=("sources/challenge_2015.py", "sources/wfdb_records.py"),
+)

@@ -1,0 +1,84 @@
+"""PhysioNet/CinC Challenge 2021: real 12-lead ECGs from eight collections, age, sex and diagnoses in the headers.
+
+No PPG, so pairs are semi-synthetic.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from p2es_lib.demographics import parse_age, parse_sex
+from p2es_lib.sources.contract import Reading, Record, Source
+from p2es_lib.sources.mirror import Mirror
+from p2es_lib.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
+
+SLUG, VERSION = "challenge-2021", "1.0.3"
+#: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies. Infarction without a site
+#: (164865005) and hypertrophy by voltage criteria alone (55827005) have no label.
+_RHYTHMS = {
+    "164889003": "af", "426177001": "bradycardia", "427084000": "tachycardia", "426783006": "sinus",
+    "427393009": "sinus",  # sinus arrhythmia
+}  # fmt: skip
+_MORPHOLOGIES = {
+    "733534002": "lbbb", "164909002": "lbbb", "713427006": "rbbb", "59118001": "rbbb", "54329005": "anterior_mi",
+    "164873001": "lvh", "164931005": "st_elevation", "429622005": "st_depression",
+}  # fmt: skip
+_NORMAL = "426783006"
+
+
+def list_records(mirror: Mirror) -> list[Record]:
+    """All records of all collections, as the tree of RECORDS files names them; a folder is a shard."""
+    records = []
+    for path in walk_records(mirror):
+        collection, folder = path.split("/")[-3:-1] if path.count("/") >= 2 else ("training", "records")
+        records.append(Record(posixpath.basename(path), path, f"{collection}-{folder}"))
+    return records
+
+
+def _comment(comments: list[str], key: str) -> str:
+    found = next((text for text in comments if re.match(rf"\s*#?\s*{key}\s*:", text, re.IGNORECASE)), "")
+    value = found.partition(":")[2].strip()
+    return "" if value.lower() in ("", "nan", "unknown", "n/a") else value
+
+
+def labels(codes: list[str]) -> tuple[str, str]:
+    """Rhythm and morphology in the words of the simulator; "" where none of them applies."""
+    rhythm = next((label for code, label in _RHYTHMS.items() if code in codes), "")
+    morphology = next((label for code, label in _MORPHOLOGIES.items() if code in codes), "")
+    # Sinus rhythm as the only statement is how these collections code a normal ECG.
+    return rhythm, morphology or ("normal" if codes == [_NORMAL] else "")
+
+
+def read(mirror: Mirror, record: Record) -> Reading:
+    """One record, with what its header says of the person."""
+    path = mirror.fetch(f"{record.path}.hea")
+    comments = read_header(path).comments or []
+    codes = [code for code in re.split(r"[,\s]+", _comment(comments, "Dx")) if code]
+    rhythm, morphology = labels(codes)
+    age, sex = parse_age(_comment(comments, "Age"), str(path)), parse_sex(_comment(comments, "Sex"), str(path))
+    diagnoses = " ".join(codes)
+    reading = Reading(record.name, age, sex, iter(()), rhythm=rhythm, morphology=morphology, diagnoses=diagnoses)
+    reading.stretches = record_stretches(mirror, record.path, reading, needs_ppg=False)
+    return reading
+
+
+SOURCE = Source(
+    name=SLUG,
+    title="Will Two Do? Varying Dimensions in Electrocardiography: the PhysioNet/Computing in Cardiology Challenge 2021, 1.0.3",
+    slug=SLUG,
+    version=VERSION,
+    role="ecg only",
+    access="open",
+    licence="Creative Commons Attribution 4.0",
+    citation="Reyna MA et al. Will two do? Varying dimensions in electrocardiography: the PhysioNet/Computing in "
+    "Cardiology Challenge 2021. Computing in Cardiology 2021;48:1-4. doi:10.13026/34va-7q14",
+    size="88,253 records, mostly 10 s",
+    chest_lead="none: V1 to V6 are standard leads",
+    notes="PPG simulated from the beats of the ECG; patients are not named, so each record counts as a subject of its own "
+    "and one person's records may be in two splits, except exact copies, which are dropped; it holds PTB-XL too",
+    list_records=list_records,
+    files=lambda mirror, record: record_files(mirror, record.path),
+    read=read,
+    code=("sources/challenge_2021.py", "sources/wfdb_records.py"),
+)
