@@ -1,6 +1,6 @@
 """From nothing to every table and figure: one rule per notebook.
 
-    data -> forward_process, reverse_process, affinity, train (one per seed) -> results
+    prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity, train (one per seed) -> results
 
 `make reproduce` and `p2es reproduce` call it. By hand, or on a cluster, where the rules' threads and resources become
 the job's request (any executor plugin works in the same way; nothing here is tied to the local machine):
@@ -13,15 +13,21 @@ An edit of the library alone does not start hours of training again: after a cha
 executed notebooks in runs/<dataset>/<profile>/notebooks and call the workflow again. Each notebook then decides what it
 can keep: prepared windows and finished runs are reused only where settings and data are the same.
 
+Real recordings are prepared shard by shard (a long record, or a number of short ones), each by a job of its own. What
+shards there are stands in data/prepared/<dataset>-<profile>.json, which `p2es reproduce` and `p2es data list` renew.
+Their folders are no outputs either: a job looks for itself which of its records changed, and keeps the others.
+
 Checkpoints and weights are no outputs of a rule, on purpose: Snakemake removes the outputs of a step that failed or was
 killed, and these are what the next call continues from. The last file of a run, scores.parquet, is one.
 """
 
+import json
 import os
 import sys
 
 from p2es_lib import paths
 from p2es_lib.config import config_hash, get_config
+from p2es_lib.workflow import write_jobs
 
 # Relative paths below are in $P2ES_HOME.
 workdir: str(paths.home())
@@ -48,6 +54,12 @@ MINUTES = {"smoke": 30, "quick": 240, "full": 24 * 60}[PROFILE]
 TRAIN_MINUTES = {"smoke": 30, "quick": 240, "full": 5 * 24 * 60}[PROFILE]
 MEMORY_MB = {"smoke": 6000, "quick": 8000, "full": 32000}[PROFILE]
 
+# Shards of recordings to prepare, and the state of their files; simulated data have none.
+if not paths.jobs_file(DATASET, PROFILE).is_file():
+    write_jobs(DATASET, PROFILE, MIRROR)
+SHARDS = {(job["source"], job["shard"]): job["state"] for job in json.loads(paths.jobs_file(DATASET, PROFILE).read_text())}
+PREPARED = f"data/prepared/.done/{DATASET}-{PROFILE}"
+
 # exec: the notebook's process is then Snakemake's own child and ends with it.
 RUN = (
     'export P2ES_HOME="$PWD" OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE; '
@@ -57,12 +69,32 @@ RUN = (
 
 wildcard_constraints:
     variant=r"[a-z0-9_]+",
+    source=r"[a-z0-9-]+",
+    shard=r"[A-Za-z0-9._-]+",
     seed=r"\d+",
+
+
+rule prepare:
+    output:
+        done=f"{PREPARED}/{{source}}/{{shard}}",
+    params:
+        settings=SETTINGS,
+        state=lambda wildcards: SHARDS[wildcards.source, wildcards.shard],
+        mirror=f"--mirror {MIRROR!r}" if MIRROR else "",
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=2000,
+    shell:
+        'export P2ES_HOME="$PWD" OMP_NUM_THREADS=1; '
+        "{PYTHON:q} -m p2es_lib.cli data prepare {DATASET:q} --profile {PROFILE} {params.mirror} --stop-with-parent"
+        " --shard {wildcards.source}/{wildcards.shard} && touch {output.done:q}"
 
 
 rule data:
     input:
         notebook=NOTEBOOKS / "01_data.ipynb",
+        shards=[f"{PREPARED}/{source}/{shard}" for source, shard in SHARDS],
     output:
         windows=WINDOWS,
         figures=expand(f"{FIGURES}/{{name}}.png", name=["fig01_cohort", "fig02_window"]),

@@ -15,6 +15,7 @@ from typing import Annotated, Optional
 import typer
 
 from p2es_lib import __version__
+from p2es_lib.cli_data import data_app
 from p2es_lib.errors import InputError
 
 app = typer.Typer(
@@ -27,7 +28,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Dataset = Annotated[str, typer.Option(help="Data set: simulated, or a source of recordings (mimic4wdb, bidmc).")]
+app.add_typer(data_app, name="data")
+
+Dataset = Annotated[
+    str,
+    typer.Option(help="simulated, or a source of recordings (p2es data sources); a+b: both; a~b: trained on a, tested on b."),
+]
 Profile = Annotated[str, typer.Option(help="Size of everything: smoke, quick or full.")]
 Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: PhysioNet.")]
 # The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
@@ -215,10 +221,10 @@ def _check_settings(
     from p2es_lib.config import PROFILES
     from p2es_lib.errors import check_choice
     from p2es_lib.paths import check_output_folder
-    from p2es_lib.sources import get_source
+    from p2es_lib.sources import parse_dataset
 
     check_choice("profile", profile, PROFILES)
-    get_source(dataset)
+    parse_dataset(dataset)
     if os.environ.get("P2ES_HOME"):
         check_output_folder(os.environ["P2ES_HOME"], "P2ES_HOME")
     if variant is not None:

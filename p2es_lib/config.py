@@ -56,7 +56,7 @@ class DataConfig(_Section):
     ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones
     (simulated data only). Real recordings: windows begin every ``stride_s`` seconds (0: one after the other, without
     overlap); ``max_windows`` bounds how many of them a run uses, spread evenly over records and time; ``hold_out``
-    names a source of a combined data set ("bidmc+mimic4wdb") that is tested on and not trained on.
+    names a source of a combined data set that is tested on and not trained on ("bidmc" in "mimic4wdb~bidmc").
     """
 
     n_train_subjects: int = 1000
@@ -330,6 +330,7 @@ def get_config(profile: str = "quick", dataset: str = "simulated") -> Config:
     if dataset != "simulated":
         # Bedside monitors delay the PPG by up to some 0.3 s more than arteries do.
         settings["evaluation.max_lag_s"] = 0.4
+        settings["data.hold_out"] = dataset.partition("~")[2]
     for setting, value in settings.items():
         config = config.replace(setting, value)
     return config

@@ -78,10 +78,10 @@ ESTIMATE_LABELS = {
 
 def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -> Config:
     """Settings of a variant; unknown profiles, data sets and variants raise an :class:`InputError`."""
-    from p2es_lib.sources import get_source
+    from p2es_lib.sources import parse_dataset
 
     check_choice("variant", variant, VARIANTS)
-    get_source(dataset)
+    parse_dataset(dataset)
     config = get_config(profile, dataset)
     for setting, value in VARIANTS[variant].changes.items():
         config = config.replace(setting, value)

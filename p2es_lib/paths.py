@@ -35,6 +35,11 @@ def prepared_dir(source: str) -> Path:
     return home() / "data" / "prepared" / source
 
 
+def jobs_file(dataset: str, profile: str) -> Path:
+    """List of the shards that the workflow prepares for a data set, one job each."""
+    return home() / "data" / "prepared" / f"{dataset}-{profile}.json"
+
+
 def windows_dir(dataset: str, profile: str) -> Path:
     """Prepared windows of one data set under one profile."""
     return home() / "data" / "windows" / f"{dataset}-{profile}"

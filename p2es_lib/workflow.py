@@ -59,17 +59,44 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
     InputError
         A mirror that is not there or lacks the data set, or one for a data set that needs none.
     """
-    from p2es_lib.sources import get_source
+    from p2es_lib.sources import parse_dataset
     from p2es_lib.sources.mirror import resolve_mirror
 
-    if not get_source(dataset).needs_mirror:
+    sources = parse_dataset(dataset)
+    if sources[0].role == "simulated":
         if mirror:
             raise InputError(f"mirror={mirror!r}: data set {dataset!r} is made on this machine; leave the mirror out, or name a data set")
         return ""
-    location = resolve_mirror(mirror)  # $P2ES_MIRROR too
-    if isinstance(location, Path) and not (location / dataset).is_dir():
-        raise InputError(f"mirror={str(location)!r}: no folder {dataset!r} in it; it must be laid out as PhysioNet, <slug>/<version>/...")
+    if not mirror and not os.environ.get("P2ES_MIRROR"):
+        return ""
+    location = resolve_mirror(mirror)
+    for source in sources:
+        if isinstance(location, Path) and not (location / source.slug).is_dir():
+            raise InputError(
+                f"mirror={str(location)!r}: no folder {source.slug!r} in it; it must be laid out as PhysioNet, <slug>/<version>/..."
+            )
     return str(location) if mirror else ""
+
+
+def write_jobs(dataset: str, profile: str, mirror: str = "") -> Path:
+    """List what there is to prepare, one job per shard, in a file that the Snakefile reads.
+
+    The file is only written when its content changes: a shard is new, or its files on a mirror that is a folder changed
+    (listed by name, size and time, not read).
+    """
+    from p2es_lib.config import get_config
+    from p2es_lib.preparation import list_jobs
+    from p2es_lib.preparation.jobs import folder_state
+
+    path = paths.jobs_file(dataset, profile)
+    jobs = list_jobs(get_config(profile, dataset), mirror or None) if dataset != "simulated" else []
+    text = json.dumps(
+        [{"source": job.source, "shard": job.shard, "state": folder_state(job, mirror or None)} for job in jobs], indent=1
+    )
+    if not path.is_file() or path.read_text() != text:
+        with paths.atomic_path(path) as temporary:
+            temporary.write_text(text)
+    return path
 
 
 def reproduce(
@@ -94,6 +121,7 @@ def reproduce(
     """
     home = paths.home()
     home.mkdir(parents=True, exist_ok=True)
+    write_jobs(dataset, profile, mirror)
     settings = {"dataset": dataset, "profile": profile, "seeds": ",".join(map(str, seeds)), "mirror": mirror}
     command = [
         *(sys.executable, "-m", "snakemake"),

@@ -5,7 +5,7 @@
 """
 
 from p2es_lib.preparation.assembly import SPLIT_SEED, assemble, choose_windows
-from p2es_lib.preparation.jobs import ShardJob, list_jobs, prepare_windows, run_job
+from p2es_lib.preparation.jobs import ShardJob, list_jobs, prepare_windows, run_job, run_jobs
 from p2es_lib.preparation.quality import MAX_FAULTS, MAX_LEAD_RESIDUAL_MV, REASONS, judge_windows, reject
 from p2es_lib.preparation.recording import Recording, make_recording
 from p2es_lib.preparation.shards import prepare_shard, prepared_dir, read_shard_settings
@@ -28,4 +28,5 @@ __all__ = [
     "read_shard_settings",
     "reject",
     "run_job",
+    "run_jobs",
 ]

@@ -118,8 +118,8 @@ def _leave_out(index: pd.DataFrame, held_out: str) -> np.ndarray:
     names = list(dict.fromkeys(index["source"]))
     if held_out not in names or len(names) < 2:
         raise InputError(
-            f"data.hold_out={held_out!r}: name one source of a combined data set that has windows; these have: "
-            f"{', '.join(names)} (a combined data set is written bidmc+mimic4wdb)"
+            f"data.hold_out={held_out!r}: both this source and those to train on must have usable windows; these have: "
+            f"{', '.join(names)}"
         )
     others = index[index["source"] != held_out].drop_duplicates("subject")
     shares = {name: SPLIT_FRACTIONS[name] for name in ("train", "validation")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from p2es_lib.config import Config
 from p2es_lib.errors import InputError
 from p2es_lib.preparation.assembly import assemble
 from p2es_lib.preparation.shards import code_version, prepare_shard, read_shard_settings, shard_settings
-from p2es_lib.sources import Source, parse_dataset
+from p2es_lib.sources import Source, get_source, parse_dataset
 from p2es_lib.sources.contract import Record
 from p2es_lib.sources.download import read_selection, sample_records
 from p2es_lib.sources.simulated import simulate_cohort
@@ -62,11 +63,26 @@ def _real_sources(config: Config) -> list[Source]:
     return sources
 
 
+def folder_state(job: ShardJob, location: str | Path | None = None) -> str:
+    """Hash that changes when a file of the job's records may have changed: names, sizes and times in their folders.
+
+    Empty for a remote mirror, whose files are taken to stay as they are (a file is fetched once, and checked).
+    """
+    mirror = get_source(job.source).mirror(location)
+    if isinstance(mirror.location, str):
+        return ""
+    found = []
+    for folder in sorted({Path(mirror.where(record.path)).parent for record in job.records}):
+        entries = os.scandir(folder) if folder.is_dir() else ()
+        found += sorted((entry.path, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries if entry.is_file())
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+
 def run_job(job: ShardJob, config: Config, location: str | Path | None = None, progress: bool = False) -> Path:
     """Prepare one shard, fetching what it needs; does nothing where nothing changed. Returns its folder."""
     from tqdm.auto import tqdm
 
-    source = next(source for source in _real_sources(config) if source.name == job.source)
+    source = get_source(job.source)
     with tqdm(desc=f"{job.source} {job.shard}", unit=" h of signal", disable=not progress, leave=False) as bar:
         return prepare_shard(source, job.shard, list(job.records), config, source.mirror(location), bar)
 

@@ -1,6 +1,6 @@
 """Data sources: one file each, one registry.
 
-``get_source(name)`` gives one; ``parse_dataset("bidmc+mimic4wdb")`` those of a combined data set.
+``get_source(name)`` gives one; ``parse_dataset(name)`` those of a data set, which may be combined of several.
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ def get_source(name: str) -> Source:
 
 
 def parse_dataset(name: str) -> list[Source]:
-    """Sources of a data set: one, or several real ones joined by ``+``."""
-    names = name.split("+")
+    """Sources of a data set, in the order of their names in it.
+
+    ``"bidmc"``: one source. ``"bidmc+mimic4wdb"``: several real ones, whose subjects are split together.
+    ``"mimic4wdb~bidmc"``: those before ``~`` for training and validation, the one after it for testing only.
+    """
+    trained_on, tilde, held_out = name.partition("~")
+    names = trained_on.split("+") + ([held_out] if tilde else [])
     sources = [get_source(part) for part in names]
     if len(set(names)) != len(names):
         raise InputError(f"dataset={name!r}: a source is named twice")

@@ -1,0 +1,115 @@
+"""The commands ``p2es data ...``: which data sets there are, getting their recordings, preparing windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from p2es_lib.errors import InputError
+
+data_app = typer.Typer(
+    help="Real recordings: list data sets, download, verify, prepare.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Name = Annotated[str, typer.Argument(help="Data set, see p2es data sources; a+b: both; a~b: b for testing only.")]
+Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: its home.")]
+Profile = Annotated[str, typer.Option(help="smoke, quick or full: how much is used of a data set too large for all of it.")]
+Jobs = Annotated[int, typer.Option(help="At once: transfers, or processes.")]
+
+
+@data_app.command()
+def sources() -> None:
+    """Every data set: what it gives, its terms, and what to cite."""
+    from p2es_lib.sources import SOURCES
+
+    for source in SOURCES.values():
+        typer.echo(f"{source.name}: {source.title} ({source.role})")
+        terms = {"size": source.size, "access": source.access, "licence": source.licence, "cite": source.citation}
+        terms |= {'lead "V"': source.chest_lead, "note": source.notes}
+        for term, text in terms.items():
+            typer.echo(f"    {term}: {text}")
+
+
+@data_app.command()
+def get(
+    name: Name,
+    mirror: Mirror = None,
+    record: Annotated[Optional[list[str]], typer.Option(help="Record name or pattern (p100*); may be repeated.")] = None,
+    subject: Annotated[Optional[list[str]], typer.Option(help="Subject; may be repeated.")] = None,
+    number: Annotated[Optional[int], typer.Option(help="That many records, spread over the data set.")] = None,
+    jobs: Jobs = 4,
+) -> None:
+    """Download recordings to data/raw, checked; what is interrupted is continued by the same command."""
+    from p2es_lib.sources import parse_dataset
+    from p2es_lib.sources.download import get_records
+
+    for source in parse_dataset(name):
+        if source.role == "simulated":
+            raise InputError("data set simulated: it is made on this machine, there is nothing to get")
+        got = get_records(source, mirror, records=record or (), subjects=subject or (), number=number, jobs=jobs)
+        typer.echo(f"{source.name}: {len(got.records)} records, {got.n_files} files, {got.n_bytes / 1e6:.1f} MB in {got.folder}")
+        if got.missing:
+            shown = ", ".join(got.missing[:5]) + (", ..." if len(got.missing) > 5 else "")
+            typer.echo(f"  {len(got.missing)} files are not on the mirror: {shown}")
+
+
+@data_app.command()
+def verify(name: Name, mirror: Mirror = None) -> None:
+    """Check every file that is there against the data set's SHA256SUMS.txt and the hashes seen before."""
+    from p2es_lib.sources import parse_dataset
+    from p2es_lib.sources.download import verify_records
+
+    wrong = 0
+    for source in parse_dataset(name):
+        report = verify_records(source, mirror)
+        typer.echo(f"{source.name}: {report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} wrong")
+        for path in report.wrong:
+            typer.echo(f"  wrong: {path}")
+        wrong += len(report.wrong)
+    if wrong:
+        raise typer.Exit(1)
+
+
+@data_app.command("list")
+def list_(name: Name, mirror: Mirror = None, profile: Profile = "quick") -> None:
+    """List the shards that the workflow prepares, and renew the file that it reads them from."""
+    from p2es_lib.config import get_config
+    from p2es_lib.preparation import list_jobs
+    from p2es_lib.workflow import check_mirror, write_jobs
+
+    mirror = check_mirror(name, mirror)
+    for job in list_jobs(get_config(profile, name), mirror or None):
+        typer.echo(f"{job.source}/{job.shard}: {len(job.records)} record(s)")
+    typer.echo(write_jobs(name, profile, mirror), err=True)
+
+
+@data_app.command()
+def prepare(
+    name: Name,
+    mirror: Mirror = None,
+    profile: Profile = "quick",
+    shard: Annotated[Optional[str], typer.Option(help="SOURCE/SHARD: that one only (the workflow's jobs).")] = None,
+    jobs: Jobs = 1,
+    stop_with_parent: Annotated[bool, typer.Option("--stop-with-parent", hidden=True)] = False,
+) -> None:
+    """Prepare windows: records that did not change are not prepared again."""
+    from p2es_lib.config import get_config
+    from p2es_lib.preparation import list_jobs, prepare_windows, run_job, run_jobs
+    from p2es_lib.workflow import check_mirror
+
+    if stop_with_parent:
+        from p2es_lib.processes import stop_with_parent as ask_to_stop_with_parent
+
+        ask_to_stop_with_parent()
+    config, location = get_config(profile, name), check_mirror(name, mirror) or None
+    if shard is None:
+        run_jobs(list_jobs(config, location), config, location, n_processes=jobs)
+        typer.echo(prepare_windows(config, mirror=location))
+        return
+    chosen = [job for job in list_jobs(config, location) if f"{job.source}/{job.shard}" == shard]
+    if not chosen:
+        raise InputError(f"shard {shard!r}: the data set {name} has none of that name here; see p2es data list {name}")
+    folder: Path = run_job(chosen[0], config, location, progress=not stop_with_parent)
+    typer.echo(folder)
