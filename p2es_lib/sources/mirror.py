@@ -3,25 +3,39 @@
 A mirror is laid out as ``<slug>/<version>/<path>``. A folder is read in place; from a URL each file is fetched once
 into ``data/raw``, which is thereby laid out the same way. A file has its final name only when complete: it is fetched
 into ``<name>.part``, continued with an HTTP range request after a break (also after a restart, if the server can say
-that the file is still the same), checked against the length that the server stated, and then renamed.
+that the file is still the same), checked against the length that the server stated and against the data set's
+``SHA256SUMS.txt`` (or against the hash seen when it was first fetched), and then renamed.
+
+Plain HTTP instead of wfdb's own download: wfdb reads the files, but it can neither continue nor verify one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import os
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from p2es_lib import paths
 from p2es_lib.errors import InputError
+from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, note_checksum, read_checksums
 
 DEFAULT_MIRROR = "https://physionet.org/files/"
 #: Seconds without a byte before a connection counts as dead; attempts per file; first pause, doubled each time.
 TIMEOUT_S, ATTEMPTS, BACKOFF_S = 30.0, 5, 1.0
+#: Longest pause that a server may ask for (Retry-After), in seconds.
+LONGEST_PAUSE_S = 60.0
+#: A published list of hashes larger than this is not fetched (that of the MIMIC waveforms names millions of files).
+MAX_LIST_BYTES = 64e6
+#: Names of files that a mirror was found not to hold, one per line, beside what was fetched from it.
+MISSING_FILE = ".missing"
 # Worth another attempt: the server is busy or broken at the moment. Everything else in 400-499 is final.
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _BLOCK = 1 << 16
@@ -58,6 +72,10 @@ def check_relative(path: str) -> str:
     return path
 
 
+class WrongContent(InputError):
+    """A file is not what its hash says it should be."""
+
+
 class Mirror:
     """One data set (``slug/version``) on a mirror.
 
@@ -84,6 +102,11 @@ class Mirror:
         self.location, self.slug, self.version = resolve_mirror(location, default), slug, version
         self.progress = progress
         self.base = f"{slug}/{version}" if version else slug
+        self.asked: set[str] = set()  # every path asked for, and those not found
+        self.not_found: set[str] = set()
+        #: Called with the number of bytes of each block that arrives; may raise to stop a transfer.
+        self.meter: Callable[[int], None] = lambda n_bytes: None
+        self._published: dict[str, str] | None = None
 
     def where(self, path: str = "") -> str:
         """Full path or URL, for messages."""
@@ -105,16 +128,70 @@ class Mirror:
         InputError
             It could not be fetched for another reason, or ``path`` would climb out of the data set.
         """
-        check_relative(path)
-        if isinstance(self.location, Path):
-            local = Path(self.where(path))
+        self.asked.add(check_relative(path))
+        try:
+            if isinstance(self.location, Path):
+                local = Path(self.where(path))
+                if not local.is_file():
+                    raise MissingFile(f"{local}: not in this mirror")
+                return local
+            local = self.cached(path)
             if not local.is_file():
-                raise MissingFile(f"{local}: not in this mirror")
+                if path in self._known_missing():
+                    raise MissingFile(f"{self.where(path)}: was not on this mirror when p2es data get looked; run it again")
+                self._download(path, local)
             return local
+        except MissingFile:
+            self.not_found.add(path)
+            raise
+
+    def copy(self, path: str) -> Path:
+        """Like :meth:`fetch`, but from a folder too the file is copied to ``data/raw``, and checked."""
         local = self.cached(path)
-        if not local.is_file():
-            _download(self.where(path), local, self.progress)
+        if local.is_file() or not isinstance(self.location, Path):
+            return self.fetch(path)
+        original = self.fetch(path)
+        if not original.resolve().is_relative_to(self.location):
+            raise InputError(f"{original}: is a link out of the mirror {self.location}; it is not followed")
+        with _locked_part(local) as part:
+            if part is not None:
+                with open(original, "rb") as file:
+                    _write_blocks(file, part, "wb", self.meter)
+                self._accept(path, part, local, str(original))
         return local
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file on the mirror; None where the server does not say, 0 for one that is here already."""
+        if self.cached(path).is_file():
+            return 0
+        if isinstance(self.location, Path):
+            original = Path(self.where(check_relative(path)))
+            return original.stat().st_size if original.is_file() else None
+        request = urllib.request.Request(self.where(check_relative(path)), method="HEAD", headers={"User-Agent": "p2es"})
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                length = response.headers.get("Content-Length")
+                return int(length) if length is not None and length.isdigit() else None
+        except (OSError, http.client.HTTPException):
+            return None
+
+    def checksum(self, path: str) -> tuple[str, str] | None:
+        """Digest that a file must have, and who says so; None for one that nobody has seen yet."""
+        if path != PUBLISHED_FILE and path in (published := self._published_checksums()):
+            return published[path], self.where(PUBLISHED_FILE)
+        seen = read_checksums(self.cached(SEEN_FILE))
+        return (seen[path], str(self.cached(SEEN_FILE))) if path in seen else None
+
+    def _published_checksums(self) -> dict[str, str]:
+        if self._published is None:
+            self._published = {}  # asked for once; fetching the list itself asks again
+            if (self.size(PUBLISHED_FILE) or 0) <= MAX_LIST_BYTES and (path := self.try_fetch(PUBLISHED_FILE)):
+                self._published = read_checksums(path)
+        return self._published
+
+    def _known_missing(self) -> set[str]:
+        path = self.cached(MISSING_FILE)
+        return set(path.read_text().splitlines()) if path.is_file() else set()
 
     def read_text(self, path: str) -> str:
         """Content of a text file."""
@@ -127,43 +204,106 @@ class Mirror:
         except MissingFile:
             return None
 
+    def _download(self, path: str, target: Path) -> None:
+        url, problem = self.where(path), ""
+        with _locked_part(target) as part:
+            if part is None:  # another thread or process has fetched it meanwhile
+                return
+            for attempt in range(ATTEMPTS):
+                pause_s = BACKOFF_S * 2**attempt
+                try:
+                    expected = _continue_part(url, part, self.progress, self.meter)
+                    size = part.stat().st_size
+                    if expected is None or size == expected:
+                        self._accept(path, part, target, url)
+                        return
+                    problem = f"{size} of {expected} bytes received"
+                    if size > expected:
+                        _begin_again(part)
+                except WrongContent as error:
+                    problem = str(error)
+                except urllib.error.HTTPError as error:
+                    problem, pause_s = _http_problem(url, error, part), max(pause_s, _wished_pause(error))
+                except (OSError, http.client.HTTPException) as error:  # URLError, time-out, reset, cut in mid-file
+                    problem = str(getattr(error, "reason", None) or error)
+                if attempt < ATTEMPTS - 1:
+                    time.sleep(min(pause_s, LONGEST_PAUSE_S))
+        raise InputError(
+            f"{url}: cannot be fetched after {ATTEMPTS} attempts ({problem}); check the network, or set mirror= (or "
+            "P2ES_MIRROR) to a folder or URL laid out as PhysioNet; the next call continues where this one stopped"
+        )
 
-def _download(url: str, target: Path, progress: bool) -> None:
+    def _accept(self, path: str, part: Path, target: Path, origin: str) -> None:
+        """Give a complete part its name, if it is what it should be."""
+        digest, known = hash_file(part), self.checksum(path)
+        if known is not None and digest != known[0]:
+            _begin_again(part)
+            raise WrongContent(
+                f"{origin}: SHA-256 is {digest}, but {known[1]} says {known[0]}: the file is damaged or was changed, and is "
+                "not used; if the change is known to be right, delete its line there"
+            )
+        os.replace(part, target)
+        _validator(part).unlink(missing_ok=True)
+        if known is None:
+            note_checksum(self.cached(""), path, digest)
+
+
+@contextmanager
+def _locked_part(target: Path) -> Iterator[Path | None]:
+    """The part file of ``target``, held by this thread alone; None if the target was made while it waited."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    problem: Exception | str = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(BACKOFF_S * 2 ** (attempt - 1))
-        try:
-            expected = _continue_part(url, part, progress)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in (404, 410):
-                raise MissingFile(f"{url}: not on this mirror (HTTP {error.code})") from error
-            if error.code in (401, 403):
-                problem = f"{url}: access refused (HTTP {error.code}); this data set needs rights on that server"
-                raise InputError(problem) from error
-            if error.code == 416:  # what we hold is longer than what the server has: begin again
-                part.unlink(missing_ok=True)
-            elif error.code not in _TRANSIENT:
-                raise InputError(f"{url}: HTTP {error.code} {error.reason}") from error
-            problem = error
-        except (OSError, http.client.HTTPException) as error:  # URLError, time-out, reset, cut in mid-file
-            problem = getattr(error, "reason", None) or error
-        else:
-            size = part.stat().st_size
-            if expected is None or size == expected:
-                os.replace(part, target)
-                _validator(part).unlink(missing_ok=True)
+    while True:
+        with open(part, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # a kill releases it
+            try:
+                is_current = os.fstat(file.fileno()).st_ino == part.stat().st_ino
+            except FileNotFoundError:
+                is_current = False
+            if target.is_file():
+                if is_current and part.stat().st_size == 0:  # made by the opening above
+                    part.unlink()
+                yield None
                 return
-            problem = f"{size} of {expected} bytes received"
-            if size > expected:
-                part.unlink()
-    raise InputError(
-        f"{url}: cannot be fetched after {ATTEMPTS} attempts ({problem}); check the network, or set mirror= (or "
-        "P2ES_MIRROR) to a folder or URL laid out as PhysioNet; the next call continues where this one stopped"
-    )
+            if is_current:
+                yield part
+                return
+
+
+def _begin_again(part: Path) -> None:
+    os.truncate(part, 0)
+    _validator(part).unlink(missing_ok=True)
+
+
+def _write_blocks(source: BinaryIO, part: Path, mode: str, meter: Callable[[int], None]) -> None:
+    with open(part, mode) as file:
+        while block := source.read(_BLOCK):
+            file.write(block)
+            meter(len(block))
+
+
+def _wished_pause(error: urllib.error.HTTPError) -> float:
+    text = error.headers.get("Retry-After", "") if error.headers else ""
+    return float(text) if text.isdigit() else 0.0
+
+
+def _http_problem(url: str, error: urllib.error.HTTPError, part: Path) -> str:
+    """What to say of an HTTP error that may pass; the others are raised."""
+    error.close()
+    if error.code in (404, 410):
+        if part.stat().st_size == 0:
+            part.unlink()
+        raise MissingFile(f"{url}: not on this mirror (HTTP {error.code})") from error
+    if error.code in (401, 403):
+        raise InputError(
+            f"{url}: access refused (HTTP {error.code}): this server gives these files to credentialed users only. Ask for "
+            "access on the page of the data set, fetch them with your account, and name the folder with mirror= (or P2ES_MIRROR)"
+        ) from error
+    if error.code == 416:  # what we hold is longer than what the server has
+        _begin_again(part)
+    elif error.code not in _TRANSIENT:
+        raise InputError(f"{url}: HTTP {error.code} {error.reason}") from error
+    return f"HTTP {error.code} {error.reason}"
 
 
 def _validator(part: Path) -> Path:
@@ -171,7 +311,7 @@ def _validator(part: Path) -> Path:
     return part.with_name(part.name + "-etag")
 
 
-def _continue_part(url: str, part: Path, progress: bool) -> int | None:
+def _continue_part(url: str, part: Path, progress: bool, meter: Callable[[int], None]) -> int | None:
     """Fetch the rest of ``url`` into ``part``; return the full length that the server stated, or None."""
     from tqdm.auto import tqdm
 
@@ -196,8 +336,11 @@ def _continue_part(url: str, part: Path, progress: bool) -> int | None:
             _validator(part).unlink(missing_ok=True)
         bar = tqdm(total=expected, initial=held, unit="B", unit_scale=True, desc=part.stem, leave=False,
                    disable=not progress)  # fmt: skip
-        with open(part, "ab" if resumed else "wb") as file, bar:
-            while block := response.read(_BLOCK):
-                file.write(block)
-                bar.update(len(block))
+
+        def count(n_bytes: int) -> None:
+            bar.update(n_bytes)
+            meter(n_bytes)
+
+        with bar:
+            _write_blocks(response, part, "ab" if resumed else "wb", count)
     return expected
