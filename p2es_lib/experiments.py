@@ -6,6 +6,7 @@ file, is in place. Results flow one way: runs, then tables, then figures and REA
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import platform
@@ -102,6 +103,30 @@ def parse_seeds(text: str) -> list[int]:
 def load_windows(config: Config) -> WindowSet:
     """The prepared windows of this configuration's data set and profile."""
     return read_windows(windows_dir(config.dataset, config.profile))
+
+
+def teaching_windows(config: Config, n_leads: int) -> tuple[WindowSet, str]:
+    """Windows for the pictures of a teaching notebook, and a note if they are not those of the data set.
+
+    Where fewer than ``n_leads`` leads were recorded, which some bedside data sets do, the idea is shown on a small
+    simulated cohort instead.
+    """
+    windows = load_windows(config)
+    if ((windows.lead_mask > 0).sum(axis=1) >= n_leads).mean() > 0.5:
+        return windows, ""
+    from p2es_lib.sources.simulated import simulate_cohort
+
+    small = get_config("smoke")
+    n_recorded = int((windows.lead_mask > 0).sum(axis=1).max())
+    note = f"Data set {config.dataset} has {n_recorded} lead(s); this notebook needs {n_leads} and shows simulated windows instead."
+    return simulate_cohort(dataclasses.replace(small, signal=config.signal)), note
+
+
+def data_kind(windows: WindowSet) -> str:
+    """What the windows are, for tables: ``"simulated"``, ``"real"``, or ``"real ECG, simulated PPG"``."""
+    if "ppg_origin" not in windows.index or (windows.index["ppg_origin"] == "measured").all():
+        return "real"
+    return "simulated" if windows.index["subject"].str.startswith("sim-").all() else "real ECG, simulated PPG"
 
 
 def data_hash(config: Config) -> str:
@@ -303,22 +328,23 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
     Returns
     -------
     DataFrame
-        Columns method, lead, metric, value, lower, upper, n_subjects, seeds. Intervals are 95 % bootstrap intervals
+        Columns method, lead, metric, value, lower, upper, n_subjects, seeds, data. Intervals are 95 % bootstrap intervals
         over subjects; they cover neither the noise of training nor the choice of the cohort's settings. Where the data
         set has fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
         :func:`p2es_lib.metrics.summarise`.
     """
     from p2es_lib.metrics import summarise
 
-    tables = []
+    tables, kind = [], data_kind(load_windows(config))
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
         table = pd.concat([table, _load_distribution(config.dataset, config.profile, variant, seeds)], ignore_index=True)
         table["method"] = _method_labels(config, variant, table["estimate"])
         table["seeds"] = scores["seed"].nunique()
+        table["data"] = kind
         tables.append(table)
-    columns = ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds"]
+    columns = ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds", "data"]
     return pd.concat(tables, ignore_index=True)[columns]
 
 

@@ -23,7 +23,7 @@ BLOCK = 512
 
 
 def _float_tensor(values, device: torch.device) -> torch.Tensor:
-    if isinstance(values, np.ndarray):
+    if not isinstance(values, torch.Tensor):
         values = np.array(values, dtype=np.float32)  # a copy: torch warns about memory-mapped, read-only arrays
     return torch.as_tensor(values, dtype=torch.float32, device=device)
 

@@ -60,7 +60,7 @@ def simulate_cohort(config: Config, progress: bool = False) -> WindowSet:
                 frames.append(frame)
                 filled = rows.stop
                 bar.update(len(windows.index))
-    index = pd.concat(frames, ignore_index=True).assign(split_kind="subject", quality=1.0)
+    index = pd.concat(frames, ignore_index=True).assign(split_kind="subject", quality=1.0, ppg_origin="simulated")
     return WindowSet(ppg, ecg, np.full((n, 12), MEASURED, dtype=np.uint8), index, {"warnings": [], "rejected": {}})
 
 

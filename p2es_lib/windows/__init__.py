@@ -9,7 +9,7 @@ from p2es_lib.windows.batches import (
     simulator_config,
 )
 from p2es_lib.windows.shards import Shards, ShardWriter, WindowArray
-from p2es_lib.windows.splits import AGE_BANDS, SPLIT_FRACTIONS, cohort_table, label_words, split_subjects
+from p2es_lib.windows.splits import AGE_BANDS, SPLIT_FRACTIONS, SPLIT_KINDS, cohort_table, label_words, split_subjects
 from p2es_lib.windows.store import (
     INDEX_COLUMNS,
     SPLITS,
@@ -28,6 +28,7 @@ __all__ = [
     "MAX_SEED",
     "SPLITS",
     "SPLIT_FRACTIONS",
+    "SPLIT_KINDS",
     "STREAM_OFFSET",
     "STREAM_STRIDE",
     "SUBJECT_OFFSETS",

@@ -14,6 +14,13 @@ from p2es_lib.windows.store import SPLITS
 SPLIT_FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
 #: Limits (years) of the age bands by which splits are stratified.
 AGE_BANDS = (40.0, 60.0, 75.0)
+#: How a split was made (column ``split_kind``), in words.
+SPLIT_KINDS = {
+    "subject": "split by subject",
+    "folds": "split by subject in the folds that the data set recommends",
+    "source": "tested on a source that was not trained on",
+    "time": "SPLIT BY TIME within the same subjects",
+}
 _WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "mi": "infarction", "st": "ST"}
 
 
