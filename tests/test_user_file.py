@@ -1,0 +1,198 @@
+"""A user's own file: WFDB records and CSV files of many makes, good and bad, and the real ones if there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from wfdb_files import RATE, write_mimic4, write_multirate
+
+from p2es_lib.errors import InputError
+from p2es_lib.sources.user_file import read_ppg
+
+
+@pytest.fixture
+def mimic_like(tmp_path, make_pair):
+    """A mirror with MIMIC-IV waveforms: see :func:`wfdb_files.write_mimic4`."""
+    return write_mimic4(tmp_path / "mirror", make_pair)
+
+
+def test_wfdb_with_multirate_flac(tmp_path, make_pair):
+    pair = make_pair(30, 4 * RATE)
+    write_multirate(tmp_path, "rec", pair, ecg_names=("II", "V"))
+    for path in (tmp_path / "rec", tmp_path / "rec.hea"):
+        recording = read_ppg(path)
+        assert recording.sampling_rate == 125.0 and recording.ecg_sampling_rate == 250.0
+        assert np.allclose(recording.ppg, pair.ppg[::2][: len(recording.ppg)] * 4000 / 4096, atol=1e-3)
+        assert list(recording.ecg) == ["II"] and np.allclose(recording.ecg["II"], pair.ecg[: 4 * 1875], atol=0.003)
+    assert np.allclose(read_ppg(tmp_path / "rec", column="V").ppg[:100], 0.5 * pair.ecg[:100], atol=0.003)
+    assert np.allclose(read_ppg(tmp_path / "rec", column=3).ppg, recording.ppg)
+
+
+def test_wfdb_with_segments_of_which_one_is_missing(mimic_like):
+    folder = mimic_like / "mimic4wdb" / "0.1.0" / "waves" / "p100" / "p10000001" / "80"
+    recording = read_ppg(folder / "80")
+    assert len(recording.ppg) == pytest.approx((200 + 900 / RATE) * 125, abs=2)
+    gap = np.flatnonzero(np.isnan(recording.ppg))
+    assert gap[0] == 100 * 125 and gap[-1] == int((100 + 900 / RATE) * 125) - 1
+    assert np.isnan(recording.ecg["II"][int(101 * 250)]) and np.isfinite(recording.ecg["II"][-10:]).all()
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "  "])
+@pytest.mark.parametrize("unit", ["s", "ms", "none"])
+def test_csv_with_and_without_time(tmp_path, make_pair, separator, unit):
+    pair = make_pair(20, 64.0)
+    columns = {"PLETH": pair.ppg, "II": pair.ecg}
+    if unit != "none":
+        columns = {f"Time[{unit}]": np.arange(len(pair.ppg)) / 64 * (1000 if unit == "ms" else 1)} | columns
+    path = tmp_path / "x.csv"
+    rows = [separator.join(columns), *(separator.join(f"{v:.6f}" for v in row) for row in zip(*columns.values()))]
+    path.write_text("\n".join(rows))
+    recording = read_ppg(path, sampling_rate=64 if unit == "none" else None)
+    assert recording.sampling_rate == pytest.approx(64, rel=1e-4) and np.allclose(recording.ppg, pair.ppg, atol=1e-5)
+    assert np.allclose(recording.ecg["II"], pair.ecg, atol=1e-5)
+    assert recording.ecg_sampling_rate == recording.sampling_rate
+    if unit == "none":
+        with pytest.raises(InputError, match="sampling rate is not known"):
+            read_ppg(path)
+    else:
+        with pytest.raises(InputError, match="100 Hz was given, but the file says 64 Hz"):
+            read_ppg(path, sampling_rate=100)
+
+
+def test_csv_without_header(tmp_path, make_pair):
+    pair = make_pair(20, 100.0)
+    t = np.arange(len(pair.ppg)) / 100
+    one, two, three = tmp_path / "one.csv", tmp_path / "two.csv", tmp_path / "three.txt"
+    np.savetxt(one, pair.ppg)
+    np.savetxt(two, np.column_stack([t, pair.ppg]), delimiter=",")
+    np.savetxt(three, np.column_stack([t, pair.ecg, pair.ppg]))
+    assert np.allclose(read_ppg(one, sampling_rate=100).ppg, pair.ppg)
+    assert read_ppg(two).sampling_rate == pytest.approx(100) and np.allclose(read_ppg(two).ppg, pair.ppg)
+    assert np.allclose(read_ppg(three, column="3").ppg, pair.ppg)
+    with pytest.raises(InputError, match="3 columns without names"):
+        read_ppg(three)
+
+
+def test_a_row_counter_is_no_clock(tmp_path, make_pair):
+    pair = make_pair(20, 50.0)
+    path = tmp_path / "x.csv"
+    np.savetxt(path, np.column_stack([np.arange(len(pair.ppg)), pair.ppg]), delimiter=",")
+    with pytest.raises(InputError, match="sampling rate is not known"):
+        read_ppg(path, column=2)
+    assert read_ppg(path, column=2, sampling_rate=50).sampling_rate == 50
+
+
+def test_stretches_without_any_change_are_missing(tmp_path, make_pair):
+    ppg = make_pair(30, 50.0).ppg
+    ppg[1300:] = 0  # the file ends in rows of zeros
+    ppg[500:530] = ppg[500]  # 0.6 s: a coarse converter may do that
+    path = tmp_path / "x.csv"
+    np.savetxt(path, ppg)
+    read = read_ppg(path, sampling_rate=50).ppg
+    assert np.isnan(read[1301:]).all() and np.allclose(read[:1301], ppg[:1301])
+
+
+def test_csv_with_rounded_times_gaps_and_empty_cells(tmp_path, make_pair):
+    pair = make_pair(40, 125.0)
+    t = np.round(np.arange(len(pair.ppg)) / 125, 2)  # as BIDMC writes it: steps of 0 and 0.01 s
+    keep = np.ones(len(t), dtype=bool)
+    keep[2000:2250] = False  # the device paused for 2 s
+    lines = [f"{a},{b:.6f}" if row != 100 else f"{a}," for row, (a, b) in enumerate(zip(t[keep], pair.ppg[keep]))]
+    path = tmp_path / "x.csv"
+    path.write_text("t,PPG\n" + "\n".join(lines))
+    recording = read_ppg(path)
+    assert recording.sampling_rate == pytest.approx(125, rel=2e-3)
+    assert np.isnan(recording.ppg).sum() == pytest.approx(251, abs=3) and np.isnan(recording.ppg[[100, 2100]]).all()
+    assert abs(len(recording.ppg) - len(t)) <= 3
+    assert np.allclose(recording.ppg[:100], pair.ppg[:100], atol=1e-5)
+
+
+def bad_csv(tmp_path, text):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    return path
+
+
+def column_of(values, name="PPG"):
+    return "\n".join([name, *map(str, values)])
+
+
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("", "empty \\(zero bytes\\)"),
+        ("PPG\n", "no row of values"),
+        (column_of(np.sin(np.arange(500))), "5.0 s of PPG at 100 Hz; at least 8.2 s are needed"),
+        (column_of(["nan"] * 2000), "no valid sample"),
+        (column_of([512] * 2000), "the PPG is flat \\(512 throughout\\)"),
+        (column_of(np.sin(np.arange(2000)), "abp"), "no PPG channel; the channels are: abp"),
+        (column_of([*np.sin(np.arange(2000)), "oops"]), "column 'PPG' holds something that is not a number"),
+        ("\n".join(["t,PPG", *(f"{-a},1" for a in range(2000))]), "must hold numbers that only rise"),
+        ("\n".join(["t,PPG", *(f"{a},1" for a in range(2000))]), "only|fit|sampling rate"),
+    ],
+)
+def test_bad_csv_files(tmp_path, text, match):
+    rate = None if text.startswith("t,") else 100
+    with pytest.raises(InputError, match=match):
+        read_ppg(bad_csv(tmp_path, text), sampling_rate=rate)
+
+
+def test_bad_rates_and_columns(tmp_path, make_pair):
+    path = bad_csv(tmp_path, column_of(make_pair(20, 100.0).ppg))
+    for rate in (0, -125, float("nan"), 5, 1e6):
+        with pytest.raises(InputError, match="a PPG recording has 20 to 10000 Hz"):
+            read_ppg(path, sampling_rate=rate)
+    with pytest.raises(InputError, match="no column 'red'; the columns are: PPG"):
+        read_ppg(path, sampling_rate=100, column="red")
+
+
+def test_binary_rubbish_as_csv(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_ppg(path, sampling_rate=100)
+
+
+def test_bad_wfdb_records(tmp_path, make_pair):
+    pair = make_pair(30, 4 * RATE)
+    with pytest.raises(InputError, match="nothing: no such recording"):
+        read_ppg(tmp_path / "nothing")
+    with pytest.raises(InputError, match="x.csv: no such file"):
+        read_ppg(tmp_path / "x.csv")
+    write_multirate(tmp_path, "noppg", pair, ppg_name="ABP")
+    with pytest.raises(InputError, match="no PPG channel; the channels are: II, V, aVR, ABP"):
+        read_ppg(tmp_path / "noppg")
+    write_multirate(tmp_path, "lost", pair)
+    with pytest.raises(InputError, match="100 Hz was given, but the file says 125 Hz"):
+        read_ppg(tmp_path / "lost", sampling_rate=100)
+    (tmp_path / "lostp.dat").write_bytes(b"")
+    with pytest.raises(InputError, match="signal files cannot be read"):
+        read_ppg(tmp_path / "lost")
+    (tmp_path / "lostp.dat").unlink()
+    with pytest.raises(InputError, match="none of its signal files is there"):
+        read_ppg(tmp_path / "lost")
+    (tmp_path / "empty.hea").write_text("")
+    with pytest.raises(InputError, match="empty \\(zero bytes\\)"):
+        read_ppg(tmp_path / "empty")
+    (tmp_path / "rubbish.hea").write_text("this is no header\nat all\n")
+    with pytest.raises(InputError, match="rubbish.hea: not a readable WFDB header"):
+        read_ppg(tmp_path / "rubbish")
+
+
+# ------------------------------------------------------------------------------------------------ the real recordings
+@pytest.mark.mirror
+@pytest.mark.parametrize(
+    "path, rate, seconds, leads",
+    [
+        ("challenge-2015/1.0.0/training/a103l", 250, 330, ["II"]),
+        ("wfdb-samples/mixedsignals", 124.945, 230, ["II", "III"]),
+        ("mimicdb/1.0.0/041s/041s", 125, 16, ["I", "III"]),
+        ("bidmc/1.0.0/bidmc_csv/bidmc_01_Signals.csv", 125, 480, ["aVR", "II"]),
+        ("mimic4wdb/0.1.0/waves/p100/p10079700/85594648/85594648_0007", 124.945, 7279, ["II", "aVR"]),
+    ],
+)
+def test_real_files_of_other_makes(mirror, path, rate, seconds, leads):
+    recording = read_ppg(mirror / path)
+    assert recording.sampling_rate == pytest.approx(rate, rel=1e-3)
+    assert len(recording.ppg) / recording.sampling_rate == pytest.approx(seconds, rel=0.01)
+    assert sorted(recording.ecg) == sorted(leads)
