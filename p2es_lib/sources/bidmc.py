@@ -41,7 +41,10 @@ def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
     table.columns = [str(column).strip() for column in table.columns]
     ppg = find_ppg(list(table.columns))
-    leads = {parse_lead(column): column for column in table.columns if parse_lead(column)}
+    leads: dict[str, str] = {}
+    for column in table.columns:
+        if lead := parse_lead(column):
+            leads.setdefault(lead, column)
     if ppg is None or not leads:
         raise InputError(f"{path}: expected a PLETH column and ECG leads, found {', '.join(table.columns)}")
     try:
@@ -49,7 +52,8 @@ def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     except ValueError as error:
         raise InputError(f"{path}: not all values are numbers ({error})") from error
     time = values.iloc[:, 0].to_numpy()
-    if len(time) < 2 or abs((len(time) - 1) / (time[-1] - time[0]) / SAMPLING_RATE - 1) > 0.01:
+    expected_s = (len(time) - 1) / SAMPLING_RATE
+    if len(time) < 2 or not abs(time[-1] - time[0] - expected_s) <= 0.01 + 0.01 * expected_s:  # NaN: a line cut short
         raise InputError(f"{path}: the column {table.columns[0]!r} does not count seconds at {SAMPLING_RATE:g} Hz")
     return values[ppg].to_numpy(), {lead: values[column].to_numpy() for lead, column in leads.items()}
 
@@ -95,8 +99,8 @@ def read(mirror: Mirror, record: Record) -> Reading:
         text, where = fix.read_text(errors="replace"), str(fix)
     age, sex = read_fix(text, where)
     reading = Reading(record.name, age, sex, iter(()))
-    if not text:
-        reading.notes.append(f"age and sex are not known ({Path(record.path).name}_Fix.txt is not on the mirror)")
+    if not (age == age or sex):
+        reading.notes.append(f"age and sex are not known ({Path(record.path).name}_Fix.txt or the header would say)")
     reading.stretches = _csv_stretches(path) if path else record_stretches(mirror, _wfdb_path(record), reading)
     return reading
 

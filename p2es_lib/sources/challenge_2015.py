@@ -15,18 +15,20 @@ _SHARD_RECORDS = 50
 
 def list_records(mirror: Mirror) -> list[Record]:
     """The records of the public training set; those of the test set were never published."""
-    records = []
-    for number, path in enumerate(walk_records(mirror, "training/RECORDS")):
-        path = path.replace("training/training/", "training/")  # the list names them with and without the folder
-        records.append(Record(posixpath.basename(path), path, f"training-{number // _SHARD_RECORDS:02d}"))
-    return records
+    top = "RECORDS" if not mirror.try_fetch("training/RECORDS") and mirror.try_fetch("RECORDS") else "training/RECORDS"
+    # The lists name them with and without the folder.
+    found = [path.replace("training/training/", "training/") for path in walk_records(mirror, top)]
+    found = [path for path in dict.fromkeys(found) if path.startswith("training/")]
+    return [
+        Record(posixpath.basename(path), path, f"training-{number // _SHARD_RECORDS:02d}") for number, path in enumerate(found)
+    ]
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One record. Nothing is known of the patients; the alarm stands in the header's comments."""
     header = read_header(mirror.fetch(f"{record.path}.hea"))
     if find_ppg(header.sig_name or []) is None:
-        raise InputError(f"no PPG among the signals {', '.join(header.sig_name or [])}")
+        raise InputError(f"{record.path}: no PPG among the signals {', '.join(header.sig_name or [])}")
     alarm = "_".join(comment.strip().replace(" ", "_") for comment in header.comments or [])
     reading = Reading(record.name, float("nan"), "", iter(()), diagnoses=alarm)
     reading.stretches = record_stretches(mirror, record.path, reading)

@@ -47,7 +47,7 @@ def read_patients(path: Path, modified_ns: int) -> pd.DataFrame:
         table = pd.read_csv(path)
         table.columns = [str(column).lower() for column in table.columns]
         dates = [date.fromisoformat(str(text)[:10]) for text in table["dob"]]
-        return table[["subject_id", "gender"]].assign(dob=dates).set_index("subject_id")
+        return table[["subject_id", "gender"]].assign(dob=dates).drop_duplicates("subject_id").set_index("subject_id")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as MIMIC-III's PATIENTS.csv ({error})") from error
     except KeyError as error:
@@ -57,12 +57,16 @@ def read_patients(path: Path, modified_ns: int) -> pd.DataFrame:
 def _demographics(record: Record) -> tuple[str, float, str]:
     """Subject, age at the recording, sex. Dates of a patient are shifted together, so their difference is an age."""
     subject, *when = _NAME.fullmatch(record.name).groups()
+    try:
+        began = date(*map(int, when))
+    except ValueError as error:
+        raise InputError(f"{record.path}: the record's name holds no date ({error})") from error
     path = patients_file()
     patients = read_patients(path, path.stat().st_mtime_ns) if path else None
     if patients is None or int(subject) not in patients.index:
         return subject, float("nan"), ""
     row = patients.loc[int(subject)]
-    age = (date(*map(int, when)) - row["dob"]).days / 365.25
+    age = (began - row["dob"]).days / 365.25
     return subject, _OLD if age > _OLD_AGE else max(0.0, round(age, 1)), parse_sex(row["gender"])
 
 

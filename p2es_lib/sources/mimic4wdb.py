@@ -44,7 +44,12 @@ def read_patients(path: Path, modified_ns: int) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
     if missing := [column for column in wanted if column not in table.columns]:
         raise InputError(f"{path}: no column {', '.join(missing)}; expected MIMIC-IV's hosp/patients.csv")
-    return table[wanted].assign(subject_id=table["subject_id"].astype(str)).set_index("subject_id")
+    try:
+        numbers = {column: pd.to_numeric(table[column]) for column in ("anchor_age", "anchor_year")}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: anchor_age and anchor_year must be numbers ({error})") from error
+    table = table[wanted].assign(subject_id=table["subject_id"].astype(str), **numbers)
+    return table.drop_duplicates("subject_id").set_index("subject_id")
 
 
 def _demographics(subject: str, header) -> tuple[float, str]:

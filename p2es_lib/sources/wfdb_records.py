@@ -14,14 +14,10 @@ from p2es_lib.errors import InputError
 from p2es_lib.leads import parse_lead
 from p2es_lib.sources.contract import Reading, Stretch
 from p2es_lib.sources.mirror import MissingFile, Mirror, check_relative
+from p2es_lib.sources.parts import MARGIN_S, PART_S
 
 # Factor to mV. Anything else (NU, adu, V) is refused: an amplitude of unknown scale is no target.
 _MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3}
-
-
-#: Stretches are read in parts of about this length, with a margin on both sides in which filters settle and into which
-#: the last window of a part may reach: memory stays bounded however long a record is.
-PART_S, MARGIN_S = 1800.0, 16.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,8 @@ def read_header(path: Path):
         raise InputError(f"{path}: not a readable WFDB header ({error})") from error
     if not header.fs or header.fs <= 0:
         raise InputError(f"{path}: the header states no valid sampling rate ({header.fs!r})")
+    if getattr(header, "sig_name", None):
+        header.sig_name = [name or "" for name in header.sig_name]  # a signal may have no description
     return header
 
 
@@ -103,7 +101,7 @@ def read_signals(
     path : Path
         The segment's ``.hea`` file.
     names : list of str
-        Signals as the header names them.
+        Signals as the header names them; of two of the same name the first is read.
     first_frame, end_frame : int
         Part to read.
 
@@ -116,14 +114,14 @@ def read_signals(
 
     header = read_header(path)
     channels = [header.sig_name.index(name) for name in names]
+    stop = end_frame if header.sig_len else None  # without a stated length, wfdb only reads to the end
     try:
-        record = wfdb.rdrecord(
-            str(Path(path).with_suffix("")), first_frame, end_frame, channels=channels, smooth_frames=False
-        )
+        record = wfdb.rdrecord(str(Path(path).with_suffix("")), first_frame, stop, channels=channels, smooth_frames=False)
     except Exception as error:  # wfdb raises whatever it meets in a damaged file
         raise InputError(f"{path}: the signal files cannot be read ({type(error).__name__}: {error})") from error
     rates = [record.fs * per_frame for per_frame in record.samps_per_frame]
-    return dict(zip(record.sig_name, zip(record.e_p_signal, rates)))
+    ends = [None if end_frame is None else (end_frame - first_frame) * n for n in record.samps_per_frame]
+    return {name: (x[:end], rate) for name, x, end, rate in zip(names, record.e_p_signal, ends, rates, strict=True)}
 
 
 def find_chest_lead(names: list[str]) -> str | None:
@@ -143,7 +141,7 @@ def segment_files(mirror: Mirror, folder: str, header) -> list[str]:
         path = posixpath.join(folder, f"{segment.name}.hea")
         named.append(path)
         if (local := mirror.try_fetch(path)) is not None:
-            files = dict.fromkeys(read_header(local).file_name or [])
+            files = dict.fromkeys(getattr(read_header(local), "file_name", None) or [])
             named += [posixpath.join(folder, file) for file in files if file != "~"]
     return named
 
@@ -158,25 +156,31 @@ def record_files(mirror: Mirror, path: str) -> list[str]:
 
 def record_stretches(mirror: Mirror, path: str, reading: Reading, *, needs_ppg: bool = True) -> Iterator[Stretch]:
     """Stretches of a WFDB record in the order of time; what is missing or unusable is noted in ``reading``, not raised."""
-    folder, name = posixpath.split(path)
+    folder = posixpath.dirname(path)
     header = read_header(mirror.fetch(f"{path}.hea"))
-    absent = []
+    absent, read_to_s = [], 0.0
     for segment in segments(header):
+        start_s = segment.start_frame / header.fs
         try:
             local = mirror.fetch(posixpath.join(folder, f"{segment.name}.hea"))
-            for file in dict.fromkeys(read_header(local).file_name or []):
+            for file in dict.fromkeys(getattr(read_header(local), "file_name", None) or []):
                 if file != "~":
                     mirror.fetch(posixpath.join(folder, file))
-            yield from segment_stretches(local, segment.start_frame / header.fs, needs_ppg=needs_ppg)
+            for stretch in segment_stretches(local, start_s, segment.n_frames, needs_ppg=needs_ppg):
+                read_to_s = stretch.start_s + stretch.keep_s
+                yield stretch
         except MissingFile:
             absent.append(segment.name)
         except InputError as error:
-            reading.notes.append(f"segment {segment.name} left out ({error})")
+            since = f" from {read_to_s:.0f} s on" if read_to_s > start_s else ""
+            reading.notes.append(f"segment {segment.name} left out{since} ({error})")
     if absent:
         reading.notes.append(f"{len(absent)} of its segments are not on the mirror ({', '.join(absent)})")
 
 
-def segment_stretches(local: Path, start_s: float = 0.0, *, needs_ppg: bool = True) -> Iterator[Stretch]:
+def segment_stretches(
+    local: Path, start_s: float = 0.0, max_frames: int = 0, *, needs_ppg: bool = True
+) -> Iterator[Stretch]:
     """One segment in parts of :data:`PART_S`, each with margins inside the segment.
 
     Parameters
@@ -185,6 +189,8 @@ def segment_stretches(local: Path, start_s: float = 0.0, *, needs_ppg: bool = Tr
         The segment's ``.hea`` file, signal files beside it.
     start_s : float
         Time of its first sample after the start of the record.
+    max_frames : int
+        Frames after which the next segment begins, whatever this one's own header says; 0: not known.
     needs_ppg : bool
         Whether a segment without PPG is of no use.
 
@@ -194,6 +200,8 @@ def segment_stretches(local: Path, start_s: float = 0.0, *, needs_ppg: bool = Tr
         No PPG where one is needed, no ECG, a unit that cannot be converted, or unreadable files.
     """
     header = read_header(local)
+    if hasattr(header, "seg_name"):
+        raise InputError(f"{local}: a segment that has segments itself cannot be read")
     names = header.sig_name or []
     ppg = find_ppg(names)
     if needs_ppg and ppg is None:
@@ -204,6 +212,7 @@ def segment_stretches(local: Path, start_s: float = 0.0, *, needs_ppg: bool = Tr
         raise InputError(f"{local}: no ECG among the signals {', '.join(names)}")
     wanted = list(dict.fromkeys(name for name in (ppg, chest, *(signal for signal, _ in leads.values())) if name))
     n_frames = header.sig_len or _stored_frames(local, wanted)
+    n_frames = min(n_frames, max_frames or n_frames)
     part, margin = max(1, round(PART_S * header.fs)), round(MARGIN_S * header.fs)
     for first in range(0, n_frames, part):
         end, begin = min(n_frames, first + part), max(0, first - margin)
@@ -240,11 +249,15 @@ def walk_records(mirror: Mirror, top: str = "RECORDS") -> list[str]:
             f"<mirror>/{mirror.base}/{top}"
         ) from error
     folder = posixpath.dirname(top)
-    records, pending = [], [(folder, line.strip()) for line in listing.splitlines() if line.strip()]
+    records, seen = [], {folder}
+    pending = [(folder, line.strip()) for line in listing.splitlines() if line.strip()]
     pending.reverse()
     while pending:
         folder, entry = pending.pop()
         path = check_relative(posixpath.normpath(posixpath.join(folder, entry)) if ".." not in entry else entry)
+        if path in seen:  # named twice, or a folder that names itself
+            continue
+        seen.add(path)
         if entry.endswith("/"):
             listing = mirror.try_fetch(f"{path}/RECORDS")
             if listing is not None:
