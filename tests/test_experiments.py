@@ -32,7 +32,8 @@ from p2es_lib.p2es import P2Es
 from p2es_lib.paths import run_dir, windows_dir
 from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
 from p2es_lib.sources.simulated import simulated_split
-from p2es_lib.windows import prepare_windows, simulator_config, write_windows
+from p2es_lib.preparation import prepare_windows
+from p2es_lib.windows import simulator_config, write_windows
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,17 @@ PACKAGE = Path(p2es_lib.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "leads", "demographics", "config", "paths", "processes"),
     ("transforms", "signals"),
-    ("simulator", "windows", "sources", "forward_process", "pulse_features", "denoiser", "affinity"),
+    ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
     ("sampling", "baselines", "p2es", "training", "metrics", "inspection"),
     ("plots", "experiments", "translate_file", "readme"),
-    ("notebook_client", "notebooks", "workflow", "cli"),
+    ("notebook_client", "notebooks", "workflow", "cli_data", "cli"),
 )
 #: Calls against the order, and why; they must stay inside functions, so that no import cycle arises.
-DEFERRED = {("windows", "sources"): "prepare_windows asks the registry of sources, whose members build window sets"}
+DEFERRED: dict[tuple[str, str], str] = {}
 
 CORE_LAYERS = LAYERS[:4]
 #: They read recordings with wfdb, so a bare GPU machine does without them.
-NOT_CORE = ("sources",)
+NOT_CORE = ("sources", "preparation")
 CORE_PACKAGES = {"numpy", "scipy", "torch", "sklearn", "pandas", "lightning", "tqdm"}
 
 ORDER = [name for layer in LAYERS for name in layer]

@@ -14,6 +14,7 @@ from p2es_lib import paths, sources
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
 from p2es_lib.sources import simulated
+from p2es_lib.preparation import prepare_windows
 from p2es_lib.windows import (
     SPLIT_FRACTIONS,
     SPLITS,
@@ -22,7 +23,6 @@ from p2es_lib.windows import (
     TrainingBatches,
     WindowSet,
     cohort_table,
-    prepare_windows,
     read_settings,
     read_windows,
     split_subjects,

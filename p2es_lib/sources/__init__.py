@@ -6,10 +6,23 @@
 from __future__ import annotations
 
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.sources import bidmc, challenge_2015, challenge_2021, mimic3wdb_matched, mimic4wdb, ptb_xl, simulated
+from p2es_lib.sources import (
+    bidmc,
+    challenge_2015,
+    challenge_2021,
+    mimic3wdb_matched,
+    mimic4wdb,
+    ncku,
+    ptb_xl,
+    senssmarttech,
+    simulated,
+    vitaldb,
+)
 from p2es_lib.sources.contract import Reading, Record, Source, Stretch
 
-_MODULES = (simulated, bidmc, mimic4wdb, mimic3wdb_matched, challenge_2015, ptb_xl, challenge_2021)
+_MODULES = (
+    simulated, senssmarttech, bidmc, mimic4wdb, mimic3wdb_matched, challenge_2015, ptb_xl, challenge_2021, vitaldb, ncku,
+)  # fmt: skip
 SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in _MODULES}
 
 

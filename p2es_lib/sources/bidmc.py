@@ -126,5 +126,5 @@ SOURCE = Source(
     list_records=list_records,
     files=files,
     read=read,
-    code=("sources/bidmc.py", "sources/wfdb_records.py"),
+    code=("sources/bidmc.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

@@ -52,5 +52,5 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
-    code=("sources/challenge_2015.py", "sources/wfdb_records.py"),
+    code=("sources/challenge_2015.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

@@ -80,5 +80,5 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
-    code=("sources/challenge_2021.py", "sources/wfdb_records.py"),
+    code=("sources/challenge_2021.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

@@ -99,5 +99,5 @@ SOURCE = Source(
     read=read,
     companions=lambda: [path for path in [patients_file()] if path],
     sample=40,
-    code=("sources/mimic3wdb_matched.py", "sources/wfdb_records.py"),
+    code=("sources/mimic3wdb_matched.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

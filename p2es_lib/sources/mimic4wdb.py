@@ -95,5 +95,5 @@ SOURCE = Source(
     read=read,
     companions=lambda: [path for path in [patients_file()] if path],
     sample=20,
-    code=("sources/mimic4wdb.py", "sources/wfdb_records.py"),
+    code=("sources/mimic4wdb.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

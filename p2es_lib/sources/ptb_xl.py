@@ -119,5 +119,5 @@ SOURCE = Source(
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
     tables=(TABLE, STATEMENTS),
-    code=("sources/ptb_xl.py", "sources/wfdb_records.py"),
+    code=("sources/ptb_xl.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

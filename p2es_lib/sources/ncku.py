@@ -1,0 +1,109 @@
+"""NCKU PPG-ECG: four resting volunteers, PPG and three ECG channels of undocumented leads at 50 Hz: for timing only.
+
+At 50 Hz the peak of a QRS complex falls between samples, so its amplitude means nothing; its time does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib import signals
+from p2es_lib.errors import InputError
+from p2es_lib.sources.contract import Reading, Record, Source
+from p2es_lib.sources.mirror import Mirror
+from p2es_lib.sources.parts import in_parts
+
+SLUG = "ncku-ppg-ecg"
+SAMPLING_RATE = 50.0
+#: Ticks of the recorder's clock per frame.
+_TICKS_PER_FRAME = 160.0
+#: Columns: frame, tick, PPG (ADC counts, 0 to 4095), three ECG channels (ADC counts, about 8192 is zero).
+N_COLUMNS = 6
+#: Files as published, for a remote mirror, whose folders cannot be listed.
+FILES = (
+    "125/125_static_level1_20260113_164748", "125/125_static_level3_20260113_165126", "125/125_static_level5_20260113_170811",
+    "300/300_static_level1_20260113_201837", "300/300_static_level3_20260113_202643", "300/300_static_level5_20260113_204030",
+    "595/595_static_level1_20260115_192512", "595/595_static_level3_20260115_192827", "595/595_static_level5_20260115_194157",
+    "646/646_static_level1_20260114_214841", "646/646_static_level3_20260114_215240", "646/646_static_level5_20260114_220531",
+)  # fmt: skip
+_SUFFIX = "_extended_poll.bin_align.csv"
+
+
+def list_records(mirror: Mirror) -> list[Record]:
+    """One record per file; all of a subject are a shard."""
+    if isinstance(mirror.location, Path):
+        folder = Path(mirror.where())
+        found = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.csv"))
+        if not found:
+            raise InputError(f"data set ncku: no <subject>/*.csv in {folder}; the mirror must hold <mirror>/{SLUG}/<subject>/*.csv")
+    else:
+        found = [f"{stem}{_SUFFIX}" for stem in FILES]
+    return [Record(Path(path).name.removesuffix(".csv").removesuffix(_SUFFIX[:-4]), path, path.split("/")[0]) for path in found]
+
+
+def read(mirror: Mirror, record: Record) -> Reading:
+    """One file; the folder names the volunteer, of whom nothing else is published."""
+    ppg, channels = read_csv(mirror.fetch(record.path))
+    chosen = max(range(len(channels)), key=lambda number: _agreement(channels[number]))
+    reading = Reading(record.shard, float("nan"), "", iter(()))
+    reading.notes.append(f"beats from ECG channel {chosen + 1} of {len(channels)}, whose lead is not documented")
+    reading.stretches = in_parts((ppg, SAMPLING_RATE), {}, rhythm=(channels[chosen], SAMPLING_RATE))
+    return reading
+
+
+def _agreement(channel: np.ndarray) -> float:
+    """How much the beats of a channel resemble each other: that of the channels is used in which they do most."""
+    clean = signals.ecg_clean(signals.bridge_gaps(channel), SAMPLING_RATE)
+    return signals.template_agreement(clean, signals.ecg_rpeaks(clean, SAMPLING_RATE), SAMPLING_RATE)
+
+
+def read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """PPG and the ECG channels of one file on a gap-free clock of 50 Hz, NaN where frames were lost.
+
+    Raises
+    ------
+    InputError
+        Not six columns of numbers, ticks that do not rise by whole frames, or no positive signal.
+    """
+    try:
+        table = pd.read_csv(path, header=None, skipinitialspace=True).astype(float)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a table of numbers ({error})") from error
+    if table.shape[1] != N_COLUMNS:
+        raise InputError(f"{path}: {table.shape[1]} columns; expected {N_COLUMNS}: frame, tick, PPG, three ECG channels")
+    values = table.to_numpy()
+    positive = np.flatnonzero((values[:, 2:] > 0).any(axis=1))
+    if len(positive) == 0:
+        raise InputError(f"{path}: no positive signal in any row")
+    values = values[: positive[-1] + 1]  # every file ends in rows of zeros
+    frames = (values[:, 1] - values[0, 1]) / _TICKS_PER_FRAME
+    position = np.rint(frames).astype(int)
+    if len(position) < 2 or (np.diff(position) < 1).any() or np.abs(frames - position).max() > 0.25:
+        raise InputError(f"{path}: the second column does not count time in frames of {_TICKS_PER_FRAME:g} ticks")
+    placed = np.full((position[-1] + 1, N_COLUMNS - 2), np.nan)
+    placed[position] = values[:, 2:]
+    return placed[:, 0], list(placed[:, 1:].T)
+
+
+SOURCE = Source(
+    name="ncku",
+    title="NCKU PPG and ECG of four resting volunteers (course material of Nordling Lab)",
+    slug=SLUG,
+    version="",
+    role="timing only",
+    access="open",
+    licence="Creative Commons Attribution 4.0",
+    citation="Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed consent).",
+    size="12 files of 4 volunteers, 2 minutes each",
+    chest_lead="none named: the leads of the three ECG channels are not documented",
+    notes="for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named lead, so nothing "
+    "can be trained on it; the device delays the PPG by a constant; the address on the web is not verified",
+    list_records=list_records,
+    files=lambda mirror, record: [record.path],
+    read=read,
+    default_mirror="https://raw.githubusercontent.com/nordlinglab/course-agenticai-ecg-hrv/main/",
+    code=("sources/ncku.py", "sources/parts.py", "signals.py"),
+)

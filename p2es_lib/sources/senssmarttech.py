@@ -1,0 +1,212 @@
+"""SensSmartTech: 32 volunteers at rest and after exercise, ECG I, II, V3, V4 (so 8 of 12 leads) and four PPG signals.
+
+Each recording of 30 s is one WFDB record per kind of signal on a common axis of 1 kHz,
+``<subject>_<hh-mm-ss>_ecg`` and ``..._ppg``, with CSV twins of their own, coarser times (ms). Where the mirror holds no
+WFDB file, the twin is read. Slug and folder names are from memory, to be confirmed at first contact; RECORDS decides.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from p2es_lib import signals
+from p2es_lib.demographics import parse_age, parse_sex
+from p2es_lib.errors import InputError
+from p2es_lib.leads import parse_lead
+from p2es_lib.sources.contract import Reading, Record, Signal, Source, Stretch
+from p2es_lib.sources.mirror import MissingFile, Mirror
+from p2es_lib.sources.wfdb_records import find_leads, read_header, read_signals, walk_records
+
+SLUG, VERSION = "senssmarttech", "1.0.0"
+TABLE = "Demographics.csv"
+#: The PPG that is used: the first that a recording has. Brachial before carotid, because it is an arm that a wearable is
+#: worn on; infrared (880 nm) before red (660 nm), because its pulses are larger and less sensitive to oxygenation.
+PPG_PREFERENCE = ("brachial_880nm", "brachial_660nm", "carotid_880nm", "carotid_660nm")
+#: A median peak-to-peak ECG beyond this (mV) cannot be in millivolts.
+_LARGEST_MV = 20.0
+
+
+def list_records(mirror: Mirror) -> list[Record]:
+    """One record per recording, from RECORDS; all of a volunteer are a shard."""
+    stems = {}
+    for path in walk_records(mirror):
+        if path.lower().endswith("_ecg"):
+            stem = path[: -len("_ecg")]
+            stems[posixpath.basename(stem)] = stem
+    return [Record(name, path, f"subject-{_subject(name)}") for name, path in stems.items()]
+
+
+def _subject(name: str) -> str:
+    return name.split("_")[0].lstrip("0") or "0"
+
+
+def _csv_path(record: Record, kind: str) -> str:
+    """Twin of a record: beside the folder of the WFDB files, in ``CSV``."""
+    folder = posixpath.dirname(posixpath.dirname(record.path)) if "/" in record.path else ""
+    return posixpath.join(folder, "CSV", f"{record.name}_{kind}.csv")
+
+
+def files(mirror: Mirror, record: Record) -> list[str]:
+    """WFDB files of ECG and PPG; their CSV twins where the mirror holds no WFDB."""
+    named = []
+    for kind in ("ecg", "ppg"):
+        path = f"{record.path}_{kind}.hea"
+        if (local := mirror.try_fetch(path)) is not None:
+            folder = posixpath.dirname(path)
+            named += [path, *(posixpath.join(folder, file) for file in dict.fromkeys(read_header(local).file_name or []))]
+        else:
+            named.append(_csv_path(record, kind))
+    return named
+
+
+@lru_cache(maxsize=4)
+def read_demographics(path: Path, modified_ns: int) -> dict[str, tuple[float, str]]:
+    """Subject number to age and sex; the second row of the file is its header. Read once per state of the file."""
+    try:
+        table = pd.read_csv(path, header=1, dtype=str, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as CSV with its header on the second row ({error})") from error
+    columns = {re.sub(r"\W.*", "", str(column).strip().lower()): column for column in reversed(table.columns[:14])}
+    if missing := [name for name in ("subject", "gender", "age") if name not in columns]:
+        raise InputError(f"{path}: no column {', '.join(missing)} in the second row; found {', '.join(map(str, table.columns[:14]))}")
+    people = {}
+    for row in table.dropna(subset=[columns["subject"]]).itertuples(index=False):
+        values = dict(zip(table.columns, row))
+        number = str(values[columns["subject"]]).strip().split(".")[0].lstrip("0") or "0"
+        where = f"{path}, subject {number}"
+        age, sex = values[columns["age"]], values[columns["gender"]]
+        people[number] = (parse_age("" if pd.isna(age) else age, where), parse_sex("" if pd.isna(sex) else sex, where))
+    return people
+
+
+def read(mirror: Mirror, record: Record) -> Reading:
+    """One recording, with what the table says of the volunteer."""
+    subject, table = _subject(record.name), mirror.try_fetch(TABLE)
+    people = read_demographics(table, table.stat().st_mtime_ns) if table else {}
+    age, sex = people.get(subject, (float("nan"), ""))
+    if mirror.try_fetch(f"{record.path}_ecg.hea") is None and mirror.try_fetch(_csv_path(record, "ecg")) is None:
+        where = mirror.where(f"{record.path}_ecg.hea")
+        raise MissingFile(f"neither {where} nor its twin {_csv_path(record, 'ecg')} is on this mirror")
+    reading = Reading(subject, age, sex, iter(()))
+    if subject not in people:
+        reading.notes.append(f"age and sex are not known ({TABLE} does not name subject {subject})")
+    reading.stretches = _stretch(mirror, record, reading)
+    return reading
+
+
+def _stretch(mirror: Mirror, record: Record, reading: Reading) -> Iterator[Stretch]:
+    if mirror.try_fetch(f"{record.path}_ecg.hea") is not None:
+        leads, ppg = _read_wfdb(mirror, record)
+    else:
+        leads, ppg = _read_twins(mirror, record)
+        reading.notes.append("read from CSV, which states no unit: ECG taken as mV")
+    upright = orient(*ppg)
+    if upright is not ppg[0]:
+        reading.notes.append("the PPG is recorded as light received, which falls with each pulse: turned over")
+    yield Stretch(0.0, (upright, ppg[1]), leads)
+
+
+def orient(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
+    """The PPG with its pulses upward: a pulse rises faster than it falls, so its slope is skewed to the right."""
+    slope = np.diff(signals.ppg_clean(signals.bridge_gaps(ppg), sampling_rate))
+    return -ppg if stats.skew(slope) < 0 else ppg
+
+
+def _choose_ppg(names: list[str], where: str) -> str:
+    plain = {re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_"): name for name in names}
+    found = next((plain[name] for name in PPG_PREFERENCE if name in plain), None)
+    if found is None:
+        raise InputError(f"{where}: none of the PPG signals {', '.join(PPG_PREFERENCE)}; found {', '.join(names)}")
+    return found
+
+
+def _read_wfdb(mirror: Mirror, record: Record) -> tuple[dict[str, Signal], Signal]:
+    local = {}
+    for kind in ("ecg", "ppg"):
+        local[kind] = mirror.fetch(f"{record.path}_{kind}.hea")
+        for file in dict.fromkeys(read_header(local[kind]).file_name or []):
+            mirror.fetch(posixpath.join(posixpath.dirname(record.path), file))
+    header = read_header(local["ecg"])
+    leads = find_leads(header.sig_name or [], header.units or [], str(local["ecg"]))
+    if not leads:
+        raise InputError(f"{local['ecg']}: no standard lead among {', '.join(header.sig_name or [])}")
+    raw = read_signals(local["ecg"], [signal for signal, _ in leads.values()])
+    name = _choose_ppg(read_header(local["ppg"]).sig_name or [], str(local["ppg"]))
+    ppg = read_signals(local["ppg"], [name])[name]
+    return {lead: (raw[signal][0] * factor, raw[signal][1]) for lead, (signal, factor) in leads.items()}, ppg
+
+
+def _read_twins(mirror: Mirror, record: Record) -> tuple[dict[str, Signal], Signal]:
+    """ECG and PPG from CSV, both from the first instant that both have."""
+    paths = {kind: mirror.fetch(_csv_path(record, kind)) for kind in ("ecg", "ppg")}
+    tables = {kind: read_twin(path) for kind, path in paths.items()}
+    begin_ms = max(table["t"].iloc[0] for table in tables.values())
+    names = {parse_lead(name): name for name in tables["ecg"].columns if parse_lead(name)}
+    if not names:
+        raise InputError(f"{paths['ecg']}: no standard lead among {', '.join(tables['ecg'].columns)}")
+    leads = {lead: _on_clock(tables["ecg"], name, begin_ms, paths["ecg"]) for lead, name in names.items()}
+    if (largest := np.nanmedian([np.nanmax(x) - np.nanmin(x) for x, _ in leads.values()])) > _LARGEST_MV:
+        raise InputError(f"{paths['ecg']}: ECG of {largest:.0f} units from peak to peak cannot be mV, and the file states no unit")
+    name = _choose_ppg(list(tables["ppg"].columns), str(paths["ppg"]))
+    return leads, _on_clock(tables["ppg"], name, begin_ms, paths["ppg"])
+
+
+def read_twin(path: Path) -> pd.DataFrame:
+    """A CSV twin: a column ``t`` in milliseconds that rises, and signals.
+
+    Raises
+    ------
+    InputError
+        Not such a file.
+    """
+    try:
+        table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig")
+        table.columns = [str(column).strip() for column in table.columns]
+        table = table.astype(float)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a table of numbers ({error})") from error
+    if "t" not in table or len(table) < 3 or not (np.diff(table["t"]) > 0).all():
+        raise InputError(f"{path}: needs a column t (milliseconds) that only rises; found {', '.join(table.columns)}")
+    return table
+
+
+def _on_clock(table: pd.DataFrame, name: str, begin_ms: float, path: Path) -> Signal:
+    """A signal with jittering times on its nominal clock, by linear interpolation; NaN where three samples are missing."""
+    t = table["t"].to_numpy()
+    period_ms = float(np.median(np.diff(t)))
+    nominal_ms = max(1.0, round(period_ms))
+    if abs(period_ms - nominal_ms) > 0.25 * nominal_ms:
+        raise InputError(f"{path}: times are {period_ms:g} ms apart; expected about 2 ms (ECG) or 10 ms (PPG)")
+    grid = np.arange(begin_ms, t[-1] + 1e-9, nominal_ms)
+    after = np.clip(np.searchsorted(t, grid), 1, len(t) - 1)
+    x = np.interp(grid, t, table[name].to_numpy())
+    return np.where(t[after] - t[after - 1] > 3.5 * nominal_ms, np.nan, x), 1000.0 / nominal_ms
+
+
+SOURCE = Source(
+    name=SLUG,
+    title="SensSmartTech database of cardiovascular signals synchronously recorded, 1.0.0",
+    slug=SLUG,
+    version=VERSION,
+    role="paired",
+    access="open",
+    licence="Creative Commons Attribution 4.0",
+    citation="SensSmartTech database of cardiovascular signals synchronously recorded by an electrocardiograph, "
+    "phonocardiograph, photoplethysmograph and accelerometer (version 1.0.0). PhysioNet",
+    size="338 recordings of 32 volunteers, 30 s each",
+    chest_lead="none: V3 and V4 are standard leads",
+    notes=f"PPG {PPG_PREFERENCE[0]} where there is one; volunteers at rest and after exercise; I and II give the six limb leads",
+    list_records=list_records,
+    files=files,
+    read=read,
+    tables=(TABLE,),
+    code=("sources/senssmarttech.py", "sources/wfdb_records.py", "signals.py"),
+)
