@@ -173,7 +173,7 @@ def test_missing_run_names_the_command(home):
 def test_headline_table(home):
     config = tiny_config()
     table = results_table(config, ["p2es", "template"], [0])
-    assert list(table.columns) == ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds"]
+    assert list(table.columns) == ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds", "data"]
     assert not table.duplicated(["method", "lead", "metric"]).any()
     methods = ["P2Es, mean of 3 samples", "P2Es, single sample", "P2Es, one-step posterior mean", REFERENCES["template"]]
     assert list(table["method"].unique()) == methods

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from p2es_lib.errors import InputError
 from p2es_lib.sources import mirror as mirror_module
+from p2es_lib.sources.checksums import read_checksums
 from p2es_lib.sources.mirror import DEFAULT_MIRROR, MissingFile, Mirror, check_relative, resolve_mirror
 
 CONTENT = bytes(range(256)) * 1000  # 256 kB
@@ -19,10 +22,28 @@ FILE = "folder/recording.dat"
 class Handler(BaseHTTPRequestHandler):
     """Serves CONTENT at any path of the data set; ``server.script`` holds what goes wrong, request by request."""
 
+    def do_HEAD(self):
+        self.send_error(404 if self.server.checksums is None else 501)  # a server that knows no HEAD
+
     def do_GET(self):
         server = self.server
+        if self.path.endswith("/SHA256SUMS.txt"):
+            if server.checksums is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(server.checksums)))
+            self.end_headers()
+            self.wfile.write(server.checksums)
+            return
         server.requests.append((self.path, self.headers.get("Range")))
         action = server.script.pop(0) if server.script else "ok"
+        if action == "busy":
+            self.send_response(429)
+            self.send_header("Retry-After", "1")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if isinstance(action, int):
             self.send_error(action)
             return
@@ -53,6 +74,7 @@ def server(monkeypatch):
     monkeypatch.setattr(mirror_module, "BACKOFF_S", 0.01)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.requests, server.script, server.content, server.ranges, server.etag = [], [], CONTENT, True, '"v1"'
+    server.checksums = None
     server.handle_error = lambda *_: None  # a client that gave up is part of the play
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
@@ -74,7 +96,7 @@ def test_a_file_is_fetched_once(server, remote, home):
     assert path == home / "data" / "raw" / "set" / "1.0.0" / FILE and path.read_bytes() == CONTENT
     assert remote.fetch(FILE) == path
     assert server.requests == [(f"/files/set/1.0.0/{FILE}", None)]
-    assert leftovers(home) == ["recording.dat"]
+    assert leftovers(home) == [".sha256", "recording.dat"]
     # What was fetched is itself laid out as a mirror.
     assert Mirror(home / "data" / "raw", "set", "1.0.0").fetch(FILE).read_bytes() == CONTENT
 
@@ -83,7 +105,7 @@ def test_a_file_is_fetched_once(server, remote, home):
 def test_transient_trouble_is_overcome(server, remote, home, script):
     server.script = script.copy()
     assert remote.fetch(FILE).read_bytes() == CONTENT
-    assert leftovers(home) == ["recording.dat"]
+    assert leftovers(home) == [".sha256", "recording.dat"]
 
 
 def test_a_broken_transfer_continues_where_it_stopped(server, remote):
@@ -129,12 +151,57 @@ def test_slow_servers_time_out(server, remote, monkeypatch):
     assert len(server.requests) == 2
 
 
+def test_a_busy_server_is_given_the_time_it_asks_for(server, remote):
+    server.script = ["busy"]
+    began = time.monotonic()
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+    assert time.monotonic() - began >= 0.95
+
+
+def test_files_are_held_against_the_published_hashes(server, remote, home):
+    good = hashlib.sha256(CONTENT).hexdigest()
+    server.checksums = f"{good} {FILE}\n".encode()
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+    (home / "data" / "raw" / "set" / "1.0.0" / FILE).unlink()
+    server.content = CONTENT[:-1] + b"?"
+    wrong = hashlib.sha256(server.content).hexdigest()
+    with pytest.raises(InputError, match=f"{wrong}.*SHA256SUMS.txt says {good}"):
+        Mirror(remote.location, "set", "1.0.0").fetch(FILE)
+    assert "recording.dat" not in leftovers(home) and "recording.dat.part" not in leftovers(home)
+    assert len(server.requests) == 1 + mirror_module.ATTEMPTS  # the transfer may have been at fault, so it is tried again
+    server.content = CONTENT
+    assert Mirror(remote.location, "set", "1.0.0").fetch(FILE).read_bytes() == CONTENT
+
+
+def test_a_file_that_later_differs_is_refused(server, remote, home):
+    local = remote.fetch(FILE)
+    seen = local.parent.parent / ".sha256"
+    assert seen.read_text() == f"{hashlib.sha256(CONTENT).hexdigest()}  {FILE}\n"
+    with open(seen, "a") as file:
+        file.write("0123456789abc")  # a line torn by a kill
+    local.unlink()
+    server.content = CONTENT[::-1]
+    with pytest.raises(InputError, match=r"\.sha256 says .* was changed.*delete its line"):
+        remote.fetch(FILE)
+    assert not local.exists()
+    assert remote.fetch("folder/other.dat").read_bytes() == CONTENT[::-1]
+    assert read_checksums(seen) == {FILE: hashlib.sha256(CONTENT).hexdigest(), "folder/other.dat": hashlib.sha256(CONTENT[::-1]).hexdigest()}
+
+
+def test_threads_that_want_the_same_file_fetch_it_once(server, remote, home):
+    server.script = ["slow"]
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: remote.fetch(FILE), range(4)))
+    assert {path.read_bytes() for path in paths} == {CONTENT} and len(server.requests) == 1
+    assert leftovers(home) == [".sha256", "recording.dat"]
+
+
 def test_permanent_trouble_gives_one_clear_error(server, remote, home):
     server.script = [404]
     with pytest.raises(MissingFile, match=rf"127.0.0.1:\d+/files/set/1.0.0/{FILE}: not on this mirror"):
         remote.fetch(FILE)
     server.script = [403]
-    with pytest.raises(InputError, match="needs rights"):
+    with pytest.raises(InputError, match="credentialed users"):
         remote.fetch(FILE)
     server.script = [418]
     with pytest.raises(InputError, match="HTTP 418"):

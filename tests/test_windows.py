@@ -14,13 +14,14 @@ from p2es_lib import paths, sources
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
 from p2es_lib.sources import simulated
-from p2es_lib.preparation import prepare_windows
+from p2es_lib.preparation import jobs, prepare_windows
 from p2es_lib.windows import (
     SPLIT_FRACTIONS,
     SPLITS,
     MAX_SEED,
     STREAM_STRIDE,
     TrainingBatches,
+    WindowArray,
     WindowSet,
     cohort_table,
     read_settings,
@@ -73,7 +74,7 @@ def test_store_gives_back_what_was_written(tmp_path, monkeypatch, parquet):
     back = read_windows(tmp_path / "d-quick")
     for name in ("ppg", "ecg", "lead_mask"):
         assert np.array_equal(getattr(back, name), getattr(windows, name))
-        assert isinstance(getattr(back, name), np.memmap)
+    assert isinstance(back.ppg, WindowArray) and isinstance(back.ecg, WindowArray)  # not read until asked for
     pd.testing.assert_frame_equal(back.index, windows.index, check_dtype=False)
     assert back.index["beats"].dtype.kind == "i" and back.index["start_s"].dtype == np.float64
     assert back.info == windows.info
@@ -99,7 +100,7 @@ def test_missing_store_names_the_command(tmp_path):
 
 def test_damaged_store_is_an_input_error(tmp_path):
     write_windows(tmp_path / "d-quick", make_windows(), {})
-    (tmp_path / "d-quick" / "ecg.npy").write_bytes(b"")
+    (tmp_path / "d-quick" / "windows.npy").write_bytes(b"")
     with pytest.raises(InputError, match="delete this folder"):
         read_windows(tmp_path / "d-quick")
 
@@ -127,7 +128,9 @@ def test_select_and_split(tmp_path):
     assert np.array_equal(windows.select(windows.index["sex"] == "F").ppg, windows.ppg[::3])
     train = windows.split("train")
     assert len(train) == 21 and set(train.index["split"]) == {"train"}
-    assert isinstance(train.ecg, np.memmap) and train.ecg.base is not None  # a contiguous range is a view, not a copy
+    assert isinstance(train.ecg, WindowArray) and np.array_equal(train.ecg, np.asarray(windows.ecg)[:21])
+    assert np.array_equal(train.ecg[3, :2, 5:9], np.asarray(windows.ecg)[3, :2, 5:9])
+    assert np.array_equal(train.ecg[[7, 2], 1], np.asarray(windows.ecg)[[7, 2], 1])
     assert len(windows.select(np.zeros(30, dtype=bool))) == 0
     with pytest.raises(InputError, match="train, validation, test"):
         windows.split("training")
@@ -255,9 +258,8 @@ def test_simulated_store(home, monkeypatch):
 
 def test_preparing_again_does_nothing_unless_settings_or_code_change(home, monkeypatch):
     calls = []
-    real = simulated.SOURCE.prepare
-    counted = dataclasses.replace(simulated.SOURCE, prepare=lambda *args: calls.append(1) or real(*args))
-    monkeypatch.setitem(sources.SOURCES, "simulated", counted)
+    real = jobs.simulate_cohort
+    monkeypatch.setattr(jobs, "simulate_cohort", lambda *args: calls.append(1) or real(*args))
     config = small_config()
     prepare_windows(config, progress=False)
     prepare_windows(config, progress=False)
@@ -265,7 +267,7 @@ def test_preparing_again_does_nothing_unless_settings_or_code_change(home, monke
     assert len(calls) == 1
     prepare_windows(config.replace("data.simulator_seed", 1), progress=False)
     assert len(calls) == 2
-    monkeypatch.setattr(sources.Source, "settings", lambda self, mirror: {"code": "changed", "mirror": ""})
+    monkeypatch.setattr(jobs, "code_version", lambda source: "changed")
     prepare_windows(config.replace("data.simulator_seed", 1), progress=False)
     assert len(calls) == 3
 

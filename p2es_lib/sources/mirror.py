@@ -266,7 +266,11 @@ def _locked_part(target: Path) -> Iterator[Path | None]:
                 yield None
                 return
             if is_current:
-                yield part
+                try:
+                    yield part
+                finally:
+                    if part.exists() and part.stat().st_size == 0:
+                        part.unlink()
                 return
 
 
@@ -291,8 +295,6 @@ def _http_problem(url: str, error: urllib.error.HTTPError, part: Path) -> str:
     """What to say of an HTTP error that may pass; the others are raised."""
     error.close()
     if error.code in (404, 410):
-        if part.stat().st_size == 0:
-            part.unlink()
         raise MissingFile(f"{url}: not on this mirror (HTTP {error.code})") from error
     if error.code in (401, 403):
         raise InputError(
