@@ -93,7 +93,7 @@ def processor_time() -> float:
 
 def check_headline(table: pd.DataFrame) -> None:
     """What every other part of the project expects of the headline table."""
-    assert list(table.columns) == ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds"]
+    assert list(table.columns) == ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds", "data"]
     assert not table.duplicated(["method", "lead", "metric"]).any()
     assert {"rmse", "pearson"} <= set(table["metric"])
     assert {"all", *LEADS} <= set(table["lead"])
