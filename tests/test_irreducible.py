@@ -13,7 +13,8 @@ from p2es_lib.simulator import SimulatorConfig, conditional_mean_ecg, irreducibl
 from p2es_lib.simulator.demographics_effects import Body, draw_traits
 from p2es_lib.simulator.draws import draw_block
 from p2es_lib.simulator.heart import draw_heart
-from p2es_lib.simulator.lead_field import FORWARD
+from p2es_lib.simulator.lead_field import draw_lead_fields
+from p2es_lib.simulator.normal_beats import fitted
 from p2es_lib.simulator.rhythm import BEAT_PVC
 
 SIGMA_S = 0.015
@@ -30,14 +31,15 @@ def gaussians_of(windows, row, config):
     body = Body(latents.age[one], latents.female[one], *size, latents.stiffness[one])
     traits = draw_traits(body, latents.rhythm[one], quiet, config)
     heart = draw_heart(body, traits, latents.morphology[one], latents.mean_rr_s[one], quiet, config)
-    v5 = FORWARD[6]
+    fields = draw_lead_fields(body.age, body.female, quiet, config)
     expected_r = latents.pulse_onsets[row] - latents.pat_drift_s[row] - latents.pat_s[row]
     times, widths, sizes = [], [], []
     for beat in expected_r[~np.isnan(expected_r)]:
-        for kernels in (heart.p, heart.qrs, heart.st_t):
+        for wave in ("p", "qrs", "st_t"):
+            kernels = getattr(heart, wave)
             times.append(beat + kernels.centre_s[:, 0])
             widths.append(kernels.width_s[:, 0])
-            sizes.append(v5 @ kernels.vector_mv[:, :, 0])
+            sizes.append(fields[wave][6, :, 0] @ kernels.vector_mv[:, :, 0])
     return (np.concatenate(parts) for parts in (times, widths, sizes))
 
 
@@ -79,17 +81,17 @@ def test_rmse_of_the_windows_is_the_spread_of_the_draws():
 
 
 def test_log_normal_gain_has_its_moments():
-    """Only sizes vary: at the R peak the ECG is x0 exp(0.2 z), with known mean and variance."""
+    """Only sizes vary: at the R peak the ECG is x0 exp(s z), with known mean and variance."""
     config = SimulatorConfig.without_variation(amplitudes=1.0, n_samples=256)
     windows = simulate(range(4), 1, config)
     plain = simulate(range(4), 1, config.replace(amplitudes=0.0))
     result = conditional_mean_ecg(windows, config, n_draws=2500, hold="beats")
-    v5 = LEADS.index("V5")
+    v5, variance = LEADS.index("V5"), fitted()["covariance"][1, 1]  # of the logarithm of the QRS size
     for row in range(4):
         peak = plain.ecg[row, v5].argmax()
         x_0 = plain.ecg[row, v5, peak]
-        assert result.mean[row, v5, peak] == pytest.approx(x_0 * np.exp(0.02), rel=0.015)
-        assert result.variance[row, v5, peak] == pytest.approx(x_0**2 * np.expm1(0.04) * np.exp(0.04), rel=0.12)
+        assert result.mean[row, v5, peak] == pytest.approx(x_0 * np.exp(variance / 2), rel=0.02)
+        assert result.variance[row, v5, peak] == pytest.approx(x_0**2 * np.expm1(variance) * np.exp(variance), rel=0.15)
 
 
 def test_correction_for_few_draws():

@@ -33,6 +33,8 @@ LEAST_CORRELATION = 0.9
 _SPEED_SHARE, _STILL_S = 0.06, 0.012
 # A hump before QRS is a P wave if it is at least this high (length of the vector of all leads) and lasts this long.
 _P_MINIMUM_MV, _P_DURATIONS_S = 0.02, (0.04, 0.20)
+#: A deflection of QRS below this is not a wave, mV (IEC 60601-2-25).
+LEAST_WAVE_MV = 0.02
 _WAVES = ("p", "q", "r", "s", "st", "t")
 
 
@@ -131,7 +133,7 @@ def measure_beats(beats: np.ndarray, r_peaks: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     DataFrame of N rows
-        ``heart_rate`` (per minute), ``rmssd_ms``, ``pr_ms``, ``p_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms`` (Fridericia),
+        ``qrs_onset_s`` (from the R peak), ``heart_rate`` (per minute), ``rmssd_ms``, ``pr_ms``, ``p_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms`` (Fridericia),
         ``p_axis_deg``, ``qrs_axis_deg``, ``t_axis_deg`` (frontal plane, from areas in I and aVF; P and T from peaks),
         ``qrs_t_angle_deg`` (between the mean QRS and T vectors of all eight independent leads), and per lead, such as
         ``V2_r_mv``: ``p``, ``q``, ``r``, ``s`` (sizes of the deflections, 0 or more; ``p`` signed), ``st`` (40 ms after
@@ -147,7 +149,7 @@ def measure_windows(ecg: np.ndarray, sampling_rate: float, available: np.ndarray
 
 
 def _columns() -> list[str]:
-    intervals = ["heart_rate", "rmssd_ms", "pr_ms", "p_ms", "qrs_ms", "qt_ms", "qtc_ms"]
+    intervals = ["qrs_onset_s", "heart_rate", "rmssd_ms", "pr_ms", "p_ms", "qrs_ms", "qt_ms", "qtc_ms"]
     axes = ["p_axis_deg", "qrs_axis_deg", "t_axis_deg", "qrs_t_angle_deg"]
     return intervals + axes + [f"{lead}_{wave}_mv" for lead in LEADS for wave in _WAVES]
 
@@ -167,7 +169,7 @@ def _measure(beat: np.ndarray, times: np.ndarray) -> dict[str, float]:
     p_onset, p_end = _p_wave(shown, t, onset)
     rr = values.get("rr_s", np.nan)
     qt = t_end - onset
-    values |= {"pr_ms": 1e3 * (onset - p_onset), "p_ms": 1e3 * (p_end - p_onset), "qrs_ms": 1e3 * (end - onset)}
+    values |= {"qrs_onset_s": onset, "pr_ms": 1e3 * (onset - p_onset), "p_ms": 1e3 * (p_end - p_onset), "qrs_ms": 1e3 * (end - onset)}
     values |= {"qt_ms": 1e3 * qt, "qtc_ms": 1e3 * qt / np.cbrt(rr)}
     whole = np.full((len(LEADS), len(t)), np.nan)
     whole[leads] = shown
@@ -258,6 +260,7 @@ def _sizes(whole, t, p_span, qrs_span, t_peak: float, t_end: float) -> dict[str,
     no_r = (sizes["r"] <= 0.03)[:, None]  # a QS complex counts as S
     sizes["q"] = (-np.where(before & ~no_r, qrs, np.where(np.isfinite(qrs), 0.0, np.nan)).min(axis=-1)).clip(min=0)
     sizes["s"] = (-np.where(before & ~no_r, np.where(np.isfinite(qrs), 0.0, np.nan), qrs).min(axis=-1)).clip(min=0)
+    sizes = {wave: np.where(size < LEAST_WAVE_MV, 0.0 * size, size) for wave, size in sizes.items()}
     sizes["st"] = whole[:, min(np.searchsorted(t, qrs_span[1] + 0.04), len(t) - 1)]
     sizes["p"] = _signed_peak(whole, (t >= p_span[0]) & (t <= p_span[1]))
     last = t_end if np.isfinite(t_end) else t_peak + 0.1
@@ -286,7 +289,7 @@ def _axes(whole, t, p_span, qrs_span, t_peak: float) -> dict[str, float]:
         # aVF is a unipolar lead with 2 / sqrt(3) of the sensitivity that I has in the frontal plane.
         known = bool(area[one] or area[avf])
         values[f"{wave}_axis_deg"] = float(np.rad2deg(np.arctan2(2 / np.sqrt(3) * area[avf], area[one]))) if known else np.nan
-    qrs, t_area = areas["qrs"] @ _TO_VECTOR, areas["t"] @ _TO_VECTOR
+    qrs, t_area = areas["qrs"] @ KORS, areas["t"] @ KORS
     size = np.linalg.norm(qrs) * np.linalg.norm(t_area)
     cosine = np.clip(qrs @ t_area / size, -1.0, 1.0) if size > 0 else np.nan
     return values | {"qrs_t_angle_deg": float(np.rad2deg(np.arccos(cosine)))}
@@ -304,4 +307,5 @@ def _kors() -> np.ndarray:
     return matrix
 
 
-_TO_VECTOR = _kors()
+#: Kors' regression: 12 leads @ KORS = X (left), Y (down), Z (back).
+KORS = _kors()

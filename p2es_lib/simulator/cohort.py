@@ -39,7 +39,7 @@ from p2es_lib.simulator.demographics_effects import (
 )
 from p2es_lib.simulator.disturbances import disturb
 from p2es_lib.simulator.heart import Heart, draw_heart, draw_morphology
-from p2es_lib.simulator.lead_field import draw_lead_field
+from p2es_lib.simulator.lead_field import draw_lead_fields
 from p2es_lib.simulator.morphology import CLASSES
 from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.render import render_ecg8
@@ -176,10 +176,10 @@ def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig)
 
     beats = draw_beats(traits, *premature_flags(body, traits, subject_draws, window, config), window, config)
     heart = draw_heart(body, traits, classes, beats.mean_rr_s, subject_draws, config)
-    lead_field = draw_lead_field(subject_draws, config)
+    lead_fields = draw_lead_fields(body.age, body.female, subject_draws, config)
     breathing = (traits.breathing_hz, window.uniform["breathing_phase"])
     f_wave_phase = window.uniform["f_wave_phase"]
-    ecg8 = render_ecg8(heart, lead_field, beats.r_times, beats.beat_type, breathing, f_wave_phase, config)
+    ecg8 = render_ecg8(heart, lead_fields, beats.r_times, beats.beat_type, breathing, f_wave_phase, config)
 
     drift = pat_drift(beats.preceding_rr_s, beats.mean_rr_s) * config.pat_jitter
     jitter = config.pat_jitter * PAT_JITTER_S * np.ascontiguousarray(window.normal["pat_jitter"].T)
@@ -211,7 +211,7 @@ def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig)
         breathing_phase=window.uniform["breathing_phase"],
     )
     ppg = _render_ppg(latents, subject_draws, rngs, config)
-    index = _index(subjects, n_windows, body, traits, heart, lead_field, latents, config)
+    index = _index(subjects, n_windows, body, traits, heart, lead_fields["qrs"], latents, config)
     return ppg, expand_leads(ecg8), index, latents
 
 

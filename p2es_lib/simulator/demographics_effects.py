@@ -1,4 +1,4 @@
-"""What age and sex do to a subject: body, rate, conduction, repolarisation, axes, arteries.
+"""What age and sex do to a subject: body, rate, conduction, repolarisation, arteries.
 
 Numbers and sources (medians unless said otherwise; "unverified" means remembered, not checked against the source):
 
@@ -7,9 +7,8 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
 - heart rate 63 (men) and 66 per minute (women), PR 164 and 158 ms, P wave 112 and 108 ms, P axis 54 and 57 degrees:
   ELSA-Brasil (Pinto-Filho 2017), 35-74 years. Spreads from the 2nd and 98th percentiles of Mason 2007 (heart rate
   48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified.
-- QRS duration, QTcF and the frontal axes of QRS and T by decade and sex: hospital ECGs in sinus rhythm with no
-  finding coded (Zheng 2020, n = 4299). The axis spread drawn here is 9-14 degrees; torso rotation, QRS shape and
-  electrodes bring it to 25-30, between those hospital ECGs (20-33) and Mason 2007 (-40 to 91).
+- QRS duration and QTcF by decade and sex: hospital ECGs in sinus rhythm with no finding coded (Zheng 2020, n = 4299).
+  Axes, sizes and shapes of the waves: :mod:`p2es_lib.simulator.normal_beats`.
 - QT = chi + (delta / gamma) (RR^gamma - 1), delta 0.158 +- 0.030 (women), 0.139 +- 0.023 (men), gamma 0.54 and 0.80
   (Malik 2013). QT follows an average of RR over about a minute (Razak 2011), so within a window it is constant here.
   QRS above 100 ms lengthens QT by 0.7 of the excess: unverified.
@@ -37,9 +36,6 @@ _DECADES = np.array([24.0, 35.0, 45.0, 55.0, 65.0, 75.0, 85.0])
 # Index 0 men, 1 women.
 _QRS_MS = ([94, 92, 93, 93, 92, 90, 86], [82, 84, 83, 84, 83, 81, 78])
 _QTCF_MS = ([393, 398, 402, 406, 412, 418, 423], [409, 411, 417, 421, 424, 429, 422])
-_QRS_AXIS_DEG = ([60, 54, 46, 39, 37, 31, 38], [64, 58, 48, 43, 36, 27, 30])
-_T_AXIS_DEG = ([46, 42, 40, 39, 44, 45, 54], [40, 40, 40, 40, 40, 42, 46])
-QRS_AXIS_SD_DEG = (9.0, 14.0)  # at 25 and 75 years
 _RMSSD_MS = [50, 26, 23, 21, 16, 15, 15]
 _RMSSD_LOG_SD = [0.57, 0.68, 0.80, 0.79, 0.77, 0.77, 0.77]
 
@@ -67,7 +63,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Traits:
-    """Rate, intervals and axes of N subjects in seconds and degrees, (N,) each."""
+    """Rate and intervals of N subjects in seconds, (N,) each."""
 
     rhythm: np.ndarray
     rr_s: np.ndarray
@@ -81,8 +77,6 @@ class Traits:
     qt_at_1s: np.ndarray
     qt_slope: np.ndarray
     qt_curvature: np.ndarray
-    qrs_axis_deg: np.ndarray
-    t_axis_deg: np.ndarray
     pat_s: np.ndarray
     pat_residual_s: np.ndarray
 
@@ -144,7 +138,7 @@ def choose(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 
 def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorConfig) -> Traits:
-    """Rate, intervals, axes and pulse arrival time for given body and rhythm."""
+    """Rate, intervals and pulse arrival time for given body and rhythm."""
     z, u, age, female = draws.normal, draws.uniform, body.age, body.female
     hrv, width = config.hrv, config.intervals
     sinus = np.clip(by_sex(female, 63.0, 66.0) * np.exp(0.15 * config.heart_rate * z["heart_rate"]), 48.0, 98.0)
@@ -180,10 +174,6 @@ def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorC
         qt_at_1s=qt,
         qt_slope=by_sex(female, 0.139 + width * 0.023 * z["qt_slope"], 0.158 + width * 0.030 * z["qt_slope"]),
         qt_curvature=by_sex(female, 0.80, 0.54),
-        qrs_axis_deg=by_age_and_sex(age, female, _DECADES, _QRS_AXIS_DEG)
-        + config.axis * np.interp(age, [25.0, 75.0], QRS_AXIS_SD_DEG) * z["frontal"],
-        t_axis_deg=by_age_and_sex(age, female, _DECADES, _T_AXIS_DEG)
-        + config.axis * (6.0 * z["frontal"] + 11.0 * z["t_frontal"]),
         pat_s=pulse_arrival_time(age, body.stiffness, body.height_cm, config.site),
         pat_residual_s=1e-3 * config.pat_residual_sd_ms * z["pat_residual"],
     )

@@ -19,8 +19,7 @@ MIN_RR_S = 0.3
 #: Standard normal numbers per subject.
 SUBJECT_NORMALS = {
     "height": 1, "bmi": 1, "stiffness": 1, "heart_rate": 1, "rmssd": 1, "mayer": 1, "pr": 1, "p_duration": 1,
-    "qrs_duration": 1, "qtc": 1, "qt_slope": 1, "qrs_gain": 1, "t_gain": 1, "p_gain": 1, "st_gain": 1, "frontal": 1,
-    "horizontal": 1, "sagittal": 1, "t_frontal": 1, "t_horizontal": 1, "p_axis": 1, "qrs_shape": 21, "lead_gain": 8,
+    "qrs_duration": 1, "qtc": 1, "qt_slope": 1, "beat": 16, "lead_gain": 8,
     "chest_shift": 7, "chest_height": 7, "pat_residual": 1, "pulse_shape": 5, "ecg_breathing": 2, "ppg_breathing": 2,
     "f_wave": 3, "ectopic_axis": 3, "ectopic_shape": 2, "noise_level": 1,
 }  # fmt: skip

@@ -44,7 +44,7 @@ from p2es_lib.simulator import draws as random
 from p2es_lib.simulator.cohort import PAT_JITTER_S, SimulatedWindows
 from p2es_lib.simulator.demographics_effects import draw_body, draw_traits
 from p2es_lib.simulator.heart import draw_heart, draw_morphology
-from p2es_lib.simulator.lead_field import draw_lead_field
+from p2es_lib.simulator.lead_field import draw_lead_fields
 from p2es_lib.simulator.render import render_ecg8
 from p2es_lib.simulator.rhythm import PVC_COUPLING
 from p2es_lib.simulator.settings import SimulatorConfig
@@ -146,8 +146,8 @@ def _draw_ecg8(
     else:
         r_times = _draw_r_times(windows, row, traits.pat_s + traits.pat_residual_s, rng, config)
     breathing = (held(latents.breathing_hz), held(latents.breathing_phase))
-    lead_field = draw_lead_field(subject, config)
-    return render_ecg8(heart, lead_field, r_times, held(latents.beat_type), breathing, f_wave_phase, config)
+    lead_fields = draw_lead_fields(body.age, body.female, subject, config)
+    return render_ecg8(heart, lead_fields, r_times, held(latents.beat_type), breathing, f_wave_phase, config)
 
 
 def _draw_r_times(

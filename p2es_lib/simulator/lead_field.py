@@ -1,9 +1,9 @@
 """From the dipole to the leads: a lead-field matrix per subject, 8 independent leads, 12 by Einthoven and Goldberger.
 
-The mean matrix is the least-squares forward map from Kors vectors to the eight leads, pooled over 293 normal PTB-XL
-records (R2 0.80 in V2 to 1.00 in II), adjusted by up to 0.07 (V2 from Y: 0.29) when the simulated normals were fitted
-to the R, S and T sizes of PTB-XL normals. Three components carry 99.8 % of one subject's energy but 96.4 % of a pool,
-so the matrix has to differ between subjects: gain of each lead 8 % and of all chest leads 10 % (log-normal), chest
+The mean fields of P, QRS and ST-T, for men and women over age, are fitted to PTB-XL normals together with the beat
+(:mod:`p2es_lib.normal_beat_fit`). :data:`FORWARD`, which that fit starts from, is the least-squares forward map from Kors
+vectors to the eight leads, pooled over 293 normal records. Three components carry 99.8 % of one subject's energy but
+96.4 % of a pool, so the matrix has to differ between subjects: gain of each lead 8 % and of all chest leads 10 % (log-normal), chest
 electrodes shifted along their line by 0.25 of a spacing together and 0.12 each, and up or down so that 0.10 of the
 vertical component is added. These spreads are assumptions, chosen with those of the heart to give the spread of R and
 S in PTB-XL normals.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from p2es_lib.simulator.draws import Draws
+from p2es_lib.simulator.normal_beats import decades_of, fitted
 from p2es_lib.simulator.settings import SimulatorConfig
 
 #: Rows I, II, V1..V6; columns X (left), Y (down), Z (back).
@@ -37,17 +38,26 @@ _LEAD_GAIN_SD, _CHEST_GAIN_SD = 0.08, 0.10
 _SHIFT_SD, _OWN_SHIFT_SD, _HEIGHT_SD, _OWN_HEIGHT_SD = 0.25, 0.12, 0.08, 0.06
 
 
-def draw_lead_field(draws: Draws, config: SimulatorConfig) -> np.ndarray:
-    """Lead field of N subjects, (8, 3, N)."""
+def draw_lead_fields(
+    age: np.ndarray, female: np.ndarray, draws: Draws, config: SimulatorConfig
+) -> dict[str, np.ndarray]:
+    """Lead fields of P, QRS and ST-T of N subjects, (8, 3, N) each, with one set of electrodes."""
+    decades = decades_of(age)
+    fields = {}
+    for wave in ("p", "qrs", "st_t"):
+        men, women = (line[0][:, :, None] + line[1][:, :, None] * decades for line in fitted()[f"{wave}_field"])
+        fields[wave] = _move_electrodes(np.where(female, women, men), draws, config)
+    return fields
+
+
+def _move_electrodes(field: np.ndarray, draws: Draws, config: SimulatorConfig) -> np.ndarray:
     z, scale = draws.normal, config.electrodes
-    n = z["lead_gain"].shape[1]
-    field = np.repeat(FORWARD[:, :, None], n, axis=2)
-    chest = FORWARD[2:]
+    chest = field[2:].copy()
     slope = np.gradient(chest, axis=0)  # change per electrode spacing
     for k in range(6):
         shift = scale * (_SHIFT_SD * z["chest_shift"][0] + _OWN_SHIFT_SD * z["chest_shift"][k + 1])
         height = scale * (_HEIGHT_SD * z["chest_height"][0] + _OWN_HEIGHT_SD * z["chest_height"][k + 1])
-        field[k + 2] += shift * slope[k][:, None]
+        field[k + 2] += shift * slope[k]
         field[k + 2, 1] += height
     gain = np.exp(scale * _LEAD_GAIN_SD * z["lead_gain"])
     # The first limb lead's number also moves all chest leads: near or far from the heart.

@@ -1,9 +1,9 @@
 """Morphology classes: how common they are, and the heart vectors of each.
 
 Vectors are mean Kors vectorcardiograms (X left, Y down, Z back, mV) of PTB-XL records at fixed fractions of the QRS
-duration, at the T peak and 40 ms after the J point (500 Hz records, delineated for this project): normal men (80) and
-women (102) under 50, LBBB (8), LVH (24), old anterior or septal infarction (15), old inferior infarction (13). The
-PTB-XL average of RBBB (8) mixes axes, so here the first half is the normal left ventricle at its own pace, followed by
+duration, at the T peak and 40 ms after the J point (500 Hz records, delineated for this project): LBBB (8), left anterior fascicular
+block (20), LVH (24), old anterior or septal infarction (15), old inferior infarction (13). The PTB-XL average of RBBB (8)
+mixes axes, so here the first half is the normal left ventricle at its own pace, followed by
 the slow rightward-anterior forces of that average. ST classes have a normal QRS with an injury vector: depression
 points away from the apex, elevation towards the anterior or the inferior wall; sizes 0.05-0.3 and 0.1-0.5 mV are
 unverified.
@@ -22,8 +22,8 @@ from p2es_lib.simulator.demographics_effects import by_age_and_sex
 from p2es_lib.simulator.settings import SimulatorConfig
 
 #: The position is the code in the latents.
-CLASSES = ("normal", "lbbb", "rbbb", "lvh", "anterior_mi", "inferior_mi", "st_depression", "st_elevation")
-NORMAL, LBBB, RBBB, LVH, ANTERIOR_MI, INFERIOR_MI, ST_DEPRESSION, ST_ELEVATION = range(8)
+CLASSES = ("normal", "lbbb", "rbbb", "lvh", "anterior_mi", "inferior_mi", "st_depression", "st_elevation", "lafb")
+NORMAL, LBBB, RBBB, LVH, ANTERIOR_MI, INFERIOR_MI, ST_DEPRESSION, ST_ELEVATION, LAFB = range(9)
 #: Fractions of the QRS duration at which vectors are given.
 FRACTIONS = np.array([0.15, 0.30, 0.40, 0.50, 0.60, 0.70, 0.85])
 
@@ -37,6 +37,7 @@ _PERCENT = {
     INFERIOR_MI: ([0.05, 0.2, 1.2, 3.8], [0.05, 0.5, 0.4, 1.7]),
     ST_DEPRESSION: ([1.0, 2.0, 3.0, 7.0], [1.0, 2.0, 4.0, 11.0]),
     ST_ELEVATION: ([0.5] * 4, [0.5] * 4),
+    LAFB: ([1.0, 3.0, 8.0, 13.0], [0.7, 2.0, 6.0, 10.0]),
 }
 
 
@@ -45,27 +46,21 @@ def _mv(*vectors: tuple[float, float, float]) -> np.ndarray:
 
 
 _QRS = {
-    "men": _mv((-4, 0, -16), (42, 26, -28), (97, 64, -10), (103, 72, 22), (48, 38, 50), (2, 6, 48), (-5, -4, 15)),
-    "women": _mv((-3, -2, -10), (30, 23, -18), (75, 61, -4), (88, 75, 17), (52, 45, 34), (9, 10, 34), (-4, -4, 12)),
     LBBB: _mv((15, 11, 8), (60, 18, 104), (67, 13, 144), (47, 6, 145), (30, -13, 116), (20, -27, 64), (-7, -15, 0)),
     RBBB: _mv((18, 12, -20), (88, 60, -4), (42, 32, 26), (2, 4, 4), (-28, -8, -28), (-42, -14, -45), (-26, -8, -28)),
+    LAFB: _mv((7, 9, -15), (61, 14, -17), (73, 4, 14), (27, -23, 51), (-19, -42, 64), (-26, -37, 50), (-10, -13, 15)),
     LVH: _mv((2, 3, -15), (66, 32, -7), (133, 60, 39), (155, 68, 84), (103, 38, 95), (40, 6, 71), (-2, -5, 23)),
     ANTERIOR_MI: _mv((9, 5, -1), (55, 25, 36), (83, 32, 73), (66, 22, 92), (24, 6, 83), (-1, -4, 49), (-5, -6, 9)),
     INFERIOR_MI: _mv((4, -6, -11), (62, 4, -9), (110, 27, 20), (90, 35, 57), (35, 21, 72), (4, 10, 51), (-5, 1, 17)),
 }
-# Means over subjects flatten the terminal forces, which come at different times: this much (mV) is added at 85 % in
-# normal hearts, so that S in I, II, V5 and V6 has the size found in single records.
-_TERMINAL = np.array([-0.08, -0.05, 0.03])
-for _sex in ("men", "women"):
-    _QRS[_sex][:, -1] += _TERMINAL
-_QRS[LVH] *= 1.22  # likewise the peaks of LVH: Sokolow-Lyon voltage 4.1 +- 1.1 mV in the single records
+_QRS[LVH] *= 1.22  # means over subjects flatten the peaks: Sokolow-Lyon voltage 4.1 +- 1.1 mV in the single records
 _T = {
-    "men": (38, 25, -25), "women": (31, 23, -11), LBBB: (-9, 10, -47), RBBB: (14, 12, 13), LVH: (2, 6, -19),
-    ANTERIOR_MI: (8, 10, -20), INFERIOR_MI: (15, 2, -16),
+    LBBB: (-9, 10, -47), RBBB: (14, 12, 13), LVH: (2, 6, -19),
+    ANTERIOR_MI: (8, 10, -20), INFERIOR_MI: (15, 2, -16), LAFB: (23, 15, -14),
 }  # fmt: skip
 _ST = {
-    "men": (3, 2, -6), "women": (1, 1, -3), LBBB: (-15, 1, -31), RBBB: (-1, 3, 2), LVH: (-7, -2, -6),
-    ANTERIOR_MI: (-2, -2, -8), INFERIOR_MI: (-2, -1, -3),
+    LBBB: (-15, 1, -31), RBBB: (-1, 3, 2), LVH: (-7, -2, -6),
+    ANTERIOR_MI: (-2, -2, -8), INFERIOR_MI: (-2, -1, -3), LAFB: (0, 2, -4),
 }  # fmt: skip
 # QRS duration (ms, SD); the classes not named keep the subject's normal one.
 _QRS_MS = {LBBB: (147, 14), RBBB: (134, 12), LVH: (96, 9), ANTERIOR_MI: (98, 9), INFERIOR_MI: (97, 9)}
@@ -73,8 +68,8 @@ _MIN_WIDE_QRS_S = 0.120
 
 
 def class_probabilities(age: np.ndarray, female: np.ndarray, config: SimulatorConfig) -> np.ndarray:
-    """Probability of each of :data:`CLASSES`, (8, N)."""
-    rows = [config.morphology / 100.0 * by_age_and_sex(age, female, _AGES, _PERCENT[code]) for code in range(1, 8)]
+    """Probability of each of :data:`CLASSES`, (9, N)."""
+    rows = [config.morphology / 100.0 * by_age_and_sex(age, female, _AGES, _PERCENT[code]) for code in range(1, len(CLASSES))]
     return np.stack([1.0 - sum(rows), *rows])
 
 
@@ -93,27 +88,31 @@ def qrs_duration(morphology: np.ndarray, normal_s: np.ndarray, z: np.ndarray, co
     return duration
 
 
-def class_vectors(
-    morphology: np.ndarray, female: np.ndarray, st_size: np.ndarray, st_site: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Heart vectors of each row's class: QRS (3, 7, N), T (3, N) and ST (3, N), mV.
-
-    ``st_size`` and ``st_site``, uniform on [0, 1), decide the depth and the wall of the ST classes.
-    """
+def class_vectors(morphology: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heart vectors of each row's class: QRS (3, 7, N), T (3, N) and ST (3, N), mV; 0 for normally activated ventricles."""
     n = len(morphology)
-    qrs, t_wave, st = np.empty((3, 7, n)), np.empty((3, n)), np.empty((3, n))
-    keys = {("men", "women")[sex]: normal_like(morphology) & (female == bool(sex)) for sex in (0, 1)}
-    keys.update({code: morphology == code for code in _QRS if not isinstance(code, str)})
-    for key, rows in keys.items():
-        qrs[:, :, rows] = _QRS[key][:, :, None]
-        t_wave[:, rows] = np.array(_T[key])[:, None] / 100.0
-        st[:, rows] = np.array(_ST[key])[:, None] / 100.0
+    qrs, t_wave, st = np.zeros((3, 7, n)), np.zeros((3, n)), np.zeros((3, n))
+    for code, vectors in _QRS.items():
+        rows = morphology == code
+        qrs[:, :, rows] = vectors[:, :, None]
+        t_wave[:, rows] = np.array(_T[code])[:, None] / 100.0
+        st[:, rows] = np.array(_ST[code])[:, None] / 100.0
+    return qrs, t_wave, st
+
+
+def injury(
+    morphology: np.ndarray, st_size: np.ndarray, st_site: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the two ST classes do to a normal heart: factor of its T wave (N,), and ST and T vectors to add (3, N), mV.
+
+    ``st_size`` and ``st_site``, uniform on [0, 1), decide the depth and the wall.
+    """
     depression, elevation = morphology == ST_DEPRESSION, morphology == ST_ELEVATION
     depth, height = 0.05 + 0.20 * st_size, 0.12 + 0.33 * st_size
     inferior = st_site < 0.5
+    st, t_wave = np.zeros((3, len(morphology))), np.zeros((3, len(morphology)))
     for axis, (down, front, below) in enumerate(((-0.85, 0.30, -0.25), (-0.45, 0.00, 0.85), (0.10, -0.65, 0.10))):
-        st[axis] += np.where(depression, depth * down, 0.0)
-        st[axis] += np.where(elevation, height * np.where(inferior, below, front), 0.0)
-        t_wave[axis] *= np.where(depression, 0.5, 1.0)
-        t_wave[axis] += np.where(elevation, 0.6 * height * np.where(inferior, below, front), 0.0)
-    return qrs, t_wave, st
+        wall = np.where(inferior, below, front)
+        st[axis] = np.where(depression, depth * down, 0.0) + np.where(elevation, height * wall, 0.0)
+        t_wave[axis] = np.where(elevation, 0.6 * height * wall, 0.0)
+    return np.where(depression, 0.5, 1.0), st, t_wave

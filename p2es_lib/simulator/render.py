@@ -21,7 +21,7 @@ _CHUNK_ROWS = 32  # 32 x 1024 float32 are 128 KiB: a dozen such arrays stay in t
 
 def render_ecg8(
     heart: Heart,
-    lead_field: np.ndarray,
+    lead_fields: dict[str, np.ndarray],
     r_times: np.ndarray,
     beat_type: np.ndarray,
     breathing: tuple[np.ndarray, np.ndarray],
@@ -34,7 +34,8 @@ def render_ecg8(
     ----------
     heart : Heart
         N rows.
-    lead_field : array (8, 3, N)
+    lead_fields : dict of arrays (8, 3, N)
+        Of P, QRS and ST-T.
     r_times, beat_type : arrays (N, n_beats)
         Ascending, NaN-padded; they should begin before the window and end after it.
     breathing : two arrays (N,)
@@ -48,25 +49,30 @@ def render_ecg8(
     for start in range(0, n, _CHUNK_ROWS):
         rows = slice(start, min(start + _CHUNK_ROWS, n))
         part = take(heart, rows)
-        dipole = _dipole(part, r_times[rows], beat_type[rows], t, config)
+        dipoles = _dipoles(part, r_times[rows], beat_type[rows], t, config)
         rate, phase = breathing[0][rows], breathing[1][rows]
         if config.breathing:
-            _breathe(dipole, part, rate, phase, t)
+            for dipole in dipoles.values():
+                _breathe(dipole, part, rate, phase, t)
         if part.f_wave_mv.any():
-            _add_f_waves(dipole, part, f_wave_phase[:, rows], t)
-        field = lead_field[:, :, rows].astype(np.float32)[..., None]
+            _add_f_waves(dipoles["p"], part, f_wave_phase[:, rows], t)
+        parts = [
+            (lead_fields[wave][:, axis, rows].astype(np.float32)[..., None], dipole[axis])
+            for wave, dipole in dipoles.items()
+            for axis in range(3)
+        ]
         for lead in range(8):
-            signal = field[lead, 0] * dipole[0]
-            signal += field[lead, 1] * dipole[1]
-            signal += field[lead, 2] * dipole[2]
+            signal = parts[0][0][lead] * parts[0][1]
+            for field, component in parts[1:]:
+                signal += field[lead] * component
             ecg8[rows, lead] = signal
     return ecg8
 
 
-def _dipole(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> np.ndarray:
-    """Dipole of the chunk's rows, float32 (3, N, T), mV."""
+def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> dict[str, np.ndarray]:
+    """Dipoles of P, QRS and ST-T of the chunk's rows, float32 (3, N, T) each, mV."""
     n, n_samples = len(r_times), len(t)
-    dipole = np.zeros((3, n, n_samples), dtype=np.float32)
+    dipoles = {wave: np.zeros((3, n, n_samples), dtype=np.float32) for wave in ("p", "qrs", "st_t")}
     r = np.where(np.isnan(r_times), 1e4, r_times)
     next_r = np.concatenate([r[:, 1:], np.full((n, 1), 2e4)], axis=1)
     previous_r = np.concatenate([np.full((n, 1), -1e4), r[:, :-1]], axis=1)
@@ -74,13 +80,14 @@ def _dipole(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> np.
     following = _runs(previous_r, config)
     preceding = _runs(r + _ST_T_BEGIN_S, config)
     groups = (
-        (following, BEAT_PAC, heart.p, heart.pac_p),
-        (nearest, BEAT_PVC, heart.qrs, heart.pvc_qrs),
-        (preceding, BEAT_PVC, heart.st_t, heart.pvc_st_t),
+        ("p", following, BEAT_PAC, heart.p, heart.pac_p),
+        ("qrs", nearest, BEAT_PVC, heart.qrs, heart.pvc_qrs),
+        ("st_t", preceding, BEAT_PVC, heart.st_t, heart.pvc_st_t),
     )
     fade = np.clip((_gather(next_r + _ST_T_BEGIN_S, preceding, n) - t) / np.float32(_FADE_S), 0.0, 1.0)
     fade = fade * fade * (np.float32(3.0) - np.float32(2.0) * fade)
-    for runs, special, kernels, special_kernels in groups:
+    for wave, runs, special, kernels, special_kernels in groups:
+        dipole = dipoles[wave]
         lag = t - _gather(r, runs, n)
         weight = fade if runs is preceding else None
         # P waves of ventricular beats are missing, whatever else is ordinary.
@@ -95,7 +102,7 @@ def _dipole(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> np.
             dipole[:, rows] += extra
         else:
             _add(dipole, kernels, lag, weight)
-    return dipole
+    return dipoles
 
 
 def _runs(begin: np.ndarray, config: SimulatorConfig) -> np.ndarray:

@@ -1,0 +1,200 @@
+"""Fit of the normal beat to real ones: how the numbers in ``normal_beats.json`` were made, so that they can be again.
+
+The averaged beats of normal PTB-XL records become heart vectors: QRS and ST-T by least squares through a published-like
+lead field, each lead weighted alike, P by Kors' regression. Then each wave gets, for men and for women, the lead field that explains its
+leads best from these vectors: the atria lie elsewhere (one field for all explains 59 % of P in lead I), and recovery is spread
+through the walls otherwise than activation. Vectors are read at fixed fractions of the measured P, QRS and ST-T intervals, divided by their size and
+turned to one frontal axis; size, axis and duration are drawn separately by the simulator. What is left is shape: its
+mean is a straight line over age for either sex, and its variation between people a few principal components.
+
+Only records of the training folds are used, so that a comparison on the other folds is one with people the simulator
+has not seen. Run ``python -m p2es_lib.normal_beat_fit --mirror <folder or URL>`` to fit again.
+
+References
+----------
+Wagner P et al. PTB-XL. Sci Data 7:154, 2020 (CC BY 4.0). Kors JA et al. Eur Heart J 11:1083, 1990.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.leads import INDEPENDENT_ROWS, LEADS
+from p2es_lib.metrics.morphology import KORS, average_beats, beat_times, measure_beats
+from p2es_lib.simulator.lead_field import FORWARD
+from p2es_lib.simulator.normal_beats import (
+    FILE,
+    P_FRACTIONS,
+    QRS_FRACTIONS,
+    REFERENCE_AXIS_DEG,
+    ST_T_FRACTIONS,
+    T_PEAK_KNOTS,
+    decades_of,
+)
+
+#: Wider than the band of prepared ECG, so that filtering prepared and simulated ECG alike is fair.
+FIT_BAND_HZ = (0.2, 100.0)
+#: Principal components of shape that are kept.
+N_COMPONENTS = 10
+# Weight of each wave in the principal components: about their sizes in mV, P doubled so that it counts.
+_WEIGHTS = {"qrs": 1.0, "st_t": 0.4, "p": 0.2}
+
+
+def normal_records(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """Rows that are used: normal, in sinus rhythm, of known age and sex, every wave found; and their measurements."""
+    measured = measure_beats(beats, r_peaks)
+    use = (about["morphology"] == "normal") & (about["rhythm"] != "af") & about["age"].between(18, 90)
+    use &= about["sex"].isin(["F", "M"]) & (about["fold"] == "train")
+    use &= measured[["pr_ms", "qt_ms", "qrs_ms", "p_ms"]].notna().all(axis=1).to_numpy()
+    return np.flatnonzero(use), measured
+
+
+def fit_normal_beats(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame) -> dict:
+    """The content of ``normal_beats.json``.
+
+    Parameters
+    ----------
+    beats, r_peaks : arrays (N, 12, n) and (N, n_beats_max)
+        As :func:`p2es_lib.metrics.morphology.average_beats` gives them.
+    about : DataFrame of N rows
+        ``age``, ``sex``, ``rhythm``, ``morphology``, ``fold``.
+    """
+    rows, measured = normal_records(beats, r_peaks, about)
+    about, measured = about.iloc[rows].reset_index(drop=True), measured.iloc[rows].reset_index(drop=True)
+    ecg8 = beats[rows][:, INDEPENDENT_ROWS]
+    ecg8 = ecg8 - _read_knots(ecg8, measured["qrs_onset_s"].to_numpy(), np.full(len(rows), -0.010), np.ones(1))
+    onset_s = measured["qrs_onset_s"].to_numpy()
+    pr_s, p_s, qrs_s, qt_s = (1e-3 * measured[name].to_numpy() for name in ("pr_ms", "p_ms", "qrs_ms", "qt_ms"))
+    spans = {
+        "p": (onset_s - pr_s, p_s, P_FRACTIONS),
+        "qrs": (onset_s, qrs_s, QRS_FRACTIONS),
+        "st_t": (onset_s + qrs_s, qt_s - qrs_s, ST_T_FRACTIONS),
+    }
+    of_qrs = _read_knots(ecg8, *spans["qrs"])
+    weights = 1.0 / np.sqrt((of_qrs**2).mean(axis=(0, 2)))  # every lead counts alike, small or large
+    inverse = np.linalg.pinv(weights[:, None] * FORWARD) * weights
+    inverses = {"p": KORS[list(INDEPENDENT_ROWS)].T, "qrs": inverse, "st_t": inverse}
+    fit = {"n_records": len(rows)}
+    age, female = about["age"].to_numpy(), (about["sex"] == "F").to_numpy()
+    decades = decades_of(age)
+    by_sex = [~female, female]
+    shapes, sizes, axes = {}, {}, {}
+    for wave, (start, length, fractions) in spans.items():
+        leads = _read_knots(ecg8, start, length, fractions)
+        fit[f"{wave}_field"] = np.stack([_lead_field(inverses[wave] @ leads[r], leads[r], decades[r]) for r in by_sex])
+        knots = inverses[wave] @ leads  # (N, 3, K)
+        peak = knots[:, :, T_PEAK_KNOTS] if wave == "st_t" else knots
+        axes[wave] = np.rad2deg(np.arctan2(peak[:, 1].sum(axis=-1), peak[:, 0].sum(axis=-1)))
+        sizes[wave] = np.linalg.norm(knots, axis=1).max(axis=-1)
+        shapes[wave] = _turn(knots, REFERENCE_AXIS_DEG - axes[wave]) / sizes[wave][:, None, None]
+    fit["qtc_s"], _ = _line(1e-3 * measured["qtc_ms"].to_numpy()[:, None], age, female)
+    fit["qrs_s"], _ = _line(1e-3 * measured["qrs_ms"].to_numpy()[:, None], age, female)
+    fit["size"], size_left = _line(np.log(np.column_stack([sizes[wave] for wave in spans])), age, female)
+    degrees = np.column_stack([np.median(axes[wave]) + _around(axes[wave]) for wave in spans])
+    fit["axis_deg"], axis_left = _line(degrees, age, female)
+    for sex in (0, 1):  # the QRS axis has a long tail to the left: its line goes through the medians
+        middle = np.array([0.0, np.median(axis_left[by_sex[sex], 1]), 0.0])
+        fit["axis_deg"][sex, 0] += middle
+        axis_left[by_sex[sex]] -= middle
+    flat = np.concatenate([_WEIGHTS[wave] * shapes[wave].reshape(len(rows), -1) for wave in spans], axis=1)
+    fit["shape"], left = _line(flat, age, female)
+    scores, singular, components = np.linalg.svd(left, full_matrices=False)
+    spread = np.sqrt(len(rows) - 4)
+    fit["components"] = components[:N_COMPONENTS] * singular[:N_COMPONENTS, None] / spread
+    together = [size_left, _without_tails(axis_left), spread * scores[:, :N_COMPONENTS]]
+    fit["covariance"] = np.cov(np.concatenate(together, axis=1).T)
+    fit["explained"] = float((singular[:N_COMPONENTS] ** 2).sum() / (singular**2).sum())
+    weights = np.concatenate([np.full(shapes[wave][0].size, _WEIGHTS[wave]) for wave in spans])
+    fit["shape"], fit["components"] = fit["shape"] / weights, fit["components"] / weights
+    return {name: np.round(value, 4).tolist() if not isinstance(value, int) else value for name, value in fit.items()}
+
+
+def _lead_field(vectors: np.ndarray, leads: np.ndarray, decades: np.ndarray) -> np.ndarray:
+    """Lead field of a wave, (2, 8, 3): at the reference age, and its change per 10 years.
+
+    Least squares of the leads (N, 8, K) on the vectors (N, 3, K), pooled over records and knots.
+    """
+    both = np.concatenate([vectors, vectors * decades[:, None, None]], axis=1)
+    x, y = both.transpose(1, 0, 2).reshape(6, -1), leads.transpose(1, 0, 2).reshape(8, -1)
+    return np.linalg.lstsq(x.T, y.T, rcond=None)[0].reshape(2, 3, 8).transpose(0, 2, 1)
+
+
+def _read_knots(signal: np.ndarray, start: np.ndarray, length: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    """Values of signals (N, C, n) at fractions of an interval of each record, (N, C, K); 0 beyond the averaged beat."""
+    t = beat_times()
+    knots = np.zeros((*signal.shape[:2], len(fractions)))
+    for row, channels in enumerate(signal):
+        at = start[row] + fractions * length[row]
+        for channel, values in enumerate(channels):
+            good = np.isfinite(values)
+            knots[row, channel] = np.interp(at, t[good], values[good], right=0.0)
+    return knots
+
+
+def _turn(knots: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    """Vectors (N, 3, K) turned in the frontal plane, left to down."""
+    cosine, sine = np.cos(np.deg2rad(degrees))[:, None], np.sin(np.deg2rad(degrees))[:, None]
+    x, y, z = knots.transpose(1, 0, 2)
+    return np.stack([cosine * x - sine * y, sine * x + cosine * y, z], axis=1)
+
+
+def _around(degrees: np.ndarray) -> np.ndarray:
+    """Differences from the median of angles."""
+    return (degrees - np.median(degrees) + 180.0) % 360.0 - 180.0
+
+
+def _without_tails(left: np.ndarray) -> np.ndarray:
+    """Residuals (N, C), those beyond 2.5 robust standard deviations drawn in to there."""
+    limit = 2.5 * 1.4826 * np.median(np.abs(left), axis=0)
+    return np.clip(left, -limit, limit)
+
+
+def _line(values: np.ndarray, age: np.ndarray, female: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares line over age for men and women: (2, 2, C) = sex, (value at the reference age, per 10 years)."""
+    lines, left = np.zeros((2, 2, values.shape[1])), np.zeros_like(values)
+    for sex in (0, 1):
+        rows = female == bool(sex)
+        design = np.column_stack([np.ones(rows.sum()), decades_of(age[rows])])
+        lines[sex] = np.linalg.lstsq(design, values[rows], rcond=None)[0]
+        left[rows] = values[rows] - design @ lines[sex]
+    return lines, left
+
+
+def read_beats(mirror: str | None = None) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Averaged beats (N, 12, n), R peaks and descriptions of all PTB-XL records of a mirror."""
+    from p2es_lib.sources import get_source
+    from p2es_lib.transforms import filter_bandpass
+
+    source = get_source("ptb-xl")
+    location = source.mirror(mirror)
+    ecg, about, rate = [], [], 500.0
+    for record in source.list_records(location):
+        reading = source.read(location, record)
+        for stretch in reading.stretches:
+            signals = [stretch.leads[lead][0] for lead in LEADS if lead in stretch.leads]
+            if len(signals) == len(LEADS) and np.isfinite(signals).all() and stretch.leads["I"][1] == rate:
+                ecg.append(filter_bandpass(np.stack(signals), *FIT_BAND_HZ, rate))
+                about.append({"record": record.name, **{name: getattr(reading, name) for name in _ABOUT}})
+    return *average_beats(np.stack(ecg), rate), pd.DataFrame(about)
+
+
+_ABOUT = ("subject", "age", "sex", "rhythm", "morphology", "diagnoses", "fold")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--mirror", help="folder or URL laid out as PhysioNet; default: its home")
+    parser.add_argument("--output", type=Path, default=FILE)
+    options = parser.parse_args()
+    fit = fit_normal_beats(*read_beats(options.mirror))
+    options.output.write_text(json.dumps(fit, separators=(",", ":")) + "\n")
+    print(f"{options.output}: {fit['n_records']} records; {100 * fit['explained']:.1f} % of the shape variance kept")
+
+
+if __name__ == "__main__":
+    main()
