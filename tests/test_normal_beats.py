@@ -1,0 +1,56 @@
+"""The fitted normal beat: its file, and how near simulated normals are to the real ones it was fitted to."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from p2es_lib.metrics.morphology import measure_beats, measure_windows
+from p2es_lib.normal_beat_fit import fit_normal_beats, read_beats
+from p2es_lib.signals import ecg_clean
+from p2es_lib.simulator import SimulatorConfig, simulate
+from p2es_lib.simulator.normal_beats import FILE, fitted
+
+
+def test_the_file_has_the_shapes_that_are_read():
+    table = fitted()
+    assert table["shape"].shape == (2, 2, 51) and table["components"].shape == (10, 51)
+    assert table["covariance"].shape == (16, 16)
+    assert all(table[f"{wave}_field"].shape == (2, 2, 8, 3) for wave in ("p", "qrs", "st_t"))
+
+
+@pytest.fixture(scope="module")
+def real(mirror):
+    if not (mirror / "ptb-xl").is_dir():
+        pytest.skip("no PTB-XL in the mirror")
+    return read_beats(mirror)
+
+
+def test_the_file_is_what_the_fit_gives(real):
+    beats, r_peaks, about = real
+    if len(about) != 500:
+        pytest.skip(f"fitted to 500 records, the mirror has {len(about)}")
+    again, stored = fit_normal_beats(beats, r_peaks, about), json.loads(FILE.read_text())
+    assert again.keys() == stored.keys()
+    for name, value in stored.items():  # components have no sign
+        assert np.allclose(np.abs(again[name]), np.abs(value), atol=0.02, rtol=0.02), name
+
+
+def test_simulated_normals_resemble_real_ones(real):
+    """Medians by sex of intervals and of sizes in the tested leads; both filtered alike."""
+    beats, r_peaks, about = real
+    normal = ((about["morphology"] == "normal") & (about["rhythm"] != "af")).to_numpy()
+    measured = measure_beats(beats[normal], r_peaks[normal])
+    windows = simulate(range(1500), 1, SimulatorConfig(morphology=0, arrhythmia=0, premature_beats=0))
+    young = (windows.index["age"] < 62).to_numpy()  # the real normals are younger than the cohort: median 45 years
+    simulated = measure_windows(ecg_clean(windows.ecg[young], 125.0), 125.0)
+    for sex in ("F", "M"):
+        a = measured[(about["sex"][normal] == sex).to_numpy()].median()
+        b = simulated[(windows.index["sex"][young] == sex).to_numpy()].median()
+        for column, tolerance in (("pr_ms", 12), ("qrs_ms", 9), ("qtc_ms", 12), ("t_axis_deg", 10), ("qrs_axis_deg", 20),
+                                  ("qrs_t_angle_deg", 12)):  # fmt: skip
+            assert b[column] == pytest.approx(a[column], abs=tolerance), (sex, column)
+        for column in ("I_r_mv", "II_r_mv", "V1_s_mv", "V2_s_mv", "V5_r_mv", "II_t_mv", "V3_t_mv", "II_p_mv"):
+            assert b[column] == pytest.approx(a[column], rel=0.25), (sex, column)
