@@ -1,11 +1,12 @@
 """Fit of the normal beat to real ones: how the numbers in ``normal_beats.json`` were made, so that they can be again.
 
-The averaged beats of normal PTB-XL records become heart vectors: QRS and ST-T by least squares through a published-like
-lead field, each lead weighted alike, P by Kors' regression. Then each wave gets, for men and for women, the lead field that explains its
-leads best from these vectors: the atria lie elsewhere (one field for all explains 59 % of P in lead I), and recovery is spread
-through the walls otherwise than activation. Vectors are read at fixed fractions of the measured P, QRS and ST-T intervals, divided by their size and
-turned to one frontal axis; size, axis and duration are drawn separately by the simulator. What is left is shape: its
-mean is a straight line over age for either sex, and its variation between people a few principal components.
+The averaged beats of normal PTB-XL records become heart vectors: QRS and ST-T by least squares through the lead field
+:data:`p2es_lib.simulator.lead_field.FORWARD`, every lead weighted alike, P by Kors' regression. Then each wave gets, for
+men and for women, the lead field over age that explains its leads best from these vectors: the atria lie elsewhere (one
+field for all explains 59 % of P in lead I), and recovery spreads through the walls otherwise than activation. Vectors are
+read at fixed fractions of the measured P, QRS and ST-T intervals, divided by their size and turned to one frontal axis.
+What is left is shape: its mean is a straight line over age for either sex, and its variation between people a few
+principal components, whose scores, sizes and axes vary together.
 
 Only records of the training folds are used, so that a comparison on the other folds is one with people the simulator
 has not seen. Run ``python -m p2es_lib.normal_beat_fit --mirror <folder or URL>`` to fit again.

@@ -83,7 +83,8 @@ def run_job(job: ShardJob, config: Config, location: str | Path | None = None, p
     from tqdm.auto import tqdm
 
     source = get_source(job.source)
-    with tqdm(desc=f"{job.source} {job.shard}", unit=" h of signal", disable=not progress, leave=False) as bar:
+    form = "{desc}: {n:.2f} h of signal [{elapsed}]"
+    with tqdm(desc=f"{job.source} {job.shard}", bar_format=form, disable=not progress, leave=False) as bar:
         return prepare_shard(source, job.shard, list(job.records), config, source.mirror(location), bar)
 
 
