@@ -28,7 +28,7 @@ REFERENCE_AGE, REFERENCE_AXIS_DEG = 55.0, 45.0
 #: Years between which the lines follow age; the fit has too few people beyond.
 AGES = (30.0, 65.0)
 # The fit has 94 men, whose QRS axis at 65 lies near 0 degrees; larger collections have 35 (ELSA-Brasil, Zheng 2020). Men
-# are turned half way there, women (27 against 36) a little: degrees of the dipole, for P, QRS and T.
+# are turned a part of the way (3 degrees of the dipole are about 6 of the axis), women a little: P, QRS and T.
 _AXIS_SHIFT_DEG = (np.array([0.0, 3.0, 0.0]), np.array([0.0, 1.0, 0.0]))
 _WAVES = {"p": P_FRACTIONS, "qrs": QRS_FRACTIONS, "st_t": ST_T_FRACTIONS}
 
