@@ -27,6 +27,7 @@ import pandas as pd
 
 from p2es_lib.leads import INDEPENDENT_ROWS, LEADS
 from p2es_lib.metrics.morphology import KORS, average_beats, beat_times, measure_beats
+from p2es_lib.simulator.heart import turn_frontal
 from p2es_lib.simulator.lead_field import FORWARD
 from p2es_lib.simulator.normal_beats import (
     FILE,
@@ -37,7 +38,10 @@ from p2es_lib.simulator.normal_beats import (
     T_PEAK_KNOTS,
     decades_of,
 )
+from p2es_lib.sources import get_source
+from p2es_lib.transforms import filter_bandpass
 
+_ABOUT = ("age", "sex", "rhythm", "morphology", "fold")
 #: Wider than the band of prepared ECG, so that filtering prepared and simulated ECG alike is fair.
 FIT_BAND_HZ = (0.2, 100.0)
 #: Principal components of shape that are kept.
@@ -92,9 +96,8 @@ def fit_normal_beats(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame
         peak = knots[:, :, T_PEAK_KNOTS] if wave == "st_t" else knots
         axes[wave] = np.rad2deg(np.arctan2(peak[:, 1].sum(axis=-1), peak[:, 0].sum(axis=-1)))
         sizes[wave] = np.linalg.norm(knots, axis=1).max(axis=-1)
-        shapes[wave] = _turn(knots, REFERENCE_AXIS_DEG - axes[wave]) / sizes[wave][:, None, None]
-    fit["qtc_s"], _ = _line(1e-3 * measured["qtc_ms"].to_numpy()[:, None], age, female)
-    fit["qrs_s"], _ = _line(1e-3 * measured["qrs_ms"].to_numpy()[:, None], age, female)
+        turned = turn_frontal(knots.transpose(1, 2, 0), REFERENCE_AXIS_DEG - axes[wave])  # (3, K, N)
+        shapes[wave] = (turned / sizes[wave]).transpose(2, 0, 1)
     fit["size"], size_left = _line(np.log(np.column_stack([sizes[wave] for wave in spans])), age, female)
     degrees = np.column_stack([np.median(axes[wave]) + _around(axes[wave]) for wave in spans])
     fit["axis_deg"], axis_left = _line(degrees, age, female)
@@ -137,13 +140,6 @@ def _read_knots(signal: np.ndarray, start: np.ndarray, length: np.ndarray, fract
     return knots
 
 
-def _turn(knots: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-    """Vectors (N, 3, K) turned in the frontal plane, left to down."""
-    cosine, sine = np.cos(np.deg2rad(degrees))[:, None], np.sin(np.deg2rad(degrees))[:, None]
-    x, y, z = knots.transpose(1, 0, 2)
-    return np.stack([cosine * x - sine * y, sine * x + cosine * y, z], axis=1)
-
-
 def _around(degrees: np.ndarray) -> np.ndarray:
     """Differences from the median of angles."""
     return (degrees - np.median(degrees) + 180.0) % 360.0 - 180.0
@@ -168,9 +164,6 @@ def _line(values: np.ndarray, age: np.ndarray, female: np.ndarray) -> tuple[np.n
 
 def read_beats(mirror: str | None = None) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Averaged beats (N, 12, n), R peaks and descriptions of all PTB-XL records of a mirror."""
-    from p2es_lib.sources import get_source
-    from p2es_lib.transforms import filter_bandpass
-
     source = get_source("ptb-xl")
     location = source.mirror(mirror)
     ecg, about, rate = [], [], 500.0
@@ -182,9 +175,6 @@ def read_beats(mirror: str | None = None) -> tuple[np.ndarray, np.ndarray, pd.Da
                 ecg.append(filter_bandpass(np.stack(signals), *FIT_BAND_HZ, rate))
                 about.append({"record": record.name, **{name: getattr(reading, name) for name in _ABOUT}})
     return *average_beats(np.stack(ecg), rate), pd.DataFrame(about)
-
-
-_ABOUT = ("subject", "age", "sex", "rhythm", "morphology", "diagnoses", "fold")
 
 
 def main() -> None:

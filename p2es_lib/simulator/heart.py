@@ -106,9 +106,9 @@ def draw_heart(
     like_normal = morphology.normal_like(classes)
     p_turn, turn, t_turn = shape.axis_deg - normal_beats.REFERENCE_AXIS_DEG
     _, own_turn, own_t_turn = 0.6 * shape.axis_deviation_deg
-    p = _turn(shape.p, p_turn) * (traits.rhythm != AF)
-    qrs = _turn(qrs, np.where(like_normal, turn, own_turn))
-    st_t = _turn(st_t, np.where(like_normal, t_turn, own_t_turn))
+    p = turn_frontal(shape.p, p_turn) * (traits.rhythm != AF)
+    qrs = turn_frontal(qrs, np.where(like_normal, turn, own_turn))
+    st_t = turn_frontal(st_t, np.where(like_normal, t_turn, own_t_turn))
     breathing = config.breathing
     return Heart(
         p=_p_kernels(p, traits, qrs_s, 0.0),
@@ -144,7 +144,7 @@ def _repolarisation(st: np.ndarray, t_wave: np.ndarray) -> np.ndarray:
     return st_course * (st - t_course[:, 0] * t_wave)[:, None] + t_course * t_wave[:, None]
 
 
-def _turn(v: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+def turn_frontal(v: np.ndarray, degrees: np.ndarray) -> np.ndarray:
     """Vectors (3, K, N) turned in the frontal plane, left to down."""
     cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     return np.stack([cosine * v[0] - sine * v[1], sine * v[0] + cosine * v[1], v[2]])
@@ -189,10 +189,10 @@ def _ectopic_kernels(p, traits: Traits, qrs_s, qt_s, draws: Draws, config: Simul
     duration = _PVC_QRS_S * np.exp(0.08 * config.intervals * np.clip(z["ectopic_shape"][1], -2.0, 2.0))
     ramp = np.array([0.10, 0.45, 0.80, 1.00, 0.85, 0.50, 0.12])
     vectors = size * direction[:, None, :] * ramp[None, :, None]
-    t_wave = -0.40 * size * direction[:, None, :]
+    t_wave = -0.40 * size * direction
     ectopic_p = p * np.array([0.6, -0.5, 1.0])[:, None, None]
     return {
         "pvc_qrs": _qrs_kernels(vectors, duration),
-        "pvc_st_t": _st_t_kernels(_repolarisation(0.25 * t_wave[:, 0], t_wave[:, 0]), duration, qt_s + 0.5 * (duration - qrs_s)),
+        "pvc_st_t": _st_t_kernels(_repolarisation(0.25 * t_wave, t_wave), duration, qt_s + 0.5 * (duration - qrs_s)),
         "pac_p": _p_kernels(ectopic_p, traits, qrs_s, -0.015),
     }

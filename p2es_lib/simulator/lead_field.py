@@ -3,8 +3,8 @@
 The mean fields of P, QRS and ST-T, for men and women over age, are fitted to PTB-XL normals together with the beat
 (:mod:`p2es_lib.normal_beat_fit`). :data:`FORWARD`, which that fit starts from, is the least-squares forward map from Kors
 vectors to the eight leads, pooled over 293 normal records. Three components carry 99.8 % of one subject's energy but
-96.4 % of a pool, so the matrix has to differ between subjects: gain of each lead 8 % and of all chest leads 10 % (log-normal), chest
-electrodes shifted along their line by 0.25 of a spacing together and 0.12 each, and up or down so that 0.10 of the
+96.4 % of a pool, so the matrix has to differ between subjects: gain of each lead 8 % and of all chest leads 10 %
+(log-normal), chest electrodes shifted along their line by 0.25 of a spacing together and 0.12 each, and up or down so that 0.10 of the
 vertical component is added. These spreads are assumptions, chosen with those of the heart to give the spread of R and
 S in PTB-XL normals.
 

@@ -1,9 +1,9 @@
 """Morphology classes: how common they are, and the heart vectors of each.
 
 Vectors are mean Kors vectorcardiograms (X left, Y down, Z back, mV) of PTB-XL records at fixed fractions of the QRS
-duration, at the T peak and 40 ms after the J point (500 Hz records, delineated for this project): LBBB (8), left anterior fascicular
-block (20), LVH (24), old anterior or septal infarction (15), old inferior infarction (13). The PTB-XL average of RBBB (8)
-mixes axes, so here the first half is the normal left ventricle at its own pace, followed by
+duration, at the T peak and 40 ms after the J point (500 Hz records, delineated for this project): LBBB (8), left
+anterior fascicular block (20), LVH (24), old anterior or septal infarction (15), old inferior infarction (13). The
+PTB-XL average of RBBB (8) mixes axes, so here the first half is the normal left ventricle at its own pace, followed by
 the slow rightward-anterior forces of that average. ST classes have a normal QRS with an injury vector: depression
 points away from the apex, elevation towards the anterior or the inferior wall; sizes 0.05-0.3 and 0.1-0.5 mV are
 unverified.
@@ -69,7 +69,8 @@ _MIN_WIDE_QRS_S = 0.120
 
 def class_probabilities(age: np.ndarray, female: np.ndarray, config: SimulatorConfig) -> np.ndarray:
     """Probability of each of :data:`CLASSES`, (9, N)."""
-    rows = [config.morphology / 100.0 * by_age_and_sex(age, female, _AGES, _PERCENT[code]) for code in range(1, len(CLASSES))]
+    codes = range(1, len(CLASSES))
+    rows = [config.morphology / 100.0 * by_age_and_sex(age, female, _AGES, _PERCENT[code]) for code in codes]
     return np.stack([1.0 - sum(rows), *rows])
 
 

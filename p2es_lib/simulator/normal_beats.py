@@ -38,8 +38,8 @@ class BeatShape:
     """Vectors of P, QRS and ST-T of N subjects, (3, K, N) each, in mV, all with the frontal axis REFERENCE_AXIS_DEG.
 
     ``axis_deg`` (3, N) is where P, QRS and ST-T are to be turned to, ``axis_deviation_deg`` the subject's part of
-    it. ``variation`` is the deviation of the QRS shape from the mean of its sex and age, as a fraction of the QRS size
-    ``qrs_size`` (mV); ``qrs_factor`` and ``t_factor`` say how much larger the subject's waves are than that mean.
+    it. ``variation`` is the deviation of the QRS shape from the mean of its sex and age, as a fraction of the QRS size;
+    ``qrs_factor`` and ``t_factor`` say how much larger the subject's waves are than that mean.
     """
 
     p: np.ndarray
