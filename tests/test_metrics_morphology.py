@@ -75,3 +75,40 @@ def test_ectopic_beats_are_left_out():
 def test_no_beats_no_numbers():
     beats, times = average_beats(np.full((2, 12, 1024), np.nan), 125.0)
     assert np.isnan(beats).all() and measure_beats(beats, times).isna().all(axis=None)
+
+
+def bump(t: np.ndarray, centre: float, width: float) -> np.ndarray:
+    return np.exp(-0.5 * ((t - centre) / width) ** 2)
+
+
+def test_angle_between_qrs_and_t():
+    """QRS in lead I alone, T in V6 alone: their vectors are the rows that Kors 1990 gives for these leads."""
+    t = np.arange(5000) / 500.0
+    wave = np.zeros((12, t.size))
+    for beat in np.arange(0.6, 9.5, 0.9):
+        wave[LEADS.index("I")] += bump(t, beat, 0.012)
+        wave[LEADS.index("V6")] += 0.3 * bump(t, beat + 0.28, 0.035)
+    one, v6 = np.array([0.38, -0.07, 0.11]), np.array([0.54, 0.13, 0.31])
+    expected = np.rad2deg(np.arccos(one @ v6 / np.linalg.norm(one) / np.linalg.norm(v6)))
+    assert measure_windows(wave[None], 500.0).loc[0, "qrs_t_angle_deg"] == pytest.approx(expected, abs=1.0)
+
+
+def test_st_is_read_40_ms_after_qrs():
+    t = np.arange(5000) / 500.0
+    wave = np.zeros((12, t.size))
+    for beat in np.arange(0.6, 9.5, 0.9):
+        wave += bump(t, beat, 0.010) + 0.12 * bump(t, beat + 0.08, 0.02) + 0.3 * bump(t, beat + 0.30, 0.035)
+    row = measure_windows(wave[None], 500.0).iloc[0]
+    end = row["qrs_onset_s"] + 1e-3 * row["qrs_ms"]
+    assert row["V3_st_mv"] == pytest.approx(0.12 * np.exp(-0.5 * ((end + 0.04 - 0.08) / 0.02) ** 2), abs=0.015)
+
+
+def test_a_large_minority_of_other_beats_is_left_out():
+    """Five narrow and four wide beats: the median alone would mix them."""
+    t = np.arange(5000) / 500.0
+    wave = np.zeros((12, t.size))
+    for number, beat in enumerate(np.arange(0.7, 9.3, 1.0)):
+        shape = bump(t, beat, 0.010) if number % 2 == 0 else 1.2 * bump(t, beat, 0.030) - 0.8 * bump(t, beat + 0.08, 0.04)
+        wave += shape + 0.2 * bump(t, beat + 0.30, 0.035)
+    row = measure_windows(wave[None], 500.0).iloc[0]
+    assert row["qrs_ms"] < 80 and row["V3_r_mv"] == pytest.approx(1.0, abs=0.03)
