@@ -108,7 +108,9 @@ def test_a_large_minority_of_other_beats_is_left_out():
     t = np.arange(5000) / 500.0
     wave = np.zeros((12, t.size))
     for number, beat in enumerate(np.arange(0.7, 9.3, 1.0)):
-        shape = bump(t, beat, 0.010) if number % 2 == 0 else 1.2 * bump(t, beat, 0.030) - 0.8 * bump(t, beat + 0.08, 0.04)
+        narrow = (0.8 + 0.05 * number) * bump(t, beat, 0.010)  # sizes 0.8 to 1.2, the middle one 1.0
+        wide = 1.2 * bump(t, beat, 0.030) - 0.8 * bump(t, beat + 0.08, 0.04)
+        shape = wide if number % 2 else narrow
         wave += shape + 0.2 * bump(t, beat + 0.30, 0.035)
     row = measure_windows(wave[None], 500.0).iloc[0]
     assert row["qrs_ms"] < 80 and row["V3_r_mv"] == pytest.approx(1.0, abs=0.03)
