@@ -1,0 +1,348 @@
+"""How real is the simulated cohort? Real windows, each with a simulated counterpart, compared measure by measure.
+
+A counterpart is a simulated person of the same sex, rhythm and morphology and of the nearest age, each used once, so
+that what differs is the signal and not the cohort. The simulated ECG passes the same filter as the recorded one. Three
+kinds of answer: medians and Kolmogorov-Smirnov distances of single measurements (:func:`compare`), spectra and
+principal components, and a classifier two-sample test: can a classifier tell simulated from real (:func:`tell_apart`)?
+
+References
+----------
+Lopez-Paz D, Oquab M. Revisiting classifier two-sample tests. ICLR 2017. Kors JA et al. Eur Heart J 11:1083, 1990
+(vectors from 12 leads, in :mod:`p2es_lib.metrics.morphology`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.signal import welch
+from scipy.stats import ks_2samp
+
+from p2es_lib.config import Config
+from p2es_lib.errors import InputError
+from p2es_lib.leads import INDEPENDENT_LEADS, LEADS, lead_rows
+from p2es_lib.metrics.morphology import average_beats, beat_times, measure_beats
+from p2es_lib.signals import ecg_clean
+from p2es_lib.simulator import simulate
+from p2es_lib.windows import WindowSet, simulator_config
+
+#: Limits (years) of the age bands in which the measurements are compared.
+AGE_BANDS = (18.0, 40.0, 60.0, 120.0)
+#: Groups with fewer pairs are not compared.
+LEAST_PAIRS = 10
+#: Below this many subjects a classifier cannot be tested on people whom it has not seen.
+LEAST_SUBJECTS = 20
+#: Simulated people are taken from here on: nobody of them is trained, validated or tested on.
+FIRST_NUMBER = 40_000_000
+_INTERVALS = ("heart_rate", "rmssd_ms", "pr_ms", "p_ms", "qrs_ms", "qt_ms", "qtc_ms")
+_AXES = ("p_axis_deg", "qrs_axis_deg", "t_axis_deg", "qrs_t_angle_deg")
+_LABELS = ("rhythm", "morphology")
+# The averaged beat as a classifier sees it: from here to there, every fifth sample (100 Hz).
+_SEEN_BEAT_S, _SEEN_STEP = (-0.16, 0.50), 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """N windows, real or simulated.
+
+    Attributes
+    ----------
+    index : DataFrame
+        N rows: subject, age, sex, rhythm, morphology, pat_ms, split (of the real window, in both).
+    ppg, ecg : array (N, T), (N, 12, T)
+        z-score; mV, leads that are not available NaN.
+    beats : array (N, 12, n)
+        Averaged beats on :func:`p2es_lib.metrics.morphology.beat_times`, mV.
+    measured : DataFrame
+        N rows, columns of :func:`p2es_lib.metrics.morphology.measure_beats` and ``pat_ms``.
+    r_peaks : array (N, n_beats_max)
+        Seconds, NaN-padded.
+    """
+
+    index: pd.DataFrame
+    ppg: np.ndarray
+    ecg: np.ndarray
+    beats: np.ndarray
+    measured: pd.DataFrame
+    r_peaks: np.ndarray
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        """Leads that every window has."""
+        return tuple(lead for lead, ecg in zip(LEADS, self.ecg.swapaxes(0, 1)) if np.isfinite(ecg).all())
+
+    def rr_ms(self) -> np.ndarray:
+        """All intervals between successive R peaks, ms."""
+        intervals = 1e3 * np.diff(self.r_peaks, axis=1)
+        return intervals[np.isfinite(intervals)]
+
+
+# ----------------------------------------------------------------------------------------------------- who is compared
+def match_people(people: pd.DataFrame, pool: pd.DataFrame) -> np.ndarray:
+    """A row of ``pool`` for each of ``people``: same sex, rhythm and morphology where known, nearest age, each once.
+
+    Parameters
+    ----------
+    people, pool : DataFrame
+        Columns age (NaN: not known), sex, rhythm, morphology ("": not known, or any in ``people``).
+
+    Returns
+    -------
+    int array
+        -1 where nobody is left.
+    """
+    free = np.ones(len(pool), dtype=bool)
+    columns = {name: pool[name].to_numpy() for name in ("sex", *_LABELS)}
+    ages = pool["age"].to_numpy(float)
+    matched = np.full(len(people), -1)
+    for place, person in enumerate(people.itertuples()):
+        suits = free.copy()
+        for name, values in columns.items():
+            if wanted := getattr(person, name):
+                suits &= values == wanted
+        candidates = np.flatnonzero(suits)
+        if candidates.size:
+            distance = np.abs(ages[candidates] - person.age) if person.age == person.age else np.zeros(len(candidates))
+            matched[place] = candidates[distance.argmin()]
+            free[matched[place]] = False
+    return matched
+
+
+def pair_samples(windows: WindowSet, config: Config, *, n_most: int = 600, n_pool: int = 6000) -> tuple[Sample, Sample]:
+    """Real windows and a simulated counterpart of each, measured.
+
+    Parameters
+    ----------
+    windows : WindowSet
+        Real ones. Where the data set names a morphology at all, windows without one (diagnoses that the simulator does
+        not know) are left out. Simulated people have no ectopic beat in the window where the real rhythm is labelled.
+    config : Config
+        Of the windows: their rate and length.
+    n_most : int
+        Windows to compare at most; taken evenly over the index.
+    n_pool : int
+        Simulated people to choose from.
+
+    Returns
+    -------
+    real, simulated : Sample
+        Row by row a pair. Leads that are not in every real window are absent in both.
+
+    Raises
+    ------
+    InputError
+        No real window, or nobody who resembles one of them.
+    """
+    rows = np.arange(len(windows))
+    labelled = windows.index["morphology"].to_numpy() != ""
+    if labelled.any():
+        rows = rows[labelled]
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(n_most, len(rows))).round().astype(int))]
+    people = windows.index.iloc[rows].reset_index(drop=True)
+    settings = simulator_config(config)
+    numbers = FIRST_NUMBER + np.arange(n_pool)
+    # Signals of the pool are made and dropped part by part; those of the chosen are made again: same number, same bytes.
+    pool = pd.concat([simulate(part, 1, settings).index for part in np.array_split(numbers, -(-n_pool // 500))])
+    plain = (pool["n_pvc"] == 0).to_numpy() & (pool["n_pac"] == 0).to_numpy()
+    candidates = np.flatnonzero(plain) if (people["rhythm"] != "").any() else np.arange(n_pool)
+    matched = match_people(people, pool.iloc[candidates])
+    if not (matched >= 0).any():
+        raise InputError(f"data set {config.dataset}: no simulated person resembles one of {len(people)} windows")
+    rows, people = rows[matched >= 0], people[matched >= 0].reset_index(drop=True)
+    available = (np.asarray(windows.lead_mask)[rows] > 0).all(axis=0)
+    drawn = simulate(numbers[candidates[matched[matched >= 0]]], 1, settings)
+    index = drawn.index.assign(split=people["split"])
+    rate = config.signal.sampling_rate
+    real = _sample(people, np.asarray(windows.ppg[rows]), np.asarray(windows.ecg[rows]), available, rate)
+    return real, _sample(index, drawn.ppg, ecg_clean(drawn.ecg, rate), available, rate)
+
+
+def _sample(index: pd.DataFrame, ppg: np.ndarray, ecg: np.ndarray, available: np.ndarray, rate: float) -> Sample:
+    ecg = np.where(available[:, None], ecg, np.nan)
+    beats, r_peaks = average_beats(ecg, rate)
+    measured = measure_beats(beats, r_peaks).assign(pat_ms=index["pat_ms"].to_numpy())
+    return Sample(index, ppg[:, 0], ecg, beats, measured, r_peaks)
+
+
+# -------------------------------------------------------------------------------------------------- single measurements
+def groups_of(real: Sample) -> Iterator[tuple[str, np.ndarray]]:
+    """Groups of pairs and their names: all; by age band and sex, normal morphology where labelled; by label.
+
+    Groups of fewer than :data:`LEAST_PAIRS` pairs are left out.
+    """
+    index, everyone = real.index, np.ones(len(real.index), dtype=bool)
+    normal = (index["morphology"] == "normal").to_numpy()
+    healthy = normal if normal.any() else everyone
+    names = {"F": "women", "M": "men"}
+    masks = {"all": everyone} | ({"normal": normal} if normal.any() and not normal.all() else {})
+    for sex, name in names.items():
+        for low, high in zip(AGE_BANDS, AGE_BANDS[1:]):
+            label = f"{low:.0f} to {high - 1:.0f}" if high < AGE_BANDS[-1] else f"{low:.0f} and over"
+            inside = (index["age"] >= low) & (index["age"] < high) & (index["sex"] == sex)
+            masks[f"{name}, {label}"] = healthy & inside.to_numpy()
+    for column in _LABELS:
+        for value in index[column].value_counts().index:
+            if value not in ("", "normal"):
+                masks[f"{column}: {value}"] = (index[column] == value).to_numpy()
+    yield from ((name, mask) for name, mask in masks.items() if mask.sum() >= LEAST_PAIRS)
+
+
+def compare(real: Sample, simulated: Sample) -> pd.DataFrame:
+    """Every measurement in every group, real against simulated.
+
+    Returns
+    -------
+    DataFrame
+        Columns group, quantity, n (pairs), real and simulated 5th, 50th and 95th percentile, ``ks`` (largest distance
+        of the distribution functions, 0 to 1), ``ks_limit`` (reached by chance in one comparison out of 20 even if
+        both were drawn from the same people: 1.358 sqrt((n + m) / (n m)) for n and m known values).
+    """
+    rows = []
+    for group, mask in groups_of(real):
+        for quantity in real.measured.columns.drop("qrs_onset_s"):
+            a, b = (x.measured.loc[mask, quantity].dropna().to_numpy() for x in (real, simulated))
+            if min(len(a), len(b)) < LEAST_PAIRS:
+                continue
+            row = {"group": group, "quantity": quantity, "n": int(mask.sum())}
+            for name, values in (("real", a), ("simulated", b)):
+                row |= {f"{name}_p{p}": value for p, value in zip((5, 50, 95), np.percentile(values, (5, 50, 95)))}
+            limit = 1.358 * np.sqrt((len(a) + len(b)) / (len(a) * len(b)))
+            rows.append(row | {"ks": ks_2samp(a, b, method="asymp").statistic, "ks_limit": limit})
+    return pd.DataFrame(rows)
+
+
+# ------------------------------------------------------------------------------------- spectra and principal components
+def spectrum(x: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Share of power per frequency of signals (..., T): frequencies (Hz) and density (..., n), 1/Hz.
+
+    Welch's method, Hann windows of 4 s half overlapping.
+    """
+    frequencies, power = welch(x, sampling_rate, nperseg=min(x.shape[-1], round(4 * sampling_rate)))
+    total = power.sum(-1, keepdims=True) * (frequencies[1] - frequencies[0])
+    return frequencies, power / np.maximum(total, 1e-12)
+
+
+def principal_shares(real: Sample, simulated: Sample) -> pd.DataFrame:
+    """Variance of the eight independent leads in their first components, cumulated, over the averaged beats of all.
+
+    Returns
+    -------
+    DataFrame
+        Columns components (1 to 8), real, simulated (share of variance in the own components) and ``crossed`` (share
+        of the real variance in the components of the simulated beats: equal to ``real`` if they span the same space).
+    """
+    covariances = []
+    for sample in (real, simulated):
+        beats = sample.beats[:, list(lead_rows(INDEPENDENT_LEADS))].swapaxes(0, 1).reshape(len(INDEPENDENT_LEADS), -1)
+        covariances.append(np.cov(beats[:, np.isfinite(beats).all(axis=0)]))
+    of_real, of_simulated = (np.linalg.eigh(c) for c in covariances)
+    axes = of_simulated.eigenvectors[:, ::-1]
+    crossed = np.einsum("ik,ij,jk->k", axes, covariances[0], axes)
+    columns = {"real": of_real.eigenvalues[::-1], "simulated": of_simulated.eigenvalues[::-1], "crossed": crossed}
+    shares = {name: np.cumsum(values) / values.sum() for name, values in columns.items()}
+    return pd.DataFrame({"components": np.arange(1, len(INDEPENDENT_LEADS) + 1)} | shares)
+
+
+# --------------------------------------------------------------------------------------------------- telling them apart
+def feature_sets(real: Sample, simulated: Sample) -> Mapping[str, np.ndarray]:
+    """What a classifier may look at, (2 N, features) each, real windows first."""
+    table = pd.concat([real.measured, simulated.measured], ignore_index=True)
+    waves = {name: [c for c in table if c.endswith(f"_{name}_mv")] for name in ("p", "q", "r", "s", "st", "t")}
+    sizes = [column for columns in waves.values() for column in columns]
+    columns = {"all measurements": [*_INTERVALS, *_AXES, *sizes], "intervals": [*_INTERVALS], "axes": [*_AXES]}
+    columns |= {"P": waves["p"], "Q": waves["q"], "R and S": waves["r"] + waves["s"], "ST": waves["st"], "T": waves["t"]}
+    known = table.columns[table.notna().mean() > 0.1]  # leads that are not there, axes without enough leads
+    sets = {name: table[[c for c in chosen if c in known]].to_numpy() for name, chosen in columns.items()}
+    rows = lead_rows([lead for lead in INDEPENDENT_LEADS if lead in real.leads])
+    t = beat_times()
+    seen = np.flatnonzero((t >= _SEEN_BEAT_S[0]) & (t < _SEEN_BEAT_S[1]))[::_SEEN_STEP]
+    beats = np.concatenate([real.beats, simulated.beats])[:, list(rows)][:, :, seen]
+    sets["averaged beat"] = np.nan_to_num(beats.reshape(len(beats), -1))
+    return {name: x for name, x in sets.items() if x.shape[1]}
+
+
+def _classifiers(n_features: int, n_pairs: int) -> dict:
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    first = [SimpleImputer(), StandardScaler()]
+    if n_features > 150:  # samples of a beat: as many components as people can be told by
+        first += [PCA(min(40, n_pairs // 2), random_state=0), StandardScaler()]
+    forest = RandomForestClassifier(300, min_samples_leaf=2, random_state=0, n_jobs=1)
+    return {
+        "random forest": make_pipeline(*first, forest),
+        "logistic regression": make_pipeline(*first, LogisticRegression(C=0.1, max_iter=3000)),
+    }
+
+
+def tell_apart(
+    features: Mapping[str, np.ndarray], real: Sample, *, n_bootstrap: int = 500, seed: int = 0, progress: bool = False
+) -> pd.DataFrame:
+    """Area under the curve of classifiers that tell real from simulated windows (0.5: they cannot).
+
+    Five folds; a real subject's windows and their counterparts are in one fold. Intervals are by bootstrap over
+    subjects, of the predictions for pairs that the classifier had not seen.
+
+    Parameters
+    ----------
+    features : mapping
+        Of :func:`feature_sets`: name to (2 N, features).
+    real : Sample
+        For subjects and groups.
+    n_bootstrap, seed : int
+        Of the intervals.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    DataFrame
+        Columns features, classifier, group, n (pairs), auroc, lower, upper (95 %). Groups: those of :func:`groups_of`,
+        and ``unseen by the fit`` where the data set has folds: the simulator was fitted to training folds of PTB-XL.
+
+    Raises
+    ------
+    InputError
+        Too few subjects.
+    """
+    from sklearn.model_selection import GroupKFold
+    from tqdm.auto import tqdm
+
+    subjects, n = real.index["subject"].to_numpy(), len(real.index)
+    if len(set(subjects)) < LEAST_SUBJECTS:
+        raise InputError(
+            f"{len(set(subjects))} subjects: a classifier needs {LEAST_SUBJECTS} to be tested on people it has not seen"
+        )
+    truth = np.repeat([1, 0], n)
+    groups = dict(groups_of(real))
+    if (real.index["split_kind"] == "folds").all():
+        groups["unseen by the fit"] = (real.index["split"] != "train").to_numpy()
+    folds = list(GroupKFold(5, shuffle=True, random_state=seed).split(truth, groups=np.tile(subjects, 2)))
+    rows = []
+    work = [(name, x, *pair) for name, x in features.items() for pair in _classifiers(x.shape[1], n).items()]
+    for name, x, kind, classifier in tqdm(work, desc="telling apart", disable=not progress):
+        score = np.empty(2 * n)
+        for train, test in folds:
+            score[test] = classifier.fit(x[train], truth[train]).predict_proba(x[test])[:, 1]
+        for group, mask in groups.items():
+            area = _area_with_interval(score[:n][mask], score[n:][mask], subjects[mask], n_bootstrap, seed)
+            rows.append({"features": name, "classifier": kind, "group": group, "n": int(mask.sum())} | area)
+    return pd.DataFrame(rows)
+
+
+def _area_with_interval(real: np.ndarray, simulated: np.ndarray, subjects, n_bootstrap: int, seed: int) -> dict:
+    """Area under the curve of scores (N,) of pairs, subjects drawn with replacement for the interval."""
+    above = (real[:, None] > simulated[None, :]) + 0.5 * (real[:, None] == simulated[None, :])
+    names, of = np.unique(subjects, return_inverse=True)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_bootstrap)[:, of]  # (B, N)
+    drawn = np.einsum("bi,ij,bj->b", counts, above, counts, optimize=True) / counts.sum(axis=1) ** 2
+    lower, upper = np.percentile(drawn, (2.5, 97.5))
+    return {"auroc": above.mean(), "lower": lower, "upper": upper}
