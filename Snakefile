@@ -27,7 +27,8 @@ import sys
 
 from p2es_lib import paths
 from p2es_lib.config import config_hash, get_config
-from p2es_lib.workflow import write_jobs
+from p2es_lib.sources import parse_dataset
+from p2es_lib.workflow import is_timing_only, write_jobs
 
 # Relative paths below are in $P2ES_HOME.
 workdir: str(paths.home())
@@ -47,6 +48,12 @@ EXECUTED = f"{RUNS}/notebooks"
 # On real recordings, 07 also shows the model trained on simulated data: if there is one, it belongs to the results.
 TRANSFER = f"runs/simulated/{PROFILE}/{VARIANT}/seed0/weights.safetensors"
 TRANSFER = [TRANSFER] if DATASET != "simulated" and os.path.exists(TRANSFER) else []
+# Recordings that name no ECG lead show when pulses follow beats, and nothing can be trained on them.
+ROLES = {source.role for source in parse_dataset(DATASET)}
+TIMING_ONLY = is_timing_only(DATASET)
+# Real windows are also held against the simulated cohort.
+DATA_FIGURES = ["fig01_cohort", "fig02_window"]
+DATA_FIGURES += [] if "simulated" in ROLES else ["fig13_accepted_rejected", "fig14_recorded_simulated"]
 # Whatever a setting of the profile changes, changes this.
 SETTINGS = config_hash(get_config(PROFILE, DATASET))
 # Minutes and memory that a cluster is asked for; a local run ignores them.
@@ -97,7 +104,7 @@ rule data:
         shards=[f"{PREPARED}/{source}/{shard}" for source, shard in SHARDS],
     output:
         windows=WINDOWS,
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig01_cohort", "fig02_window"]),
+        figures=expand(f"{FIGURES}/{{name}}.png", name=DATA_FIGURES),
         table=f"{FIGURES}/table01_cohort.csv",
         executed=f"{EXECUTED}/01_data.ipynb",
     # The mirror is no parameter here: where recordings were read from does not make them stale.
@@ -216,8 +223,12 @@ rule all:
     default_target: True
     input:
         rules.data.output,
-        rules.forward_process.output,
-        rules.reverse_process.output,
-        rules.affinity.output,
-        expand(rules.train.output, variant=VARIANT, seed=SEEDS.split(",")),
-        rules.results.output,
+        []
+        if TIMING_ONLY
+        else [
+            rules.forward_process.output,
+            rules.reverse_process.output,
+            rules.affinity.output,
+            expand(rules.train.output, variant=VARIANT, seed=SEEDS.split(",")),
+            rules.results.output,
+        ],

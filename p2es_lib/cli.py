@@ -131,7 +131,11 @@ def reproduce(
             "error: not every step succeeded; see above. The same command continues with what is missing.", err=True
         )
         raise typer.Exit(1)
-    typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n\n{workflow.headline_table(dataset, profile)}")
+    typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n")
+    if workflow.is_timing_only(dataset):
+        typer.echo(f"Data set {dataset} names no ECG lead: it shows timing only, and nothing was trained on it.")
+    else:
+        typer.echo(workflow.headline_table(dataset, profile))
 
 
 @app.command()

@@ -101,8 +101,20 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def load_windows(config: Config) -> WindowSet:
-    """The prepared windows of this configuration's data set and profile."""
-    return read_windows(windows_dir(config.dataset, config.profile))
+    """The prepared windows of this configuration's data set and profile, with something to translate to.
+
+    Raises
+    ------
+    InputError
+        No such windows, or a data set that names no ECG lead.
+    """
+    windows = read_windows(windows_dir(config.dataset, config.profile))
+    if not windows.lead_mask.any():
+        raise InputError(
+            f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to; it shows timing only "
+            "(notebook 01_data). Choose another data set: p2es data sources"
+        )
+    return windows
 
 
 def teaching_windows(config: Config, n_leads: int) -> tuple[WindowSet, str]:

@@ -78,6 +78,13 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
     return str(location) if mirror else ""
 
 
+def is_timing_only(dataset: str) -> bool:
+    """Whether no source of the data set names an ECG lead, so that there is nothing to train on."""
+    from p2es_lib.sources import parse_dataset
+
+    return {source.role for source in parse_dataset(dataset)} == {"timing only"}
+
+
 def write_jobs(dataset: str, profile: str, mirror: str = "") -> Path:
     """List what there is to prepare, one job per shard, in a file that the Snakefile reads.
 

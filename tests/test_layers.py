@@ -17,8 +17,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "leads", "demographics", "config", "paths", "processes"),
     ("transforms", "signals"),
     ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
-    ("sampling", "baselines", "p2es", "training", "metrics", "inspection"),
-    ("plots", "experiments", "translate_file", "readme", "realism", "normal_beat_fit"),
+    ("sampling", "baselines", "p2es", "training", "metrics", "inspection", "realism"),
+    ("plots", "experiments", "translate_file", "readme", "normal_beat_fit"),
     ("notebook_client", "notebooks", "workflow", "cli_data", "cli"),
 )
 #: Calls against the order, and why; they must stay inside functions, so that no import cycle arises.

@@ -4,19 +4,29 @@ from p2es_lib.plots.affinity import plot_affinity, plot_embedding
 from p2es_lib.plots.cohort import plot_cohort, plot_example_window
 from p2es_lib.plots.ecg_paper import plot_ecg_paper, plot_translation
 from p2es_lib.plots.process import plot_forward_process, plot_reverse_process
+from p2es_lib.plots.realism import (
+    plot_accepted_rejected,
+    plot_beats_compared,
+    plot_measurements_compared,
+    plot_recorded_simulated,
+)
 from p2es_lib.plots.results import plot_decomposition, plot_results, plot_training
 from p2es_lib.plots.saving import save_figure, save_table
 from p2es_lib.plots.stages import plot_stages
 from p2es_lib.plots.style import use_style
 
 __all__ = [
+    "plot_accepted_rejected",
     "plot_affinity",
+    "plot_beats_compared",
     "plot_cohort",
     "plot_decomposition",
     "plot_ecg_paper",
     "plot_embedding",
     "plot_example_window",
     "plot_forward_process",
+    "plot_measurements_compared",
+    "plot_recorded_simulated",
     "plot_results",
     "plot_reverse_process",
     "plot_stages",

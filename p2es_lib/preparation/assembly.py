@@ -136,6 +136,23 @@ def record_lags(index: pd.DataFrame) -> dict[str, float]:
     return {record: round(float(lag), 1) for record, lag in index.groupby("record")["pat_ms"].median().items() if lag == lag}
 
 
+def rejected_examples(index: pd.DataFrame) -> list[dict]:
+    """One stored window for each reason of rejection: that of middling quality among them.
+
+    Returns
+    -------
+    list of dict
+        ``reason``, ``record``, ``start_s``, ``quality``, and its place: ``shard``, ``row``.
+    """
+    columns = ["reason", "record", "start_s", "quality", "shard", "row"]
+    examples = []
+    for reason in REASONS:
+        windows = index[(index["reason"] == reason) & (index["row"] >= 0)].sort_values("quality", kind="stable")
+        if len(windows):
+            examples.append(windows[columns].iloc[len(windows) // 2].to_dict())
+    return [{name: getattr(value, "item", lambda value=value: value)() for name, value in e.items()} for e in examples]
+
+
 def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) -> tuple[pd.DataFrame, dict]:
     """The windows of a run, in the order in which they are stored, and what the reader should know.
 
@@ -153,8 +170,8 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
         :data:`p2es_lib.windows.INDEX_COLUMNS` first, ``record_lag_ms``, the quality figures; ``shard``, ``row`` and
         ``leads`` last.
     info : dict
-        ``found``, ``accepted``, ``rejected`` (counts by reason), ``by_record`` (found and accepted of each), ``warnings``,
-        ``record_lag_ms``, and that of :func:`collect_index`.
+        ``found``, ``accepted``, ``rejected`` (counts by reason), ``by_record`` (found and accepted of each), ``examples`` (of
+        rejected windows), ``warnings``, ``record_lag_ms``, and that of :func:`collect_index`.
 
     Raises
     ------
@@ -173,11 +190,10 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
     by_record = index.assign(accepted=index["reason"] == "").groupby("record", sort=False)["accepted"].agg(["size", "sum"])
     info |= {"found": len(index), "accepted": len(accepted), "rejected": rejected, "warnings": []}
     info["by_record"] = {name: [int(n), int(k)] for name, n, k in by_record.itertuples()}
+    info["examples"] = rejected_examples(index)
     summary = f"{where}: {len(accepted)} of {len(index)} windows are usable (rejected: {rejected})"
     if accepted.empty:
         raise InputError(f"{summary}; choose other recordings, or lower data.min_quality. {notes}")
-    if not (accepted["leads"].str.count("0") < 12).any():
-        raise InputError(f"{summary}, but no ECG lead is named: the data set serves for timing only, nothing can be trained on it")
     info["record_lag_ms"] = record_lags(accepted)
     accepted["record_lag_ms"] = accepted["record"].map(info["record_lag_ms"]).astype(float)
     index = accepted.iloc[choose_windows(accepted, config.data.max_windows)].reset_index(drop=True)
@@ -207,5 +223,10 @@ def _warnings(index: pd.DataFrame) -> list[str]:
         warnings.append(
             f"SEMI-SYNTHETIC: the ECG is real, the PPG is not. {share} PPG windows were simulated from the beats of the "
             "ECG, with age and sex; scores say what a translation could do with such a PPG, not with a sensor's."
+        )
+    if (index["leads"] == "0" * 12).all():
+        warnings.append(
+            "TIMING ONLY: no ECG lead of these recordings is named, so there is no target to translate to. They show when "
+            "pulses follow beats; nothing can be trained or tested on them."
         )
     return warnings

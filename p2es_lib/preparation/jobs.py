@@ -16,6 +16,7 @@ import numpy as np
 from p2es_lib import paths
 from p2es_lib.config import Config
 from p2es_lib.errors import InputError
+from p2es_lib.preparation import assembly
 from p2es_lib.preparation.assembly import assemble
 from p2es_lib.preparation.shards import code_version, prepare_shard, read_shard_settings, shard_settings
 from p2es_lib.sources import Source, get_source, parse_dataset
@@ -144,6 +145,7 @@ def prepare_windows(config: Config, *, mirror: str | Path | None = None, progres
     by_name = {source.name: source for source in sources}
     hashes = [read_shard_settings(shard)["content_hash"] for shard in shards]
     settings["source"] = {source.name: shard_settings(source, config)["code"] for source in sources}
+    settings["assembly"] = hashlib.sha256(Path(assembly.__file__).read_bytes()).hexdigest()[:16]
     settings["shards_hash"] = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]
     if not _is_current(folder, settings):
         where = f"data set {config.dataset} from {', '.join(source.mirror(mirror).where() for source in sources)}"

@@ -173,6 +173,22 @@ def read_windows(folder: Path) -> WindowSet:
         raise InputError(f"{folder}: cannot be read ({error}); delete this folder and run: {command}") from error
 
 
+def read_rejected(folder: Path) -> list[dict]:
+    """Examples of windows that were rejected, one for each reason; none where all were kept.
+
+    Returns
+    -------
+    list of dict
+        ``reason``, ``record``, ``start_s``, ``quality``, ``ppg`` (1, T), ``ecg`` (12, T) in mV.
+    """
+    folder = Path(folder)
+    settings = read_settings(folder) or {}
+    examples = settings.get("info", {}).get("examples", [])
+    shards = Shards([folder / name for name in settings.get("shards", [])])
+    signals = (shards.open(example["shard"])[example["row"]] for example in examples)
+    return [example | {name: np.array(window[name]) for name in ("ppg", "ecg")} for example, window in zip(examples, signals)]
+
+
 def read_settings(folder: Path, name: str = "settings.json") -> dict | None:
     """``settings.json`` of a store, or None where there is none (or it cannot be parsed)."""
     try:
