@@ -369,3 +369,18 @@ def test_speed():
         simulate(range(512))
         best = min(best, time.process_time() - start)
     assert 512 / best >= 1000, f"{512 / best:.0f} windows/s"
+
+
+def test_t_and_st_of_abnormal_hearts_differ_between_people():
+    """SD of X, Y, Z in PTB-XL (48 records of such classes): T 0.28, 0.15, 0.17 mV; ST 0.07, 0.05, 0.08 mV."""
+    from p2es_lib.simulator import morphology
+
+    z = np.random.default_rng(0).standard_normal((6, 20_000))
+    t_wave, st = morphology.repolarisation_scatter(np.full(20_000, morphology.LVH), z)
+    assert t_wave.std(axis=1) == pytest.approx([0.27, 0.14, 0.16], rel=0.03)
+    assert st.std(axis=1) == pytest.approx([0.070, 0.050, 0.075], rel=0.03)
+    both = np.corrcoef(np.concatenate([t_wave, st]))
+    assert both[0, 1] == pytest.approx(0.6, abs=0.02)
+    assert both[[0, 1, 2], [3, 4, 5]] == pytest.approx(0.7, abs=0.02)
+    for untouched in (morphology.NORMAL, morphology.LAFB, morphology.ST_ELEVATION):
+        assert not np.any(morphology.repolarisation_scatter(np.full(20_000, untouched), z))

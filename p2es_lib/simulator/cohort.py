@@ -159,11 +159,7 @@ def simulate(
 def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig):
     """PPG (N, T), ECG (N, 12, T), index and latents of a few subjects."""
     n_beats = beat_capacity(config)
-    subject_draws = random.draw(
-        (random.generator(config.seed, subject) for subject in subjects),
-        random.SUBJECT_NORMALS,
-        random.SUBJECT_UNIFORMS,
-    )
+    subject_draws = random.draw_subjects(random.generator(config.seed, subject) for subject in subjects)
     rngs = [random.generator(config.seed, s, window) for s in subjects for window in range(n_windows)]
     window = random.draw(rngs, random.window_normals(n_beats), random.window_uniforms(n_beats))
     body = draw_body(*draw_age_and_sex(subject_draws), subject_draws, config)

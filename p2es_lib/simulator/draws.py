@@ -29,6 +29,9 @@ SUBJECT_UNIFORMS = {
     "breathing_rate": 1, "ecg_breathing_phase": 1, "ectopic_axis": 1,
 }  # fmt: skip
 
+#: Standard normal numbers per subject that were added later: drawn last, so that all the others stay as they were.
+SUBJECT_LATER_NORMALS = {"repolarisation": 6}
+
 
 def n_beats_max(window_s: float, before_s: float, after_s: float) -> int:
     """Beats that certainly suffice to fill a window with its margins."""
@@ -79,6 +82,13 @@ def generator(seed: int, subject: int, window: int | None = None) -> np.random.G
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
+def draw_subjects(rngs: Iterable[np.random.Generator]) -> Draws:
+    """The numbers of subjects, one from each generator."""
+    rngs = list(rngs)
+    first, later = draw(rngs, SUBJECT_NORMALS, SUBJECT_UNIFORMS), draw(rngs, SUBJECT_LATER_NORMALS, {})
+    return Draws(first.normal | later.normal, first.uniform)
+
+
 def draw(rngs: Iterable[np.random.Generator], normals: dict[str, int], uniforms: dict[str, int]) -> Draws:
     """One row of named numbers from each generator."""
     n_normal, n_uniform = sum(normals.values()), sum(uniforms.values())
@@ -90,9 +100,10 @@ def draw(rngs: Iterable[np.random.Generator], normals: dict[str, int], uniforms:
 
 def draw_block(rng: np.random.Generator, n_rows: int) -> Draws:
     """``n_rows`` independent subjects from one generator (Monte Carlo, where rows need no stream of their own)."""
-    normal = rng.standard_normal((n_rows, sum(SUBJECT_NORMALS.values())))
+    normals = SUBJECT_NORMALS | SUBJECT_LATER_NORMALS
+    normal = rng.standard_normal((n_rows, sum(normals.values())))
     uniform = rng.random((n_rows, sum(SUBJECT_UNIFORMS.values())))
-    return Draws(_named(normal, SUBJECT_NORMALS), _named(uniform, SUBJECT_UNIFORMS))
+    return Draws(_named(normal, normals), _named(uniform, SUBJECT_UNIFORMS))
 
 
 def _named(rows: np.ndarray, layout: dict[str, int]) -> dict[str, np.ndarray]:

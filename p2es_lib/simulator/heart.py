@@ -99,7 +99,7 @@ def draw_heart(
     qrs_s = morphology.qrs_duration(classes, traits.qrs_normal_s, z["qrs_duration"], config)
     qt_s = qt_interval(traits, mean_rr_s, qrs_s)
     shape = normal_beats.draw_shape(body.age, body.female, draws, config)
-    qrs, st_t = _ventricles(shape, body, classes, draws)
+    qrs, st_t = _ventricles(shape, body, classes, draws, config)
 
     # Turned in the frontal plane: normally activated ventricles to the axes drawn for the subject, the others by its
     # deviation from what is usual at that age only.
@@ -126,12 +126,15 @@ def draw_heart(
     )
 
 
-def _ventricles(shape: normal_beats.BeatShape, body: Body, classes, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+def _ventricles(
+    shape: normal_beats.BeatShape, body: Body, classes, draws: Draws, config: SimulatorConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of QRS (3, 7, N) and ST-T (3, 7, N), mV, before they are turned."""
     qrs, t_wave, st = morphology.class_vectors(classes)
     size = np.sqrt((qrs * qrs)[0] + (qrs * qrs)[1] + (qrs * qrs)[2]).max(axis=0)
     qrs = (qrs + size * shape.variation) * (np.where(body.female, *_CLASS_QRS[::-1]) * shape.qrs_factor)
-    st_t = _repolarisation(st, t_wave * np.where(body.female, *_CLASS_T[::-1]) * shape.t_factor)
+    t_own, st_own = morphology.repolarisation_scatter(classes, config.amplitudes * draws.normal["repolarisation"])
+    st_t = _repolarisation(st + st_own, t_wave * np.where(body.female, *_CLASS_T[::-1]) * shape.t_factor + t_own)
     like_normal = morphology.normal_like(classes)
     st_t = np.where(like_normal, shape.st_t, st_t)
     t_change, injury_st, injury_t = morphology.injury(classes, draws.uniform["st_size"], draws.uniform["st_site"])

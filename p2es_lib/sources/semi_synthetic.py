@@ -15,7 +15,7 @@ import numpy as np
 from p2es_lib.errors import InputError
 from p2es_lib.simulator.cohort import PAT_JITTER_S, breathe, pat_drift, sensor_noise_sd
 from p2es_lib.simulator.demographics_effects import MAX_AGE, MIN_AGE, SINUS, draw_age_and_sex, draw_body, draw_traits
-from p2es_lib.simulator.draws import SUBJECT_NORMALS, SUBJECT_UNIFORMS, draw
+from p2es_lib.simulator.draws import draw, draw_subjects
 from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.settings import SimulatorConfig
 
@@ -56,7 +56,7 @@ def semi_synthetic_ppg(
     if len(rpeaks_s) < 2:
         raise InputError(f"record {record}: {len(rpeaks_s)} R peak(s) found; a PPG is simulated from two or more")
     config = SimulatorConfig(sampling_rate=sampling_rate)
-    draws = draw([_generator("subject", subject)], SUBJECT_NORMALS, SUBJECT_UNIFORMS)
+    draws = draw_subjects([_generator("subject", subject)])
     drawn_age, drawn_female = draw_age_and_sex(draws)
     known_age = np.clip(np.array([age], dtype=float), MIN_AGE, MAX_AGE)
     female = {"F": np.array([True]), "M": np.array([False])}.get(sex, drawn_female)
