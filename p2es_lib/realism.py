@@ -319,7 +319,8 @@ def tell_apart(
     -------
     DataFrame
         Columns features, classifier, group, n (pairs), auroc, lower, upper (95 %). Groups: those of :func:`groups_of`,
-        and ``unseen by the fit`` where the data set has folds: the simulator was fitted to training folds of PTB-XL.
+        and ``unseen by the fit`` where the data set has folds with enough other people: the simulator was fitted to the
+        training folds of PTB-XL.
 
     Raises
     ------
@@ -336,8 +337,9 @@ def tell_apart(
         )
     truth = np.repeat([1, 0], n)
     groups = dict(groups_of(real))
-    if (real.index["split_kind"] == "folds").all():
-        groups["unseen by the fit"] = (real.index["split"] != "train").to_numpy()
+    unseen = (real.index["split"] != "train").to_numpy()
+    if (real.index["split_kind"] == "folds").all() and unseen.sum() >= LEAST_PAIRS:
+        groups["unseen by the fit"] = unseen
     folds = list(GroupKFold(5, shuffle=True, random_state=seed).split(truth, groups=np.tile(subjects, 2)))
     rows = []
     work = [(name, x, *pair) for name, x in features.items() for pair in _classifiers(x.shape[1], n).items()]

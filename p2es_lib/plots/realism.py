@@ -233,8 +233,8 @@ def _draw_areas(ax: Axes, areas: pd.DataFrame) -> None:
     features = list(dict.fromkeys(everyone["features"]))
     for (kind, rows), colour, shift in zip(everyone.groupby("classifier"), ("green", "vermillion"), (-0.15, 0.15), strict=False):
         y = [features.index(name) + shift for name in rows["features"]]
-        error = [rows["auroc"] - rows["lower"], rows["upper"] - rows["auroc"]]
-        ax.errorbar(rows["auroc"], y, xerr=error, fmt="o", ms=3, lw=0.9, color=COLOURS[colour], label=kind)
+        area, lower, upper = rows[["auroc", "lower", "upper"]].to_numpy().T
+        ax.errorbar(area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=COLOURS[colour], label=kind)
     ax.axvline(0.5, color=COLOURS["grey"], lw=0.8, ls=(0, (3, 2)))
     ax.annotate("cannot tell", (0.5, 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
                 fontsize=7, color=COLOURS["grey"])  # fmt: skip
