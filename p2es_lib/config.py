@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from p2es_lib.errors import InputError, check_choice
 
 PROFILES = ("smoke", "quick", "full")
+#: Learned methods; which class each is, see :mod:`p2es_lib.methods`.
+METHODS = ("p2es", "unet", "bilstm", "rddm", "p2e_wgan", "cardiogan", "rectified_flow")
 
 
 def _check(condition: bool, message: str) -> None:
@@ -77,6 +79,19 @@ class DataConfig(_Section):
             _check(getattr(self, name) >= 1, f"data.{name}={getattr(self, name)}: at least 1")
         _check(0 <= self.min_quality <= 1, f"data.min_quality={self.min_quality}: between 0 and 1")
         _check(self.stride_s >= 0, f"data.stride_s={self.stride_s}: seconds, or 0 for windows without overlap")
+
+
+@dataclass(frozen=True)
+class MethodConfig(_Section):
+    """Which learned method. ``size``: ``matched`` (about the parameters of P2Es) or ``published`` (as in its paper)."""
+
+    name: str = "p2es"
+    size: str = "matched"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("method.name", self.name, METHODS)
+        check_choice("method.size", self.size, ("matched", "published"))
 
 
 @dataclass(frozen=True)
@@ -228,6 +243,7 @@ class Config:
     dataset: str = "simulated"
     signal: SignalConfig = field(default_factory=SignalConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     affinity: AffinityConfig = field(default_factory=AffinityConfig)

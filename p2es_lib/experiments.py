@@ -20,7 +20,8 @@ import pandas as pd
 
 from p2es_lib.config import Config, config_hash, get_config
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.p2es import WEIGHTS_FILE, P2Es
+from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.methods import load_method
 from p2es_lib.training import CHECKPOINT_FILE, train
 from p2es_lib.paths import atomic_path, checkout, run_dir, windows_dir
 from p2es_lib.windows import MAX_SEED, WindowSet, read_windows
@@ -194,7 +195,7 @@ def _write_scores(scores: pd.DataFrame, distribution: pd.DataFrame, folder: Path
     return scores
 
 
-def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress: bool = True) -> P2Es:
+def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress: bool = True) -> LearnedTranslator:
     """Train a variant, or load what an earlier call trained with the same settings.
 
     ``fabric``: a launched ``lightning.fabric.Fabric`` for several devices or nodes (``p2es train`` makes one).
@@ -206,12 +207,12 @@ def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress:
     if fabric is not None and fabric.is_global_zero:
         fabric.barrier()
     if same and (folder / WEIGHTS_FILE).is_file():
-        return P2Es.from_pretrained(folder)
+        return load_method(folder)
     run_hash = f"{config_hash(config)}-{data_hash(config)}-{seed}"
     return train(config, load_windows(config), folder, seed=seed, run_hash=run_hash, fabric=fabric, progress=progress)
 
 
-def score_run(model: P2Es, config: Config, variant: str, seed: int, *, progress: bool = True) -> pd.DataFrame:
+def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress: bool = True) -> pd.DataFrame:
     """Translate the test windows and write ``scores.parquet``; returns the scores, from the file if it is there."""
     from tqdm.auto import tqdm
 
@@ -273,7 +274,7 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
 
         estimate = MeanBeatTemplate(config).fit(windows.split("train")).translate(ppg, test.demographics).numpy()
     elif name == "transfer":
-        model = P2Es.from_pretrained(_simulated_run(config))
+        model = load_method(_simulated_run(config))
         estimate = model.translate(ppg, test.demographics, n_samples=config.sampling.n_samples).numpy()
     else:
         estimate = _conditional_mean(config, "pulses" if name == "irreducible" else "beats", progress)

@@ -15,61 +15,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import nn
 
-from p2es_lib.config import Config, config_hash
+from p2es_lib.config import Config, TrainingConfig, config_hash
 from p2es_lib.errors import InputError
-from p2es_lib.p2es import P2Es, ecg_scale_mv
+from p2es_lib.learned import Batch, LearnedTranslator, ecg_scale_mv, masked_mse
+from p2es_lib.methods import get_method
 from p2es_lib.paths import atomic_path
 from p2es_lib.windows import TrainingBatches, WindowSet
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
 HISTORY_FILE = "history.csv"
-#: Weight of stage 1's own loss: it keeps the coarse estimate meaningful by itself (it is the prior mean of stage 2).
-COARSE_WEIGHT = 0.25
-#: Share of a batch trained at t = 1 exactly, where sampling starts and the posterior mean is decided.
-START_SHARE = 1 / 8
-#: Probability with which age or sex is hidden in training, so that missing entries are known ground.
-HIDE_PROBABILITY = 0.1
-
-
-def masked_mse(estimate: Tensor, target: Tensor, lead_mask: Tensor) -> Tensor:
-    """Mean squared error over the leads that exist; (B, 12, T), (B, 12, T), (B, 12) to a scalar."""
-    present = (lead_mask > 0).to(estimate.dtype)[:, :, None]  # (B, 12, 1)
-    return ((estimate - target) ** 2 * present).sum() / (present.sum() * target.shape[-1]).clamp_min(1)
-
-
-def draw_times(count: int, generator: torch.Generator) -> Tensor:
-    """Diffusion times (count,): one per stratum of [0, 1] for a low-variance loss, and some at exactly 1."""
-    n_start = max(1, round(START_SHARE * count)) if count > 1 else 0
-    strata = torch.arange(count - n_start)
-    uniform = (strata + torch.rand(count - n_start, generator=generator)) / max(1, count - n_start)
-    return torch.cat([uniform, torch.ones(n_start)])
-
-
-def hide_demographics(features: Tensor, generator: torch.Generator) -> Tensor:
-    """Set age or sex of random rows to missing; features (B, 4) as from :meth:`Demographics.features`."""
-    hidden = torch.rand(len(features), 2, generator=generator) < HIDE_PROBABILITY  # age, sex
-    return features.masked_fill(hidden[:, [0, 0, 1, 1]], 0.0)
-
-
-def diffusion_loss(model, module: P2Es, batch: dict, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Loss of one batch in units of the data set's variance, and the error of the refined estimate alone.
-
-    ``model`` is what Fabric made of ``module`` (its forward pass synchronises gradients); noise and times come from
-    ``generator`` on the CPU, so that they do not depend on the device.
-    """
-    device = module.device
-    x_0 = batch["ecg"].to(device) / module.ecg_scale_mv
-    mask = batch["lead_mask"].to(device)
-    x_0 = x_0 * (mask > 0)[:, :, None]
-    features = hide_demographics(torch.as_tensor(batch["demographics"].features()), generator).to(device)
-    fixed = module.condition(batch["ppg"].to(device), features, batch["subjects"])
-    t = draw_times(len(x_0), generator).to(device)
-    noise = torch.randn(x_0.shape, generator=generator).to(device)
-    estimate = model(module.process.marginal(x_0, t, noise), t, *fixed)
-    refined = masked_mse(estimate.refined, x_0, mask)
-    return refined + COARSE_WEIGHT * masked_mse(estimate.coarse, x_0, mask), refined.detach()
 
 
 def learning_rate_at(step: int, config: Config) -> float:
@@ -82,34 +38,26 @@ def learning_rate_at(step: int, config: Config) -> float:
 
 
 @torch.no_grad()
-def update_average(average: P2Es, module: P2Es, decay: float, step: int) -> None:
+def update_average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
     """Exponential moving average of the weights; the decay warms up so that early averages forget the start."""
     decay = min(decay, (1 + step) / (10 + step))
     for target, source in zip(average.parameters(), module.parameters(), strict=True):
         target.lerp_(source, 1 - decay)
+    for target, source in zip(average.buffers(), module.buffers(), strict=True):  # running statistics of normalisations
+        target.copy_(source)
 
 
-@torch.inference_mode()
-def validate(model: P2Es, windows: WindowSet, max_windows: int = 256) -> dict[str, float]:
-    """RMSE (mV) of the one-step posterior mean on validation subjects, and the loss at mid noise; same noise each time."""
+def validate(model: LearnedTranslator, windows: WindowSet, max_windows: int = 256) -> dict[str, float]:
+    """RMSE (mV) on validation subjects of the cheapest estimate of the posterior mean that the method has.
+
+    Same windows and same noise each time; further columns as the method wishes (:meth:`LearnedTranslator.diagnose`).
+    """
     rows = np.unique(np.linspace(0, len(windows) - 1, min(max_windows, len(windows))).astype(int))
     subset = windows.select(rows)
-    mask = torch.as_tensor(np.array(subset.lead_mask))
-    truth = torch.as_tensor(np.array(subset.ecg))
+    truth, mask = torch.as_tensor(np.array(subset.ecg)), torch.as_tensor(np.array(subset.lead_mask))
     estimate = model.translate(np.array(subset.ppg), subset.demographics, n_samples=1, n_steps=1)[:, 0]
     rmse = masked_mse(torch.nan_to_num(estimate), truth, mask).sqrt()
-    scaled = (truth * (mask > 0)[:, :, None]).to(model.device) / model.ecg_scale_mv
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(scaled.shape, generator=generator).to(model.device)
-    features = torch.as_tensor(subset.demographics.features(), device=model.device)
-    errors = []
-    for start in range(0, len(scaled), 64):
-        part = slice(start, start + 64)
-        t = torch.full((len(scaled[part]),), 0.5, device=model.device)
-        fixed = model.condition(torch.as_tensor(np.array(subset.ppg[part])).to(model.device), features[part])
-        x_t = model.process.marginal(scaled[part], t, noise[part])
-        errors.append(masked_mse(model(x_t, t, *fixed).refined, scaled[part], mask[part].to(model.device)) * len(t))
-    return {"validation_rmse": float(rmse), "validation_loss_mid": float(sum(errors) / len(scaled))}
+    return {"validation_rmse": float(rmse)} | model.diagnose(subset)
 
 
 def _write_history(rows: Iterable[dict], folder: Path) -> None:
@@ -154,18 +102,68 @@ def make_fabric(devices: int = 1, nodes: int = 1):
     )
 
 
-def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, run_hash: str | None = None, fabric=None, progress: bool = True) -> P2Es:
-    """Train P2Es into ``folder``, continuing from the checkpoint there if it was made with the same settings.
+class _Adversary:
+    """The critic of a method that has one, with its own optimiser; does nothing for the others."""
+
+    def __init__(self, module: LearnedTranslator, fabric, settings: TrainingConfig):
+        self.module, self.fabric, self.settings = module, fabric, settings
+        self.critic = module.make_critic()
+        if self.critic is not None:
+            self.optimizer = _make_optimizer(self.critic.parameters(), settings)
+            self.critic, self.optimizer = fabric.setup(self.critic, self.optimizer)
+
+    def step(self, batch: Batch, generator: torch.Generator, rate: float) -> None:
+        """One step of the critic, before that of the method."""
+        if self.critic is None:
+            return
+        self.critic.requires_grad_(True)
+        self.fabric.backward(self.module.critic_loss(self.critic, batch, generator))
+        _update(self.fabric, self.critic, self.optimizer, self.settings, rate)
+        self.critic.requires_grad_(False)  # the method's loss passes through it and must not change it
+
+    def state(self) -> dict:
+        return {} if self.critic is None else {"critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict) -> None:
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _make_optimizer(parameters, settings: TrainingConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+
+
+def _update(fabric, model: nn.Module, optimizer, settings: TrainingConfig, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    fabric.clip_gradients(model, optimizer, max_norm=settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def train(
+    config: Config,
+    windows: WindowSet,
+    folder: Path,
+    *,
+    seed: int = 0,
+    run_hash: str | None = None,
+    fabric=None,
+    progress: bool = True,
+) -> LearnedTranslator:
+    """Train a method into ``folder``, continuing from the checkpoint there if it was made with the same settings.
 
     Parameters
     ----------
     config : Config
-        All settings.
+        All settings; ``method.name`` says which method.
     windows : WindowSet
         Training and validation windows (others are ignored).
     folder : Path
         Run folder: gets ``checkpoint.ckpt`` while training, and ``history.csv`` and ``weights.safetensors`` (the
-        moving average with the lowest validation error) at the end; the checkpoint then goes.
+        moving average with the lowest validation error, or the last one: :attr:`LearnedTranslator.keeps_best`) at the
+        end; the checkpoint then goes.
     seed : int
         Of weights, batches and noise.
     run_hash : str, optional
@@ -177,7 +175,7 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
 
     Returns
     -------
-    P2Es
+    LearnedTranslator
         The model as saved.
 
     Raises
@@ -201,30 +199,29 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
 
     torch.manual_seed(seed)
     spread = slice(None, None, max(1, len(train_windows) // 2000))  # enough windows, from all records
-    module = P2Es(
+    module = get_method(config.method.name)(
         config,
         ecg_scale_mv(train_windows.ecg[spread], train_windows.lead_mask[spread]),
         trained_leads=(np.array(train_windows.lead_mask) > 0).any(axis=0),
     )
+    adversary = _Adversary(module, fabric, settings)
     state = _load_checkpoint(folder, run_hash)
     if state is None:
-        module.group_finder.fit(train_windows, seed=seed, progress=progress)
+        module.prepare(train_windows, seed=seed, progress=progress)
         average, history, start, best = copy.deepcopy(module), [], 0, {"validation_rmse": math.inf, "weights": None}
     else:
         module.load_state_dict(state["module"])
-        module.group_finder.load_extra_state(state["group_finder"])
+        module.load_extra_state(state["extra_state"])
         average = copy.deepcopy(module)
         average.load_state_dict(state["average"])
         history, start, best = state["history"], state["step"], state["best"]
-        strangers = set(module.group_finder.bank_subjects) - set(train_windows.index["subject"].astype(str))
-        if strangers:
-            raise InputError(f"{folder / CHECKPOINT_FILE}: its bank holds subjects that are not for training; delete it")
+        adversary.load(state["adversary"])
+        if module.training_subjects() - set(train_windows.index["subject"].astype(str)):
+            raise InputError(f"{folder / CHECKPOINT_FILE}: it holds subjects that are not for training; delete it")
         if fabric.is_global_zero:
             print(f"continuing at step {start} of {settings.n_steps}")
     average.to(fabric.device).requires_grad_(False)
-    trainable = [p for name, p in module.named_parameters() if not name.startswith("group_finder.")]
-    module.group_finder.requires_grad_(False)
-    optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+    optimizer = _make_optimizer(module.trained_parameters(), settings)
     model, optimizer = fabric.setup(module, optimizer)
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
@@ -236,28 +233,27 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
             "module": module.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "group_finder": module.group_finder.extra_state(),
+            "extra_state": module.extra_state(),
+            "adversary": adversary.state(),
             "history": history,
             "best": best,
         }
 
     batches = TrainingBatches(config, train_windows, seed)
-    bar = tqdm(total=settings.n_steps, initial=start, desc="training", disable=not progress or not fabric.is_global_zero, mininterval=1.0)
+    bar = tqdm(total=settings.n_steps, initial=start, desc=f"training {module.name}", mininterval=1.0,
+               disable=not progress or not fabric.is_global_zero)  # fmt: skip
     began, losses, step = time.monotonic(), [], start
     try:
         for step in range(start, settings.n_steps):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + fabric.global_rank)
-            batch = batches.batch(step * fabric.world_size + fabric.global_rank)
+            batch = Batch(module, batches.batch(step * fabric.world_size + fabric.global_rank), generator)
             rate = learning_rate_at(step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss, refined = diffusion_loss(model, module, batch, generator)
+            adversary.step(batch, generator, rate)
+            loss, logged = module.training_loss(model, batch, generator, adversary.critic)
             fabric.backward(loss)
-            fabric.clip_gradients(model, optimizer, max_norm=settings.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            _update(fabric, model, optimizer, settings, rate)
             update_average(average, module, settings.ema_decay, step)
-            losses.append(float(refined))
+            losses.append(float(logged))
             bar.update()
             done = step + 1
             if done % settings.log_every == 0 or done == settings.n_steps:
@@ -267,11 +263,12 @@ def train(config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, ru
             if done % settings.validate_every == 0 or done == settings.n_steps:
                 scores = validate(average, validation_windows)
                 history.append({"step": done, **scores})
-                if scores["validation_rmse"] < best["validation_rmse"]:
+                if module.keeps_best and scores["validation_rmse"] < best["validation_rmse"]:
                     best = {**scores, "weights": {k: v.detach().cpu().clone() for k, v in average.state_dict().items()}}
                 if fabric.is_global_zero:
                     left = (time.monotonic() - began) / (done - start) * (settings.n_steps - done)
-                    print(f"step {done}/{settings.n_steps}  validation RMSE {scores['validation_rmse']:.4f} mV  about {left / 60:.1f} min left", flush=True)
+                    reached = f"step {done}/{settings.n_steps}  validation RMSE {scores['validation_rmse']:.4f} mV"
+                    print(f"{reached}  about {left / 60:.1f} min left", flush=True)
             if done % settings.checkpoint_every == 0 and done < settings.n_steps:
                 _save_checkpoint(fabric, folder, snapshot(done))
     except KeyboardInterrupt:

@@ -13,7 +13,8 @@ from p2es_lib import __version__
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
-from p2es_lib.p2es import WEIGHTS_FILE, P2Es
+from p2es_lib.learned import WEIGHTS_FILE
+from p2es_lib.methods import load_method
 from p2es_lib.paths import check_output_folder, run_dir
 from p2es_lib.sampling import WindowNoise
 from p2es_lib.signals import fault_mask, ppg_clean, ppg_quality
@@ -214,7 +215,7 @@ def translate_file(
     folder = Path(model) if model else default_model_folder()
     if not model and not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"no model: {folder / WEIGHTS_FILE} does not exist; run 'make reproduce' first, or name a model with --model")
-    network = P2Es.from_pretrained(folder)
+    network = load_method(folder)
     signal = network.config.signal
     rate, window_s = signal.sampling_rate, signal.n_samples / signal.sampling_rate
     recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=window_s)

@@ -13,7 +13,8 @@ from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import VARIANTS
 from p2es_lib.leads import lead_residual
-from p2es_lib.p2es import WEIGHTS_FILE, P2Es, ecg_scale_mv
+from p2es_lib.learned import WEIGHTS_FILE, ecg_scale_mv
+from p2es_lib.p2es import P2Es
 from p2es_lib.sampling import WindowNoise
 
 
@@ -121,7 +122,7 @@ def test_weights_hold_training_subjects_only(model, windows, tmp_path):
 
     path = model.save(tmp_path)
     with safe_open(path, framework="pt") as file:
-        bank = json.loads(file.metadata()["group_finder"])["bank_subjects"]
+        bank = json.loads(file.metadata()["extra_state"])["bank_subjects"]
     assert bank and set(bank) <= set(windows.split("train").index["subject"])
 
 
@@ -137,7 +138,7 @@ def test_bad_models_are_named(tmp_path):
     with pytest.raises(InputError, match="before GroupFinder was fitted"):
         P2Es.from_pretrained(tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
-    with pytest.raises(InputError, match="holds no P2Es model"):
+    with pytest.raises(InputError, match="holds no model 'p2es'"):
         P2Es.from_pretrained(tmp_path)
 
 

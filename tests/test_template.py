@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from p2es_lib.baselines import template as template_module
 from p2es_lib.baselines.template import MeanBeatTemplate
-from p2es_lib.baselines.translator import check_translation_input
+from p2es_lib.translator import check_translation_input
 from p2es_lib.config import get_config
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError

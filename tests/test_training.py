@@ -14,10 +14,11 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib import training
+from p2es_lib import learned, training
 from p2es_lib.errors import InputError
-from p2es_lib.p2es import P2Es
-from p2es_lib.training import CHECKPOINT_FILE, draw_times, hide_demographics, learning_rate_at, masked_mse, read_history, train
+from p2es_lib.learned import Batch, hide_demographics, masked_mse
+from p2es_lib.p2es import P2Es, draw_times
+from p2es_lib.training import CHECKPOINT_FILE, learning_rate_at, read_history, train
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_hidden_demographics_become_missing_ones():
     no_age, no_sex = hidden[:, 1] == 0, hidden[:, 2] == 0
     assert (hidden[no_age, :2] == 0).all() and (hidden[~no_age, 0] == 0.3).all()
     for share in (no_age, no_sex):
-        assert abs(share.float().mean() - training.HIDE_PROBABILITY) < 0.02
+        assert abs(share.float().mean() - learned.HIDE_PROBABILITY) < 0.02
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -78,7 +79,7 @@ def test_interrupted_training_ends_with_the_same_weights(windows, tmp_path, monk
     config = tiny_config()
     train(config, windows, tmp_path / "whole", progress=False)
     calls = {"n": 0}
-    original = training.diffusion_loss
+    original = P2Es.training_loss
 
     def interrupted(*arguments):
         calls["n"] += 1
@@ -86,11 +87,11 @@ def test_interrupted_training_ends_with_the_same_weights(windows, tmp_path, monk
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(training, "diffusion_loss", interrupted)
+    monkeypatch.setattr(P2Es, "training_loss", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config, windows, tmp_path / "halved", progress=False)
     assert (tmp_path / "halved" / CHECKPOINT_FILE).exists() == (stop_at >= 4)
-    monkeypatch.setattr(training, "diffusion_loss", original)
+    monkeypatch.setattr(P2Es, "training_loss", original)
     train(config, windows, tmp_path / "halved", progress=False)
     whole, halved = state_of(tmp_path / "whole"), state_of(tmp_path / "halved")
     for name in whole:
@@ -122,16 +123,21 @@ def test_seeds_differ_and_repeat(windows, tmp_path):
 
 def test_no_subject_but_training_ones_reaches_the_loss(windows, tmp_path, monkeypatch):
     seen = set()
-    original = training.diffusion_loss
+    original = P2Es.training_loss
 
-    def spy(model, module, batch, generator):
-        seen.update(batch["subjects"])
-        return original(model, module, batch, generator)
+    def spy(module, model, batch, *arguments):
+        seen.update(batch.subjects)
+        return original(module, model, batch, *arguments)
 
-    monkeypatch.setattr(training, "diffusion_loss", spy)
+    monkeypatch.setattr(P2Es, "training_loss", spy)
     model = train(tiny_config(), windows, tmp_path, progress=False)
     allowed = set(windows.split("train").index["subject"])
     assert seen and seen <= allowed and set(model.group_finder.bank_subjects) <= allowed
+
+
+def loss_of(module, batch):
+    generator = torch.Generator().manual_seed(0)
+    return module.training_loss(module, Batch(module, batch, generator), generator)[0].item()
 
 
 def test_loss_ignores_what_stands_in_absent_leads():
@@ -145,10 +151,10 @@ def test_loss_ignores_what_stands_in_absent_leads():
         ecg[:, 6:] = garbage
         batch = {"ppg": torch.tensor(limb.ppg[:4]), "ecg": ecg, "lead_mask": torch.tensor(limb.lead_mask[:4]),
                  "demographics": limb.demographics[:4], "subjects": list(limb.index["subject"][:4])}  # fmt: skip
-        losses.append(training.diffusion_loss(module, module, batch, torch.Generator().manual_seed(0))[0].item())
+        losses.append(loss_of(module, batch))
     assert losses[0] == pytest.approx(losses[1])
     everything = {**batch, "ecg": torch.tensor(limb.ecg[:4]), "lead_mask": torch.full((4, 12), 2)}
-    assert training.diffusion_loss(module, module, everything, torch.Generator().manual_seed(0))[0].item() != pytest.approx(losses[0])
+    assert loss_of(module, everything) != pytest.approx(losses[0])
 
 
 def test_validation_ignores_what_stands_in_absent_leads():

@@ -1,1 +1,1 @@
-"""Baselines: one file per method, each a :class:`~p2es_lib.baselines.translator.Translator`."""
+"""Baselines: one file per method, each a :class:`~p2es_lib.translator.Translator`."""

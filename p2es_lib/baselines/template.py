@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from p2es_lib.baselines.translator import check_translation_input
 from p2es_lib.config import Config
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.pulse_features import pulse_upstrokes
+from p2es_lib.translator import check_translation_input
 from p2es_lib.windows import AGE_BANDS
 
 #: A beat begins this long before its pulse upstroke (s): before its P wave. Of these the value with the least squared

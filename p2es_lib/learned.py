@@ -1,0 +1,290 @@
+"""What every learned method shares: the scale of the ECG, the leads it knows, translating, saving, loading, training.
+
+P2Es, its ablations and each learned baseline are subclasses of :class:`LearnedTranslator`. So they are trained by one
+loop (:mod:`p2es_lib.training`) on the same batches, and called, scored and stored in one way; a subclass says only
+what is peculiar to it: its network, its loss, and how it draws an ECG.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from p2es_lib import __version__
+from p2es_lib.config import Config
+from p2es_lib.demographics import Demographics
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
+from p2es_lib.paths import atomic_path
+from p2es_lib.sampling import WindowNoise
+from p2es_lib.translator import check_translation_input
+
+WEIGHTS_FILE = "weights.safetensors"
+#: Probability with which age or sex is hidden in training, so that missing entries are known ground.
+HIDE_PROBABILITY = 0.1
+
+
+class LearnedTranslator(nn.Module):
+    """A method with weights: PPG and demographics in, 12-lead ECG out.
+
+    Parameters
+    ----------
+    config : Config
+        Settings of the run; ``config.method.name`` is :attr:`name`.
+    ecg_scale_mv : float
+        Standard deviation of the training ECG, mV: one number for all leads, so that lead relations are kept.
+    trained_leads : array of bool, shape (12,), optional
+        Leads that the training data held (measured or derived); the others come out as NaN. Default: all.
+    """
+
+    #: Name of the method, as in ``config.method.name``.
+    name: ClassVar[str]
+    #: Whether samples differ. A deterministic method is drawn once and copied.
+    stochastic: ClassVar[bool] = True
+    #: Whether the average with the least validation RMSE is kept. A method whose loss is no squared error keeps the last
+    #: one: the least RMSE would pick the smoothest of its stages, not the best.
+    keeps_best: ClassVar[bool] = True
+
+    def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
+        super().__init__()
+        self.config = config
+        leads = torch.ones(len(LEADS)) if trained_leads is None else torch.as_tensor(trained_leads, dtype=torch.float32)
+        self.register_buffer("ecg_scale_mv", torch.tensor(float(ecg_scale_mv)))
+        self.register_buffer("trained_leads", leads)
+
+    # ------------------------------------------------------------------------------------ what a method says of itself
+    def training_loss(
+        self, model: nn.Module, batch: Batch, generator: torch.Generator, critic: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of one batch, and the part of it that is logged; both scalars.
+
+        ``model`` is what Fabric made of this module: calls of :meth:`forward` must go through it, so that several
+        devices average their gradients. All randomness comes from ``generator``, on the CPU, so that a continued
+        training sees the same numbers. ``critic``: as from :meth:`make_critic`, trained so far.
+        """
+        raise NotImplementedError
+
+    def draw(self, ppg: Tensor, demographics: Tensor, noise: WindowNoise, n_steps: int | None, **options) -> Tensor:
+        """ECG in units of :attr:`ecg_scale_mv`, (B * K, 12, T), K samples of each window side by side.
+
+        ``ppg`` (B, 1, T), ``demographics`` (B, 4) from :meth:`Demographics.features`, K = ``noise.n_samples``.
+        ``n_steps``: of an iterative sampler, None for the method's own default; 1 asks for the cheapest estimate of the
+        posterior mean that the method has.
+        """
+        raise NotImplementedError
+
+    def prepare(self, windows, *, seed: int, progress: bool) -> None:
+        """Fit, before training, what is not trained by gradients. ``windows``: training windows."""
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What the optimiser changes."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def make_critic(self) -> nn.Module | None:
+        """The adversary of this method, fresh; it is trained beside it and not stored. None: there is none."""
+        return None
+
+    def critic_loss(self, critic: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Loss of the adversary on one batch, with this method's own output taken as given."""
+        raise NotImplementedError
+
+    def diagnose(self, windows) -> dict[str, float]:
+        """Further columns of the training history, of validation windows."""
+        return {}
+
+    def training_subjects(self) -> set[str]:
+        """Subjects of whom the model keeps anything by name; they must all be for training."""
+        return set()
+
+    def extra_state(self) -> dict[str, Any]:
+        """What belongs to the model and is no tensor, JSON-able."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`extra_state`."""
+
+    # ------------------------------------------------------------------------------------------- the same for everyone
+    @property
+    def device(self) -> torch.device:
+        return self.ecg_scale_mv.device
+
+    def parameter_count(self) -> int:
+        """Number of trained weights."""
+        return sum(parameter.numel() for parameter in self.trained_parameters())
+
+    @torch.inference_mode()
+    def translate(
+        self,
+        ppg,
+        demographics: Demographics,
+        *,
+        n_samples: int = 1,
+        generator: int | WindowNoise | None = None,
+        n_steps: int | None = None,
+        progress=None,
+        **options,
+    ) -> Tensor:
+        """Draw 12-lead ECGs for windows of PPG.
+
+        Parameters
+        ----------
+        ppg : array or Tensor, shape (B, 1, T)
+            T must be the length that the model was trained with (``config.signal``).
+        demographics : Demographics
+            One row per window; entries may be missing.
+        n_samples : int
+            Samples per window. Their mean estimates the posterior mean; single samples carry the spread. A
+            deterministic method gives copies.
+        generator : int or WindowNoise, optional
+            Seed (default 0), or noise with window names of its own. Sample k of a window does not depend on the batch
+            around it, apart from rounding: its noise is named after the window's PPG and demographics.
+        n_steps : int, optional
+            Steps of an iterative sampler. One step gives the method's direct estimate of the posterior mean.
+        progress : callable, optional
+            Called with the number of windows finished after each batch.
+        options
+            Of the method's own :meth:`draw`.
+
+        Returns
+        -------
+        Tensor, float32, shape (B, n_samples, 12, T)
+            mV on the CPU. Leads that the training data did not hold are NaN.
+
+        Raises
+        ------
+        InputError
+            Wrong shape or length, not finite, or flat PPG; numbers of windows and demographics differ.
+        """
+        ppg = check_translation_input(ppg, demographics, self.config.signal.n_samples, n_samples)
+        if isinstance(generator, WindowNoise):
+            seed, window_ids = generator.seed, generator.window_ids
+        else:
+            seed, window_ids = int(generator or 0), _content_ids(ppg, demographics)
+        n_drawn = n_samples if self.stochastic else 1
+        was_training = self.training
+        self.eval()
+        windows_per_batch = max(1, self.config.sampling.batch_size // n_drawn)
+        chunks = []
+        for start in range(0, len(ppg), windows_per_batch):
+            rows = slice(start, start + windows_per_batch)
+            features = torch.as_tensor(demographics[rows].features(), device=self.device)
+            noise = WindowNoise(seed, window_ids[rows], n_drawn, (len(LEADS), ppg.shape[-1]), self.device)
+            x_0 = self.draw(standardise(ppg[rows].to(self.device)), features, noise, n_steps, **options)
+            chunks.append((x_0 * self.ecg_scale_mv).reshape(-1, n_drawn, *x_0.shape[1:]).cpu())
+            if progress is not None:
+                progress(min(start + windows_per_batch, len(ppg)))
+        self.train(was_training)
+        ecg = torch.cat(chunks)
+        ecg[:, :, self.trained_leads.cpu() == 0] = torch.nan
+        return ecg if n_drawn == n_samples else ecg.expand(-1, n_samples, -1, -1).clone()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``weights.safetensors`` into ``folder``, with the configuration in its metadata; returns its path."""
+        from safetensors.torch import save_file
+
+        path = Path(folder) / WEIGHTS_FILE
+        metadata = {
+            "format": self.name,
+            "version": __version__,
+            "config": json.dumps(self.config.to_dict(), sort_keys=True),
+            "extra_state": json.dumps(self.extra_state()),
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+        return path
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> LearnedTranslator:
+        """Load a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            No such folder or file, or a file that holds another kind of model.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(folder) / WEIGHTS_FILE
+        if not path.is_file():
+            raise InputError(f"{path}: no such model; train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: cannot be read as safetensors ({error}); download or train it again") from error
+        if metadata.get("format") != cls.name:
+            raise InputError(
+                f"{path}: holds no model {cls.name!r} (its metadata says {metadata.get('format')!r}); name a folder that "
+                f"{cls.__name__}.save wrote"
+            )
+        model = cls(Config.from_dict(json.loads(metadata["config"])))
+        model.load_state_dict(tensors)
+        model.load_extra_state(json.loads(metadata["extra_state"]))
+        return model.to(device).eval()
+
+
+class Batch:
+    """One training batch as the losses see it, on the device of the model.
+
+    Attributes
+    ----------
+    ppg : Tensor (B, 1, T)
+        Zero mean and unit variance per window.
+    x_0 : Tensor (B, 12, T)
+        ECG in units of ``ecg_scale_mv``; leads that do not exist are 0.
+    mask : Tensor (B, 12)
+        Of the leads: 0 absent, 1 derived, 2 measured.
+    demographics : Tensor (B, 4)
+        Age or sex of some rows hidden.
+    subjects : list of str
+    """
+
+    def __init__(self, module: LearnedTranslator, batch: dict, generator: torch.Generator):
+        device = module.device
+        self.mask = batch["lead_mask"].to(device)
+        self.x_0 = batch["ecg"].to(device) / module.ecg_scale_mv * (self.mask > 0)[:, :, None]
+        self.ppg = standardise(batch["ppg"].to(device))
+        self.demographics = hide_demographics(torch.as_tensor(batch["demographics"].features()), generator).to(device)
+        self.subjects = batch["subjects"]
+
+    def __len__(self) -> int:
+        return len(self.x_0)
+
+
+def standardise(ppg: Tensor) -> Tensor:
+    """Zero mean and unit variance per window (B, 1, T), so that callers need not."""
+    return (ppg - ppg.mean(-1, keepdim=True)) / ppg.std(-1, keepdim=True).clamp_min(1e-6)
+
+
+def masked_mse(estimate: Tensor, target: Tensor, lead_mask: Tensor) -> Tensor:
+    """Mean squared error over the leads that exist; (B, 12, T), (B, 12, T), (B, 12) to a scalar."""
+    present = (lead_mask > 0).to(estimate.dtype)[:, :, None]  # (B, 12, 1)
+    return ((estimate - target) ** 2 * present).sum() / (present.sum() * target.shape[-1]).clamp_min(1)
+
+
+def hide_demographics(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Set age or sex of random rows to missing; features (B, 4) as from :meth:`Demographics.features`."""
+    hidden = torch.rand(len(features), 2, generator=generator) < HIDE_PROBABILITY  # age, sex
+    return features.masked_fill(hidden[:, [0, 0, 1, 1]], 0.0)
+
+
+def ecg_scale_mv(ecg: np.ndarray, lead_mask: np.ndarray) -> float:
+    """Standard deviation in mV over all samples of the leads that exist; ecg (N, 12, T), lead_mask (N, 12)."""
+    present = np.asarray(ecg)[np.asarray(lead_mask) > 0]
+    if not len(present) or not np.isfinite(scale := float(present.std())) or scale <= 0:
+        raise InputError("the training ECG is empty, flat or not finite; look at the data set with notebook 01_data")
+    return scale
+
+
+def _content_ids(ppg: Tensor, demographics: Demographics) -> list[str]:
+    """A name per window that depends on its PPG and demographics alone."""
+    rows = zip(ppg.cpu().numpy(), demographics.features(), strict=True)
+    return [hashlib.blake2b(x.tobytes() + f.tobytes(), digest_size=12).hexdigest() for x, f in rows]
