@@ -96,9 +96,15 @@ class MethodConfig(_Section):
 
 @dataclass(frozen=True)
 class ProcessConfig(_Section):
-    """Forward process: blur, then noise (README, "The method"). The blur is in milliseconds: rate-independent."""
+    """Forward process: blur, then noise (README, "The method"). The blur is in milliseconds: rate-independent.
+
+    Switches of the ablations: ``order`` (``noise_blur`` blurs the noise too) and ``noise`` (False: blur alone, with
+    noise of one small level at all times).
+    """
 
     blur: str = "dct"
+    order: str = "blur_noise"
+    noise: bool = True
     sigma_blur_ms: float = 40.0
     min_response: float = 0.001
     logsnr_max: float = 10.0
@@ -107,6 +113,8 @@ class ProcessConfig(_Section):
     def __post_init__(self):
         super().__post_init__()
         check_choice("process.blur", self.blur, ("dct", "spectral", "none"))
+        check_choice("process.order", self.order, ("blur_noise", "noise_blur"))
+        _check(self.noise or self.blur != "none", "process.noise=False with process.blur='none': nothing would happen to the signal")
         _check(self.sigma_blur_ms > 0, f"process.sigma_blur_ms={self.sigma_blur_ms}: must be positive; blur='none' turns it off")
         _check(0 < self.min_response < 1, f"process.min_response={self.min_response}: between 0 and 1")
         _check(self.logsnr_max > self.logsnr_min, "process.logsnr_max must exceed process.logsnr_min")

@@ -193,7 +193,7 @@ class FrequencyDeblurring(nn.Module):
 
     @staticmethod
     def gain(alpha: Tensor, sigma: Tensor, prior: Tensor) -> Tensor:
-        """Wiener gain alpha P / (alpha^2 P + sigma^2); alpha (B, 1, T), sigma (B, 1, 1), prior (B, 12, T)."""
+        """Wiener gain alpha P / (alpha^2 P + sigma^2); alpha and sigma (B, 1, T), prior (B, 12, T)."""
         return alpha * prior / (alpha**2 * prior + sigma**2)
 
     def forward(self, c: Tensor, u_t: Tensor, logsnr: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
@@ -248,12 +248,12 @@ class Denoiser(nn.Module):
         Estimate
             ``refined`` after both stages and ``coarse`` after stage 1 (equal without deblurring), both projected.
         """
-        logsnr = self.process.logsnr(t).to(x_t.dtype)
+        logsnr = self.process.level(t).to(x_t.dtype)
         coarse = self.generator(x_t, logsnr, condition).float()
         refined = coarse
         if self.deblurring is not None:
             alpha = self.process.alpha(t)[:, None].to(coarse.dtype)  # (B, 1, T)
-            sigma = self.process.sigma(t)[:, None, None].to(coarse.dtype)
+            sigma = self.process.sigma_in_basis(t)[:, None].to(coarse.dtype)  # (B, 1, T)
             u_c, u_t = self.process.to_basis(coarse), self.process.to_basis(x_t.to(coarse.dtype))
             refined = self.process.from_basis(self.deblurring(u_c, u_t, logsnr, alpha, sigma))
         return Estimate(self.project(refined), self.project(coarse))

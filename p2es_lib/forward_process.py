@@ -12,10 +12,16 @@ blurs, which differ in the basis and in d_t:
               Gaussian window around the middle that shrinks with t.
 ``none``      basis: time itself, d_t = 1. Plain diffusion.
 
+Two more switches serve the ablations. ``order="noise_blur"`` adds the noise first and blurs both:
+u_t = d_t(k) (a_t u_0 + sigma_t eps). ``noise=False`` only blurs: a_t and sigma_t keep one value, that of a small noise,
+without which a deterministic blur could be undone exactly.
+
 References
 ----------
 Hoogeboom E, Salimans T. Blurring diffusion models. ICLR 2023, arXiv 2209.05557 (``dct`` and all formulas).
 Chi G et al. RF-Diffusion. MobiCom 2024, arXiv 2404.09140 (the idea of ``spectral``).
+Rissanen S, Heinonen M, Solin A. Generative modelling with inverse heat dissipation. ICLR 2023, arXiv 2206.13397 (blur
+alone, and the small noise that it needs).
 """
 
 from __future__ import annotations
@@ -31,6 +37,8 @@ from p2es_lib.transforms import dct, idct
 #: Band that stands for "all of the ECG" in the width of the spectral blur, Hz: half of the default sampling rate.
 #: Written as a constant, so that the window has the same width in seconds at any sampling rate.
 ECG_BAND_HZ = 62.5
+#: Standard deviation of the noise where there is blur alone, in units of the signal's (Rissanen et al. use 0.01 too).
+BLUR_ONLY_SIGMA = 0.01
 
 
 class ForwardProcess:
@@ -58,6 +66,8 @@ class ForwardProcess:
         # theta_t runs linearly from _theta_start to _theta_end: a_t = cos(theta_t), sigma_t = sin(theta_t).
         self._theta_start = math.atan(math.exp(-config.logsnr_max / 2))
         self._theta_end = math.atan(math.exp(-config.logsnr_min / 2))
+        if not config.noise:
+            self._theta_start = self._theta_end = math.asin(BLUR_ONLY_SIGMA)
 
     # ------------------------------------------------------------------ basis
     def to_basis(self, x: torch.Tensor) -> torch.Tensor:
@@ -76,6 +86,12 @@ class ForwardProcess:
         """log(a_t^2 / sigma_t^2) = -2 log tan(theta_t), shape (B,): from logsnr_max at t = 0 to logsnr_min at t = 1."""
         theta = self._theta(t)
         return (2 * (torch.log(torch.cos(theta)) - torch.log(torch.sin(theta)))).to(t.dtype)
+
+    def level(self, t: torch.Tensor) -> torch.Tensor:
+        """How far the process is, as networks are told it, shape (B,): :meth:`logsnr`, or, without noise, t on its scale."""
+        if self.config.noise:
+            return self.logsnr(t)
+        return self.config.logsnr_max + (self.config.logsnr_min - self.config.logsnr_max) * t
 
     def signal_scale(self, t: torch.Tensor) -> torch.Tensor:
         """a_t = sqrt(sigmoid(logsnr)), shape (B,)."""
@@ -122,7 +138,21 @@ class ForwardProcess:
     def _alpha(self, t: torch.Tensor) -> torch.Tensor:
         return torch.cos(self._theta(t))[:, None] * self._blur_response(t)
 
+    def sigma_in_basis(self, t: torch.Tensor) -> torch.Tensor:
+        """Standard deviation of the noise of each coefficient, shape (B, T): sigma_t, or sigma_t d_t(k) if blurred too."""
+        return self._sigma_in_basis(t).to(t.dtype)
+
+    def _sigma_in_basis(self, t: torch.Tensor) -> torch.Tensor:
+        sigma = torch.sin(self._theta(t))[:, None].expand(-1, self.n_samples)
+        return sigma * self._blur_response(t) if self.config.order == "noise_blur" else sigma
+
     # ------------------------------------------------------------------ distributions
+    def noise_part(self, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """What the noise adds to x_t: ``noise`` (B, C, T), standard normal, to (B, C, T)."""
+        if self.config.order == "noise_blur":
+            return self.from_basis(self._sigma_in_basis(t)[:, None, :].to(noise.dtype) * self.to_basis(noise))
+        return self.sigma(t.double()).to(noise.dtype)[:, None, None] * noise
+
     def marginal(self, x_0: torch.Tensor, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Draw x_t given x_0 in one step: blur x_0, scale it, add noise.
 
@@ -139,7 +169,7 @@ class ForwardProcess:
         torch.Tensor (B, C, T)
         """
         mean = self.from_basis(self._alpha(t)[:, None, :].to(x_0.dtype) * self.to_basis(x_0))
-        return mean + self.sigma(t.double()).to(x_0.dtype)[:, None, None] * noise
+        return mean + self.noise_part(t, noise)
 
     def markov_step(self, t: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Step from s to a later t: u_t = alpha_ts u_s + sigma_ts eps, both of shape (B, T)."""
@@ -148,8 +178,8 @@ class ForwardProcess:
 
     def _markov_step(self, t: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         alpha_ts = self._alpha(t) / self._alpha(s)
-        sigma_t, sigma_s = (torch.sin(self._theta(time))[:, None] for time in (t, s))
-        # Both alpha_t / alpha_s and sigma_s / sigma_t are at most 1, so only rounding could make this negative.
+        sigma_t, sigma_s = self._sigma_in_basis(t), self._sigma_in_basis(s)
+        # The signal-to-noise ratio of no coefficient rises with t, so only rounding could make this negative.
         variance_ts = (sigma_t**2 - alpha_ts**2 * sigma_s**2).clamp_min(0.0)
         return alpha_ts, variance_ts
 
@@ -174,7 +204,7 @@ class ForwardProcess:
             A draw is ``mean + from_basis(std_in_basis[:, None] * noise)``.
         """
         alpha_ts, variance_ts = self._markov_step(t, s)
-        variance_s, variance_t = (torch.sin(self._theta(time))[:, None] ** 2 for time in (s, t))
+        variance_s, variance_t = self._sigma_in_basis(s) ** 2, self._sigma_in_basis(t) ** 2
         weight_t = (alpha_ts * variance_s / variance_t).to(x_t.dtype)
         weight_0 = (self._alpha(s) * variance_ts / variance_t).to(x_t.dtype)
         std = (variance_ts * variance_s / variance_t).sqrt().to(x_t.dtype)
@@ -188,4 +218,4 @@ class ForwardProcess:
         strongest coefficient of the data, is far below 1.
         """
         one = torch.ones(1, dtype=torch.float64)
-        return float((self._alpha(one) / self.sigma(one)[:, None]).square().max())
+        return float((self._alpha(one) / self._sigma_in_basis(one)).square().max())

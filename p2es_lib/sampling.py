@@ -45,7 +45,7 @@ def time_grid(n_steps: int) -> torch.Tensor:
 def _start(process: ForwardProcess, noise: Noise) -> torch.Tensor:
     """x_1 of shape (M, C, T): the marginal at t = 1, whose signal part is negligible (ForwardProcess.terminal_snr)."""
     z = noise(0)
-    return process.sigma(torch.ones(1, dtype=z.dtype, device=z.device)) * z
+    return process.noise_part(torch.ones(1, dtype=z.dtype, device=z.device), z)
 
 
 def _expand(t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -104,7 +104,7 @@ def sample_multistep(denoise: Denoise, process: ForwardProcess, noise: Noise, *,
 def _integrate(denoise: Denoise, process: ForwardProcess, noise: Noise, n_steps: int, order: int) -> torch.Tensor:
     x_t = _start(process, noise)
     times = time_grid(n_steps).to(x_t.device)
-    alpha, sigma = process.alpha(times), process.sigma(times)[:, None]  # float64 (n_steps, T), (n_steps, 1)
+    alpha, sigma = process.alpha(times), process.sigma_in_basis(times)  # float64 (n_steps, T)
     step_in_lambda = torch.log(alpha / sigma).diff(dim=0)  # (n_steps - 1, T), positive
     u_t, previous = process.to_basis(x_t), None
     for step in range(n_steps):

@@ -231,3 +231,51 @@ def test_width_zero_and_bad_settings_are_refused():
         dataclasses.replace(ProcessConfig(), sigma_blur_ms=0.0)
     with pytest.raises(InputError, match="forward process"):
         ForwardProcess(ProcessConfig(), 1024, 0.0)
+
+
+# ------------------------------------------------------------------------------------------- the other orders of things
+SWITCHES = {"swapped": {"order": "noise_blur"}, "blur alone": {"noise": False}}
+
+
+@pytest.mark.parametrize("blur", ["dct", "spectral"])
+def test_swapped_order_blurs_the_noise_too(blur):
+    process, t = process_of(blur, order="noise_blur"), times(0.45)
+    x_0, noise = torch.randn(2, 1, 3, N, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    noisy = process.signal_scale(t) * x_0 + process.sigma(t) * noise
+    blurred = process.from_basis(process.blur_response(t)[:, None] * process.to_basis(noisy))
+    torch.testing.assert_close(process.marginal(x_0, t, noise), blurred)
+    assert not torch.allclose(process_of(blur).marginal(x_0, t, noise), blurred, atol=0.1)
+    # The signal-to-noise ratio of every coefficient is that of plain diffusion, whatever the blur.
+    ratio = process.alpha(t) / process.sigma_in_basis(t)
+    torch.testing.assert_close(ratio, (process.signal_scale(t) / process.sigma(t))[:, None].expand(1, N))
+
+
+def test_blur_alone_keeps_a_small_noise_and_tells_networks_the_time():
+    process, t = process_of("dct", noise=False, sigma_blur_ms=1e4, min_response=1e-4), times(0.0, 0.3, 1.0)
+    torch.testing.assert_close(process.sigma(t), torch.full((3,), 0.01, dtype=torch.float64))
+    torch.testing.assert_close(process.signal_scale(t), torch.full((3,), math.sqrt(1 - 1e-4), dtype=torch.float64))
+    torch.testing.assert_close(process.level(t), times(10.0, 4.0, -10.0))
+    assert float(process.alpha(t)[2, 1:].max()) < 0.01 < float(process.alpha(t)[0].min())
+    torch.testing.assert_close(process_of("dct").level(t), process_of("dct").logsnr(t))
+
+
+@pytest.mark.parametrize("settings", SWITCHES.values(), ids=SWITCHES)
+def test_posterior_of_the_switches_reproduces_their_marginals(settings):
+    process = process_of("dct", 256, **settings)
+    grid = torch.linspace(1, 0, 31, dtype=torch.float64)
+    u_0 = torch.linspace(-2, 2, 256, dtype=torch.float64)[None, None]
+    zero, one = torch.zeros_like(u_0), process.from_basis(torch.ones_like(u_0))
+    for t, s in zip(grid[:-1, None], grid[1:, None]):
+        part_t, std = process.posterior(one, zero, s, t)
+        weight_t = process.to_basis(part_t)
+        part_0 = process.to_basis(process.posterior(zero, process.from_basis(u_0), s, t)[0])
+        torch.testing.assert_close(weight_t * process.alpha(t) * u_0 + part_0, process.alpha(s)[:, None] * u_0)
+        variance = weight_t[0] ** 2 * process.sigma_in_basis(t) ** 2 + std**2
+        torch.testing.assert_close(variance, process.sigma_in_basis(s) ** 2)
+
+
+def test_switches_that_make_no_process_are_refused():
+    with pytest.raises(InputError, match="nothing would happen"):
+        ProcessConfig(blur="none", noise=False)
+    with pytest.raises(InputError, match="process.order"):
+        ProcessConfig(order="both")
