@@ -1,6 +1,7 @@
 """From nothing to every table and figure: one rule per notebook.
 
-    prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity, train (one per seed) -> results
+    prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity,
+    train (one per method and seed) -> baselines -> results; ablations
 
 `make reproduce` and `p2es reproduce` call it. By hand, or on a cluster, where the rules' threads and resources become
 the job's request (any executor plugin works in the same way; nothing here is tied to the local machine):
@@ -28,6 +29,7 @@ import sys
 from p2es_lib import paths
 from p2es_lib.config import config_hash, get_config
 from p2es_lib.sources import parse_dataset
+from p2es_lib.variants import VARIANTS, variants_of
 from p2es_lib.workflow import is_timing_only, write_jobs
 
 # Relative paths below are in $P2ES_HOME.
@@ -38,6 +40,9 @@ PROFILE = str(config.get("profile") or "quick")
 SEEDS = ",".join(str(config.get("seeds", "0")).replace(" ", "").split(","))
 MIRROR = str(config.get("mirror") or "")
 VARIANT = "p2es"
+BASELINES = variants_of(PROFILE, "baselines")
+# Some ablations only use the trained model differently: those need no training of their own.
+ABLATIONS = [name for name in variants_of(PROFILE, "ablations") if not VARIANTS[name].weights_of]
 
 PYTHON = sys.executable
 NOTEBOOKS = paths.checkout() / "notebooks"
@@ -183,9 +188,10 @@ rule train:
     params:
         name="05_train",
         settings=SETTINGS,
-    # First in line, and with all of a two-core machine: the longest step should not wait for the short ones.
+    # First in line: the longest steps should not wait for the short ones. One core each: two trainings side by side do
+    # more steps a second than one after the other on both cores.
     priority: 10
-    threads: 2
+    threads: 1
     resources:
         runtime=TRAIN_MINUTES,
         mem_mb=MEMORY_MB,
@@ -193,12 +199,39 @@ rule train:
         RUN + " --variant {wildcards.variant} --seed {wildcards.seed}"
 
 
+def scores_of(variants):
+    """Last files of finished runs: of these variants, all seeds."""
+    return expand(f"{RUNS}/{{variant}}/seed{{seed}}/scores.parquet", variant=variants, seed=SEEDS.split(","))
+
+
+rule baselines:
+    input:
+        notebook=NOTEBOOKS / "06_baselines.ipynb",
+        windows=WINDOWS,
+        scores=scores_of([VARIANT, *BASELINES]),
+        transfer=TRANSFER,
+    output:
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig17_validation", "fig18_one_window"]),
+        table=f"{FIGURES}/table07_methods.csv",
+        executed=f"{EXECUTED}/06_baselines.ipynb",
+    params:
+        name="06_baselines",
+        settings=SETTINGS,
+        seeds=SEEDS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --seeds {SEEDS}"
+
+
 rule results:
     input:
         notebook=NOTEBOOKS / "07_results.ipynb",
         windows=WINDOWS,
-        scores=expand(f"{RUNS}/{VARIANT}/seed{{seed}}/scores.parquet", seed=SEEDS.split(",")),
-        transfer=TRANSFER,
+        baselines=rules.baselines.output.table,
+        scores=scores_of([VARIANT, *BASELINES]),
     output:
         figures=expand(
             f"{FIGURES}/{{name}}.png",
@@ -210,12 +243,33 @@ rule results:
         name="07_results",
         settings=SETTINGS,
         seeds=SEEDS,
-    threads: 2
+    threads: 1
     resources:
         runtime=MINUTES,
         mem_mb=MEMORY_MB,
     shell:
         RUN + " --variant {VARIANT} --seeds {SEEDS}"
+
+
+rule ablations:
+    input:
+        notebook=NOTEBOOKS / "08_ablations.ipynb",
+        windows=WINDOWS,
+        scores=scores_of([VARIANT, *ABLATIONS]),
+    output:
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig19_ablations", "fig20_sampler_steps"]),
+        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table08_ablations", "table09_sampler_steps"]),
+        executed=f"{EXECUTED}/08_ablations.ipynb",
+    params:
+        name="08_ablations",
+        settings=SETTINGS,
+        seeds=SEEDS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --seeds {SEEDS}"
 
 
 # Last, because it names what the others make. All of it: a table, or a run, that somebody deleted is made again.
@@ -229,6 +283,8 @@ rule all:
             rules.forward_process.output,
             rules.reverse_process.output,
             rules.affinity.output,
-            expand(rules.train.output, variant=VARIANT, seed=SEEDS.split(",")),
+            expand(rules.train.output, variant=[VARIANT, *BASELINES, *ABLATIONS], seed=SEEDS.split(",")),
+            rules.baselines.output,
             rules.results.output,
+            rules.ablations.output,
         ],

@@ -114,7 +114,7 @@ def reproduce(
     if stop_with_parent:
         ask_to_stop_with_parent()
     _check_settings(profile, dataset, None)
-    from p2es_lib.experiments import parse_seeds  # takes seconds: after what can be refused at once
+    from p2es_lib.variants import parse_seeds  # takes seconds: after what can be refused at once
 
     seed_list = parse_seeds(seeds)
     cores = workflow.check_jobs(jobs)
@@ -142,7 +142,7 @@ def reproduce(
 def train(
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
-    variant: Annotated[str, typer.Option(help="See VARIANTS in p2es_lib/experiments.py.")] = "p2es",
+    variant: Annotated[str, typer.Option(help="See p2es_lib/variants.py.")] = "p2es",
     seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
     devices: Annotated[int, typer.Option(help="GPUs per node (or CPU processes).")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines; start the command on each, see Lightning Fabric.")] = 1,
@@ -151,8 +151,9 @@ def train(
     _check_settings(profile, dataset, variant, seed=seed)
     if min(devices, nodes) < 1:
         raise InputError(f"devices={devices}, nodes={nodes}: at least 1 of each")
-    from p2es_lib.experiments import configure, train_run
+    from p2es_lib.experiments import train_run
     from p2es_lib.training import make_fabric
+    from p2es_lib.variants import configure
 
     fabric = make_fabric(devices, nodes)
     fabric.launch()
@@ -232,11 +233,11 @@ def _check_settings(
     if os.environ.get("P2ES_HOME"):
         check_output_folder(os.environ["P2ES_HOME"], "P2ES_HOME")
     if variant is not None:
-        from p2es_lib.experiments import configure
+        from p2es_lib.variants import configure
 
         configure(profile, dataset, variant)
     if seeds is not None:
-        from p2es_lib.experiments import parse_seeds
+        from p2es_lib.variants import parse_seeds
 
         parse_seeds(seeds)
     if seed is not None and seed < 0:

@@ -230,14 +230,19 @@ class SamplingConfig(_Section):
 
 @dataclass(frozen=True)
 class EvaluationConfig(_Section):
-    """Tables: bootstrap resamples of subjects, Monte-Carlo draws of the irreducible error, search range of the lag."""
+    """Tables: bootstrap resamples of subjects, Monte-Carlo draws of the irreducible error, search range of the lag.
 
+    ``demographics``: what a method is told of the test subjects: ``given``, ``hidden`` (nothing) or ``wrong``.
+    """
+
+    demographics: str = "given"
     n_bootstrap: int = 1000
     n_floor_draws: int = 96
     max_lag_s: float = 0.25
 
     def __post_init__(self):
         super().__post_init__()
+        check_choice("evaluation.demographics", self.demographics, ("given", "hidden", "wrong"))
         _check(self.n_bootstrap >= 1, f"evaluation.n_bootstrap={self.n_bootstrap}: at least 1")
         _check(self.n_floor_draws >= 2, f"evaluation.n_floor_draws={self.n_floor_draws}: at least 2")
         _check(self.max_lag_s >= 0, f"evaluation.max_lag_s={self.max_lag_s}: 0 or more")
@@ -308,12 +313,14 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "training.validate_every": 30,
         "training.checkpoint_every": 30,
         "training.log_every": 5,
+        "training.n_threads": 1,
         "sampling.n_steps": 2,
         "sampling.n_samples": 4,
         "evaluation.n_bootstrap": 200,
         "evaluation.n_floor_draws": 24,
     },
-    "quick": {},
+    # One thread, not two: trainings run side by side.
+    "quick": {"training.n_threads": 1},
     "full": {
         "data.n_train_subjects": 8000,
         "data.n_validation_subjects": 500,

@@ -47,6 +47,8 @@ class LearnedTranslator(nn.Module):
     name: ClassVar[str]
     #: Whether samples differ. A deterministic method is drawn once and copied.
     stochastic: ClassVar[bool] = True
+    #: Whether one step of its sampler gives the posterior mean itself, which is then a row of its own in the tables.
+    has_direct_estimate: ClassVar[bool] = False
     #: Whether the average with the least validation RMSE is kept. A method whose loss is no squared error keeps the last
     #: one: the least RMSE would pick the smoothest of its stages, not the best.
     keeps_best: ClassVar[bool] = True

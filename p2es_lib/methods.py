@@ -47,3 +47,9 @@ def load_method(folder: str | Path, device="cpu") -> LearnedTranslator:
     if name not in METHODS:
         raise InputError(f"{path}: holds a model {name!r}, which this version does not know")
     return get_method(name).from_pretrained(folder, device)
+
+
+def describe_method(name: str) -> str:
+    """What a method is, in one sentence: the first of its module."""
+    module, _ = _CLASSES[check_choice("method.name", name, METHODS)]
+    return " ".join((importlib.import_module(module).__doc__ or "").partition("\n\n")[0].split())

@@ -36,6 +36,7 @@ class P2Es(LearnedTranslator):
     """
 
     name = "p2es"
+    has_direct_estimate = True
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__(config, ecg_scale_mv, trained_leads)

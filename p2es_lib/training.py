@@ -7,6 +7,7 @@ noise of a step are functions of (seed, step, rank) alone, and the checkpoint ho
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ from p2es_lib.windows import TrainingBatches, WindowSet
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
 HISTORY_FILE = "history.csv"
+#: What the training cost: seconds, parameters, device.
+COST_FILE = "cost.json"
 
 
 def learning_rate_at(step: int, config: Config) -> float:
@@ -71,6 +74,27 @@ def read_history(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such history; train the run with notebook 05_train")
     return pd.read_csv(path)
+
+
+def _write_cost(module: LearnedTranslator, fabric, seconds: float, folder: Path) -> None:
+    cost = {
+        "parameters": module.parameter_count(),
+        "seconds": round(seconds, 1),
+        "steps": module.config.training.n_steps,
+        "batch_size": module.config.training.batch_size * fabric.world_size,
+        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else fabric.device.type,
+        "threads": torch.get_num_threads(),
+    }
+    with atomic_path(folder / COST_FILE) as temporary:
+        temporary.write_text(json.dumps(cost, indent=1) + "\n")
+
+
+def read_cost(folder: Path) -> dict:
+    """What a finished training cost: parameters, seconds (all its parts together), steps, batch size, device, threads."""
+    path = Path(folder) / COST_FILE
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; train the run with notebook 05_train")
+    return json.loads(path.read_text())
 
 
 def _save_checkpoint(fabric, folder: Path, state: dict) -> None:
@@ -161,7 +185,7 @@ def train(
     windows : WindowSet
         Training and validation windows (others are ignored).
     folder : Path
-        Run folder: gets ``checkpoint.ckpt`` while training, and ``history.csv`` and ``weights.safetensors`` (the
+        Run folder: gets ``checkpoint.ckpt`` while training, and ``history.csv``, ``cost.json`` and ``weights.safetensors`` (the
         moving average with the lowest validation error, or the last one: :attr:`LearnedTranslator.keeps_best`) at the
         end; the checkpoint then goes.
     seed : int
@@ -205,7 +229,8 @@ def train(
         trained_leads=(np.array(train_windows.lead_mask) > 0).any(axis=0),
     )
     adversary = _Adversary(module, fabric, settings)
-    state = _load_checkpoint(folder, run_hash)
+    state, began = _load_checkpoint(folder, run_hash), time.monotonic()
+    spent_s = 0.0 if state is None else state["seconds"]
     if state is None:
         module.prepare(train_windows, seed=seed, progress=progress)
         average, history, start, best = copy.deepcopy(module), [], 0, {"validation_rmse": math.inf, "weights": None}
@@ -230,6 +255,7 @@ def train(
         return {
             "run_hash": run_hash,
             "step": step,
+            "seconds": spent_s + time.monotonic() - began,
             "module": module.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -242,7 +268,7 @@ def train(
     batches = TrainingBatches(config, train_windows, seed)
     bar = tqdm(total=settings.n_steps, initial=start, desc=f"training {module.name}", mininterval=1.0,
                disable=not progress or not fabric.is_global_zero)  # fmt: skip
-    began, losses, step = time.monotonic(), [], start
+    loop_began, losses, step = time.monotonic(), [], start
     try:
         for step in range(start, settings.n_steps):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + fabric.global_rank)
@@ -266,7 +292,7 @@ def train(
                 if module.keeps_best and scores["validation_rmse"] < best["validation_rmse"]:
                     best = {**scores, "weights": {k: v.detach().cpu().clone() for k, v in average.state_dict().items()}}
                 if fabric.is_global_zero:
-                    left = (time.monotonic() - began) / (done - start) * (settings.n_steps - done)
+                    left = (time.monotonic() - loop_began) / (done - start) * (settings.n_steps - done)
                     reached = f"step {done}/{settings.n_steps}  validation RMSE {scores['validation_rmse']:.4f} mV"
                     print(f"{reached}  about {left / 60:.1f} min left", flush=True)
             if done % settings.checkpoint_every == 0 and done < settings.n_steps:
@@ -283,6 +309,7 @@ def train(
         average.load_state_dict(best["weights"])
     if fabric.is_global_zero:
         _write_history(history, folder)
+        _write_cost(module, fabric, spent_s + time.monotonic() - began, folder)
         average.save(folder)
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     fabric.barrier()

@@ -68,7 +68,7 @@ def test_it_learns_and_writes_a_finished_run(windows, tmp_path):
     history = read_history(tmp_path)
     losses = history["loss"].dropna().to_numpy()
     assert losses[-10:].mean() < 0.75 * losses[:5].mean()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["history.csv", "weights.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cost.json", "history.csv", "weights.safetensors"]
     best = history["validation_rmse"].min()
     validation = windows.split("validation")
     assert training.validate(model, validation)["validation_rmse"] == pytest.approx(best, rel=1e-4), "the best average is kept"
@@ -268,4 +268,4 @@ def test_two_processes_train_one_model(tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     sums = [(tmp_path / f"run-{rank}.txt").read_text() for rank in (0, 1)]
     assert sums[0] == sums[1], "the processes must agree on the weights"
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["history.csv", "weights.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["cost.json", "history.csv", "weights.safetensors"]

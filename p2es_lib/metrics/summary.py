@@ -77,7 +77,8 @@ def summarise_difference(
     Returns
     -------
     DataFrame
-        As from :func:`summarise`, for the leads and metrics that both have.
+        As from :func:`summarise`, for the leads and metrics that both have, and ``p_value``: two-sided, twice the smaller
+        share of resamples on either side of zero (at least 2 / (n_bootstrap + 1), whatever the difference).
 
     Raises
     ------
@@ -98,7 +99,23 @@ def summarise_difference(
     # A subject counts where both methods have a value for it: otherwise the difference would compare different people.
     both = first.present[:, :, common].any(axis=0) & second.present[:, :, partner].any(axis=0)
     first, second = first.take(common, both), second.take(partner, both)
-    return _table(first, _averages(first, weights) - _averages(second, weights))
+    draws = _averages(first, weights) - _averages(second, weights)
+    beyond = np.minimum((draws[1:] <= 0).sum(axis=0), (draws[1:] >= 0).sum(axis=0))
+    return _table(first, draws).assign(p_value=np.minimum(1.0, 2 * (beyond + 1) / (n_bootstrap + 1)))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """p-values (n,) corrected for n comparisons so that the chance of any false finding stays below the level.
+
+    Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 6:65-70, 1979. NaN stays NaN and does
+    not count as a comparison.
+    """
+    p_values = np.asarray(p_values, dtype=float)
+    corrected, known = np.full(p_values.shape, np.nan), np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = len(order) - np.arange(len(order))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
+    return corrected
 
 
 class _UnitMeans(NamedTuple):

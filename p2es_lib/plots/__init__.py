@@ -2,6 +2,7 @@
 
 from p2es_lib.plots.affinity import plot_affinity, plot_embedding
 from p2es_lib.plots.cohort import plot_cohort, plot_example_window
+from p2es_lib.plots.comparison import plot_differences, plot_one_window, plot_steps, plot_validation_curves
 from p2es_lib.plots.ecg_paper import plot_ecg_paper, plot_translation
 from p2es_lib.plots.process import plot_forward_process, plot_reverse_process
 from p2es_lib.plots.realism import (
@@ -21,17 +22,21 @@ __all__ = [
     "plot_beats_compared",
     "plot_cohort",
     "plot_decomposition",
+    "plot_differences",
     "plot_ecg_paper",
     "plot_embedding",
     "plot_example_window",
     "plot_forward_process",
     "plot_measurements_compared",
+    "plot_one_window",
     "plot_recorded_simulated",
     "plot_results",
     "plot_reverse_process",
     "plot_stages",
+    "plot_steps",
     "plot_training",
     "plot_translation",
+    "plot_validation_curves",
     "save_figure",
     "save_table",
     "use_style",

@@ -1,0 +1,57 @@
+"""Convolutions and a bidirectional LSTM: the recurrent regression of PPG-to-ECG works, to 12 leads.
+
+Convolutions that extract features of the PPG and bidirectional LSTMs that carry them along time, before and after, is
+what Guo (2024, many subjects) and Ezzat (2024, ConvBiLSTM, one subject each) build; here, two recurrent layers.
+
+It departs from them so: the convolutional stem takes a stride (that of P2Es's denoiser, 32 ms in the quick profile) and
+a transposed convolution undoes it, since a recurrence over every sample takes several times as long to train; age and
+sex modulate the block before the recurrence; 12 leads in millivolts instead of one scaled lead; no alignment of pulses
+and R peaks by means of the ECG; no dropout; and the number of weights of P2Es's denoiser.
+
+References
+----------
+Guo Y, Li S, Chen Z, Tang Q. Subject-independent model for reconstructing electrocardiography signals from
+photoplethysmography signals. Appl Sci 14:5773, 2024.
+Ezzat A, Omer OA, Mohamed US, Mubarak AS. ECG signal reconstruction from PPG using hybrid deep neural networks. Revue
+d'Intelligence Artificielle 38:251-260, 2024.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from p2es_lib.baselines.blocks import DemographicEmbedding, ResidualBlock
+from p2es_lib.baselines.regression import RegressionTranslator
+from p2es_lib.leads import LEADS
+
+CONDITION_DIM = 128
+
+
+class ConvBiLSTM(nn.Module):
+    """Strided stem, two bidirectional LSTM layers, transposed convolution; PPG (B, 1, T) to ECG (B, 12, T).
+
+    Demographics (B, 4) modulate the block behind the stem. ``width``: channels of the stem, and units of each LSTM in
+    each direction.
+    """
+
+    def __init__(self, width: int, stride: int):
+        super().__init__()
+        self.embedding = DemographicEmbedding(CONDITION_DIM)
+        self.stem = nn.Conv1d(1, width, 4 * stride + 1, stride=stride, padding=2 * stride)
+        self.features = ResidualBlock(width, width, CONDITION_DIM)
+        self.recurrence = nn.LSTM(width, width, num_layers=2, batch_first=True, bidirectional=True)
+        self.output = nn.ConvTranspose1d(2 * width, len(LEADS), 2 * stride, stride=stride, padding=stride // 2)
+
+    def forward(self, ppg: Tensor, demographics: Tensor) -> Tensor:
+        features = self.features(self.stem(ppg), self.embedding(demographics))
+        hidden, _ = self.recurrence(features.transpose(1, 2))
+        return self.output(hidden.transpose(1, 2))[..., : ppg.shape[-1]]
+
+
+class BiLSTMRegression(RegressionTranslator):
+    """Convolutions and a bidirectional LSTM trained on the squared error; ``method.name`` "bilstm"."""
+
+    name = "bilstm"
+
+    def make_network(self, width: int) -> nn.Module:
+        return ConvBiLSTM(width, self.config.denoiser.stem_stride)

@@ -1,0 +1,48 @@
+"""What the regression baselines share: one network from PPG and demographics to 12 leads, trained on the squared error.
+
+The network that minimises the squared error gives the posterior mean, a single ECG per window: no noise, no samples, no
+steps. Of P2Es these baselines have neither the pulse features, nor the affinity matrices, nor the projection on
+consistent leads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
+from p2es_lib.config import Config
+from p2es_lib.learned import Batch, LearnedTranslator, masked_mse
+from p2es_lib.sampling import WindowNoise
+
+
+class RegressionTranslator(LearnedTranslator):
+    """A network trained on the squared error over the leads that exist; a subclass says which network.
+
+    Its width is chosen so that it has about as many weights as P2Es's denoiser under the same settings, whichever
+    ``method.size`` is: the works followed here have one lead and sizes that suit it.
+    """
+
+    stochastic = False
+
+    def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
+        super().__init__(config, ecg_scale_mv, trained_leads)
+        width = matched_width(self.make_network, denoiser_parameters(config))
+        self.network = self.make_network(width)
+
+    def make_network(self, width: int) -> nn.Module:
+        """Network of PPG (B, 1, T) and demographics (B, 4) to ECG (B, 12, T), in units of :attr:`ecg_scale_mv`."""
+        raise NotImplementedError
+
+    def forward(self, ppg: Tensor, demographics: Tensor) -> Tensor:
+        """ECG (B, 12, T), float32, of PPG (B, 1, T) scaled per window and demographics (B, 4)."""
+        return self.network(ppg, demographics).float()
+
+    def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
+        """Squared error in units of the data set's variance."""
+        loss = masked_mse(model(batch.ppg, batch.demographics), batch.x_0, batch.mask)
+        return loss, loss.detach()
+
+    def draw(self, ppg: Tensor, demographics: Tensor, noise: WindowNoise, n_steps: int | None) -> Tensor:
+        """The one estimate of each window; ``n_steps`` means nothing to it."""
+        return self(ppg, demographics).repeat_interleave(noise.n_samples, 0)

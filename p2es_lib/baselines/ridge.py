@@ -1,0 +1,156 @@
+"""Lagged ridge regression: each lead as a linear filter of the PPG.
+
+The best linear time-invariant method: every sample of the ECG is a weighted sum of the PPG from 1 s before to 1 s
+after it (the pulse follows its QRS complex by 0.1 to 0.55 s, and its shape lasts longer). What a network scores above
+it is what non-linearity and demographics are worth.
+
+Zhu (2021) also maps PPG to ECG linearly, but beat by beat: each cycle is cut, stretched to one length and mapped in the
+DCT domain, which needs the beats of the ECG for aligning. Here the regression runs over continuous time, as in the
+temporal response functions of electroencephalography (Crosse 2016): no beat need be found, and nothing is aligned.
+
+References
+----------
+Zhu Q, Tian X, Wong C-W, Wu M. Learning your heart actions from pulse: ECG waveform reconstruction from PPG. IEEE
+Internet of Things J 8, 2021, doi 10.1109/JIOT.2021.3097946; pilot study: arXiv 1904.10481.
+Crosse MJ, Di Liberto GM, Bednar A, Lalor EC. The multivariate temporal response function (mTRF) toolbox. Front Hum
+Neurosci 10:604, 2016.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from p2es_lib.config import Config
+from p2es_lib.demographics import Demographics
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
+from p2es_lib.learned import standardise
+from p2es_lib.translator import check_translation_input
+
+#: The filters reach this far to either side (s).
+REACH_S = 1.0
+#: Penalties to choose from, per training sample: 1 weighs a squared weight as much as the mean square of the PPG.
+PENALTY_GRID = tuple(10.0**exponent for exponent in range(-8, 2))
+#: Windows whose lagged samples are in memory at once (33 MB at 125 Hz and 8.2 s).
+CHUNK_WINDOWS = 16
+
+
+@dataclass
+class _Moments:
+    """Sums over the samples of each lead: all that the regression and its squared error need; float64."""
+
+    count: np.ndarray  # (12,)
+    x: np.ndarray  # (12, L), lagged PPG over the samples that the lead has
+    y: np.ndarray  # (12,), ECG in mV
+    xx: np.ndarray  # (12, L, L)
+    xy: np.ndarray  # (12, L)
+    yy: np.ndarray  # (12,)
+
+
+class LaggedRidge:
+    """Ridge regression of each lead on the lagged samples of the PPG.
+
+    With x the PPG of a window, the estimate is y(t) = b + sum_l w(l) x(t + l), l from -1 s to +1 s. The PPG is taken to
+    be zero, its mean, outside the window: there it adds nothing, while a repeated last sample would stand for a second
+    of constant pressure. Weights and intercept solve the normal equations, which are summed over the training windows;
+    the intercept bears no penalty. One penalty serves all leads, so that the estimates obey Einthoven's law if the
+    training windows hold all limb leads; it is the one with the least squared error on the validation windows.
+
+    Parameters
+    ----------
+    config : Config
+        Sampling rate and window length.
+
+    Notes
+    -----
+    Deterministic, without demographics. Leads that no training window has are NaN in every translation.
+    """
+
+    def __init__(self, config: Config):
+        self.window_samples = config.signal.n_samples
+        self.reach = int(round(REACH_S * config.signal.sampling_rate))  # samples
+        self.penalty: float | None = None  # of PENALTY_GRID
+        self.weights: np.ndarray | None = None  # (12, L) mV, by lag from -reach to +reach; NaN for leads never seen
+        self.intercept: np.ndarray | None = None  # (12,) mV
+
+    def fit(self, train_windows, validation_windows) -> LaggedRidge:
+        """Solve for each penalty on the training windows, and keep the one that validation windows prefer.
+
+        Parameters
+        ----------
+        train_windows, validation_windows : WindowSet
+            Leads count where their mask says that they exist and they are finite.
+
+        Raises
+        ------
+        InputError
+            No training window, or no lead that both sets hold.
+        """
+        if len(train_windows) == 0:
+            raise InputError("ridge: there is no training window; prepare a data set with a training split")
+        train, validation = self._moments(train_windows), self._moments(validation_windows)
+        if not ((train.count > 0) & (validation.count > 0)).any():
+            raise InputError("ridge: no validation window has a lead of the training windows; prepare a validation split")
+        candidates = [_solve(train, penalty) for penalty in PENALTY_GRID]
+        errors = [np.nansum(_squared_error(validation, *candidate)) for candidate in candidates]
+        best = int(np.argmin(errors))
+        self.penalty, (self.weights, self.intercept) = PENALTY_GRID[best], candidates[best]
+        return self
+
+    def translate(self, ppg, demographics: Demographics, *, n_samples: int = 1, generator=None) -> torch.Tensor:
+        """Filter the PPG; see ``translator.Translator``. The samples are copies of each other."""
+        if self.weights is None:
+            raise RuntimeError("LaggedRidge.translate was called before fit")
+        ppg = standardise(check_translation_input(ppg, demographics, self.window_samples, n_samples).cpu())
+        filters = torch.from_numpy(np.nan_to_num(self.weights))[:, None]  # (12, 1, L)
+        # conv1d is a correlation: output t is the sum over j of filters[j] times the padded PPG at t + j. Weights of
+        # neighbouring lags nearly cancel where the penalty is small: hence float64.
+        ecg = F.conv1d(ppg.double(), filters, torch.from_numpy(self.intercept), padding=self.reach)
+        return ecg.float()[:, None].repeat(1, n_samples, 1, 1)
+
+    def _moments(self, windows) -> _Moments:
+        """Sums over windows, a few at a time."""
+        n_leads, n_lags = len(LEADS), 2 * self.reach + 1
+        shapes = ((), (n_lags,), (), (n_lags, n_lags), (n_lags,), ())
+        sums = _Moments(*(np.zeros((n_leads, *shape)) for shape in shapes))
+        for start in range(0, len(windows), CHUNK_WINDOWS):
+            rows = slice(start, start + CHUNK_WINDOWS)
+            ecg = np.asarray(windows.ecg[rows], dtype=np.float64)
+            present = (np.asarray(windows.lead_mask[rows]) > 0) & np.isfinite(ecg).all(axis=-1)  # (B, 12)
+            ppg = standardise(torch.as_tensor(np.array(windows.ppg[rows]), dtype=torch.float32))[:, 0].numpy()
+            padded = np.pad(ppg.astype(np.float64), ((0, 0), (self.reach, self.reach)))
+            lagged = np.lib.stride_tricks.sliding_window_view(padded, n_lags, axis=1)  # (B, T, L)
+            # Windows with the same leads share one Gram matrix; most data sets have one such pattern, or a few.
+            for pattern in np.unique(present, axis=0):
+                members = (present == pattern).all(axis=1)
+                x = lagged[members].reshape(-1, n_lags)  # (M, L)
+                y = ecg[members][:, pattern].swapaxes(1, 2).reshape(len(x), -1)  # (M, leads of the pattern)
+                sums.count[pattern] += len(x)
+                sums.x[pattern] += x.sum(axis=0)
+                sums.y[pattern] += y.sum(axis=0)
+                sums.xx[pattern] += x.T @ x
+                sums.xy[pattern] += y.T @ x
+                sums.yy[pattern] += (y**2).sum(axis=0)
+        return sums
+
+
+def _solve(sums: _Moments, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (12, L) and intercepts (12,), mV; NaN for leads without samples."""
+    weights, intercept = np.full(sums.x.shape, np.nan), np.full(len(sums.count), np.nan)
+    for lead in np.flatnonzero(sums.count):
+        n, x, y = sums.count[lead], sums.x[lead] / sums.count[lead], sums.y[lead] / sums.count[lead]
+        covariance = sums.xx[lead] / n - np.outer(x, x)
+        weights[lead] = np.linalg.solve(covariance + penalty * np.eye(len(x)), sums.xy[lead] / n - x * y)
+        intercept[lead] = y - weights[lead] @ x
+    return weights, intercept
+
+
+def _squared_error(sums: _Moments, weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+    """Sum of squared errors per lead (12,), mV^2, of b + w x on the samples that were summed; NaN without weights."""
+    quadratic = np.einsum("kl,klm,km->k", weights, sums.xx, weights)
+    linear = np.einsum("kl,kl->k", weights, intercept[:, None] * sums.x - sums.xy)
+    return sums.yy + quadratic + 2 * linear - 2 * intercept * sums.y + intercept**2 * sums.count

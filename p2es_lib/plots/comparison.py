@@ -1,0 +1,190 @@
+"""Methods side by side: validation curves, one window as each of them sees it, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
+from p2es_lib.metrics import METRICS
+from p2es_lib.plots.style import (
+    COLOURS,
+    ESTIMATE,
+    PAGE_WIDTH,
+    SPREAD,
+    TRUTH,
+    letter_panels,
+    method_colours,
+    new_figure,
+    styled,
+)
+
+_LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+
+
+@styled
+def plot_validation_curves(histories: Mapping[str, pd.DataFrame], costs: Mapping[str, Mapping]) -> Figure:
+    """Validation RMSE over steps and, beside it, over minutes of training.
+
+    Parameters
+    ----------
+    histories : mapping
+        Label to training history (columns step, validation_rmse).
+    costs : mapping
+        The same labels to what the training cost (``seconds``, ``steps``).
+    """
+    if not histories:
+        raise InputError("plot_validation_curves: no training")
+    colours = method_colours(histories)
+    fig = new_figure(PAGE_WIDTH, 2.5)
+    axes = fig.subplots(1, 2, sharey=True)
+    handles = []
+    for number, (label, history) in enumerate(histories.items()):
+        rows = history.dropna(subset=["validation_rmse"])
+        minutes_per_step = costs[label]["seconds"] / 60 / costs[label]["steps"]
+        style = {"color": colours[label], "ls": _LINES[number // len(COLOURS) % len(_LINES)], "marker": "o", "ms": 2.5, "mew": 0}
+        axes[0].plot(rows["step"], rows["validation_rmse"], **style)
+        axes[1].plot(rows["step"] * minutes_per_step, rows["validation_rmse"], **style)
+        handles.append(Line2D([], [], label=label, **style))
+    axes[0].set(xlabel="Step", ylabel="Validation RMSE (mV)", xlim=(0, None))
+    axes[1].set(xlabel="Minutes of training", xlim=(0, None))
+    for ax in axes:
+        ax.grid(axis="y")
+        ax.set_axisbelow(True)
+    fig.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+    letter_panels(axes)
+    return fig
+
+
+@styled
+def plot_one_window(
+    truth: np.ndarray, estimates: Mapping[str, np.ndarray], sampling_rate: float, *, leads: Sequence[str], seconds: float = 3.0
+) -> Figure:
+    """One window as each method translates it: a row per method, a column per lead, the true ECG behind.
+
+    Parameters
+    ----------
+    truth : array (12, T), mV
+    estimates : mapping
+        Method to samples (K, 12, T) in mV. Drawn are their mean, or one sample and the band of all if there are several.
+    sampling_rate : float
+        Hz.
+    leads : sequence of str
+    seconds : float
+        How much of the window is shown, from its middle.
+    """
+    if not estimates or not leads:
+        raise InputError("plot_one_window: nothing to draw")
+    n = min(truth.shape[-1], round(seconds * sampling_rate))
+    first = (truth.shape[-1] - n) // 2
+    part, t = slice(first, first + n), np.arange(n) / sampling_rate
+    fig = new_figure(PAGE_WIDTH, 0.72 * len(estimates) + 0.6)
+    axes = fig.subplots(len(estimates), len(leads), sharex=True, sharey="col", squeeze=False)
+    for row, (method, samples) in zip(axes, estimates.items(), strict=True):
+        for ax, lead in zip(row, leads, strict=True):
+            values = samples[:, LEADS.index(lead), part]
+            if len(values) > 1:
+                ax.fill_between(t, *np.percentile(values, (5, 95), axis=0), color=SPREAD, lw=0, alpha=0.7)
+            ax.plot(t, truth[LEADS.index(lead), part], lw=0.9, color=TRUTH)
+            ax.plot(t, values[0], lw=0.9, color=ESTIMATE)
+            ax.yaxis.set_major_locator(MaxNLocator(3))
+        row[0].annotate(method, (0, 1), xycoords="axes fraction", xytext=(2, 1), textcoords="offset points", fontsize=7,
+                        color=ESTIMATE)  # fmt: skip
+    for ax, lead in zip(axes[0], leads, strict=True):
+        ax.set_title(f"{lead} (mV)", loc="right")
+    for ax in axes[-1]:
+        ax.set(xlabel="Time (s)", xlim=(0, t[-1]))
+    handles = [Line2D([], [], color=TRUTH, label="true"), Line2D([], [], color=ESTIMATE, label="translated: one sample")]
+    handles.append(Line2D([], [], color=SPREAD, lw=5, label="5 to 95 % of the samples"))
+    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    return fig
+
+
+@styled
+def plot_differences(
+    table: pd.DataFrame, metrics: Sequence[str], groups: Mapping[str, str], *, reference: str = "P2Es"
+) -> Figure:
+    """Differences to the full model with their intervals: a row per variant, a column per metric.
+
+    Filled: the interval excludes zero after the correction for many comparisons. Green lies on the side where the
+    variant is better than the full model, red where it is worse.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`p2es_lib.results.difference_table`.
+    metrics : sequence of str
+    groups : mapping
+        Value of the column ``about`` to its heading, in the order of the rows.
+    """
+    shown = table[table["about"].isin(groups) & table["metric"].isin(metrics)]
+    if shown.empty:
+        raise InputError("plot_differences: the table holds none of these metrics and groups")
+    order: list[tuple[str, str]] = []  # (heading or "", method)
+    for about, heading in groups.items():
+        methods = list(dict.fromkeys(shown.loc[shown["about"] == about, "method"]))
+        order += [(heading, "")] * bool(methods) + [("", method) for method in methods]
+    position = {method: y for y, (_, method) in enumerate(order) if method}
+    fig = new_figure(PAGE_WIDTH, 0.16 * len(order) + 0.8)
+    axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        _draw_differences(ax, shown[shown["metric"] == metric], position, metric)
+    axes[0].set_yticks(range(len(order)), [heading or method for heading, method in order])
+    for label, (heading, _) in zip(axes[0].get_yticklabels(), order, strict=True):
+        label.set_fontweight("bold" if heading else "normal")
+    axes[0].set_ylim(len(order) - 0.4, -0.6)
+    fig.supxlabel(f"Difference to {reference}, 95 % interval; filled: not explained by chance (p < 0.05, Holm)", fontsize=7.5)
+    return fig
+
+
+def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int], metric: str) -> None:
+    known = METRICS[metric]
+    for row in rows.itertuples():
+        worse = (row.difference > 0) == (known.better == "lower")
+        colour = COLOURS["vermillion"] if worse else COLOURS["green"]
+        y, clear = position[row.method], row.p_holm < 0.05
+        ax.plot([row.lower, row.upper], [y, y], lw=1.1, color=colour if clear else COLOURS["grey"])
+        ax.plot(row.difference, y, "o", ms=3.6, mew=0.8, mec=colour if clear else COLOURS["grey"],
+                mfc=colour if clear else "white")  # fmt: skip
+    ax.axvline(0, color=TRUTH, lw=0.7)
+    ax.set_title(known.label)
+    ax.set_xlabel(known.unit or " ")
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    ax.tick_params(axis="y", length=0)
+
+
+@styled
+def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
+    """A metric against the number of sampler steps.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns n_steps, metric, value, lower, upper.
+    metrics : mapping
+        Metric to panel title.
+    """
+    fig = new_figure(PAGE_WIDTH, 2.0)
+    axes = fig.subplots(1, len(metrics))
+    for ax, (metric, title) in zip(np.atleast_1d(axes), metrics.items(), strict=True):
+        rows = table[table["metric"] == metric].sort_values("n_steps")
+        if rows.empty:
+            raise InputError(f"plot_steps: the table holds no {metric}")
+        ax.fill_between(rows["n_steps"], rows["lower"], rows["upper"], color=SPREAD, lw=0, alpha=0.7)
+        ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(rows["n_steps"], [f"{n:g}" for n in rows["n_steps"]])
+        ax.minorticks_off()
+        unit = METRICS[metric].unit
+        ax.set(xlabel="Steps of the sampler", ylabel=METRICS[metric].label + (f" ({unit})" if unit else ""), title=title)
+    letter_panels(np.atleast_1d(axes))
+    return fig

@@ -1,0 +1,165 @@
+"""From the scores of runs to tables: averages, intervals, differences, and the distance to what cannot be known."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from p2es_lib.config import Config
+from p2es_lib.errors import InputError
+from p2es_lib.experiments import DISTRIBUTION_FILE, SCORES_FILE, data_kind, load_windows, training_command
+from p2es_lib.metrics import summarise, summarise_difference
+from p2es_lib.metrics.summary import holm
+from p2es_lib.paths import run_dir
+from p2es_lib.variants import REFERENCES, VARIANTS
+
+#: How the estimates of a method that draws samples are called in tables.
+ESTIMATE_LABELS = {
+    "mean": "{method}, mean of {n_samples} samples",
+    "single": "{method}, single sample",
+    "direct": "{method}, one-step posterior mean",
+}
+
+
+def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str) -> pd.DataFrame:
+    """One file of finished runs, with a column ``seed``; a missing run is an error that names the command making it."""
+    frames = []
+    for seed in seeds:
+        folder = run_dir(dataset, profile, variant, seed)
+        if not (folder / SCORES_FILE).is_file():
+            command = training_command(dataset, profile, variant, seed)
+            raise InputError(f"{folder / SCORES_FILE}: this run is missing; make it with: {command}")
+        path = folder / name
+        frames.append((pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)).assign(seed=seed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
+    """Scores of finished runs of a variant (or of a reference), with a column ``seed``."""
+    return _load(dataset, profile, variant, [0] if variant in REFERENCES else seeds, SCORES_FILE)
+
+
+def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
+    """Distances between distributions, averaged over seeds; their bounds are averaged too, so they stay per training."""
+    table = _load(dataset, profile, variant, [0] if variant in REFERENCES else seeds, DISTRIBUTION_FILE)
+    keys = ["lead", "estimate", "metric", "n_subjects"]
+    return table.groupby(keys, sort=False)[["value", "lower", "upper"]].mean().reset_index()
+
+
+def bootstrap_unit(scores: pd.DataFrame) -> str:
+    """What intervals are drawn over: subjects, or blocks of windows where there are fewer than three subjects."""
+    return "subject" if scores["subject"].nunique() >= 3 else "window"
+
+
+def _method_labels(config: Config, variant: str, estimates: pd.Series) -> pd.Series:
+    if variant in REFERENCES:
+        return estimates.map(lambda _: REFERENCES[variant])
+    if set(estimates) == {"mean"}:  # a deterministic method has one estimate only
+        return estimates.map(lambda _: VARIANTS[variant].label)
+    names = {"method": VARIANTS[variant].label, "n_samples": config.sampling.n_samples}
+    return estimates.map(lambda estimate: ESTIMATE_LABELS[estimate].format(**names))
+
+
+def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
+    """The headline table: one row per method, lead and metric.
+
+    Returns
+    -------
+    DataFrame
+        Columns method, lead, metric, value, lower, upper, n_subjects, seeds, data. Intervals are 95 % bootstrap intervals
+        over subjects; they cover neither the noise of training nor the choice of the cohort's settings. Where the data
+        set has fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
+        :func:`p2es_lib.metrics.summarise`.
+    """
+    tables, kind = [], data_kind(load_windows(config))
+    for variant in variants:
+        scores = load_scores(config.dataset, config.profile, variant, seeds)
+        table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
+        table = pd.concat([table, _load_distribution(config.dataset, config.profile, variant, seeds)], ignore_index=True)
+        table["method"] = _method_labels(config, variant, table["estimate"])
+        table["seeds"] = scores["seed"].nunique()
+        table["data"] = kind
+        tables.append(table)
+    columns = ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds", "data"]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+#: Metrics that variants are compared by, and of which estimate: pointwise ones of the mean of samples, what an ECG looks
+#: like of a single one.
+COMPARED = {
+    "rmse": "mean",
+    "rmse_lag": "mean",
+    "pearson_lag": "mean",
+    "r_peak_f1_lag": "mean",
+    "log_spectral_distance": "single",
+    "ppe": "single",
+}
+#: Resamples behind the p-values of differences: with fewer, a correction for many comparisons would leave none small.
+_N_BOOTSTRAP_P = 10_000
+
+
+def difference_table(config: Config, variants: list[str], seeds: list[int], reference: str = "p2es") -> pd.DataFrame:
+    """Each variant minus the full model on the same test subjects, paired, corrected for the number of comparisons.
+
+    A method with one estimate (a regression, say) is compared by it throughout: with the mean of the full model's
+    samples where errors are pointwise, with its single samples else.
+
+    Returns
+    -------
+    DataFrame
+        One row per variant and metric of :data:`COMPARED`: variant, method, about, metric, estimate, value (of the
+        variant), difference, lower, upper (95 %), p_value, p_holm (corrected over the variants of this table, metric by
+        metric), n_subjects, seeds, data.
+    """
+    full = load_scores(config.dataset, config.profile, reference, seeds)
+    kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
+    for variant in variants:
+        scores = load_scores(config.dataset, config.profile, variant, seeds)
+        deterministic = set(scores["estimate"]) == {"mean"}
+        label = REFERENCES[variant] if variant in REFERENCES else VARIANTS[variant].label
+        for metric, estimate in COMPARED.items():
+            squared = {"rmse": "mse", "rmse_lag": "mse_lag"}.get(metric, metric)
+            own = "mean" if deterministic else estimate
+            parts = [
+                table[(table["metric"] == squared) & (table["lead"] == "all") & (table["estimate"] == which)]
+                for table, which in ((scores, own), (full, estimate))
+            ]
+            if any(part.empty for part in parts):
+                continue
+            value = summarise(parts[0], 1, unit=unit).set_index("metric").loc[metric]
+            difference = summarise_difference(*parts, _N_BOOTSTRAP_P, reference_estimate=estimate, unit=unit)
+            row = difference.set_index("metric").loc[metric]
+            rows.append(
+                {"variant": variant, "method": label, "about": VARIANTS[variant].about if variant in VARIANTS else "reference"}
+                | {"metric": metric, "estimate": own, "value": value["value"], "difference": row["value"]}
+                | {name: row[name] for name in ("lower", "upper", "p_value", "n_subjects")}
+            )
+    table = pd.DataFrame(rows).assign(seeds=len(seeds), data=kind)
+    corrected = table.groupby("metric", sort=False)["p_value"].transform(lambda p: holm(p.to_numpy()))
+    table.insert(table.columns.get_loc("p_value") + 1, "p_holm", corrected)
+    return table
+
+
+def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
+    """How far each method is above the irreducible error, split into timing, amplitude and morphology.
+
+    Mean squared errors (mV^2) add up, root-mean-square errors do not, so the split is of the squared error. The parts
+    of the floor itself are subtracted: what remains is what a better method could still gain. Bootstrap intervals are
+    paired over subjects.
+
+    Returns
+    -------
+    DataFrame
+        Columns method, metric (mse and its three parts), value, lower, upper (all above the floor), floor, n_subjects.
+    """
+    floor = load_scores(config.dataset, config.profile, "irreducible", seeds)
+    parts = ["mse", "mse_timing", "mse_amplitude", "mse_morphology"]
+    floor_values = summarise(floor, 1).query("lead == 'all'").set_index("metric")["value"]
+    tables = []
+    for variant in variants:
+        scores = load_scores(config.dataset, config.profile, variant, seeds)
+        table = summarise_difference(scores, floor, config.evaluation.n_bootstrap)
+        table["method"] = _method_labels(config, variant, table["estimate"])
+        tables.append(table[(table["lead"] == "all") & table["metric"].isin(parts)])
+    table = pd.concat(tables, ignore_index=True)
+    table["floor"] = table["metric"].map(floor_values)
+    return table[["method", "metric", "value", "lower", "upper", "floor", "n_subjects"]]

@@ -1,0 +1,150 @@
+"""Which methods there are, by name: P2Es, its ablations, the baselines, and the references that need no training.
+
+One table for all of them, so that a name means the same settings in the notebooks, the workflow and the run folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from p2es_lib.config import Config, get_config
+from p2es_lib.errors import InputError, check_choice
+from p2es_lib.windows import MAX_SEED
+
+#: What an ablation is about; the first three are the paper's innovations.
+SUBJECTS = {
+    "forward": "forward process",
+    "reverse": "denoiser",
+    "affinity": "affinity and groups",
+    "demographics": "age and sex",
+    "design": "our own choices",
+    "sampler": "sampler",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Parameters
+    ----------
+    label : str
+        As it stands in tables.
+    changes : dict
+        Settings that differ from the full model.
+    about : str
+        One of :data:`SUBJECTS` for an ablation, ``"baseline"`` for another method, "" for the full model.
+    weights_of : str
+        Variant whose finished training is taken; only its use differs. "": it is trained itself.
+    """
+
+    label: str
+    changes: dict[str, object] = field(default_factory=dict)
+    about: str = ""
+    weights_of: str = ""
+
+
+def _baseline(label: str, method: str, **changes) -> Variant:
+    return Variant(label, {"method.name": method} | changes, "baseline")
+
+
+def _at_test(label: str, setting: str, value, about: str = "sampler") -> Variant:
+    return Variant(label, {setting: value}, about, "p2es")
+
+
+#: The full model, one changed thing per row, and the other methods.
+VARIANTS: dict[str, Variant] = {
+    "p2es": Variant("P2Es"),
+    # ------------------------------------------------------------------ the paper's innovations, one switch each
+    "spectral_blur": Variant("spectral blur", {"process.blur": "spectral"}, "forward"),
+    "no_blur": Variant("no blur", {"process.blur": "none"}, "forward"),
+    # Blur alone must destroy the signal by itself: all but its mean.
+    "no_noise": Variant(
+        "no noise: blur alone", {"process.noise": False, "process.sigma_blur_ms": 1e4, "process.min_response": 1e-4}, "forward"
+    ),
+    "noise_then_blur": Variant("noise first, then blur", {"process.order": "noise_blur"}, "forward"),
+    "single_scale": Variant("single scale", {"denoiser.scales": (1,)}, "reverse"),
+    "no_deblurring": Variant("no frequency deblurring", {"denoiser.deblurring": False}, "reverse"),
+    "wiener_only": Variant("deblurring without learned residual", {"denoiser.deblurring_residual": False}, "reverse"),
+    "ppg_at_input": Variant("PPG enters once, at the finest scale", {"denoiser.ppg_at_every_scale": False}, "reverse"),
+    "no_noise_level": Variant("stage 1 is not told t", {"denoiser.noise_level": False}, "reverse"),
+    "no_affinity": Variant("no affinity", {"affinity.mixing": "identity"}, "affinity"),
+    "shared_affinity": Variant("one shared affinity matrix", {"affinity.mixing": "shared"}, "affinity"),
+    "random_groups": Variant("random groups", {"affinity.mixing": "random"}, "affinity"),
+    "demographic_groups": Variant("groups by demographics only", {"affinity.inputs": "demographics"}, "affinity"),
+    "waveform_groups": Variant("groups by waveform only", {"affinity.inputs": "waveform"}, "affinity"),
+    "no_contrastive": Variant("no contrastive loss", {"affinity.contrastive": False}, "affinity"),
+    "nearest_centroid": Variant("nearest centroid instead of KNN", {"affinity.clustering": "centroid"}, "affinity"),
+    "two_groups": Variant("2 groups", {"affinity.n_groups": 2}, "affinity"),
+    "twelve_groups": Variant("12 groups", {"affinity.n_groups": 12}, "affinity"),
+    "four_neighbours": Variant("K = 4", {"affinity.k_neighbours": 4}, "affinity"),
+    "many_neighbours": Variant("K = 64", {"affinity.k_neighbours": 64}, "affinity"),
+    # ------------------------------------------------------------------ what else the model is told, and our choices
+    "no_demographics": Variant("denoiser without demographics", {"denoiser.demographics": False}, "demographics"),
+    "no_projection": Variant("no lead projection", {"denoiser.projection": False}, "design"),
+    "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}, "design"),
+    # ------------------------------------------------------------------ the full model, used otherwise
+    "hidden_demographics": _at_test("age and sex withheld at test time", "evaluation.demographics", "hidden", "demographics"),
+    "wrong_demographics": _at_test("wrong age and sex at test time", "evaluation.demographics", "wrong", "demographics"),
+    **{
+        f"steps_{n}": _at_test(f"sampler: {n} step{'s' if n > 1 else ''}", "sampling.n_steps", n) for n in (1, 2, 4, 8, 16, 50)
+    },
+    # ------------------------------------------------------------------ other methods
+    "unet": _baseline("U-Net regression", "unet"),
+    "bilstm": _baseline("BiLSTM regression", "bilstm"),
+    "ddpm": Variant(
+        "Conditional DDPM (no blur, deblurring, affinity)",
+        {"process.blur": "none", "denoiser.deblurring": False, "affinity.mixing": "identity"}, "baseline",
+    ),
+    "rddm": _baseline("RDDM, 12 leads", "rddm"),
+    "p2e_wgan": _baseline("P2E-WGAN, 12 leads", "p2e_wgan"),
+    "cardiogan": _baseline("CardioGAN, 12 leads", "cardiogan"),
+    "rectified_flow": _baseline("Rectified flow", "rectified_flow"),
+}  # fmt: skip
+
+#: Methods that need no training by gradients on this data set, scored beside P2Es.
+REFERENCES: dict[str, str] = {
+    "template": "Mean-beat template at PPG beats",
+    "template_groups": "Mean-beat template by sex and age",
+    "ridge": "Ridge regression on lagged PPG",
+    "irreducible": "Irreducible error",
+    "irreducible_beats": "Irreducible error, beat times known",
+    "transfer": "P2Es trained on simulated data",
+}
+
+#: What a profile trains beside P2Es, so that it ends in the time that it promises.
+_QUICK_BASELINES = ("unet", "ddpm")
+_QUICK_ABLATIONS = ("no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics")
+
+
+def variants_of(profile: str, kind: str) -> list[str]:
+    """Names of the ``"baselines"`` or ``"ablations"`` of a profile, in the order of :data:`VARIANTS`."""
+    check_choice("kind", kind, ("baselines", "ablations"))
+    chosen = [name for name, variant in VARIANTS.items() if variant.about and (variant.about == "baseline") == (kind == "baselines")]
+    if profile == "full":
+        return chosen
+    quick = _QUICK_BASELINES + _QUICK_ABLATIONS
+    return [name for name in chosen if name in quick or VARIANTS[name].about == "sampler"]
+
+
+def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -> Config:
+    """Settings of a variant; unknown profiles, data sets and variants raise an :class:`InputError`."""
+    from p2es_lib.sources import parse_dataset
+
+    check_choice("variant", variant, VARIANTS)
+    parse_dataset(dataset)
+    config = get_config(profile, dataset)
+    for setting, value in VARIANTS[variant].changes.items():
+        config = config.replace(setting, value)
+    return config
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0,1,2"`` to [0, 1, 2]; anything else raises an :class:`InputError`."""
+    try:
+        seeds = sorted({int(part) for part in str(text).split(",")})
+    except ValueError:
+        seeds = []
+    if not seeds or seeds[0] < 0 or seeds[-1] > MAX_SEED:
+        raise InputError(f"seeds={text!r}: give whole numbers from 0 to {MAX_SEED}, separated by commas, for example 0,1,2")
+    return seeds
