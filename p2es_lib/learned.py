@@ -52,6 +52,8 @@ class LearnedTranslator(nn.Module):
     #: Whether the average with the least validation RMSE is kept. A method whose loss is no squared error keeps the last
     #: one: the least RMSE would pick the smoothest of its stages, not the best.
     keeps_best: ClassVar[bool] = True
+    #: Steps of the critic before each step of the method, all on its batch.
+    critic_steps: ClassVar[int] = 1
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__()

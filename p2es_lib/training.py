@@ -137,12 +137,13 @@ class _Adversary:
             self.critic, self.optimizer = fabric.setup(self.critic, self.optimizer)
 
     def step(self, batch: Batch, generator: torch.Generator, rate: float) -> None:
-        """One step of the critic, before that of the method."""
+        """The critic's steps before that of the method."""
         if self.critic is None:
             return
         self.critic.requires_grad_(True)
-        self.fabric.backward(self.module.critic_loss(self.critic, batch, generator))
-        _update(self.fabric, self.critic, self.optimizer, self.settings, rate)
+        for _ in range(self.module.critic_steps):
+            self.fabric.backward(self.module.critic_loss(self.critic, batch, generator))
+            _update(self.fabric, self.critic, self.optimizer, self.settings, rate)
         self.critic.requires_grad_(False)  # the method's loss passes through it and must not change it
 
     def state(self) -> dict:

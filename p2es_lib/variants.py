@@ -18,7 +18,6 @@ SUBJECTS = {
     "affinity": "affinity and groups",
     "demographics": "age and sex",
     "design": "our own choices",
-    "sampler": "sampler",
 }
 
 
@@ -33,7 +32,8 @@ class Variant:
     changes : dict
         Settings that differ from the full model.
     about : str
-        One of :data:`SUBJECTS` for an ablation, ``"baseline"`` for another method, "" for the full model.
+        One of :data:`SUBJECTS` for an ablation, ``"sampler"`` for another number of steps, ``"baseline"`` for another
+        method, "" for the full model.
     weights_of : str
         Variant whose finished training is taken; only its use differs. "": it is trained itself.
     """
@@ -48,8 +48,13 @@ def _baseline(label: str, method: str, **changes) -> Variant:
     return Variant(label, {"method.name": method} | changes, "baseline")
 
 
-def _at_test(label: str, setting: str, value, about: str = "sampler") -> Variant:
-    return Variant(label, {setting: value}, about, "p2es")
+def _at_test(label: str, about: str, **changes) -> Variant:
+    return Variant(label, changes, about, "p2es")
+
+
+def _steps(n: int) -> Variant:
+    # Four samples: 50 steps with as many as the full model's evaluation would take longer than training it.
+    return _at_test(f"sampler: {n} step{'s' if n > 1 else ''}", "sampler", **{"sampling.n_steps": n, "sampling.n_samples": 4})
 
 
 #: The full model, one changed thing per row, and the other methods.
@@ -84,11 +89,9 @@ VARIANTS: dict[str, Variant] = {
     "no_projection": Variant("no lead projection", {"denoiser.projection": False}, "design"),
     "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}, "design"),
     # ------------------------------------------------------------------ the full model, used otherwise
-    "hidden_demographics": _at_test("age and sex withheld at test time", "evaluation.demographics", "hidden", "demographics"),
-    "wrong_demographics": _at_test("wrong age and sex at test time", "evaluation.demographics", "wrong", "demographics"),
-    **{
-        f"steps_{n}": _at_test(f"sampler: {n} step{'s' if n > 1 else ''}", "sampling.n_steps", n) for n in (1, 2, 4, 8, 16, 50)
-    },
+    "hidden_demographics": _at_test("age and sex withheld at test time", "demographics", **{"evaluation.demographics": "hidden"}),
+    "wrong_demographics": _at_test("wrong age and sex at test time", "demographics", **{"evaluation.demographics": "wrong"}),
+    **{f"steps_{n}": _steps(n) for n in (1, 2, 4, 8, 16, 50)},
     # ------------------------------------------------------------------ other methods
     "unet": _baseline("U-Net regression", "unet"),
     "bilstm": _baseline("BiLSTM regression", "bilstm"),
@@ -112,19 +115,25 @@ REFERENCES: dict[str, str] = {
     "transfer": "P2Es trained on simulated data",
 }
 
-#: What a profile trains beside P2Es, so that it ends in the time that it promises.
-_QUICK_BASELINES = ("unet", "ddpm")
-_QUICK_ABLATIONS = ("no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics")
+#: What a profile below ``full`` compares, so that it ends in the time that it promises.
+_CHOSEN = {
+    "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2"),
+    "quick": (
+        "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics", "steps_1",
+        "steps_2", "steps_4", "steps_8",
+    ),
+}  # fmt: skip
 
 
 def variants_of(profile: str, kind: str) -> list[str]:
-    """Names of the ``"baselines"`` or ``"ablations"`` of a profile, in the order of :data:`VARIANTS`."""
-    check_choice("kind", kind, ("baselines", "ablations"))
-    chosen = [name for name, variant in VARIANTS.items() if variant.about and (variant.about == "baseline") == (kind == "baselines")]
-    if profile == "full":
-        return chosen
-    quick = _QUICK_BASELINES + _QUICK_ABLATIONS
-    return [name for name in chosen if name in quick or VARIANTS[name].about == "sampler"]
+    """Names of the ``"baselines"``, ``"ablations"`` or ``"samplers"`` (numbers of steps) of a profile.
+
+    In the order of :data:`VARIANTS`; the full model is in none of them.
+    """
+    check_choice("kind", kind, ("baselines", "ablations", "samplers"))
+    kind_of = {"": "", "baseline": "baselines", "sampler": "samplers"}
+    chosen = [name for name, variant in VARIANTS.items() if kind_of.get(variant.about, "ablations") == kind]
+    return [name for name in chosen if name in _CHOSEN.get(profile, VARIANTS)]
 
 
 def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -> Config:

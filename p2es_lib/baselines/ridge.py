@@ -94,7 +94,7 @@ class LaggedRidge:
             raise InputError("ridge: there is no training window; prepare a data set with a training split")
         train, validation = self._moments(train_windows), self._moments(validation_windows)
         if not ((train.count > 0) & (validation.count > 0)).any():
-            raise InputError("ridge: no validation window has a lead of the training windows; prepare a validation split")
+            raise InputError("ridge: training and validation windows share no lead; prepare windows of both splits")
         candidates = [_solve(train, penalty) for penalty in PENALTY_GRID]
         errors = [np.nansum(_squared_error(validation, *candidate)) for candidate in candidates]
         best = int(np.argmin(errors))
@@ -132,10 +132,26 @@ class LaggedRidge:
                 sums.count[pattern] += len(x)
                 sums.x[pattern] += x.sum(axis=0)
                 sums.y[pattern] += y.sum(axis=0)
-                sums.xx[pattern] += x.T @ x
+                sums.xx[pattern] += _gram(x, padded[members])
                 sums.xy[pattern] += y.T @ x
                 sums.yy[pattern] += (y**2).sum(axis=0)
         return sums
+
+
+def _gram(x: np.ndarray, padded: np.ndarray) -> np.ndarray:
+    """``x.T @ x`` (L, L) of the lagged samples (B * T, L), at the cost of one of its rows.
+
+    One lag further in both factors is the same sum one sample later: it gains a product behind the window and loses one
+    at its beginning. ``padded`` (B, T + L - 1): the windows that ``x`` was cut from.
+    """
+    n_lags = x.shape[1]
+    begin, behind = padded[:, : n_lags - 1], padded[:, 1 - n_lags :]
+    change = behind.T @ behind - begin.T @ begin
+    gram = np.empty((n_lags, n_lags))
+    gram[0] = gram[:, 0] = x[:, 0] @ x
+    for lag in range(1, n_lags):
+        gram[lag, 1:] = gram[lag - 1, :-1] + change[lag - 1]
+    return gram
 
 
 def _solve(sums: _Moments, penalty: float) -> tuple[np.ndarray, np.ndarray]:

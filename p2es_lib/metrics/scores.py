@@ -15,10 +15,6 @@ from p2es_lib.metrics.decomposition import error_split
 from p2es_lib.metrics.lag import constant_lags, overlaps
 
 ESTIMATES = ("mean", "single")
-#: Columns of the table of scores.
-SCORE_COLUMNS = ["subject", "record", "window", "lead", "estimate", "metric", "value"]
-#: What the column ``lead`` may hold beside the names of the leads: averages over groups of leads.
-LEAD_GROUPS = ("all", "measured", "derived")
 
 
 @dataclass(frozen=True)
@@ -172,31 +168,3 @@ def _window_values(prediction, truth, available, lags, sampling_rate) -> dict[st
     }
     values = {name: np.where(scored, value, np.nan) for name, value in values.items()}
     return values | {"einthoven_residual": einthoven_residual(prediction)}
-
-
-def _with_lead_groups(table: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Append the means over all, the measured and the derived leads of each window: (N, 12) to (N, 15)."""
-    columns = [table]
-    for group in (mask != ABSENT, mask == MEASURED, mask == DERIVED):
-        use = group & np.isfinite(table)
-        count = use.sum(axis=1)
-        total = np.where(use, table, 0.0).sum(axis=1)
-        columns.append(np.where(count > 0, total / np.maximum(count, 1), np.nan)[:, None])
-    return np.hstack(columns)
-
-
-def _long_table(values: dict[str, np.ndarray], index: pd.DataFrame, estimate: str) -> pd.DataFrame:
-    names = np.array(list(values), dtype=object)
-    lead_names = np.array([*LEADS, *LEAD_GROUPS], dtype=object)
-    cube = np.stack(list(values.values()))  # (metrics, N, 15)
-    metric, window, lead = np.nonzero(np.isfinite(cube))
-    columns = {
-        "subject": index["subject"].astype(str).to_numpy(dtype=object)[window],
-        "record": index["record"].astype(str).to_numpy(dtype=object)[window],
-        "window": window,
-        "lead": lead_names[lead],
-        "estimate": estimate,
-        "metric": names[metric],
-        "value": cube[metric, window, lead],
-    }
-    return pd.DataFrame(columns, columns=SCORE_COLUMNS)

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.metrics.scores import SCORE_COLUMNS
+from p2es_lib.metrics.long_table import SCORE_COLUMNS
+from p2es_lib.metrics.resampling import resample, two_sided_p
 
 UNITS = ("subject", "record", "window")
 #: With ``unit="window"``, this many consecutive windows of a record are drawn together.
 BLOCK_WINDOWS = 10
-#: Root-mean-square errors and the squared errors that they are made of.
-ROOTS = {"rmse": "mse", "rmse_lag": "mse_lag"}
+#: Root-mean-square errors and the squared errors that they are made of; the spread of the samples likewise.
+ROOTS = {"rmse": "mse", "rmse_lag": "mse_lag", "spread": "variance"}
 SUMMARY_COLUMNS = ["lead", "estimate", "metric", "value", "lower", "upper", "n_subjects"]
 
 
@@ -45,9 +46,9 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
         Columns lead, estimate, metric, value, lower, upper, n_subjects. With fewer than two units the bounds are NaN,
         because nothing is known of the spread.
     """
-    means = _unit_means(scores, unit)
-    draws = _averages(means, _weights(len(means.units), n_bootstrap, seed))
-    return _table(means, draws)
+    means = unit_means(scores, unit)
+    draws = averages(means, resample(len(means.units), n_bootstrap, seed))
+    return summary_table(means, draws)
 
 
 def summarise_difference(
@@ -85,7 +86,7 @@ def summarise_difference(
     InputError
         The two were not made on the same subjects (records, windows), or have no row in common.
     """
-    first, second = _unit_means(scores, unit), _unit_means(reference, unit)
+    first, second = unit_means(scores, unit), unit_means(reference, unit)
     if list(first.units) != list(second.units):
         raise InputError("difference of scores: the two tables are not about the same subjects and windows; score both "
                          "methods on the same windows")  # fmt: skip
@@ -95,13 +96,12 @@ def summarise_difference(
     if not common.size:
         raise InputError(f"difference of scores: the reference has no estimate {reference_estimate!r} of these metrics")
     partner = np.array([position[keys[column]] for column in common])
-    weights = _weights(len(first.units), n_bootstrap, seed)
+    weights = resample(len(first.units), n_bootstrap, seed)
     # A subject counts where both methods have a value for it: otherwise the difference would compare different people.
     both = first.present[:, :, common].any(axis=0) & second.present[:, :, partner].any(axis=0)
     first, second = first.take(common, both), second.take(partner, both)
-    draws = _averages(first, weights) - _averages(second, weights)
-    beyond = np.minimum((draws[1:] <= 0).sum(axis=0), (draws[1:] >= 0).sum(axis=0))
-    return _table(first, draws).assign(p_value=np.minimum(1.0, 2 * (beyond + 1) / (n_bootstrap + 1)))
+    draws = averages(first, weights) - averages(second, weights)
+    return summary_table(first, draws).assign(p_value=two_sided_p(draws))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return corrected
 
 
-class _UnitMeans(NamedTuple):
+class UnitMeans(NamedTuple):
     """Mean value per seed, unit and (lead, estimate, metric)."""
 
     values: np.ndarray  # (S, U, C), 0 where absent
@@ -127,14 +127,15 @@ class _UnitMeans(NamedTuple):
     subjects: np.ndarray  # (U,) subject of each unit
     columns: list[tuple[str, str, str]]  # (C,)
 
-    def take(self, columns: np.ndarray, keep: np.ndarray) -> _UnitMeans:
+    def take(self, columns: np.ndarray, keep: np.ndarray) -> UnitMeans:
         """Some columns, restricted to the units that ``keep`` (U, C) allows."""
         present = self.present[:, :, columns] & keep
         values = np.where(present, self.values[:, :, columns], 0.0)
-        return _UnitMeans(values, present, self.units, self.subjects, [self.columns[c] for c in columns])
+        return UnitMeans(values, present, self.units, self.subjects, [self.columns[c] for c in columns])
 
 
-def _unit_means(scores: pd.DataFrame, unit: str) -> _UnitMeans:
+def unit_means(scores: pd.DataFrame, unit: str) -> UnitMeans:
+    """Mean per unit (see :func:`summarise`) of every lead, estimate and metric of a table of scores."""
     check_choice("unit", unit, UNITS)
     missing = [name for name in SCORE_COLUMNS if name not in scores.columns]
     if missing or scores.empty:
@@ -157,7 +158,7 @@ def _unit_means(scores: pd.DataFrame, unit: str) -> _UnitMeans:
     count = np.bincount(cell[finite], minlength=np.prod(shape)).reshape(shape)
     total = np.bincount(cell[finite], value[finite], minlength=np.prod(shape)).reshape(shape)
     means = np.where(count > 0, total / np.maximum(count, 1), 0.0)
-    # A root-mean-square error is a column of squared errors until _averages takes the root.
+    # A root-mean-square error is a column of squared errors until `averages` takes the root.
     source, names = [], []
     for column, (lead, estimate, metric) in enumerate(columns):
         for root in (name for name, squared in ROOTS.items() if squared == metric):
@@ -167,16 +168,10 @@ def _unit_means(scores: pd.DataFrame, unit: str) -> _UnitMeans:
         names.append((lead, estimate, metric))
     first_row = np.unique(unit_of, return_index=True)[1]
     subjects = scores["subject"].astype(str).to_numpy()[first_row]
-    return _UnitMeans(means[:, :, source], (count > 0)[:, :, source], pd.Index(units), subjects, names)
+    return UnitMeans(means[:, :, source], (count > 0)[:, :, source], pd.Index(units), subjects, names)
 
 
-def _weights(n_units: int, n_bootstrap: int, seed: int) -> np.ndarray:
-    """How often each unit counts: row 0 once each, then one row per resample; (1 + n_bootstrap, U)."""
-    draws = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1.0 / n_units), size=n_bootstrap)
-    return np.vstack([np.ones(n_units), draws])
-
-
-def _averages(means: _UnitMeans, weights: np.ndarray) -> np.ndarray:
+def averages(means: UnitMeans, weights: np.ndarray) -> np.ndarray:
     """Mean over units with roots taken, then over seeds: (R, C); NaN where a resample holds no unit with a value."""
     root = np.array([metric in ROOTS for _, _, metric in means.columns])
     total = np.zeros((len(weights), len(means.columns)))
@@ -191,7 +186,7 @@ def _averages(means: _UnitMeans, weights: np.ndarray) -> np.ndarray:
     return total / np.where(n_seeds > 0, n_seeds, np.nan)
 
 
-def _table(means: _UnitMeans, draws: np.ndarray) -> pd.DataFrame:
+def summary_table(means: UnitMeans, draws: np.ndarray) -> pd.DataFrame:
     """Rows of the summary from draws (1 + R, C), whose first row is the value."""
     columns, present = means.columns, means.present.any(axis=0)  # (C,), (U, C)
     bounds = np.full((2, len(columns)), np.nan)

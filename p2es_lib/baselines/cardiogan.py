@@ -1,0 +1,189 @@
+"""CardioGAN to 12 leads: an attention U-Net against one critic of the waveform and one of its spectrogram.
+
+Follows Sarkar (2021): U-Net of six halvings with kernels of 16 and channels 64, 128, 256, 512, 512, 512, in which each
+skip connection passes a self-gated soft attention (Oktay 2018) and is added to the decoder (28.2 M weights, the published
+number, which one generator has); a critic of the waveform of four such convolutions with channels 64, 128, 256, 512, and
+one of the logarithm of a spectrogram of 128 frequencies by 128 frames with kernels of 7 x 7 and the same channels; the
+cross entropy of both, weighted 3 and 1. The critics see the ECG alone.
+
+Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says. The paper learns from unpaired windows: a second
+generator from ECG to PPG, with critics of its own, and an absolute error over the cycle there and back, weight 30,
+stand in for the missing pairs. Here pairs exist, so the absolute error to the paired ECG takes the place and the weight
+of the cycle, and there is neither a second generator nor a critic of PPG; this asks less of the method than the paper
+does. The generator maximises log D instead of minimising log(1 - D), whose gradient vanishes early. Layer normalisation
+is over channels and time (the authors' is over channels). The frames of the spectrogram are spread over the window,
+whatever its length.
+
+References
+----------
+Sarkar P, Etemad A. CardioGAN: attentive generative adversarial network with dual discriminators for synthesis of ECG from
+PPG. AAAI 2021, arXiv 2010.00104.
+Oktay O et al. Attention U-Net: learning where to look for the pancreas. MIDL 2018, arXiv 1804.03999.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from p2es_lib.baselines.adversarial import N_CONDITION_CHANNELS, AdversarialTranslator, condition_channels, present_leads
+from p2es_lib.leads import LEADS
+from p2es_lib.learned import Batch
+
+#: Channels of the levels in units of the finest, from the finest: of the U-Net, and of both critics.
+MULTIPLIERS = (1, 2, 4, 8, 8, 8)
+CRITIC_MULTIPLIERS = (1, 2, 4, 8)
+#: Width of the convolutions along time, samples.
+TAPS = 16
+#: Slope of the leaky rectifier below zero.
+LEAK = 0.2
+#: Weights of the waveform's critic, of the spectrogram's critic, and of the absolute error.
+TIME_WEIGHT, SPECTRUM_WEIGHT, ERROR_WEIGHT = 3.0, 1.0, 30.0
+#: Spectrogram: frames per window, and samples per frame, which give as many frequencies.
+N_FRAMES = 128
+FRAME_SAMPLES = 2 * N_FRAMES - 2
+#: Added to the magnitudes before the logarithm, in units in which white noise of the ECG's variance is about 0.6. It
+#: bounds the gradient where there is no signal.
+SPECTRUM_FLOOR = 1e-2
+
+
+class AttentionGate(nn.Module):
+    """Skip connection (B, C, T) weighed, at each time, by how it goes with the decoder's signal (B, C, T)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.of_skip = nn.Conv1d(width, width, 1)
+        self.of_decoder = nn.Conv1d(width, width, 1)
+        self.gate = nn.Conv1d(width, 1, 1)
+
+    def forward(self, skip: Tensor, decoder: Tensor) -> Tensor:
+        return skip * torch.sigmoid(self.gate(F.relu(self.of_skip(skip) + self.of_decoder(decoder))))
+
+
+class AttentionUNet(nn.Module):
+    """U-Net with gated skip connections from :func:`condition_channels` (B, 5, T) to (B, 12, T); T a multiple of 64."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        widths = [width * multiplier for multiplier in MULTIPLIERS]
+        coarse_to_fine = widths[::-1]
+        halve = dict(kernel_size=TAPS, stride=2, padding=TAPS // 2 - 1)
+        self.down = nn.ModuleList(
+            nn.Conv1d(before, after, bias=False, **halve)
+            for before, after in zip([N_CONDITION_CHANNELS, *widths[:-1]], widths, strict=True)
+        )
+        self.down_norms = nn.ModuleList([nn.Identity(), *(layer_norm(after) for after in widths[1:])])
+        # The coarsest level keeps its length and its skip connection.
+        same_length = nn.Sequential(
+            nn.ConstantPad1d((TAPS // 2 - 1, TAPS // 2), 0.0), nn.Conv1d(widths[-1], widths[-1], TAPS, bias=False)
+        )
+        double = (
+            nn.ConvTranspose1d(before, after, bias=False, **halve)
+            for before, after in zip(coarse_to_fine[:-1], coarse_to_fine[1:], strict=True)
+        )
+        self.up = nn.ModuleList([same_length, *double])
+        self.up_norms = nn.ModuleList(layer_norm(after) for after in coarse_to_fine)
+        self.gates = nn.ModuleList(AttentionGate(after) for after in coarse_to_fine)
+        self.output = nn.ConvTranspose1d(width, len(LEADS), **halve)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = []
+        for layer, norm in zip(self.down, self.down_norms, strict=True):
+            x = F.leaky_relu(norm(layer(x)), LEAK)
+            skips.append(x)
+        for layer, norm, gate in zip(self.up, self.up_norms, self.gates, strict=True):
+            x = F.relu(norm(layer(x)))
+            x = x + gate(skips.pop(), x)
+        return self.output(x)
+
+
+class WaveformCritic(nn.Sequential):
+    """Logits (B, 1, T / 32) that ECG (B, 12, T) is real."""
+
+    def __init__(self, width: int):
+        halve = dict(kernel_size=TAPS, stride=2, padding=TAPS // 2 - 1)
+        super().__init__(*_critic_layers(nn.Conv1d, width, halve))
+
+
+class SpectrogramCritic(nn.Module):
+    """Logits (B, 1, 4, 5) that ECG (B, 12, T) is real, of its spectrogram, the leads as channels.
+
+    ``hop``: samples from frame to frame.
+    """
+
+    def __init__(self, width: int, hop: int):
+        super().__init__()
+        self.hop = hop
+        self.register_buffer("window", torch.hann_window(FRAME_SAMPLES), persistent=False)
+        self.layers = nn.Sequential(*_critic_layers(nn.Conv2d, width, dict(kernel_size=7, stride=2, padding=3)))
+
+    def spectrogram(self, ecg: Tensor) -> Tensor:
+        """Logarithm of the magnitudes, (B, 12, T) to (B, 12, 128 frequencies, 1 + T / hop frames)."""
+        frames = torch.stft(ecg.flatten(0, 1), FRAME_SAMPLES, self.hop, window=self.window, normalized=True, return_complex=True)
+        return torch.log(frames.abs() + SPECTRUM_FLOOR).unflatten(0, ecg.shape[:2])
+
+    def forward(self, ecg: Tensor) -> Tensor:
+        return self.layers(self.spectrogram(ecg))
+
+
+class DualCritic(nn.Module):
+    """Both critics of ECG (B, 12, T); ``forward`` gives their logits."""
+
+    def __init__(self, width: int, n_samples: int):
+        super().__init__()
+        self.of_waveform = WaveformCritic(width)
+        self.of_spectrogram = SpectrogramCritic(width, n_samples // N_FRAMES)
+
+    def forward(self, ecg: Tensor) -> tuple[Tensor, Tensor]:
+        return self.of_waveform(ecg), self.of_spectrogram(ecg)
+
+
+def layer_norm(width: int) -> nn.GroupNorm:
+    """Normalisation over all channels and positions of a window, with a scale and a shift per channel."""
+    return nn.GroupNorm(1, width)
+
+
+def _critic_layers(convolution: type[nn.Module], width: int, options: dict) -> list[nn.Module]:
+    widths = [width * multiplier for multiplier in CRITIC_MULTIPLIERS]
+    layers: list[nn.Module] = [convolution(len(LEADS), width, **options), nn.LeakyReLU(LEAK)]
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        layers += [convolution(before, after, **options), layer_norm(after), nn.LeakyReLU(LEAK)]
+    return [*layers, convolution(widths[-1], 1, **options)]
+
+
+def _cross_entropy(logits: tuple[Tensor, Tensor], real: bool) -> Tensor:
+    """Weighted cross entropy of both critics' logits when all that they saw is (not) real."""
+    of_waveform, of_spectrogram = (F.softplus(-part if real else part).mean() for part in logits)
+    return TIME_WEIGHT * of_waveform + SPECTRUM_WEIGHT * of_spectrogram
+
+
+class CardioGAN(AdversarialTranslator):
+    """Attention U-Net against two critics; ``method.name`` "cardiogan"."""
+
+    name = "cardiogan"
+    published_width = 64
+
+    def make_network(self, width: int) -> nn.Module:
+        return AttentionUNet(width)
+
+    def make_critic(self) -> nn.Module:
+        return DualCritic(self.width, self.config.signal.n_samples)
+
+    def forward(self, ppg: Tensor, demographics: Tensor) -> Tensor:
+        """ECG (B, 12, T) of PPG (B, 1, T) and demographics (B, 4)."""
+        return self.network(condition_channels(ppg, demographics))
+
+    def critic_loss(self, critic: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Cross entropy of both critics; nothing about it is random."""
+        with torch.no_grad():
+            fake = self(batch.ppg, batch.demographics) * present_leads(batch.mask)
+        on_real, on_fake = zip(*(logits.chunk(2) for logits in critic(torch.cat([batch.x_0, fake]))), strict=True)
+        return _cross_entropy(on_real, real=True) + _cross_entropy(on_fake, real=False)
+
+    def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
+        """Absolute error in units of :attr:`ecg_scale_mv` and what the critics make of the ECG; logged is the error."""
+        present = present_leads(batch.mask)
+        estimate = model(batch.ppg, batch.demographics) * present
+        error = (estimate - batch.x_0).abs().sum() / (present.sum() * estimate.shape[-1]).clamp_min(1)
+        return ERROR_WEIGHT * error + _cross_entropy(critic(estimate), real=True), error.detach()

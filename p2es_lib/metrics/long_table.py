@@ -1,0 +1,53 @@
+"""The long table of scores: a row per subject, record, window, lead, estimate and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.leads import ABSENT, DERIVED, LEADS, MEASURED
+
+SCORE_COLUMNS = ["subject", "record", "window", "lead", "estimate", "metric", "value"]
+#: What the column ``lead`` may hold beside the names of the leads: averages over groups of leads.
+LEAD_GROUPS = ("all", "measured", "derived")
+
+
+def with_lead_groups(table: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Append the means over all, the measured and the derived leads of each window: (N, 12) to (N, 15)."""
+    columns = [table]
+    for group in (mask != ABSENT, mask == MEASURED, mask == DERIVED):
+        use = group & np.isfinite(table)
+        count = use.sum(axis=1)
+        total = np.where(use, table, 0.0).sum(axis=1)
+        columns.append(np.where(count > 0, total / np.maximum(count, 1), np.nan)[:, None])
+    return np.hstack(columns)
+
+
+def whole_window(column: np.ndarray) -> np.ndarray:
+    """A value per window (N,) as lead "all" of an (N, 15) table that holds nothing else."""
+    table = np.full((len(column), len(LEADS) + len(LEAD_GROUPS)), np.nan)
+    table[:, len(LEADS)] = column
+    return table
+
+
+def long_table(values: Mapping[str, np.ndarray], index: pd.DataFrame, estimate: str) -> pd.DataFrame:
+    """Rows of :data:`SCORE_COLUMNS` from metric name to (N, 15) table; missing values make no row.
+
+    ``index`` holds subject and record of the N windows; ``window`` is the row number among them.
+    """
+    names = np.array(list(values), dtype=object)
+    lead_names = np.array([*LEADS, *LEAD_GROUPS], dtype=object)
+    cube = np.stack(list(values.values()))  # (metrics, N, 15)
+    metric, window, lead = np.nonzero(np.isfinite(cube))
+    columns = {
+        "subject": index["subject"].astype(str).to_numpy(dtype=object)[window],
+        "record": index["record"].astype(str).to_numpy(dtype=object)[window],
+        "window": window,
+        "lead": lead_names[lead],
+        "estimate": estimate,
+        "metric": names[metric],
+        "value": cube[metric, window, lead],
+    }
+    return pd.DataFrame(columns, columns=SCORE_COLUMNS)

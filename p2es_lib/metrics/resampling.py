@@ -1,0 +1,54 @@
+"""Bootstrap over subjects: how often each one counts in a resample, and the interval of what follows from that.
+
+Windows of one person are alike, so intervals always draw people. Everything here is a matrix product of weights: a
+resample is a row of weights, the row 0 the data themselves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def resample(n_units: int, n_bootstrap: int, seed: int) -> np.ndarray:
+    """How often each unit counts: row 0 once each, then one row per resample; (1 + n_bootstrap, U)."""
+    draws = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1.0 / n_units), size=n_bootstrap)
+    return np.vstack([np.ones(n_units), draws])
+
+
+def subject_weights(subjects: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
+    """Weights of windows under which every subject of a resample counts the same, however many windows it has.
+
+    Parameters
+    ----------
+    subjects : array (N,)
+        Whose window each is.
+
+    Returns
+    -------
+    array (1 + n_bootstrap, N)
+        Times a window's subject was drawn, over the number of its windows; row 0: the data themselves.
+    """
+    _, of_subject, n_windows = np.unique(np.asarray(subjects).astype(str), return_inverse=True, return_counts=True)
+    return (resample(len(n_windows), n_bootstrap, seed) / n_windows)[:, of_subject]
+
+
+def percentile_interval(draws: np.ndarray, n_subjects: int) -> tuple[np.ndarray, np.ndarray]:
+    """95 % percentile interval over the rows after the first: two arrays (...) from (1 + R, ...).
+
+    NaN with fewer than two subjects: nothing is known of the spread then.
+    """
+    draws = np.asarray(draws, dtype=float)
+    bounds = np.full((2, *draws.shape[1:]), np.nan)
+    if n_subjects > 1 and len(draws) > 1:
+        known = np.isfinite(draws[1:]).any(axis=0)
+        bounds[:, known] = np.nanpercentile(draws[1:][:, known], [2.5, 97.5], axis=0)
+    return bounds[0], bounds[1]
+
+
+def two_sided_p(draws: np.ndarray) -> np.ndarray:
+    """p-value that a difference is zero, (...) from (1 + R, ...): twice the smaller share of resamples beside zero.
+
+    At least 2 / (R + 1), whatever the difference.
+    """
+    beyond = np.minimum((draws[1:] <= 0).sum(axis=0), (draws[1:] >= 0).sum(axis=0))
+    return np.minimum(1.0, 2 * (beyond + 1) / len(draws))
