@@ -48,8 +48,10 @@ def test_columns_and_coverage():
     samples = np.stack([_cut(long), 0.8 * _cut(long)], axis=1)
     scores = evaluate(samples, windows, FS, max_lag_s=0.2)
     assert list(scores.columns) == ["subject", "record", "window", "lead", "estimate", "metric", "value"]
-    assert set(scores["estimate"]) == {"mean", "single"}
-    assert set(scores["metric"]) == set(METRICS) - {"rmse", "rmse_lag", "gaussian_frechet_distance"}
+    assert set(scores["estimate"]) == {"mean", "single", "samples"}
+    assert set(scores["metric"]) == set(METRICS) - {"rmse", "rmse_lag", "spread", "gaussian_frechet_distance"}
+    of_samples = {"crps", "variance", *(f"{name}_{level}" for name in ("coverage", "width") for level in (50, 80, 95))}
+    assert set(_rows(scores, estimate="samples")["metric"]) == of_samples
     assert set(scores["lead"]) == {*LEADS, "all", "measured"}
     assert np.isfinite(scores["value"]).all()
     assert len(_rows(scores, metric="mse", estimate="mean", lead="V2")) == len(windows.index)

@@ -1,0 +1,58 @@
+"""Figures that put methods side by side: what is drawn where, and in which colour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from p2es_lib import plots
+from p2es_lib.errors import InputError
+
+
+def differences(variants=("no_blur", "no_affinity"), metrics=("rmse_lag", "pearson_lag")):
+    about = {"no_blur": "forward", "no_affinity": "affinity"}
+    rows = [{"variant": v, "method": f"label of {v}", "about": about[v], "metric": m, "difference": 0.01 * (k + 1), "lower": 0.005,
+             "upper": 0.02, "p_holm": 0.01 if v == "no_blur" else 0.5} for v in variants for k, m in enumerate(metrics)]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_differences_are_drawn_under_their_headings():
+    fig = plots.plot_differences(differences(), ["rmse_lag", "pearson_lag"], {"forward": "Forward", "affinity": "Affinity"})
+    labels = [text.get_text() for text in fig.axes[0].get_yticklabels()]
+    assert labels == ["Forward", "label of no_blur", "Affinity", "label of no_affinity"]
+    assert [text.get_fontweight() for text in fig.axes[0].get_yticklabels()] == ["bold", "normal"] * 2
+    dots = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
+    assert [dot.get_ydata()[0] for dot in dots] == [1, 3]
+    filled = [dot.get_markerfacecolor() != "white" for dot in dots]
+    assert filled == [True, False], "only what survives the correction is filled"
+    # A larger error is worse, a larger correlation better.
+    colours = [next(line for line in ax.lines if line.get_marker() == "o").get_markeredgecolor() for ax in fig.axes]
+    assert colours[0] != colours[1]
+    with pytest.raises(InputError, match="none of these"):
+        plots.plot_differences(differences(), ["ssim"], {"forward": "Forward"})
+
+
+def test_one_window_of_all_methods():
+    rng = np.random.default_rng(0)
+    truth, samples = rng.standard_normal((12, 400)), rng.standard_normal((8, 12, 400))
+    fig = plots.plot_one_window(truth, {"draws": samples, "regression": samples[:1]}, 125.0, leads=("II", "V5"), seconds=2.0)
+    grid = fig.axes
+    assert len(grid) == 4 and len(grid[0].collections) == 1 and not grid[2].collections
+    np.testing.assert_allclose(grid[1].lines[0].get_ydata(), truth[10, 75:325])
+    np.testing.assert_allclose(grid[2].lines[1].get_ydata(), samples[0, 1, 75:325])
+
+
+def test_validation_curves_over_steps_and_minutes():
+    history = pd.DataFrame({"step": [10, 10, 20], "validation_rmse": [0.2, np.nan, 0.1]})
+    fig = plots.plot_validation_curves({"a": history, "b": history}, {"a": {"seconds": 120, "steps": 20}, "b": {"seconds": 60, "steps": 20}})
+    np.testing.assert_allclose(fig.axes[0].lines[0].get_xdata(), [10, 20])
+    np.testing.assert_allclose([line.get_xdata() for line in fig.axes[1].lines], [[1, 2], [0.5, 1]])
+
+
+def test_sampler_steps():
+    table = pd.DataFrame({"n_steps": [4, 1, 2], "metric": "rmse_lag", "value": [3.0, 1.0, 2.0], "lower": 0.0, "upper": 4.0})
+    fig = plots.plot_steps(table, {"rmse_lag": "Mean"})
+    np.testing.assert_allclose(fig.axes[0].lines[0].get_ydata(), [1, 2, 3])
+    with pytest.raises(InputError, match="holds no ppe"):
+        plots.plot_steps(table, {"ppe": "x"})

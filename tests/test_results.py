@@ -1,0 +1,121 @@
+"""Variants, and tables of differences: what is compared with what, and the correction for many comparisons."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import false_discovery_control
+
+from p2es_lib import results
+from p2es_lib.config import get_config
+from p2es_lib.demographics import Demographics
+from p2es_lib.errors import InputError
+from p2es_lib.experiments import told_demographics, training_command
+from p2es_lib.metrics.summary import holm, summarise_difference
+from p2es_lib.variants import SUBJECTS, VARIANTS, variants_of
+
+
+def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single"), seed=0, n=40):
+    """Scores of n subjects with two windows each; ``shift`` is added to every value."""
+    rng = np.random.default_rng(seed)
+    hardness = np.random.default_rng(99).uniform(0.01, 0.05, n)  # the same people in every table
+    rows = []
+    for estimate in estimates:
+        for metric in ("mse", "mse_lag", "pearson_lag", "r_peak_f1_lag", "log_spectral_distance", "ppe"):
+            value = np.repeat(hardness, 2) + shift + noise * rng.standard_normal(2 * n)
+            rows.append(pd.DataFrame({"subject": [f"s{k // 2}" for k in range(2 * n)], "record": "r", "window": range(2 * n),
+                                      "lead": "all", "estimate": estimate, "metric": metric, "value": value}))  # fmt: skip
+    return pd.concat(rows, ignore_index=True).assign(seed=0)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Runs by name, in place of files."""
+    tables = {"p2es": scores_of()}
+
+    def load(dataset, profile, variant, seeds):
+        return tables[variant]
+
+    monkeypatch.setattr(results, "load_scores", load)
+    monkeypatch.setattr(results, "load_windows", lambda config: None)
+    monkeypatch.setattr(results, "data_kind", lambda windows: "simulated")
+    return tables
+
+
+def test_profiles_choose_from_the_table():
+    for kind in ("baselines", "ablations", "samplers"):
+        everything = variants_of("full", kind)
+        assert set(variants_of("smoke", kind)) <= set(variants_of("quick", kind)) < set(everything)
+    together = [name for kind in ("baselines", "ablations", "samplers") for name in variants_of("full", kind)]
+    assert sorted([*together, "p2es"]) == sorted(VARIANTS)
+    assert {VARIANTS[name].about for name in variants_of("quick", "ablations")} >= {"forward", "reverse", "affinity"}, (
+        "each innovation has its switch in the profile of the README"
+    )
+    assert {VARIANTS[name].about for name in variants_of("full", "ablations")} == set(SUBJECTS)
+    with pytest.raises(InputError, match="kind"):
+        variants_of("quick", "everything")
+
+
+def test_demographics_as_a_test_gives_them():
+    known = Demographics(np.array([20.0, 54.0, np.nan, 91.0]), np.array(["F", "M", "", "M"], dtype=object))
+    assert told_demographics(known, "given") is known
+    hidden = told_demographics(known, "hidden")
+    assert np.isnan(hidden.age).all() and set(hidden.sex) == {""}
+    wrong = told_demographics(known, "wrong")
+    np.testing.assert_array_equal(wrong.age, [88.0, 54.0, np.nan, 18.0])
+    assert list(wrong.sex) == ["M", "F", "", "F"]
+
+
+def test_commands_name_the_notebook_that_makes_a_run():
+    assert training_command("bidmc", "full", "unet", 2) == "p2es notebook 05_train --variant unet --seed 2 --dataset bidmc --profile full"
+    assert "06_baselines" in training_command("bidmc", "full", "ridge", 0)
+
+
+def test_holm_follows_its_definition():
+    p = np.array([0.01, 0.04, 0.03, np.nan, 0.005])
+    np.testing.assert_allclose(holm(p), [0.03, 0.06, 0.06, np.nan, 0.02])
+    assert holm(np.array([0.7, 0.6])).max() == 1.0 and not holm(np.array([])).size
+    many = np.random.default_rng(0).uniform(0, 0.1, 30)
+    assert (holm(many) >= false_discovery_control(many) - 1e-12).all() and (holm(many) >= many).all()
+
+
+def test_a_p_value_is_small_where_the_interval_excludes_zero():
+    clear = summarise_difference(scores_of(0.01, 0.002, seed=1), scores_of(), 2000)
+    nothing = summarise_difference(scores_of(0.0, 0.02, seed=2), scores_of(), 2000)
+    assert (clear["p_value"] <= 0.002).all() and (clear["lower"] > 0).all()
+    excluded = (nothing["lower"] > 0) | (nothing["upper"] < 0)
+    assert ((nothing["p_value"] < 0.05) == excluded).all() and (nothing["p_value"] > 0.05).any()
+
+
+def test_differences_are_paired_and_corrected(runs):
+    runs |= {"no_blur": scores_of(0.01, 0.001, seed=1), "no_affinity": scores_of(0.0, 0.01, seed=2)}
+    table = results.difference_table(get_config("quick"), ["no_blur", "no_affinity"], [0])
+    assert set(table["metric"]) == set(results.COMPARED) and len(table) == 2 * len(results.COMPARED)
+    blur = table[table["variant"] == "no_blur"].set_index("metric")
+    hardness = runs["p2es"].query("metric == 'mse' and estimate == 'mean'")["value"]
+    expected = np.sqrt(runs["no_blur"].query("metric == 'mse' and estimate == 'mean'")["value"].mean()) - np.sqrt(hardness.mean())
+    assert blur.loc["rmse", "difference"] == pytest.approx(expected)
+    assert blur.loc["ppe", "difference"] == pytest.approx(0.01, abs=1e-3) and blur.loc["ppe", "estimate"] == "single"
+    assert (blur["p_holm"] < 0.05).all() and set(blur["about"]) == {"forward"}
+    # Paired: the spread between people, ten times as large, is not in the interval.
+    assert (blur.loc["ppe", "upper"] - blur.loc["ppe", "lower"]) < 0.002
+    by_metric = table.groupby("metric")
+    assert all(np.allclose(rows["p_holm"], holm(rows["p_value"].to_numpy())) for _, rows in by_metric)
+
+
+def test_a_method_with_one_estimate_is_compared_by_it(runs):
+    runs["unet"] = scores_of(0.02, estimates=("mean",))
+    runs["template"] = scores_of(0.03, estimates=("mean",))
+    runs["p2es"].loc[runs["p2es"]["estimate"] == "single", "value"] += 0.005
+    table = results.difference_table(get_config("quick"), ["unet", "template"], [0])
+    assert set(table["estimate"]) == {"mean"} and set(table["about"]) == {"baseline", "reference"}
+    unet = table[table["variant"] == "unet"].set_index("metric")["difference"]
+    assert unet["pearson_lag"] == pytest.approx(0.02) and unet["ppe"] == pytest.approx(0.015)
+
+
+def test_labels_of_methods_with_one_and_with_several_estimates():
+    config = get_config("quick")
+    several = results._method_labels(config, "ddpm", pd.Series(["mean", "single"]))
+    assert list(several) == [f"{VARIANTS['ddpm'].label}, mean of 16 samples", f"{VARIANTS['ddpm'].label}, single sample"]
+    assert list(results._method_labels(config, "unet", pd.Series(["mean"]))) == ["U-Net regression"]
