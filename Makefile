@@ -1,4 +1,5 @@
 # make reproduce   every table and figure on the simulated cohort, from nothing
+# make verify      hold the tables of that run against the committed ones
 # make test        everything that CI runs
 # make lab         JupyterLab on notebooks/
 # make clean       forget prepared windows and runs;  make clean-venv  forget the installation
@@ -36,11 +37,11 @@ $(error LOCK=$(LOCK): no such file; give LOCK=requirements-lock.txt, or LOCK= fo
 endif
 endif
 
-.PHONY: help install reproduce test lab lock clean clean-venv
+.PHONY: help install reproduce verify test lab lock clean clean-venv
 MAKEFLAGS += --no-builtin-rules
 
 help:
-	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 
 install: $(STAMP)
 
@@ -48,6 +49,9 @@ install: $(STAMP)
 reproduce: $(STAMP)
 	@exec $(PY) -m p2es_lib.cli reproduce --stop-with-parent --profile '$(PROFILE)' --dataset '$(DATASET)' \
 	  --seeds '$(SEEDS)' $(if $(MIRROR),--mirror '$(MIRROR)') $(if $(JOBS),--jobs '$(JOBS)')
+
+verify: $(STAMP)
+	@exec $(PY) -m p2es_lib.cli verify --profile '$(PROFILE)' --dataset '$(DATASET)'
 
 # One worker per core, at most eight: each loads torch. JOBS sets another number.
 test: $(STAMP)

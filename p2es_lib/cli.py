@@ -115,6 +115,7 @@ def reproduce(
         ask_to_stop_with_parent()
     _check_settings(profile, dataset, None)
     from p2es_lib.variants import parse_seeds  # takes seconds: after what can be refused at once
+    from p2es_lib.verify import write_machine
 
     seed_list = parse_seeds(seeds)
     cores = workflow.check_jobs(jobs)
@@ -131,6 +132,7 @@ def reproduce(
             "error: not every step succeeded; see above. The same command continues with what is missing.", err=True
         )
         raise typer.Exit(1)
+    write_machine(paths.figures_dir(dataset, profile))
     typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n")
     if workflow.is_timing_only(dataset):
         typer.echo(f"Data set {dataset} names no ECG lead: it shows timing only, and nothing was trained on it.")
@@ -202,6 +204,29 @@ def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 
     _check_settings(profile, dataset, None)
     typer.echo(headline_table(dataset, profile))
+
+
+@app.command()
+def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
+    """Hold the tables of a finished run against those that the repository holds, row by row."""
+    from p2es_lib import verify as verification
+
+    _check_settings(profile, dataset, None)
+    comparisons, same_machine = verification.verify(dataset, profile)
+    typer.echo("the committed tables were made on such a machine: every number must be the same" if same_machine else
+               "the committed tables were made on another machine: numbers must lie within their own intervals")  # fmt: skip
+    failed = 0
+    for comparison in comparisons:
+        good = verification.is_reproduced(comparison, same_machine)
+        failed += not good
+        counts = f"{comparison.same} of {comparison.rows} rows equal, {comparison.within} more within their interval, "
+        typer.echo(f"{'reproduced    ' if good else 'NOT reproduced'} {comparison.table}: {counts}{comparison.unjudged} not judged")
+        for line in comparison.differing[:10]:
+            typer.echo(f"    {line}")
+        if len(comparison.differing) > 10:
+            typer.echo(f"    ... and {len(comparison.differing) - 10} more")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

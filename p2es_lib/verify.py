@@ -1,0 +1,155 @@
+"""Does a fresh run give the tables that this repository holds? Row by row, and what differs by name.
+
+On the machine and with the packages that made the committed tables, every number must be the same. Elsewhere sums are
+taken in another order, trainings drift apart, and a number counts as reproduced if it lies within the interval that its
+own row states; a number without an interval is reported, and decides nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib import paths
+from p2es_lib.errors import InputError
+
+#: What a set of tables was made on, beside them.
+MACHINE_FILE = "machine.json"
+#: Tables that are about the machine itself.
+_NOT_COMPARED = ("table04_minutes",)
+_INTERVAL = ("lower", "upper")
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, system and versions: where all of it is the same, equal input gives equal bytes."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "pandas")}
+    return {"cpu": cpu, "system": platform.system(), "python": platform.python_version()} | packages
+
+
+def write_machine(folder: Path) -> None:
+    """Note beside the tables in ``folder`` what they were made on."""
+    with paths.atomic_path(folder / MACHINE_FILE) as temporary:
+        temporary.write_text(json.dumps(describe_machine(), indent=1, sort_keys=True) + "\n")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One table held against another.
+
+    Attributes
+    ----------
+    rows, same : int
+        Rows of the committed table; those in which every number is the same.
+    within : int
+        Further rows whose ``value`` (or ``difference``) lies within the committed interval.
+    unjudged : int
+        Further rows that differ and state no interval.
+    differing : list of str
+        The others, and rows that only one of the tables has: what is different, in words.
+    """
+
+    table: str
+    rows: int
+    same: int
+    within: int
+    unjudged: int
+    differing: list[str]
+
+
+def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame) -> Comparison:
+    """Hold the rows of two tables against each other, matched by their text columns and counts."""
+    if list(committed.columns) != list(fresh.columns):
+        return Comparison(name, len(committed), 0, 0, 0, [f"columns {list(fresh.columns)} instead of {list(committed.columns)}"])
+    numbers = [c for c in committed if pd.api.types.is_float_dtype(committed[c]) or pd.api.types.is_float_dtype(fresh[c])]
+    keys = [c for c in committed if c not in numbers]
+    estimate = next((c for c in ("difference", "value") if c in numbers), None)
+    has_interval = estimate is not None and set(_INTERVAL) <= set(numbers)
+
+    def labelled(table: pd.DataFrame) -> pd.DataFrame:
+        label = table[keys].fillna("").astype(str).agg(", ".join, axis=1) if keys else table.index.astype(str).to_series()
+        repeated = label.groupby(label).cumcount()
+        return table.set_axis([f"{text} #{n + 1}" if n else text for text, n in zip(label, repeated, strict=True)], axis=0)
+
+    ours, theirs = labelled(committed), labelled(fresh)
+    differing = [f"{row}: only in the committed table" for row in ours.index.difference(theirs.index, sort=False)]
+    differing += [f"{row}: only in the fresh table" for row in theirs.index.difference(ours.index, sort=False)]
+    same = within = unjudged = 0
+    for row in ours.index.intersection(theirs.index, sort=False):
+        a, b = ours.loc[row, numbers].to_numpy(float), theirs.loc[row, numbers].to_numpy(float)
+        if np.array_equal(a, b, equal_nan=True):
+            same += 1
+            continue
+        low, high = ours.loc[row, list(_INTERVAL)].astype(float) if has_interval else (np.nan, np.nan)
+        if not low <= high:
+            unjudged += 1
+        elif low <= (value := float(theirs.loc[row, estimate])) <= high:
+            within += 1
+        else:
+            differing.append(f"{row}: {estimate} {value:g}, committed {ours.loc[row, estimate]:g} ({low:g} to {high:g})")
+    return Comparison(name, len(committed), same, within, unjudged, differing)
+
+
+def committed_tables(dataset: str, profile: str) -> dict[str, str]:
+    """Text of the tables that the repository's last commit holds, and of its machine file, by file name.
+
+    Raises
+    ------
+    InputError
+        No git checkout, or no such tables in it.
+    """
+    folder, prefix = paths.checkout(), f"figures/{dataset}-{profile}"
+    try:
+        listing = _git(folder, "ls-tree", "--name-only", "HEAD", f"{prefix}/").splitlines()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise InputError(f"{folder}: not a git checkout ({error}), so there is nothing to hold a run against") from error
+    wanted = [path for path in listing if path.endswith(".csv") or path.endswith(MACHINE_FILE)]
+    if not wanted:
+        raise InputError(f"{prefix}: the repository holds no tables of data set {dataset}, profile {profile}")
+    return {Path(path).name: _git(folder, "show", f"HEAD:{path}") for path in wanted}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def verify(dataset: str, profile: str) -> tuple[list[Comparison], bool]:
+    """Hold the tables of the run in ``$P2ES_HOME`` against the committed ones.
+
+    Returns
+    -------
+    comparisons : list of Comparison
+    same_machine : bool
+        Whether the committed tables were made on such a machine: then only equal rows count as reproduced.
+
+    Raises
+    ------
+    InputError
+        Nothing committed, or a table that the run did not make.
+    """
+    committed, folder = committed_tables(dataset, profile), paths.figures_dir(dataset, profile)
+    machine = json.loads(committed.pop(MACHINE_FILE, "{}"))
+    comparisons = []
+    for file, text in committed.items():
+        if (name := Path(file).stem) in _NOT_COMPARED:
+            continue
+        if not (folder / file).is_file():
+            raise InputError(f"{folder / file}: missing; make it with: make reproduce DATASET={dataset} PROFILE={profile}")
+        comparisons.append(compare_tables(name, pd.read_csv(io.StringIO(text)), pd.read_csv(folder / file)))
+    return comparisons, machine == describe_machine()
+
+
+def is_reproduced(comparison: Comparison, same_machine: bool) -> bool:
+    """Whether a table counts as reproduced; see the head of this module."""
+    return not comparison.differing and (comparison.same == comparison.rows or not same_machine)

@@ -1,0 +1,82 @@
+"""A fresh run against the committed tables: what counts as reproduced, and what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from p2es_lib import verify
+from p2es_lib.cli import app
+from p2es_lib.errors import InputError
+
+TABLE = pd.DataFrame({"method": ["a", "b", "c"], "n_subjects": [5, 5, 5], "value": [1.0, 2.0, 3.0],
+                      "lower": [0.9, 1.5, float("nan")], "upper": [1.1, 2.5, float("nan")]})  # fmt: skip
+
+
+def test_equal_tables_are_equal_row_by_row():
+    found = verify.compare_tables("t", TABLE, TABLE.iloc[::-1])
+    assert (found.rows, found.same, found.within, found.unjudged, found.differing) == (3, 3, 0, 0, [])
+    assert verify.is_reproduced(found, same_machine=True)
+
+
+def test_elsewhere_a_number_may_move_within_its_interval():
+    found = verify.compare_tables("t", TABLE, TABLE.assign(value=[1.05, 2.0, 3.3]))
+    assert (found.same, found.within, found.unjudged, found.differing) == (1, 1, 1, [])
+    assert verify.is_reproduced(found, same_machine=False) and not verify.is_reproduced(found, same_machine=True)
+    found = verify.compare_tables("t", TABLE, TABLE.assign(value=[1.2, 2.0, 3.0]))
+    assert found.differing == ["a, 5: value 1.2, committed 1 (0.9 to 1.1)"]
+    assert not verify.is_reproduced(found, same_machine=False)
+
+
+def test_rows_and_columns_that_are_not_there_are_named():
+    found = verify.compare_tables("t", TABLE, TABLE.assign(method=["a", "b", "d"]))
+    assert found.differing == ["c, 5: only in the committed table", "d, 5: only in the fresh table"]
+    assert "columns" in verify.compare_tables("t", TABLE, TABLE.drop(columns="upper")).differing[0]
+    # A count is part of what a row is: another number of subjects is another result.
+    assert len(verify.compare_tables("t", TABLE, TABLE.assign(n_subjects=4)).differing) == 6
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A git checkout with committed tables, and a home whose run gave the same."""
+    checkout, home = tmp_path / "checkout", tmp_path / "home"
+    for root in (checkout, home):
+        folder = root / "figures" / "simulated-smoke"
+        folder.mkdir(parents=True)
+        TABLE.to_csv(folder / "table02_results.csv", index=False)
+        TABLE.to_csv(folder / "table04_minutes.csv", index=False)
+    verify.write_machine(checkout / "figures" / "simulated-smoke")
+    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]):
+        subprocess.run(["git", "-C", str(checkout), *command], check=True)
+    monkeypatch.setattr(verify.paths, "checkout", lambda: checkout)
+    monkeypatch.setenv("P2ES_HOME", str(home))
+    return checkout / "figures" / "simulated-smoke", home / "figures" / "simulated-smoke"
+
+
+def run():
+    return CliRunner().invoke(app, ["verify", "--profile", "smoke"])
+
+
+def test_the_command_says_reproduced_or_not(repository):
+    committed, fresh = repository
+    assert "reproduced     table02_results: 3 of 3 rows equal" in run().stdout and run().exit_code == 0
+    pd.DataFrame(TABLE.assign(value=[1.05, 2.0, 3.0])).to_csv(fresh / "table02_results.csv", index=False)
+    TABLE.assign(value=9.0).to_csv(fresh / "table04_minutes.csv", index=False)  # minutes differ, and may
+    assert run().exit_code == 1 and "NOT reproduced table02_results" in run().stdout
+    machine = json.loads((committed / "machine.json").read_text()) | {"cpu": "another"}
+    (committed / "machine.json").write_text(json.dumps(machine))
+    subprocess.run(["git", "-C", str(committed), "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "y"], check=True)
+    assert run().exit_code == 0 and "another machine" in run().stdout
+
+
+def test_what_is_missing_is_named(repository):
+    _, fresh = repository
+    (fresh / "table02_results.csv").unlink()
+    with pytest.raises(InputError, match="table02_results.csv: missing; make it with: make reproduce"):
+        verify.verify("simulated", "smoke")
+    with pytest.raises(InputError, match="no tables of data set bidmc"):
+        verify.verify("bidmc", "smoke")
