@@ -13,7 +13,7 @@ from p2es_lib import __version__
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
-from p2es_lib.learned import WEIGHTS_FILE
+from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.methods import load_method
 from p2es_lib.paths import check_output_folder, run_dir
 from p2es_lib.sampling import WindowNoise
@@ -82,7 +82,7 @@ def window_starts(n_total: int, n_window: int, n_overlap: int) -> np.ndarray:
 
 
 def translate_long(
-    model: P2Es, ppg: np.ndarray, age: float | None, sex: str | None, *, n_samples: int, seed: int = 0, where: str = "ppg", progress: bool = True
+    model: LearnedTranslator, ppg: np.ndarray, age: float | None, sex: str | None, *, n_samples: int, seed: int = 0, where: str = "ppg", progress: bool = True
 ) -> LongTranslation:
     """Translate a recording of any length window by window.
 
@@ -91,7 +91,7 @@ def translate_long(
 
     Parameters
     ----------
-    model : P2Es
+    model : LearnedTranslator
     ppg : array (T,)
         Cleaned, at the model's sampling rate, NaN where missing.
     age, sex

@@ -49,7 +49,9 @@ def test_columns_and_coverage():
     scores = evaluate(samples, windows, FS, max_lag_s=0.2)
     assert list(scores.columns) == ["subject", "record", "window", "lead", "estimate", "metric", "value"]
     assert set(scores["estimate"]) == {"mean", "single", "samples"}
-    assert set(scores["metric"]) == set(METRICS) - {"rmse", "rmse_lag", "spread", "gaussian_frechet_distance"}
+    made_elsewhere = {"rmse", "rmse_lag", "spread", "gaussian_frechet_distance"}
+    made_elsewhere |= {"conformal_coverage", "conformal_width", "conformal_kept"}
+    assert set(scores["metric"]) == set(METRICS) - made_elsewhere
     of_samples = {"crps", "variance", *(f"{name}_{level}" for name in ("coverage", "width") for level in (50, 80, 95))}
     assert set(_rows(scores, estimate="samples")["metric"]) == of_samples
     assert set(scores["lead"]) == {*LEADS, "all", "measured"}
@@ -108,6 +110,10 @@ def test_records_of_different_subjects_do_not_share_a_lag():
     scores = evaluate(prediction[:, None], windows, FS, max_lag_s=0.2, estimates=("mean",))
     assert _rows(scores, metric="lag_ms")["value"].tolist() == [48.0, 48.0, -32.0, -32.0]
     assert np.allclose(_rows(scores, metric="mse_lag")["value"], 0, atol=1e-9)
+    # However the names of subject and record join up.
+    windows.index = pd.DataFrame({"subject": ["s", "s", "s1", "s1"], "record": ["11", "11", "1", "1"]})
+    scores = evaluate(prediction[:, None], windows, FS, max_lag_s=0.2, estimates=("mean",))
+    assert _rows(scores, metric="lag_ms")["value"].tolist() == [48.0, 48.0, -32.0, -32.0]
     # Nor do two records of one subject.
     windows.index = pd.DataFrame({"subject": "s0", "record": ["r0", "r0", "r1", "r1"]})
     scores = evaluate(prediction[:, None], windows, FS, max_lag_s=0.2, estimates=("mean",))

@@ -1,20 +1,38 @@
-"""Metrics: waveform, distribution and clinical ones, and the tables of scores made of them.
+"""Metrics: of waveforms, distributions, uncertainty and clinical use, and the tables of scores made of them.
 
 ``evaluate`` scores samples window by window, ``summarise`` and ``summarise_difference`` average scores with intervals,
-``frechet_table`` compares distributions. :data:`METRICS` holds the label, unit and direction of every metric.
+``frechet_table`` compares distributions, :data:`METRICS` holds the label, unit and direction of every metric. The rest
+answers one question each:
+
+* ``uncertainty``, ``abstention``, ``conformal``: do the samples know how wrong they may be?
+* ``intervals``, ``delineation``: what would a reader measure, and how well can it be measured at all?
+* ``two_sample``: can translated beats be told from true ones?
+* ``diagnostic``: is what the translated ECG says about rhythm and morphology true?
+* ``groups``: for whom, and how clean a PPG, does it work?
 """
 
+from p2es_lib.metrics.abstention import risk_coverage, spread_skill
+from p2es_lib.metrics.conformal import ConformalBand
 from p2es_lib.metrics.distribution import frechet_table
-from p2es_lib.metrics.scores import ESTIMATES, LEAD_GROUPS, METRICS, Metric, evaluate
+from p2es_lib.metrics.intervals import interval_differences, limits_of_agreement
+from p2es_lib.metrics.long_table import LEAD_GROUPS
+from p2es_lib.metrics.scores import ESTIMATES, METRICS, Metric, evaluate
 from p2es_lib.metrics.summary import summarise, summarise_difference
+from p2es_lib.metrics.uncertainty import calibration_curve
 
 __all__ = [
     "ESTIMATES",
     "LEAD_GROUPS",
     "METRICS",
+    "ConformalBand",
     "Metric",
+    "calibration_curve",
     "evaluate",
     "frechet_table",
+    "interval_differences",
+    "limits_of_agreement",
+    "risk_coverage",
+    "spread_skill",
     "summarise",
     "summarise_difference",
 ]

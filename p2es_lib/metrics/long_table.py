@@ -1,4 +1,4 @@
-"""The long table of scores: a row per subject, record, window, lead, estimate and metric."""
+"""What is scored, and the long table of scores: a row per subject, record, window, lead, estimate and metric."""
 
 from __future__ import annotations
 
@@ -7,11 +7,30 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from p2es_lib.errors import InputError
 from p2es_lib.leads import ABSENT, DERIVED, LEADS, MEASURED
 
 SCORE_COLUMNS = ["subject", "record", "window", "lead", "estimate", "metric", "value"]
 #: What the column ``lead`` may hold beside the names of the leads: averages over groups of leads.
 LEAD_GROUPS = ("all", "measured", "derived")
+#: Between the parts of a joined key. Not NUL, which pandas drops when it is added to a column.
+SEPARATOR = "\x1f"
+
+
+def check_samples(samples, windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples (N, K, 12, T) and true ECG (N, 12, T) in mV as arrays, and which true leads can be scored, bool (N, 12).
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit.
+    """
+    samples, truth = np.asarray(samples), np.asarray(windows.ecg)
+    if samples.ndim != 4 or (samples.shape[0], *samples.shape[2:]) != truth.shape or samples.shape[1] < 1:
+        raise InputError(
+            f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}; give (N, K, 12, T)"
+        )
+    return samples, truth, (np.asarray(windows.lead_mask) != ABSENT) & np.isfinite(truth).all(axis=-1)
 
 
 def with_lead_groups(table: np.ndarray, mask: np.ndarray) -> np.ndarray:

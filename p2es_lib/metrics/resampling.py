@@ -48,7 +48,33 @@ def percentile_interval(draws: np.ndarray, n_subjects: int) -> tuple[np.ndarray,
 def two_sided_p(draws: np.ndarray) -> np.ndarray:
     """p-value that a difference is zero, (...) from (1 + R, ...): twice the smaller share of resamples beside zero.
 
-    At least 2 / (R + 1), whatever the difference.
+    At least 2 / (R + 1), whatever the difference. Resamples without a value do not count.
     """
     beyond = np.minimum((draws[1:] <= 0).sum(axis=0), (draws[1:] >= 0).sum(axis=0))
-    return np.minimum(1.0, 2 * (beyond + 1) / len(draws))
+    return np.minimum(1.0, 2 * (beyond + 1) / (1 + np.isfinite(draws[1:]).sum(axis=0)))
+
+
+def weighted_auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve under each row of weights: chance that a positive scores above a negative, ties half.
+
+    Parameters
+    ----------
+    score : array (N,)
+    positive : bool array (N,)
+    weights : array (R, N)
+
+    Returns
+    -------
+    array (R,)
+        NaN where a row leaves no positive, or no negative.
+    """
+    values, place = np.unique(score, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    first = np.searchsorted(place[order], np.arange(len(values)))
+    of_positive, of_negative = (
+        np.add.reduceat((weights * side)[:, order], first, axis=1) for side in (positive, ~positive)  # (R, values)
+    )
+    below = np.cumsum(of_negative, axis=1) - of_negative / 2
+    pairs = of_positive.sum(axis=1) * of_negative.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return (of_positive * below).sum(axis=1) / np.where(pairs > 0, pairs, np.nan)

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.leads import ABSENT, DERIVED, LEADS, MEASURED
-from p2es_lib.metrics import waveform
+from p2es_lib.metrics import waveform, waveform_shape
 from p2es_lib.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
 from p2es_lib.metrics.decomposition import error_split
 from p2es_lib.metrics.lag import constant_lags, overlaps
+from p2es_lib.metrics.long_table import SEPARATOR, check_samples, long_table, whole_window, with_lead_groups
+from p2es_lib.metrics.uncertainty import LEVELS, ensemble_scores, level_name
 
-ESTIMATES = ("mean", "single")
+ESTIMATES = ("mean", "single", "samples")
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,26 @@ METRICS: dict[str, Metric] = {
     "ssim": Metric("SSIM", "", "higher"),
     "ppe": Metric("Peak-to-peak error", "mV"),
     "ppe_relative": Metric("Peak-to-peak error, relative", ""),
+    "dtw": Metric("Warped distance (DTW, 0.1 s)", "mV"),
+    "frechet_curve_distance": Metric("Frechet curve distance", "mV"),
     "log_spectral_distance": Metric("Log-spectral distance, 0.5-40 Hz", "dB"),
+    **{
+        name: Metric(f"Coherence, {low:g}-{high:g} Hz", "", "higher")
+        for name, (low, high) in waveform_shape.COHERENCE_BANDS_HZ.items()
+    },
     "r_peak_f1": Metric("R-peak F1, 50 ms", "", "higher"),
     "r_peak_f1_lag": Metric("R-peak F1 after lag, 50 ms", "", "higher"),
     "heart_rate_error": Metric("Heart-rate error", "1/min"),
     "einthoven_residual": Metric("Einthoven residual", "mV"),
     "lag_ms": Metric("Lag of the record", "ms", ""),
+    "crps": Metric("CRPS", "mV"),
+    "variance": Metric("Variance of the samples", "mV²", ""),
+    "spread": Metric("Spread of the samples (expected RMSE)", "mV", ""),  # made by summary.summarise from variance
+    **{level_name("coverage", p): Metric(f"Coverage of the {100 * p:.0f} % band", "", "") for p in LEVELS},
+    **{level_name("width", p): Metric(f"Width of the {100 * p:.0f} % band", "mV", "") for p in LEVELS},
+    "conformal_coverage": Metric("Coverage of the calibrated band", "", ""),  # made by conformal, as those below
+    "conformal_width": Metric("Width of the calibrated band", "mV", ""),
+    "conformal_kept": Metric("Subjects for whom the band keeps its promise", "", ""),
     "gaussian_frechet_distance": Metric("Gaussian Frechet distance", "mV²"),  # made by distribution.frechet_table
 }
 
@@ -72,50 +87,53 @@ def evaluate(
         Hz.
     max_lag_s : float
         Search range of the one lag per record (``lag.constant_lags``).
-    estimates : tuple of "mean", "single"
+    estimates : tuple of "mean", "single", "samples"
         What is scored: the mean over the K samples, which estimates the posterior mean and is the one to judge by
-        pointwise errors; and the first sample, which looks like an ECG and is the one to judge by amplitude, spectrum
-        and beats.
+        pointwise errors; the first sample, which looks like an ECG and is the one to judge by amplitude, spectrum and
+        beats; and all samples as a distribution, which needs two of them (with one there are no such rows).
 
     Returns
     -------
     DataFrame
         Columns subject, record, window, lead, estimate, metric, value, without missing values. ``window`` is the row
-        number among the given windows. Per lead: mse, mae, pearson, prd, ssim, ppe, ppe_relative,
-        log_spectral_distance, mse_lag, pearson_lag, and the parts mse_timing, mse_amplitude, mse_morphology of mse;
-        for these, lead "all" is the mean over the measured and derived leads of the window, "measured" and "derived"
-        the mean over either kind. Per window, lead "all" only: r_peak_f1, r_peak_f1_lag, heart_rate_error,
-        einthoven_residual (of the prediction, whichever leads the truth has), lag_ms. A lead counts where the mask says
-        it exists and both signals are finite throughout.
+        number among the given windows. Per lead: mse, mae, pearson, prd, ssim, ppe, ppe_relative, dtw,
+        frechet_curve_distance, log_spectral_distance, coherence in three bands, mse_lag, pearson_lag, and the parts
+        mse_timing, mse_amplitude, mse_morphology of mse; of "samples" crps, variance, and coverage and width of the
+        bands of :data:`p2es_lib.metrics.uncertainty.LEVELS`. For these, lead "all" is the mean over the measured and
+        derived leads of the window, "measured" and "derived" the mean over either kind. Per window, lead "all" only:
+        r_peak_f1, r_peak_f1_lag, heart_rate_error, einthoven_residual (of the prediction, whichever leads the truth
+        has), lag_ms. A lead counts where the mask says it exists and both signals are finite throughout.
 
     Raises
     ------
     InputError
         Shapes that do not fit, or an unknown estimate.
     """
-    samples, truth = np.asarray(samples), np.asarray(windows.ecg)
-    if samples.ndim != 4 or (samples.shape[0], *samples.shape[2:]) != truth.shape or samples.shape[1] < 1:
-        raise InputError(
-            f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}; give (N, K, 12, T)"
-        )
+    samples, truth, exists = check_samples(samples, windows)
     for estimate in estimates:
         check_choice("estimate", estimate, ESTIMATES)
     mask = np.asarray(windows.lead_mask)
-    exists = (mask != ABSENT) & np.isfinite(truth).all(axis=-1)  # (N, 12)
     # Two subjects may use the same record name: a record is known by both.
-    records = (windows.index["subject"].astype(str) + "\0" + windows.index["record"].astype(str)).to_numpy()
+    records = (windows.index["subject"].astype(str) + SEPARATOR + windows.index["record"].astype(str)).to_numpy()
+    max_lag = int(round(max_lag_s * sampling_rate))
     frames = []
     for estimate in estimates:
-        prediction = samples[:, 0] if estimate == "single" else samples.mean(axis=1)  # (N, 12, T)
-        available = exists & np.isfinite(prediction).all(axis=-1)
-        max_lag = int(round(max_lag_s * sampling_rate))
-        lags = constant_lags(prediction, truth, available, records, max_lag=max_lag)
-        values = _lead_values(prediction, truth, available, lags, sampling_rate)
-        values = {name: _with_lead_groups(table, mask) for name, table in values.items()}
-        for name, column in _window_values(prediction, truth, available, lags, sampling_rate).items():
-            values[name] = np.full((len(truth), len(LEADS) + len(LEAD_GROUPS)), np.nan)
-            values[name][:, len(LEADS)] = column
-        frames.append(_long_table(values, windows.index, estimate))
+        per_window = {}
+        if estimate == "samples":
+            if samples.shape[1] < 2:
+                continue
+            per_lead = ensemble_scores(samples, truth, exists & np.isfinite(samples).all(axis=(1, 3)))
+        else:
+            prediction = samples[:, 0] if estimate == "single" else samples.mean(axis=1)  # (N, 12, T)
+            available = exists & np.isfinite(prediction).all(axis=-1)
+            lags = constant_lags(prediction, truth, available, records, max_lag=max_lag)
+            per_lead = _lead_values(prediction, truth, available, lags, sampling_rate)
+            per_window = _window_values(prediction, truth, available, lags, sampling_rate)
+        values = {name: with_lead_groups(table, mask) for name, table in per_lead.items()}
+        values |= {name: whole_window(column) for name, column in per_window.items()}
+        frames.append(long_table(values, windows.index, estimate))
+    if not frames:
+        raise InputError(f"estimates {tuple(estimates)}: one sample per window is no distribution, two or more are")
     return pd.concat(frames, ignore_index=True)
 
 
@@ -143,7 +161,10 @@ def _lead_values(prediction, truth, available, lags, sampling_rate, chunk: int =
             "ssim": waveform.ssim(x, y, sampling_rate=sampling_rate),
             "ppe": waveform.ppe(x, y),
             "ppe_relative": waveform.ppe(x, y, relative=True),
+            "dtw": waveform_shape.dtw(x, y, sampling_rate=sampling_rate),
+            "frechet_curve_distance": waveform_shape.frechet_curve_distance(x, y),
             "log_spectral_distance": waveform.log_spectral_distance(x, y, sampling_rate=sampling_rate),
+            **waveform_shape.coherence_bands(x, y, sampling_rate=sampling_rate),
         }
         for name, value in part.items():
             found.setdefault(name, []).append(value)

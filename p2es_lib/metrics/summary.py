@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.metrics.long_table import SCORE_COLUMNS
+from p2es_lib.metrics.long_table import SCORE_COLUMNS, SEPARATOR
 from p2es_lib.metrics.resampling import resample, two_sided_p
 
 UNITS = ("subject", "record", "window")
@@ -78,8 +78,8 @@ def summarise_difference(
     Returns
     -------
     DataFrame
-        As from :func:`summarise`, for the leads and metrics that both have, and ``p_value``: two-sided, twice the smaller
-        share of resamples on either side of zero (at least 2 / (n_bootstrap + 1), whatever the difference).
+        As from :func:`summarise`, for the leads and metrics that both have, and ``p_value``: two-sided, twice the
+        smaller share of resamples on either side of zero (at least 2 / (n_bootstrap + 1), whatever the difference).
 
     Raises
     ------
@@ -142,10 +142,10 @@ def unit_means(scores: pd.DataFrame, unit: str) -> UnitMeans:
         raise InputError(f"scores: {'columns missing: ' + ', '.join(missing) if missing else 'the table is empty'}")
     unit_names = scores["subject"].astype(str)
     if unit != "subject":
-        unit_names = unit_names + "\0" + scores["record"].astype(str)
+        unit_names = unit_names + SEPARATOR + scores["record"].astype(str)
     if unit == "window":
         block = scores.groupby(["subject", "record"], observed=True)["window"].rank("dense").astype(int) - 1
-        unit_names = unit_names + "\0" + (block // BLOCK_WINDOWS).astype(str).str.zfill(9)
+        unit_names = unit_names + SEPARATOR + (block // BLOCK_WINDOWS).astype(str).str.zfill(9)
     unit_of, units = pd.factorize(unit_names, sort=True)
     seed_of, seeds = pd.factorize(scores["seed"]) if "seed" in scores else (np.zeros(len(scores), dtype=int), [0])
     groups = scores.groupby(["lead", "estimate", "metric"], sort=False, observed=True)

@@ -1,11 +1,11 @@
-"""Do the samples know how wrong they may be? Proper score, coverage and width of their bands, spread against error.
+"""Do the samples know how wrong they may be? A proper score, and coverage and width of their bands.
 
-The K samples of a window are taken as draws from what the method believes, and the truth as one more draw if it believes
-rightly. With K samples few bands can be had: between the i-th from below and the i-th from above of K samples one more
-exchangeable value falls with probability (K + 1 - 2 i) / (K + 1). So a level p is the rank h = (K + 1)(1 - p) / 2 from
-either end; where h is not whole, coverage and limits are mixed from the two whole ranks beside it in proportion, which
-keeps the expected coverage at exactly p for any distribution. Beyond p = (K - 1) / (K + 1), 0.88 with 16 samples, there
-is only the band from the least to the largest sample: :func:`attainable_level`.
+The K samples of a window are taken as draws from what the method believes, and the truth as one more draw if it
+believes rightly. With K samples few bands can be had: between the i-th from below and the i-th from above of K samples
+one more exchangeable value falls with probability (K + 1 - 2 i) / (K + 1). So a level p is the rank h = (K + 1)(1 - p)
+/ 2 from either end; where h is not whole, coverage and limits are mixed from the two whole ranks beside it in
+proportion, which keeps the expected coverage at exactly p for any distribution. Beyond p = (K - 1) / (K + 1), 0.88 with
+16 samples, there is only the band from the least to the largest sample: :func:`attainable_level`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.errors import InputError
+from p2es_lib.metrics.long_table import check_samples
 from p2es_lib.metrics.resampling import percentile_interval, subject_weights
 
 #: Levels of the central bands in the table of scores.
 LEVELS = (0.50, 0.80, 0.95)
 #: Levels of :func:`calibration_curve`.
 CURVE_LEVELS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2))
-#: Shares of windows kept, at which :func:`risk_coverage` gives the error.
-KEPT_SHARES = tuple(np.round(np.arange(0.05, 1.001, 0.05), 2))
 
 
 def attainable_level(level: float, n_samples: int) -> float:
@@ -37,7 +36,7 @@ def level_name(prefix: str, level: float) -> str:
 def _rank(level: float, n_samples: int) -> tuple[int, float]:
     """Whole part i >= 1 and fraction of the rank h from either end of K samples (see the module)."""
     if not 0 < level < 1 or n_samples < 2:
-        raise InputError(f"bands of level {level} from {n_samples} sample(s): a level between 0 and 1, 2 samples or more")
+        raise InputError(f"bands of level {level} from {n_samples} sample(s): give a level below 1 and two samples or more")
     rank = max((n_samples + 1) * (1 - level) / 2, 1.0)
     whole = int(np.floor(rank + 1e-9))
     return whole, max(rank - whole, 0.0)
@@ -61,9 +60,9 @@ def fair_crps(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Continuous ranked probability score of K samples, corrected for their number, in mV: (N, K, ...) to (N, ...).
 
     mean_k |x_k - y| - sum_{j,k} |x_j - x_k| / (2 K (K - 1)): on average the CRPS of the distribution that the samples
-    come from, whatever K, whereas division by 2 K^2 favours methods that draw too narrow a spread. Of one value below 0
-    by chance if the samples straddle the truth. The CRPS is in the unit of the signal and, for a method with one sample,
-    would be the absolute error; the least is reached by the true conditional distribution only.
+    come from, whatever K, whereas division by 2 K^2 favours methods that draw too narrow a spread. A single value can
+    be negative. On average the true conditional distribution has the least CRPS; that of a single number would be the
+    absolute error.
 
     References
     ----------
@@ -103,9 +102,9 @@ def ensemble_scores(
     -------
     dict of arrays (N, L), NaN where a lead is not available
         ``crps`` (fair, mV); ``variance``, (1 + 1/K) times the unbiased variance of the samples (mV^2): what the squared
-        error of their mean would be if the truth were one of them; and per level ``coverage_80`` (share of time that the
-        truth is in the band) and ``width_80`` (mV), the sharpness: of two methods that cover alike, the narrower knows
-        more.
+        error of their mean would be if the truth were one of them; and per level ``coverage_80`` (share of time that
+        the truth is in the band) and ``width_80`` (mV), the sharpness: of two methods that cover alike, the narrower
+        knows more.
     """
     n_samples = samples.shape[1]
     ranks = {level: _rank(level, n_samples) for level in levels}
@@ -151,12 +150,11 @@ def calibration_curve(
     Returns
     -------
     DataFrame
-        Columns level, attainable (what a calibrated method reaches with K samples), coverage, lower, upper (95 %), width
-        (mV), n_subjects.
+        Columns level, attainable (what a calibrated method reaches with K samples), coverage, lower, upper (95 %),
+        width (mV), n_subjects.
     """
-    samples, truth = np.asarray(samples), np.asarray(windows.ecg)
-    finite = np.isfinite(samples).all(axis=(1, 3)) & np.isfinite(truth).all(axis=-1)
-    available = (np.asarray(windows.lead_mask) > 0) & finite
+    samples, truth, exists = check_samples(samples, windows)
+    available = exists & np.isfinite(samples).all(axis=(1, 3))
     scores = ensemble_scores(samples, truth, available, levels)
     rows = np.flatnonzero(available.any(axis=1))
     subjects = windows.index["subject"].astype(str).to_numpy()[rows]
@@ -170,122 +168,3 @@ def calibration_curve(
     attainable = [attainable_level(level, samples.shape[1]) for level in levels]
     columns = {"level": levels, "attainable": attainable, "coverage": coverage[0], "lower": lower, "upper": upper}
     return pd.DataFrame(columns | {"width": width, "n_subjects": n_subjects})
-
-
-# ------------------------------------------------------------------------------------------------- spread against error
-def _spread_and_error(scores: pd.DataFrame, lead: str) -> pd.DataFrame:
-    """Windows with their expected and their actual squared error (mV^2), the expected ones ascending."""
-    wanted = {("variance", "samples"): "expected", ("mse", "mean"): "actual"}
-    rows = scores[scores["lead"] == lead]
-    keys = [key for key in ("seed", "subject", "window") if key in rows]
-    parts = [
-        rows[(rows["metric"] == metric) & (rows["estimate"] == estimate)].set_index(keys)["value"].rename(name)
-        for (metric, estimate), name in wanted.items()
-    ]
-    table = pd.concat(parts, axis=1, join="inner").sort_values("expected", kind="stable").reset_index()
-    if table.empty:
-        raise InputError(f"spread and error: the scores hold no variance of samples beside the mse of their mean, lead {lead}")
-    return table
-
-
-def _kept_risk(weights: np.ndarray, squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of windows kept and their RMSE (R, N), as windows are added in the given order."""
-    kept = np.cumsum(weights, axis=1)
-    with np.errstate(invalid="ignore"):
-        return kept / kept[:, -1:], np.sqrt(np.cumsum(weights * squared, axis=1) / np.where(kept > 0, kept, np.nan))
-
-
-def _area(weights: np.ndarray, risk: np.ndarray) -> np.ndarray:
-    return np.nansum(weights * risk, axis=1) / weights.sum(axis=1)
-
-
-def risk_coverage(
-    scores: pd.DataFrame, *, lead: str = "all", kept: tuple[float, ...] = KEPT_SHARES, n_bootstrap: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """RMSE of the windows that are kept when those of the widest spread are turned away (abstention).
-
-    Parameters
-    ----------
-    scores : DataFrame
-        From ``scores.evaluate``, with the estimates "mean" and "samples".
-    lead : str
-        A lead or a group of leads.
-    kept : tuple of float
-        Shares of windows, each subject counting the same.
-
-    Returns
-    -------
-    DataFrame
-        Columns kept, risk (RMSE, mV), lower, upper (95 % over subjects), oracle (RMSE if the windows with the largest
-        error were turned away: no ranking can do better).
-
-    References
-    ----------
-    Geifman Y, El-Yaniv R. Selective classification for deep neural networks. NeurIPS 2017.
-    """
-    table = _spread_and_error(scores, lead)
-    best = table.sort_values("actual", kind="stable")
-    risks = []
-    for ranked, n_draws in ((table, n_bootstrap), (best, 0)):
-        weights = subject_weights(ranked["subject"].to_numpy(), n_draws, seed)
-        shares, risk = _kept_risk(weights, ranked["actual"].to_numpy())
-        # The fewest windows that make up at least the share wanted.
-        places = [np.minimum(np.searchsorted(row, np.array(kept) - 1e-9), len(ranked) - 1) for row in shares]
-        risks.append(np.take_along_axis(risk, np.stack(places), axis=1))
-    lower, upper = percentile_interval(risks[0], table["subject"].nunique())
-    return pd.DataFrame({"kept": kept, "risk": risks[0][0], "lower": lower, "upper": upper, "oracle": risks[1][0]})
-
-
-def spread_skill(scores: pd.DataFrame, *, lead: str = "all", n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Does a window's own spread say how wrong its mean is?
-
-    Parameters
-    ----------
-    scores, lead, n_bootstrap, seed
-        As in :func:`risk_coverage`.
-
-    Returns
-    -------
-    DataFrame
-        Columns lead, metric, value, lower, upper (95 % over subjects), n_subjects, of four metrics:
-        ``spread_correlation``, Spearman's between spread and RMSE over windows; ``spread_ratio``, root mean variance over
-        root mean squared error, 1 for calibrated samples, below 1 where they are too sure; ``risk_area``, mean RMSE of
-        :func:`risk_coverage` over all shares kept (mV); ``risk_gain``, the part of what a perfect ranking would take off
-        the area of a random one (the overall RMSE) that the spread takes off: 1 perfect, 0 useless, negative misleading.
-
-    References
-    ----------
-    Fortin V et al. Why should ensemble spread match the RMSE of the ensemble mean? J Hydrometeorol 2014;15:1708-1713.
-    Geifman Y, El-Yaniv R. NeurIPS 2017.
-    """
-    table = _spread_and_error(scores, lead)
-    subjects, expected, actual = (table[name].to_numpy() for name in ("subject", "expected", "actual"))
-    weights = subject_weights(subjects, n_bootstrap, seed)
-    order = np.argsort(actual, kind="stable")
-    overall = np.sqrt(weights @ actual / weights.sum(axis=1))
-    area, best = (_area(w, _kept_risk(w, e)[1]) for w, e in ((weights, actual), (weights[:, order], actual[order])))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        draws = {
-            "spread_correlation": _spearman(weights, expected, actual),
-            "spread_ratio": np.sqrt(weights @ expected / (weights @ actual)),
-            "risk_area": area,
-            "risk_gain": (overall - area) / (overall - best),
-        }
-    n_subjects, rows = len(np.unique(subjects)), []
-    for metric, values in draws.items():
-        lower, upper = percentile_interval(values, n_subjects)
-        rows.append((lead, metric, values[0], float(lower), float(upper), n_subjects))
-    return pd.DataFrame(rows, columns=["lead", "metric", "value", "lower", "upper", "n_subjects"])
-
-
-def _spearman(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Spearman's correlation under each row of weights, (R,); a window that counts twice shares its rank with itself."""
-    share = weights / weights.sum(axis=1, keepdims=True)
-    ranks = []
-    for values in (x, y):
-        order = np.argsort(values, kind="stable")
-        rank = np.empty_like(share)
-        rank[:, order] = np.cumsum(share[:, order], axis=1) - share[:, order] / 2
-        ranks.append(rank - (share * rank).sum(axis=1, keepdims=True))
-    variances = [(share * rank**2).sum(axis=1) for rank in ranks]
-    return (share * ranks[0] * ranks[1]).sum(axis=1) / np.sqrt(variances[0] * variances[1])

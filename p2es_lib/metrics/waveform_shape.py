@@ -64,13 +64,13 @@ def dtw(prediction, truth, *, sampling_rate: float, band_s: float = DTW_BAND_S) 
 
 
 def frechet_curve_distance(prediction, truth) -> np.ndarray:
-    """Discrete Frechet distance of the two curves, in mV: the largest gap on the best way to follow both from end to end.
+    """Discrete Frechet distance of the curves, in mV: the largest gap on the best way to follow both from end to end.
 
     The least, over all paths that go forward in both signals, of the largest |x_i - y_j|. Values only, as in the public
     code of P2E-WGAN: time orders the samples but costs nothing, because a distance in (s, mV) would depend on how many
-    mV a second is worth. So it is at most the largest absolute error, blind to timing, and set by the one deflection that
-    has no counterpart. Not the Gaussian Frechet distance (``distribution.frechet_table``). P2E-WGAN gives 0.375 for 3 s
-    of scaled ECG: such values cannot be set beside millivolts.
+    mV a second is worth. So it is at most the largest absolute error, blind to timing, and set by the one deflection
+    that has no counterpart. Not the Gaussian Frechet distance (``distribution.frechet_table``). P2E-WGAN gives 0.375
+    for 3 s of scaled ECG: such values cannot be set beside millivolts.
 
     Parameters
     ----------
@@ -98,10 +98,11 @@ def frechet_curve_distance(prediction, truth) -> np.ndarray:
 def _along_diagonals(x: np.ndarray, y: np.ndarray, reach: int, step: Callable, kind: type) -> np.ndarray:
     """Last cell (T - 1, T - 1) of a dynamic programme over i, j with |i - j| <= reach, for all rows at once: (...).
 
-    Cells of one anti-diagonal i + j do not depend on each other. For each i - j the latest cell is kept: where (i, j) goes,
-    (i - 1, j - 1) stands, and beside it stand (i - 1, j) and (i, j - 1), whose i - j has the other parity. So even and odd
-    offsets have an array each, and every operation runs over contiguous memory. ``step(same, neighbour, cost)`` turns
-    ``same``, the cell (i - 1, j - 1), into the cell (i, j); ``neighbour`` is the smaller of the two beside it.
+    Cells of one anti-diagonal i + j do not depend on each other. For each i - j the latest cell is kept: where (i, j)
+    goes, (i - 1, j - 1) stands, and beside it stand (i - 1, j) and (i, j - 1), whose i - j has the other parity. So
+    even and odd offsets have an array each, and every operation runs over contiguous memory. ``step(same, neighbour,
+    cost)`` turns ``same``, the cell (i - 1, j - 1), into the cell (i, j); ``neighbour`` is the smaller of the two
+    beside it.
     """
     shape, n_samples = x.shape[:-1], x.shape[-1]
     x, y = (z.reshape(-1, n_samples).astype(kind) for z in (x, y))
@@ -111,7 +112,7 @@ def _along_diagonals(x: np.ndarray, y: np.ndarray, reach: int, step: Callable, k
     for start in range(0, len(x), rows_at_once):
         rows = slice(start, start + rows_at_once)
         forward, backward = np.ascontiguousarray(x[rows].T), np.ascontiguousarray(y[rows, ::-1].T)  # (T, rows)
-        # Offset i - j stands in half (i - j + reach) % 2 at (i - j + reach) // 2 + 1; what is never reached stays infinite.
+        # Offset d = i - j stands in half (d + reach) % 2 at (d + reach) // 2 + 1; what is not reached stays infinite.
         halves = np.full((2, reach + 3, forward.shape[1]), np.inf, dtype=kind)
         halves[reach % 2, reach // 2 + 1] = 0.0  # before (0, 0)
         cost, neighbour = np.empty((2, reach + 1, forward.shape[1]), dtype=kind)
@@ -139,11 +140,11 @@ def coherence_bands(
 ) -> dict[str, np.ndarray]:
     """Magnitude-squared coherence |P_xy|^2 / (P_x P_y), mean over the frequencies of each band, 0 to 1.
 
-    The share of the power of the truth at a frequency that a fixed filter could make of the prediction: blind to gain, and
-    to a delay that is the same for all beats and short against the segment, but not to beats that come now early, now
-    late. Spectra are Welch's (Hann segments of ``segment_s``, half overlapping, mean removed from each), with 1e-6
-    mV^2/Hz added to P_x and P_y, so that frequencies at which nothing measurable is left count as not coherent. With few
-    segments chance gives more than 0: about 0.07 for two independent noises of 8.2 s.
+    The share of the power of the truth at a frequency that a fixed filter could make of the prediction: blind to gain,
+    and to a delay that is the same for all beats and short against the segment, but not to beats that come now early,
+    now late. Spectra are Welch's (Hann segments of ``segment_s``, half overlapping, mean removed from each), with 1e-6
+    mV^2/Hz added to P_x and P_y, so that frequencies at which nothing measurable is left count as not coherent. With
+    few segments chance gives more than 0: about 0.07 for two independent noises of 8.2 s.
 
     Parameters
     ----------

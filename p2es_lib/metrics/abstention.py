@@ -1,0 +1,140 @@
+"""Does a method know which of its translations to distrust? The spread of a window's samples against its error.
+
+Everything here follows from the table of scores: the metric ``variance`` of the estimate "samples" (what the squared
+error of their mean would be if they were calibrated) and ``mse`` of the estimate "mean".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.errors import InputError
+from p2es_lib.metrics.resampling import percentile_interval, subject_weights
+
+#: Shares of windows kept, at which :func:`risk_coverage` gives the error.
+KEPT_SHARES = tuple(np.round(np.arange(0.05, 1.001, 0.05), 2))
+
+
+def _spread_and_error(scores: pd.DataFrame, lead: str) -> pd.DataFrame:
+    """Windows with their expected and their actual squared error (mV^2), the expected ones ascending."""
+    wanted = {("variance", "samples"): "expected", ("mse", "mean"): "actual"}
+    rows = scores[scores["lead"] == lead]
+    keys = [key for key in ("seed", "subject", "window") if key in rows]
+    parts = [
+        rows[(rows["metric"] == metric) & (rows["estimate"] == estimate)].set_index(keys)["value"].rename(name)
+        for (metric, estimate), name in wanted.items()
+    ]
+    table = pd.concat(parts, axis=1, join="inner").sort_values("expected", kind="stable").reset_index()
+    if table.empty:
+        raise InputError(f"spread and error: no variance of samples beside the mse of their mean, lead {lead}")
+    return table
+
+
+def _kept_risk(weights: np.ndarray, squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of windows kept and their RMSE (R, N), as windows are added in the given order."""
+    kept = np.cumsum(weights, axis=1)
+    with np.errstate(invalid="ignore"):
+        return kept / kept[:, -1:], np.sqrt(np.cumsum(weights * squared, axis=1) / np.where(kept > 0, kept, np.nan))
+
+
+def _area(weights: np.ndarray, risk: np.ndarray) -> np.ndarray:
+    return np.nansum(weights * risk, axis=1) / weights.sum(axis=1)
+
+
+def risk_coverage(
+    scores: pd.DataFrame,
+    *,
+    lead: str = "all",
+    kept: tuple[float, ...] = KEPT_SHARES,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """RMSE of the windows that are kept when those of the widest spread are turned away (abstention).
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From ``scores.evaluate``, with the estimates "mean" and "samples".
+    lead : str
+        A lead or a group of leads.
+    kept : tuple of float
+        Shares of windows, each subject counting the same.
+
+    Returns
+    -------
+    DataFrame
+        Columns kept, risk (RMSE, mV), lower, upper (95 % over subjects), oracle (RMSE if the windows with the largest
+        error were turned away: no ranking can do better).
+
+    References
+    ----------
+    Geifman Y, El-Yaniv R. Selective classification for deep neural networks. NeurIPS 2017.
+    """
+    table = _spread_and_error(scores, lead)
+    best = table.sort_values("actual", kind="stable")
+    risks = []
+    for ranked, n_draws in ((table, n_bootstrap), (best, 0)):
+        weights = subject_weights(ranked["subject"].to_numpy(), n_draws, seed)
+        shares, risk = _kept_risk(weights, ranked["actual"].to_numpy())
+        # The fewest windows that make up at least the share wanted.
+        places = [np.minimum(np.searchsorted(row, np.array(kept) - 1e-9), len(ranked) - 1) for row in shares]
+        risks.append(np.take_along_axis(risk, np.stack(places), axis=1))
+    lower, upper = percentile_interval(risks[0], table["subject"].nunique())
+    return pd.DataFrame({"kept": kept, "risk": risks[0][0], "lower": lower, "upper": upper, "oracle": risks[1][0]})
+
+
+def spread_skill(scores: pd.DataFrame, *, lead: str = "all", n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Does a window's own spread say how wrong its mean is?
+
+    Parameters
+    ----------
+    scores, lead, n_bootstrap, seed
+        As in :func:`risk_coverage`.
+
+    Returns
+    -------
+    DataFrame
+        Columns lead, metric, value, lower, upper (95 % over subjects), n_subjects, of four metrics:
+        ``spread_correlation``, Spearman's between spread and RMSE over windows; ``spread_ratio``, root mean variance
+        over root mean squared error, 1 for calibrated samples, below 1 where they are too sure; ``risk_area``, mean
+        RMSE of :func:`risk_coverage` over all shares kept (mV); ``risk_gain``, the part of what a perfect ranking would
+        take off the area of a random one (the overall RMSE) that the spread takes off: 1 perfect, 0 useless, negative
+        misleading.
+
+    References
+    ----------
+    Fortin V et al. Why should ensemble spread match the RMSE of the ensemble mean? J Hydrometeorol 2014;15:1708-1713.
+    Geifman Y, El-Yaniv R. NeurIPS 2017.
+    """
+    table = _spread_and_error(scores, lead)
+    subjects, expected, actual = (table[name].to_numpy() for name in ("subject", "expected", "actual"))
+    weights = subject_weights(subjects, n_bootstrap, seed)
+    order = np.argsort(actual, kind="stable")
+    overall = np.sqrt(weights @ actual / weights.sum(axis=1))
+    area, best = (_area(w, _kept_risk(w, e)[1]) for w, e in ((weights, actual), (weights[:, order], actual[order])))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = {
+            "spread_correlation": _spearman(weights, expected, actual),
+            "spread_ratio": np.sqrt(weights @ expected / (weights @ actual)),
+            "risk_area": area,
+            "risk_gain": (overall - area) / (overall - best),
+        }
+    n_subjects, rows = len(np.unique(subjects)), []
+    for metric, values in draws.items():
+        lower, upper = percentile_interval(values, n_subjects)
+        rows.append((lead, metric, values[0], float(lower), float(upper), n_subjects))
+    return pd.DataFrame(rows, columns=["lead", "metric", "value", "lower", "upper", "n_subjects"])
+
+
+def _spearman(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's correlation under each row of weights, (R,); a window drawn twice shares its rank with itself."""
+    share = weights / weights.sum(axis=1, keepdims=True)
+    ranks = []
+    for values in (x, y):
+        order = np.argsort(values, kind="stable")
+        rank = np.empty_like(share)
+        rank[:, order] = np.cumsum(share[:, order], axis=1) - share[:, order] / 2
+        ranks.append(rank - (share * rank).sum(axis=1, keepdims=True))
+    variances = [(share * rank**2).sum(axis=1) for rank in ranks]
+    return (share * ranks[0] * ranks[1]).sum(axis=1) / np.sqrt(variances[0] * variances[1])

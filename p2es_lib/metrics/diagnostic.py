@@ -1,0 +1,150 @@
+"""Is what the translated ECG says about rhythm and morphology true? Classifiers carried from true to translated ECG.
+
+A classifier learns a diagnosis from measurements of the true ECG of some people and is tried on the translated ECG of
+others, and the reverse. Beside it stand the same on true ECG alone, which is the most that can be had, and on the PPG
+alone, with and without age and sex: a translation knows nothing but those, so what its ECG "shows" beyond them is not
+evidence about the person. Area under the ROC curve, each diagnosis against all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.affinity.descriptors import demographic_features
+from p2es_lib.errors import InputError
+from p2es_lib.metrics.features import classifiers, ecg_features, ppg_features
+from p2es_lib.metrics.long_table import check_samples
+from p2es_lib.metrics.resampling import percentile_interval, subject_weights, weighted_auroc
+
+#: A diagnosis is tried where at least this many people have it, and as many have not, in training and in test.
+LEAST_SUBJECTS = 8
+#: Labels that are no diagnosis to be tried, by column. Slow and fast sinus rhythm are nothing but the heart rate.
+NO_DIAGNOSIS = {"rhythm": {"", "sinus", "bradycardia", "tachycardia"}, "morphology": {"", "normal"}}
+TRUE, TRANSLATED, PPG, INPUTS = "true ECG", "translated ECG", "PPG", "PPG, age and sex"
+#: What classifiers learn from, and what they are tried on.
+PAIRS = ((TRUE, TRUE), (TRUE, TRANSLATED), (TRANSLATED, TRUE), (TRANSLATED, TRANSLATED), (PPG, PPG), (INPUTS, INPUTS))
+
+
+def diagnostic_features(windows, sampling_rate: float, samples=None) -> dict[str, np.ndarray]:
+    """Measurements of windows from every side.
+
+    Parameters
+    ----------
+    windows : WindowSet
+        Gives ``ppg``, ``ecg``, ``lead_mask`` and ``demographics``.
+    sampling_rate : float
+        Hz.
+    samples : array (N, K, 12, T), mV, optional
+        Translations; the first sample is measured.
+
+    Returns
+    -------
+    dict of arrays (N, features)
+        :data:`TRUE`, :data:`PPG`, :data:`INPUTS`, and :data:`TRANSLATED` where samples are given. The ECGs are measured
+        in the same leads.
+    """
+    sets = {}
+    _, truth, available = check_samples(np.asarray(windows.ecg)[:, None] if samples is None else samples, windows)
+    if samples is not None:
+        single = np.asarray(samples)[:, 0]
+        available &= np.isfinite(single).all(axis=-1)
+        sets[TRANSLATED] = ecg_features(single, sampling_rate, available)[0].to_numpy()
+    sets[TRUE] = ecg_features(truth, sampling_rate, available)[0].to_numpy()
+    sets[PPG] = ppg_features(np.asarray(windows.ppg), sampling_rate).to_numpy()
+    sets[INPUTS] = np.hstack([sets[PPG], demographic_features(windows.demographics)])
+    return sets
+
+
+def diagnoses(fit_index: pd.DataFrame, test_index: pd.DataFrame, least: int = LEAST_SUBJECTS) -> list[tuple[str, str]]:
+    """Diagnoses that can be tried: (column, label), with at least ``least`` people with and without in both tables.
+
+    Windows without a label ("") are left out of the count and of the trial.
+    """
+    found = []
+    for column, nothing in NO_DIAGNOSIS.items():
+        for label in sorted(set(fit_index[column]) - nothing):
+            enough = True
+            for index in (fit_index, test_index):
+                known = index[index[column] != ""]
+                for side in (known[column] == label, known[column] != label):
+                    enough &= known.loc[side, "subject"].nunique() >= least
+            if enough:
+                found.append((column, label))
+    return found
+
+
+def diagnostic_table(
+    fit: Mapping[str, np.ndarray],
+    test: Mapping[str, np.ndarray],
+    fit_index: pd.DataFrame,
+    test_index: pd.DataFrame,
+    *,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    classifier: str = "random forest",
+    least: int = LEAST_SUBJECTS,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Area under the ROC curve of every diagnosis, for every pair of what is learnt from and what is tried on.
+
+    Parameters
+    ----------
+    fit, test : mapping
+        Of :func:`diagnostic_features`, of windows to learn from and of windows to be tried on; no person in both. To
+        learn from translations of people whom the method was trained on flatters it: take the validation split, or
+        leave :data:`TRANSLATED` out of ``fit``. Pairs that lack one side are left out.
+    fit_index, test_index : DataFrame
+        Columns subject, rhythm, morphology.
+    pairs : sequence of (str, str)
+    classifier : str
+        "random forest" or "logistic regression".
+    least : int
+        As in :func:`diagnoses`.
+    n_bootstrap, seed : int
+
+    Returns
+    -------
+    DataFrame
+        Columns label ("rhythm: af"), fit_on, tried_on, classifier, auroc, lower, upper (95 % bootstrap over the
+        subjects tried on), gain, gain_lower, gain_upper (area minus that of PPG, age and sex, paired), n_positive
+        (subjects with the diagnosis among those tried on), n_subjects.
+
+    Raises
+    ------
+    InputError
+        A person in both sets of windows, or no diagnosis that enough people have.
+    """
+    if shared := set(fit_index["subject"]) & set(test_index["subject"]):
+        raise InputError(f"diagnosis: {len(shared)} subject(s), such as {min(shared)}, are in both sets of windows")
+    chosen = diagnoses(fit_index, test_index, least)
+    if not chosen:
+        raise InputError(f"diagnosis: no rhythm or morphology that {least} people have, and {least} have not, in both sets")
+    rows = []
+    for column, label in chosen:
+        use_fit, use_test = (np.flatnonzero(index[column].to_numpy() != "") for index in (fit_index, test_index))
+        ill = (fit_index[column].to_numpy()[use_fit] == label), (test_index[column].to_numpy()[use_test] == label)
+        subjects = test_index["subject"].astype(str).to_numpy()[use_test]
+        weights, n_subjects = subject_weights(subjects, n_bootstrap, seed), len(np.unique(subjects))
+        size = {"n_positive": len(np.unique(subjects[ill[1]])), "n_subjects": n_subjects}
+        fitted, draws = {}, {}
+        for source, target in ((a, b) for a, b in pairs if a in fit and b in test):
+            if source not in fitted:
+                model = classifiers(fit[source].shape[1], len(use_fit), seed)[classifier]
+                fitted[source] = model.fit(fit[source][use_fit], ill[0])
+            score = fitted[source].predict_proba(test[target][use_test])[:, 1]
+            draws[source, target] = weighted_auroc(score, ill[1], weights)
+        for (source, target), values in draws.items():
+            row = {"label": f"{column}: {label}", "fit_on": source, "tried_on": target, "classifier": classifier}
+            row |= _with_interval("auroc", "", values, n_subjects)
+            if (INPUTS, INPUTS) in draws and source != INPUTS:
+                row |= _with_interval("gain", "gain_", values - draws[INPUTS, INPUTS], n_subjects)
+            rows.append(row | size)
+    return pd.DataFrame(rows)
+
+
+def _with_interval(name: str, prefix: str, draws: np.ndarray, n_subjects: int) -> dict[str, float]:
+    lower, upper = percentile_interval(draws, n_subjects)
+    return {name: draws[0], f"{prefix}lower": float(lower), f"{prefix}upper": float(upper)}

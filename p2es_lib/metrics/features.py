@@ -1,0 +1,104 @@
+"""What classifiers look at: measurements of ECG and PPG windows, one row each; and the classifiers themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from p2es_lib.affinity.descriptors import pulse_features
+from p2es_lib.leads import INDEPENDENT_ROWS
+from p2es_lib.metrics.morphology import average_beats, beat_times, measure_beats
+from p2es_lib.pulse_features import pulse_upstrokes
+
+# The averaged beat as a classifier sees it: from here to there, every fifth sample (100 Hz).
+_SEEN_BEAT_S, _SEEN_STEP = (-0.16, 0.50), 5
+_PULSE_COLUMNS = (
+    "log_period", "regularity", "shape_1", "shape_2", "shape_3", "shape_4", "skewness", "slope_skewness", "sharpness",
+)  # fmt: skip
+
+
+def rhythm_features(times: np.ndarray) -> pd.DataFrame:
+    """How regular beats are, from their times (N, n) in seconds, NaN-padded: N rows, NaN with fewer than three beats.
+
+    Columns: mean interval (s), and as shares of it the standard deviation of the intervals, the root mean square of
+    their successive differences, and their range.
+    """
+    intervals = np.diff(times, axis=1)
+    known = np.isfinite(intervals)
+    count = known.sum(axis=1)
+    safe = np.where(known, intervals, 0.0)
+    mean = safe.sum(axis=1) / np.where(count > 1, count, np.nan)
+    deviation = np.where(known, intervals - mean[:, None], 0.0)
+    successive = np.diff(intervals, axis=1)
+    n_successive = np.isfinite(successive).sum(axis=1)
+    rmssd = np.sqrt(np.nan_to_num(successive**2).sum(axis=1) / np.where(n_successive > 0, n_successive, np.nan))
+    longest = np.where(known, intervals, -np.inf).max(axis=1, initial=-np.inf)
+    shortest = np.where(known, intervals, np.inf).min(axis=1, initial=np.inf)
+    columns = {"rr_s": mean, "rr_sd": np.sqrt((deviation**2).sum(axis=1) / np.maximum(count - 1, 1)) / mean}
+    columns |= {"rr_rmssd": rmssd / mean, "rr_range": np.where(count > 1, longest - shortest, np.nan) / mean}
+    return pd.DataFrame(columns)
+
+
+def ecg_features(
+    ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Measurements of ECG windows, and their averaged beats.
+
+    Parameters
+    ----------
+    ecg : array (N, 12, T), mV
+    sampling_rate : float
+        Hz.
+    available : bool array (N, 12), optional
+        Leads to use; by default those that are finite throughout.
+
+    Returns
+    -------
+    measurements : DataFrame of N rows
+        Columns of ``morphology.measure_beats``, axes as cosine and sine because 180 and -180 degrees are the same, and
+        :func:`rhythm_features`. NaN where a wave or lead is missing.
+    beats : array (N, 8 x 66)
+        The averaged beat in the eight independent leads, from 160 ms before to 500 ms after R at 100 Hz, mV; 0 where
+        there is nothing.
+    """
+    beats, r_peaks = average_beats(ecg, sampling_rate, available)
+    table = measure_beats(beats, r_peaks).drop(columns="qrs_onset_s").astype(float)
+    axes = [name for name in table if name.endswith("_axis_deg")]
+    turned = {f"{name}_{f.__name__}": f(np.deg2rad(table[name])) for name in axes for f in (np.cos, np.sin)}
+    table = pd.concat([table.drop(columns=axes), pd.DataFrame(turned), rhythm_features(r_peaks)], axis=1)
+    t = beat_times()
+    seen = np.flatnonzero((t >= _SEEN_BEAT_S[0]) & (t < _SEEN_BEAT_S[1]))[::_SEEN_STEP]
+    return table, np.nan_to_num(beats[:, list(INDEPENDENT_ROWS)][:, :, seen].reshape(len(beats), -1))
+
+
+def ppg_features(ppg: np.ndarray, sampling_rate: float) -> pd.DataFrame:
+    """Rate, regularity and shape of the pulse, N rows from PPG (N, 1, T): descriptors and :func:`rhythm_features`."""
+    ppg = np.asarray(ppg)
+    table = pd.DataFrame(pulse_features(ppg), columns=list(_PULSE_COLUMNS))
+    upstrokes = pulse_upstrokes(torch.as_tensor(ppg, dtype=torch.float32), sampling_rate).numpy().astype(float)
+    return pd.concat([table, rhythm_features(upstrokes)], axis=1)
+
+
+def classifiers(n_features: int, n_rows: int, seed: int = 0) -> dict:
+    """Classifiers of scikit-learn by name: missing values are filled with means, and that they were missing is told.
+
+    More than 150 features (samples of beats) are first reduced to as many principal components as people can be told
+    by. Classes count the same, however rare.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    first = [SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler()]
+    if n_features > 150:
+        first += [PCA(min(40, n_rows // 4), random_state=seed), StandardScaler()]
+    options = {"min_samples_leaf": 2, "class_weight": "balanced_subsample", "random_state": seed, "n_jobs": 1}
+    forest = RandomForestClassifier(200, **options)
+    return {
+        "random forest": make_pipeline(*first, forest),
+        "logistic regression": make_pipeline(*first, LogisticRegression(C=0.1, class_weight="balanced", max_iter=3000)),
+    }

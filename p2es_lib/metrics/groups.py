@@ -1,0 +1,170 @@
+"""For whom, and how clean a PPG, does it work? Any table of scores split by sex, age band, noise or diagnosis.
+
+Groups differ in how hard they are, too: compare differences with those of the irreducible error before calling a method
+unfair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.affinity.descriptors import pulse_features
+from p2es_lib.errors import InputError
+from p2es_lib.metrics.long_table import SEPARATOR
+from p2es_lib.metrics.resampling import resample, two_sided_p
+from p2es_lib.metrics.summary import averages, summarise, summary_table, unit_means
+from p2es_lib.windows import AGE_BANDS
+
+#: Limits of the bands that numbers are cut into, and their unit.
+BANDS: dict[str, tuple[Sequence[float], str]] = {
+    "age": (AGE_BANDS, "years"),
+    "snr_db": ((0.0, 10.0, 20.0), "dB"),
+    "quality": ((0.8, 0.9), ""),
+}
+_SEXES = {"F": "women", "M": "men"}
+
+
+def pulse_snr_db(ppg: np.ndarray) -> np.ndarray:
+    """Signal-to-noise ratio of PPG windows (N, 1, T) in dB, (N,), from the signal alone.
+
+    With r the autocorrelation at the period of the pulse, the part r of the power repeats from beat to beat, the rest
+    does not: 10 log10(r / (1 - r)), for r between 0.01 and 0.99. What is irregular in the heart counts as noise, so it
+    is between -20 and 20 dB, and that of a clean PPG in atrial fibrillation is low.
+    """
+    repeated = np.clip(pulse_features(np.asarray(ppg))[:, 1], 0.01, 0.99)
+    return 10.0 * np.log10(repeated / (1.0 - repeated))
+
+
+def group_labels(index: pd.DataFrame, by: str, limits: Sequence[float] | None = None) -> pd.Categorical:
+    """Group of each window, N of them, with the groups in order; missing where it is not known.
+
+    Parameters
+    ----------
+    index : DataFrame
+        Of the windows that were scored.
+    by : str
+        A column of it: text such as sex, rhythm or disturbance is taken as it is, numbers such as age or snr_db are cut
+        into bands.
+    limits : sequence of float, optional
+        Of the bands, ascending, each the least value of the band above it; by default those of :data:`BANDS`, else the
+        quartiles.
+
+    Raises
+    ------
+    InputError
+        No such column.
+    """
+    if by not in index:
+        raise InputError(f"groups: the windows have no column {by!r}; they have {', '.join(index.columns)}")
+    column = index[by]
+    if not pd.api.types.is_numeric_dtype(column):
+        return _categories(column.fillna("").astype(str).map(lambda value: _SEXES.get(value, value)))
+    values = column.to_numpy(dtype=float)
+    usual, unit = BANDS.get(by, (None, ""))
+    chosen = limits if limits is not None else usual
+    if chosen is None:
+        chosen = np.unique(np.nanquantile(values, (0.25, 0.5, 0.75)))
+    texts = [f"{limit:g}" for limit in chosen]
+    bands = [f"below {texts[0]} {unit}", *(f"{low} to {high} {unit}" for low, high in zip(texts, texts[1:]))]
+    bands = [" ".join(band.split()) for band in [*bands, f"{texts[-1]} {unit} and more"]]
+    codes = np.where(np.isnan(values), -1, np.searchsorted(chosen, values, side="right"))
+    return pd.Categorical.from_codes(codes, bands, ordered=True)
+
+
+def _categories(labels) -> pd.Categorical:
+    """Labels as groups; an empty text is none."""
+    if isinstance(labels, pd.Categorical):
+        return labels
+    labels = np.asarray(labels, dtype=object)
+    return pd.Categorical(labels, sorted(set(labels) - {""}), ordered=True)
+
+
+def with_group(scores: pd.DataFrame, labels) -> pd.DataFrame:
+    """A table of scores with a column ``group`` after ``window``; windows without a group are left out.
+
+    ``labels``: N groups of the N windows that were scored, in their order, as from :func:`group_labels`.
+    """
+    window = scores["window"].to_numpy()
+    if window.size and window.max() >= len(labels):
+        raise InputError(f"groups: {len(labels)} labels, but the scores are of {window.max() + 1} windows")
+    table = scores.copy()
+    table.insert(table.columns.get_loc("window") + 1, "group", _categories(labels).take(window))
+    return table[table["group"].notna()].reset_index(drop=True)
+
+
+def summarise_groups(
+    scores: pd.DataFrame, labels, n_bootstrap: int = 1000, seed: int = 0, *, unit: str = "subject"
+) -> pd.DataFrame:
+    """``summary.summarise`` of each group: its columns, after a column ``group``."""
+    tables = []
+    for group, part in with_group(scores, labels).groupby("group", observed=True):
+        table = summarise(part.drop(columns="group"), n_bootstrap, seed, unit=unit)
+        table.insert(0, "group", str(group))
+        tables.append(table)
+    if not tables:
+        raise InputError("groups: no window has a group")
+    return pd.concat(tables, ignore_index=True)
+
+
+def group_differences(
+    scores: pd.DataFrame,
+    labels,
+    reference: str | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    *,
+    unit: str = "subject",
+) -> pd.DataFrame:
+    """Value of each group minus that of a reference group, for every lead, estimate and metric.
+
+    A resample draws all subjects at once: groups of different people vary apart, and where a person has windows in both
+    groups (noise, say) the difference is paired.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From ``scores.evaluate``.
+    labels
+        N groups, from :func:`group_labels`.
+    reference : str, optional
+        By default the group with the most subjects.
+    n_bootstrap, seed, unit
+        As in ``summary.summarise``.
+
+    Returns
+    -------
+    DataFrame
+        Columns group, reference, lead, estimate, metric, value (difference), lower, upper (95 %), p_value (two-sided,
+        not corrected for the number of comparisons), n_subjects (of the group).
+
+    Raises
+    ------
+    InputError
+        Fewer than two groups, or no such reference.
+    """
+    table = with_group(scores, labels)
+    sizes = table.groupby("group", observed=True)["subject"].nunique()
+    reference = reference if reference is not None else (sizes.idxmax() if len(sizes) else None)
+    if len(sizes) < 2 or reference not in sizes:
+        raise InputError(f"group differences: reference {reference!r}, groups: {', '.join(sizes.index) or 'none'}")
+    # The group goes along as a part of the estimate, so that one resample serves all groups.
+    means = unit_means(table.assign(estimate=table["group"].astype(str) + SEPARATOR + table["estimate"]), unit)
+    draws = averages(means, resample(len(means.units), n_bootstrap, seed))
+    keys = [(lead, *estimate.split(SEPARATOR), metric) for lead, estimate, metric in means.columns]
+    position = {key: column for column, key in enumerate(keys)}
+    pairs = [
+        (column, position[lead, reference, estimate, metric])
+        for column, (lead, group, estimate, metric) in enumerate(keys)
+        if group != reference and (lead, reference, estimate, metric) in position
+    ]
+    own, other = np.array(pairs, dtype=int).reshape(-1, 2).T
+    difference = draws[:, own] - draws[:, other]
+    result = summary_table(means.take(own, True), difference).assign(p_value=two_sided_p(difference))
+    result["estimate"] = [keys[column][2] for column in own]
+    group = pd.Categorical([keys[column][1] for column in own], sizes.index, ordered=True)
+    result.insert(0, "group", group)
+    result.insert(1, "reference", reference)
+    return result.sort_values("group", kind="stable", ignore_index=True).astype({"group": str})

@@ -1,0 +1,75 @@
+"""Timing, operations and memory of methods: what is measured, and that it is measured in turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from synthetic import synthetic_windows, tiny_config
+
+from p2es_lib import efficiency
+from p2es_lib.efficiency import Timed
+from p2es_lib.learned import LearnedTranslator
+from p2es_lib.p2es import P2Es
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = P2Es(tiny_config())
+    model.prepare(synthetic_windows().split("train"), seed=0, progress=False)
+    return model
+
+
+class Matrix(LearnedTranslator):
+    """One matrix product per window: its operations are known."""
+
+    name, stochastic = "p2es", False
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.weight = torch.nn.Parameter(torch.zeros(256, 12 * 256))
+
+    def draw(self, ppg, demographics, noise, n_steps):
+        return (ppg[:, 0] @ self.weight).reshape(-1, 12, 256)
+
+
+def test_operations_of_a_matrix_product():
+    expected = 2 * 256 * 12 * 256  # one multiplication and one addition per weight
+    per_10_s = expected * 10 * 125.0 / 256 / 1e9
+    assert efficiency.count_operations(Timed(Matrix(tiny_config()))) == pytest.approx(per_10_s)
+
+
+def test_operations_grow_with_the_steps_of_the_sampler(model):
+    one, four = (efficiency.count_operations(Timed(model, {"n_steps": n})) for n in (1, 4))
+    assert 2.5 < four / one <= 4.0
+
+
+def test_rows_are_timed_in_turn_with_the_threads_asked_for(monkeypatch):
+    calls = []
+
+    def spy(name, seconds):
+        row = Matrix(tiny_config())
+
+        def translate(ppg, demographics, **options):
+            calls.append((name, len(ppg), torch.get_num_threads()))
+            clock[0] += seconds
+
+        monkeypatch.setattr(row, "translate", translate)
+        return Timed(row)
+
+    clock = [0.0]
+    monkeypatch.setattr(efficiency.time, "perf_counter", lambda: clock[0])
+    before = torch.get_num_threads()
+    table = efficiency.time_methods({"a": spy("a", 0.1), "b": spy("b", 0.3)}, batch=2, n_threads=1, rounds=3, progress=False)
+    assert [name for name, *_ in calls] == ["a", "b"] * 4 and {(n, threads) for _, n, threads in calls} == {(2, 1)}
+    assert torch.get_num_threads() == before
+    # 0.1 s for 2 windows of 2.048 s.
+    np.testing.assert_allclose(table["ms"], [100 * 10 / 4.096, 300 * 10 / 4.096])
+    np.testing.assert_allclose(table["ratio"], [1, 3])
+
+
+def test_peak_memory_grows_with_the_batch(model, tmp_path):
+    folder = str(model.save(tmp_path).parent)
+    few, many = (efficiency.peak_memory_mb(Timed(model, {"n_samples": 4}, folder), batch) for batch in (1, 256))
+    assert 0 <= few < many < 4000
