@@ -213,7 +213,8 @@ def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int,
     options = {"max_lag_s": config.evaluation.max_lag_s}
     samples = translate_test(model, config, seed, progress=progress)
     estimates = ("mean", "single") if model.stochastic else ("mean",)
-    scores = [evaluate(samples, test, rate, estimates=estimates, **options)]
+    as_distribution = ("samples",) if samples.shape[1] > 1 else ()
+    scores = [evaluate(samples, test, rate, estimates=(*estimates, *as_distribution), **options)]
     if model.has_direct_estimate:
         demographics = told_demographics(test.demographics, config.evaluation.demographics)
         direct = model.translate(np.array(test.ppg), demographics, n_samples=1, n_steps=1, generator=seed)

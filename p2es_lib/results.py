@@ -73,6 +73,7 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
     tables, kind = [], data_kind(load_windows(config))
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
+        scores = scores[scores["estimate"] != "samples"]  # as a distribution: notebook 09
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
         table = pd.concat([table, _load_distribution(config.dataset, config.profile, variant, seeds)], ignore_index=True)
         table["method"] = _method_labels(config, variant, table["estimate"])

@@ -224,7 +224,7 @@ def test_matched_size_is_that_of_the_denoiser(name, profile):
 @pytest.mark.parametrize(("name", "parameters"), [("rddm", 145.5e6), ("rectified_flow", None)])
 def test_published_size(name, parameters):
     config = get_config("quick").replace("method.name", name).replace("method.size", "published")
-    with torch.device("meta"):
+    with torch.device("meta"):  # no memory for 150 million weights
         count = get_method(name)(config).parameter_count()
     assert count == pytest.approx(parameters or denoiser_parameters(config), rel=0.10)
 
@@ -233,7 +233,7 @@ def test_published_size(name, parameters):
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request, windows, tmp_path_factory):
     """A method, trained briefly, and its run folder."""
-    settings = {"n_steps": 80, "validate_every": 80, "checkpoint_every": 80, "learning_rate": 5e-3}
+    settings = {"n_steps": 50, "validate_every": 50, "checkpoint_every": 50, "learning_rate": 5e-3}
     config = tiny_config(method__name=request.param, **{f"training__{name}": value for name, value in settings.items()})
     folder = tmp_path_factory.mktemp(request.param)
     return train(config, windows, folder, progress=False), folder
@@ -242,7 +242,7 @@ def trained(request, windows, tmp_path_factory):
 def test_it_learns(trained, windows):
     model, folder = trained
     losses = read_history(folder)["loss"].dropna().to_numpy()
-    assert losses[-10:].mean() < 0.75 * losses[:3].mean()
+    assert losses[-5:].mean() < 0.75 * losses[:2].mean()
     test = windows.split("test")
     error = model.translate(test.ppg, test.demographics, n_steps=1)[:, 0].numpy() - test.ecg
     assert (error**2).mean() < (test.ecg**2).mean()
@@ -343,7 +343,6 @@ def test_loss_goes_through_the_model_and_draws_from_the_generator(name, windows)
         return module(*arguments)
 
     def loss(seed):
-        torch.manual_seed(seed + 100)
         return module.training_loss(model, Batch(module, raw_batch(windows), generator()), generator(seed))[0]
 
     first = loss(0)
@@ -351,8 +350,7 @@ def test_loss_goes_through_the_model_and_draws_from_the_generator(name, windows)
     first.backward()
     assert all(parameter.grad is not None for parameter in module.trained_parameters()), "and it uses every weight"
     torch.manual_seed(7)
-    again = module.training_loss(module, Batch(module, raw_batch(windows), generator()), generator(0))[0]
-    assert float(again) == float(first) and float(loss(1)) != float(first)
+    assert torch.equal(loss(0), first) and not torch.equal(loss(1), first), "from no other source of randomness"
 
 
 def test_loss_of_perfect_networks_is_zero(windows):

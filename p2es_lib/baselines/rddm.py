@@ -23,7 +23,7 @@ Departs from it so:
   train on t < T only. The true marginal needs the mean of the ECG, which is what is sought. So the start stays as it is,
   and the training is made to agree with it: at t = T the first network is shown noise alone (zero terminal
   signal-to-noise ratio, Lin 2024), from which it can but learn the mean of m_T given the PPG. The schedule of m_t and
-  all other steps are untouched.
+  all other steps are untouched. Without this, a small model of periodic test beats came out worse than a flat line.
 - As in the authors' sampler, the fresh noise outside the regions has variance beta_t, where training has 1 - abar_s: it
   cannot be put right without knowing the regions. Within them it is DDPM's own.
 - One region for all 12 leads, from R peaks found in all of them together, in the training ECG as it is (the authors

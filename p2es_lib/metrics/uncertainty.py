@@ -24,8 +24,8 @@ CURVE_LEVELS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2))
 
 
 def attainable_level(level: float, n_samples: int) -> float:
-    """Coverage that a calibrated method has with bands of this level from K samples: at most (K - 1) / (K + 1)."""
-    return min(level, (n_samples - 1) / (n_samples + 1))
+    """Coverage that a calibrated method has with bands of this level from K samples: the level, where K allows it."""
+    return 1 - 2 * _rank(level, n_samples) / (n_samples + 1)
 
 
 def level_name(prefix: str, level: float) -> str:
@@ -33,13 +33,11 @@ def level_name(prefix: str, level: float) -> str:
     return f"{prefix}_{100 * level:.0f}"
 
 
-def _rank(level: float, n_samples: int) -> tuple[int, float]:
-    """Whole part i >= 1 and fraction of the rank h from either end of K samples (see the module)."""
+def _rank(level: float, n_samples: int) -> float:
+    """Rank h from either end of K samples, at least 1 and at most in the middle."""
     if not 0 < level < 1 or n_samples < 2:
-        raise InputError(f"bands of level {level} from {n_samples} sample(s): give a level below 1 and two samples or more")
-    rank = max((n_samples + 1) * (1 - level) / 2, 1.0)
-    whole = int(np.floor(rank + 1e-9))
-    return whole, max(rank - whole, 0.0)
+        raise InputError(f"bands of level {level} from {n_samples} sample(s): give a level below 1, two samples or more")
+    return float(np.clip(round((n_samples + 1) * (1 - level) / 2, 9), 1, (n_samples + 1) // 2))
 
 
 def central_band(samples: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -49,10 +47,11 @@ def central_band(samples: np.ndarray, level: float) -> tuple[np.ndarray, np.ndar
 
 def _limits(ordered: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     n_samples = ordered.shape[1]
-    whole, part = _rank(level, n_samples)
-    inner = min(whole, n_samples - 1)  # the rank further in; equal to the whole one only where part is 0
-    lower = (1 - part) * ordered[:, whole - 1] + part * ordered[:, inner]
-    upper = (1 - part) * ordered[:, n_samples - whole] + part * ordered[:, n_samples - 1 - inner]
+    part, whole = np.modf(_rank(level, n_samples))
+    outer = int(whole) - 1
+    inner = outer + (part > 0)
+    lower = (1 - part) * ordered[:, outer] + part * ordered[:, inner]
+    upper = (1 - part) * ordered[:, n_samples - 1 - outer] + part * ordered[:, n_samples - 1 - inner]
     return lower, upper
 
 
@@ -107,7 +106,7 @@ def ensemble_scores(
         knows more.
     """
     n_samples = samples.shape[1]
-    ranks = {level: _rank(level, n_samples) for level in levels}
+    ranks = {level: np.modf(_rank(level, n_samples)) for level in levels}
     pairs = np.argwhere(available)
     found: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(pairs), chunk):
@@ -120,9 +119,9 @@ def ensemble_scores(
         }
         # How many samples lie on the side of the truth that has fewer of them: decides every level at once.
         within = np.minimum((ordered <= y[:, None]).sum(axis=1), (ordered >= y[:, None]).sum(axis=1))
-        for level, (whole, fraction) in ranks.items():
+        for level, (part_inside, whole) in ranks.items():
             lower, upper = _limits(ordered, level)
-            covered = (1 - fraction) * (within >= whole) + fraction * (within >= whole + 1)
+            covered = (1 - part_inside) * (within >= whole) + part_inside * (within >= whole + 1)
             part[level_name("coverage", level)] = covered.mean(axis=-1)
             part[level_name("width", level)] = (upper - lower).mean(axis=-1)
         for name, value in part.items():

@@ -1,6 +1,7 @@
 """Figures and tables: one style, functions that draw arrays and return a figure, writers for numbered files."""
 
 from p2es_lib.plots.affinity import plot_affinity, plot_embedding
+from p2es_lib.plots.clinical import plot_bland_altman, plot_diagnostic, plot_frontier, plot_groups, plot_noise, plot_uncertainty
 from p2es_lib.plots.cohort import plot_cohort, plot_example_window
 from p2es_lib.plots.comparison import plot_differences, plot_one_window, plot_steps, plot_validation_curves
 from p2es_lib.plots.ecg_paper import plot_ecg_paper, plot_translation
@@ -20,14 +21,19 @@ __all__ = [
     "plot_accepted_rejected",
     "plot_affinity",
     "plot_beats_compared",
+    "plot_bland_altman",
     "plot_cohort",
     "plot_decomposition",
+    "plot_diagnostic",
     "plot_differences",
     "plot_ecg_paper",
     "plot_embedding",
     "plot_example_window",
     "plot_forward_process",
+    "plot_frontier",
+    "plot_groups",
     "plot_measurements_compared",
+    "plot_noise",
     "plot_one_window",
     "plot_recorded_simulated",
     "plot_results",
@@ -36,6 +42,7 @@ __all__ = [
     "plot_steps",
     "plot_training",
     "plot_translation",
+    "plot_uncertainty",
     "plot_validation_curves",
     "save_figure",
     "save_table",

@@ -1,0 +1,253 @@
+"""What a clinician asks: agreement of measurements, diagnostic value, honesty of the uncertainty, and for whom it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from p2es_lib.errors import InputError
+from p2es_lib.metrics import METRICS
+from p2es_lib.metrics.intervals import QUANTITIES
+from p2es_lib.plots.style import (
+    COLOURS,
+    CYCLE,
+    ESTIMATE,
+    PAGE_WIDTH,
+    SPREAD,
+    TRUTH,
+    letter_panels,
+    method_colours,
+    new_figure,
+    styled,
+)
+
+
+@styled
+def plot_bland_altman(differences: pd.DataFrame, limits: pd.DataFrame, quantities: Sequence[tuple[str, str]]) -> Figure:
+    """Difference against the mean of translated and true value, one dot per window, with bias and limits of agreement.
+
+    Parameters
+    ----------
+    differences : DataFrame
+        One estimate, of :func:`p2es_lib.metrics.intervals.interval_differences`.
+    limits : DataFrame
+        Of the same, by :func:`p2es_lib.metrics.intervals.limits_of_agreement`.
+    quantities : sequence of (metric, lead)
+        A panel each.
+    """
+    if not quantities:
+        raise InputError("plot_bland_altman: no quantity")
+    n_columns = min(4, len(quantities))
+    n_rows = -(-len(quantities) // n_columns)
+    fig = new_figure(PAGE_WIDTH, 1.75 * n_rows + 0.2)
+    axes = fig.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for ax, (metric, lead) in zip(axes, quantities, strict=False):
+        rows = differences[(differences["metric"] == metric) & (differences["lead"] == lead)].dropna(subset=["value"])
+        row = limits[(limits["metric"] == metric) & (limits["lead"] == lead)].iloc[0]
+        ax.plot((rows["true"] + rows["measured"]) / 2, rows["value"], "o", ms=1.6, mew=0, alpha=0.5, color=COLOURS["grey"])
+        ax.axhline(0, lw=0.5, color=TRUTH)
+        for name, dashes in (("bias", "-"), ("low", (0, (4, 2))), ("high", (0, (4, 2)))):
+            ax.axhline(row[name], lw=1.0, ls=dashes, color=ESTIMATE)
+        quantity = QUANTITIES[metric]
+        title = quantity.label if lead == "all" else f"{quantity.label}, {lead}"
+        ax.set_title(title, fontsize=7.5)
+        ax.set_xlabel(f"Mean ({quantity.unit})")
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        shown = np.nanpercentile(np.abs(rows["value"]), 99) if len(rows) else 1.0
+        ax.set_ylim(-1.3 * shown, 1.3 * shown)
+    for ax in axes[len(quantities) :]:
+        ax.remove()
+    fig.supylabel("Translated minus true", fontsize=7.5)
+    return fig
+
+
+@styled
+def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.DataFrame]) -> Figure:
+    """Left: coverage of the samples' bands over their level. Right: error of the windows kept when the doubtful are refused.
+
+    Parameters
+    ----------
+    curves : mapping
+        Method to :func:`p2es_lib.metrics.uncertainty.calibration_curve`.
+    risks : mapping
+        Method to :func:`p2es_lib.metrics.abstention.risk_coverage`.
+    """
+    colours = method_colours(dict.fromkeys([*curves, *risks]))
+    fig = new_figure(PAGE_WIDTH, 2.6)
+    left, right = fig.subplots(1, 2)
+    left.plot([0, 1], [0, 1], lw=0.8, ls=(0, (3, 2)), color=COLOURS["grey"])
+    for method, curve in curves.items():
+        reachable = curve["attainable"] >= curve["level"] - 1e-9  # beyond, K samples have no such band
+        rows = curve[reachable]
+        left.fill_between(rows["level"], rows["lower"], rows["upper"], color=colours[method], alpha=0.25, lw=0)
+        left.plot(rows["level"], rows["coverage"], "o-", ms=2.5, color=colours[method])
+    left.set(xlabel="Level of the band", ylabel="Share of time that the truth is in it", xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    left.annotate("too sure of itself", (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=7, color=COLOURS["grey"])
+    left.annotate("too timid", (0.03, 0.93), xycoords="axes fraction", fontsize=7, color=COLOURS["grey"])
+    for method, risk in risks.items():
+        right.fill_between(100 * risk["kept"], risk["lower"], risk["upper"], color=colours[method], alpha=0.25, lw=0)
+        right.plot(100 * risk["kept"], risk["risk"], color=colours[method])
+        right.plot(100 * risk["kept"], risk["oracle"], lw=0.8, ls=(0, (1, 1)), color=colours[method])
+    right.set(xlabel="Windows kept (%), those of least spread", ylabel="RMSE of their mean (mV)", xlim=(0, 100), ylim=(0, None))
+    handles = [Line2D([], [], color=colour, label=method) for method, colour in colours.items()]
+    handles.append(Line2D([], [], color=TRUTH, lw=0.8, ls=(0, (1, 1)), label="if the errors themselves were known"))
+    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    letter_panels([left, right])
+    return fig
+
+
+@styled
+def plot_diagnostic(table: pd.DataFrame) -> Figure:
+    """Area under the ROC curve by diagnosis: classifiers on true ECG, translated ECG, and the PPG alone.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of :func:`p2es_lib.metrics.diagnostic.diagnostic_table`.
+    """
+    if table.empty:
+        raise InputError("plot_diagnostic: the table is empty")
+    pairs = list(dict.fromkeys(zip(table["fit_on"], table["tried_on"], strict=True)))
+    labels = list(dict.fromkeys(table["label"]))
+    offsets = np.linspace(-0.34, 0.34, len(pairs)) if len(pairs) > 1 else [0.0]
+    fig = new_figure(PAGE_WIDTH, 0.3 + (0.12 * len(pairs) + 0.12) * len(labels) + 0.5)
+    ax = fig.subplots()
+    handles = []
+    for number, (pair, offset) in enumerate(zip(pairs, offsets, strict=True)):
+        rows = table[(table["fit_on"] == pair[0]) & (table["tried_on"] == pair[1])]
+        y = [labels.index(label) + offset for label in rows["label"]]
+        area, lower, upper = rows[["auroc", "lower", "upper"]].to_numpy(float).T
+        name = pair[0] if pair[0] == pair[1] else f"learnt on {pair[0]}, tried on {pair[1]}"
+        handles.append(ax.errorbar(area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=CYCLE[number], label=name))
+    ax.axvline(0.5, lw=0.7, ls=(0, (3, 2)), color=COLOURS["grey"])
+    ax.set_yticks(range(len(labels)), [label.replace("rhythm: ", "").replace("morphology: ", "").replace("_", " ") for label in labels])
+    ax.set_ylim(len(labels) - 0.45, -0.55)
+    ax.set(xlabel="Area under the ROC curve (95 % interval over subjects)", xlim=(0.2, 1.02))
+    for y in range(1, len(labels)):
+        ax.axhline(y - 0.5, color="#DDDDDD", lw=0.5)
+    ax.tick_params(axis="y", length=0)
+    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    return fig
+
+
+@styled
+def plot_groups(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Figure:
+    """A metric by group of people or windows: a row per way of grouping, a column per metric, a colour per method.
+
+    Parameters
+    ----------
+    tables : mapping
+        Name of the grouping to a table with columns group, method, metric, value, lower, upper.
+    metrics : sequence of str
+    """
+    if not tables:
+        raise InputError("plot_groups: no grouping")
+    methods = list(dict.fromkeys(method for table in tables.values() for method in table["method"]))
+    colours = method_colours(methods)
+    heights = [table["group"].nunique() for table in tables.values()]
+    fig = new_figure(PAGE_WIDTH, 0.24 * sum(heights) + 0.5 * len(tables) + 0.4)
+    axes = fig.subplots(len(tables), len(metrics), squeeze=False, height_ratios=heights, sharex="col")
+    for row, (name, table) in zip(axes, tables.items(), strict=True):
+        groups = list(dict.fromkeys(table["group"]))
+        for ax, metric in zip(row, metrics, strict=True):
+            _draw_groups(ax, table[table["metric"] == metric], groups, methods, colours)
+        row[0].set_yticks(range(len(groups)), groups)
+        row[0].set_title(name, fontsize=7.5)
+        for ax in row[1:]:
+            ax.set_yticks(range(len(groups)), [""] * len(groups))
+    for ax, metric in zip(axes[-1], metrics, strict=True):
+        known = METRICS[metric]
+        ax.set_xlabel(known.label + (f" ({known.unit})" if known.unit else ""))
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    handles = [Line2D([], [], marker="o", ms=3, color=colours[method], label=method) for method in methods]
+    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    return fig
+
+
+def _draw_groups(ax: Axes, rows: pd.DataFrame, groups: Sequence[str], methods: Sequence[str], colours: Mapping[str, str]) -> None:
+    offsets = np.linspace(-0.25, 0.25, len(methods)) if len(methods) > 1 else [0.0]
+    for method, offset in zip(methods, offsets, strict=True):
+        own = rows[rows["method"] == method]
+        y = np.array([groups.index(group) for group in own["group"]]) + offset
+        ax.hlines(y, own["lower"], own["upper"], lw=1.0, color=colours[method])
+        ax.plot(own["value"], y, "o", ms=3, mew=0, color=colours[method])
+    ax.set_ylim(len(groups) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+
+
+@styled
+def plot_noise(table: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
+    """R-peak F1 and error against the signal-to-noise ratio of the PPG, a column per kind of disturbance.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns disturbance, snr_db, method, windows ("all windows", or those that pass a gate), rmse_lag, r_peak_f1_lag.
+    kinds : mapping
+        Disturbance to its name, a column each.
+    """
+    methods, gates = (list(dict.fromkeys(table[column])) for column in ("method", "windows"))
+    colours = method_colours(methods)
+    dashes = dict(zip(gates, ("-", (0, (3, 1.5))), strict=False))
+    fig = new_figure(PAGE_WIDTH, 3.1)
+    axes = fig.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False)
+    for column, (kind, name) in zip(axes.T, kinds.items(), strict=True):
+        for ax, metric in zip(column, ("r_peak_f1_lag", "rmse_lag"), strict=True):
+            for method in methods:
+                for gate in gates:
+                    rows = table[(table["disturbance"] == kind) & (table["method"] == method) & (table["windows"] == gate)]
+                    ax.plot(rows["snr_db"], rows[metric], "o", ls=dashes[gate], ms=2.2, color=colours[method])
+            ax.grid(axis="y")
+            ax.set_axisbelow(True)
+        column[0].set_title(name, fontsize=7.5)
+        column[1].set_xlabel("SNR (dB)")
+        column[1].set_xticks(sorted(table["snr_db"].unique()))
+    axes[0, 0].set_ylabel("R-peak F1, 50 ms")
+    axes[1, 0].set_ylabel("RMSE after lag (mV)")
+    handles = [Line2D([], [], color=colour, label=method) for method, colour in colours.items()]
+    handles += [Line2D([], [], color=TRUTH, ls=style, label=gate) for gate, style in dashes.items()]
+    fig.legend(handles=handles, loc="outside upper center", ncols=4)
+    return fig
+
+
+@styled
+def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str, float] | None = None) -> Figure:
+    """Quality against the time of a translation, one dot per method and setting.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns label, family (dots of one family are joined), ms, ms_low, ms_high and one per quality.
+    quality : str
+        Column that is drawn upwards, a metric.
+    budgets_ms : mapping, optional
+        Name to a time that is marked.
+    """
+    known = METRICS[quality]
+    fig = new_figure(PAGE_WIDTH, 3.0)
+    ax = fig.subplots()
+    colours = method_colours(dict.fromkeys(table["family"]))
+    for family, rows in table.groupby("family", sort=False):
+        rows = rows.sort_values("ms")
+        ax.plot(rows["ms"], rows[quality], "-o", lw=0.9, ms=4, color=colours[family], label=family)
+        for row in rows.itertuples():
+            ax.annotate(row.label, (row.ms, getattr(row, quality)), xytext=(4, 3), textcoords="offset points", fontsize=6.5,
+                        color=colours[family])  # fmt: skip
+    for name, milliseconds in (budgets_ms or {}).items():
+        ax.axvline(milliseconds, lw=0.8, ls=(0, (3, 2)), color=SPREAD)
+        ax.annotate(name, (milliseconds, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points",
+                    fontsize=6.5, color=COLOURS["grey"])  # fmt: skip
+    ax.set_xscale("log")
+    ax.set(xlabel="Milliseconds for 10 s of signal, 12 leads, batch 1", ylabel=known.label + (f" ({known.unit})" if known.unit else ""))
+    ax.grid(axis="both")
+    ax.set_axisbelow(True)
+    return fig
