@@ -51,7 +51,7 @@ def raw_batch(windows, rows=slice(0, 4), **changes) -> dict:
     return batch | changes
 
 
-# ------------------------------------------------------------------------------------------------- RDDM: forward process
+# ------------------------------------------------------------------------------------------------ RDDM: forward process
 def test_schedule_is_the_public_one():
     share = rddm.alpha_bar()
     betas = 1e-4 + (0.2 - 1e-4) * np.arange(1, 11) / 10
@@ -80,7 +80,7 @@ def test_noise_stands_in_the_regions_alone():
 
 
 def test_where_sampling_starts_nothing_of_the_ecg_is_left():
-    """Signal-to-noise ratio at t = T: none in what the first network is shown, that of the schedule in the masked state."""
+    """Signal-to-noise ratio at t = T: 0 in what the first network is shown, the schedule's in the masked state."""
     x_0, noise, share = 100 * normal(2, 12, 8), normal(2, 12, 8, seed=1), rddm.alpha_bar()[-1]
     whole, masked = rddm.noisy_states(x_0, torch.ones(2, 1, 8), torch.tensor([10, 9]), noise)
     assert torch.equal(whole[0], noise[0]) and not torch.equal(whole[1], noise[1])
@@ -112,7 +112,7 @@ def test_regions_of_leads_and_windows_do_not_touch(windows):
     assert rddm.qrs_regions(torch.zeros(1, 12, 256), torch.full((1, 12), 2), RATE).sum() == 0, "no beat, no region"
 
 
-# ------------------------------------------------------------------------------------------------- RDDM: reverse process
+# ------------------------------------------------------------------------------------------------ RDDM: reverse process
 @pytest.mark.parametrize("n_steps", [1, 2, 7, 10])
 def test_perfect_networks_lead_back_to_the_ecg(n_steps):
     x_0, share, seen = normal(3, 12, 16), rddm.alpha_bar(), []
@@ -154,7 +154,7 @@ def test_steps_that_the_schedule_does_not_have(n_steps):
         rddm.reverse(lambda x, t: x, lambda x, t: x, lambda step: normal(1, 12, 8), n_steps)
 
 
-# -------------------------------------------------------------------------------------------------------- rectified flow
+# ------------------------------------------------------------------------------------------------------- rectified flow
 MEAN, SD = 3.0, 0.4
 
 
@@ -195,7 +195,7 @@ def test_velocity_is_the_slope_of_the_line():
         torch.testing.assert_close(rectified_flow.integrate(lambda x, t: x_1 - x_0, x_1, n_steps), x_0)
 
 
-# ----------------------------------------------------------------------------------------------------------- the network
+# ---------------------------------------------------------------------------------------------------------- the network
 def test_network_hears_all_that_it_is_told():
     torch.manual_seed(0)
     network = ConditionalUNet(8)
@@ -229,23 +229,19 @@ def test_published_size(name, parameters):
     assert count == pytest.approx(parameters or denoiser_parameters(config), rel=0.10)
 
 
-# ---------------------------------------------------------------------------------------------------------- the contract
+# --------------------------------------------------------------------------------------------------------- the contract
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request, windows, tmp_path_factory):
     """A method, trained briefly, and its run folder."""
-    settings = {"n_steps": 50, "validate_every": 50, "checkpoint_every": 50, "learning_rate": 5e-3}
+    settings = {"n_steps": 50, "validate_every": 50, "checkpoint_every": 50, "learning_rate": 1e-2}
     config = tiny_config(method__name=request.param, **{f"training__{name}": value for name, value in settings.items()})
     folder = tmp_path_factory.mktemp(request.param)
     return train(config, windows, folder, progress=False), folder
 
 
-def test_it_learns(trained, windows):
-    model, folder = trained
-    losses = read_history(folder)["loss"].dropna().to_numpy()
-    assert losses[-5:].mean() < 0.75 * losses[:2].mean()
-    test = windows.split("test")
-    error = model.translate(test.ppg, test.demographics, n_steps=1)[:, 0].numpy() - test.ecg
-    assert (error**2).mean() < (test.ecg**2).mean()
+def test_it_learns(trained):
+    losses = read_history(trained[1])["loss"].dropna().to_numpy()
+    assert losses[-5:].mean() < 0.35 * losses[:2].mean()
 
 
 def test_samples_differ_and_belong_to_their_window(trained, windows):

@@ -35,5 +35,5 @@ def test_more_noise_is_further_from_the_clean_pulse_and_fails_the_gate(ppg):
         return np.mean([np.corrcoef(a[0], b[0])[0, 1] for a, b in zip(ppg, noisy)])
 
     assert agreement(20) > agreement(5) > agreement(0)
-    assert passes_gate(disturb_windows(ppg, "low_perfusion", 30, 125.0), 125.0, 0.7).all()
-    assert not passes_gate(disturb_windows(ppg, "low_perfusion", -15, 125.0), 125.0, 0.7).any()
+    assert passes_gate(disturb_windows(ppg, "low_perfusion", 30, 125.0), 125.0, 0.9).all()
+    assert not passes_gate(disturb_windows(ppg, "low_perfusion", -15, 125.0), 125.0, 0.9).any()

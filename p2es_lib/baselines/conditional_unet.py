@@ -3,10 +3,10 @@
 RDDM and rectified flow differ in what they ask of their networks, not here in what those are made of, so that a
 difference between them in a table is one of method.
 
-What both ask for holds white noise in 12 leads (the velocity, the noise itself, the noise of some regions). The published
+What both ask for holds white noise in 12 leads (the velocity, the noise itself, the noise of some regions). Published
 networks have 64 channels or more for the noise of one lead; with the weights of P2Es there are few channels more than
-leads, and noise that does not pass stays in the ECG. So the noisy ECG also goes past the U-Net, which only says with
-what gain, for each lead and time.
+leads, and noise that does not pass through them stays in the ECG. So the noisy ECG also goes past the U-Net, which only
+says with what gain, for each lead and time.
 """
 
 from __future__ import annotations

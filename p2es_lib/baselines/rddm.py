@@ -20,16 +20,17 @@ channels with five halvings.
 Departs from it so:
 
 - The start. The schedule leaves sqrt(abar_T) = 0.55 of the ECG in w_T, yet the authors sample from w_T ~ N(0, 1), and
-  train on t < T only. The true marginal needs the mean of the ECG, which is what is sought. So the start stays as it is,
-  and the training is made to agree with it: at t = T the first network is shown noise alone (zero terminal
-  signal-to-noise ratio, Lin 2024), from which it can but learn the mean of m_T given the PPG. The schedule of m_t and
-  all other steps are untouched. Without this, a small model of periodic test beats came out worse than a flat line.
+  train on t < T only. The true marginal needs the mean of the ECG, which is what is sought. So the start stays as it
+  is, and the training, for t from 1 to T, is made to agree with it: at t = T the first network is shown noise alone
+  (zero terminal signal-to-noise ratio, Lin 2024), from which it can but learn the mean of m_T given the PPG. The
+  schedule of m_t and all other steps are untouched. With w_T as the schedule has it, a small model of periodic test
+  beats came out worse than a flat line.
 - As in the authors' sampler, the fresh noise outside the regions has variance beta_t, where training has 1 - abar_s: it
   cannot be put right without knowing the regions. Within them it is DDPM's own.
 - One region for all 12 leads, from R peaks found in all of them together, in the training ECG as it is (the authors
   filter it to 5-15 Hz and scale each window to [-1, 1]).
-- U-Nets as for the other baselines, with the PPG as an input channel instead of a network of its own that is heard by
-  cross-attention; age and sex; windows of 8 s instead of 4 s.
+- U-Nets of :mod:`p2es_lib.baselines.conditional_unet`, with the PPG as an input channel instead of a network of its own
+  that is heard by cross-attention; age and sex; windows of 8 s instead of 4 s.
 - Both errors have weight 1 (the authors: 1 and 100). They belong to separate networks, and Adam ignores the scale of a
   loss; but the training loop clips the gradients of both together, and one must not drown the other.
 - ``n_steps`` below 10 leaves out steps of the schedule, evenly. One step ends in the estimate of x_0 at t = T, an
@@ -99,8 +100,8 @@ def qrs_regions(ecg: Tensor, lead_mask: Tensor, sampling_rate: float) -> Tensor:
     Returns
     -------
     Tensor, float32 (B, 1, T)
-        1 within half of ``REGION_S`` of an R peak, else 0. The R peaks are the local maxima of the power in the QRS band,
-        over all leads together, smoothed; all windows of a batch at once, on their device.
+        1 within half of ``REGION_S`` of an R peak, else 0. The R peaks are the local maxima of the power in the QRS
+        band, over all leads together, smoothed; all windows of a batch at once, on their device.
     """
     n = ecg.shape[-1]
     mirrored = torch.cat([ecg, ecg.flip(-1)], dim=-1)  # periodic without a jump, as the Fourier transform wants it
@@ -195,6 +196,8 @@ class RDDM(LearnedTranslator):
     """Region-disentangled diffusion; ``method.name`` "rddm".
 
     The last average is kept: the validation error sees one step of ten, from noise, and none of what the others learn.
+    That step is no row of the tables, since what the second network makes of the first one's estimate is only about the
+    posterior mean.
     """
 
     name = "rddm"
@@ -208,7 +211,9 @@ class RDDM(LearnedTranslator):
             networks = _make_networks(matched_width(_make_networks, denoiser_parameters(config)))
         self.region_network, self.noise_network = networks
 
-    def forward(self, whole: Tensor, masked: Tensor, t: Tensor, ppg: Tensor, demographics: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, whole: Tensor, masked: Tensor, t: Tensor, ppg: Tensor, demographics: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Masked state of the whole one, and noise in the masked one, each (B, 12, T), as in training: side by side.
 
         ``t`` (B,) is the step as a share of T; ``ppg`` (B, 1, T), ``demographics`` (B, 4).

@@ -7,10 +7,11 @@ the result is x_1 - v(x_1, 1), which for independent noise is the mean of the EC
 
 Departs from PPGFlowECG so: that method first trains an autoencoder which aligns PPG and ECG in one latent space, 32
 times coarser than the signal, and the flow, a small transformer with cross-attention to the latent PPG, runs there.
-Here it runs in signal space, at the full sampling rate, in a U-Net that has the PPG as an input channel: no part of the
-result then comes from an autoencoder. The times of a batch are spread evenly over [0, 1] instead of four independent
-draws per window; 12 leads in units of one number per data set; age and sex; 8 s windows. There is no reflow: that
-straightens the paths of a trained model by training a second one on its samples.
+Here it runs in signal space, at the full sampling rate, in the U-Net of :mod:`p2es_lib.baselines.conditional_unet`,
+which has the PPG as an input channel: no part of the result then comes from an autoencoder. The times of a batch are
+spread evenly over [0, 1] instead of four independent draws per window; 12 leads in units of one number per data set;
+age and sex; 8 s windows. There is no reflow: that straightens the paths of a trained model by training a second one on
+its samples.
 
 The paper states no number of weights that we could find (the layers of the authors' public configuration add up, by our
 count, to about 207 M in the autoencoder and 7 M in the flow), so ``method.size`` "published" is the same as "matched":
@@ -69,8 +70,8 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x_1: Tensor, n_steps
 class RectifiedFlow(LearnedTranslator):
     """Flow along straight lines from noise to ECG; ``method.name`` "rectified_flow".
 
-    Its loss is a squared error whose minimum at t = 1 is the posterior mean, so the average of least validation error is
-    kept, as for P2Es.
+    Its loss is a squared error whose minimum at t = 1 gives the posterior mean, so the average of least validation
+    error is kept, as for P2Es.
     """
 
     name = "rectified_flow"
@@ -81,7 +82,10 @@ class RectifiedFlow(LearnedTranslator):
         self.network = ConditionalUNet(matched_width(ConditionalUNet, denoiser_parameters(config)))
 
     def forward(self, x_t: Tensor, t: Tensor, ppg: Tensor, demographics: Tensor) -> Tensor:
-        """Mean velocity dx/dt (B, 12, T) at x_t (B, 12, T) and times (B,), given PPG (B, 1, T) and demographics (B, 4)."""
+        """Mean velocity dx/dt (B, 12, T) at x_t (B, 12, T) and times t (B,).
+
+        Given PPG (B, 1, T) and demographics (B, 4).
+        """
         return self.network(x_t, t, ppg, demographics)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:

@@ -32,11 +32,20 @@ from p2es_lib.metrics.resampling import percentile_interval, resample, subject_w
 
 #: Fewer subjects cannot be split into people to train on and people to test on.
 LEAST_SUBJECTS = 10
+#: Those of :func:`p2es_lib.metrics.features.classifiers`.
+CLASSIFIERS = ("random forest", "logistic regression")
 _COLUMNS = ["features", "test", "value", "lower", "upper", "p_value", "n_windows", "n_subjects"]
 
 
 def two_sample_table(
-    samples, windows, sampling_rate: float, *, n_permutations: int = 1000, n_bootstrap: int = 1000, seed: int = 0
+    samples,
+    windows,
+    sampling_rate: float,
+    *,
+    names: tuple[str, ...] = CLASSIFIERS,
+    n_permutations: int = 1000,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Both tests on two sets of features: measurements of the beats, and the averaged beat itself.
 
@@ -48,6 +57,8 @@ def two_sample_table(
         Gives ``ecg``, ``lead_mask`` and ``index["subject"]``.
     sampling_rate : float
         Hz.
+    names : tuple of str
+        Classifiers.
     n_permutations, n_bootstrap, seed : int
 
     Returns
@@ -65,7 +76,7 @@ def two_sample_table(
     options, rows = {"n_permutations": n_permutations, "n_bootstrap": n_bootstrap, "seed": seed}, []
     for name, x, y in zip(("measurements", "averaged beat"), of_truth, of_single):
         x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-        found = {"mmd": mmd(x, y, subjects, **options)} | classifier_test(x, y, subjects, **options)
+        found = {"mmd": mmd(x, y, subjects, **options)} | classifier_test(x, y, subjects, names=names, **options)
         size = {"n_windows": len(x), "n_subjects": len(np.unique(subjects))}
         rows += [{"features": name, "test": test} | row | size for test, row in found.items()]
     return pd.DataFrame(rows, columns=_COLUMNS)
@@ -154,7 +165,7 @@ def classifier_test(
     n_permutations: int = 1000,
     n_bootstrap: int = 1000,
     seed: int = 0,
-    names: tuple[str, ...] = ("random forest", "logistic regression"),
+    names: tuple[str, ...] = CLASSIFIERS,
 ) -> Mapping[str, dict[str, float]]:
     """Area under the ROC curve of classifiers that tell translated (y) from true (x) windows of people not trained on.
 
@@ -167,7 +178,7 @@ def classifier_test(
         Row by row of the same window; NaN where missing.
     subjects : array (N,)
     names : tuple of str
-        Of :func:`p2es_lib.metrics.features.classifiers`.
+        Of :data:`CLASSIFIERS`.
 
     Returns
     -------

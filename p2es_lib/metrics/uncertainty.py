@@ -5,7 +5,8 @@ believes rightly. With K samples few bands can be had: between the i-th from bel
 one more exchangeable value falls with probability (K + 1 - 2 i) / (K + 1). So a level p is the rank h = (K + 1)(1 - p)
 / 2 from either end; where h is not whole, coverage and limits are mixed from the two whole ranks beside it in
 proportion, which keeps the expected coverage at exactly p for any distribution. Beyond p = (K - 1) / (K + 1), 0.88 with
-16 samples, there is only the band from the least to the largest sample: :func:`attainable_level`.
+16 samples, there is only the band from the least to the largest sample, and with an even K none narrower than that
+between the two in the middle: :func:`attainable_level`.
 """
 
 from __future__ import annotations

@@ -69,8 +69,9 @@ def frechet_curve_distance(prediction, truth) -> np.ndarray:
     The least, over all paths that go forward in both signals, of the largest |x_i - y_j|. Values only, as in the public
     code of P2E-WGAN: time orders the samples but costs nothing, because a distance in (s, mV) would depend on how many
     mV a second is worth. So it is at most the largest absolute error, blind to timing, and set by the one deflection
-    that has no counterpart. Not the Gaussian Frechet distance (``distribution.frechet_table``). P2E-WGAN gives 0.375
-    for 3 s of scaled ECG: such values cannot be set beside millivolts.
+    that has no counterpart: by half of its height if the other curve can wait half way up a slope. Not the Gaussian
+    Frechet distance (``distribution.frechet_table``). P2E-WGAN gives 0.375 for 3 s of scaled ECG: such values cannot be
+    set beside millivolts.
 
     Parameters
     ----------
