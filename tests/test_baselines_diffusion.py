@@ -134,7 +134,7 @@ def test_perfect_networks_lead_back_to_the_ecg(n_steps):
 
 def test_noise_is_taken_out_and_put_in_as_in_ddpm():
     """Every step but the last leaves the noise that the schedule wants in the regions, for data of unit variance."""
-    n_draws, share, variances = 20000, rddm.alpha_bar(), []
+    n_draws, share, variances = 100_000, rddm.alpha_bar(), []
 
     def to_masked(state, t):  # the region is everywhere
         variances.append(float(state.var()))
@@ -264,6 +264,14 @@ def test_number_of_steps_and_gain_of_the_ppg(trained, windows):
     assert torch.isfinite(one).all() and not torch.allclose(one, default, atol=1e-3)
     scaled = model.translate(test.ppg * 7 + 3, test.demographics, generator=noise)
     torch.testing.assert_close(scaled, default, atol=2e-3, rtol=1e-2)
+
+
+def test_each_step_gets_noise_of_its_own(trained, windows, monkeypatch):
+    """The flow is random at its start only."""
+    model, asked, original = trained[0], [], WindowNoise.__call__
+    monkeypatch.setattr(WindowNoise, "__call__", lambda self, step: asked.append(step) or original(self, step))
+    model.translate(windows.ppg[:1], windows.demographics[:1])
+    assert asked == (list(range(10)) if model.name == "rddm" else [0])
 
 
 def test_demographics_matter_and_may_be_missing(trained, windows):

@@ -81,7 +81,7 @@ def test_refusals():
         diagnostic_table(fit[0], fit[0], nothing, nothing.assign(subject="x" + nothing["subject"]))
 
 
-# ---------------------------------------------------------------------------------------------------------------- features
+# ------------------------------------------------------------------------------------------------------------- features
 def test_regularity_of_beats():
     times = np.array([[0.0, 1.0, 2.0, 3.0, np.nan], [0.0, 0.8, 2.0, 2.8, 4.0], [0.0, 1.0, np.nan, np.nan, np.nan]])
     table = rhythm_features(times)

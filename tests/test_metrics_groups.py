@@ -18,14 +18,19 @@ def _scores(values, subjects, metric="mse", **columns):
 
 def test_labels():
     index = pd.DataFrame({
-        "age": [20.0, 40.0, 59.9, 75.0, np.nan], "sex": ["F", "M", "", "F", "M"], "snr_db": [-3.0, 0.0, 12.0, 20.0, 99.0],
-        "rhythm": ["af", "sinus", "", "sinus", "af"], "weight_kg": [50.0, 60.0, 70.0, 80.0, 90.0],
+        "age": [20.0, 40.0, 59.9, 75.0, np.nan],
+        "sex": ["F", "M", "", "F", "M"],
+        "snr_db": [-3.0, 0.0, 12.0, 20.0, 99.0],
+        "rhythm": ["af", "sinus", "", "sinus", "af"],
+        "weight_kg": [50.0, 60.0, 70.0, 80.0, 90.0],
     })  # fmt: skip
     ages = group_labels(index, "age")
-    assert list(ages.astype(object)) == ["below 40 years", "40 to 60 years", "40 to 60 years", "75 years and more", np.nan]
+    expected = ["below 40 years", "40 to 60 years", "40 to 60 years", "75 years and more", np.nan]
+    assert list(ages.astype(object)) == expected
     assert list(ages.categories)[0] == "below 40 years" and ages.ordered
     assert list(group_labels(index, "sex").astype(object)) == ["women", "men", np.nan, "women", "men"]
-    assert list(group_labels(index, "snr_db")) == ["below 0 dB", "0 to 10 dB", "10 to 20 dB", "20 dB and more", "20 dB and more"]
+    noise = ["below 0 dB", "0 to 10 dB", "10 to 20 dB", "20 dB and more", "20 dB and more"]
+    assert list(group_labels(index, "snr_db")) == noise
     assert list(group_labels(index, "age", limits=(30,)))[:2] == ["below 30 years", "30 years and more"]
     assert list(group_labels(index, "weight_kg"))[::4] == ["below 60", "80 and more"]  # quartiles
     assert group_labels(index, "rhythm").categories.tolist() == ["af", "sinus"]
@@ -38,7 +43,8 @@ def test_summary_of_groups_is_the_summary_of_their_windows():
     scores = _scores(rng.gamma(2.0, size=40), np.repeat([f"s{i}" for i in range(20)], 2))
     labels = np.array(["men", "women", "", "men"] * 10, dtype=object)
     table = summarise_groups(scores, labels, 100)
-    assert list(table.columns[:3]) == ["group", "lead", "estimate"] and list(table["group"].unique()) == ["men", "women"]
+    assert list(table.columns[:3]) == ["group", "lead", "estimate"]
+    assert list(table["group"].unique()) == ["men", "women"]
     for group in ("men", "women"):
         alone = summarise(scores[labels == group], 100)
         part = table[table["group"] == group].drop(columns="group").reset_index(drop=True)
@@ -77,7 +83,8 @@ def test_differences_are_paired_where_people_are_shared():
 
 def test_groups_estimates_and_metrics_do_not_mix():
     parts = []
-    for level, (estimate, metric) in enumerate((("mean", "mse"), ("single", "mse"), ("mean", "mae"), ("single", "mae"))):
+    kinds = (("mean", "mse"), ("single", "mse"), ("mean", "mae"), ("single", "mae"))
+    for level, (estimate, metric) in enumerate(kinds):
         values = np.array([1.0, 1.0, 4.0, 4.0, 9.0, 9.0]) * 10.0**level
         parts.append(_scores(values, list("abcdef"), metric, estimate=estimate))
     labels = pd.Categorical(["low", "low", "mid", "mid", "high", "high"], ["low", "mid", "high"], ordered=True)

@@ -1,4 +1,4 @@
-"""Measured intervals against known beats, limits of agreement against their closed form, delineation against latents."""
+"""Measured intervals against known beats, limits of agreement against closed forms, delineation against latents."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from p2es_lib.metrics import summarise
 from p2es_lib.metrics.delineation import delineation_differences, neurokit_intervals
 from p2es_lib.metrics.intervals import (
     QUANTITIES,
+    _st_level,
     agreement_rows,
     interval_differences,
     limits_of_agreement,
@@ -60,6 +61,15 @@ def test_a_known_beat():
     expected = 0.2 * bump(read_at, 0.12, 0.015) - 0.3 * bump(read_at, 0.32, 0.035)
     assert np.allclose(found["st60_mv"][0, :12], expected * size, atol=0.01) and abs(expected) > 0.05
     assert np.isnan(found["st60_mv"][0, 12:]).all()
+
+
+def test_st_is_read_above_the_level_just_before_qrs():
+    t = beat_times()
+    ramp = np.broadcast_to(0.5 * t, (2, 12, len(t)))  # mV, rising by 0.5 mV per second through P, QRS and ST
+    table = pd.DataFrame({"qrs_onset_s": [-0.04, np.nan], "qrs_ms": [90.0, np.nan]})
+    level = _st_level(ramp, table)
+    # From the middle of 16 to 4 ms before the onset to 60 ms after its end: 10 + 90 + 60 ms.
+    assert np.allclose(level[0], 0.5 * 0.160, atol=1e-3) and np.isnan(level[1]).all()
 
 
 def test_differences_of_a_translation_that_is_larger_and_lacks_leads(cohort):
@@ -137,7 +147,7 @@ def test_people_count_the_same_and_windows_are_not_people():
     assert np.isnan(one["bias_lower"]) and np.isfinite(one["bias"])
 
 
-# ----------------------------------------------------------------------------------------------------------- delineation
+# ---------------------------------------------------------------------------------------------------------- delineation
 def test_the_averaged_beat_finds_the_latents(cohort):
     table = limits_of_agreement(delineation_differences(cohort, RATE, ("averaged_beat",)), 20).set_index("metric")
     assert np.array_equal(table["n_windows"], [24] * 5)

@@ -29,7 +29,7 @@ def _windows(truth, subjects):
 
 @pytest.fixture(scope="module")
 def believed():
-    """Samples that are draws of what makes the truth, each window with an SD of its own: (60, 16, 12, 80), (60, 12, 80)."""
+    """Samples (60, 16, 12, 80) and truth (60, 12, 80) that are draws of one thing, each window with an SD of its own."""
     rng = np.random.default_rng(0)
     sd, middle = rng.uniform(0.05, 0.5, size=(60, 1, 1, 1)), rng.normal(size=(60, 1, 12, 80))
     samples = middle + sd * rng.standard_t(6, size=(60, 17, 12, 80))
@@ -63,7 +63,7 @@ def test_crps_rewards_the_true_spread():
     assert min(scores, key=scores.get) == 1.0
 
 
-# ------------------------------------------------------------------------------------------------------------- the bands
+# ------------------------------------------------------------------------------------------------------------ the bands
 @pytest.mark.parametrize("n_samples", [2, 3, 9, 16, 39])
 def test_coverage_is_exact_over_the_ranks(n_samples):
     """If the truth is one more draw, it has each rank equally often: the average over the ranks is the level itself."""
@@ -169,7 +169,7 @@ def test_risk_over_the_share_kept():
         risk_coverage(scores[scores["metric"] == "mse"])
 
 
-# ------------------------------------------------------------------------------------------------------------- conformal
+# ------------------------------------------------------------------------------------------------------------ conformal
 def _people(rng, n, n_windows=1):
     """Subjects whose errors have scales of their own, which the samples know nothing of."""
     scale = np.repeat(rng.lognormal(0, 0.7, size=n), n_windows)
@@ -191,7 +191,7 @@ def test_conformal_band_keeps_its_promise_for_new_people(share, confidence):
 
 
 def test_conformal_scale_is_the_order_statistic():
-    # Samples at +-1: mean 0, SD sqrt(2). Ten subjects whose truth is their number at 3 of 4 times, and 100 at the other.
+    # Samples at +-1: mean 0, SD sqrt(2). Ten subjects whose truth is their number at 3 of 4 times, and 100 at the 4th.
     samples = np.broadcast_to(np.array([1.0, -1.0])[None, :, None, None], (10, 2, 12, 4))
     truth = np.broadcast_to(np.arange(1.0, 11)[:, None, None], (10, 12, 4)).copy()
     truth[..., 3] = 100.0

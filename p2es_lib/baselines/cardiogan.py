@@ -4,15 +4,18 @@ Follows Sarkar (2021): U-Net of six halvings with kernels of 16 and channels 64,
 skip connection passes a self-gated soft attention (Oktay 2018) and is added to the decoder (28.2 M weights, the published
 number, which one generator has); a critic of the waveform of four such convolutions with channels 64, 128, 256, 512, and
 one of the logarithm of a spectrogram of 128 frequencies by 128 frames with kernels of 7 x 7 and the same channels; the
-cross entropy of both, weighted 3 and 1. The critics see the ECG alone.
+cross entropy of both, weighted 3 and 1. The critics see the ECG alone. The generator's layers are those of the authors'
+public code. They published neither critics nor training: for those, and for the weights, we had the paper's abstract and
+what independent public re-implementations agree on.
 
 Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says. The paper learns from unpaired windows: a second
 generator from ECG to PPG, with critics of its own, and an absolute error over the cycle there and back, weight 30,
 stand in for the missing pairs. Here pairs exist, so the absolute error to the paired ECG takes the place and the weight
-of the cycle, and there is neither a second generator nor a critic of PPG; this asks less of the method than the paper
-does. The generator maximises log D instead of minimising log(1 - D), whose gradient vanishes early. Layer normalisation
-is over channels and time (the authors' is over channels). The frames of the spectrogram are spread over the window,
-whatever its length.
+of the cycle, and there is neither a second generator nor a critic of PPG. The error is summed over the leads, each of
+which is an ECG that the weight was made for: with the mean over leads the critics decide alone, and beats come out where
+there are none. The generator maximises log D instead of minimising log(1 - D), whose gradient vanishes early. Layer
+normalisation is over channels and time (the authors' is over channels). The frames of the spectrogram are spread over the
+window, whatever its length.
 
 References
 ----------
@@ -38,7 +41,7 @@ CRITIC_MULTIPLIERS = (1, 2, 4, 8)
 TAPS = 16
 #: Slope of the leaky rectifier below zero.
 LEAK = 0.2
-#: Weights of the waveform's critic, of the spectrogram's critic, and of the absolute error.
+#: Weights of the waveform's critic, of the spectrogram's critic, and of each lead's absolute error.
 TIME_WEIGHT, SPECTRUM_WEIGHT, ERROR_WEIGHT = 3.0, 1.0, 30.0
 #: Spectrogram: frames per window, and samples per frame, which give as many frequencies.
 N_FRAMES = 128
@@ -182,8 +185,12 @@ class CardioGAN(AdversarialTranslator):
         return _cross_entropy(on_real, real=True) + _cross_entropy(on_fake, real=False)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
-        """Absolute error in units of :attr:`ecg_scale_mv` and what the critics make of the ECG; logged is the error."""
+        """Absolute error summed over leads, and what the critics make of the ECG; logged is the mean absolute error.
+
+        Both in units of :attr:`ecg_scale_mv`.
+        """
         present = present_leads(batch.mask)
         estimate = model(batch.ppg, batch.demographics) * present
-        error = (estimate - batch.x_0).abs().sum() / (present.sum() * estimate.shape[-1]).clamp_min(1)
-        return ERROR_WEIGHT * error + _cross_entropy(critic(estimate), real=True), error.detach()
+        of_leads = (estimate - batch.x_0).abs().mean(dim=2)  # (B, 12), 0 where a lead does not exist
+        loss = ERROR_WEIGHT * of_leads.sum(dim=1).mean() + _cross_entropy(critic(estimate), real=True)
+        return loss, (of_leads.sum() / present.sum().clamp_min(1)).detach()

@@ -2,10 +2,10 @@
 
 Follows Vo (2021): U-Net of four halvings with skip connections, instance normalisation and dropout; a critic that is
 also shown the PPG and gives one score per patch (PatchGAN, Isola 2017); Wasserstein loss with gradient penalty
-(Gulrajani 2017). What the abstract leaves open was taken from the authors' public description of layers and settings:
-kernels of 4 with stride 2, channels 128, 256, 512, 512 (4.1 M weights, the published number); in the critic, kernels of
-6 with stride 3 and channels 128, 256, 512; weight 50 of the squared error over all samples and 10 of the penalty, which
-acts on the gradient of the sum of the patches' scores; three steps of the critic per step of the generator.
+(Gulrajani 2017). Of the paper we had the abstract; layers and settings are those of the authors' public code: kernels of
+4 with stride 2, channels 128, 256, 512, 512 (4.1 M weights, the published number); in the critic, kernels of 6 with
+stride 3 and channels 128, 256, 512; weight 50 of the squared error over all samples and 10 of the penalty, which acts on
+the gradient of the sum of the patches' scores; three steps of the critic per step of the generator.
 
 Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says: convolutions are padded, so that any window of
 whole halvings comes out at its length; the three steps of the critic see the same batch, with other dropout and other

@@ -13,9 +13,9 @@ noise r eps in m_t; both are told the PPG, and both errors are squared ones. To 
 network, the second, and then the step of DDPM (Ho 2020) with fresh noise of variance beta_t in the whole signal. 10
 steps, beta_t from 1e-4 in equal steps to 0.2. At test time nobody knows the R peaks, and nobody needs to.
 
-What the paper leaves open was taken from the authors' public code: region of 32 samples at 128 Hz, the schedule, the
-number of weights (145.5 M: two U-Nets of 45.8 M and, for each, a network of 26.9 M for the PPG), levels of 64 to 1024
-channels with five halvings.
+What the abstract leaves open is as in the authors' public code: the two states and both errors, the region of 32
+samples at 128 Hz, schedule and sampler, five halvings with 64 to 1024 channels, and the number of weights (145.5 M: two
+U-Nets of 45.8 M and, for each, a network of 26.9 M for the PPG).
 
 Departs from it so:
 

@@ -2,8 +2,9 @@
 
 Follows Liu (2023): the straight line between a data point and independent noise, x_t = (1 - t) x_0 + t x_1, a network
 that learns the mean velocity E[x_1 - x_0 | x_t] by least squares, and Euler steps from noise at t = 1 to data at t = 0.
-As in PPGFlowECG (Fang 2025) the PPG conditions the velocity, t is uniform and 10 Euler steps are taken. With one step
-the result is x_1 - v(x_1, 1), which for independent noise is the mean of the ECG given the PPG.
+As in PPGFlowECG (Fang 2025; its abstract and the authors' public configuration) the PPG conditions the velocity, t is
+uniform and 10 Euler steps are taken. With one step the result is x_1 - v(x_1, 1), which for independent noise is the
+mean of the ECG given the PPG.
 
 Departs from PPGFlowECG so: that method first trains an autoencoder which aligns PPG and ECG in one latent space, 32
 times coarser than the signal, and the flow, a small transformer with cross-attention to the latent PPG, runs there.

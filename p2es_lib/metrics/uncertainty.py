@@ -37,7 +37,7 @@ def level_name(prefix: str, level: float) -> str:
 def _rank(level: float, n_samples: int) -> float:
     """Rank h from either end of K samples, at least 1 and at most in the middle."""
     if not 0 < level < 1 or n_samples < 2:
-        raise InputError(f"bands of level {level} from {n_samples} sample(s): give a level below 1, two samples or more")
+        raise InputError(f"bands of level {level} from {n_samples} sample(s): a level below 1, two samples or more")
     return float(np.clip(round((n_samples + 1) * (1 - level) / 2, 9), 1, (n_samples + 1) // 2))
 
 
