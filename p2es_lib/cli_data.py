@@ -113,3 +113,44 @@ def prepare(
         raise InputError(f"shard {shard!r}: the data set {name} has none of that name here; see p2es data list {name}")
     folder: Path = run_job(chosen[0], config, location, progress=not stop_with_parent)
     typer.echo(folder)
+
+
+@data_app.command()
+def measure(
+    windows: Annotated[int, typer.Option(help="Largest store that is written; 1000000 takes 53 GB.")] = 100_000,
+    folder: Annotated[Optional[Path], typer.Option(help="On the disk in question; default: data.")] = None,
+) -> None:
+    """Measure on this machine what preparing, storing and loading cost; writes figures/store/table01_store."""
+    import tempfile
+
+    from p2es_lib import paths
+
+    if windows < 1000:
+        raise InputError(f"windows={windows}: at least 1000")
+    folder = paths.check_output_folder(folder or paths.home() / "data", "--folder")
+    import torch
+
+    from p2es_lib.config import get_config
+    from p2es_lib.p2es import P2Es
+    from p2es_lib.plots import save_table
+    from p2es_lib.preparation.measure import measure as measure_all
+    from p2es_lib.preparation.measure import zarr_found
+    from p2es_lib.training import diffusion_loss
+
+    sizes = [*(10**k for k in range(3, 10) if 10**k < windows), windows]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".measure") as place:
+        n_sparse = 1_000_000 * (windows < 1_000_000)
+        config = get_config("quick", "made")
+        table = measure_all(Path(place), config, P2Es, diffusion_loss, n_windows=sizes, n_sparse=n_sparse)
+    caption = (
+        "What preparation, store and loader cost, on one machine: median and least of repeats; ratio: value over "
+        "reference; growth: value over that at the fewest windows. The records prepared are made in memory, no files "
+        "are read. Warm: in the system's cache; cold: dropped from it. Sparse file: its windows are a hole, read by the "
+        "same way. "
+        f"Threads of torch: {torch.get_num_threads()}."
+    )
+    if not zarr_found():
+        caption += " Zarr is not installed and was left out."
+    path = save_table(table, paths.home() / "figures" / "store", "table01_store", caption, float_format=".5g")
+    typer.echo(path)

@@ -26,25 +26,29 @@ def collect_index(shards: Sequence[tuple[Source, Path]]) -> tuple[pd.DataFrame, 
     Returns
     -------
     index : DataFrame
-        Columns of :func:`p2es_lib.preparation.quality.judge_windows`, what is known of the person, ``source``, and the
-        place of each window: ``shard`` (number in ``shards``), ``row`` (-1: not stored).
+        Columns of :func:`p2es_lib.preparation.quality.judge_windows`, what is known of the person, ``source``,
+        ``label`` (the record's name, after that of its source where there are several), and the place of each window:
+        ``shard`` (number in ``shards``), ``row`` (-1: not stored).
     info : dict
         ``notes``, ``records`` (number), ``hours`` (of signal), ``duplicates`` (dropped record to the one it copies).
     """
     tables, notes, hashes, n_records, hours = [], [], {}, 0, 0.0
     duplicates: dict[str, str] = {}
+    several = len({source.name for source, _ in shards}) > 1
     for number, (source, folder) in enumerate(shards):
         settings, table = read_shard_settings(folder), read_table(folder)
+        prefix = f"{source.name}/" if several else ""
         for name, entry in settings["records"].items():
-            notes += [f"record {name}: {note}" for note in entry["notes"]]
+            notes += [f"record {prefix}{name}: {note}" for note in entry["notes"]]
             n_records += entry["hours"] > 0
             hours += entry["hours"]
             if entry["hours"] > 0:
-                first = hashes.setdefault(entry["signal_hash"], name)
-                if first != name:
-                    duplicates[name] = first
+                first = hashes.setdefault(entry["signal_hash"], prefix + name)
+                if first != prefix + name:
+                    duplicates[prefix + name] = first
         if len(table):
-            table = table[~table["record"].isin(duplicates)]
+            table = table.assign(label=prefix + table["record"])
+            table = table[~table["label"].isin(duplicates)]
             tables.append(table.assign(source=source.name, shard=number, subject=source.name + "-" + table["subject"]))
     info = {"notes": notes, "records": n_records, "hours": round(hours, 4), "duplicates": duplicates}
     return (pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()), info
@@ -88,7 +92,7 @@ def assign_splits(index: pd.DataFrame, window_s: float, config: Config) -> tuple
     ``source``: one source is held out for testing (``data.hold_out``). ``folds``: the data set recommends a split.
     ``subject``: by subject, stratified by age band and sex. ``time``: with fewer than three subjects, by time.
     """
-    subjects = index.drop_duplicates("subject")
+    subjects = _people(index)
     if config.data.hold_out:
         return _leave_out(index, config.data.hold_out), "source"
     if (index["fold"] != "").all():
@@ -113,6 +117,11 @@ def assign_splits(index: pd.DataFrame, window_s: float, config: Config) -> tuple
     return split, "time"
 
 
+def _people(index: pd.DataFrame) -> pd.DataFrame:
+    """One row per subject: of its first record by name, whatever the order in which records are listed."""
+    return index.sort_values(["record", "start_s"], kind="stable").drop_duplicates("subject")
+
+
 def _leave_out(index: pd.DataFrame, held_out: str) -> np.ndarray:
     """All windows of one source are tested on; the subjects of the others are split into training and validation."""
     names = list(dict.fromkeys(index["source"]))
@@ -121,7 +130,7 @@ def _leave_out(index: pd.DataFrame, held_out: str) -> np.ndarray:
             f"data.hold_out={held_out!r}: both this source and those to train on must have usable windows; these have: "
             f"{', '.join(names)}"
         )
-    others = index[index["source"] != held_out].drop_duplicates("subject")
+    others = _people(index[index["source"] != held_out])
     shares = {name: SPLIT_FRACTIONS[name] for name in ("train", "validation")}
     assigned = split_subjects(others["subject"], others["age"], others["sex"], fractions=shares, seed=SPLIT_SEED)
     return np.where(index["source"] == held_out, "test", index["subject"].map(assigned))
@@ -133,7 +142,8 @@ def record_lags(index: pd.DataFrame) -> dict[str, float]:
     It holds the arrival time and the constant delay that monitors add to the PPG. It describes the data; no target is
     ever shifted by it.
     """
-    return {record: round(float(lag), 1) for record, lag in index.groupby("record")["pat_ms"].median().items() if lag == lag}
+    medians = index.groupby("label")["pat_ms"].median().dropna()
+    return {record: round(float(lag), 1) for record, lag in medians.items()}
 
 
 def rejected_examples(index: pd.DataFrame) -> list[dict]:
@@ -187,7 +197,7 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
     counts = index["reason"].value_counts()
     rejected = {reason: int(counts[reason]) for reason in REASONS if reason in counts}
     accepted = index[index["reason"] == ""].drop(columns="reason").reset_index(drop=True)
-    by_record = index.assign(accepted=index["reason"] == "").groupby("record", sort=False)["accepted"].agg(["size", "sum"])
+    by_record = (index["reason"] == "").groupby(index["label"], sort=False).agg(["size", "sum"])
     info |= {"found": len(index), "accepted": len(accepted), "rejected": rejected, "warnings": []}
     info["by_record"] = {name: [int(n), int(k)] for name, n, k in by_record.itertuples()}
     info["examples"] = rejected_examples(index)
@@ -195,7 +205,7 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
     if accepted.empty:
         raise InputError(f"{summary}; choose other recordings, or lower data.min_quality. {notes}")
     info["record_lag_ms"] = record_lags(accepted)
-    accepted["record_lag_ms"] = accepted["record"].map(info["record_lag_ms"]).astype(float)
+    accepted["record_lag_ms"] = accepted["label"].map(info["record_lag_ms"]).astype(float)
     index = accepted.iloc[choose_windows(accepted, config.data.max_windows)].reset_index(drop=True)
     index["split"], index["split_kind"] = assign_splits(index, config.signal.n_samples / config.signal.sampling_rate, config)
     if short := [split for split in SPLITS if not (index["split"] == split).any()]:
@@ -205,8 +215,9 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
     # Split by split, so that each split of the store is one stretch of it; windows dropped between splits are left out.
     rank = index["split"].map({split: number for number, split in enumerate(SPLITS)})
     order = [row for row in np.lexsort([index["start_s"], index["record"], rank]) if index["split"].iloc[row]]
-    places = ["shard", "row", "leads"]
-    columns = [*INDEX_COLUMNS, *(name for name in index if name not in (*INDEX_COLUMNS, *places, "fold")), *places]
+    places, left_out = ["shard", "row", "leads"], ["fold", "label"]
+    others = [name for name in index if name not in (*INDEX_COLUMNS, *places, *left_out)]
+    columns = [*INDEX_COLUMNS, *others, *places]
     return index.iloc[order][columns].reset_index(drop=True), info
 
 

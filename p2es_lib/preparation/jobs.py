@@ -23,7 +23,7 @@ from p2es_lib.sources import Source, get_source, parse_dataset
 from p2es_lib.sources.contract import Record
 from p2es_lib.sources.download import read_selection, sample_records
 from p2es_lib.sources.simulated import simulate_cohort
-from p2es_lib.windows import read_settings, write_view, write_windows
+from p2es_lib.windows import read_settings, splits, write_view, write_windows
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,8 @@ def prepare_windows(config: Config, *, mirror: str | Path | None = None, progres
     by_name = {source.name: source for source in sources}
     hashes = [read_shard_settings(shard)["content_hash"] for shard in shards]
     settings["source"] = {source.name: shard_settings(source, config)["code"] for source in sources}
-    settings["assembly"] = hashlib.sha256(Path(assembly.__file__).read_bytes()).hexdigest()[:16]
+    code = b"\0".join(Path(module.__file__).read_bytes() for module in (assembly, splits))
+    settings["assembly"] = hashlib.sha256(code).hexdigest()[:16]
     settings["shards_hash"] = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]
     if not _is_current(folder, settings):
         where = f"data set {config.dataset} from {', '.join(source.mirror(mirror).where() for source in sources)}"

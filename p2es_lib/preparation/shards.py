@@ -103,7 +103,7 @@ def prepare_shard(source: Source, shard: str, records: list[Record], config: Con
     previous = (read_table(folder), Shards([folder])) if kept else None
     tables, entries = [], {}
     with paths.atomic_path(folder) as temporary:
-        temporary.mkdir(parents=True)
+        temporary.mkdir(parents=True, exist_ok=True)  # a killed process of the same number may have left it
         with ShardWriter(temporary, n_samples) as writer:
             for record in records:
                 entry = entries[record.name] = now[record.name]
@@ -145,29 +145,29 @@ def _prepare_record(
     reading = source.read(mirror, record)
     entry.subject, entry.notes = reading.subject, reading.notes
     digest, tables = hashlib.sha256(), []
-    ended_s = 0.0
+    next_s = hours = 0.0
     rate, n_samples = config.signal.sampling_rate, config.signal.n_samples
     stride = max(1, round(config.data.stride_s * rate)) if config.data.stride_s else n_samples
     for stretch in reading.stretches:
         _add_to_hash(digest, stretch)
-        length = min(len(x) / fs for x, fs in _signals(stretch))
-        kept_s = min(stretch.keep_s, length - stretch.margin_s)
         try:
             recording = make_recording(stretch, reading, record.name, rate)
         except InputError as error:
             reading.notes.append(f"from {stretch.start_s:.0f} s: left out ({error})")
             continue
-        starts, ended_s = _window_starts(stretch, kept_s, len(recording.ppg), n_samples, stride, rate, ended_s)
+        length = min(len(x) / fs for x, fs in _signals(stretch))
+        kept_s = min(stretch.keep_s, length - stretch.margin_s)
+        starts, next_s = _window_starts(stretch, kept_s, len(recording.ppg), n_samples, stride, rate, next_s)
         if bar is not None:
             bar.update(round(kept_s / 3600, 6))
-        entry.hours += kept_s / 3600
+        hours += kept_s / 3600
         if len(starts):
             judged = judge_windows(recording, starts, n_samples)
             judged["row"] = [_store(recording, first, n_samples, row, writer) for first, row in zip(starts, judged.itertuples())]
             judged["leads"] = "".join(map(str, recording.lead_mask))
             judged["ppg_origin"] = recording.ppg_origin
             tables.append(judged)
-    entry.signal_hash, entry.hours = digest.hexdigest()[:32], round(entry.hours, 6)
+    entry.signal_hash, entry.hours = digest.hexdigest()[:32], round(hours, 6)
     if not tables:
         reading.notes.append(f"no window of {n_samples / rate:g} s")
         return _EMPTY
@@ -182,23 +182,22 @@ def _signals(stretch: Stretch) -> Iterator:
 
 
 def _window_starts(
-    stretch: Stretch, kept_s: float, n: int, n_samples: int, stride: int, rate: float, ended_s: float
+    stretch: Stretch, kept_s: float, n: int, n_samples: int, stride: int, rate: float, next_s: float
 ) -> tuple[np.ndarray, float]:
-    """First samples of the windows of a stretch, and the time (s) up to which its windows reach.
+    """First samples of the windows of a stretch, and the earliest time (s) of the window after them.
 
-    A window begins in the part that counts, and may end in the margin after it: the next stretch then begins where it
-    ended, so that no window is lost and none overlaps. A recording in one piece has its windows in the middle, away
-    from the ends, where filters settle.
+    A window begins in the part that counts, and may end in the margin after it: the next stretch then goes on one
+    stride later, so that no window is lost and none comes twice. A recording in one piece has its windows in the
+    middle, away from the ends, where filters settle.
     """
     begins_s = stretch.start_s - stretch.margin_s
-    first = max(stretch.start_s, ended_s) if stride == n_samples else stretch.start_s
-    offset = max(0, round((first - begins_s) * rate))
+    offset = max(0, round((max(stretch.start_s, next_s) - begins_s) * rate))
     last = min(n - n_samples, round((stretch.margin_s + kept_s) * rate) - 1)
     whole = stretch.margin_s == 0 and n - round(kept_s * rate) <= 1
     if whole and last >= 0:
         offset += min((n - offset - n_samples) % stride // 2, round(2.0 * rate))
     starts = np.arange(offset, last + 1, stride)
-    return starts, begins_s + (starts[-1] + n_samples) / rate if len(starts) else ended_s
+    return starts, begins_s + (starts[-1] + stride) / rate if len(starts) else next_s
 
 
 def _store(recording, first: int, n_samples: int, judged, writer: ShardWriter) -> int:
@@ -212,13 +211,16 @@ def _store(recording, first: int, n_samples: int, judged, writer: ShardWriter) -
 
 
 def _add_to_hash(digest, stretch: Stretch) -> None:
-    """The ECG in whole microvolts, lead by lead: the same for copies in other units or of another resolution."""
-    named = sorted(stretch.leads.items()) or [("rhythm", stretch.rhythm)]
-    for name, signal in named:
-        if signal is not None:
-            scale = 1000.0 if name != "rhythm" else 1.0
-            whole = np.rint(np.nan_to_num(signal[0], nan=2e6) * scale).clip(-2e9, 2e9)
-            digest.update(name.encode() + whole.astype("<i4").tobytes())
+    """The ECG in whole microvolts, lead by lead: the same for copies in other units or of another resolution.
+
+    An ECG of unknown lead has no known unit either: its values count as they are.
+    """
+    for name, (x, _) in sorted(stretch.leads.items()):
+        # Halves of a microvolt, which units differ about by rounding errors, always go up.
+        whole = np.floor(np.nan_to_num(np.asarray(x, np.float64), nan=2e6) * 1000.0 + 0.501).clip(-2e9, 2e9)
+        digest.update(name.encode() + whole.astype("<i4").tobytes())
+    if not stretch.leads and stretch.rhythm is not None:
+        digest.update(b"rhythm" + np.asarray(stretch.rhythm[0], "<f4").tobytes())
 
 
 # ------------------------------------------------------------------------------------------------------- what changed

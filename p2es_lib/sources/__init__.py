@@ -21,7 +21,8 @@ from p2es_lib.sources import (
 from p2es_lib.sources.contract import Reading, Record, Source, Stretch
 
 _MODULES = (
-    simulated, senssmarttech, bidmc, mimic4wdb, mimic3wdb_matched, challenge_2015, ptb_xl, challenge_2021, vitaldb, ncku,
+    simulated, senssmarttech, bidmc, mimic4wdb, mimic3wdb_matched, challenge_2015, ptb_xl, challenge_2021, vitaldb,
+    ncku,
 )  # fmt: skip
 SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in _MODULES}
 

@@ -93,7 +93,8 @@ def read(mirror: Mirror, record: Record) -> Reading:
             missing = mirror.where(f"{record.path}_Signals.csv")
             raise MissingFile(f"neither {missing} nor its WFDB record is on this mirror") from error
         # "<age>: 65" or "Age: 65", each in a comment or several in one.
-        text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", "\n".join(read_header(header_path).comments or [])), str(header_path)
+        comments = "\n".join(read_header(header_path).comments or [])
+        text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", comments), str(header_path)
     fix = mirror.try_fetch(f"{record.path}_Fix.txt")
     if fix is not None:
         text, where = fix.read_text(errors="replace"), str(fix)

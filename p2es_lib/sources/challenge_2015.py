@@ -19,9 +19,8 @@ def list_records(mirror: Mirror) -> list[Record]:
     # The lists name them with and without the folder.
     found = [path.replace("training/training/", "training/") for path in walk_records(mirror, top)]
     found = [path for path in dict.fromkeys(found) if path.startswith("training/")]
-    return [
-        Record(posixpath.basename(path), path, f"training-{number // _SHARD_RECORDS:02d}") for number, path in enumerate(found)
-    ]
+    shards = [f"training-{number // _SHARD_RECORDS:02d}" for number in range(len(found))]
+    return [Record(posixpath.basename(path), path, shard) for path, shard in zip(found, shards)]
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
@@ -43,12 +42,12 @@ SOURCE = Source(
     role="paired",
     access="open",
     licence="Open Data Commons Attribution License 1.0",
-    citation="Clifford GD et al. The PhysioNet/Computing in Cardiology Challenge 2015: reducing false arrhythmia alarms "
-    "in the ICU. Computing in Cardiology 2015;42:273-276. doi:10.13026/mp2q-8g41",
+    citation="Clifford GD et al. The PhysioNet/Computing in Cardiology Challenge 2015: reducing false arrhythmia "
+    "alarms in the ICU. Computing in Cardiology 2015;42:273-276. doi:10.13026/mp2q-8g41",
     size="750 records of 5 to 5.5 minutes",
     chest_lead="a chest electrode of unknown position: not used as a lead",
-    notes="every record ends in an alarm, true or false, so rhythms are selected for trouble; neither age, sex nor who is "
-    "who is known: each record counts as a subject of its own; mostly one limb lead, from which no other follows",
+    notes="every record ends in an alarm, true or false, so rhythms are selected for trouble; neither age, sex nor who "
+    "is who is known: each record counts as a subject of its own; mostly one limb lead, from which no other follows",
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,

@@ -14,15 +14,17 @@ from p2es_lib.sources.mirror import Mirror
 from p2es_lib.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
 
 SLUG, VERSION = "challenge-2021", "1.0.3"
-#: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies. Infarction without a site
-#: (164865005) and hypertrophy by voltage criteria alone (55827005) have no label.
+#: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies, in the order of
+#: :mod:`p2es_lib.sources.ptb_xl`; meanings as in dx_mapping_scored.csv and dx_mapping_unscored.csv of the organisers
+#: (github.com/physionetchallenges/evaluation-2021). Infarction without a site (164865005) and hypertrophy by voltage
+#: criteria alone (55827005) have no label.
 _RHYTHMS = {
     "164889003": "af", "426177001": "bradycardia", "427084000": "tachycardia", "426783006": "sinus",
     "427393009": "sinus",  # sinus arrhythmia
 }  # fmt: skip
 _MORPHOLOGIES = {
     "733534002": "lbbb", "164909002": "lbbb", "713427006": "rbbb", "59118001": "rbbb", "54329005": "anterior_mi",
-    "164873001": "lvh", "164931005": "st_elevation", "429622005": "st_depression",
+    "445118002": "lafb", "164873001": "lvh", "164931005": "st_elevation", "429622005": "st_depression",
 }  # fmt: skip
 _NORMAL = "426783006"
 
@@ -65,7 +67,8 @@ def read(mirror: Mirror, record: Record) -> Reading:
 
 SOURCE = Source(
     name=SLUG,
-    title="Will Two Do? Varying Dimensions in Electrocardiography: the PhysioNet/Computing in Cardiology Challenge 2021, 1.0.3",
+    title="Will Two Do? Varying Dimensions in Electrocardiography: the PhysioNet/Computing in Cardiology Challenge "
+    "2021, 1.0.3",
     slug=SLUG,
     version=VERSION,
     role="ecg only",
@@ -75,8 +78,8 @@ SOURCE = Source(
     "Cardiology Challenge 2021. Computing in Cardiology 2021;48:1-4. doi:10.13026/34va-7q14",
     size="88,253 records, mostly 10 s",
     chest_lead="none: V1 to V6 are standard leads",
-    notes="PPG simulated from the beats of the ECG; patients are not named, so each record counts as a subject of its own "
-    "and one person's records may be in two splits, except exact copies, which are dropped; it holds PTB-XL too",
+    notes="PPG simulated from the beats of the ECG; patients are not named, so each record counts as a subject of its "
+    "own and one person's records may be in two splits, except exact copies, which are dropped; it holds PTB-XL too",
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,

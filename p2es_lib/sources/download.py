@@ -156,35 +156,51 @@ def get_records(
     mirror.cached(MISSING_FILE).unlink(missing_ok=True)  # look again
     chosen = select_records(source, mirror, records=records, subjects=subjects, number=number)
     with ThreadPoolExecutor(jobs, thread_name_prefix="fetching") as pool:
-        wanted = _files(source, mirror, chosen, pool, progress)
+        wanted, absent, errors = _files(source, mirror, chosen, pool, progress)
         sizes = dict(zip(wanted, pool.map(mirror.size, wanted), strict=True))
     _check_space(mirror.cached(""), sum(size or 0 for size in sizes.values()))
+    selected = (read_selection(source) or set()) | {record.name for record in chosen}
+    _write_lines(mirror.cached(SELECTION_FILE), sorted(selected))
     with tqdm(total=sum(size or 0 for size in sizes.values()), unit="B", unit_scale=True, desc=f"getting {source.name}",
               disable=not progress) as bar:  # fmt: skip
-        missing = _fetch_all(mirror, wanted, jobs, bar.update)
-    absent = sorted(mirror.not_found | set(missing))
-    _write_lines(mirror.cached(MISSING_FILE), absent)
-    _write_lines(mirror.cached(SELECTION_FILE), sorted((read_selection(source) or set()) | {record.name for record in chosen}))
+        missing, failed = _fetch_all(mirror, wanted, jobs, bar.update)
+    missing, errors = sorted({*absent, *missing}), list(dict.fromkeys([*errors, *failed]))
+    _write_lines(mirror.cached(MISSING_FILE), sorted(mirror.not_found | set(missing)))
+    if errors:
+        more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
+        raise InputError(f"{errors[0]}{more}")
     here = [path for path in wanted if mirror.cached(path).is_file()]
     n_bytes = sum(mirror.cached(path).stat().st_size for path in here)
-    return Fetched(chosen, len(here), n_bytes, sorted(missing), mirror.cached(""))
+    return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""))
 
 
-def _files(source: Source, mirror: Mirror, chosen: list[Record], pool: ThreadPoolExecutor, progress: bool) -> list[str]:
-    """All files of the records, and those that belong to no record: tables, lists of records, hashes."""
+def _files(
+    source: Source, mirror: Mirror, chosen: list[Record], pool: ThreadPoolExecutor, progress: bool
+) -> tuple[list[str], list[str], list[str]]:
+    """All files of the records, and those that belong to no record: tables, lists of records, hashes.
+
+    Then the headers that the mirror does not hold, and what was wrong with others: the files of these records are not
+    known.
+    """
     from tqdm.auto import tqdm
+
+    mirror.published_checksums()  # nothing can be checked without it, should the server fail to give it
+    absent, errors = [], []
 
     def files(record: Record) -> list[str]:
         try:
             return source.files(mirror, record)
-        except MissingFile:
-            return []
+        except MissingFile as error:
+            absent.append(error.path)
+        except InputError as error:
+            errors.append(str(error))
+        return []
 
-    listing = tqdm(pool.map(files, chosen), total=len(chosen), desc="listing", unit="record", disable=not progress, leave=False)
+    listing = tqdm(pool.map(files, chosen), total=len(chosen), desc="listing", unit="record", disable=not progress,
+                   leave=False)  # fmt: skip
     found = [path for paths_ in listing for path in paths_]
-    mirror.try_fetch(PUBLISHED_FILE)
     asked = sorted(mirror.asked - mirror.not_found)  # lists of records and tables that were read on the way
-    return list(dict.fromkeys([*asked, *source.tables, *found]))
+    return list(dict.fromkeys([*asked, *source.tables, *found])), absent, errors
 
 
 def _check_space(folder: Path, n_bytes: int) -> None:
@@ -192,13 +208,15 @@ def _check_space(folder: Path, n_bytes: int) -> None:
     free, needed = shutil.disk_usage(existing).free, int(n_bytes * (1 + SPACE_MARGIN))
     if needed > free:
         raise InputError(
-            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; get fewer records (--number, "
-            "--record, --subject), or set P2ES_HOME to a larger disk"
+            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; get fewer records "
+            "(--number, --record, --subject), or set P2ES_HOME to a larger disk"
         )
 
 
-def _fetch_all(mirror: Mirror, wanted: list[str], jobs: int, count: Callable[[int], object]) -> list[str]:
-    """Fetch files side by side; returns those that the mirror does not hold, raises after all others are done."""
+def _fetch_all(
+    mirror: Mirror, wanted: list[str], jobs: int, count: Callable[[int], object]
+) -> tuple[list[str], list[str]]:
+    """Fetch files side by side; returns those that the mirror does not hold, and what was wrong with others."""
     stop, lock = threading.Event(), threading.Lock()
 
     def meter(n_bytes: int) -> None:
@@ -224,10 +242,7 @@ def _fetch_all(mirror: Mirror, wanted: list[str], jobs: int, count: Callable[[in
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
-    if errors:
-        more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0]}{more}")
-    return missing
+    return missing, errors
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
@@ -247,10 +262,13 @@ def verify_records(source: Source, location: str | Path | None = None, progress:
     folder = Path(mirror.where()) if isinstance(mirror.location, Path) else mirror.cached("")
     known = read_checksums(folder / SEEN_FILE) | read_checksums(folder / PUBLISHED_FILE)
     if not known:
-        raise InputError(f"{folder}: no {PUBLISHED_FILE}, and nothing was fetched to here: there is nothing to verify against")
+        raise InputError(
+            f"{folder}: no {PUBLISHED_FILE}, and nothing was fetched to here: there is nothing to verify against"
+        )
     present = [path for path in known if (folder / path).is_file()]
     with ThreadPoolExecutor(thread_name_prefix="hashing") as pool:
         hashes = pool.map(lambda path: hash_file(folder / path), present)
-        bar = tqdm(zip(present, hashes), total=len(present), desc=f"verifying {source.name}", unit="file", disable=not progress)
+        bar = tqdm(zip(present, hashes), total=len(present), desc=f"verifying {source.name}", unit="file",
+                   disable=not progress)  # fmt: skip
         wrong = [path for path, digest in bar if digest != known[path]]
     return Verified(len(present) - len(wrong), sorted(set(known) - set(present)), wrong)

@@ -11,13 +11,16 @@ from pathlib import Path
 import pandas as pd
 
 from p2es_lib import paths
-from p2es_lib.demographics import parse_sex
+from p2es_lib.demographics import parse_age, parse_sex
 from p2es_lib.errors import InputError
 from p2es_lib.sources.contract import Reading, Record, Source
 from p2es_lib.sources.mirror import Mirror
+from p2es_lib.sources.tables import read_table
 from p2es_lib.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
 
 SLUG, VERSION = "mimic4wdb", "0.1.0"
+#: Value of ``anchor_age`` that stands for all ages over 89.
+_OVER_89, _OLD = 91, 90.0
 
 
 def list_records(mirror: Mirror) -> list[Record]:
@@ -37,30 +40,26 @@ def patients_file() -> Path | None:
 @lru_cache(maxsize=2)
 def read_patients(path: Path, modified_ns: int) -> pd.DataFrame:
     """``patients.csv`` indexed by subject_id (str), with gender, anchor_age and anchor_year; read once per state."""
-    wanted = ["subject_id", "gender", "anchor_age", "anchor_year"]
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
-    if missing := [column for column in wanted if column not in table.columns]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; expected MIMIC-IV's hosp/patients.csv")
-    try:
-        numbers = {column: pd.to_numeric(table[column]) for column in ("anchor_age", "anchor_year")}
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: anchor_age and anchor_year must be numbers ({error})") from error
-    table = table[wanted].assign(subject_id=table["subject_id"].astype(str), **numbers)
-    return table.drop_duplicates("subject_id").set_index("subject_id")
+    numbers = ("anchor_age", "anchor_year")
+    return read_table(path, "MIMIC-IV's hosp/patients.csv", "subject_id", ("gender", *numbers), numbers)
 
 
-def _demographics(subject: str, header) -> tuple[float, str]:
-    """Age at the recording and sex. Dates of a patient are shifted together, so their difference is an age."""
+def _demographics(subject: str, header) -> tuple[float, str, str]:
+    """Age at the recording, sex, and why they are missing.
+
+    Dates of a patient are shifted together, so the years from ``anchor_year``, in which the patient is ``anchor_age``
+    years old, to that of the recording are true.
+    """
     path = patients_file()
-    patients = read_patients(path, path.stat().st_mtime_ns) if path else None
-    if patients is None or subject not in patients.index:
-        return float("nan"), ""
+    if path is None:
+        return float("nan"), "", "MIMIC-IV's patients.csv is credentialed; see P2ES_MIMIC4_PATIENTS"
+    patients, where = read_patients(path, path.stat().st_mtime_ns), f"{path}, subject_id {subject}"
+    if subject not in patients.index:
+        return float("nan"), "", f"{path} does not name subject_id {subject}"
     row = patients.loc[subject]
     year = header.base_date.year if header.base_date else row["anchor_year"]
-    return float(row["anchor_age"] + max(0, year - row["anchor_year"])), parse_sex(row["gender"])
+    age = _OLD if row["anchor_age"] == _OVER_89 else parse_age(row["anchor_age"] + year - row["anchor_year"], where)
+    return age, parse_sex(row["gender"], where), ""
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
@@ -69,10 +68,10 @@ def read(mirror: Mirror, record: Record) -> Reading:
     found = re.search(r"subject_id\s+(\d+)", " ".join(header.comments or []))
     folder = posixpath.basename(posixpath.dirname(posixpath.dirname(record.path))).lstrip("p")
     subject = found.group(1) if found else folder or record.name
-    age, sex = _demographics(subject, header)
+    age, sex, missing = _demographics(subject, header)
     reading = Reading(subject, age, sex, iter(()))
-    if not age == age:
-        reading.notes.append("age and sex are not known: MIMIC-IV's patients.csv is credentialed; see P2ES_MIMIC4_PATIENTS")
+    if missing:
+        reading.notes.append(f"age and sex are not known: {missing}")
     reading.stretches = record_stretches(mirror, record.path, reading)
     return reading
 
@@ -83,8 +82,8 @@ SOURCE = Source(
     slug=SLUG,
     version=VERSION,
     role="paired",
-    access="open; age and sex stand in MIMIC-IV's patients.csv, which is credentialed (PhysioNet answers HTTP 403 without "
-    "rights): ask for access there, and name your copy with P2ES_MIMIC4_PATIENTS",
+    access="open; age and sex stand in MIMIC-IV's patients.csv, which is credentialed (PhysioNet answers HTTP 403 "
+    "without rights): ask for access there, and name your copy with P2ES_MIMIC4_PATIENTS",
     licence="Open Data Commons Open Database License 1.0",
     citation="Moody B et al. MIMIC-IV Waveform Database (version 0.1.0). PhysioNet, 2022. doi:10.13026/a2mw-f949",
     size="200 records of 198 patients, hours to days each",
@@ -95,5 +94,5 @@ SOURCE = Source(
     read=read,
     companions=lambda: [path for path in [patients_file()] if path],
     sample=20,
-    code=("sources/mimic4wdb.py", "sources/wfdb_records.py", "sources/parts.py"),
+    code=("sources/mimic4wdb.py", "sources/tables.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import http.client
 import os
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -42,7 +43,9 @@ _BLOCK = 1 << 16
 
 
 class MissingFile(InputError):
-    """The mirror answers, and does not hold this file."""
+    """The mirror answers, and does not hold this file (``path``, inside the data set)."""
+
+    path: str = ""
 
 
 def resolve_mirror(mirror: str | Path | None = None, default: str = DEFAULT_MIRROR) -> str | Path:
@@ -107,6 +110,7 @@ class Mirror:
         #: Called with the number of bytes of each block that arrives; may raise to stop a transfer.
         self.meter: Callable[[int], None] = lambda n_bytes: None
         self._published: dict[str, str] | None = None
+        self._publishing = threading.Lock()
 
     def where(self, path: str = "") -> str:
         """Full path or URL, for messages."""
@@ -138,11 +142,13 @@ class Mirror:
             local = self.cached(path)
             if not local.is_file():
                 if path in self._known_missing():
-                    raise MissingFile(f"{self.where(path)}: was not on this mirror when p2es data get looked; run it again")
+                    where = self.where(path)
+                    raise MissingFile(f"{where}: was not on this mirror when p2es data get looked; run it again")
                 self._download(path, local)
             return local
-        except MissingFile:
+        except MissingFile as error:
             self.not_found.add(path)
+            error.path = path
             raise
 
     def copy(self, path: str) -> Path:
@@ -161,13 +167,18 @@ class Mirror:
         return local
 
     def size(self, path: str) -> int | None:
-        """Bytes of a file on the mirror; None where the server does not say, 0 for one that is here already."""
-        if self.cached(path).is_file():
+        """Bytes of a file that are still to be fetched; None where the server does not say."""
+        local = self.cached(check_relative(path))
+        if local.is_file():
             return 0
+        full = self._full_size(path)
+        return full if full is None else max(0, full - _size(_part(local)))
+
+    def _full_size(self, path: str) -> int | None:
         if isinstance(self.location, Path):
-            original = Path(self.where(check_relative(path)))
+            original = Path(self.where(path))
             return original.stat().st_size if original.is_file() else None
-        request = urllib.request.Request(self.where(check_relative(path)), method="HEAD", headers={"User-Agent": "p2es"})
+        request = urllib.request.Request(self.where(path), method="HEAD", headers={"User-Agent": "p2es"})
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
                 length = response.headers.get("Content-Length")
@@ -177,17 +188,19 @@ class Mirror:
 
     def checksum(self, path: str) -> tuple[str, str] | None:
         """Digest that a file must have, and who says so; None for one that nobody has seen yet."""
-        if path != PUBLISHED_FILE and path in (published := self._published_checksums()):
+        if path != PUBLISHED_FILE and path in (published := self.published_checksums()):
             return published[path], self.where(PUBLISHED_FILE)
         seen = read_checksums(self.cached(SEEN_FILE))
         return (seen[path], str(self.cached(SEEN_FILE))) if path in seen else None
 
-    def _published_checksums(self) -> dict[str, str]:
-        if self._published is None:
-            self._published = {}  # asked for once; fetching the list itself asks again
-            if (self.size(PUBLISHED_FILE) or 0) <= MAX_LIST_BYTES and (path := self.try_fetch(PUBLISHED_FILE)):
-                self._published = read_checksums(path)
-        return self._published
+    def published_checksums(self) -> dict[str, str]:
+        """Path to digest as the data set publishes them; empty where it does not, or in a list too long to fetch."""
+        with self._publishing:  # no file is taken unchecked while another thread fetches the list, or after it failed
+            if self._published is None:
+                too_long = (self.size(PUBLISHED_FILE) or 0) > MAX_LIST_BYTES
+                path = None if too_long else self.try_fetch(PUBLISHED_FILE)
+                self._published = read_checksums(path) if path else {}
+            return self._published
 
     def _known_missing(self) -> set[str]:
         path = self.cached(MISSING_FILE)
@@ -239,20 +252,20 @@ class Mirror:
         if known is not None and digest != known[0]:
             _begin_again(part)
             raise WrongContent(
-                f"{origin}: SHA-256 is {digest}, but {known[1]} says {known[0]}: the file is damaged or was changed, and is "
-                "not used; if the change is known to be right, delete its line there"
+                f"{origin}: SHA-256 is {digest}, but {known[1]} says {known[0]}: the file is damaged or was changed, and "
+                "is not used; if the change is known to be right, delete its line there"
             )
+        if known is None:  # before the file has its name: a kill leaves none that nobody knows
+            note_checksum(self.cached(""), path, digest)
         os.replace(part, target)
         _validator(part).unlink(missing_ok=True)
-        if known is None:
-            note_checksum(self.cached(""), path, digest)
 
 
 @contextmanager
 def _locked_part(target: Path) -> Iterator[Path | None]:
     """The part file of ``target``, held by this thread alone; None if the target was made while it waited."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
+    part = _part(target)
     while True:
         with open(part, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # a kill releases it
@@ -272,6 +285,17 @@ def _locked_part(target: Path) -> Iterator[Path | None]:
                     if part.exists() and part.stat().st_size == 0:
                         part.unlink()
                 return
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(target.name + ".part")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _begin_again(part: Path) -> None:
@@ -298,8 +322,9 @@ def _http_problem(url: str, error: urllib.error.HTTPError, part: Path) -> str:
         raise MissingFile(f"{url}: not on this mirror (HTTP {error.code})") from error
     if error.code in (401, 403):
         raise InputError(
-            f"{url}: access refused (HTTP {error.code}): this server gives these files to credentialed users only. Ask for "
-            "access on the page of the data set, fetch them with your account, and name the folder with mirror= (or P2ES_MIRROR)"
+            f"{url}: access refused (HTTP {error.code}): this server gives these files to credentialed users only. Ask "
+            "for access on the page of the data set, fetch them with your account, and name the folder with mirror= (or "
+            "P2ES_MIRROR)"
         ) from error
     if error.code == 416:  # what we hold is longer than what the server has
         _begin_again(part)
@@ -327,7 +352,9 @@ def _continue_part(url: str, part: Path, progress: bool, meter: Callable[[int], 
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
             _validator(part).unlink()  # begin again in the next attempt
             raise OSError(f"asked for the bytes from {held} on, got {response.headers.get('Content-Range')}")
-        held = held if resumed else 0
+        if not resumed:
+            held = 0
+            _begin_again(part)  # before the new validator is noted: a kill must not leave it beside older bytes
         length = response.headers.get("Content-Length")
         expected = held + int(length) if length is not None and length.isdigit() else None
         etag = response.headers.get("ETag") or response.headers.get("Last-Modified")

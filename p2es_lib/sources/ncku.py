@@ -22,26 +22,36 @@ SAMPLING_RATE = 50.0
 _TICKS_PER_FRAME = 160.0
 #: Columns: frame, tick, PPG (ADC counts, 0 to 4095), three ECG channels (ADC counts, about 8192 is zero).
 N_COLUMNS = 6
-#: Files as published, for a remote mirror, whose folders cannot be listed.
+#: The published files of the volunteers at rest, for a remote mirror, whose folders cannot be listed.
 FILES = (
-    "125/125_static_level1_20260113_164748", "125/125_static_level3_20260113_165126", "125/125_static_level5_20260113_170811",
-    "300/300_static_level1_20260113_201837", "300/300_static_level3_20260113_202643", "300/300_static_level5_20260113_204030",
-    "595/595_static_level1_20260115_192512", "595/595_static_level3_20260115_192827", "595/595_static_level5_20260115_194157",
-    "646/646_static_level1_20260114_214841", "646/646_static_level3_20260114_215240", "646/646_static_level5_20260114_220531",
+    "125/125_static_level1_20260113_164748", "125/125_static_level3_20260113_165126",
+    "125/125_static_level5_20260113_170811", "300/300_static_level1_20260113_201837",
+    "300/300_static_level3_20260113_202643", "300/300_static_level5_20260113_204030",
+    "595/595_static_level1_20260115_192512", "595/595_static_level3_20260115_192827",
+    "595/595_static_level5_20260115_194157", "646/646_static_level1_20260114_214841",
+    "646/646_static_level3_20260114_215240", "646/646_static_level5_20260114_220531",
 )  # fmt: skip
-_SUFFIX = "_extended_poll.bin_align.csv"
+_SUFFIX = "_extended_poll.bin_align"
+#: Where they are published, in folders of several groups of students: not as a mirror must be laid out.
+HOME = "https://github.com/softbusinesss/course-agenticai-ecg-hrv/"
 
 
 def list_records(mirror: Mirror) -> list[Record]:
     """One record per file; all of a subject are a shard."""
+    wanted = f"the mirror must hold <mirror>/{SLUG}/<subject>/<file>.csv"
+    if mirror.location == HOME:
+        raise InputError(
+            f"data set ncku: its files lie in several folders below data-group of {HOME} and cannot be fetched from "
+            f"there by name; copy them, and name the folder or URL with mirror= (or P2ES_MIRROR): {wanted}"
+        )
     if isinstance(mirror.location, Path):
         folder = Path(mirror.where())
         found = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.csv"))
         if not found:
-            raise InputError(f"data set ncku: no <subject>/*.csv in {folder}; the mirror must hold <mirror>/{SLUG}/<subject>/*.csv")
+            raise InputError(f"data set ncku: no <subject>/*.csv in {folder}; {wanted}")
     else:
-        found = [f"{stem}{_SUFFIX}" for stem in FILES]
-    return [Record(Path(path).name.removesuffix(".csv").removesuffix(_SUFFIX[:-4]), path, path.split("/")[0]) for path in found]
+        found = [f"{stem}{_SUFFIX}.csv" for stem in FILES]
+    return [Record(Path(path).stem.removesuffix(_SUFFIX), path, path.split("/")[0]) for path in found]
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
@@ -73,7 +83,7 @@ def read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a table of numbers ({error})") from error
     if table.shape[1] != N_COLUMNS:
-        raise InputError(f"{path}: {table.shape[1]} columns; expected {N_COLUMNS}: frame, tick, PPG, three ECG channels")
+        raise InputError(f"{path}: {table.shape[1]} columns; expected {N_COLUMNS}: frame, tick, PPG, three of ECG")
     values = table.to_numpy()
     positive = np.flatnonzero((values[:, 2:] > 0).any(axis=1))
     if len(positive) == 0:
@@ -96,14 +106,16 @@ SOURCE = Source(
     role="timing only",
     access="open",
     licence="Creative Commons Attribution 4.0",
-    citation="Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed consent).",
+    citation="Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed "
+    "consent). github.com/nordlinglab/course-agenticai-ecg-hrv and its fork by softbusinesss",
     size="12 files of 4 volunteers, 2 minutes each",
     chest_lead="none named: the leads of the three ECG channels are not documented",
-    notes="for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named lead, so nothing "
-    "can be trained on it; the device delays the PPG by a constant; the address on the web is not verified",
+    notes="for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named lead, so "
+    "nothing can be trained on it; the device delays the PPG by a constant; fetched by hand: the fork keeps the files "
+    "in several folders below data-group",
     list_records=list_records,
     files=lambda mirror, record: [record.path],
     read=read,
-    default_mirror="https://raw.githubusercontent.com/nordlinglab/course-agenticai-ecg-hrv/main/",
+    default_mirror=HOME,
     code=("sources/ncku.py", "sources/parts.py", "signals.py"),
 )

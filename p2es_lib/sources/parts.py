@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from p2es_lib.sources.contract import Signal, Stretch
 
-#: Length of a part, and margin on both sides in which filters settle and into which the last window of a part may reach.
+#: Length of a part, and margin on both sides, in which filters settle and into which the last window of a part may
+#: reach.
 PART_S, MARGIN_S = 1800.0, 16.0
 
 

@@ -12,22 +12,25 @@ import pandas as pd
 from p2es_lib.demographics import parse_age
 from p2es_lib.errors import InputError
 from p2es_lib.sources.contract import Reading, Record, Source
-from p2es_lib.sources.mirror import MissingFile, Mirror
+from p2es_lib.sources.mirror import Mirror
+from p2es_lib.sources.tables import fetch_table, read_table
 from p2es_lib.sources.wfdb_records import record_files, record_stretches
 
 SLUG, VERSION = "ptb-xl", "1.0.3"
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
-_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_hr")
+_NUMBERS = ("patient_id", "age", "sex", "strat_fold")
 #: Sex codes of this table, and the age that stands for all ages over 89 (Wagner et al. 2020).
 _SEX, _OVER_89, _OLD = {0: "M", 1: "F"}, 300.0, 90.0
-_SPLIT_OF_FOLD = {9: "validation", 10: "test"}  # recommended by its authors; 1 to 8 are for training
-#: Statements with the same meaning as labels of the simulator, the first that applies. Rhythm statements carry no
-#: likelihood (0 there means "not stated"); a diagnosis counts from 50 % on.
+#: Recommended by its authors.
+_SPLIT_OF_FOLD = {**dict.fromkeys(range(1, 9), "train"), 9: "validation", 10: "test"}
+#: Statements with the same meaning as labels of the simulator, the first that applies: what reshapes the whole QRS
+#: complex before what changes a part of it, its size or the ST segment. Rhythm statements carry no likelihood (0 there
+#: means "not stated"); a diagnosis counts from 50 % on.
 _RHYTHMS = {"AFIB": "af", "SBRAD": "bradycardia", "STACH": "tachycardia", "SR": "sinus", "SARRH": "sinus"}
 _MORPHOLOGIES = {
     "CLBBB": "lbbb", "CRBBB": "rbbb", "AMI": "anterior_mi", "ASMI": "anterior_mi", "ALMI": "anterior_mi",
-    "IMI": "inferior_mi", "ILMI": "inferior_mi", "IPMI": "inferior_mi", "IPLMI": "inferior_mi", "LVH": "lvh",
-    "STE_": "st_elevation", "STD_": "st_depression", "NORM": "normal",
+    "IMI": "inferior_mi", "ILMI": "inferior_mi", "IPMI": "inferior_mi", "IPLMI": "inferior_mi", "LAFB": "lafb",
+    "LVH": "lvh", "STE_": "st_elevation", "STD_": "st_depression", "NORM": "normal",
 }  # fmt: skip
 _FORM_STATEMENTS = ("STE_", "STD_")  # of form, without a likelihood too
 LEAST_LIKELIHOOD = 50.0
@@ -36,35 +39,18 @@ LEAST_LIKELIHOOD = 50.0
 @lru_cache(maxsize=4)
 def _read_table(path: Path, modified_ns: int) -> pd.DataFrame:
     """``ptbxl_database.csv`` by record name; read once per state of the file."""
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
-    if missing := [column for column in _COLUMNS if column not in table]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; expected PTB-XL's {TABLE}")
-    return table.assign(name=[posixpath.basename(str(file)) for file in table["filename_hr"]]).set_index("name")
-
-
-def _table(mirror: Mirror) -> tuple[Path, pd.DataFrame]:
-    try:
-        path = mirror.fetch(TABLE)
-    except MissingFile as error:
-        raise InputError(
-            f"data set {SLUG}: {mirror.where(TABLE)} not found; the mirror must be laid out as PhysioNet, "
-            f"<mirror>/{mirror.base}/{TABLE}"
-        ) from error
-    return path, _read_table(path, path.stat().st_mtime_ns)
+    table = read_table(path, f"PTB-XL's {TABLE}", "filename_hr", ("scp_codes", *_NUMBERS), _NUMBERS)
+    return table.assign(path=table.index).set_index(table.index.map(posixpath.basename))
 
 
 def list_records(mirror: Mirror) -> list[Record]:
     """The records in 500 Hz that the table names; a folder of a thousand is a shard."""
-    _, table = _table(mirror)
-    rows = zip(table.index, table["filename_hr"])
-    return [Record(name, path, posixpath.basename(posixpath.dirname(path))) for name, path in rows]
+    _, table = fetch_table(mirror, TABLE, _read_table)
+    return [Record(name, path, posixpath.basename(posixpath.dirname(path))) for name, path in table["path"].items()]
 
 
 def parse_statements(text: str, where: str) -> dict[str, float]:
-    """SCP-ECG statements and their likelihoods in percent, from the table's Python notation; never evaluated as code."""
+    """SCP-ECG statements and their likelihoods in percent, from the table's Python notation, which is not executed."""
     try:
         codes = ast.literal_eval(text)
         return {str(code): float(likelihood) for code, likelihood in codes.items()}
@@ -76,26 +62,28 @@ def labels(codes: dict[str, float]) -> tuple[str, str]:
     """Rhythm and morphology in the words of the simulator; "" where none of them applies."""
     rhythm = next((label for code, label in _RHYTHMS.items() if code in codes), "")
     certain = {code for code, likelihood in codes.items() if likelihood >= LEAST_LIKELIHOOD or code in _FORM_STATEMENTS}
+    if "NORM" in certain:  # a fascicular block beside it changed nothing for the cardiologist
+        certain.discard("LAFB")
     morphology = next((label for code, label in _MORPHOLOGIES.items() if code in certain), "")
     return rhythm, morphology
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One record, with what the table says of it."""
-    path, table = _table(mirror)
+    path, table = fetch_table(mirror, TABLE, _read_table)
     if record.name not in table.index:
         raise InputError(f"{path}: record {record.name} is not in this table")
     mirror.fetch(f"{record.path}.hea")
     row, where = table.loc[record.name], f"{path}, record {record.name}"
-    if row["sex"] not in (0, 1) and pd.notna(row["sex"]):
-        raise InputError(f"{where}: sex {row['sex']!r} is neither 0 nor 1")
+    if row["sex"] not in _SEX and pd.notna(row["sex"]):
+        raise InputError(f"{where}: sex {row['sex']:g} is neither 0 nor 1")
     age = _OLD if row["age"] == _OVER_89 else parse_age(row["age"], where)
     codes = parse_statements(row["scp_codes"], where)
     rhythm, morphology = labels(codes)
     subject = record.name if pd.isna(row["patient_id"]) else str(int(row["patient_id"]))
     reading = Reading(
-        subject, age, _SEX.get(row["sex"], ""), iter(()), rhythm=rhythm, morphology=morphology, diagnoses=" ".join(codes),
-        fold=_SPLIT_OF_FOLD.get(row["strat_fold"], "train"),
+        subject, age, _SEX.get(row["sex"], ""), iter(()), rhythm=rhythm, morphology=morphology,
+        diagnoses=" ".join(codes), fold=_SPLIT_OF_FOLD.get(row["strat_fold"], ""),
     )  # fmt: skip
     reading.stretches = record_stretches(mirror, record.path, reading, needs_ppg=False)
     return reading
@@ -113,11 +101,11 @@ SOURCE = Source(
     "doi:10.1038/s41597-020-0495-6",
     size="21,799 records of 18,869 patients, 10 s each",
     chest_lead="none: V1 to V6 are standard leads",
-    notes="PPG simulated from the beats of the ECG; the split is the one that its authors recommend (folds 1-8, 9, 10), "
-    "in which no patient is in two splits; ages over 89 count as 90",
+    notes="PPG simulated from the beats of the ECG; the split is the one that its authors recommend (folds 1-8, 9, "
+    "10), in which no patient is in two splits; ages over 89 count as 90",
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
     tables=(TABLE, STATEMENTS),
-    code=("sources/ptb_xl.py", "sources/wfdb_records.py", "sources/parts.py"),
+    code=("sources/ptb_xl.py", "sources/tables.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

@@ -1,9 +1,9 @@
 """Semi-synthetic pairs: a PPG simulated from the beats of a real ECG, with the age and sex of its subject.
 
 The morphology of the ECG, its rhythm and its demographics are real; the pulses follow its R peaks with the arrival
-times, heights and shapes of the simulator (:mod:`p2es_lib.simulator.pulse`), at the finger. What such a PPG knows of its
-ECG is the times of the beats and, through age, sex and arterial stiffness, what the simulator believes about pulses:
-results on such pairs are an upper bound of realism in the ECG, not evidence about sensors.
+times, heights and shapes of the simulator (:mod:`p2es_lib.simulator.pulse`), at the finger. What such a PPG knows of
+its ECG is the times of the beats and, through age, sex and arterial stiffness, what the simulator believes about
+pulses: results on such pairs are an upper bound of realism in the ECG, not evidence about sensors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,12 @@
 """SensSmartTech: 32 volunteers at rest and after exercise, ECG I, II, V3, V4 (so 8 of 12 leads) and four PPG signals.
 
 Each recording of 30 s is one WFDB record per kind of signal on a common axis of 1 kHz,
-``<subject>_<hh-mm-ss>_ecg`` and ``..._ppg``, with CSV twins of their own, coarser times (ms). Where the mirror holds no
-WFDB file, the twin is read. Slug and folder names are from memory, to be confirmed at first contact; RECORDS decides.
+``WFDB/<subject>_<hh-mm-ss>_ecg`` and ``..._ppg`` (named by RECORDS), with twins of their own, coarser times (``t`` in
+ms) as ``CSV/<subject>_<hh-mm-ss>_ecg.csv`` and ``..._ppg.csv``. Where the mirror does not hold both WFDB records, the
+twins are read: their ECG is in counts of the converter, 6990.5 to the millivolt by the headers of the WFDB records.
+
+Seen so in a copy of version 1.0.0 on GitHub (RECORDS, Demographics.csv, headers and twins in
+soungjunha/digital_hearth_care). Public scripts fetch it from physionet.org/files/senssmarttech/1.0.0.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +32,13 @@ from p2es_lib.sources.wfdb_records import find_leads, read_header, read_signals,
 
 SLUG, VERSION = "senssmarttech", "1.0.0"
 TABLE = "Demographics.csv"
-#: The PPG that is used: the first that a recording has. Brachial before carotid, because it is an arm that a wearable is
-#: worn on; infrared (880 nm) before red (660 nm), because its pulses are larger and less sensitive to oxygenation.
+_KINDS = ("ecg", "ppg")
+#: The PPG that is used: the first that a recording has. Brachial before carotid, because a wearable is worn on an arm;
+#: infrared (880 nm) before red (660 nm), because its pulses are larger and less sensitive to oxygenation.
 PPG_PREFERENCE = ("brachial_880nm", "brachial_660nm", "carotid_880nm", "carotid_660nm")
-#: A median peak-to-peak ECG beyond this (mV) cannot be in millivolts.
-_LARGEST_MV = 20.0
+#: Counts of the ECG in a twin, which states no unit; what comes out must have a height that an ECG can have (mV, from
+#: lowest to highest, drifts included).
+COUNTS_PER_MV, _POSSIBLE_MV = 6990.5, (0.1, 50.0)
 
 
 def list_records(mirror: Mirror) -> list[Record]:
@@ -54,17 +61,24 @@ def _csv_path(record: Record, kind: str) -> str:
     return posixpath.join(folder, "CSV", f"{record.name}_{kind}.csv")
 
 
+def _headers(mirror: Mirror, record: Record) -> dict[str, Path] | None:
+    """Headers of the two WFDB records, or None where the mirror does not hold both."""
+    found = {kind: mirror.try_fetch(f"{record.path}_{kind}.hea") for kind in _KINDS}
+    return found if all(found.values()) else None
+
+
+def _signal_files(record: Record, header: Path) -> list[str]:
+    folder = posixpath.dirname(record.path)
+    return [posixpath.join(folder, file) for file in dict.fromkeys(read_header(header).file_name or [])]
+
+
 def files(mirror: Mirror, record: Record) -> list[str]:
-    """WFDB files of ECG and PPG; their CSV twins where the mirror holds no WFDB."""
-    named = []
-    for kind in ("ecg", "ppg"):
-        path = f"{record.path}_{kind}.hea"
-        if (local := mirror.try_fetch(path)) is not None:
-            folder = posixpath.dirname(path)
-            named += [path, *(posixpath.join(folder, file) for file in dict.fromkeys(read_header(local).file_name or []))]
-        else:
-            named.append(_csv_path(record, kind))
-    return named
+    """WFDB files of ECG and PPG; their CSV twins where the mirror does not hold both headers."""
+    headers = _headers(mirror, record)
+    if headers is None:
+        return [_csv_path(record, kind) for kind in _KINDS]
+    named = ([f"{record.path}_{kind}.hea", *_signal_files(record, header)] for kind, header in headers.items())
+    return list(chain.from_iterable(named))
 
 
 @lru_cache(maxsize=4)
@@ -76,7 +90,8 @@ def read_demographics(path: Path, modified_ns: int) -> dict[str, tuple[float, st
         raise InputError(f"{path}: cannot be read as CSV with its header on the second row ({error})") from error
     columns = {re.sub(r"\W.*", "", str(column).strip().lower()): column for column in reversed(table.columns[:14])}
     if missing := [name for name in ("subject", "gender", "age") if name not in columns]:
-        raise InputError(f"{path}: no column {', '.join(missing)} in the second row; found {', '.join(map(str, table.columns[:14]))}")
+        found = ", ".join(map(str, table.columns[:14]))
+        raise InputError(f"{path}: no column {', '.join(missing)} in the second row; found {found}")
     people = {}
     for row in table.dropna(subset=[columns["subject"]]).itertuples(index=False):
         values = dict(zip(table.columns, row))
@@ -92,9 +107,9 @@ def read(mirror: Mirror, record: Record) -> Reading:
     subject, table = _subject(record.name), mirror.try_fetch(TABLE)
     people = read_demographics(table, table.stat().st_mtime_ns) if table else {}
     age, sex = people.get(subject, (float("nan"), ""))
-    if mirror.try_fetch(f"{record.path}_ecg.hea") is None and mirror.try_fetch(_csv_path(record, "ecg")) is None:
+    if _headers(mirror, record) is None and mirror.try_fetch(_csv_path(record, "ecg")) is None:
         where = mirror.where(f"{record.path}_ecg.hea")
-        raise MissingFile(f"neither {where} nor its twin {_csv_path(record, 'ecg')} is on this mirror")
+        raise MissingFile(f"neither {where} and ..._ppg.hea nor the twin {_csv_path(record, 'ecg')} is on this mirror")
     reading = Reading(subject, age, sex, iter(()))
     if subject not in people:
         reading.notes.append(f"age and sex are not known ({TABLE} does not name subject {subject})")
@@ -103,11 +118,11 @@ def read(mirror: Mirror, record: Record) -> Reading:
 
 
 def _stretch(mirror: Mirror, record: Record, reading: Reading) -> Iterator[Stretch]:
-    if mirror.try_fetch(f"{record.path}_ecg.hea") is not None:
-        leads, ppg = _read_wfdb(mirror, record)
+    if (headers := _headers(mirror, record)) is not None:
+        leads, ppg = _read_wfdb(mirror, record, headers)
     else:
         leads, ppg = _read_twins(mirror, record)
-        reading.notes.append("read from CSV, which states no unit: ECG taken as mV")
+        reading.notes.append(f"read from CSV, which states no unit: ECG taken as {COUNTS_PER_MV:g} counts per mV")
     upright = orient(*ppg)
     if upright is not ppg[0]:
         reading.notes.append("the PPG is recorded as light received, which falls with each pulse: turned over")
@@ -128,33 +143,36 @@ def _choose_ppg(names: list[str], where: str) -> str:
     return found
 
 
-def _read_wfdb(mirror: Mirror, record: Record) -> tuple[dict[str, Signal], Signal]:
-    local = {}
-    for kind in ("ecg", "ppg"):
-        local[kind] = mirror.fetch(f"{record.path}_{kind}.hea")
-        for file in dict.fromkeys(read_header(local[kind]).file_name or []):
-            mirror.fetch(posixpath.join(posixpath.dirname(record.path), file))
-    header = read_header(local["ecg"])
-    leads = find_leads(header.sig_name or [], header.units or [], str(local["ecg"]))
+def _read_wfdb(mirror: Mirror, record: Record, headers: dict[str, Path]) -> tuple[dict[str, Signal], Signal]:
+    for path in headers.values():
+        for file in _signal_files(record, path):
+            mirror.fetch(file)
+    header = read_header(headers["ecg"])
+    leads = find_leads(header.sig_name or [], header.units or [], str(headers["ecg"]))
     if not leads:
-        raise InputError(f"{local['ecg']}: no standard lead among {', '.join(header.sig_name or [])}")
-    raw = read_signals(local["ecg"], [signal for signal, _ in leads.values()])
-    name = _choose_ppg(read_header(local["ppg"]).sig_name or [], str(local["ppg"]))
-    ppg = read_signals(local["ppg"], [name])[name]
+        raise InputError(f"{headers['ecg']}: no standard lead among {', '.join(header.sig_name or [])}")
+    raw = read_signals(headers["ecg"], [signal for signal, _ in leads.values()])
+    name = _choose_ppg(read_header(headers["ppg"]).sig_name or [], str(headers["ppg"]))
+    ppg = read_signals(headers["ppg"], [name])[name]
     return {lead: (raw[signal][0] * factor, raw[signal][1]) for lead, (signal, factor) in leads.items()}, ppg
 
 
 def _read_twins(mirror: Mirror, record: Record) -> tuple[dict[str, Signal], Signal]:
     """ECG and PPG from CSV, both from the first instant that both have."""
-    paths = {kind: mirror.fetch(_csv_path(record, kind)) for kind in ("ecg", "ppg")}
+    paths = {kind: mirror.fetch(_csv_path(record, kind)) for kind in _KINDS}
     tables = {kind: read_twin(path) for kind, path in paths.items()}
     begin_ms = max(table["t"].iloc[0] for table in tables.values())
     names = {parse_lead(name): name for name in tables["ecg"].columns if parse_lead(name)}
     if not names:
         raise InputError(f"{paths['ecg']}: no standard lead among {', '.join(tables['ecg'].columns)}")
-    leads = {lead: _on_clock(tables["ecg"], name, begin_ms, paths["ecg"]) for lead, name in names.items()}
-    if (largest := np.nanmedian([np.nanmax(x) - np.nanmin(x) for x, _ in leads.values()])) > _LARGEST_MV:
-        raise InputError(f"{paths['ecg']}: ECG of {largest:.0f} units from peak to peak cannot be mV, and the file states no unit")
+    counts = {lead: _on_clock(tables["ecg"], name, begin_ms, paths["ecg"]) for lead, name in names.items()}
+    leads = {lead: (x / COUNTS_PER_MV, rate) for lead, (x, rate) in counts.items()}
+    heights = [np.ptp(x[np.isfinite(x)]) for x, _ in leads.values() if np.isfinite(x).any()]
+    if not _POSSIBLE_MV[0] <= (height := np.median(heights) if heights else 0.0) <= _POSSIBLE_MV[1]:
+        raise InputError(
+            f"{paths['ecg']}: ECG of {height:.2g} mV from lowest to highest at {COUNTS_PER_MV:g} counts per mV; the "
+            "file states no unit, and is not in these counts"
+        )
     name = _choose_ppg(list(tables["ppg"].columns), str(paths["ppg"]))
     return leads, _on_clock(tables["ppg"], name, begin_ms, paths["ppg"])
 
@@ -179,7 +197,7 @@ def read_twin(path: Path) -> pd.DataFrame:
 
 
 def _on_clock(table: pd.DataFrame, name: str, begin_ms: float, path: Path) -> Signal:
-    """A signal with jittering times on its nominal clock, by linear interpolation; NaN where three samples are missing."""
+    """A signal with jittering times on its nominal clock, interpolated; NaN where three or more samples are missing."""
     t = table["t"].to_numpy()
     period_ms = float(np.median(np.diff(t)))
     nominal_ms = max(1.0, round(period_ms))
@@ -199,11 +217,13 @@ SOURCE = Source(
     role="paired",
     access="open",
     licence="Creative Commons Attribution 4.0",
-    citation="SensSmartTech database of cardiovascular signals synchronously recorded by an electrocardiograph, "
-    "phonocardiograph, photoplethysmograph and accelerometer (version 1.0.0). PhysioNet",
+    citation="Lazović A et al. SensSmartTech database of cardiovascular signals synchronously recorded by an "
+    "electrocardiograph, phonocardiograph, photoplethysmograph and accelerometer (version 1.0.0). PhysioNet, 2024. "
+    "doi:10.13026/fy9p-n277",
     size="338 recordings of 32 volunteers, 30 s each",
     chest_lead="none: V3 and V4 are standard leads",
-    notes=f"PPG {PPG_PREFERENCE[0]} where there is one; volunteers at rest and after exercise; I and II give the six limb leads",
+    notes=f"PPG {PPG_PREFERENCE[0]} where there is one; volunteers at rest and after exercise; I and II give the six "
+    "limb leads",
     list_records=list_records,
     files=files,
     read=read,

@@ -1,4 +1,9 @@
-"""VitalDB: surgical patients, hours each, ECG II and V5 and PPG at 500 Hz, read with the package ``vitaldb``."""
+"""VitalDB: surgical patients, hours each, ECG II and V5 and PPG at 500 Hz, read with the package ``vitaldb``.
+
+Track names, their rate of 500 Hz and the unit mV of the ECG are those of the authors' documentation and of their
+package (``vitaldb.utils.TRACK_INFO``). Files lie at PhysioNet as ``clinical_data.csv`` and ``vital_files/0001.vital``
+(under physionet.org/files/vitaldb/1.0.0), as public scripts that download them say.
+"""
 
 from __future__ import annotations
 
@@ -11,75 +16,70 @@ import pandas as pd
 from p2es_lib.demographics import parse_age, parse_sex
 from p2es_lib.errors import InputError
 from p2es_lib.sources.contract import Reading, Record, Signal, Source
-from p2es_lib.sources.mirror import MissingFile, Mirror
+from p2es_lib.sources.mirror import Mirror
 from p2es_lib.sources.parts import in_parts
+from p2es_lib.sources.tables import fetch_table, read_table
 
 SLUG, VERSION = "vitaldb", "1.0.0"
 TABLE = "clinical_data.csv"
-SAMPLING_RATE = 500.0
 PPG_TRACK = "SNUADC/PLETH"
 #: The second ECG channel is named V5 by the data set's authors; how often the electrode truly lay there is not known.
 LEAD_TRACKS = {"II": "SNUADC/ECG_II", "V5": "SNUADC/ECG_V5"}
 _SHARD_CASES = 10
 _MILLIVOLTS = {"mv": 1.0, "uv": 1e-3}
+#: Ages are not given beyond this.
+_OVER_89, _OLD = ">89", 90.0
+#: Stands for a gap in tracks of whole numbers, by the number of their format, in files as ``vitaldb`` writes them.
+_GAP = {3: -128, 4: 255, 5: -32768, 6: 65535, 7: -(2**31), 8: 2**32 - 1}
 
 
 @lru_cache(maxsize=4)
 def _read_table(path: Path, modified_ns: int) -> pd.DataFrame:
     """``clinical_data.csv`` by case number; read once per state of the file."""
-    try:
-        table = pd.read_csv(path, low_memory=False, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
-    table.columns = [str(column).strip().lower() for column in table.columns]
-    if missing := [column for column in ("caseid", "subjectid", "age", "sex") if column not in table]:
-        raise InputError(f"{path}: no column {', '.join(missing)}; expected VitalDB's {TABLE}")
-    return table.set_index("caseid")
-
-
-def _table(mirror: Mirror) -> tuple[Path, pd.DataFrame]:
-    try:
-        path = mirror.fetch(TABLE)
-    except MissingFile as error:
-        raise InputError(
-            f"data set {SLUG}: {mirror.where(TABLE)} not found; the mirror must be laid out as PhysioNet, "
-            f"<mirror>/{mirror.base}/{TABLE}"
-        ) from error
-    return path, _read_table(path, path.stat().st_mtime_ns)
+    table = read_table(path, f"VitalDB's {TABLE}", "caseid", ("subjectid", "age", "sex"))
+    for column in (table.index.to_series(), table["subjectid"]):
+        if not (good := column.str.fullmatch(r"\d+", na=False)).all():
+            raise InputError(f"{path}: {column.name} {column[~good].iloc[0]!r} is no number of a case or a person")
+    return table
 
 
 def list_records(mirror: Mirror) -> list[Record]:
     """All cases that the table names; ten of them are a shard."""
-    _, table = _table(mirror)
-    return [Record(f"{case:04d}", f"vital_files/{case:04d}", f"cases-{case // _SHARD_CASES:03d}") for case in map(int, table.index)]
+    _, table = fetch_table(mirror, TABLE, _read_table)
+    cases = map(int, table.index)
+    return [Record(f"{n:04d}", f"vital_files/{n:04d}", f"cases-{n // _SHARD_CASES:03d}") for n in cases]
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One case. A person may have several: they are one subject."""
-    path, table = _table(mirror)
-    case, where = int(record.name), f"{path}, case {record.name}"
+    path, table = fetch_table(mirror, TABLE, _read_table)
+    case, where = str(int(record.name)), f"{path}, case {record.name}"
     if case not in table.index:
         raise InputError(f"{where}: not in this table")
     row = table.loc[case]
-    age, sex = parse_age(row["age"], where), parse_sex(row["sex"], where)
+    is_old = str(row["age"]).replace(" ", "") == _OVER_89
+    age, sex = _OLD if is_old else parse_age(row["age"], where), parse_sex(row["sex"], where)
     local = mirror.fetch(f"{record.path}.vital")
-    reading = Reading(str(int(row["subjectid"])), age, sex, iter(()))
+    reading = Reading(row["subjectid"], age, sex, iter(()))
 
     def stretches():
-        ppg, leads = read_vital(local)
+        ppg, leads, notes = read_vital(local)
+        reading.notes.extend(notes)
         yield from in_parts(ppg, leads)
 
     reading.stretches = stretches()
     return reading
 
 
-def read_vital(path: Path) -> tuple[Signal, dict[str, Signal]]:
-    """PPG and leads (mV) of a ``.vital`` file; NaN where a track has no samples.
+def read_vital(path: Path) -> tuple[Signal, dict[str, Signal], list[str]]:
+    """PPG and leads (mV) of a ``.vital`` file, each at the rate of its track; NaN where a track has no samples.
+
+    What was assumed stands in the notes, the last of what is returned.
 
     Raises
     ------
     InputError
-        Not such a file, no PPG or no ECG track, or an ECG in another unit than mV or uV.
+        Not such a file, no PPG or no ECG track, a track without rate, or an ECG in another unit than mV or uV.
     """
     import vitaldb
 
@@ -93,16 +93,26 @@ def read_vital(path: Path) -> tuple[Signal, dict[str, Signal]]:
         here = ", ".join(name for name, track in tracks.items() if track is not None) or "none of them"
         raise InputError(f"{path}: needs {PPG_TRACK} and an ECG track, found {here}")
 
-    def samples(name: str) -> np.ndarray:
-        return np.asarray(file.get_track_samples(name, 1 / SAMPLING_RATE), dtype=np.float32)
+    def samples(name: str) -> Signal:
+        track = tracks[name]
+        if not track.srate > 0:
+            raise InputError(f"{path}: track {name} states no sampling rate; it is no waveform")
+        x = np.asarray(file.get_track_samples(name, 1 / track.srate), dtype=np.float32)
+        if track.fmt in _GAP:  # the package scales the number that stands for a gap like a sample
+            gap = np.float32(_GAP[track.fmt]) * np.float32(track.gain) + np.float32(track.offset)
+            x[x == gap] = np.nan
+        return x, float(track.srate)
 
-    leads = {}
+    leads, notes = {}, []
     for lead, name in found.items():
-        unit = (tracks[name].unit or "mV").strip().lower()  # documented as mV where the file says nothing
+        if not tracks[name].unit:
+            notes.append(f"track {name} states no unit: taken as mV, as documented")
+        unit = (tracks[name].unit or "mV").strip().lower()
         if unit not in _MILLIVOLTS:
             raise InputError(f"{path}: track {name} has the unit {tracks[name].unit!r}; only mV and uV can be used")
-        leads[lead] = (samples(name) * np.float32(_MILLIVOLTS[unit]), SAMPLING_RATE)
-    return (samples(PPG_TRACK), SAMPLING_RATE), leads
+        x, rate = samples(name)
+        leads[lead] = (x * np.float32(_MILLIVOLTS[unit]), rate)
+    return samples(PPG_TRACK), leads, notes
 
 
 SOURCE = Source(
@@ -113,9 +123,9 @@ SOURCE = Source(
     role="paired",
     access="open",
     licence="Creative Commons Attribution 4.0",
-    citation="Lee HC et al. VitalDB, a high-fidelity multi-parameter vital signs database in surgical patients. Sci Data "
-    "2022;9:279. doi:10.1038/s41597-022-01411-5",
-    size="6,388 cases of 6,090 patients, hours each",
+    citation="Lee HC et al. VitalDB, a high-fidelity multi-parameter vital signs database in surgical patients. Sci "
+    "Data 2022;9:279. doi:10.1038/s41597-022-01411-5",
+    size="6,388 cases of 6,090 patients, hours each, 95 GB",
     chest_lead="a channel named V5 by the authors, taken as V5; electrode positions in the operating room vary",
     notes="under anaesthesia; II alone of the limb leads, from which no other follows; cautery and gaps are common",
     list_records=list_records,
@@ -123,5 +133,5 @@ SOURCE = Source(
     read=read,
     tables=(TABLE,),
     sample=20,
-    code=("sources/vitaldb.py", "sources/parts.py"),
+    code=("sources/vitaldb.py", "sources/tables.py", "sources/parts.py"),
 )

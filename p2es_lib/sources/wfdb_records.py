@@ -116,7 +116,8 @@ def read_signals(
     channels = [header.sig_name.index(name) for name in names]
     stop = end_frame if header.sig_len else None  # without a stated length, wfdb only reads to the end
     try:
-        record = wfdb.rdrecord(str(Path(path).with_suffix("")), first_frame, stop, channels=channels, smooth_frames=False)
+        name = str(Path(path).with_suffix(""))
+        record = wfdb.rdrecord(name, first_frame, stop, channels=channels, smooth_frames=False)
     except Exception as error:  # wfdb raises whatever it meets in a damaged file
         raise InputError(f"{path}: the signal files cannot be read ({type(error).__name__}: {error})") from error
     rates = [record.fs * per_frame for per_frame in record.samps_per_frame]
@@ -155,7 +156,7 @@ def record_files(mirror: Mirror, path: str) -> list[str]:
 
 
 def record_stretches(mirror: Mirror, path: str, reading: Reading, *, needs_ppg: bool = True) -> Iterator[Stretch]:
-    """Stretches of a WFDB record in the order of time; what is missing or unusable is noted in ``reading``, not raised."""
+    """Stretches of a WFDB record in the order of time; what is missing or unusable is noted in ``reading``."""
     folder = posixpath.dirname(path)
     header = read_header(mirror.fetch(f"{path}.hea"))
     absent, read_to_s = [], 0.0

@@ -1,0 +1,185 @@
+"""What preparation, the store and the loader cost on this machine, each beside a floor, a rival or a smaller size.
+
+The store and the loader are in :mod:`p2es_lib.preparation.measure_store`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from p2es_lib.config import Config, get_config
+from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS, MEASURED
+from p2es_lib.preparation.measure_store import (
+    NPY,
+    SPARSE,
+    measure_loader,
+    measure_npy,
+    measure_zarr,
+    row_of,
+    zarr_found,
+)
+from p2es_lib.preparation.shards import prepare_shard
+from p2es_lib.simulator import SimulatorConfig, simulate
+from p2es_lib.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.sources.parts import MARGIN_S, PART_S
+from p2es_lib.windows import WindowSet, read_table, simulator_config
+
+COLUMNS = ("part", "what", "n_windows", "value", "least", "unit", "reference", "reference_value", "ratio", "growth")
+
+
+def measure(
+    folder: Path, config: Config, model: type, loss: Callable, *, n_windows: Sequence[int] = (1_000, 10_000, 100_000),
+    n_sparse: int = 1_000_000, hours: Sequence[float] = (1, 6, 24), n_short: int = 360, n_steps: int = 10,
+    progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
+    """Measure everything; what is written to ``folder``, on the disk in question, is to be removed by the caller.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder.
+    config : Config
+        Of the training whose step the loader is set against.
+    model, loss : class, callable
+        :class:`p2es_lib.p2es.P2Es` and :func:`p2es_lib.training.diffusion_loss`.
+    n_windows, n_sparse : sequence of int, int
+        Sizes of the stores; size of one more, all of whose windows are a hole in its file (0: none).
+    hours, n_short : sequence of float, int
+        Lengths of the long records; number of the short ones.
+    n_steps : int
+        Training steps.
+
+    Returns
+    -------
+    DataFrame
+        :data:`COLUMNS`. ``value`` is a median and ``least`` the least of the repeats, ``ratio`` is ``value`` over
+        ``reference_value``, ``growth`` is ``value`` over that of the same row with the fewest windows (NaN: it is one).
+
+    Raises
+    ------
+    InputError
+        The disk has no room for the largest store.
+    """
+    from tqdm.auto import tqdm
+
+    free = shutil.disk_usage(folder).free / 1e9
+    need = 1.2 * max(n_windows) * (1 + len(LEADS)) * config.signal.n_samples * 4 / 1e9
+    if need > free:
+        raise InputError(f"{max(n_windows)} windows need {need:.1f} GB; {folder} has {free:.1f} GB free; measure fewer")
+    made = simulate(np.arange(64), 4, simulator_config(config))  # written again and again
+    known = made.index.assign(split="train", split_kind="subject", quality=1.0)
+    mask = np.full((len(known), 12), MEASURED, dtype=np.uint8)
+    step = training_step(config, model, loss, WindowSet(made.ppg, made.ecg, mask, known).select(np.arange(64)))
+    block, rows = np.concatenate([made.ppg, made.ecg], axis=1), []
+
+    def every_row() -> Iterator[dict]:
+        yield from _measure_preparation(folder, hours, n_short)
+        index = read_table(next(folder.rglob("index.parquet")).parent).drop(columns=["row", "leads"])
+        for n in (*n_windows, *([n_sparse] if n_sparse else [])):
+            sparse = n not in n_windows
+            yield from measure_npy(folder / "npy", n, sparse, index, block)
+            yield from measure_loader(folder / "npy", NPY + SPARSE * sparse, config, step, n_steps)
+            shutil.rmtree(folder / "npy")
+            if not sparse and zarr_found():
+                ours = {row["what"]: row["value"] for row in rows if row["n_windows"] == n and row["part"] == NPY}
+                for chunk, compressed in ((1, False), (1, True), (64, False), (64, True)):
+                    yield from measure_zarr(folder / "zarr", n, chunk, compressed, block, ours)
+                    shutil.rmtree(folder / "zarr")
+
+    with tqdm(disable=not progress, unit=" rows", desc="measuring") as bar:
+        for row in every_row():
+            rows.append(row)
+            bar.set_postfix_str(f"{row['part']}: {row['what']}, {row['n_windows']} windows")
+            bar.update()
+    table = pd.DataFrame(rows)
+    table["ratio"] = table["value"] / table["reference_value"]
+    same = table.groupby([table["part"].str.removesuffix(SPARSE), "what"])["value"]
+    table["growth"] = (table["value"] / same.transform("first")).where(same.transform("size") > 1)
+    return table[list(COLUMNS)]
+
+
+def training_step(config: Config, model: type, loss: Callable, windows: WindowSet) -> Callable[[dict], float]:
+    """A function that trains on one batch, as :func:`p2es_lib.training.train` does, and returns the loss."""
+    module = model(config.replace("affinity.n_steps", 1))  # of GroupFinder, which a step only asks
+    module.group_finder.fit(windows, seed=0)
+    module.group_finder.requires_grad_(False)
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer, generator = torch.optim.AdamW(trained), torch.Generator().manual_seed(0)
+
+    def step(batch: dict) -> float:
+        value, _ = loss(module, module, batch, generator)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(trained, config.training.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return float(value.detach())
+
+    return step
+
+
+# -------------------------------------------------------------------------------------------------------- preparation
+def _measure_preparation(folder: Path, hours: Sequence[float], n_short: int) -> Iterator[dict]:
+    lengths = {f"{h:g} h of 2 leads and PPG at 250 Hz": h for h in hours}
+    lengths[f"{n_short} records of 10 s, 12 leads at 500 Hz, PPG simulated"] = 0
+    first_mb = None
+    for name, length in lengths.items():
+        # A fresh process each, started without a copy of this one: its peak memory is its own.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            n, core_s, peak_mb = pool.submit(_prepare, str(folder / f"prepared-{length:g}"), length, n_short).result()
+        first_mb = first_mb or peak_mb
+        speed = (length or n_short / 360) / core_s
+        yield row_of("preparation", f"{name}: speed", n, speed, "hours per core-second", "recording itself", 1 / 3600)
+        yield row_of("preparation", f"{name}: peak memory", n, peak_mb, "MB", f"of {hours[0]:g} h", first_mb)
+
+
+def _prepare(home: str, hours: float, n_short: int) -> tuple[int, float, float]:
+    """Prepare a made-up record (0 h: many short ones) in this process: windows, processor seconds, peak memory (MB)."""
+    os.environ["P2ES_HOME"] = home
+    rate, n_samples, role = (250.0, 2**14, "paired") if hours else (500.0, 5000, "ecg only")
+    subjects = np.arange(1 if hours else min(n_short, 32))
+    made = simulate(subjects, 1, SimulatorConfig(sampling_rate=rate, n_samples=n_samples))
+
+    def stretches(number: int) -> Iterator[Stretch]:
+        if not hours:
+            yield Stretch(0.0, None, {lead: (x, rate) for lead, x in zip(LEADS, made.ecg[number % len(subjects)])})
+        end_s = hours * 3600
+        for start_s in np.arange(0, end_s, PART_S):
+            keep_s, margin_s = min(PART_S, end_s - start_s), min(start_s, MARGIN_S)
+            span = round((start_s - margin_s) * rate), round(min(start_s + keep_s + MARGIN_S, end_s) * rate)
+            ppg, *ecg = ((x[np.arange(*span) % n_samples], rate) for x in (made.ppg[0, 0], *made.ecg[0, :2]))
+            yield Stretch(start_s, ppg, dict(zip(LEADS, ecg)), None, margin_s, keep_s)
+
+    names = ("title", "slug", "version", "access", "licence", "citation", "size", "chest_lead", "notes")
+    records = [Record(str(number), str(number), "shard") for number in range(1 if hours else n_short)]
+    source = Source(
+        **dict.fromkeys(names, ""), name="made", role=role, code=(),
+        list_records=lambda mirror: records, files=lambda mirror, record: [],
+        read=lambda mirror, record: Reading(f"s{record.name}", 60.0, "F", stretches(int(record.name))),
+    )  # fmt: skip
+    Path(home).mkdir(parents=True, exist_ok=True)
+    began = time.process_time()
+    shard = prepare_shard(source, "shard", records, get_config("quick", "made"), source.mirror(home))
+    return len(read_table(shard)), time.process_time() - began, _peak_memory_mb()
+
+
+def _peak_memory_mb() -> float:
+    """Most memory that this process has held; ``ru_maxrss`` would count that of the process which started it, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(kilobytes) * 1024 / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # bytes on macOS

@@ -1,0 +1,189 @@
+"""``p2es data measure``: every row is there and finite, ratios are those of the numbers; how windows are read."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import namedtuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import synthetic_windows, tiny_config
+
+from p2es_lib import cli
+from p2es_lib.errors import InputError
+from p2es_lib.p2es import P2Es
+from p2es_lib.preparation import measure as measure_module
+from p2es_lib.preparation import measure_store
+from p2es_lib.preparation.measure import COLUMNS, measure
+from p2es_lib.preparation.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, zarr_found
+from p2es_lib.training import diffusion_loss
+from p2es_lib.windows import Shards, ShardWriter, WindowArray
+from p2es_lib.windows import shards as shards_module
+
+READING = ["reading at random, warm", "reading at random, cold"]
+LOADER = [f"loader: batch of 4, {how}" for how in ("warm", "cold", "read ahead, cold: training waits")]
+INDEX = [f"index: {what}" for what in ("writing", "opening the store", "on disk", "in memory, at most")]
+ZARR = ["writing", "windows on disk", "files", *READING]
+PREPARED = ("0.1 h of 2 leads and PPG at 250 Hz", "4 records of 10 s, 12 leads at 500 Hz, PPG simulated")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> pd.DataFrame:
+    """Everything, tiny."""
+    sizes = {"n_windows": (40,), "n_sparse": 80, "hours": (0.1,), "n_short": 4, "n_steps": 2}
+    config = tiny_config(signal__n_samples=1024)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure_store.os, "sync", lambda: None)  # waits for what other programs write, too
+        return measure(tmp_path_factory.mktemp("measure"), config, P2Es, diffusion_loss, **sizes, progress=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Folder, rows and content of a store of 64 windows."""
+    windows, folder = synthetic_windows(), tmp_path_factory.mktemp("store") / "npy"
+    block = np.concatenate([windows.ppg, windows.ecg], axis=1).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure_store.os, "sync", lambda: None)
+        return folder, list(measure_npy(folder, 64, False, windows.index, block)), block
+
+
+def test_every_row_is_there(table):
+    assert tuple(table) == COLUMNS
+    found = {part: rows["what"].tolist() for part, rows in table.groupby(["part", "n_windows"])}
+    assert found[NPY, 40] == ["writing", *INDEX, *READING, *LOADER]
+    assert found[NPY + SPARSE, 80] == [*INDEX, *READING, *LOADER], "nothing is written to a sparse file"
+    prepared = table[table["part"] == "preparation"]
+    assert prepared["what"].tolist() == [f"{name}: {what}" for name in PREPARED for what in ("speed", "peak memory")]
+    zarr = table[table["part"].str.startswith("Zarr")]
+    assert len(zarr) == (4 * len(ZARR) if zarr_found() else 0)
+
+
+def test_every_number_is_finite_and_ratios_are_those_of_the_numbers_beside_them(table):
+    numbers = table[["n_windows", "value", "least", "reference_value", "ratio"]].to_numpy(dtype=float)
+    assert np.isfinite(numbers).all() and (numbers > 0).all()
+    assert (table["least"] <= table["value"]).all()
+    np.testing.assert_allclose(table["ratio"], table["value"] / table["reference_value"])
+    assert table.loc[table["part"] == "preparation", "growth"].isna().all()
+    warm = table[table["what"] == READING[0]]
+    warm = warm[warm["part"].str.startswith(NPY)].set_index("n_windows")
+    np.testing.assert_allclose(warm["growth"], warm["value"] / warm["value"][40])
+
+
+def test_speed_and_memory_are_in_their_units(table):
+    speed, memory = (table[table["what"].str.endswith(word)].iloc[0] for word in (": speed", ": peak memory"))
+    assert speed["n_windows"] == 0.1 * 3600 // 8.192
+    assert 0.01 < speed["value"] < 100 and 50 < memory["value"] < 5000
+
+
+def test_the_loader_is_set_against_the_step(store):
+    rows = list(measure_loader(store[0], NPY, tiny_config(), lambda batch: time.sleep(0.03), 3))
+    assert [row["what"] for row in rows] == LOADER
+    for row in rows:
+        assert 30 <= row["reference_value"] < 300, "ms"
+    assert rows[2]["value"] < rows[2]["reference_value"], "a batch that is read during a step is not waited for"
+
+
+def test_plain_bytes_are_the_floor_of_writing(store):
+    _, rows, block = store
+    by_name = {row["what"]: row for row in rows}
+    assert by_name["index: on disk"]["reference_value"] == block[0].nbytes
+    assert by_name["writing"]["reference"] == "same bytes to one file"
+    assert (store[0] / "shard" / "windows.npy").stat().st_size > 64 * block[0].nbytes
+
+
+def test_zarr_holds_the_same_windows(store, tmp_path):
+    zarr = pytest.importorskip("zarr", minversion="3")
+    ours = {row["what"]: row["value"] for row in store[1]}
+    rows = list(measure_zarr(tmp_path / "zarr", 64, 16, True, store[2], ours))
+    assert [row["what"] for row in rows] == ZARR
+    assert rows[0]["reference_value"] == ours["writing"] and rows[2]["value"] == 64 / 16 + 1
+    written = zarr.open_array(str(tmp_path / "zarr"), mode="r")
+    np.testing.assert_array_equal(written[63], store[2][63 % len(store[2])])
+
+
+def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(measure_module.shutil, "disk_usage", lambda folder: usage(10**12, 10**12, 10**9))
+    with pytest.raises(InputError, match=r"1000000 windows need 16.0 GB.*1.0 GB free"):
+        measure(tmp_path, tiny_config(), P2Es, diffusion_loss, n_windows=(1_000_000,), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_the_table_and_removes_what_it_made(table, home, monkeypatch, capsys):
+    asked = {}
+
+    def measured(folder, config, model, loss, **sizes):
+        (folder / "some file").touch()
+        asked.update(sizes)
+        return table
+
+    monkeypatch.setattr(measure_module, "measure", measured)
+    monkeypatch.setattr(measure_module, "zarr_found", lambda: False)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["p2es", "data", "measure", "--windows", "20000"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert asked == {"n_windows": [1000, 10_000, 20_000], "n_sparse": 1_000_000}
+    path = home / "figures" / "store" / "table01_store.csv"
+    assert capsys.readouterr().out.strip() == str(path)
+    assert len(pd.read_csv(path)) == len(table)
+    assert "Zarr is not installed" in path.with_suffix(".md").read_text()
+    assert not list((home / "data").iterdir())
+
+
+def test_too_few_windows_are_refused(home, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["p2es", "data", "measure", "--windows", "10"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "windows=10: at least 1000" in capsys.readouterr().err
+    assert not home.exists()
+
+
+def test_files_that_are_mapped_no_more_are_dropped_from_the_cache(store, monkeypatch):
+    advised = []
+    monkeypatch.setattr(measure_store.os, "posix_fadvise", lambda *a: advised.append(a[1:]), raising=False)
+    monkeypatch.setattr(measure_store.os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    measure_store._forget(store[0] / "shard")
+    assert advised == [(0, 0, 4)]
+
+
+# ------------------------------------------------------------------------------------------- reading from many shards
+def test_windows_of_many_shards_come_in_the_order_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards_module, "_MAX_OPEN", 3)
+    monkeypatch.setattr(shards_module, "_AHEAD", 2)
+    folders = [tmp_path / str(number) for number in range(7)]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        with ShardWriter(folder, 100) as writer:  # no multiple of a page
+            for row in range(number + 1):
+                writer.append(np.full((1, 100), 10 * number + row), np.full((12, 100), 10 * number + row + 0.5))
+    places = np.array([(number, row) for number in range(7) for row in range(number + 1)])
+    places = np.random.default_rng(0).permutation(np.concatenate([places, places[::2]]))
+    for field, n_channels, added in (("ppg", 1, 0.0), ("ecg", 12, 0.5)):
+        windows = WindowArray(Shards(folders), places, field, 100)
+        expected = 10 * places[:, 0] + places[:, 1] + added
+        assert np.asarray(windows).shape == (len(places), n_channels, 100)
+        np.testing.assert_array_equal(np.asarray(windows)[:, -1, -1], expected)
+        np.testing.assert_array_equal(windows[[5, 0, 5]][:, 0, 0], expected[[5, 0, 5]])
+        assert windows[np.zeros(0, dtype=int)].shape == (0, n_channels, 100)
+
+
+def test_the_system_is_asked_for_the_windows_and_no_more(store, monkeypatch):
+    asked = []
+
+    class Map:
+        def madvise(self, option, start, length):
+            asked.append((start, start + length))
+
+    mapped = Shards([store[0] / "shard"]).open(0)
+    size, begins = mapped.itemsize, mapped.offset
+    monkeypatch.setattr(mapped, "_mmap", Map())
+    shards_module._ask_for(mapped, np.array([3, 63]))
+    page = shards_module.mmap.PAGESIZE
+    for (start, end), row in zip(asked, (3, 63), strict=True):
+        assert start % page == 0 and begins + row * size - page < start <= begins + row * size
+        assert end == begins + (row + 1) * size
