@@ -1,7 +1,7 @@
 """From nothing to every table and figure: one rule per notebook.
 
     prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity,
-    train (one per method and seed) -> baselines -> results; ablations
+    train (one per method and seed) -> baselines -> results; ablations -> robustness; clinical_validity
 
 `make reproduce` and `p2es reproduce` call it. By hand, or on a cluster, where the rules' threads and resources become
 the job's request (any executor plugin works in the same way; nothing here is tied to the local machine):
@@ -272,6 +272,50 @@ rule ablations:
         RUN + " --seeds {SEEDS}"
 
 
+rule clinical_validity:
+    input:
+        notebook=NOTEBOOKS / "09_clinical_validity.ipynb",
+        windows=WINDOWS,
+        scores=scores_of([VARIANT, *BASELINES]),
+    output:
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig21_bland_altman", "fig22_uncertainty"]),
+        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table10_agreement", "table11_uncertainty", "table12_realism"]),
+        executed=f"{EXECUTED}/09_clinical_validity.ipynb",
+    params:
+        name="09_clinical_validity",
+        settings=SETTINGS,
+        seeds=SEEDS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --seeds {SEEDS}"
+
+
+rule robustness:
+    input:
+        notebook=NOTEBOOKS / "10_robustness.ipynb",
+        windows=WINDOWS,
+        references=rules.baselines.output.table,
+        uses=rules.ablations.output.tables,
+        scores=scores_of([VARIANT, *BASELINES, *ABLATIONS]),
+    output:
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig25_noise"]),
+        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table15_groups", "table16_demographics", "table17_noise"]),
+        executed=f"{EXECUTED}/10_robustness.ipynb",
+    params:
+        name="10_robustness",
+        settings=SETTINGS,
+        seeds=SEEDS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --seeds {SEEDS}"
+
+
 # Last, because it names what the others make. All of it: a table, or a run, that somebody deleted is made again.
 rule all:
     default_target: True
@@ -287,4 +331,6 @@ rule all:
             rules.baselines.output,
             rules.results.output,
             rules.ablations.output,
+            rules.clinical_validity.output,
+            rules.robustness.output,
         ],

@@ -102,11 +102,10 @@ def test_shortest_window_is_enough(name):
 # ----------------------------------------------------------------------------------------------------------- training
 @both
 def test_it_learns_without_numerical_trouble(name, windows, tmp_path):
-    config = tiny_config(method__name=name, training__n_steps=120, training__validate_every=120, training__checkpoint_every=120)
-    model = train(config, windows, tmp_path, progress=False)
+    model = train(tiny_config(method__name=name, training__n_steps=40), windows, tmp_path, progress=False)
     losses = read_history(tmp_path)["loss"].dropna().to_numpy()
     assert np.isfinite(losses).all() and all(p.isfinite().all() for p in model.parameters())
-    assert losses[-5:].mean() < 0.75 * losses[:3].mean()
+    assert losses[-5:].mean() < 0.75 * losses[0]
 
 
 @both
@@ -121,11 +120,11 @@ def test_critic_learns_to_tell_real_from_generated(name, windows):
                 condition = condition_channels(batch.ppg, batch.demographics)
                 real_score, fake_score = bench.critic(batch.x_0, condition), bench.critic(fake, condition)
             else:
-                real_score, fake_score = (torch.cat([p.flatten() for p in bench.critic(ecg)]) for ecg in (batch.x_0, fake))
+                real_score, fake_score = (torch.stack([p.mean() for p in bench.critic(x)]) for x in (batch.x_0, fake))
         return (real_score.mean() - fake_score.mean()).item()
 
     before, loss_before = margin(), bench.losses()[0]
-    for seed in range(40):
+    for seed in range(12):
         bench.critic_step(seed)
     assert margin() > before + 0.05 and margin() > 0
     assert bench.losses()[0] < loss_before
@@ -163,13 +162,14 @@ def test_critic_takes_as_many_steps_as_the_method_asks_for(windows, monkeypatch)
 
 @both
 def test_interrupted_training_ends_with_the_same_weights(name, windows, tmp_path, monkeypatch):
-    config, method = tiny_config(method__name=name), get_method(name)
+    config = tiny_config(method__name=name, training__n_steps=4, training__checkpoint_every=2, training__validate_every=4)
+    method = get_method(name)
     whole = weights(train(config, windows, tmp_path / "whole", progress=False))
     original, calls = method.training_loss, {"n": 0}
 
     def interrupted(*arguments):
         calls["n"] += 1
-        if calls["n"] > 5:
+        if calls["n"] > 3:
             raise KeyboardInterrupt
         return original(*arguments)
 
@@ -187,7 +187,8 @@ def test_interrupted_training_ends_with_the_same_weights(name, windows, tmp_path
     assert same(whole, halved(tmp_path / "halved"))
     # Were the critic or its optimiser forgotten, the weights would tell.
     assert not same(whole, halved(tmp_path / "no_critic", lambda self, state: None))
-    assert not same(whole, halved(tmp_path / "no_optimizer", lambda self, state: self.critic.load_state_dict(state["critic"])))
+    critic_only = lambda self, state: self.critic.load_state_dict(state["critic"])  # noqa: E731
+    assert not same(whole, halved(tmp_path / "no_optimizer", critic_only))
 
 
 @both
@@ -201,7 +202,7 @@ def test_half_precision_of_a_gpu_trains_too(name, windows):
 def test_losses_ignore_what_is_generated_in_absent_leads(name):
     bench = Bench(name, synthetic_windows(lead_mask=LIMB_MASK))
     before = bench.losses()
-    bias = [p for p_name, p in bench.module.named_parameters() if p_name.startswith("network.output") and p.ndim == 1][0]
+    bias = dict(bench.module.named_parameters())["network.output.1.bias" if name == "p2e_wgan" else "network.output.bias"]
     with torch.no_grad():
         bias[6:] += 9.0
     assert bench.losses() == pytest.approx(before)
@@ -210,7 +211,7 @@ def test_losses_ignore_what_is_generated_in_absent_leads(name):
     assert bench.losses()[1] != pytest.approx(before[1])
 
 
-# ------------------------------------------------------------------------------------------------------- gradient penalty
+# --------------------------------------------------------------------------------------------------- gradient penalty
 class LinearCritic(nn.Module):
     """Three scores per window, each linear in the ECG: the slope of their sum is known and the same everywhere."""
 
@@ -253,7 +254,8 @@ def test_gradient_penalty_of_a_flat_critic_is_one():
     real, fake, condition = torch.randn(2, 12, 128), torch.randn(2, 12, 128), torch.zeros(2, 5, 128)
     penalty = gradient_penalty(critic, real, fake, condition, torch.ones(2, 12, 1), torch.Generator())
     penalty.backward()
-    assert penalty.item() == pytest.approx(1, abs=1e-5) and all(p.grad is None or p.grad.isfinite().all() for p in critic.parameters())
+    assert penalty.item() == pytest.approx(1, abs=1e-5)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in critic.parameters())
 
 
 # -------------------------------------------------------------------------------------------------------------- layers
@@ -288,7 +290,7 @@ def test_spectrogram_shows_the_frequency():
 # ---------------------------------------------------------------------------------------------------------------- use
 @both
 def test_save_and_load_round_trip(name, windows, tmp_path):
-    model = train(tiny_config(method__name=name, training__n_steps=4), windows, tmp_path, progress=False)
+    model = train(tiny_config(method__name=name, training__n_steps=2), windows, tmp_path, progress=False)
     again, test = load_method(tmp_path), windows.split("test")
     assert type(again) is get_method(name) and same(weights(model), weights(again))
     ecg = again.translate(test.ppg, test.demographics, n_samples=2)
@@ -305,14 +307,15 @@ def test_last_average_is_kept(name, windows, tmp_path, monkeypatch):
         return {"validation_rmse": next(scores)}
 
     monkeypatch.setattr(training, "validate", fake)
-    saved = weights(train(tiny_config(method__name=name), windows, tmp_path, progress=False))
+    config = tiny_config(method__name=name, training__n_steps=2, training__validate_every=1)
+    saved = weights(train(config, windows, tmp_path, progress=False))
     assert same(averages[1], saved) and not same(averages[0], saved)
 
 
 @both
 def test_absent_leads_come_out_as_nan(name, tmp_path):
     limb = synthetic_windows(lead_mask=LIMB_MASK)
-    model = train(tiny_config(method__name=name, training__n_steps=4), limb, tmp_path, progress=False)
+    model = train(tiny_config(method__name=name, training__n_steps=2), limb, tmp_path, progress=False)
     test = limb.split("test")
     ecg = model.translate(test.ppg, test.demographics)
     assert ecg[:, :, :6].isfinite().all() and ecg[:, :, 6:].isnan().all()
@@ -329,5 +332,5 @@ def test_demographics_matter_and_may_be_missing(name, windows):
 @both
 def test_missing_demographics_train(name, windows, tmp_path):
     unknown = dataclasses.replace(windows, index=windows.index.assign(age=np.nan, sex=""))
-    model = train(tiny_config(method__name=name, training__n_steps=4), unknown, tmp_path, progress=False)
+    model = train(tiny_config(method__name=name, training__n_steps=2), unknown, tmp_path, progress=False)
     assert all(p.isfinite().all() for p in model.parameters())

@@ -18,17 +18,27 @@ from p2es_lib.notebooks import list_notebooks, read_parameters
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
-NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "07_results"]
+NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "06_baselines", "07_results",
+         "08_ablations", "09_clinical_validity", "10_robustness"]  # fmt: skip
+#: What profile smoke trains, each by an execution of notebook 05.
+TRAINED = ("p2es", "unet", "no_affinity")
 #: Parameters that each notebook has besides dataset="simulated" and profile="quick".
 PARAMETERS = {
     "01_data": {"mirror": ""},
     "05_train": {"variant": "p2es", "seed": 0},
+    "06_baselines": {"seeds": "0"},
     "07_results": {"variant": "p2es", "seeds": "0"},
+    "08_ablations": {"seeds": "0"},
+    "09_clinical_validity": {"seeds": "0"},
+    "10_robustness": {"seeds": "0"},
 }
 FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_reverse_process", "fig05_embedding_groups",
            "fig06_affinity", "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition",
-           "fig12_learned_affinity"]  # fmt: skip
-TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor"]
+           "fig12_learned_affinity", "fig17_validation", "fig18_one_window", "fig19_ablations", "fig20_sampler_steps",
+           "fig21_bland_altman", "fig22_uncertainty", "fig24_groups", "fig25_noise"]  # fmt: skip
+TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "table07_methods", "table08_ablations",
+          "table09_sampler_steps", "table10_agreement", "table11_uncertainty", "table12_realism", "table14_delineation",
+          "table15_groups", "table16_demographics", "table17_noise"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 
 
@@ -136,7 +146,8 @@ def test_the_smoke_workflow_makes_everything_and_then_nothing(tmp_path):
     for name in ("config.json", "weights.safetensors", "history.csv", "scores.parquet"):
         assert (run / name).stat().st_size > 0, name
     executed = sorted(path.name for path in (home / "runs/simulated/smoke/notebooks").glob("[!.]*"))
-    assert executed == [f"{name}-p2es-seed0.ipynb" if name == "05_train" else f"{name}.ipynb" for name in NAMES]
+    trainings = [f"05_train-{variant}-seed0.ipynb" for variant in TRAINED]
+    assert executed == sorted([*trainings, *(f"{name}.ipynb" for name in NAMES if name != "05_train")])
     leftovers = [path for path in home.rglob(".*tmp*") if ".snakemake" not in path.parts]
     assert not leftovers
 

@@ -30,7 +30,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.adversarial import N_CONDITION_CHANNELS, AdversarialTranslator, condition_channels, present_leads
+from p2es_lib.baselines.adversarial import (
+    N_CONDITION_CHANNELS,
+    AdversarialTranslator,
+    condition_channels,
+    present_leads,
+)
 from p2es_lib.leads import LEADS
 from p2es_lib.learned import Batch
 
@@ -123,7 +128,8 @@ class SpectrogramCritic(nn.Module):
 
     def spectrogram(self, ecg: Tensor) -> Tensor:
         """Logarithm of the magnitudes, (B, 12, T) to (B, 12, 128 frequencies, 1 + T / hop frames)."""
-        frames = torch.stft(ecg.flatten(0, 1), FRAME_SAMPLES, self.hop, window=self.window, normalized=True, return_complex=True)
+        waves = ecg.flatten(0, 1)
+        frames = torch.stft(waves, FRAME_SAMPLES, self.hop, window=self.window, normalized=True, return_complex=True)
         return torch.log(frames.abs() + SPECTRUM_FLOOR).unflatten(0, ecg.shape[:2])
 
     def forward(self, ecg: Tensor) -> Tensor:

@@ -29,7 +29,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.adversarial import N_CONDITION_CHANNELS, AdversarialTranslator, condition_channels, present_leads
+from p2es_lib.baselines.adversarial import (
+    N_CONDITION_CHANNELS,
+    AdversarialTranslator,
+    condition_channels,
+    present_leads,
+)
 from p2es_lib.leads import LEADS
 from p2es_lib.learned import Batch, masked_mse
 
@@ -54,9 +59,12 @@ class DropoutUNet(nn.Module):
         down = [N_CONDITION_CHANNELS, width, 2 * width, 4 * width, 4 * width]
         up = [(4 * width, 4 * width), (8 * width, 2 * width), (4 * width, width)]  # inputs: from below, and the skip
         self.down = nn.ModuleList(
-            nn.Conv1d(before, after, 4, stride=2, padding=1, bias=False) for before, after in zip(down[:-1], down[1:], strict=True)
+            nn.Conv1d(before, after, 4, stride=2, padding=1, bias=False)
+            for before, after in zip(down[:-1], down[1:], strict=True)
         )
-        self.up = nn.ModuleList(nn.ConvTranspose1d(before, after, 4, stride=2, padding=1, bias=False) for before, after in up)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose1d(before, after, 4, stride=2, padding=1, bias=False) for before, after in up
+        )
         self.output = nn.Sequential(nn.ReplicationPad1d((1, 2)), nn.Conv1d(2 * width, len(LEADS), 4))
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -75,7 +83,7 @@ class DropoutUNet(nn.Module):
 
 
 def dropout(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Zero a share :data:`DROPOUT` of the values and scale up the others; without a noise source, as at test time, none."""
+    """Zero a share :data:`DROPOUT` of the values and scale up the others; none without a noise source, as at test time."""
     if generator is None:
         return x
     kept = torch.rand(x.shape, generator=generator) >= DROPOUT
@@ -92,7 +100,8 @@ class PatchCritic(nn.Module):
         super().__init__()
         channels = [len(LEADS) + N_CONDITION_CHANNELS, width, 2 * width, 4 * width]
         self.layers = nn.ModuleList(
-            nn.Conv1d(before, after, 6, stride=3, padding=2) for before, after in zip(channels[:-1], channels[1:], strict=True)
+            nn.Conv1d(before, after, 6, stride=3, padding=2)
+            for before, after in zip(channels[:-1], channels[1:], strict=True)
         )
         self.output = nn.Conv1d(channels[-1], 1, 4, bias=False)
 
@@ -109,15 +118,15 @@ def gradient_penalty(
 ) -> Tensor:
     """How far the critic's slope is from 1 between real and generated ECG, a scalar.
 
-    Mean over the batch of (norm of d(sum of the scores) / d(ECG) - 1)^2 at one random point between each real (B, 12, T)
-    and generated ECG (B, 12, T). Directions along absent leads do not count: no ECG ever moves along them.
+    Mean over the batch of (norm of d(sum of the scores) / d(ECG) - 1)^2, at one random point between each real ECG
+    (B, 12, T) and the generated one (B, 12, T). Directions along absent leads do not count: no ECG moves along them.
 
     Parameters
     ----------
     present : Tensor, shape (B, 12, 1)
         From :func:`present_leads`.
     """
-    # Fabric's wrapper lets gradients be taken inside its own backward pass only, and half precision would blur the norm.
+    # Under Fabric's wrapper gradients cannot be taken in mixed precision, which would blur the norm too.
     critic = getattr(critic, "module", critic)
     share = torch.rand(len(real), 1, 1, generator=generator).to(real.device)
     between = (share * real + (1 - share) * fake).requires_grad_()
