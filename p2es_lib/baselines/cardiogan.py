@@ -1,26 +1,26 @@
 """CardioGAN to 12 leads: an attention U-Net against one critic of the waveform and one of its spectrogram.
 
-Follows Sarkar (2021): U-Net of six halvings with kernels of 16 and channels 64, 128, 256, 512, 512, 512, in which each
-skip connection passes a self-gated soft attention (Oktay 2018) and is added to the decoder (28.2 M weights, the published
-number, which one generator has); a critic of the waveform of four such convolutions with channels 64, 128, 256, 512, and
-one of the logarithm of a spectrogram of 128 frequencies by 128 frames with kernels of 7 x 7 and the same channels; the
-cross entropy of both, weighted 3 and 1. The critics see the ECG alone. The generator's layers are those of the authors'
-public code. They published neither critics nor training: for those, and for the weights, we had the paper's abstract and
-what independent public re-implementations agree on.
+Follows Sarkar (2021): U-Net of six halvings with kernels of 16 and channels 64, 128, 256, 512, 512, 512, in which
+each skip connection passes a self-gated soft attention (Oktay 2018) and is added to the decoder (28.2 M weights, the
+published number, which one generator has); a critic of the waveform of four such convolutions with channels 64, 128,
+256, 512, and one of the logarithm of a spectrogram of 128 frequencies by 128 frames with kernels of 7 x 7 and the
+same channels; the cross entropy of both, weighted 3 and 1. The critics see the ECG alone. The generator's layers are
+those of the authors' public code. They published neither critics nor training: for those, and for the weights, we had
+the paper's abstract and what independent public re-implementations agree on.
 
-Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says. The paper learns from unpaired windows: a second
-generator from ECG to PPG, with critics of its own, and an absolute error over the cycle there and back, weight 30,
-stand in for the missing pairs. Here pairs exist, so the absolute error to the paired ECG takes the place and the weight
-of the cycle, and there is neither a second generator nor a critic of PPG. The error is summed over the leads, each of
-which is an ECG that the weight was made for: with the mean over leads the critics decide alone, and beats come out where
-there are none. The generator maximises log D instead of minimising log(1 - D), whose gradient vanishes early. Layer
-normalisation is over channels and time (the authors' is over channels). The frames of the spectrogram are spread over the
-window, whatever its length.
+Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says. The paper learns from unpaired windows: a
+second generator from ECG to PPG, with critics of its own, and an absolute error over the cycle there and back, weight
+30, stand in for the missing pairs. Here pairs exist, so the absolute error to the paired ECG takes the place and the
+weight of the cycle, and there is neither a second generator nor a critic of PPG. The error is summed over the leads,
+each of which is an ECG that the weight was made for: with the mean over leads, short trainings ended with
+real-looking beats in the wrong places. The generator maximises log D instead of minimising log(1 - D), whose gradient
+vanishes early. Layer normalisation is over channels and time (the authors' is over channels). The frames of the
+spectrogram are spread over the window, whatever its length.
 
 References
 ----------
-Sarkar P, Etemad A. CardioGAN: attentive generative adversarial network with dual discriminators for synthesis of ECG from
-PPG. AAAI 2021, arXiv 2010.00104.
+Sarkar P, Etemad A. CardioGAN: attentive generative adversarial network with dual discriminators for synthesis of ECG
+from PPG. AAAI 2021, arXiv 2010.00104.
 Oktay O et al. Attention U-Net: learning where to look for the pancreas. MIDL 2018, arXiv 1804.03999.
 """
 

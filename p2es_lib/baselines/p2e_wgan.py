@@ -2,16 +2,16 @@
 
 Follows Vo (2021): U-Net of four halvings with skip connections, instance normalisation and dropout; a critic that is
 also shown the PPG and gives one score per patch (PatchGAN, Isola 2017); Wasserstein loss with gradient penalty
-(Gulrajani 2017). Of the paper we had the abstract; layers and settings are those of the authors' public code: kernels of
-4 with stride 2, channels 128, 256, 512, 512 (4.1 M weights, the published number); in the critic, kernels of 6 with
-stride 3 and channels 128, 256, 512; weight 50 of the squared error over all samples and 10 of the penalty, which acts on
-the gradient of the sum of the patches' scores; three steps of the critic per step of the generator.
+(Gulrajani 2017). Of the paper we had the abstract; layers and settings are those of the authors' public code: kernels
+of 4 with stride 2, channels 128, 256, 512, 512 (4.1 M weights, the published number); in the critic, kernels of 6
+with stride 3 and channels 128, 256, 512; weight 50 of the squared error over all samples and 10 of the penalty, which
+acts on the gradient of the sum of the patches' scores; three steps of the critic per step of the generator.
 
-Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says: convolutions are padded, so that any window of
-whole halvings comes out at its length; the three steps of the critic see the same batch, with other dropout and other
-interpolations, instead of three batches; the generated ECG is not smoothed by a moving average of four samples, neither
-for the critic nor at test time, as that would take the sharpness of the QRS complex; the critic is shown age and sex;
-and there is no variant with the error at detected peaks alone, by which the authors augment data.
+Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says: convolutions are padded, so that any window
+of whole halvings comes out at its length; the three steps of the critic see the same batch, with other dropout and
+other interpolations, instead of three batches; the generated ECG is not smoothed by a moving average of four samples,
+neither for the critic nor at test time, as that would take the sharpness of the QRS complex; the critic is shown age
+and sex; and there is no variant with the error at detected peaks alone, by which the authors augment data.
 
 At test time nothing is dropped and there is no other noise: one ECG per window.
 
@@ -83,7 +83,7 @@ class DropoutUNet(nn.Module):
 
 
 def dropout(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Zero a share :data:`DROPOUT` of the values and scale up the others; none without a noise source, as at test time."""
+    """Zero a share :data:`DROPOUT` of the values, scale up the others; without a noise source, at test time, nothing."""
     if generator is None:
         return x
     kept = torch.rand(x.shape, generator=generator) >= DROPOUT
