@@ -83,7 +83,7 @@ class DropoutUNet(nn.Module):
 
 
 def dropout(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Zero a share :data:`DROPOUT` of the values, scale up the others; without a noise source, at test time, nothing."""
+    """Zero a share :data:`DROPOUT` of the values and scale up the rest; without a noise source, at test time, none."""
     if generator is None:
         return x
     kept = torch.rand(x.shape, generator=generator) >= DROPOUT

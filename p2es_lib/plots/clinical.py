@@ -84,7 +84,7 @@ def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.
     left, right = fig.subplots(1, 2)
     left.plot([0, 1], [0, 1], lw=0.8, ls=(0, (3, 2)), color=COLOURS["grey"])
     for method, curve in curves.items():
-        reachable = curve["attainable"] >= curve["level"] - 1e-9  # beyond, K samples have no such band
+        reachable = (curve["attainable"] - curve["level"]).abs() < 1e-9  # beyond, K samples have no such band
         rows = curve[reachable]
         left.fill_between(rows["level"], rows["lower"], rows["upper"], color=colours[method], alpha=0.25, lw=0)
         left.plot(rows["level"], rows["coverage"], "o-", ms=2.5, color=colours[method])

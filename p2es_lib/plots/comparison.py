@@ -154,7 +154,7 @@ def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int],
         ax.plot(row.difference, y, "o", ms=3.6, mew=0.8, mec=colour if clear else COLOURS["grey"],
                 mfc=colour if clear else "white")  # fmt: skip
     ax.axvline(0, color=TRUTH, lw=0.7)
-    ax.set_title(known.label)
+    ax.set_title(known.label.replace(", ", ",\n"))  # a column is narrow
     ax.set_xlabel(known.unit or " ")
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.grid(axis="x")
@@ -184,7 +184,7 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         ax.set_xscale("log", base=2)
         ax.set_xticks(rows["n_steps"], [f"{n:g}" for n in rows["n_steps"]])
         ax.minorticks_off()
-        unit = METRICS[metric].unit
-        ax.set(xlabel="Steps of the sampler", ylabel=METRICS[metric].label + (f" ({unit})" if unit else ""), title=title)
+        name, unit = METRICS[metric].label.replace(", ", ",\n"), METRICS[metric].unit
+        ax.set(xlabel="Steps of the sampler", ylabel=name + (f" ({unit})" if unit else ""), title=title)
     letter_panels(np.atleast_1d(axes))
     return fig
