@@ -230,8 +230,8 @@ def test_the_store_follows_its_shards_and_the_code_that_splits(new_source, make_
     after = read_settings(folder)
     assert len(calls) == 2 and after["n_windows"] == 20 and after["content_hash"] != before["content_hash"]
     for module in (assembly, jobs.splits):
-        other = tmp_path / "other.py"
-        other.write_text(f"another {module.__name__}")
+        other = tmp_path / f"{module.__name__}.py"
+        other.write_text("something else")
         monkeypatch.setattr(module, "__file__", str(other))
         prepare_windows(config, mirror=fake.root, progress=False)
     assert len(calls) == 4 and read_settings(folder)["content_hash"] == after["content_hash"]

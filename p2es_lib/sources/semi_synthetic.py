@@ -15,7 +15,7 @@ import numpy as np
 from p2es_lib.errors import InputError
 from p2es_lib.simulator.cohort import PAT_JITTER_S, breathe, pat_drift, sensor_noise_sd
 from p2es_lib.simulator.demographics_effects import MAX_AGE, MIN_AGE, SINUS, draw_age_and_sex, draw_body, draw_traits
-from p2es_lib.simulator.draws import draw, draw_subjects
+from p2es_lib.simulator.draws import draw_subjects
 from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.settings import SimulatorConfig
 

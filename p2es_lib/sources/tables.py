@@ -12,9 +12,7 @@ from p2es_lib.errors import InputError
 from p2es_lib.sources.mirror import MissingFile, Mirror
 
 
-def fetch_table(
-    mirror: Mirror, name: str, read: Callable[[Path, int], pd.DataFrame]
-) -> tuple[Path, pd.DataFrame]:
+def fetch_table(mirror: Mirror, name: str, read: Callable[[Path, int], pd.DataFrame]) -> tuple[Path, pd.DataFrame]:
     """A table that a data set cannot be read without: where it is, and what ``read(path, modified_ns)`` makes of it."""
     try:
         path = mirror.fetch(name)
