@@ -232,3 +232,33 @@ def filter_bandpass(
     y = scipy_signal.sosfiltfilt(sos, filled, axis=-1, padtype="even", padlen=n_padding)
     y[is_gap] = np.nan
     return y.astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
+
+
+def filter_notch(x: np.ndarray, frequency_hz: float, sampling_rate: float, width_hz: float = 2.0) -> np.ndarray:
+    """Zero-phase notch along the last axis: one frequency out, -6 dB at half the width on either side of it.
+
+    NaN policy as in :func:`filter_bandpass`.
+
+    Parameters
+    ----------
+    x : array (..., n)
+    frequency_hz, width_hz : float
+        Hz; the frequency below half the sampling rate.
+    sampling_rate : float
+        Hz.
+
+    Returns
+    -------
+    array (..., n)
+        float32 for float32 input, else float64.
+    """
+    x = np.asarray(x)
+    if not 0 < frequency_hz < _check_rate("sampling_rate", sampling_rate) / 2:
+        raise InputError(f"notch at {frequency_hz:g} Hz: needs more than twice that sampling rate, not {sampling_rate:g} Hz")
+    b, a = scipy_signal.iirnotch(frequency_hz, frequency_hz / width_hz, sampling_rate)
+    filled, is_gap = fill_gaps(x)
+    # The notch rings for about 1 / width seconds: continue the signal for as long at both ends.
+    n_padding = min(x.shape[-1] - 1, math.ceil(2 * sampling_rate / width_hz))
+    y = scipy_signal.filtfilt(b, a, filled, axis=-1, padtype="even", padlen=n_padding)
+    y[is_gap] = np.nan
+    return y.astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)

@@ -209,3 +209,13 @@ def test_pairing_falls_with_lost_extra_and_unrelated_pulses():
     assert signals.pair_beats(rpeaks, onsets - 60, 1024, 125)[0] > 0.7  # pulses of the beats before: still one delay
     for empty in ((rpeaks, []), ([], onsets), (rpeaks + 500, onsets[:2] - 40)):
         assert signals.pair_beats(*empty, 1024, 125)[0] == 0
+
+
+@pytest.mark.parametrize("rate", [125.0, 250.0, 500.0])
+@pytest.mark.parametrize("mains_hz", [50.0, 60.0])
+def test_mains_are_taken_off_the_ecg_at_any_rate(rate, mains_hz):
+    t = np.arange(int(10 * rate)) / rate
+    left = signals.ecg_clean(np.sin(2 * np.pi * mains_hz * t), rate)[int(2 * rate) : -int(2 * rate)]
+    assert 20 * np.log10(np.sqrt(2 * np.mean(left**2))) < -23
+    kept = signals.ecg_clean(np.sin(2 * np.pi * 10 * t), rate)[int(2 * rate) : -int(2 * rate)]
+    np.testing.assert_allclose(np.sqrt(2 * np.mean(kept**2)), 1.0, atol=0.02)

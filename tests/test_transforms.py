@@ -6,7 +6,7 @@ import scipy.fft
 import torch
 
 from p2es_lib.errors import InputError
-from p2es_lib.transforms import dct, fill_gaps, filter_bandpass, idct, resample_signal
+from p2es_lib.transforms import dct, fill_gaps, filter_bandpass, filter_notch, idct, resample_signal
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 7, 8, 125, 512, 1024])
@@ -121,3 +121,24 @@ def test_bandpass_gives_gaps_back_and_refuses_bad_bands():
             filter_bandpass(x, *band, 125)
     with pytest.raises(InputError, match="fewer than two"):
         filter_bandpass(np.zeros(1), 0.5, 20, 125)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_notch_removes_one_frequency_and_shifts_nothing(dtype):
+    rate = 250.0
+    t = np.arange(2500) / rate
+    kept, mains = np.sin(2 * np.pi * 10 * t), np.sin(2 * np.pi * 50 * t)
+    y = filter_notch((kept + mains).astype(dtype), 50.0, rate)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y[250:-250], kept[250:-250], atol=2e-3)
+    edge = filter_notch(np.sin(2 * np.pi * 51 * t), 50.0, rate)[500:-500]
+    assert np.sqrt(2 * np.mean(edge**2)) == pytest.approx(0.5, abs=0.03)  # half the amplitude at half the width
+
+
+def test_notch_keeps_gaps_and_refuses_what_it_cannot_reach():
+    x = np.ones(500)
+    x[100:110] = np.nan
+    y = filter_notch(x, 50.0, 250.0)
+    assert np.isnan(y[100:110]).all() and np.allclose(np.delete(y, range(100, 110)), 1.0)
+    with pytest.raises(InputError, match="notch at 60 Hz"):
+        filter_notch(x, 60.0, 100.0)
