@@ -10,7 +10,7 @@ import pandas as pd
 
 from p2es_lib.errors import InputError
 from p2es_lib.metrics import METRICS
-from p2es_lib.paths import figures_dir, home
+from p2es_lib.paths import checkout, figures_dir, home
 from p2es_lib.plots import save_table
 from p2es_lib.plots.saving import markdown_table
 
@@ -23,9 +23,24 @@ ARTEFACTS = {
     "03_reverse_process": "fig04_reverse_process: from noise back to an ECG",
     "04_affinity": "fig05_embedding_groups, fig06_affinity: who resembles whom, and the matrices",
     "05_train": "weights, history and scores of a training, in `runs/`",
+    "06_baselines": "fig17_validation, fig18_one_window, table07_methods: what else there is, and what it costs to train",
     "07_results": "fig07_training, fig08_stages, fig09_overlay, fig10_results, fig11_decomposition, "
     "fig12_learned_affinity, table02_results, table03_distance_to_floor",
+    "08_ablations": "fig19_ablations, fig20_sampler_steps, table08_ablations, table09_sampler_steps: does each idea earn its place?",
+    "09_clinical_validity": "fig21_bland_altman, fig22_uncertainty, fig23_diagnostic, table10_agreement to table14_delineation",
+    "10_robustness": "fig24_groups, fig25_noise, table15_groups, table16_demographics, table17_noise",
 }
+#: Rows of the store's table that the README shows: part, what, windows, how it is put.
+_STORE_ROWS = (
+    ("preparation", "24 h of 2 leads and PPG at 250 Hz: speed", None, "signal prepared, 2 leads and PPG at 250 Hz"),
+    ("preparation", "360 records of 10 s, 12 leads at 500 Hz, PPG simulated: speed", None, "signal prepared, 12 leads at 500 Hz, PPG simulated"),
+    ("preparation", "1 h of 2 leads and PPG at 250 Hz: peak memory", None, "memory of a worker, record of 1 h"),
+    ("preparation", "24 h of 2 leads and PPG at 250 Hz: peak memory", None, "memory of a worker, record of 24 h"),
+    ("npy shard", "reading at random, warm", 1_000, "reading a random window, store of 10³"),
+    ("npy shard (sparse file)", "reading at random, warm", 1_000_000, "reading a random window, store of 10⁶ (sparse file)"),
+    ("Zarr, 1 window a chunk, uncompressed", "reading at random, warm", 100_000, "the same with Zarr, a window per chunk, store of 10⁵"),
+    ("npy shard", "loader: batch of 16, cold", 100_000, "a training batch from a cold store of 10⁵"),
+)
 MINUTES_TABLE = "table04_minutes"
 
 
@@ -77,9 +92,22 @@ def artefact_section(folder: Path) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
+def store_section() -> str:
+    """What preparing and the store cost, from the table that ``p2es data measure`` wrote."""
+    table = _read(checkout() / "figures" / "store", "table01_store")
+    rows = []
+    for part, what, n_windows, words in _STORE_ROWS:
+        found = table[(table["part"] == part) & (table["what"] == what)]
+        row = (found if n_windows is None else found[found["n_windows"] == n_windows]).iloc[0]
+        than = f"{row['ratio']:.3g} x {row['reference']}" if row["reference"] != "recording itself" else ""
+        rows.append({"what": words, "measured": f"{row['value']:.3g} {row['unit']}", "against": than})
+    return markdown_table(pd.DataFrame(rows))
+
+
 def filled(text: str, folder: Path) -> str:
-    """README text with every generated section renewed from the tables in ``folder``."""
-    for name, section in {"headline": headline_section(folder), "artefacts": artefact_section(folder)}.items():
+    """README text with every generated section renewed from the tables in ``folder`` and of the store."""
+    sections = {"headline": headline_section(folder), "artefacts": artefact_section(folder), "store": store_section()}
+    for name, section in sections.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
         if not pattern.search(text):

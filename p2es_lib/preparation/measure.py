@@ -36,6 +36,8 @@ from p2es_lib.sources.parts import MARGIN_S, PART_S
 from p2es_lib.windows import WindowSet, read_table, simulator_config
 
 COLUMNS = ("part", "what", "n_windows", "value", "least", "unit", "reference", "reference_value", "ratio", "growth")
+#: Largest store that is compared with Zarr, which takes up to a file per window, and minutes for as many.
+ZARR_LARGEST = 100_000
 
 
 def measure(
@@ -91,7 +93,7 @@ def measure(
             yield from measure_npy(folder / "npy", n, sparse, index, block)
             yield from measure_loader(folder / "npy", NPY + SPARSE * sparse, config, step, n_steps)
             shutil.rmtree(folder / "npy")
-            if not sparse and zarr_found():
+            if not sparse and n <= ZARR_LARGEST and zarr_found():
                 ours = {row["what"]: row["value"] for row in rows if row["n_windows"] == n and row["part"] == NPY}
                 for chunk, compressed in ((1, False), (1, True), (64, False), (64, True)):
                     yield from measure_zarr(folder / "zarr", n, chunk, compressed, block, ours)
@@ -137,15 +139,18 @@ def _measure_preparation(folder: Path, hours: Sequence[float], n_short: int) -> 
     for name, length in lengths.items():
         # A fresh process each, started without a copy of this one: its peak memory is its own.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            n, core_s, peak_mb = pool.submit(_prepare, str(folder / f"prepared-{length:g}"), length, n_short).result()
-        first_mb = first_mb or peak_mb
+            home = str(folder / f"prepared-{length:g}")
+            n, core_s, idle_mb, peak_mb = pool.submit(_prepare, home, length, n_short).result()
+        if first_mb is None:
+            first_mb = peak_mb
+            yield row_of("preparation", "nothing, only the imports: memory", 0, idle_mb, "MB", f"of {hours[0]:g} h", first_mb)
         speed = (length or n_short / 360) / core_s
         yield row_of("preparation", f"{name}: speed", n, speed, "hours per core-second", "recording itself", 1 / 3600)
         yield row_of("preparation", f"{name}: peak memory", n, peak_mb, "MB", f"of {hours[0]:g} h", first_mb)
 
 
-def _prepare(home: str, hours: float, n_short: int) -> tuple[int, float, float]:
-    """Prepare a made-up record (0 h: many short ones) in this process: windows, processor seconds, peak memory (MB)."""
+def _prepare(home: str, hours: float, n_short: int) -> tuple[int, float, float, float]:
+    """Prepare a made-up record (0 h: many short ones): windows, processor seconds, memory (MB) before and at its peak."""
     os.environ["P2ES_HOME"] = home
     rate, n_samples, role = (250.0, 2**14, "paired") if hours else (500.0, 5000, "ecg only")
     subjects = np.arange(1 if hours else min(n_short, 32))
@@ -169,9 +174,10 @@ def _prepare(home: str, hours: float, n_short: int) -> tuple[int, float, float]:
         read=lambda mirror, record: Reading(f"s{record.name}", 60.0, "F", stretches(int(record.name))),
     )  # fmt: skip
     Path(home).mkdir(parents=True, exist_ok=True)
-    began = time.process_time()
+    idle_mb, began = _peak_memory_mb(), time.process_time()
     shard = prepare_shard(source, "shard", records, get_config("quick", "made"), source.mirror(home))
-    return len(read_table(shard)), time.process_time() - began, _peak_memory_mb()
+    core_s, peak_mb = time.process_time() - began, _peak_memory_mb()
+    return len(read_table(shard)), core_s, idle_mb, peak_mb
 
 
 def _peak_memory_mb() -> float:

@@ -22,7 +22,7 @@ from p2es_lib.windows import ShardWriter, TrainingBatches, read_windows, write_v
 NPY, SPARSE = "npy shard", " (sparse file)"
 MICROSECONDS = "µs per window"
 #: Windows of a batch; batches, and rounds over them; windows on which the floor of writing is measured.
-BATCH, N_BATCHES, N_ROUNDS, N_FLOOR = 32, 20, 3, 10_000
+BATCH, N_BATCHES, N_ROUNDS, N_FLOOR = 32, 20, 3, 100_000
 
 
 def row_of(part: str, what: str, n_windows: int, values, unit: str, reference: str, reference_values) -> dict:
@@ -170,13 +170,13 @@ def measure_loader(folder: Path, part: str, config: Config, step: Callable, n_st
     windows = read_windows(folder / "view")
     gc.collect()  # closes the shards of stores that were let go
 
-    def run(n_prefetch: int, cold: bool, train: Callable) -> tuple[list[float], list[float]]:
+    def run(n_prefetch: int, cold: bool, train: Callable, n_batches: int = 5 * n_steps) -> tuple[list, list]:
         windows.ppg.shards.open.cache_clear()
         if cold:
             _forget(folder / "shard")
         times = []
         with TrainingBatches(config, windows, 0, n_prefetch) as batches:
-            for number in range(n_steps + 1):
+            for number in range(n_batches + 1):
                 began = time.perf_counter()
                 batch = batches.batch(number)
                 times.append((1e3 * (time.perf_counter() - began), 1e3 * _seconds(train, batch)))
@@ -185,7 +185,7 @@ def measure_loader(folder: Path, part: str, config: Config, step: Callable, n_st
     batch, against = f"loader: batch of {config.training.batch_size}", "training step"
     run(0, False, len)
     warm, cold = run(0, False, len)[0], run(0, True, len)[0]
-    waits, steps = run(1, True, step)
+    waits, steps = run(1, True, step, n_steps)
     yield row_of(part, f"{batch}, warm", len(windows), warm, "ms", against, steps)
     yield row_of(part, f"{batch}, cold", len(windows), cold, "ms", against, steps)
     yield row_of(part, f"{batch}, read ahead, cold: training waits", len(windows), waits, "ms", against, steps)
