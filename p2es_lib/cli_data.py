@@ -131,18 +131,16 @@ def measure(
     import torch
 
     from p2es_lib.config import get_config
+    from p2es_lib.learned import Batch
     from p2es_lib.p2es import P2Es
     from p2es_lib.plots import save_table
     from p2es_lib.preparation.measure import measure as measure_all
     from p2es_lib.preparation.measure import zarr_found
-    from p2es_lib.training import diffusion_loss
 
     sizes = [*(10**k for k in range(3, 10) if 10**k < windows), windows]
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".measure") as place:
-        n_sparse = 1_000_000 * (windows < 1_000_000)
-        config = get_config("quick", "made")
-        table = measure_all(Path(place), config, P2Es, diffusion_loss, n_windows=sizes, n_sparse=n_sparse)
+        table = measure_all(Path(place), get_config("quick", "made"), P2Es, Batch, n_windows=sizes)
     caption = (
         "What preparation, store and loader cost, on one machine: median and least of repeats; ratio: value over "
         "reference; growth: value over that at the fewest windows. The records prepared are made in memory, no files "

@@ -13,12 +13,12 @@ from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib import cli
 from p2es_lib.errors import InputError
+from p2es_lib.learned import Batch
 from p2es_lib.p2es import P2Es
 from p2es_lib.preparation import measure as measure_module
 from p2es_lib.preparation import measure_store
 from p2es_lib.preparation.measure import COLUMNS, measure
 from p2es_lib.preparation.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, zarr_found
-from p2es_lib.training import diffusion_loss
 from p2es_lib.windows import Shards, ShardWriter, WindowArray
 from p2es_lib.windows import shards as shards_module
 
@@ -36,7 +36,7 @@ def table(tmp_path_factory) -> pd.DataFrame:
     config = tiny_config(signal__n_samples=1024)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure_store.os, "sync", lambda: None)  # waits for what other programs write, too
-        return measure(tmp_path_factory.mktemp("measure"), config, P2Es, diffusion_loss, **sizes, progress=False)
+        return measure(tmp_path_factory.mktemp("measure"), config, P2Es, Batch, **sizes, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +110,14 @@ def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(measure_module.shutil, "disk_usage", lambda folder: usage(10**12, 10**12, 10**9))
     with pytest.raises(InputError, match=r"1000000 windows need 16.0 GB.*1.0 GB free"):
-        measure(tmp_path, tiny_config(), P2Es, diffusion_loss, n_windows=(1_000_000,), progress=False)
+        measure(tmp_path, tiny_config(), P2Es, Batch, n_windows=(1_000_000,), progress=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command_writes_the_table_and_removes_what_it_made(table, home, monkeypatch, capsys):
     asked = {}
 
-    def measured(folder, config, model, loss, **sizes):
+    def measured(folder, config, model, batch_type, **sizes):
         (folder / "some file").touch()
         asked.update(sizes)
         return table
@@ -129,7 +129,7 @@ def test_the_command_writes_the_table_and_removes_what_it_made(table, home, monk
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
-    assert asked == {"n_windows": [1000, 10_000, 20_000], "n_sparse": 1_000_000}
+    assert asked == {"n_windows": [1000, 10_000, 20_000]}
     path = home / "figures" / "store" / "table01_store.csv"
     assert capsys.readouterr().out.strip() == str(path)
     assert len(pd.read_csv(path)) == len(table)

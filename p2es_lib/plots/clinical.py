@@ -26,6 +26,7 @@ from p2es_lib.plots.style import (
     new_figure,
     styled,
 )
+from p2es_lib.windows import label_words
 
 
 @styled
@@ -127,7 +128,7 @@ def plot_diagnostic(table: pd.DataFrame) -> Figure:
         name = pair[0] if pair[0] == pair[1] else f"learnt on {pair[0]}, tried on {pair[1]}"
         handles.append(ax.errorbar(area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=CYCLE[number], label=name))
     ax.axvline(0.5, lw=0.7, ls=(0, (3, 2)), color=COLOURS["grey"])
-    ax.set_yticks(range(len(labels)), [label.replace("rhythm: ", "").replace("morphology: ", "").replace("_", " ") for label in labels])
+    ax.set_yticks(range(len(labels)), [label_words(label.rpartition(": ")[2]) for label in labels])
     ax.set_ylim(len(labels) - 0.45, -0.55)
     ax.set(xlabel="Area under the ROC curve (95 % interval over subjects)", xlim=(0.2, 1.02))
     for y in range(1, len(labels)):

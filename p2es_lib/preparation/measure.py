@@ -41,7 +41,7 @@ ZARR_LARGEST = 100_000
 
 
 def measure(
-    folder: Path, config: Config, model: type, loss: Callable, *, n_windows: Sequence[int] = (1_000, 10_000, 100_000),
+    folder: Path, config: Config, model: type, batch_type: type, *, n_windows: Sequence[int] = (1_000, 10_000, 100_000),
     n_sparse: int = 1_000_000, hours: Sequence[float] = (1, 6, 24), n_short: int = 360, n_steps: int = 10,
     progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
@@ -53,8 +53,8 @@ def measure(
         An empty folder.
     config : Config
         Of the training whose step the loader is set against.
-    model, loss : class, callable
-        :class:`p2es_lib.p2es.P2Es` and :func:`p2es_lib.training.diffusion_loss`.
+    model, batch_type : class
+        :class:`p2es_lib.p2es.P2Es` and :class:`p2es_lib.learned.Batch`, which this module may not import.
     n_windows, n_sparse : sequence of int, int
         Sizes of the stores; size of one more, all of whose windows are a hole in its file (0: none).
     hours, n_short : sequence of float, int
@@ -82,14 +82,15 @@ def measure(
     made = simulate(np.arange(64), 4, simulator_config(config))  # written again and again
     known = made.index.assign(split="train", split_kind="subject", quality=1.0)
     mask = np.full((len(known), 12), MEASURED, dtype=np.uint8)
-    step = training_step(config, model, loss, WindowSet(made.ppg, made.ecg, mask, known).select(np.arange(64)))
+    few = WindowSet(made.ppg, made.ecg, mask, known).select(np.arange(64))
+    step = training_step(config, model, batch_type, few)
     block, rows = np.concatenate([made.ppg, made.ecg], axis=1), []
+    stores = [(n, False) for n in n_windows] + [(n_sparse, True)] * (n_sparse > 0)
 
     def every_row() -> Iterator[dict]:
         yield from _measure_preparation(folder, hours, n_short)
         index = read_table(next(folder.rglob("index.parquet")).parent).drop(columns=["row", "leads"])
-        for n in (*n_windows, *([n_sparse] if n_sparse else [])):
-            sparse = n not in n_windows
+        for n, sparse in stores:
             yield from measure_npy(folder / "npy", n, sparse, index, block)
             yield from measure_loader(folder / "npy", NPY + SPARSE * sparse, config, step, n_steps)
             shutil.rmtree(folder / "npy")
@@ -111,22 +112,21 @@ def measure(
     return table[list(COLUMNS)]
 
 
-def training_step(config: Config, model: type, loss: Callable, windows: WindowSet) -> Callable[[dict], float]:
+def training_step(config: Config, model: type, batch_type: type, windows: WindowSet) -> Callable[[dict], float]:
     """A function that trains on one batch, as :func:`p2es_lib.training.train` does, and returns the loss."""
     module = model(config.replace("affinity.n_steps", 1))  # of GroupFinder, which a step only asks
-    module.group_finder.fit(windows, seed=0)
-    module.group_finder.requires_grad_(False)
+    module.prepare(windows, seed=0, progress=False)
     module.to("cuda" if torch.cuda.is_available() else "cpu")
-    trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer, generator = torch.optim.AdamW(trained), torch.Generator().manual_seed(0)
+    trained, generator = module.trained_parameters(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(trained)
 
     def step(batch: dict) -> float:
-        value, _ = loss(module, module, batch, generator)
-        value.backward()
+        loss, _ = module.training_loss(module, batch_type(module, batch, generator), generator)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.training.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(value.detach())
+        return float(loss.detach())
 
     return step
 
@@ -142,15 +142,15 @@ def _measure_preparation(folder: Path, hours: Sequence[float], n_short: int) -> 
             home = str(folder / f"prepared-{length:g}")
             n, core_s, idle_mb, peak_mb = pool.submit(_prepare, home, length, n_short).result()
         if first_mb is None:
-            first_mb = peak_mb
-            yield row_of("preparation", "nothing, only the imports: memory", 0, idle_mb, "MB", f"of {hours[0]:g} h", first_mb)
+            first_mb, reference = peak_mb, f"of {hours[0]:g} h"
+            yield row_of("preparation", "nothing, only the imports: memory", 0, idle_mb, "MB", reference, first_mb)
         speed = (length or n_short / 360) / core_s
         yield row_of("preparation", f"{name}: speed", n, speed, "hours per core-second", "recording itself", 1 / 3600)
-        yield row_of("preparation", f"{name}: peak memory", n, peak_mb, "MB", f"of {hours[0]:g} h", first_mb)
+        yield row_of("preparation", f"{name}: peak memory", n, peak_mb, "MB", reference, first_mb)
 
 
 def _prepare(home: str, hours: float, n_short: int) -> tuple[int, float, float, float]:
-    """Prepare a made-up record (0 h: many short ones): windows, processor seconds, memory (MB) before and at its peak."""
+    """Prepare a made-up record (0 h: many short ones): windows, processor seconds, memory (MB) before and at most."""
     os.environ["P2ES_HOME"] = home
     rate, n_samples, role = (250.0, 2**14, "paired") if hours else (500.0, 5000, "ecg only")
     subjects = np.arange(1 if hours else min(n_short, 32))

@@ -21,7 +21,8 @@ SPLIT_KINDS = {
     "source": "tested on a source that was not trained on",
     "time": "SPLIT BY TIME within the same subjects",
 }
-_WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "mi": "infarction", "st": "ST"}
+_WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "lafb": "LAFB",
+          "mi": "infarction", "st": "ST"}  # fmt: skip
 
 
 def split_subjects(subjects, ages, sexes, fractions=None, seed: int = 0) -> dict[str, str]:
