@@ -1,7 +1,7 @@
 """From nothing to every table and figure: one rule per notebook.
 
     prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity,
-    train (one per method and seed) -> baselines -> results; ablations -> robustness; clinical_validity
+    train (one per method and seed) -> baselines -> results; ablations -> robustness, efficiency; clinical_validity; then claims
 
 `make reproduce` and `p2es reproduce` call it. By hand, or on a cluster, where the rules' threads and resources become
 the job's request (any executor plugin works in the same way; nothing here is tied to the local machine):
@@ -316,6 +316,55 @@ rule robustness:
         RUN + " --seeds {SEEDS}"
 
 
+rule efficiency:
+    input:
+        notebook=NOTEBOOKS / "11_efficiency.ipynb",
+        windows=WINDOWS,
+        uses=rules.ablations.output.tables,
+        scores=scores_of([VARIANT, *BASELINES]),
+    output:
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig26_frontier"]),
+        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table18_efficiency", "table19_long_signals"]),
+        executed=f"{EXECUTED}/11_efficiency.ipynb",
+    params:
+        name="11_efficiency",
+        settings=SETTINGS,
+        seeds=SEEDS,
+    # Two, although it could do with one: what runs beside it would be measured with it.
+    threads: 2
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --seeds {SEEDS}"
+
+
+rule claims:
+    input:
+        notebook=NOTEBOOKS / "12_claims.ipynb",
+        windows=WINDOWS,
+        tables=[
+            *rules.results.output.tables,
+            *rules.ablations.output.tables,
+            *rules.clinical_validity.output.tables,
+            *rules.robustness.output.tables,
+            *rules.efficiency.output.tables,
+        ],
+    output:
+        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table20_against_methods", "table21_claims"]),
+        executed=f"{EXECUTED}/12_claims.ipynb",
+    params:
+        name="12_claims",
+        settings=SETTINGS,
+        seeds=SEEDS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --seeds {SEEDS}"
+
+
 # Last, because it names what the others make. All of it: a table, or a run, that somebody deleted is made again.
 rule all:
     default_target: True
@@ -333,4 +382,6 @@ rule all:
             rules.ablations.output,
             rules.clinical_validity.output,
             rules.robustness.output,
+            rules.efficiency.output,
+            rules.claims.output,
         ],

@@ -29,6 +29,8 @@ ARTEFACTS = {
     "08_ablations": "fig19_ablations, fig20_sampler_steps, table08_ablations, table09_sampler_steps: does each idea earn its place?",
     "09_clinical_validity": "fig21_bland_altman, fig22_uncertainty, fig23_diagnostic, table10_agreement to table14_delineation",
     "10_robustness": "fig24_groups, fig25_noise, table15_groups, table16_demographics, table17_noise",
+    "11_efficiency": "fig26_frontier, table18_efficiency, table19_long_signals: what a translation costs",
+    "12_claims": "table20_against_methods, table21_claims: what has been said of P2Es, and what of it holds here",
 }
 #: Rows of the store's table that the README shows: part, what, windows, how it is put.
 _STORE_ROWS = (
@@ -92,6 +94,12 @@ def artefact_section(folder: Path) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
+def claims_section(folder: Path) -> str:
+    """Every claim with its verdict."""
+    table = _read(folder, "table21_claims")
+    return markdown_table(table.rename(columns={"level": "source"})[["source", "claim", "found", "verdict"]])
+
+
 def store_section() -> str:
     """What preparing and the store cost, from the table that ``p2es data measure`` wrote."""
     table = _read(checkout() / "figures" / "store", "table01_store")
@@ -107,6 +115,7 @@ def store_section() -> str:
 def filled(text: str, folder: Path) -> str:
     """README text with every generated section renewed from the tables in ``folder`` and of the store."""
     sections = {"headline": headline_section(folder), "artefacts": artefact_section(folder), "store": store_section()}
+    sections["claims"] = claims_section(folder)
     for name, section in sections.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)

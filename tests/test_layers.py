@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transforms", "signals"),
     ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
     ("sampling", "translator", "learned", "baselines", "p2es", "methods", "training", "metrics", "inspection", "realism", "robustness"),
-    ("plots", "efficiency", "variants", "experiments", "results", "verify", "translate_file", "readme", "normal_beat_fit"),
+    ("plots", "efficiency", "variants", "experiments", "results", "claims", "verify", "translate_file", "readme", "normal_beat_fit"),
     ("notebook_client", "notebooks", "workflow", "cli_data", "cli"),
 )
 #: Calls against the order, and why; they must stay inside functions, so that no import cycle arises.

@@ -1,0 +1,244 @@
+"""Every statement about P2Es that we know of, how it is tested here, and what came out.
+
+Levels: A, the paper's abstract; B, a summary of its full text, probably right; C, a second summary, which contradicts A
+and B in places. Each test reads the tables that the notebooks wrote and gives a number in words and a verdict. The rule
+of each verdict stands in its test: nothing is judged by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from p2es_lib.errors import InputError
+from p2es_lib.variants import VARIANTS
+
+SUPPORTED, NOT, CONTRADICTED, UNTESTED = "supported", "not supported", "contradicted", "cannot be tested here"
+#: A model for a phone: weights, operations per second of signal and time that a phone of today does not notice.
+MOBILE_PARAMETERS, MOBILE_GFLOP_PER_S = 5e6, 1.0
+
+Finding = tuple[str, str]  # the number in words, the verdict
+
+
+class Tables:
+    """The tables of one run of the workflow, read as they are asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def __call__(self, name: str) -> pd.DataFrame:
+        path = self.folder / f"{name}.csv"
+        if not path.is_file():
+            raise InputError(f"{path}: missing; it is made by the notebooks before this one (make reproduce)")
+        return pd.read_csv(path)
+
+    def has(self, name: str) -> bool:
+        return (self.folder / f"{name}.csv").is_file()
+
+    def result(self, method: str, metric: str) -> pd.Series:
+        """Row of the headline table, all leads; ``method``: how its label begins."""
+        table = self("table02_results")
+        rows = table[(table["lead"] == "all") & (table["metric"] == metric) & table["method"].str.startswith(method)]
+        if rows.empty:
+            raise InputError(f"{self.folder}: table02_results has no {metric} of {method}")
+        return rows.iloc[0]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement: where it comes from, what it says, how it is tested, and the test."""
+
+    level: str
+    statement: str
+    how: str
+    test: Callable[[Tables], Finding]
+
+
+def _interval(row, digits: int = 4) -> str:
+    return f"{row['difference']:+.{digits}f} ({row['lower']:+.{digits}f} to {row['upper']:+.{digits}f})"
+
+
+def _better_than_baselines(tables: Tables) -> Finding:
+    """Supported if the pointwise error is lower than that of every other method, clearly (corrected p < 0.05)."""
+    table = tables("table20_against_methods")
+    rows = table[(table["metric"] == "rmse") & (table["about"].isin(["baseline", "reference"]))]
+    rows = rows[~rows["variant"].isin(["irreducible", "irreducible_beats", "transfer"])]
+    better = rows[(rows["difference"] > 0) & (rows["p_holm"] < 0.05)]  # the other method minus P2Es
+    worse = rows[(rows["difference"] < 0) & (rows["p_holm"] < 0.05)]
+    closest = rows.loc[rows["difference"].idxmin()]
+    text = f"clearly better than {len(better)} of {len(rows)} methods, clearly worse than {len(worse)}; closest: "
+    text += f"{closest['method']} minus P2Es {_interval(closest)} mV"
+    return text, SUPPORTED if len(better) == len(rows) else CONTRADICTED if len(worse) else NOT
+
+
+def _innovation(variant: str) -> Callable[[Tables], Finding]:
+    """Supported if leaving it out hurts the error or the spectrum, and helps neither (corrected p < 0.05)."""
+
+    def test(tables: Tables) -> Finding:
+        table = tables("table08_ablations")
+        rows = table[(table["variant"] == variant) & table["metric"].isin(["rmse_lag", "log_spectral_distance"])].set_index("metric")
+        if rows.empty:
+            return f"the profile does not train it without ({VARIANTS[variant].label})", UNTESTED
+        clear = rows["p_holm"] < 0.05
+        hurts, helps = (clear & (rows["difference"] > 0)).any(), (clear & (rows["difference"] < 0)).any()
+        text = f"without it: RMSE after lag {_interval(rows.loc['rmse_lag'], 5)} mV, "
+        text += f"log-spectral distance {_interval(rows.loc['log_spectral_distance'], 2)} dB"
+        return text, SUPPORTED if hurts and not helps else CONTRADICTED if helps and not hurts else NOT
+
+    return test
+
+
+def _demographics(tables: Tables) -> Finding:
+    """Supported if wrong age and sex make the error larger (corrected p < 0.05)."""
+    table = tables("table16_demographics")
+    rows = table[(table["variant"] == "wrong_demographics") & (table["metric"] == "rmse_lag")]
+    if rows.empty:
+        return "the profile does not try wrong age and sex", UNTESTED
+    row = rows.iloc[0]
+    verdict = SUPPORTED if row["p_holm"] < 0.05 and row["difference"] > 0 else NOT
+    return f"wrong age and sex: RMSE after lag {_interval(row, 5)} mV", verdict
+
+
+def _lead_relations(tables: Tables) -> Finding:
+    """Supported if Einthoven's and Goldberger's equations hold to rounding."""
+    residual = tables.result(VARIANTS["p2es"].label, "einthoven_residual")["value"]
+    return f"Einthoven residual {residual:.1e} mV", SUPPORTED if residual < 1e-5 else NOT
+
+
+def _clinically_valid(tables: Tables) -> Finding:
+    """Supported if QRS, QTc and axis scatter less around the truth than people differ from each other."""
+    table = tables("table10_agreement")
+    rows = table[(table["method"] == VARIANTS["p2es"].label) & (table["lead"] == "all")].set_index("metric")
+    wanted = [name for name in ("qrs_ms", "qtc_ms", "qrs_axis_deg") if name in rows.index and rows.loc[name, "sd"] == rows.loc[name, "sd"]]
+    if not wanted:
+        return "none of QRS, QTc and axis could be measured", UNTESTED
+    ratio = {name: rows.loc[name, "sd"] / rows.loc[name, "sd_true"] for name in wanted}
+    text = ", ".join(f"{name}: SD of the difference {value:.2f} times that between people" for name, value in ratio.items())
+    return text, SUPPORTED if max(ratio.values()) < 1 else NOT
+
+
+def _diagnostic(tables: Tables) -> Finding:
+    """Supported if some diagnosis is told better from the translated ECG than from PPG, age and sex."""
+    if not tables.has("table13_diagnostic"):
+        return "no diagnosis that enough people have", UNTESTED
+    table = tables("table13_diagnostic")
+    rows = table[(table["fit_on"] == "true ECG") & (table["tried_on"] == "translated ECG")]
+    gains = rows[rows["gain_lower"] > 0]
+    text = "; ".join(f"{row.label}: AUROC {row.auroc:.2f}, gain {row.gain:+.2f}" for row in rows.itertuples())
+    return text, SUPPORTED if len(gains) else NOT
+
+
+def _light(tables: Tables) -> Finding:
+    """Supported if parameters and operations per second of signal are what a phone does not notice."""
+    rows = tables("table18_efficiency").set_index("method")
+    row = rows[rows.index.str.startswith("P2Es")].iloc[0]
+    per_s = row["GFLOP per 10 s"] / 10
+    text = f"{row['parameters'] / 1e6:.2f} M parameters, {per_s:.3f} GFLOP per second of signal, {row['ms per 10 s, batch 1']:.0f} ms per 10 s"
+    return text, SUPPORTED if row["parameters"] <= MOBILE_PARAMETERS and per_s <= MOBILE_GFLOP_PER_S else NOT
+
+
+def _much_compute(tables: Tables) -> Finding:
+    """The opposite of the above."""
+    text, verdict = _light(tables)
+    return text, CONTRADICTED if verdict == SUPPORTED else SUPPORTED
+
+
+def _qrs_and_st(tables: Tables) -> Finding:
+    """Supported if a single sample's QRS duration and ST level have no bias beyond 10 ms and 0.05 mV in any lead."""
+    table = tables("table10_agreement")
+    rows = table[table["method"] == VARIANTS["p2es"].label]
+    qrs, st = rows[rows["metric"] == "qrs_ms"].iloc[0], rows[rows["metric"] == "st60_mv"]
+    worst = st.loc[st["bias"].abs().idxmax()]
+    text = f"QRS {qrs['bias']:+.1f} ms (limits {qrs['low']:+.0f} to {qrs['high']:+.0f}); ST at most {worst['bias']:+.3f} mV ({worst['lead']})"
+    return text, SUPPORTED if abs(qrs["bias"]) <= 10 and abs(worst["bias"]) <= 0.05 else NOT
+
+
+def _ssim(tables: Tables) -> Finding:
+    """Supported above 0.98, contradicted where even the irreducible error is below."""
+    value = tables.result(VARIANTS["p2es"].label, "ssim")
+    text = f"SSIM {value['value']:.3f} ({value['lower']:.3f} to {value['upper']:.3f})"
+    try:
+        floor = tables.result("Irreducible error", "ssim")["value"]
+    except InputError:
+        return text, SUPPORTED if value["lower"] > 0.98 else NOT
+    text += f"; the conditional mean itself has {floor:.3f}"
+    return text, SUPPORTED if value["lower"] > 0.98 else CONTRADICTED if floor < 0.98 else NOT
+
+
+def _peak_error(tables: Tables) -> Finding:
+    """Supported if the peak-to-peak error of a single sample, in mV or relative, is at most 0.034."""
+    absolute, relative = (tables.result(f"{VARIANTS['p2es'].label}, single", name)["value"] for name in ("ppe", "ppe_relative"))
+    text = f"{absolute:.3f} mV, relative {relative:.3f} (which of them is meant is not known)"
+    return text, SUPPORTED if min(absolute, relative) <= 0.034 else NOT
+
+
+def _eighteen_percent(tables: Tables) -> Finding:
+    """Supported if the best other method's error is at least 18 % above."""
+    table = tables("table02_results")
+    rows = table[(table["lead"] == "all") & (table["metric"] == "rmse")].set_index("method")["value"]
+    others = rows[[name for name in rows.index if not name.startswith((VARIANTS["p2es"].label, "Irreducible"))]]
+    others = others[[name for name in others.index if "single sample" not in name]]
+    ours = rows[[name for name in rows.index if name.startswith(VARIANTS["p2es"].label + ",") and "single" not in name]].min()
+    gain = 100 * (1 - ours / others.min())
+    return f"RMSE {gain:+.1f} % below that of the best other method ({others.idxmin()})", SUPPORTED if gain >= 18 else NOT
+
+
+def _noise(tables: Tables) -> Finding:
+    """Supported if the error at the lowest ratio is above that at the highest, on average over the disturbances."""
+    table = tables("table17_noise")
+    rows = table[(table["method"] == VARIANTS["p2es"].label) & (table["windows"] == "all windows")]
+    by_snr = rows.groupby("snr_db")["rmse_lag"].mean()
+    low, high = by_snr.index.min(), by_snr.index.max()
+    text = f"RMSE after lag {by_snr[high]:.3f} mV at {high} dB, {by_snr[low]:.3f} mV at {low} dB"
+    return text, SUPPORTED if by_snr[low] > by_snr[high] else NOT
+
+
+def _untested(why: str) -> Callable[[Tables], Finding]:
+    return lambda tables: (why, UNTESTED)
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim("A", "better than baselines in 12-lead reconstruction", "RMSE against every other method, paired", _better_than_baselines),
+    Claim("A", "frequency-domain blurring before the noise", "trained without the blur", _innovation("no_blur")),
+    Claim("A", "frequency deblurring in the reverse process", "trained without it", _innovation("no_deblurring")),
+    Claim("A", "temporal multi-scale generation", "trained with a single scale", _innovation("single_scale")),
+    Claim("A", "affinity matrices from KNN-based clustering", "trained without lead affinity", _innovation("no_affinity")),
+    Claim("A", "demographic-specific translation", "wrong age and sex at test time", _demographics),
+    Claim("A", "inter-lead constraints", "Einthoven's and Goldberger's equations", _lead_relations),
+    Claim("A", "clinically valid", "intervals and axis against the spread between people", _clinically_valid),
+    Claim("A", "clinically valid: diagnoses", "classifier on translated ECG against PPG, age and sex", _diagnostic),
+    Claim("B", "light enough for mobile devices", "parameters, operations, time", _light),
+    Claim("B", "ST segments and QRS morphology preserved", "bias of single samples", _qrs_and_st),
+    Claim("B", "MIMIC II-IV", "", _untested("which recordings, and how 12 leads came from them, is not known")),
+    Claim("C", "hybrid of diffusion and GAN, perceptual and adversarial loss", "", _untested("contradicts A; the variant is not built yet")),
+    Claim("C", "peak-to-peak error 0.034", "single samples", _peak_error),
+    Claim("C", "18 % better than others", "RMSE against the best other method", _eighteen_percent),
+    Claim("C", "SSIM above 0.98 on all data sets", "mean of samples", _ssim),
+    Claim("C", "degrades on noisy PPG", "disturbances at 1 to 20 dB", _noise),
+    Claim("C", "needs much compute", "as above", _much_compute),
+)
+
+
+def claims_table(folder: Path, kind: str) -> pd.DataFrame:
+    """All claims with what the tables in ``folder`` say of them.
+
+    Parameters
+    ----------
+    folder : Path
+        Tables of one run of the workflow.
+    kind : str
+        Of data, as in :func:`p2es_lib.experiments.data_kind`.
+
+    Returns
+    -------
+    DataFrame
+        Columns level, claim, tested by, found, verdict, data.
+    """
+    tables, rows = Tables(folder), []
+    for claim in CLAIMS:
+        found, verdict = claim.test(tables)
+        rows.append({"level": claim.level, "claim": claim.statement, "tested by": claim.how, "found": found, "verdict": verdict})
+    return pd.DataFrame(rows).assign(data=kind)

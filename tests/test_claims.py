@@ -1,0 +1,101 @@
+"""The rules by which claims are judged, each on tables made for it."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from p2es_lib import claims
+from p2es_lib.claims import CLAIMS, CONTRADICTED, NOT, SUPPORTED, UNTESTED, Tables
+from p2es_lib.errors import InputError
+
+
+@pytest.fixture
+def tables(tmp_path):
+    def write(**frames):
+        for name, rows in frames.items():
+            pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
+        return Tables(tmp_path)
+
+    return write
+
+
+def difference(variant, value, p, metric="rmse", about="baseline"):
+    return {"variant": variant, "method": variant, "about": about, "metric": metric, "difference": value, "lower": value - 0.001,
+            "upper": value + 0.001, "p_holm": p}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "verdict"), [
+    ([(0.01, 0.001), (0.02, 0.001)], SUPPORTED), ([(0.01, 0.2), (0.02, 0.001)], NOT), ([(-0.01, 0.01), (0.02, 0.001)], CONTRADICTED),
+])  # fmt: skip
+def test_better_than_every_other_method(tables, values, verdict):
+    rows = [difference(name, *value) for name, value in zip(("unet", "template"), values)]
+    rows.append(difference("irreducible", -0.02, 0.001, about="reference"))  # nobody is better than that, and it is no method
+    assert claims._better_than_baselines(tables(table20_against_methods=rows))[1] == verdict
+
+
+@pytest.mark.parametrize(("rmse", "spectrum", "verdict"), [
+    ((0.01, 0.01), (0.0, 1.0), SUPPORTED), ((0.001, 0.5), (0.1, 0.3), NOT), ((-0.01, 0.01), (0.0, 1.0), CONTRADICTED),
+    ((0.01, 0.01), (-1.0, 0.01), NOT),
+])  # fmt: skip
+def test_an_innovation_must_hurt_where_it_is_missing(tables, rmse, spectrum, verdict):
+    rows = [difference("no_blur", *rmse, metric="rmse_lag"), difference("no_blur", *spectrum, metric="log_spectral_distance")]
+    found = tables(table08_ablations=rows)
+    assert claims._innovation("no_blur")(found)[1] == verdict
+    assert claims._innovation("single_scale")(found)[1] == UNTESTED
+
+
+def headline(entries):
+    return [{"method": method, "lead": "all", "metric": metric, "value": value, "lower": value - 0.001, "upper": value + 0.001}
+            for method, metric, value in entries]  # fmt: skip
+
+
+def test_similarity_against_what_can_be_reached(tables):
+    ours = ("P2Es, mean of 16 samples", "ssim", 0.8)
+    assert claims._ssim(tables(table02_results=headline([ours])))[1] == NOT
+    assert claims._ssim(tables(table02_results=headline([ours, ("Irreducible error", "ssim", 0.85)])))[1] == CONTRADICTED
+    assert claims._ssim(tables(table02_results=headline([("P2Es, mean", "ssim", 0.99), ("Irreducible error", "ssim", 0.995)])))[1] == SUPPORTED
+
+
+def test_eighteen_percent_is_against_the_best_other_method(tables):
+    rows = [("P2Es, mean of 16 samples", "rmse", 0.08), ("P2Es, single sample", "rmse", 0.2), ("U-Net", "rmse", 0.1), ("Template", "rmse", 0.3)]
+    text, verdict = claims._eighteen_percent(tables(table02_results=headline(rows)))
+    assert verdict == SUPPORTED and "+20.0 %" in text and "U-Net" in text
+    rows[2] = ("U-Net", "rmse", 0.085)
+    assert claims._eighteen_percent(tables(table02_results=headline(rows)))[1] == NOT
+
+
+def test_light_and_heavy_are_opposites(tables):
+    row = {"method": "P2Es, 4 steps", "parameters": 1e6, "GFLOP per 10 s": 2.0, "ms per 10 s, batch 1": 30.0}
+    found = tables(table18_efficiency=[row])
+    assert claims._light(found)[1] == SUPPORTED and claims._much_compute(found)[1] == CONTRADICTED
+    found = tables(table18_efficiency=[row | {"parameters": 1e8}])
+    assert claims._light(found)[1] == NOT and claims._much_compute(found)[1] == SUPPORTED
+
+
+def test_wrong_demographics_must_hurt(tables):
+    for value, p, verdict in ((0.01, 0.01, SUPPORTED), (0.01, 0.2, NOT), (-0.01, 0.01, NOT)):
+        rows = [difference("wrong_demographics", value, p, metric="rmse_lag")]
+        assert claims._demographics(tables(table16_demographics=rows))[1] == verdict
+
+
+def test_clinical_rules(tables):
+    method = claims.VARIANTS["p2es"].label
+    rows = [{"method": method, "lead": lead, "metric": metric, "bias": bias, "sd": sd, "sd_true": 10.0, "low": bias - 2 * sd, "high": bias + 2 * sd}
+            for metric, lead, bias, sd in (("qrs_ms", "all", 3.0, 8.0), ("qtc_ms", "all", 0.0, 9.0), ("qrs_axis_deg", "all", 0.0, 5.0),
+                                           ("st60_mv", "V2", -0.02, 0.05))]  # fmt: skip
+    found = tables(table10_agreement=rows)
+    assert claims._clinically_valid(found)[1] == SUPPORTED and claims._qrs_and_st(found)[1] == SUPPORTED
+    rows[1]["sd"], rows[3]["bias"] = 15.0, -0.2
+    found = tables(table10_agreement=rows)
+    assert claims._clinically_valid(found)[1] == NOT and claims._qrs_and_st(found)[1] == NOT
+    diagnosis = {"label": "rhythm: af", "fit_on": "true ECG", "tried_on": "translated ECG", "auroc": 0.9, "gain": 0.1, "gain_lower": 0.02}
+    assert claims._diagnostic(tables(table13_diagnostic=[diagnosis]))[1] == SUPPORTED
+    assert claims._diagnostic(tables(table13_diagnostic=[diagnosis | {"gain_lower": -0.02}]))[1] == NOT
+
+
+def test_every_level_has_claims_and_missing_tables_are_named(tables):
+    assert {claim.level for claim in CLAIMS} == {"A", "B", "C"} and len(CLAIMS) >= 15
+    assert all((claim.test.__doc__ or claim.test.__qualname__.startswith(("_innovation", "_untested"))) for claim in CLAIMS), "a rule is stated"
+    with pytest.raises(InputError, match="table02_results.csv: missing"):
+        claims._ssim(tables())
