@@ -88,6 +88,12 @@ def test_a_p_value_is_small_where_the_interval_excludes_zero():
     assert ((nothing["p_value"] < 0.05) == excluded).all() and (nothing["p_value"] > 0.05).any()
 
 
+def test_one_subject_has_no_p_value():
+    alone = [table[table["subject"] == "s0"] for table in (scores_of(0.01), scores_of())]
+    table = summarise_difference(*alone, 200)
+    assert table["p_value"].isna().all() and table["lower"].isna().all() and (table["value"] > 0).all()
+
+
 def test_differences_are_paired_and_corrected(runs):
     runs |= {"no_blur": scores_of(0.01, 0.001, seed=1), "no_affinity": scores_of(0.0, 0.01, seed=2)}
     table = results.difference_table(get_config("quick"), ["no_blur", "no_affinity"], [0])

@@ -162,7 +162,8 @@ def group_differences(
     ]
     own, other = np.array(pairs, dtype=int).reshape(-1, 2).T
     difference = draws[:, own] - draws[:, other]
-    result = summary_table(means.take(own, True), difference).assign(p_value=two_sided_p(difference))
+    result = summary_table(means.take(own, True), difference)
+    result["p_value"] = np.where(result["lower"].notna(), two_sided_p(difference), np.nan)
     result["estimate"] = [keys[column][2] for column in own]
     group = pd.Categorical([keys[column][1] for column in own], sizes.index, ordered=True)
     result.insert(0, "group", group)

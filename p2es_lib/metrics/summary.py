@@ -101,7 +101,8 @@ def summarise_difference(
     both = first.present[:, :, common].any(axis=0) & second.present[:, :, partner].any(axis=0)
     first, second = first.take(common, both), second.take(partner, both)
     draws = averages(first, weights) - averages(second, weights)
-    return summary_table(first, draws).assign(p_value=two_sided_p(draws))
+    table = summary_table(first, draws)
+    return table.assign(p_value=np.where(table["lower"].notna(), two_sided_p(draws), np.nan))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
