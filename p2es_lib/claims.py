@@ -23,6 +23,10 @@ MOBILE_PARAMETERS, MOBILE_GFLOP_PER_S = 5e6, 1.0
 Finding = tuple[str, str]  # the number in words, the verdict
 
 
+class NotMeasured(InputError):
+    """A data set lacks what a claim is about: too few leads for Einthoven's law, no QRS that could be measured."""
+
+
 class Tables:
     """The tables of one run of the workflow, read as they are asked for."""
 
@@ -43,7 +47,7 @@ class Tables:
         table = self("table02_results")
         rows = table[(table["lead"] == "all") & (table["metric"] == metric) & table["method"].str.startswith(method)]
         if rows.empty:
-            raise InputError(f"{self.folder}: table02_results has no {metric} of {method}")
+            raise NotMeasured(f"no {metric} of {method} on this data set")
         return rows.iloc[0]
 
 
@@ -81,7 +85,7 @@ def _innovation(variant: str) -> Callable[[Tables], Finding]:
         table = tables("table08_ablations")
         rows = table[(table["variant"] == variant) & table["metric"].isin(["rmse_lag", "log_spectral_distance"])].set_index("metric")
         if rows.empty:
-            return f"the profile does not train it without ({VARIANTS[variant].label})", UNTESTED
+            raise NotMeasured(f"the profile does not train it without ({VARIANTS[variant].label})")
         clear = rows["p_holm"] < 0.05
         hurts, helps = (clear & (rows["difference"] > 0)).any(), (clear & (rows["difference"] < 0)).any()
         text = f"without it: RMSE after lag {_interval(rows.loc['rmse_lag'], 5)} mV, "
@@ -96,7 +100,7 @@ def _demographics(tables: Tables) -> Finding:
     table = tables("table16_demographics")
     rows = table[(table["variant"] == "wrong_demographics") & (table["metric"] == "rmse_lag")]
     if rows.empty:
-        return "the profile does not try wrong age and sex", UNTESTED
+        raise NotMeasured("the profile does not try wrong age and sex")
     row = rows.iloc[0]
     verdict = SUPPORTED if row["p_holm"] < 0.05 and row["difference"] > 0 else NOT
     return f"wrong age and sex: RMSE after lag {_interval(row, 5)} mV", verdict
@@ -114,7 +118,7 @@ def _clinically_valid(tables: Tables) -> Finding:
     rows = table[(table["method"] == VARIANTS["p2es"].label) & (table["lead"] == "all")].set_index("metric")
     wanted = [name for name in ("qrs_ms", "qtc_ms", "qrs_axis_deg") if name in rows.index and rows.loc[name, "sd"] == rows.loc[name, "sd"]]
     if not wanted:
-        return "none of QRS, QTc and axis could be measured", UNTESTED
+        raise NotMeasured("none of QRS, QTc and axis could be measured")
     ratio = {name: rows.loc[name, "sd"] / rows.loc[name, "sd_true"] for name in wanted}
     text = ", ".join(f"{name}: SD of the difference {value:.2f} times that between people" for name, value in ratio.items())
     return text, SUPPORTED if max(ratio.values()) < 1 else NOT
@@ -123,7 +127,7 @@ def _clinically_valid(tables: Tables) -> Finding:
 def _diagnostic(tables: Tables) -> Finding:
     """Supported if some diagnosis is told better from the translated ECG than from PPG, age and sex."""
     if not tables.has("table13_diagnostic"):
-        return "no diagnosis that enough people have", UNTESTED
+        raise NotMeasured("no diagnosis that enough people have")
     table = tables("table13_diagnostic")
     rows = table[(table["fit_on"] == "true ECG") & (table["tried_on"] == "translated ECG")]
     gains = rows[rows["gain_lower"] > 0]
@@ -150,7 +154,11 @@ def _qrs_and_st(tables: Tables) -> Finding:
     """Supported if a single sample's QRS duration and ST level have no bias beyond 10 ms and 0.05 mV in any lead."""
     table = tables("table10_agreement")
     rows = table[table["method"] == VARIANTS["p2es"].label]
-    qrs, st = rows[rows["metric"] == "qrs_ms"].iloc[0], rows[rows["metric"] == "st60_mv"]
+    rows = rows[rows["bias"].notna()]
+    qrs, st = rows[rows["metric"] == "qrs_ms"], rows[rows["metric"] == "st60_mv"]
+    if qrs.empty or st.empty:
+        raise NotMeasured("no QRS duration or no ST level could be measured")
+    qrs = qrs.iloc[0]
     worst = st.loc[st["bias"].abs().idxmax()]
     text = f"QRS {qrs['bias']:+.1f} ms (limits {qrs['low']:+.0f} to {qrs['high']:+.0f}); ST at most {worst['bias']:+.3f} mV ({worst['lead']})"
     return text, SUPPORTED if abs(qrs["bias"]) <= 10 and abs(worst["bias"]) <= 0.05 else NOT
@@ -162,7 +170,7 @@ def _ssim(tables: Tables) -> Finding:
     text = f"SSIM {value['value']:.3f} ({value['lower']:.3f} to {value['upper']:.3f})"
     try:
         floor = tables.result("Irreducible error", "ssim")["value"]
-    except InputError:
+    except NotMeasured:
         return text, SUPPORTED if value["lower"] > 0.98 else NOT
     text += f"; the conditional mean itself has {floor:.3f}"
     return text, SUPPORTED if value["lower"] > 0.98 else CONTRADICTED if floor < 0.98 else NOT
@@ -197,7 +205,10 @@ def _noise(tables: Tables) -> Finding:
 
 
 def _untested(why: str) -> Callable[[Tables], Finding]:
-    return lambda tables: (why, UNTESTED)
+    def test(tables: Tables) -> Finding:
+        raise NotMeasured(why)
+
+    return test
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -239,6 +250,9 @@ def claims_table(folder: Path, kind: str) -> pd.DataFrame:
     """
     tables, rows = Tables(folder), []
     for claim in CLAIMS:
-        found, verdict = claim.test(tables)
+        try:
+            found, verdict = claim.test(tables)
+        except NotMeasured as reason:
+            found, verdict = str(reason), UNTESTED
         rows.append({"level": claim.level, "claim": claim.statement, "tested by": claim.how, "found": found, "verdict": verdict})
     return pd.DataFrame(rows).assign(data=kind)

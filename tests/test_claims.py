@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from p2es_lib import claims
-from p2es_lib.claims import CLAIMS, CONTRADICTED, NOT, SUPPORTED, UNTESTED, Tables
+from p2es_lib.claims import CLAIMS, CONTRADICTED, NOT, SUPPORTED, UNTESTED, Claim, NotMeasured, Tables
 from p2es_lib.errors import InputError
 
 
@@ -42,7 +42,8 @@ def test_an_innovation_must_hurt_where_it_is_missing(tables, rmse, spectrum, ver
     rows = [difference("no_blur", *rmse, metric="rmse_lag"), difference("no_blur", *spectrum, metric="log_spectral_distance")]
     found = tables(table08_ablations=rows)
     assert claims._innovation("no_blur")(found)[1] == verdict
-    assert claims._innovation("single_scale")(found)[1] == UNTESTED
+    with pytest.raises(NotMeasured, match="does not train it without"):
+        claims._innovation("single_scale")(found)
 
 
 def headline(entries):
@@ -99,3 +100,10 @@ def test_every_level_has_claims_and_missing_tables_are_named(tables):
     assert all((claim.test.__doc__ or claim.test.__qualname__.startswith(("_innovation", "_untested"))) for claim in CLAIMS), "a rule is stated"
     with pytest.raises(InputError, match="table02_results.csv: missing"):
         claims._ssim(tables())
+
+
+def test_what_a_data_set_lacks_cannot_be_tested(tables, monkeypatch):
+    found = tables(table02_results=headline([("P2Es, mean", "ssim", 0.9)]))
+    monkeypatch.setattr(claims, "CLAIMS", (Claim("A", "leads", "", claims._lead_relations), Claim("C", "similar", "", claims._ssim)))
+    table = claims.claims_table(found.folder, "real")
+    assert list(table["verdict"]) == [UNTESTED, NOT] and "no einthoven_residual" in table["found"][0]
