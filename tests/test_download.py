@@ -725,3 +725,9 @@ def test_real_segments_that_the_mirror_lacks_are_noted(mirror, server):
     got = get(MIMIC4, server.url)
     assert contents(got.folder) == contents(mirror / "mimic4wdb" / "0.1.0")
     assert got.missing and all(re.fullmatch(r".*/85594648_00\d\d\.hea", path) for path in got.missing)
+
+
+def test_a_mirror_without_any_file_of_a_data_set_is_an_error(tmp_path, home):
+    (tmp_path / "wrong" / "bidmc").mkdir(parents=True)
+    with pytest.raises(InputError, match="none of its .* files is on the mirror"):
+        get_records(get_source("bidmc"), tmp_path / "wrong", progress=False)

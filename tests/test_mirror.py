@@ -254,3 +254,22 @@ def test_which_mirror(tmp_path, monkeypatch):
         resolve_mirror(tmp_path / "nothing")
     with pytest.raises(InputError, match="only http and https"):
         resolve_mirror("ftp://host.example/")
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Log in</title>", b"\n <html><body>please log in</body></html>"])
+def test_a_web_page_in_place_of_a_file_is_refused(server, remote, home, page):
+    """Servers send their page to log in with status 200: it must not become a recording, a table or a list of hashes."""
+    good, server.content = server.content, page
+    with pytest.raises(InputError, match="web page instead of the file"):
+        remote.fetch(FILE)
+    assert len(server.requests) == 1 and not [name for name in leftovers(home) if not name.endswith(".part")]
+    server.content = good
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+
+
+def test_an_empty_list_of_records_is_refused(server, remote, home):
+    server.content = b""
+    with pytest.raises(InputError, match="list of records is empty"):
+        remote.fetch("RECORDS")
+    assert "RECORDS" not in leftovers(home)
+    assert remote.fetch("folder/empty.txt").read_bytes() == b""  # another file may be empty

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from wfdb_files import RATE, write_mimic4, write_multirate
 
@@ -196,3 +197,40 @@ def test_real_files_of_other_makes(mirror, path, rate, seconds, leads):
     assert recording.sampling_rate == pytest.approx(rate, rel=1e-3)
     assert len(recording.ppg) / recording.sampling_rate == pytest.approx(seconds, rel=0.01)
     assert sorted(recording.ecg) == sorted(leads)
+
+
+def timed_csv(tmp_path, time, ppg, name):
+    path = tmp_path / "timed.csv"
+    pd.DataFrame({name: time, "PPG": ppg}).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(("name", "scale"), [("Time [s]", 1.0), ("time_ms", 1e3), ("t (us)", 1e6), ("timestamp ns", 1e9), ("time", 1.0)])
+def test_units_of_time_are_taken_from_the_name(tmp_path, make_pair, name, scale):
+    pair = make_pair(20, 50.0)
+    found = read_ppg(timed_csv(tmp_path, np.arange(len(pair.ppg)) / 50.0 * scale, pair.ppg, name))
+    assert found.sampling_rate == pytest.approx(50.0, rel=1e-6) and len(found.ppg) == len(pair.ppg)
+
+
+def test_a_slow_recording_in_seconds_is_not_taken_for_a_fast_one_in_milliseconds(tmp_path, make_pair):
+    ppg = make_pair(600, 10.0).ppg
+    with pytest.raises(InputError, match="10 Hz"):
+        read_ppg(timed_csv(tmp_path, np.arange(len(ppg)) / 10.0, ppg, "time (s)"))
+
+
+def test_lost_samples_shift_nothing(tmp_path, make_pair):
+    pair, t = make_pair(60, 100.0), np.arange(6000) / 100.0
+    kept = np.ones(6000, dtype=bool)
+    for start in range(150, 5900, 150):
+        kept[start : start + 4] = False
+    found = read_ppg(timed_csv(tmp_path, t[kept], pair.ppg[kept], "time (s)"))
+    assert found.sampling_rate == pytest.approx(100.0) and len(found.ppg) == 6000
+    np.testing.assert_allclose(found.ppg[kept], pair.ppg[kept], rtol=1e-6)
+    assert np.isnan(found.ppg[~kept]).all()
+
+
+def test_times_that_fit_no_rate_are_refused(tmp_path, make_pair):
+    ppg = make_pair(60, 100.0).ppg
+    drifting = np.cumsum(np.linspace(0.0095, 0.0105, len(ppg)))
+    with pytest.raises(InputError, match="fits no constant sampling rate.*resample"):
+        read_ppg(timed_csv(tmp_path, drifting, ppg, "time (s)"))

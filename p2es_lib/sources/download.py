@@ -171,6 +171,11 @@ def get_records(
         raise InputError(f"{errors[0]}{more}")
     here = [path for path in wanted if mirror.cached(path).is_file()]
     n_bytes = sum(mirror.cached(path).stat().st_size for path in here)
+    if not here:
+        raise InputError(
+            f"data set {source.name}: none of its {len(wanted)} files is on the mirror {mirror.where()}; is it laid out as "
+            "<mirror>/<slug>/<version>/...?"
+        )
     return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""))
 
 

@@ -248,6 +248,17 @@ class Mirror:
 
     def _accept(self, path: str, part: Path, target: Path, origin: str) -> None:
         """Give a complete part its name, if it is what it should be."""
+        if not path.lower().endswith((".html", ".htm")):
+            with open(part, "rb") as file:
+                begins = file.read(512).lstrip().lower()
+            if begins.startswith((b"<!doctype html", b"<html")):
+                _begin_again(part)
+                raise InputError(
+                    f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data set "
+                    "with your account, and name the folder with mirror= (or P2ES_MIRROR)"
+                )
+        if not part.stat().st_size and path.rpartition("/")[2].startswith("RECORDS"):
+            raise InputError(f"{origin}: the list of records is empty (zero bytes); try again, or another mirror")
         digest, known = hash_file(part), self.checksum(path)
         if known is not None and digest != known[0]:
             _begin_again(part)

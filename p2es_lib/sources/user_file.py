@@ -18,6 +18,12 @@ from p2es_lib.transforms import resample_signal
 
 #: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
 RATE_RANGE_HZ = (20.0, 10_000.0)
+#: Rows of a file may lie this far off the constant rate that is read into them: the tolerance of R peaks.
+LARGEST_TIME_ERROR_S = 0.05
+_TIME_UNITS_S = {
+    "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "millis": 1e-3,
+    "milliseconds": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "microseconds": 1e-6, "ns": 1e-9, "nanoseconds": 1e-9,
+}  # fmt: skip
 #: A PPG that stays at one value for so long (s) is no PPG: every heart beats more often.
 OFF_S = 1.0
 CSV_SUFFIXES = (".csv", ".txt", ".tsv")
@@ -268,7 +274,14 @@ def _time_column(table: pd.DataFrame, named: bool) -> str | None:
 def _clock(path: Path, time: np.ndarray, name: str) -> tuple[float, np.ndarray]:
     """Sampling rate (Hz) from a time column, and the sample number of each row; interruptions leave numbers out.
 
-    Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s), so the rate is that of all rows together.
+    Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s), so the rate is that of all rows together. Where that
+    does not fit the times, as when single samples were lost, it is that of most steps, and each row keeps its time.
+
+    Raises
+    ------
+    InputError
+        Times that do not rise, a rate out of range, or rows that lie off any constant rate by more than
+        :data:`LARGEST_TIME_ERROR_S`.
     """
     steps = np.diff(time)
     if len(time) < 2 or not np.isfinite(time).all() or (steps < 0).any() or time[-1] == time[0]:
@@ -276,13 +289,34 @@ def _clock(path: Path, time: np.ndarray, name: str) -> tuple[float, np.ndarray]:
     typical = np.mean(steps[steps <= 5 * max(np.median(steps), np.mean(steps) / 5)])
     is_break = steps > 5 * typical
     period = steps[~is_break].sum() / max((~is_break).sum(), 1)
-    # A PPG has 20 to 10,000 Hz, so its sampling period tells seconds from milliseconds by itself.
-    unit_s = 1.0 if 1 / RATE_RANGE_HZ[1] <= period <= 1 / RATE_RANGE_HZ[0] else 1e-3
+    # A PPG has 20 to 10,000 Hz, so where the name is silent the sampling period tells seconds from milliseconds.
+    inferred_s = 1.0 if 1 / RATE_RANGE_HZ[1] <= period <= 1 / RATE_RANGE_HZ[0] else 1e-3
+    unit_s = _unit_s(name) or inferred_s
     rate = _check_rate(1 / (period * unit_s) if period > 0 else 0.0, f"{path}: sampling rate by the column {name!r},")
     run = np.concatenate([[0], np.cumsum(is_break)])  # number of the unbroken run each row belongs to
     first_rows = np.flatnonzero(np.concatenate([[True], is_break]))
     starts = np.rint((time[first_rows] - time[0]) * unit_s * rate).astype(int)
     position = starts[run] + np.arange(len(time)) - first_rows[run]
-    if (np.diff(position) < 1).any():
-        raise InputError(f"{path}: the time column {name!r} fits no constant sampling rate; resample the file first")
+    elapsed_s = (time - time[0]) * unit_s
+    if (common := float(np.median(steps)) * unit_s) > 0:
+        placed = np.rint(elapsed_s / common).astype(int)
+        fits = (np.diff(placed) > 0).all() and RATE_RANGE_HZ[0] <= 1 / common <= RATE_RANGE_HZ[1]
+        if fits and _time_error_s(elapsed_s, placed, 1 / common) < _time_error_s(elapsed_s, position, rate):
+            rate, position = 1 / common, placed
+    error_s = _time_error_s(elapsed_s, position, rate)
+    if error_s > LARGEST_TIME_ERROR_S or (np.diff(position) < 1).any():
+        raise InputError(
+            f"{path}: the time column {name!r} fits no constant sampling rate (rows lie up to {error_s:.3g} s off "
+            f"{rate:.6g} Hz); resample the file first"
+        )
     return rate, position
+
+
+def _time_error_s(elapsed_s: np.ndarray, position: np.ndarray, rate: float) -> float:
+    return float(np.abs(elapsed_s - position / rate).max())
+
+
+def _unit_s(name: str) -> float | None:
+    """Unit of a time column in seconds, from its name ("Time [s]", "timestamp_ms"); None where it states none."""
+    words = re.split(r"[^a-zµμ]+", name.lower())
+    return next((seconds for unit, seconds in _TIME_UNITS_S.items() if unit in words), None)
