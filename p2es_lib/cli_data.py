@@ -97,6 +97,7 @@ def prepare(
     """Prepare windows: records that did not change are not prepared again."""
     from p2es_lib.config import get_config
     from p2es_lib.preparation import list_jobs, prepare_windows, run_job, run_jobs
+    from p2es_lib.windows import read_windows
     from p2es_lib.workflow import check_mirror
 
     if stop_with_parent:
@@ -106,7 +107,15 @@ def prepare(
     config, location = get_config(profile, name), check_mirror(name, mirror) or None
     if shard is None:
         run_jobs(list_jobs(config, location), config, location, n_processes=jobs)
-        typer.echo(prepare_windows(config, mirror=location))
+        made = prepare_windows(config, mirror=location)
+        info = read_windows(made).info
+        lines = [f"{count} rejected: {reason}" for reason, count in sorted(info["rejected"].items(), key=lambda item: -item[1])]
+        lines += [f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()]
+        lines += info["notes"][:10] + [f"... and {len(info['notes']) - 10} more notes"] * (len(info["notes"]) > 10)
+        typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)
+        for line in lines:
+            typer.echo(f"  {line}", err=True)
+        typer.echo(made)
         return
     chosen = [job for job in list_jobs(config, location) if f"{job.source}/{job.shard}" == shard]
     if not chosen:

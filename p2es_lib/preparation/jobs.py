@@ -93,8 +93,10 @@ def run_jobs(jobs: list[ShardJob], config: Config, location=None, *, n_processes
     """Prepare several shards, on several processes if asked for; folders in the order of ``jobs``."""
     from tqdm.auto import tqdm
 
+    if n_processes < 1:
+        raise InputError(f"jobs={n_processes}: at least 1")
     with tqdm(total=len(jobs), desc=f"preparing {config.dataset}", unit="shard", disable=not progress) as bar:
-        if n_processes <= 1 or len(jobs) <= 1:
+        if n_processes == 1 or len(jobs) <= 1:
             folders = []
             for job in jobs:
                 folders.append(run_job(job, config, location, progress=progress))
