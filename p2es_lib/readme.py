@@ -107,7 +107,8 @@ def store_section() -> str:
     for part, what, n_windows, words in _STORE_ROWS:
         found = table[(table["part"] == part) & (table["what"] == what)]
         row = (found if n_windows is None else found[found["n_windows"] == n_windows]).iloc[0]
-        than = f"{row['ratio']:.3g} x {row['reference']}" if row["reference"] != "recording itself" else ""
+        than = f"{row['ratio']:.3g} x {row['reference']}".replace(" of 1 h", " that of 1 h")
+        than = "" if row["reference"] == "recording itself" else than
         rows.append({"what": words, "measured": f"{row['value']:.3g} {row['unit']}", "against": than})
     return markdown_table(pd.DataFrame(rows))
 

@@ -25,6 +25,7 @@ from p2es_lib.config import Config
 from p2es_lib.errors import InputError
 from p2es_lib.leads import INDEPENDENT_LEADS, LEADS, lead_rows
 from p2es_lib.metrics.clinical import r_peak_times
+from p2es_lib.metrics.features import beat_samples
 from p2es_lib.metrics.morphology import average_beats, beat_times, measure_beats
 from p2es_lib.signals import ecg_clean
 from p2es_lib.simulator import simulate
@@ -41,8 +42,6 @@ FIRST_NUMBER = 40_000_000
 _INTERVALS = ("heart_rate", "rmssd_ms", "pr_ms", "p_ms", "qrs_ms", "qt_ms", "qtc_ms")
 _AXES = ("p_axis_deg", "qrs_axis_deg", "t_axis_deg", "qrs_t_angle_deg")
 _LABELS = ("rhythm", "morphology")
-# The averaged beat as a classifier sees it: from here to there, every fifth sample (100 Hz).
-_SEEN_BEAT_S, _SEEN_STEP = (-0.16, 0.50), 5
 
 
 @dataclass(frozen=True)
@@ -271,10 +270,7 @@ def feature_sets(real: Sample, simulated: Sample) -> Mapping[str, np.ndarray]:
     known = table.columns[table.notna().mean() > 0.1]  # leads that are not there, axes without enough leads
     sets = {name: table[[c for c in chosen if c in known]].to_numpy() for name, chosen in columns.items()}
     rows = lead_rows([lead for lead in INDEPENDENT_LEADS if lead in real.leads])
-    t = beat_times()
-    seen = np.flatnonzero((t >= _SEEN_BEAT_S[0]) & (t < _SEEN_BEAT_S[1]))[::_SEEN_STEP]
-    beats = np.concatenate([real.beats, simulated.beats])[:, list(rows)][:, :, seen]
-    sets["averaged beat"] = np.nan_to_num(beats.reshape(len(beats), -1))
+    sets["averaged beat"] = beat_samples(np.concatenate([real.beats, simulated.beats]), rows)
     return {name: x for name, x in sets.items() if x.shape[1]}
 
 

@@ -44,8 +44,8 @@ class Variant:
     weights_of: str = ""
 
 
-def _baseline(label: str, method: str, **changes) -> Variant:
-    return Variant(label, {"method.name": method} | changes, "baseline")
+def _baseline(label: str, method: str) -> Variant:
+    return Variant(label, {"method.name": method}, "baseline")
 
 
 def _at_test(label: str, about: str, **changes) -> Variant:

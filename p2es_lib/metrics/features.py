@@ -18,6 +18,13 @@ _PULSE_COLUMNS = (
 )  # fmt: skip
 
 
+def beat_samples(beats: np.ndarray, rows) -> np.ndarray:
+    """The averaged beats (N, 12, n) of some leads as features, (N, leads x 66); 0 where there is nothing."""
+    t = beat_times()
+    seen = np.flatnonzero((t >= _SEEN_BEAT_S[0]) & (t < _SEEN_BEAT_S[1]))[::_SEEN_STEP]
+    return np.nan_to_num(beats[:, list(rows)][:, :, seen].reshape(len(beats), -1))
+
+
 def rhythm_features(times: np.ndarray) -> pd.DataFrame:
     """How regular beats are, from their times (N, n) in seconds, NaN-padded: N rows, NaN with fewer than three beats.
 
@@ -67,9 +74,7 @@ def ecg_features(
     axes = [name for name in table if name.endswith("_axis_deg")]
     turned = {f"{name}_{f.__name__}": f(np.deg2rad(table[name])) for name in axes for f in (np.cos, np.sin)}
     table = pd.concat([table.drop(columns=axes), pd.DataFrame(turned), rhythm_features(r_peaks)], axis=1)
-    t = beat_times()
-    seen = np.flatnonzero((t >= _SEEN_BEAT_S[0]) & (t < _SEEN_BEAT_S[1]))[::_SEEN_STEP]
-    return table, np.nan_to_num(beats[:, list(INDEPENDENT_ROWS)][:, :, seen].reshape(len(beats), -1))
+    return table, beat_samples(beats, INDEPENDENT_ROWS)
 
 
 def ppg_features(ppg: np.ndarray, sampling_rate: float) -> pd.DataFrame:

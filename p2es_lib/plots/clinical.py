@@ -56,7 +56,8 @@ def plot_bland_altman(differences: pd.DataFrame, limits: pd.DataFrame, quantitie
         for name, dashes in (("bias", "-"), ("low", (0, (4, 2))), ("high", (0, (4, 2)))):
             ax.axhline(row[name], lw=1.0, ls=dashes, color=ESTIMATE)
         quantity = QUANTITIES[metric]
-        title = quantity.label if lead == "all" else f"{quantity.label}, {lead}"
+        name = quantity.label.partition(",")[0]  # a panel is narrow; what exactly is measured stands in the table
+        title = name if lead == "all" else f"{name}, {lead}"
         ax.set_title(title, fontsize=7.5)
         ax.set_xlabel(f"Mean ({quantity.unit})")
         ax.xaxis.set_major_locator(MaxNLocator(3))
