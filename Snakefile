@@ -50,7 +50,7 @@ WINDOWS = f"data/windows/{DATASET}-{PROFILE}/settings.json"
 FIGURES = f"figures/{DATASET}-{PROFILE}"
 RUNS = f"runs/{DATASET}/{PROFILE}"
 EXECUTED = f"{RUNS}/notebooks"
-# On real recordings, 07 also shows the model trained on simulated data: if there is one, it belongs to the results.
+# On real recordings, 07 and 14 also show the model trained on simulated data: if there is one, it belongs to the results.
 TRANSFER = f"runs/simulated/{PROFILE}/{VARIANT}/seed0/weights.safetensors"
 TRANSFER = [TRANSFER] if DATASET != "simulated" and os.path.exists(TRANSFER) else []
 # Recordings that name no ECG lead show when pulses follow beats, and nothing can be trained on them.
@@ -365,11 +365,32 @@ rule claims:
         RUN + " --seeds {SEEDS}"
 
 
+rule sim_to_real:
+    input:
+        notebook=NOTEBOOKS / "14_sim_to_real.ipynb",
+        windows=WINDOWS,
+        weights=TRANSFER,
+    output:
+        figure=f"{FIGURES}/fig27_sim_to_real.png",
+        table=f"{FIGURES}/table22_sim_to_real.csv",
+        executed=f"{EXECUTED}/14_sim_to_real.ipynb",
+    params:
+        name="14_sim_to_real",
+        settings=SETTINGS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN
+
+
 # Last, because it names what the others make. All of it: a table, or a run, that somebody deleted is made again.
 rule all:
     default_target: True
     input:
         rules.data.output,
+        rules.sim_to_real.output if TRANSFER and ROLES & {"paired", "timing only"} else [],
         []
         if TIMING_ONLY
         else [

@@ -157,9 +157,10 @@ def train(
     from p2es_lib.training import make_fabric
     from p2es_lib.variants import configure
 
-    fabric = make_fabric(devices, nodes)
+    config = configure(profile, dataset, variant)
+    fabric = make_fabric(devices, nodes, config.training.precision)
     fabric.launch()
-    train_run(configure(profile, dataset, variant), variant, seed, fabric=fabric)
+    train_run(config, variant, seed, fabric=fabric)
 
 
 @app.command()

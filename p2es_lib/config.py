@@ -15,7 +15,7 @@ from p2es_lib.errors import InputError, check_choice
 
 PROFILES = ("smoke", "quick", "full")
 #: Learned methods; which class each is, see :mod:`p2es_lib.methods`.
-METHODS = ("p2es", "unet", "bilstm", "rddm", "p2e_wgan", "cardiogan", "rectified_flow")
+METHODS = ("p2es", "p2es_hybrid", "unet", "bilstm", "rddm", "p2e_wgan", "cardiogan", "rectified_flow")
 
 
 def _check(condition: bool, message: str) -> None:
@@ -188,7 +188,10 @@ class AffinityConfig(_Section):
 
 @dataclass(frozen=True)
 class TrainingConfig(_Section):
-    """Training loop: AdamW with warm-up and cosine decay, exponential moving average of the weights."""
+    """Training loop: AdamW with warm-up and cosine decay, exponential moving average of the weights.
+
+    ``precision``: ``auto`` (bfloat16 products where the hardware has them), ``32-true`` or ``bf16-mixed``.
+    """
 
     n_steps: int = 3000
     batch_size: int = 16
@@ -201,9 +204,11 @@ class TrainingConfig(_Section):
     checkpoint_every: int = 250
     log_every: int = 25
     n_threads: int = 2
+    precision: str = "auto"
 
     def __post_init__(self):
         super().__post_init__()
+        check_choice("training.precision", self.precision, ("auto", "32-true", "bf16-mixed"))
         for name in ("n_steps", "batch_size", "validate_every", "checkpoint_every", "log_every", "n_threads"):
             _check(getattr(self, name) >= 1, f"training.{name}={getattr(self, name)}: at least 1")
         for name in ("learning_rate", "clip_norm"):

@@ -229,11 +229,12 @@ def references_for(config: Config) -> list[str]:
     always = ["template", "template_groups", "ridge"]
     if config.dataset == "simulated":
         return [*always, "irreducible", "irreducible_beats"]
-    return always + (["transfer"] if (_simulated_run(config) / WEIGHTS_FILE).is_file() else [])
+    return always + (["transfer"] if (simulated_run(config.profile) / WEIGHTS_FILE).is_file() else [])
 
 
-def _simulated_run(config: Config) -> Path:
-    return run_dir("simulated", config.profile, "p2es", 0)
+def simulated_run(profile: str) -> Path:
+    """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings."""
+    return run_dir("simulated", profile, "p2es", 0)
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
@@ -253,7 +254,7 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
             f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs known "
             f"latents (simulated data), the transfer a model: make reproduce DATASET=simulated PROFILE={config.profile}"
         )
-    source = {"weights": file_hash(_simulated_run(config) / WEIGHTS_FILE)} if name == "transfer" else {}
+    source = {"weights": file_hash(simulated_run(config.profile) / WEIGHTS_FILE)} if name == "transfer" else {}
     folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
@@ -277,7 +278,7 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
     windows = load_windows(config)
     test, n_samples = windows.split("test"), 1
     if name == "transfer":
-        model, n_samples = load_method(_simulated_run(config)), config.sampling.n_samples
+        model, n_samples = load_method(simulated_run(config.profile)), config.sampling.n_samples
     elif name == "ridge":
         model = LaggedRidge(config).fit(windows.split("train"), windows.split("validation"))
     else:

@@ -12,6 +12,7 @@ from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
 #: Name to module and class: a method's file is imported when it is asked for.
 _CLASSES = {
     "p2es": ("p2es_lib.p2es", "P2Es"),
+    "p2es_hybrid": ("p2es_lib.hybrid", "HybridP2Es"),
     "unet": ("p2es_lib.baselines.unet", "UNetRegression"),
     "bilstm": ("p2es_lib.baselines.bilstm", "BiLSTMRegression"),
     "rddm": ("p2es_lib.baselines.rddm", "RDDM"),

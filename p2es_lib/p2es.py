@@ -77,12 +77,20 @@ class P2Es(LearnedTranslator):
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
         """Squared error of both stages in units of the data set's variance; logged is that of the refined estimate."""
+        return self.squared_error(self.estimate(model, batch, generator), batch)
+
+    @staticmethod
+    def squared_error(estimate: Estimate, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of both stages together, and of the refined estimate alone (detached)."""
+        refined = masked_mse(estimate.refined, batch.x_0, batch.mask)
+        return refined + COARSE_WEIGHT * masked_mse(estimate.coarse, batch.x_0, batch.mask), refined.detach()
+
+    def estimate(self, model, batch: Batch, generator: torch.Generator) -> Estimate:
+        """What the network makes of the batch at times and with noise drawn from ``generator``."""
         fixed = self.condition(batch.ppg, batch.demographics, batch.subjects)
         t = draw_times(len(batch), generator).to(self.device)
         noise = torch.randn(batch.x_0.shape, generator=generator).to(self.device)
-        estimate = model(self.process.marginal(batch.x_0, t, noise), t, *fixed)
-        refined = masked_mse(estimate.refined, batch.x_0, batch.mask)
-        return refined + COARSE_WEIGHT * masked_mse(estimate.coarse, batch.x_0, batch.mask), refined.detach()
+        return model(self.process.marginal(batch.x_0, t, noise), t, *fixed)
 
     @torch.inference_mode()
     def diagnose(self, windows) -> dict[str, float]:

@@ -112,18 +112,31 @@ def _load_checkpoint(folder: Path, run_hash: str) -> dict | None:
     return state if state["run_hash"] == run_hash else None  # other settings: start anew
 
 
-def make_fabric(devices: int = 1, nodes: int = 1):
-    """Fabric on whatever accelerator there is: bf16 on a GPU, float32 on a CPU; several processes average gradients."""
+def make_fabric(devices: int = 1, nodes: int = 1, precision: str = "auto"):
+    """Fabric on whatever accelerator there is; several processes average gradients.
+
+    ``precision``: as Fabric names it; ``auto`` is ``bf16-mixed`` where the hardware multiplies bfloat16 (a GPU, a CPU
+    with AVX512-BF16 or AMX), else ``32-true``: elsewhere bfloat16 is emulated, and slower.
+    """
     from lightning.fabric import Fabric
 
     on_gpu = torch.cuda.is_available()
+    if precision == "auto":
+        precision = "bf16-mixed" if on_gpu or has_cpu_bf16() else "32-true"
     return Fabric(
         accelerator="cuda" if on_gpu else "cpu",
         devices=devices,
         num_nodes=nodes,
         strategy="ddp" if devices * nodes > 1 else "auto",
-        precision="bf16-mixed" if on_gpu else "32-true",
+        precision=precision,
     )
+
+
+def has_cpu_bf16() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 numbers itself."""
+    # Private names: torch has no public ones in all versions that we support; without them, the answer is no.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)
 
 
 class _Adversary:
@@ -216,7 +229,7 @@ def train(
     if not len(train_windows) or not len(validation_windows):
         raise InputError("training needs windows in the splits 'train' and 'validation'; prepare them with notebook 01_data")
     settings = config.training
-    fabric = fabric or make_fabric()
+    fabric = fabric or make_fabric(precision=settings.precision)
     # The number of processes decides which batches a step sees.
     run_hash = f"{run_hash or f'{config_hash(config)}-{seed}'}-{fabric.world_size}"
     if fabric.device.type == "cpu":

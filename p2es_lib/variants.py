@@ -88,6 +88,7 @@ VARIANTS: dict[str, Variant] = {
     "no_demographics": Variant("denoiser without demographics", {"denoiser.demographics": False}, "demographics"),
     "no_projection": Variant("no lead projection", {"denoiser.projection": False}, "design"),
     "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}, "design"),
+    "adversarial": Variant("with adversarial and perceptual loss", {"method.name": "p2es_hybrid"}, "design"),
     # ------------------------------------------------------------------ the full model, used otherwise
     "hidden_demographics": _at_test("age and sex withheld at test time", "demographics", **{"evaluation.demographics": "hidden"}),
     "wrong_demographics": _at_test("wrong age and sex at test time", "demographics", **{"evaluation.demographics": "wrong"}),

@@ -137,7 +137,7 @@ class SpectrogramCritic(nn.Module):
 
 
 class DualCritic(nn.Module):
-    """Both critics of ECG (B, 12, T); ``forward`` gives their logits."""
+    """Both critics of ECG (B, 12, T); ``forward`` gives their logits, ``features`` what their layers make of it."""
 
     def __init__(self, width: int, n_samples: int):
         super().__init__()
@@ -146,6 +146,16 @@ class DualCritic(nn.Module):
 
     def forward(self, ecg: Tensor) -> tuple[Tensor, Tensor]:
         return self.of_waveform(ecg), self.of_spectrogram(ecg)
+
+    def features(self, ecg: Tensor) -> list[Tensor]:
+        """After each rectifier of both critics, from the finest: (B, C, T') and (B, C, F', T')."""
+        found = []
+        for layers, x in ((self.of_waveform, ecg), (self.of_spectrogram.layers, self.of_spectrogram.spectrogram(ecg))):
+            for layer in layers:
+                x = layer(x)
+                if isinstance(layer, nn.LeakyReLU):
+                    found.append(x)
+        return found
 
 
 def layer_norm(width: int) -> nn.GroupNorm:
@@ -161,7 +171,7 @@ def _critic_layers(convolution: type[nn.Module], width: int, options: dict) -> l
     return [*layers, convolution(widths[-1], 1, **options)]
 
 
-def _cross_entropy(logits: tuple[Tensor, Tensor], real: bool) -> Tensor:
+def cross_entropy(logits: tuple[Tensor, Tensor], real: bool) -> Tensor:
     """Weighted cross entropy of both critics' logits when all that they saw is (not) real."""
     of_waveform, of_spectrogram = (F.softplus(-part if real else part).mean() for part in logits)
     return TIME_WEIGHT * of_waveform + SPECTRUM_WEIGHT * of_spectrogram
@@ -188,7 +198,7 @@ class CardioGAN(AdversarialTranslator):
         with torch.no_grad():
             fake = self(batch.ppg, batch.demographics) * present_leads(batch.mask)
         on_real, on_fake = zip(*(logits.chunk(2) for logits in critic(torch.cat([batch.x_0, fake]))), strict=True)
-        return _cross_entropy(on_real, real=True) + _cross_entropy(on_fake, real=False)
+        return cross_entropy(on_real, real=True) + cross_entropy(on_fake, real=False)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
         """Absolute error summed over leads, and what the critics make of the ECG; logged is the mean absolute error.
@@ -198,5 +208,5 @@ class CardioGAN(AdversarialTranslator):
         present = present_leads(batch.mask)
         estimate = model(batch.ppg, batch.demographics) * present
         of_leads = (estimate - batch.x_0).abs().mean(dim=2)  # (B, 12), 0 where a lead does not exist
-        loss = ERROR_WEIGHT * of_leads.sum(dim=1).mean() + _cross_entropy(critic(estimate), real=True)
+        loss = ERROR_WEIGHT * of_leads.sum(dim=1).mean() + cross_entropy(critic(estimate), real=True)
         return loss, (of_leads.sum() / present.sum().clamp_min(1)).detach()

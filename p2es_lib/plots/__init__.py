@@ -16,6 +16,7 @@ from p2es_lib.plots.results import plot_decomposition, plot_results, plot_traini
 from p2es_lib.plots.saving import save_figure, save_table
 from p2es_lib.plots.stages import plot_stages
 from p2es_lib.plots.style import use_style
+from p2es_lib.plots.transfer import plot_sim_to_real
 
 __all__ = [
     "plot_accepted_rejected",
@@ -38,6 +39,7 @@ __all__ = [
     "plot_recorded_simulated",
     "plot_results",
     "plot_reverse_process",
+    "plot_sim_to_real",
     "plot_stages",
     "plot_steps",
     "plot_training",
