@@ -222,8 +222,8 @@ class TrainingConfig(_Section):
 class SamplingConfig(_Section):
     """Evaluation: which sampler, how many steps, how many samples per window are averaged."""
 
-    sampler: str = "deterministic"
-    n_steps: int = 4
+    sampler: str = "multistep"
+    n_steps: int = 3
     n_samples: int = 16
     batch_size: int = 64
 

@@ -18,7 +18,7 @@ from p2es_lib.sampling import WindowNoise, get_sampler
 #: Weight of stage 1's own loss: it keeps the coarse estimate meaningful by itself (it is the prior mean of stage 2).
 COARSE_WEIGHT = 0.25
 #: Share of a batch trained at t = 1 exactly, where sampling starts and the posterior mean is decided.
-START_SHARE = 1 / 8
+START_SHARE = 1 / 4
 
 
 class P2Es(LearnedTranslator):

@@ -120,7 +120,8 @@ REFERENCES: dict[str, str] = {
 _CHOSEN = {
     "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2"),
     "quick": (
-        "unet", "no_blur", "no_affinity", "hidden_demographics", "wrong_demographics", "steps_1", "steps_2", "steps_4", "steps_8",
+        "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics", "steps_1",
+        "steps_2", "steps_4", "steps_8",
     ),
 }  # fmt: skip
 
