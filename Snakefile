@@ -324,7 +324,7 @@ rule efficiency:
         scores=scores_of([VARIANT, *BASELINES]),
     output:
         figures=expand(f"{FIGURES}/{{name}}.png", name=["fig26_frontier"]),
-        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table18_efficiency", "table19_long_signals"]),
+        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table18_efficiency", "table19_long_signals", "table23_training"]),
         executed=f"{EXECUTED}/11_efficiency.ipynb",
     params:
         name="11_efficiency",

@@ -239,7 +239,7 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     _check_settings(profile, dataset, None)
     write_minutes(dataset, profile)
     path = checkout() / "README.md"
-    text = filled(path.read_text(), figures_dir(dataset, profile))
+    text = filled(path.read_text(), figures_dir(dataset, profile), profile)
     with atomic_path(path) as temporary:
         temporary.write_text(text)
     typer.echo(f"{path}: tables renewed")

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,3 +129,41 @@ def peak_memory_mb(row: Timed, batch: int = 1) -> float:
     arguments = [json.dumps(row.method.config.to_dict()), json.dumps(dict(row.options)), str(batch), row.folder]
     result = subprocess.run([sys.executable, "-c", _PEAK, *arguments], capture_output=True, text=True, check=True)
     return float(result.stdout.strip().splitlines()[-1])
+
+
+def training_cost(history: pd.DataFrame, cost: Mapping, floor: float | None, factors: Sequence[float] = (1.5, 1.2, 1.1, 1.05)) -> dict[str, float]:
+    """What a training cost and how fast it came near what can be known, as a row of a table.
+
+    Parameters
+    ----------
+    history : DataFrame
+        Of :func:`p2es_lib.training.read_history`.
+    cost : mapping
+        Of :func:`p2es_lib.training.read_cost`.
+    floor : float, optional
+        Irreducible RMSE of the validation windows, mV; None where it is not known.
+    factors : sequence of float
+        Multiples of it.
+
+    Returns
+    -------
+    dict
+        ``minutes`` in all; ``windows per s`` of the steps themselves; ``waiting for batches`` and ``validating`` as shares
+        of the whole; ``minutes to F x floor`` with preparation, without validations (NaN: not reached), by the clock of
+        a training with ``threads`` threads.
+    """
+    of = cost["seconds_of"]
+    step_s = (cost["seconds"] - of["preparing"] - of["validating"]) / cost["steps"]
+    row = {
+        "minutes": cost["seconds"] / 60,
+        "threads": cost["threads"],
+        "windows per s": cost["batch_size"] / step_s,
+        "waiting for batches": of["loading"] / cost["seconds"],
+        "validating": of["validating"] / cost["seconds"],
+    }
+    if floor is not None:
+        curve = history.dropna(subset=["validation_rmse"])
+        for factor in factors:
+            reached = curve.loc[curve["validation_rmse"] <= factor * floor, "step"]
+            row[f"minutes to {factor:g} x floor"] = (of["preparing"] + reached.min() * step_s) / 60 if len(reached) else np.nan
+    return row

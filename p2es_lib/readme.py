@@ -13,6 +13,7 @@ from p2es_lib.metrics import METRICS
 from p2es_lib.paths import checkout, figures_dir, home
 from p2es_lib.plots import save_table
 from p2es_lib.plots.saving import markdown_table
+from p2es_lib.sim_to_real import DETECTOR, MODEL, TEMPLATE
 
 #: Metrics of the headline, in the order of its columns, and their decimals.
 HEADLINE = {"rmse": 3, "rmse_lag": 3, "pearson": 2, "pearson_lag": 2, "r_peak_f1": 2, "gaussian_frechet_distance": 2}
@@ -29,8 +30,9 @@ ARTEFACTS = {
     "08_ablations": "fig19_ablations, fig20_sampler_steps, table08_ablations, table09_sampler_steps: does each idea earn its place?",
     "09_clinical_validity": "fig21_bland_altman, fig22_uncertainty, fig23_diagnostic, table10_agreement to table14_delineation",
     "10_robustness": "fig24_groups, fig25_noise, table15_groups, table16_demographics, table17_noise",
-    "11_efficiency": "fig26_frontier, table18_efficiency, table19_long_signals: what a translation costs",
+    "11_efficiency": "fig26_frontier, table18_efficiency, table19_long_signals, table23_training: what a translation and a training cost",
     "12_claims": "table20_against_methods, table21_claims: what has been said of P2Es, and what of it holds here",
+    "14_sim_to_real": "fig27_sim_to_real, table22_sim_to_real: a model from simulation on real recordings (real data sets only)",
 }
 #: Rows of the store's table that the README shows: part, what, windows, how it is put.
 _STORE_ROWS = (
@@ -44,6 +46,10 @@ _STORE_ROWS = (
     ("npy shard", "loader: batch of 16, cold", 100_000, "a training batch from a cold store of 10⁵"),
 )
 MINUTES_TABLE = "table04_minutes"
+#: Data set of the second main comparison: real ECG, simulated PPG.
+SECOND = "ptb-xl"
+#: Methods of the table of notebook 14, and how they are called in the columns of the README's.
+SIM_TO_REAL = {MODEL: "P2Es", TEMPLATE: "template", DETECTOR: "detector"}
 
 
 def write_minutes(dataset: str, profile: str) -> pd.DataFrame:
@@ -90,14 +96,37 @@ def artefact_section(folder: Path) -> str:
     """Which notebook makes what, and how long it took when this page's figures were made (2 cores)."""
     minutes = _read(folder, MINUTES_TABLE)
     minutes = minutes.groupby(minutes["notebook"].str.split("-").str[0])["minutes"].sum()
-    rows = [{"notebook": f"`{name}`", "writes": text, "minutes on 2 cores": f"{minutes[name]:.1f}"} for name, text in ARTEFACTS.items()]
+    minutes = {name: f"{minutes[name]:.1f}" if name in minutes else "" for name in ARTEFACTS}
+    rows = [{"notebook": f"`{name}`", "writes": text, "minutes on 2 cores": minutes[name]} for name, text in ARTEFACTS.items()]
     return markdown_table(pd.DataFrame(rows))
 
 
-def claims_section(folder: Path) -> str:
-    """Every claim with its verdict."""
-    table = _read(folder, "table21_claims")
-    return markdown_table(table.rename(columns={"level": "source"})[["source", "claim", "found", "verdict"]])
+def claims_section(folder: Path, second: Path) -> str:
+    """Every claim with its verdict on both data sets."""
+    tables = [_read(part, "table21_claims").set_index("claim") for part in (folder, second)]
+    columns = {"source": tables[0]["level"], "claim": tables[0].index}
+    for table, kind in zip(tables, ("simulated", "real ECG"), strict=True):
+        columns |= {f"found, {kind}": table["found"], f"verdict, {kind}": table["verdict"]}
+    return markdown_table(pd.DataFrame(columns).reset_index(drop=True))
+
+
+def sim_to_real_section(figures: Path, profile: str) -> str:
+    """What a model that saw no real record does on each real data set, averaged over its records."""
+    rows = []
+    for path in sorted(figures.glob(f"*-{profile}/table22_sim_to_real.csv")):
+        table = pd.read_csv(path)
+        first = table[table["method"] == table["method"].iloc[0]]
+        row = {"data set": path.parent.name.removesuffix(f"-{profile}"), "records": len(first), "windows": first["windows"].sum()}
+        for name, short in SIM_TO_REAL.items():
+            part = table[table["method"] == name]
+            row[f"F1, {short}"] = f"{part['r_peak_f1_lag'].mean():.3f}"
+            row[f"heart rate, {short}"] = f"{part['heart_rate_error'].mean():.2f}"
+            if part["pearson_lag"].notna().any() or name != DETECTOR:
+                row[f"r, {short}"] = f"{part['pearson_lag'].mean():.2f}".replace("nan", "")
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{figures}: no table22_sim_to_real.csv for profile {profile}; make it with: make reproduce DATASET=bidmc")
+    return markdown_table(pd.DataFrame(rows))
 
 
 def store_section() -> str:
@@ -113,10 +142,22 @@ def store_section() -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
-def filled(text: str, folder: Path) -> str:
-    """README text with every generated section renewed from the tables in ``folder`` and of the store."""
-    sections = {"headline": headline_section(folder), "artefacts": artefact_section(folder), "store": store_section()}
-    sections["claims"] = claims_section(folder)
+def filled(text: str, folder: Path, profile: str = "quick") -> str:
+    """README text with every generated section renewed.
+
+    From the tables in ``folder`` (of the simulated cohort), and from those that the repository holds of the store, of
+    PTB-XL and of other real recordings with this profile.
+    """
+    figures = checkout() / "figures"
+    second = figures / f"{SECOND}-{profile}"
+    sections = {
+        "headline": headline_section(folder),
+        "headline-real": headline_section(second),
+        "artefacts": artefact_section(folder),
+        "store": store_section(),
+        "claims": claims_section(folder, second),
+        "sim-to-real": sim_to_real_section(figures, profile),
+    }
     for name, section in sections.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)

@@ -10,7 +10,8 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ CHECKPOINT_FILE = "checkpoint.ckpt"
 HISTORY_FILE = "history.csv"
 #: What the training cost: seconds, parameters, device.
 COST_FILE = "cost.json"
+#: Steps after which the error falls fastest, validated besides the regular ones.
+EARLY_VALIDATIONS = (10, 25, 50, 100)
+#: Parts of the time that are told apart; what is left of the total is the model's own steps.
+COST_PARTS = ("total", "preparing", "loading", "validating")
 
 
 def learning_rate_at(step: int, config: Config) -> float:
@@ -76,21 +81,43 @@ def read_history(folder: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def _write_cost(module: LearnedTranslator, fabric, seconds: float, folder: Path) -> None:
+class Stopwatch:
+    """Seconds spent on the parts of a training, continued from an earlier process: ``with watch("loading"): ...``."""
+
+    def __init__(self, spent: dict[str, float] | None = None):
+        self.spent = dict.fromkeys(COST_PARTS, 0.0) | (spent or {})
+        self.began = time.monotonic() - self.spent["total"]
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.spent[part] += time.monotonic() - began
+
+    def seconds(self) -> dict[str, float]:
+        """By part, with everything up to now as ``total``."""
+        return self.spent | {"total": time.monotonic() - self.began}
+
+
+def _write_cost(module: LearnedTranslator, fabric, watch: Stopwatch, folder: Path) -> None:
+    seconds = {part: round(spent, 1) for part, spent in watch.seconds().items()}
     cost = {
         "parameters": module.parameter_count(),
-        "seconds": round(seconds, 1),
+        "seconds": seconds.pop("total"),
+        "seconds_of": seconds,
         "steps": module.config.training.n_steps,
         "batch_size": module.config.training.batch_size * fabric.world_size,
         "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else fabric.device.type,
         "threads": torch.get_num_threads(),
+        "precision": fabric.strategy.precision.precision,
     }
     with atomic_path(folder / COST_FILE) as temporary:
         temporary.write_text(json.dumps(cost, indent=1) + "\n")
 
 
 def read_cost(folder: Path) -> dict:
-    """What a finished training cost: parameters, seconds (all its parts together), steps, batch size, device, threads."""
+    """What a finished training cost: parameters, seconds (in all, and ``seconds_of`` its parts: preparing GroupFinder,
+    waiting for batches, validating), steps, batch size, device, threads, precision."""
     path = Path(folder) / COST_FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; train the run with notebook 05_train")
@@ -243,10 +270,11 @@ def train(
         trained_leads=(np.array(train_windows.lead_mask) > 0).any(axis=0),
     )
     adversary = _Adversary(module, fabric, settings)
-    state, began = _load_checkpoint(folder, run_hash), time.monotonic()
-    spent_s = 0.0 if state is None else state["seconds"]
+    state = _load_checkpoint(folder, run_hash)
+    watch = Stopwatch(None if state is None else state["seconds"])
     if state is None:
-        module.prepare(train_windows, seed=seed, progress=progress)
+        with watch("preparing"):
+            module.prepare(train_windows, seed=seed, progress=progress)
         average, history, start, best = copy.deepcopy(module), [], 0, {"validation_rmse": math.inf, "weights": None}
     else:
         module.load_state_dict(state["module"])
@@ -269,7 +297,7 @@ def train(
         return {
             "run_hash": run_hash,
             "step": step,
-            "seconds": spent_s + time.monotonic() - began,
+            "seconds": watch.seconds(),
             "module": module.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -286,7 +314,8 @@ def train(
     try:
         for step in range(start, settings.n_steps):
             generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + fabric.global_rank)
-            batch = Batch(module, batches.batch(step * fabric.world_size + fabric.global_rank), generator)
+            with watch("loading"):
+                batch = Batch(module, batches.batch(step * fabric.world_size + fabric.global_rank), generator)
             rate = learning_rate_at(step, config)
             adversary.step(batch, generator, rate)
             loss, logged = module.training_loss(model, batch, generator, adversary.critic)
@@ -300,8 +329,9 @@ def train(
                 history.append({"step": done, "loss": float(np.mean(losses)), "learning_rate": rate})
                 losses = []
                 bar.set_postfix(loss=f"{history[-1]['loss']:.3f}")
-            if done % settings.validate_every == 0 or done == settings.n_steps:
-                scores = validate(average, validation_windows)
+            if done % settings.validate_every == 0 or done in EARLY_VALIDATIONS or done == settings.n_steps:
+                with watch("validating"):
+                    scores = validate(average, validation_windows)
                 history.append({"step": done, **scores})
                 if module.keeps_best and scores["validation_rmse"] < best["validation_rmse"]:
                     best = {**scores, "weights": {k: v.detach().cpu().clone() for k, v in average.state_dict().items()}}
@@ -323,7 +353,7 @@ def train(
         average.load_state_dict(best["weights"])
     if fabric.is_global_zero:
         _write_history(history, folder)
-        _write_cost(module, fabric, spent_s + time.monotonic() - began, folder)
+        _write_cost(module, fabric, watch, folder)
         average.save(folder)
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     fabric.barrier()

@@ -92,7 +92,7 @@ VARIANTS: dict[str, Variant] = {
     # ------------------------------------------------------------------ the full model, used otherwise
     "hidden_demographics": _at_test("age and sex withheld at test time", "demographics", **{"evaluation.demographics": "hidden"}),
     "wrong_demographics": _at_test("wrong age and sex at test time", "demographics", **{"evaluation.demographics": "wrong"}),
-    **{f"steps_{n}": _steps(n) for n in (1, 2, 4, 8, 16, 50)},
+    **{f"steps_{n}": _steps(n) for n in (1, 2, 3, 4, 8, 16, 50)},
     # ------------------------------------------------------------------ other methods
     "unet": _baseline("U-Net regression", "unet"),
     "bilstm": _baseline("BiLSTM regression", "bilstm"),
@@ -121,7 +121,7 @@ _CHOSEN = {
     "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2"),
     "quick": (
         "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics", "steps_1",
-        "steps_2", "steps_4", "steps_8",
+        "steps_2", "steps_3", "steps_4", "steps_8",
     ),
 }  # fmt: skip
 

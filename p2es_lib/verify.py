@@ -24,7 +24,7 @@ from p2es_lib.errors import InputError
 #: What a set of tables was made on, beside them.
 MACHINE_FILE = "machine.json"
 #: Tables that are about the machine itself.
-_NOT_COMPARED = ("table04_minutes", "table18_efficiency", "table19_long_signals")
+_NOT_COMPARED = ("table04_minutes", "table18_efficiency", "table19_long_signals", "table23_training")
 _INTERVAL = ("lower", "upper")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib import efficiency
-from p2es_lib.efficiency import Timed
+from p2es_lib.efficiency import Timed, training_cost
 from p2es_lib.learned import LearnedTranslator
 from p2es_lib.p2es import P2Es
 
@@ -73,3 +74,17 @@ def test_peak_memory_grows_with_the_batch(model, tmp_path):
     folder = str(model.save(tmp_path).parent)
     few, many = (efficiency.peak_memory_mb(Timed(model, {"n_samples": 4}, folder), batch) for batch in (1, 256))
     assert 0 <= few < many < 4000
+
+
+def test_training_cost_by_hand():
+    history = pd.DataFrame({"step": [5, 10, 20, 40], "loss": [1.0, np.nan, np.nan, np.nan], "validation_rmse": [np.nan, 0.24, 0.18, 0.17]})
+    seconds = {"preparing": 30.0, "loading": 4.0, "validating": 10.0}
+    cost = {"seconds": 120.0, "seconds_of": seconds, "steps": 40, "batch_size": 16, "threads": 1}
+    row = training_cost(history, cost, floor=0.16, factors=(1.5, 1.125, 1.05))
+    assert row["minutes"] == 2 and row["threads"] == 1
+    assert row["windows per s"] == pytest.approx(16 / 2)  # 80 s for 40 steps
+    assert row["waiting for batches"] == pytest.approx(4 / 120) and row["validating"] == pytest.approx(10 / 120)
+    assert row["minutes to 1.5 x floor"] == pytest.approx((30 + 10 * 2) / 60)
+    assert row["minutes to 1.125 x floor"] == pytest.approx((30 + 20 * 2) / 60)
+    assert np.isnan(row["minutes to 1.05 x floor"])
+    assert not any("floor" in name for name in training_cost(history, cost, floor=None))

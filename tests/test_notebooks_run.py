@@ -43,7 +43,7 @@ FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_rever
 TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "table07_methods", "table08_ablations",
           "table09_sampler_steps", "table10_agreement", "table11_uncertainty", "table12_realism", "table14_delineation",
           "table15_groups", "table16_demographics", "table17_noise", "table18_efficiency", "table19_long_signals",
-          "table20_against_methods", "table21_claims"]  # fmt: skip
+          "table20_against_methods", "table21_claims", "table23_training"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 
 

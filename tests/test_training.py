@@ -74,6 +74,22 @@ def test_it_learns_and_writes_a_finished_run(windows, tmp_path):
     assert training.validate(model, validation)["validation_rmse"] == pytest.approx(best, rel=1e-4), "the best average is kept"
 
 
+def test_cost_of_a_continued_training_counts_all_its_parts(monkeypatch):
+    clock = {"now": 100.0}
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock["now"])
+    watch = training.Stopwatch()
+    with watch("loading"):
+        clock["now"] += 2
+    clock["now"] += 5
+    assert watch.seconds() == {"total": 7.0, "preparing": 0.0, "loading": 2.0, "validating": 0.0}
+    clock["now"] = 5000.0  # another process, another clock
+    later = training.Stopwatch(watch.seconds())
+    with later("loading"):
+        clock["now"] += 1
+    clock["now"] += 2
+    assert later.seconds() == {"total": 10.0, "preparing": 0.0, "loading": 3.0, "validating": 0.0}
+
+
 @pytest.mark.parametrize("stop_at", [3, 5])
 def test_interrupted_training_ends_with_the_same_weights(windows, tmp_path, monkeypatch, stop_at):
     config = tiny_config()

@@ -61,7 +61,7 @@ SMALL_NOTEBOOKS = {
     "09_clinical_validity": ("fig21_bland_altman.png", "fig22_uncertainty.png", "table10_agreement.csv", "table11_uncertainty.csv",
                              "table12_realism.csv"),
     "10_robustness": ("fig25_noise.png", "table15_groups.csv", "table16_demographics.csv", "table17_noise.csv"),
-    "11_efficiency": ("fig26_frontier.png", "table18_efficiency.csv", "table19_long_signals.csv"),
+    "11_efficiency": ("fig26_frontier.png", "table18_efficiency.csv", "table19_long_signals.csv", "table23_training.csv"),
     "12_claims": ("table20_against_methods.csv", "table21_claims.csv"),
 }  # fmt: skip
 
