@@ -82,8 +82,8 @@ def test_cost_of_a_continued_training_counts_all_its_parts(monkeypatch):
         clock["now"] += 2
     clock["now"] += 5
     assert watch.seconds() == {"total": 7.0, "preparing": 0.0, "loading": 2.0, "validating": 0.0}
-    clock["now"] = 5000.0  # another process, another clock
-    later = training.Stopwatch(watch.seconds())
+    saved, clock["now"] = watch.seconds(), 5000.0  # another process, another clock
+    later = training.Stopwatch(saved)
     with later("loading"):
         clock["now"] += 1
     clock["now"] += 2
