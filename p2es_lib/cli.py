@@ -154,7 +154,7 @@ def train(
     if min(devices, nodes) < 1:
         raise InputError(f"devices={devices}, nodes={nodes}: at least 1 of each")
     from p2es_lib.experiments import train_run
-    from p2es_lib.training import make_fabric
+    from p2es_lib.optimisation import make_fabric
     from p2es_lib.variants import configure
 
     config = configure(profile, dataset, variant)

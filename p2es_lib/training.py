@@ -7,52 +7,25 @@ noise of a step are functions of (seed, step, rank) alone, and the checkpoint ho
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import nn
 
-from p2es_lib.config import Config, TrainingConfig, config_hash
+from p2es_lib.config import Config, config_hash
 from p2es_lib.errors import InputError
 from p2es_lib.learned import Batch, LearnedTranslator, ecg_scale_mv, masked_mse
 from p2es_lib.methods import get_method
+from p2es_lib.optimisation import Adversary, learning_rate_at, make_fabric, make_optimizer, update, update_average
 from p2es_lib.paths import atomic_path
+from p2es_lib.training_record import Stopwatch, write_cost, write_history
 from p2es_lib.windows import TrainingBatches, WindowSet
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
-HISTORY_FILE = "history.csv"
-#: What the training cost: seconds, parameters, device.
-COST_FILE = "cost.json"
 #: Steps after which the error falls fastest, validated besides the regular ones.
 EARLY_VALIDATIONS = (10, 25, 50, 100)
-#: Parts of the time that are told apart; what is left of the total is the model's own steps.
-COST_PARTS = ("total", "preparing", "loading", "validating")
-
-
-def learning_rate_at(step: int, config: Config) -> float:
-    """Linear warm-up, then half a cosine down to 2 % of the peak."""
-    settings = config.training
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, settings.n_steps - settings.warmup_steps)
-    return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of the weights; the decay warms up so that early averages forget the start."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for target, source in zip(average.parameters(), module.parameters(), strict=True):
-        target.lerp_(source, 1 - decay)
-    for target, source in zip(average.buffers(), module.buffers(), strict=True):  # running statistics of normalisations
-        target.copy_(source)
 
 
 def validate(model: LearnedTranslator, windows: WindowSet, max_windows: int = 256) -> dict[str, float]:
@@ -68,62 +41,6 @@ def validate(model: LearnedTranslator, windows: WindowSet, max_windows: int = 25
     return {"validation_rmse": float(rmse)} | model.diagnose(subset)
 
 
-def _write_history(rows: Iterable[dict], folder: Path) -> None:
-    with atomic_path(folder / HISTORY_FILE) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
-
-
-def read_history(folder: Path) -> pd.DataFrame:
-    """History of a finished training: rows per logged step (loss) and per validation; the rest of a row is NaN."""
-    path = Path(folder) / HISTORY_FILE
-    if not path.is_file():
-        raise InputError(f"{path}: no such history; train the run with notebook 05_train")
-    return pd.read_csv(path)
-
-
-class Stopwatch:
-    """Seconds spent on the parts of a training, continued from an earlier process: ``with watch("loading"): ...``."""
-
-    def __init__(self, spent: dict[str, float] | None = None):
-        self.spent = dict.fromkeys(COST_PARTS, 0.0) | (spent or {})
-        self.began = time.monotonic() - self.spent["total"]
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self.spent[part] += time.monotonic() - began
-
-    def seconds(self) -> dict[str, float]:
-        """By part, with everything up to now as ``total``."""
-        return self.spent | {"total": time.monotonic() - self.began}
-
-
-def _write_cost(module: LearnedTranslator, fabric, watch: Stopwatch, folder: Path) -> None:
-    seconds = {part: round(spent, 1) for part, spent in watch.seconds().items()}
-    cost = {
-        "parameters": module.parameter_count(),
-        "seconds": seconds.pop("total"),
-        "seconds_of": seconds,
-        "steps": module.config.training.n_steps,
-        "batch_size": module.config.training.batch_size * fabric.world_size,
-        "device": torch.cuda.get_device_name() if fabric.device.type == "cuda" else fabric.device.type,
-        "threads": torch.get_num_threads(),
-        "precision": fabric.strategy.precision.precision,
-    }
-    with atomic_path(folder / COST_FILE) as temporary:
-        temporary.write_text(json.dumps(cost, indent=1) + "\n")
-
-
-def read_cost(folder: Path) -> dict:
-    """What a finished training cost: parameters, seconds (in all, and ``seconds_of`` its parts: preparing GroupFinder,
-    waiting for batches, validating), steps, batch size, device, threads, precision."""
-    path = Path(folder) / COST_FILE
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; train the run with notebook 05_train")
-    return json.loads(path.read_text())
-
-
 def _save_checkpoint(fabric, folder: Path, state: dict) -> None:
     if fabric.is_global_zero:
         with atomic_path(folder / CHECKPOINT_FILE) as temporary:
@@ -137,74 +54,6 @@ def _load_checkpoint(folder: Path, run_hash: str) -> dict | None:
         return None
     state = torch.load(path, map_location="cpu", weights_only=True)
     return state if state["run_hash"] == run_hash else None  # other settings: start anew
-
-
-def make_fabric(devices: int = 1, nodes: int = 1, precision: str = "auto"):
-    """Fabric on whatever accelerator there is; several processes average gradients.
-
-    ``precision``: as Fabric names it; ``auto`` is ``bf16-mixed`` where the hardware multiplies bfloat16 (a GPU, a CPU
-    with AVX512-BF16 or AMX), else ``32-true``: elsewhere bfloat16 is emulated, and slower.
-    """
-    from lightning.fabric import Fabric
-
-    on_gpu = torch.cuda.is_available()
-    if precision == "auto":
-        precision = "bf16-mixed" if on_gpu or has_cpu_bf16() else "32-true"
-    return Fabric(
-        accelerator="cuda" if on_gpu else "cpu",
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision=precision,
-    )
-
-
-def has_cpu_bf16() -> bool:
-    """Whether this machine's CPU multiplies bfloat16 numbers itself."""
-    # Private names: torch has no public ones in all versions that we support; without them, the answer is no.
-    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(check is not None and check() for check in checks)
-
-
-class _Adversary:
-    """The critic of a method that has one, with its own optimiser; does nothing for the others."""
-
-    def __init__(self, module: LearnedTranslator, fabric, settings: TrainingConfig):
-        self.module, self.fabric, self.settings = module, fabric, settings
-        self.critic = module.make_critic()
-        if self.critic is not None:
-            self.optimizer = _make_optimizer(self.critic.parameters(), settings)
-            self.critic, self.optimizer = fabric.setup(self.critic, self.optimizer)
-
-    def step(self, batch: Batch, generator: torch.Generator, rate: float) -> None:
-        """The critic's steps before that of the method."""
-        if self.critic is None:
-            return
-        self.critic.requires_grad_(True)
-        for _ in range(self.module.critic_steps):
-            self.fabric.backward(self.module.critic_loss(self.critic, batch, generator))
-            _update(self.fabric, self.critic, self.optimizer, self.settings, rate)
-        self.critic.requires_grad_(False)  # the method's loss passes through it and must not change it
-
-    def state(self) -> dict:
-        return {} if self.critic is None else {"critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load(self, state: dict) -> None:
-        if self.critic is not None:
-            self.critic.load_state_dict(state["critic"])
-            self.optimizer.load_state_dict(state["optimizer"])
-
-
-def _make_optimizer(parameters, settings: TrainingConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
-
-
-def _update(fabric, model: nn.Module, optimizer, settings: TrainingConfig, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    fabric.clip_gradients(model, optimizer, max_norm=settings.clip_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
 
 
 def train(
@@ -269,7 +118,7 @@ def train(
         ecg_scale_mv(train_windows.ecg[spread], train_windows.lead_mask[spread]),
         trained_leads=(np.array(train_windows.lead_mask) > 0).any(axis=0),
     )
-    adversary = _Adversary(module, fabric, settings)
+    adversary = Adversary(module, fabric, settings)
     state = _load_checkpoint(folder, run_hash)
     watch = Stopwatch(None if state is None else state["seconds"])
     if state is None:
@@ -288,7 +137,7 @@ def train(
         if fabric.is_global_zero:
             print(f"continuing at step {start} of {settings.n_steps}")
     average.to(fabric.device).requires_grad_(False)
-    optimizer = _make_optimizer(module.trained_parameters(), settings)
+    optimizer = make_optimizer(module.trained_parameters(), settings)
     model, optimizer = fabric.setup(module, optimizer)
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
@@ -320,7 +169,7 @@ def train(
             adversary.step(batch, generator, rate)
             loss, logged = module.training_loss(model, batch, generator, adversary.critic)
             fabric.backward(loss)
-            _update(fabric, model, optimizer, settings, rate)
+            update(fabric, model, optimizer, settings, rate)
             update_average(average, module, settings.ema_decay, step)
             losses.append(float(logged))
             bar.update()
@@ -352,8 +201,8 @@ def train(
     if best["weights"] is not None:
         average.load_state_dict(best["weights"])
     if fabric.is_global_zero:
-        _write_history(history, folder)
-        _write_cost(module, fabric, watch, folder)
+        write_history(history, folder)
+        write_cost(module, fabric, watch, folder)
         average.save(folder)
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
     fabric.barrier()

@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from synthetic import synthetic_windows, tiny_config
 from torch import nn
 
-from p2es_lib import training
+from p2es_lib import optimisation, training
 from p2es_lib.baselines.adversarial import condition_channels, present_leads
 from p2es_lib.baselines.blocks import denoiser_parameters
 from p2es_lib.baselines.cardiogan import FRAME_SAMPLES, AttentionGate, SpectrogramCritic
@@ -20,7 +20,8 @@ from p2es_lib.config import get_config
 from p2es_lib.demographics import Demographics
 from p2es_lib.learned import Batch
 from p2es_lib.methods import get_method, load_method
-from p2es_lib.training import read_history, train
+from p2es_lib.training import train
+from p2es_lib.training_record import read_history
 
 METHODS = ("p2e_wgan", "cardiogan")
 LIMB_MASK = np.array([1, 2, 1, 1, 2, 1] + [0] * 6, np.uint8)
@@ -40,8 +41,8 @@ class Bench:
         torch.manual_seed(0)
         self.fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         self.module = get_method(name)(config, 0.2)
-        self.adversary = training._Adversary(self.module, self.fabric, config.training)
-        optimizer = training._make_optimizer(self.module.trained_parameters(), config.training)
+        self.adversary = optimisation.Adversary(self.module, self.fabric, config.training)
+        optimizer = optimisation.make_optimizer(self.module.trained_parameters(), config.training)
         self.model, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.critic, self.settings = self.adversary.critic, config.training
         self.raw = {
@@ -62,7 +63,7 @@ class Bench:
     def method_step(self, seed: int = 0, rate: float = 1e-3) -> float:
         loss, logged = self.module.training_loss(self.model, *self.batch(seed), self.critic)
         self.fabric.backward(loss)
-        training._update(self.fabric, self.model, self.optimizer, self.settings, rate)
+        optimisation.update(self.fabric, self.model, self.optimizer, self.settings, rate)
         return float(logged)
 
     def losses(self, seed: int = 0) -> tuple[float, float]:
@@ -156,7 +157,7 @@ def test_method_learns_to_please_the_critic(name, windows, monkeypatch):
 
 def test_critic_takes_as_many_steps_as_the_method_asks_for(windows, monkeypatch):
     bench, calls = Bench("p2e_wgan", windows), []
-    monkeypatch.setattr(training, "_update", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(optimisation, "update", lambda *arguments: calls.append(arguments))
     bench.critic_step()
     assert len(calls) == bench.module.critic_steps == 3
 
@@ -182,7 +183,7 @@ def test_interrupted_training_ends_with_the_same_weights(name, windows, tmp_path
                 train(config, windows, folder, progress=False)
         with monkeypatch.context() as patch:
             if load is not None:
-                patch.setattr(training._Adversary, "load", load)
+                patch.setattr(optimisation.Adversary, "load", load)
             return weights(train(config, windows, folder, progress=False))
 
     assert same(whole, halved(tmp_path / "halved"))

@@ -20,7 +20,8 @@ from p2es_lib.leads import lead_residual
 from p2es_lib.learned import Batch
 from p2es_lib.methods import get_method, load_method
 from p2es_lib.p2es import P2Es
-from p2es_lib.training import CHECKPOINT_FILE, read_history, train
+from p2es_lib.training import CHECKPOINT_FILE, train
+from p2es_lib.training_record import read_history
 
 LIMB_MASK = np.array([2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 NETWORKS = ("unet", "bilstm")

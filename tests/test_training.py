@@ -18,7 +18,9 @@ from p2es_lib import learned, training
 from p2es_lib.errors import InputError
 from p2es_lib.learned import Batch, hide_demographics, masked_mse
 from p2es_lib.p2es import P2Es, draw_times
-from p2es_lib.training import CHECKPOINT_FILE, learning_rate_at, read_history, train
+from p2es_lib.optimisation import learning_rate_at
+from p2es_lib.training import CHECKPOINT_FILE, train
+from p2es_lib.training_record import Stopwatch, read_history
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,8 @@ def test_loss_counts_existing_leads_only():
 
 def test_times_cover_the_unit_interval_evenly():
     times = draw_times(16, torch.Generator().manual_seed(0))
-    assert len(times) == 16 and (times[-2:] == 1).all()
-    assert ((times[:14] * 14).long() == torch.arange(14)).all(), "one time per slice"
+    assert len(times) == 16 and (times[-4:] == 1).all(), "a quarter at t = 1"
+    assert ((times[:12] * 12).long() == torch.arange(12)).all(), "one time per slice"
 
 
 def test_hidden_demographics_become_missing_ones():
@@ -76,14 +78,14 @@ def test_it_learns_and_writes_a_finished_run(windows, tmp_path):
 
 def test_cost_of_a_continued_training_counts_all_its_parts(monkeypatch):
     clock = {"now": 100.0}
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock["now"])
-    watch = training.Stopwatch()
+    monkeypatch.setattr("p2es_lib.training_record.time.monotonic", lambda: clock["now"])
+    watch = Stopwatch()
     with watch("loading"):
         clock["now"] += 2
     clock["now"] += 5
     assert watch.seconds() == {"total": 7.0, "preparing": 0.0, "loading": 2.0, "validating": 0.0}
     saved, clock["now"] = watch.seconds(), 5000.0  # another process, another clock
-    later = training.Stopwatch(saved)
+    later = Stopwatch(saved)
     with later("loading"):
         clock["now"] += 1
     clock["now"] += 2
@@ -185,8 +187,8 @@ def test_validation_ignores_what_stands_in_absent_leads():
 
 
 def test_saved_weights_are_the_best_average(windows, tmp_path, monkeypatch):
-    """Of three validations the second is made the best: its moving average, and nothing else, is what must be saved."""
-    scores, averages = iter([1.0, 0.5, 0.9]), []
+    """Of four validations (steps 4, 8, 10 and 12) the second is made the best: its moving average, and nothing else, is what must be saved."""
+    scores, averages = iter([1.0, 0.5, 0.8, 0.9]), []
 
     def fake(model, validation):
         averages.append({name: p.detach().clone() for name, p in model.named_parameters()})
@@ -266,7 +268,8 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from synthetic import synthetic_windows, tiny_config
-from p2es_lib.training import make_fabric, train
+from p2es_lib.optimisation import make_fabric
+from p2es_lib.training import train
 fabric = make_fabric(devices=2)
 fabric.launch()
 model = train(tiny_config(), synthetic_windows(), Path(sys.argv[1]), fabric=fabric, progress=False)
