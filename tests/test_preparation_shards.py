@@ -271,10 +271,8 @@ def test_a_kill_leaves_the_older_shard(fake, make_pair, tmp_path):
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
-    others = [path for path in folder.parent.iterdir() if path != folder]
-    assert len(others) == 1 and others[0].name.startswith(".")  # what the killed process had begun
-    # A later process of the same number is not put off by it.
-    others[0].rename(others[0].with_name(others[0].name.replace(str(process.pid), str(os.getpid()))))
+    others = sorted(path.name for path in folder.parent.iterdir() if path != folder)
+    assert len(others) == 2 and others[1] == f"{others[0]}.lock"  # what the killed process had begun
     fake.made.clear()
     table, windows, _ = shard_content(fake.prepare(settings()))
     assert fake.made == {"a": 1} and len(table) == len(windows) == 8

@@ -107,7 +107,7 @@ def prepare_shard(source: Source, shard: str, records: list[Record], config: Con
     previous = (read_table(folder), Shards([folder])) if kept else None
     tables, entries = [], {}
     with paths.atomic_path(folder) as temporary:
-        temporary.mkdir(parents=True, exist_ok=True)  # a killed process of the same number may have left it
+        temporary.mkdir()
         with ShardWriter(temporary, n_samples) as writer:
             for record in records:
                 entry = entries[record.name] = now[record.name]
