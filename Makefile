@@ -67,10 +67,12 @@ lock: $(STAMP)
 	@mv .lock.tmp requirements-lock.txt
 	@echo "requirements-lock.txt: $$(grep -c == requirements-lock.txt) packages"
 
-# Raw recordings stay: fetching them again may take hours. Figures stay too.
+# Raw recordings stay: fetching them again may take hours; so do figures, and the shards in data/prepared, of which a
+# preparation keeps what did not change. What killed processes left half-written goes.
 clean:
 	@home="$${P2ES_HOME:-.}"; rm -rf "$$home/runs" "$$home/data/windows" "$$home/.snakemake"; \
-	echo "removed runs, data/windows and .snakemake in $$home (data/raw and figures were kept)"
+	[ ! -d "$$home/data" ] || find "$$home/data" -path "$$home/data/raw" -prune -o -name '.*.tmp[0-9a-f]*' -prune -exec rm -rf {} +; \
+	echo "removed runs, data/windows, .snakemake and unfinished files in $$home (data/raw, data/prepared and figures were kept)"
 
 clean-venv:
 	rm -rf $(VENV)

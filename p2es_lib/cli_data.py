@@ -110,6 +110,7 @@ def prepare(
         made = prepare_windows(config, mirror=location)
         info = read_windows(made).info
         lines = [f"{count} rejected: {reason}" for reason, count in sorted(info["rejected"].items(), key=lambda item: -item[1])]
+        lines += [f"lead {lead} flat or missing in {n} record(s): absent there" for lead, n in info["dead_leads"].items()]
         lines += [f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()]
         lines += info["notes"][:10] + [f"... and {len(info['notes']) - 10} more notes"] * (len(info["notes"]) > 10)
         typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)

@@ -159,6 +159,8 @@ class AffinityConfig(_Section):
     ``mixing``: ``groups`` (one matrix per group, mixed per sample), ``shared`` (one matrix for all), ``identity``
     (none), ``random`` (a group drawn from a hash of each window). ``inputs``: what the embedding sees. ``clustering``:
     ``knn`` (Ward clustering on the K-nearest-neighbour graph) or ``centroid`` (k-means, nearest centroid).
+    ``max_windows``: training windows that GroupFinder learns from and keeps in its bank, spread over subjects; no profile
+    has more, unless its own settings are raised.
     """
 
     mixing: str = "groups"
@@ -168,6 +170,7 @@ class AffinityConfig(_Section):
     n_groups: int = 6
     k_neighbours: int = 16
     embedding_dim: int = 32
+    max_windows: int = 20_000
     temperature: float = 0.1
     n_steps: int = 400
     batch_size: int = 256
@@ -181,6 +184,7 @@ class AffinityConfig(_Section):
         for name in ("n_groups", "k_neighbours", "embedding_dim"):
             _check(getattr(self, name) >= 1, f"affinity.{name}={getattr(self, name)}: at least 1")
         _check(self.n_steps >= 0, f"affinity.n_steps={self.n_steps}: 0 or more")
+        _check(self.max_windows >= max(self.n_groups, 2), f"affinity.max_windows={self.max_windows}: at least 2, and n_groups")
         _check(self.batch_size >= 2, f"affinity.batch_size={self.batch_size}: at least 2, a window and a neighbour")
         for name in ("temperature", "learning_rate"):
             _check(getattr(self, name) > 0, f"affinity.{name}={getattr(self, name)}: must be positive")

@@ -164,7 +164,7 @@ def run_notebook(
     label = output.stem
     failed = output.with_name(f"{label}.failed.ipynb")
     with exclusive_lock(output.with_name(f".{label}.lock"), what=f"notebook {label}"):
-        for stale in output.parent.glob(f".{label}.tmp*.ipynb"):  # left by a killed run; we hold the lock
+        for stale in output.parent.glob(f".{label}.tmp*"):  # left by a killed run; we hold the lock
             stale.unlink()
         with paths.atomic_path(output) as temporary:
             try:

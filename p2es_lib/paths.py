@@ -6,12 +6,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from p2es_lib.errors import InputError
+
+# What is being written: .<stem>.tmp<digits>[.old][<suffix>], and beside it the lock of its writer, .<stem>.tmp<digits>.lock
+_UNFINISHED = re.compile(r"(\..+\.tmp[0-9a-f]+)(\..+)?")
+# Where nothing tells whether the writer still lives, so long without a change means that it does not, s.
+_ABANDONED_S = 24 * 3600
 
 
 def checkout() -> Path:
@@ -72,26 +82,139 @@ def check_output_folder(folder: str | Path, setting: str) -> Path:
     return folder
 
 
+# ------------------------------------------------------------------------------------------------- all or nothing
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` that takes its name only if the block ends without an error.
 
-    A kill at any moment leaves either the old file or the new one under ``path``, never a half-written one. The
+    A kill at any moment leaves the old file or the new one under ``path``, or none, never a half-written one. The
     suffix of ``path`` is kept, because many writers choose their format by it. Works for files and for folders (a
-    folder replaces an older folder of that name).
+    folder replaces an older folder of that name). What killed processes left of ``path`` is removed first; several
+    processes may write the same path at once, and the last one to end decides.
     """
-    import shutil
-
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp{os.getpid()}{path.suffix}")
+    _remove_unfinished(path.parent, [entry.name for entry in os.scandir(path.parent)], f".{path.stem}.tmp")
+    with _claimed(path) as temporary:
+        yield temporary
+        _take_name(temporary, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` that goes when the block ends; if that is killed, with :func:`remove_leftovers`."""
+    with _claimed(Path(path)) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left unfinished in a folder and all below it; what is being written stays.
+
+    Every writer holds a lock, which the operating system frees when it ends, however it ends: on whichever machine, in
+    whichever container. Where there are no locks (some network mounts), a day without a change decides.
+    """
+    for parent, folders, files in os.walk(folder):
+        _remove_unfinished(Path(parent), [*folders, *files])
+        folders[:] = [name for name in folders if not _UNFINISHED.fullmatch(name)]
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[Path]:
+    """A new name beside ``path``, locked by this process while the block runs; what has the name afterwards goes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        temporary = path.with_name(f".{path.stem}.tmp{secrets.token_hex(6)}{path.suffix}")
+        lock, old = _lock_file(temporary.name, path.parent), _retired(temporary)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        _try_lock(descriptor, wait=True)
+        if os.fstat(descriptor).st_nlink:  # else another process found it before it was locked, and removed it
+            break
+        os.close(descriptor)
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        for leftover in (temporary, old, lock):  # the lock last
+            _remove(leftover)
+        os.close(descriptor)
+
+
+def _take_name(temporary: Path, path: Path) -> None:
+    if not temporary.is_dir():
+        os.replace(temporary, path)
+        return
+    while True:
+        # A folder is not removed under its own name: a kill would leave a part of it there.
+        try:
+            os.replace(path, _retired(temporary))
+        except FileNotFoundError:
+            pass
+        try:
+            os.replace(temporary, path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _remove(_retired(temporary))  # another process has put its own there meanwhile
+
+
+def _retired(temporary: Path) -> Path:
+    base, suffix = _UNFINISHED.fullmatch(temporary.name).groups()
+    return temporary.with_name(f"{base}.old{suffix or ''}")
+
+
+def _lock_file(name: str, parent: Path) -> Path:
+    return parent / f"{_UNFINISHED.fullmatch(name)[1]}.lock"
+
+
+def _remove_unfinished(parent: Path, names: list[str], prefix: str = ".") -> None:
+    """Remove those of these entries of a folder that nobody is writing any more."""
+    writings: dict[Path, list[Path]] = {}
+    for name in names:
+        if name.startswith(prefix) and _UNFINISHED.fullmatch(name):
+            writings.setdefault(_lock_file(name, parent), []).append(parent / name)
+    for lock, leftovers in writings.items():
+        try:
+            descriptor = os.open(lock, os.O_RDWR)
+        except OSError:  # an older version made no locks
+            descriptor = None
+        try:
+            free = None if descriptor is None else _try_lock(descriptor)
+            if free or (free is None and _age_s(leftovers) > _ABANDONED_S):
+                for leftover in sorted(leftovers, key=lambda path: path == lock):  # the lock last
+                    _remove(leftover)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _try_lock(descriptor: int, wait: bool = False) -> bool | None:
+    """Lock an open file; False if another process holds it, None where files cannot be locked."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return True
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+
+
+def _age_s(paths: list[Path]) -> float:
+    """Seconds since the last change of any of these files, or of anything in these folders."""
+    changed = 0.0
+    for path in paths:
+        for file in (path, *(path.rglob("*") if path.is_dir() else ())):
+            try:
+                changed = max(changed, file.stat().st_mtime)
+            except OSError:  # gone meanwhile
+                pass
+    return time.time() - changed
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

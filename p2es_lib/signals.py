@@ -246,6 +246,8 @@ def template_agreement(clean: np.ndarray, beats: np.ndarray, sampling_rate: floa
 
 #: What can be wrong with a signal as recorded, in the order in which :func:`fault_masks` gives it.
 FAULTS = ("gap", "flat", "clipped", "jump")
+#: Shortest run without any change that counts as flat, s.
+FLAT_S = 0.3
 #: Largest step between neighbouring samples as a share of the range. At 125 Hz a pulse rises over 8 or more samples; a
 #: QRS complex, over 3.
 PPG_LARGEST_STEP, ECG_LARGEST_STEP = 0.4, 0.7
@@ -282,7 +284,7 @@ def fault_masks(x: np.ndarray, sampling_rate: float, largest_step: float = PPG_L
     jump = np.abs(np.diff(bridge_gaps(x), prepend=x[~gap][0])) > largest_step * (high - low)
     if jump.any():
         jump = ndimage.binary_dilation(jump, iterations=int(0.25 * sampling_rate) + 1)
-    return {"gap": gap, "flat": flat_mask(x, sampling_rate, 0.3), "clipped": clipped, "jump": jump}
+    return {"gap": gap, "flat": flat_mask(x, sampling_rate, FLAT_S), "clipped": clipped, "jump": jump}
 
 
 def fault_mask(x: np.ndarray, sampling_rate: float, largest_step: float = PPG_LARGEST_STEP) -> np.ndarray:

@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from p2es_lib.affinity import GroupFinder, LeadAffinity, contrastive_loss, nearest_neighbours, reference_space
 from p2es_lib.affinity.descriptors import lead_relations, pulse_features
+from p2es_lib.affinity.selection import spread_over_subjects
 from p2es_lib.config import AffinityConfig
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
@@ -259,6 +260,80 @@ def test_only_training_windows_enter_the_bank(windows):
 def test_assign_before_fit_says_what_to_do(windows):
     with pytest.raises(RuntimeError, match="call fit"):
         GroupFinder(CONFIG).assign(windows.ppg[:1], features_of(windows)[:1])
+
+
+# --------------------------------------------------------------------------------------------------- bounded memory
+class Unread:
+    """An array of which only chosen rows are read; everything else is remembered as too much."""
+
+    def __init__(self, values, read, rows=None):
+        self.values, self.read, self.rows = values, read, np.arange(len(values)) if rows is None else rows
+        self.shape = (len(self.rows), *values.shape[1:])
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, key):
+        self.read.append(len(self.rows[key]))
+        return self.values[self.rows[key]]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype)
+
+
+def stored(windows, read, rows=None):
+    """These windows as a store has them: read when they are asked for."""
+    rows = np.arange(len(windows.index)) if rows is None else rows
+    return SimpleNamespace(
+        ppg=Unread(windows.ppg, read, rows), ecg=Unread(windows.ecg, read, rows), lead_mask=windows.lead_mask[rows],
+        index=windows.index.iloc[rows].reset_index(drop=True), demographics=windows.demographics[rows],
+        select=lambda chosen: stored(windows, read, rows[chosen]),
+    )  # fmt: skip
+
+
+def same_fit(finder, other):
+    return all(torch.equal(a, b) for a, b in zip(finder.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_only_so_many_windows_are_read_and_kept_spread_over_subjects(windows):
+    read = []
+    finder = GroupFinder(replace(CONFIG, n_steps=3, max_windows=60))
+    finder.fit(stored(windows, read), seed=0)
+    assert max(read) == 60 and len(finder.bank_embedding) == len(set(finder.bank_subjects)) == 60
+    rows = spread_over_subjects(windows.index["subject"], 60)
+    direct = GroupFinder(replace(CONFIG, n_steps=3))
+    direct.fit(stored(windows, [], rows), seed=0)
+    assert same_fit(finder, direct) and finder.bank_subjects == list(windows.index["subject"].iloc[rows])
+
+
+def test_a_cohort_within_the_limit_is_fitted_as_it_is(windows):
+    finders = [GroupFinder(replace(CONFIG, n_steps=3, max_windows=limit)) for limit in (200, 20_000)]
+    for finder in finders:
+        finder.fit(windows, seed=0)  # these windows know no select
+    assert same_fit(*finders) and finders[0].bank_subjects == list(windows.index["subject"])
+
+
+def test_a_limit_does_not_let_other_splits_in(windows):
+    leak = stored(windows, [])
+    leak.index.loc[7, "split"] = "test"
+    with pytest.raises(InputError, match="not of the training split"):
+        GroupFinder(replace(CONFIG, max_windows=20)).fit(leak, seed=0)
+
+
+def test_windows_are_spread_over_subjects_and_their_time():
+    subjects = np.repeat(["a", "b", "c", "d"], [100, 3, 1, 40])
+    rows = spread_over_subjects(subjects, 24)
+    count = {name: int((subjects[rows] == name).sum()) for name in "abcd"}
+    assert count == {"a": 10, "b": 3, "c": 1, "d": 10} and rows.tolist() == sorted(set(rows.tolist()))
+    assert rows[:10].tolist() == list(range(5, 100, 10))
+    few = spread_over_subjects(subjects, 2)
+    assert len(few) == len(set(subjects[few])) == 2
+    order = np.random.default_rng(0).permutation(len(subjects))
+    shuffled = spread_over_subjects(subjects[order], 2)
+    assert set(subjects[order][shuffled]) == set(subjects[few])  # whatever the order
+    assert spread_over_subjects(subjects, 144).tolist() == list(range(144))
+    for limit in range(1, 144):
+        assert len(np.unique(spread_over_subjects(subjects, limit))) == limit
 
 
 # -------------------------------------------------------------------------------------------- determinism and saving

@@ -7,8 +7,10 @@ import struct
 import numpy as np
 import pytest
 
+from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
+from p2es_lib.preparation import assembly, list_jobs, reject, run_job
 from p2es_lib.simulator.demographics_effects import RHYTHMS
 from p2es_lib.simulator.morphology import CLASSES
 from p2es_lib.sources import challenge_2021
@@ -182,6 +184,18 @@ def test_real_copies_are_equal_signals(real):
     assert all(np.array_equal(first[lead][0], copy[lead][0]) for lead in LEADS)
     assert not np.array_equal(first["II"][0], other["II"][0])
     assert real["E07509"][1].subject != real["E07510"][1].subject
+
+
+@pytest.mark.mirror
+def test_real_records_with_dead_chest_leads_keep_the_others(mirror, home):
+    """V2, V4 and V6 of JS20004 and JS20008 are zeros throughout."""
+    config = get_config("smoke", "challenge-2021")
+    pairs = [(SOURCE, run_job(job, config, mirror)) for job in list_jobs(config, mirror)]
+    index, info = assembly.collect_index(pairs)
+    usable = index[(reject(index, config.data.min_quality) == "") & (index["row"] >= 0)].set_index("record")
+    assert list(usable.loc[["JS20004", "JS20008"], "leads"]) == ["222222" + "202020"] * 2
+    assert info["dead_leads"] == {"V2": 2, "V4": 2, "V6": 2} and info["records"] == 50
+    assert "record JS20004: V2, V4, V6: flat or missing in 1 of 1 stretch(es), so not taken there" in info["notes"]
 
 
 @pytest.mark.mirror

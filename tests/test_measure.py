@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from collections import namedtuple
@@ -175,6 +176,87 @@ def test_windows_of_many_shards_come_in_the_order_asked_for(tmp_path, monkeypatc
         assert windows[np.zeros(0, dtype=int)].shape == (0, n_channels, 100)
 
 
+@pytest.fixture(scope="module")
+def many_shards(tmp_path_factory):
+    """600 shards of two windows each, whose values are their numbers; and the place of each window."""
+    folders = [tmp_path_factory.mktemp("many") / str(number) for number in range(600)]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        with ShardWriter(folder, 16) as writer:
+            for row in range(2):
+                writer.append(np.full((1, 16), 2 * number + row), np.full((12, 16), 2 * number + row))
+    return folders, np.array([(number, row) for number in range(600) for row in range(2)])
+
+
+def read_at_random(folders, places, monkeypatch) -> tuple[int, int]:
+    """Read every window three times, in any order, PPG and ECG; how often a file and a header was opened for it."""
+    opened, parsed = [], []
+    real_map, real_layout = Shards._map, shards_module._read_layout
+    monkeypatch.setattr(Shards, "_map", lambda self, number, path: opened.append(number) or real_map(self, number, path))
+    monkeypatch.setattr(shards_module, "_read_layout", lambda file: parsed.append(1) or real_layout(file))
+    shards = Shards(folders)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(places))
+        for field in ("ppg", "ecg"):
+            windows = WindowArray(shards, places, field, 16)
+            for rows in order.reshape(-1, 40):
+                np.testing.assert_array_equal(windows[rows][:, 0, -1], rows)
+    return len(opened), len(parsed)
+
+
+def test_each_of_many_shards_is_opened_once(many_shards, monkeypatch):
+    """With 256 kept open, as before, most windows of more shards than that would open a file anew."""
+    assert read_at_random(*many_shards, monkeypatch) == (600, 600)
+
+
+def test_few_file_descriptors_cost_openings_but_no_header_is_parsed_twice(many_shards, monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (700, 700))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: None)
+    monkeypatch.setattr(shards_module.sys, "version_info", (3, 12))
+    opened, parsed = read_at_random(*many_shards, monkeypatch)
+    assert opened > 1000 and parsed == 600
+
+
+@pytest.mark.parametrize(
+    "version, soft, hard, n_shards, kept, asked",
+    [
+        ((3, 12), 1024, 1024, 100, 100, []),
+        ((3, 12), 1024, 4096, 10_000, 1792, [4096]),
+        ((3, 12), 1024, 524_288, 10_000, 10_000, [20_512]),
+        ((3, 12), 1024, -1, 10_000, 10_000, [20_512]),
+        ((3, 12), 524_288, 524_288, 100_000, 16_384, []),
+        ((3, 12), 100, 100, 1000, 1, []),
+        ((3, 13), 1024, 1024, 10_000, 10_000, []),
+    ],
+)
+def test_descriptors_are_asked_for_where_shards_need_them(monkeypatch, version, soft, hard, n_shards, kept, asked):
+    resource, set_to = pytest.importorskip("resource"), []
+    monkeypatch.setattr(resource, "RLIM_INFINITY", -1)
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: set_to.append(limits[0]))
+    monkeypatch.setattr(shards_module.sys, "version_info", version)
+    assert shards_module._number_kept_open(n_shards) == kept
+    assert [limit for limit in set_to if limit != soft] == asked
+
+
+def test_shards_give_way_when_descriptors_run_out(many_shards, monkeypatch):
+    folders, _ = many_shards
+    real, failed = Shards._map, []
+
+    def run_out(self, number, path):
+        if self.mapped.cache_info().currsize == 5 and not failed:
+            failed.append(number)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(self, number, path)
+
+    monkeypatch.setattr(Shards, "_map", run_out)
+    shards = Shards(folders)
+    for number in range(10):
+        assert shards.open(number)["ppg"][1, 0, 0] == 2 * number + 1
+    assert failed == [5] and shards.mapped.cache_info().currsize == 5
+
+
 def test_the_system_is_asked_for_the_windows_and_no_more(store, monkeypatch):
     asked = []
 
@@ -182,10 +264,9 @@ def test_the_system_is_asked_for_the_windows_and_no_more(store, monkeypatch):
         def madvise(self, option, start, length):
             asked.append((start, start + length))
 
-    mapped = Shards([store[0] / "shard"]).open(0)
-    size, begins = mapped.itemsize, mapped.offset
-    monkeypatch.setattr(mapped, "_mmap", Map())
-    shards_module._ask_for(mapped, np.array([3, 63]))
+    mapped = Shards([store[0] / "shard"]).mapped(0)
+    size, begins = mapped.windows.itemsize, mapped.begins
+    shards_module._ask_for(mapped._replace(map=Map()), np.array([3, 63]))
     page = shards_module.mmap.PAGESIZE
     for (start, end), row in zip(asked, (3, 63), strict=True):
         assert start % page == 0 and begins + row * size - page < start <= begins + row * size

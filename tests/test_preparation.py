@@ -173,6 +173,33 @@ def test_one_limb_lead_gives_no_other(make_pair):
     assert not np.delete(recording.ecg, [5, 10], axis=0).any() and not recording.lead_residual.any()
 
 
+def test_a_dead_lead_is_absent_or_derived_and_the_others_stay(make_pair):
+    """Zeros, another constant, or nothing at all; a limb lead follows from two others."""
+    limb, filtered = twelve_leads(make_pair)
+    nothing = np.full_like(limb[0], np.nan)
+    leads = {"I": limb[0], "II": 0 * limb[0], "aVF": limb[5], "V2": 0 * limb[0] - 3.2, "V4": nothing, "V5": limb[1]}
+    recording = recording_of(Stretch(0.0, (limb[0], RATE), {lead: (x, RATE) for lead, x in leads.items()}))
+    assert recording.dead_leads == ("II", "V2", "V4")
+    assert "".join(map(str, recording.lead_mask)) == "211112" + "000020"
+    assert np.allclose(recording.ecg[:6], filtered, atol=1e-9) and not recording.ecg[[6, 7, 8, 9, 11]].any()
+    assert not any(mask.any() for mask in recording.ecg_faults.values()) and recording.lead_residual.max() < 1e-9
+    assert np.array_equal(recording.rhythm, recording.ecg[0])  # beats are looked for in a lead that has some
+
+
+def test_an_ecg_without_a_living_lead_is_a_missing_ecg(make_pair):
+    pair = make_pair(20, RATE)
+    recording = recording_of(Stretch(0.0, (pair.ppg, RATE), {"I": (0 * pair.ecg, RATE), "V2": (0 * pair.ecg, RATE)}))
+    assert recording.dead_leads == () and recording.ecg_faults["flat"].mean() > 0.99
+
+
+def test_a_lead_that_fails_in_a_part_spoils_that_part_only(make_pair):
+    pair = make_pair(20, RATE)
+    failing = np.where(np.arange(len(pair.ecg)) < 1250, pair.ecg, 0.0)
+    recording = recording_of(Stretch(0.0, (pair.ppg, RATE), {"II": (pair.ecg, RATE), "V2": (failing, RATE)}))
+    assert recording.dead_leads == () and recording.lead_mask[LEADS.index("V2")] == 2
+    assert recording.ecg_faults["flat"][1260:].all() and not recording.ecg_faults["flat"][:1240].any()
+
+
 def test_measured_leads_stay_as_measured_and_contradictions_are_told(make_pair):
     limb, filtered = twelve_leads(make_pair)
     leads = {name: (limb[LEADS.index(name)].copy(), RATE) for name in ("I", "II", "III")}

@@ -207,10 +207,14 @@ def test_jobs_prepare_shards_and_the_store_is_only_put_together(new_source, make
     assert [(job.source, job.shard) for job in found] == [("fake", f"shard-p{number}") for number in range(4)]
     folders = [run_job(job, config, fake.root) for job in found]
     assert [folder.name for folder in folders] == [job.shard for job in found] and set(fake.made.values()) == {1}
-    store = paths.windows_dir("fake", "smoke")  # a killed process of the same number left this behind
-    (store.parent / f".{store.name}.tmp{os.getpid()}").mkdir(parents=True)
+    store = paths.windows_dir("fake", "smoke")  # killed processes left these behind
+    unfinished = [store.parent / ".fake-smoke.tmp0123", folders[0].parent / ".gone.tmp4567", folders[0] / ".shard.tmp89.json"]
+    for path in unfinished:
+        path.mkdir(parents=True)
+        path.with_name(path.name.removesuffix(".json") + ".lock").touch()
     assert len(windows_of(fake)) == 16 and set(fake.made.values()) == {1}
     assert [path.name for path in store.parent.iterdir()] == ["fake-smoke"]
+    assert not list((paths.home() / "data" / "prepared").rglob(".*"))
     state = folder_state(found[1], fake.root)
     os.utime(fake.file("p1"), ns=(1, 1))
     assert folder_state(found[1], fake.root) != state and folder_state(found[1], "http://nowhere/") == ""

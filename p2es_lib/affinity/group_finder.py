@@ -13,6 +13,7 @@ from torch import nn
 
 from p2es_lib.affinity.descriptors import nearest_neighbours, reference_space
 from p2es_lib.affinity.encoder import Encoder, contrastive_loss
+from p2es_lib.affinity.selection import spread_over_subjects
 from p2es_lib.config import AffinityConfig
 from p2es_lib.errors import InputError
 
@@ -107,9 +108,12 @@ class GroupFinder(nn.Module):
     def fit(self, windows, seed: int, progress: bool = False) -> pd.DataFrame:
         """Train the encoder, fill the bank, find the groups. Everything that was there before is replaced.
 
+        From at most ``config.max_windows`` windows, spread over subjects (:func:`spread_over_subjects`): those alone are
+        read, so memory and time are bounded, however many there are. The others are not in the bank.
+
         Parameters
         ----------
-        windows : object with ``ppg``, ``ecg``, ``lead_mask``, ``index``, ``demographics``
+        windows : WindowSet, or object with its ``ppg``, ``ecg``, ``lead_mask``, ``index``, ``demographics``, ``select``
             Training windows, for example ``WindowSet.split("train")``. The ECG serves the contrastive loss only.
         seed : int
             Decides everything random, the start weights too; the global random state is neither used nor changed.
@@ -130,6 +134,8 @@ class GroupFinder(nn.Module):
         history = pd.DataFrame(columns=["step", "loss", "cosine_positives", "cosine_others"], dtype=float)
         if self.config.mixing != "groups":
             return history
+        if len(windows.index) > self.config.max_windows:
+            windows = windows.select(spread_over_subjects(windows.index["subject"].astype(str), self.config.max_windows))
         ppg, features = self._tensors(np.asarray(windows.ppg), windows.demographics.features())
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from p2es_lib.config import Config
 from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
 from p2es_lib.preparation.quality import REASONS, reject
 from p2es_lib.preparation.shards import read_shard_settings
 from p2es_lib.sources.contract import Source
@@ -30,10 +32,12 @@ def collect_index(shards: Sequence[tuple[Source, Path]]) -> tuple[pd.DataFrame, 
         ``label`` (the record's name, after that of its source where there are several), and the place of each window:
         ``shard`` (number in ``shards``), ``row`` (-1: not stored).
     info : dict
-        ``notes``, ``records`` (number), ``hours`` (of signal), ``duplicates`` (dropped record to the one it copies).
+        ``notes``, ``records`` (number), ``hours`` (of signal), ``duplicates`` (dropped record to the one it copies),
+        ``dead_leads`` (lead to the number of records in which it is flat or missing, and so counts as absent).
     """
     tables, notes, hashes, n_records, hours = [], [], {}, 0, 0.0
     duplicates: dict[str, str] = {}
+    dead: Counter[str] = Counter()
     several = len({source.name for source, _ in shards}) > 1
     for number, (source, folder) in enumerate(shards):
         settings, table = read_shard_settings(folder), read_table(folder)
@@ -42,6 +46,7 @@ def collect_index(shards: Sequence[tuple[Source, Path]]) -> tuple[pd.DataFrame, 
             notes += [f"record {prefix}{name}: {note}" for note in entry["notes"]]
             n_records += entry["hours"] > 0
             hours += entry["hours"]
+            dead.update(entry["dead_leads"])
             if entry["hours"] > 0:
                 first = hashes.setdefault(entry["signal_hash"], prefix + name)
                 if first != prefix + name:
@@ -51,6 +56,7 @@ def collect_index(shards: Sequence[tuple[Source, Path]]) -> tuple[pd.DataFrame, 
             table = table[~table["label"].isin(duplicates)]
             tables.append(table.assign(source=source.name, shard=number, subject=source.name + "-" + table["subject"]))
     info = {"notes": notes, "records": n_records, "hours": round(hours, 4), "duplicates": duplicates}
+    info["dead_leads"] = {lead: dead[lead] for lead in LEADS if lead in dead}
     return (pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()), info
 
 

@@ -95,6 +95,7 @@ def run_jobs(jobs: list[ShardJob], config: Config, location=None, *, n_processes
 
     if n_processes < 1:
         raise InputError(f"jobs={n_processes}: at least 1")
+    paths.remove_leftovers(paths.home() / "data" / "prepared")  # of processes that were killed
     with tqdm(total=len(jobs), desc=f"preparing {config.dataset}", unit="shard", disable=not progress) as bar:
         if n_processes == 1 or len(jobs) <= 1:
             folders = []
@@ -132,6 +133,7 @@ def prepare_windows(config: Config, *, mirror: str | Path | None = None, progres
         Unknown data set, nothing found on the mirror, or too few usable windows (says why).
     """
     folder = paths.windows_dir(config.dataset, config.profile)
+    paths.remove_leftovers(folder.parent)
     settings = {"dataset": config.dataset, "profile": config.profile}
     settings |= {"signal": asdict(config.signal), "data": asdict(config.data)}
     sources = parse_dataset(config.dataset)

@@ -118,7 +118,7 @@ def measure_npy(folder: Path, n: int, sparse: bool, known: pd.DataFrame, block: 
     yield row_of(part, "index: in memory, at most", n, in_memory, "bytes per window", "the window", size)
 
     def opened() -> Callable:
-        windows.ppg.shards.open.cache_clear()  # closes it
+        windows.ppg.shards.close()  # closes it
         return lambda rows: [np.asarray(signal) for x in [windows.select(rows)] for signal in (x.ppg, x.ecg)]
 
     memory = np.resize(block, (2048, *block.shape[1:]))  # more than the processor's cache holds
@@ -171,7 +171,7 @@ def measure_loader(folder: Path, part: str, config: Config, step: Callable, n_st
     gc.collect()  # closes the shards of stores that were let go
 
     def run(n_prefetch: int, cold: bool, train: Callable, n_batches: int = 5 * n_steps) -> tuple[list, list]:
-        windows.ppg.shards.open.cache_clear()
+        windows.ppg.shards.close()
         if cold:
             _forget(folder / "shard")
         times = []

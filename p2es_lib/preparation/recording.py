@@ -16,6 +16,9 @@ from p2es_lib.transforms import resample_signal
 #: Leads in which R peaks are looked for, in order of preference.
 RHYTHM_LEADS = ("II", "I", "V5", "V4", "V6", "aVR", "aVF", "III", "V3", "V2", "aVL", "V1")
 
+#: A lead that is missing or does not change in this share of a stretch was not connected: no window could use it.
+DEAD_SHARE = 0.9
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -41,6 +44,8 @@ class Recording:
         Largest deviation of a limb lead from Einthoven's and Goldberger's laws, mV; 0 where none is measured twice.
     ppg_origin : str
         ``"measured"``, or ``"simulated"`` from the beats of the ECG.
+    dead_leads : tuple of str
+        Leads that the stretch names and that hold nothing (:func:`dead_leads`): derived or absent in ``lead_mask``.
     """
 
     sampling_rate: float
@@ -53,13 +58,15 @@ class Recording:
     ecg_faults: dict[str, np.ndarray]
     lead_residual: np.ndarray
     ppg_origin: str = "measured"
+    dead_leads: tuple[str, ...] = ()
 
 
 def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rate: float) -> Recording:
     """Bring the signals of a stretch to one clock, filter them, derive limb leads.
 
     Every signal is resampled by itself from its own rate, with an anti-aliasing filter and from the same first instant,
-    so signals of different rates stay aligned to a small fraction of a sample. Filters are zero-phase
+    so signals of different rates stay aligned to a small fraction of a sample. A lead without any signal counts as one
+    that was not recorded: the others do not suffer from it. Filters are zero-phase
     (:data:`p2es_lib.signals.ECG_BAND_HZ`, :data:`p2es_lib.signals.PPG_BAND_HZ`). Where there is no PPG, one is
     simulated from the beats of the ECG.
 
@@ -70,7 +77,9 @@ def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rat
     """
     if not stretch.leads and stretch.rhythm is None:
         raise InputError(f"record {record}: no ECG")
-    common = {lead: _resample(signal, sampling_rate) for lead, signal in stretch.leads.items()}
+    dead = dead_leads(stretch)
+    leads = {lead: signal for lead, signal in stretch.leads.items() if lead not in dead}
+    common = {lead: _resample(signal, sampling_rate) for lead, signal in leads.items()}
     rhythm = None if common else _resample(stretch.rhythm, sampling_rate)
     pulse = None if stretch.ppg is None else _resample(stretch.ppg, sampling_rate)
     n = min(len(x) for x in (pulse, rhythm, *common.values()) if x is not None)
@@ -82,7 +91,7 @@ def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rat
         ecg, lead_mask = np.zeros((len(LEADS), n)), np.zeros(len(LEADS), dtype=np.uint8)
         rhythm = signals.ecg_clean(rhythm[:n], sampling_rate)
     ecg_faults = {fault: np.zeros(n, dtype=bool) for fault in signals.FAULTS}
-    for x, rate in stretch.leads.values() or [stretch.rhythm]:
+    for x, rate in leads.values() or [stretch.rhythm]:
         for fault, mask in signals.fault_masks(x, rate, signals.ECG_LARGEST_STEP).items():
             ecg_faults[fault] |= _at_rate(mask, rate, sampling_rate, n)
     if pulse is None:
@@ -107,7 +116,23 @@ def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rat
         ecg_faults=ecg_faults,
         lead_residual=np.abs(limb).max(axis=0) if lead_mask[:6].any() and lead_mask[:6].all() else np.zeros(n),
         ppg_origin="measured" if stretch.ppg is not None else "simulated",
+        dead_leads=dead,
     )
+
+
+def dead_leads(stretch: Stretch) -> tuple[str, ...]:
+    """Leads that are missing or flat nearly throughout, while others are not: an electrode was off, or never on.
+
+    Where all are, none is named: then it is the ECG that is missing, and its windows are rejected for that. A lead that
+    fails in a part of the stretch stays, and spoils the windows in which it fails.
+    """
+    dead = tuple(lead for lead, (x, rate) in stretch.leads.items() if _idle_share(np.asarray(x, float), rate) >= DEAD_SHARE)
+    return dead if len(dead) < len(stretch.leads) else ()
+
+
+def _idle_share(x: np.ndarray, rate: float) -> float:
+    """Share of samples that are missing, or lie in a run of 0.3 s or more without any change."""
+    return float(np.mean(~np.isfinite(x) | signals.flat_mask(x, rate, signals.FLAT_S))) if len(x) else 1.0
 
 
 def _resample(signal: Signal, sampling_rate: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 from p2es_lib import __version__, paths
 from p2es_lib.config import Config
 from p2es_lib.errors import InputError
+from p2es_lib.leads import LEADS
 from p2es_lib.preparation.quality import HOPELESS_FAULTS, judge_windows
 from p2es_lib.preparation.recording import make_recording
 from p2es_lib.sources.contract import Reading, Record, Source, Stretch
@@ -38,6 +40,7 @@ class RecordEntry:
 
     ``stat`` changes whenever a file may have changed (size, time), ``content`` when it has. ``signal_hash`` is that of
     the ECG in whole microvolts: equal for records that are copies of each other, whatever their names, files and units.
+    ``dead_leads``: those without any signal, in all of the record or a part of it.
     """
 
     stat: str
@@ -46,6 +49,7 @@ class RecordEntry:
     subject: str = ""
     hours: float = 0.0
     notes: list[str] = field(default_factory=list)
+    dead_leads: list[str] = field(default_factory=list)
 
 
 def code_version(source: Source) -> str:
@@ -103,7 +107,7 @@ def prepare_shard(source: Source, shard: str, records: list[Record], config: Con
     previous = (read_table(folder), Shards([folder])) if kept else None
     tables, entries = [], {}
     with paths.atomic_path(folder) as temporary:
-        temporary.mkdir(parents=True, exist_ok=True)  # a killed process of the same number may have left it
+        temporary.mkdir()
         with ShardWriter(temporary, n_samples) as writer:
             for record in records:
                 entry = entries[record.name] = now[record.name]
@@ -145,6 +149,7 @@ def _prepare_record(
     reading = source.read(mirror, record)
     entry.subject, entry.notes = reading.subject, reading.notes
     digest, tables = hashlib.sha256(), []
+    dead, n_stretches = Counter(), 0
     next_s = hours = 0.0
     rate, n_samples = config.signal.sampling_rate, config.signal.n_samples
     stride = max(1, round(config.data.stride_s * rate)) if config.data.stride_s else n_samples
@@ -155,6 +160,8 @@ def _prepare_record(
         except InputError as error:
             reading.notes.append(f"from {stretch.start_s:.0f} s: left out ({error})")
             continue
+        n_stretches += 1
+        dead.update(recording.dead_leads)
         length = min(len(x) / fs for x, fs in _signals(stretch))
         kept_s = min(stretch.keep_s, length - stretch.margin_s)
         starts, next_s = _window_starts(stretch, kept_s, len(recording.ppg), n_samples, stride, rate, next_s)
@@ -167,6 +174,10 @@ def _prepare_record(
             judged["leads"] = "".join(map(str, recording.lead_mask))
             judged["ppg_origin"] = recording.ppg_origin
             tables.append(judged)
+    for count in sorted(set(dead.values())):
+        names = ", ".join(lead for lead in LEADS if dead[lead] == count)
+        reading.notes.append(f"{names}: flat or missing in {count} of {n_stretches} stretch(es), so not taken there")
+    entry.dead_leads = [lead for lead in LEADS if lead in dead]
     entry.signal_hash, entry.hours = digest.hexdigest()[:32], round(hours, 6)
     if not tables:
         reading.notes.append(f"no window of {n_samples / rate:g} s")

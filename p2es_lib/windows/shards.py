@@ -2,16 +2,22 @@
 
 A shard is one ``windows.npy``: a structured array in which PPG and ECG of one window lie side by side. So one window is
 one contiguous stretch of the file, whose place follows from its row number: reading a random window costs one seek and
-one copy, whether the shard holds a thousand windows or a million. The file is memory-mapped by NumPy alone, which every
-machine that trains has; there is no decoder between the disk and a batch.
+one copy, whether the shard holds a thousand windows or a million. The file is memory-mapped with the standard library and
+NumPy alone, which every machine that trains has; there is no decoder between the disk and a batch.
+
+A store may have ten thousand shards. All of them stay mapped, because opening one takes longer than reading a window of
+it; that costs address space, and before Python 3.13 a file descriptor each.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +25,10 @@ from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
 
 SHARD_FILE = "windows.npy"
-# Shards that stay open: each holds a file descriptor, of which a process usually has 1024.
-_MAX_OPEN = 256
+# Shards that stay mapped, at most; Linux allows a process 65,530 maps.
+_MAX_OPEN = 16_384
+# File descriptors for everything else.
+_RESERVED = 512
 # Shards whose windows are asked of the disk before the first of them is copied.
 _AHEAD = 64
 
@@ -74,27 +82,85 @@ class ShardWriter:
             self._file.close()
 
 
+class _Mapped(NamedTuple):
+    """A shard that is open: its windows (N,), the map they lie in, and where in it they begin (bytes)."""
+
+    windows: np.ndarray
+    map: mmap.mmap | None
+    begins: int
+
+
 class Shards:
-    """Several shards, opened when they are first read and memory-mapped."""
+    """Several shards, opened when they are first read, and memory-mapped from then on (as many as the system allows)."""
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = [Path(folder) for folder in folders]
-        self.open = lru_cache(_MAX_OPEN)(self._open)
+        self._layouts: dict[int, tuple[int, int, np.dtype]] = {}
+        self.mapped = lru_cache(_number_kept_open(len(self.folders)))(self._open)
 
-    def _open(self, number: int) -> np.ndarray:
+    def open(self, number: int) -> np.ndarray:
+        """Windows of a shard: a structured array, still on disk."""
+        return self.mapped(number).windows
+
+    def close(self) -> None:
+        """Close all shards that nobody holds; they are opened again when they are read."""
+        self.mapped.cache_clear()
+
+    def _open(self, number: int) -> _Mapped:
         path = self.folders[number] / SHARD_FILE
         try:
-            return np.load(path, mmap_mode="r")
+            return self._map(number, path)
         except ValueError as error:
-            # An empty file cannot be mapped, a shard without windows holds nothing to be mapped.
-            if path.is_file() and path.stat().st_size:
-                try:
-                    return np.load(path)
-                except ValueError:
-                    pass
             raise InputError(f"{path}: not a file of windows ({error}); delete its folder and prepare again") from error
         except OSError as error:
+            if error.errno == errno.EMFILE and self.mapped.cache_info().currsize:  # others have taken the descriptors
+                self.close()
+                return self._open(number)
             raise InputError(f"{path}: cannot be read ({error}); prepare the data set again") from error
+
+    def _map(self, number: int, path: Path) -> _Mapped:
+        with open(path, "rb") as file:
+            if number not in self._layouts:  # parsing a header takes longer than all the rest: once for each shard
+                self._layouts[number] = _read_layout(file)
+            begins, count, dtype = self._layouts[number]
+            if not count:  # nothing that could be mapped
+                return _Mapped(np.empty(0, dtype), None, 0)
+            # Python 3.13 need not keep the descriptor of a mapped file.
+            options = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+            mapped = mmap.mmap(file.fileno(), begins + count * dtype.itemsize, access=mmap.ACCESS_READ, **options)
+        return _Mapped(np.frombuffer(mapped, dtype, count, begins), mapped, begins)
+
+
+def _read_layout(file) -> tuple[int, int, np.dtype]:
+    """Where the windows of a file begin (bytes), how many they are, and what one of them is."""
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"version {version} of the format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if len(shape) != 1 or dtype.names != ("ppg", "ecg"):
+        raise ValueError(f"an array of shape {shape} and type {dtype}")
+    return file.tell(), shape[0], dtype
+
+
+def _number_kept_open(n_shards: int) -> int:
+    """How many of so many shards stay mapped; half of the descriptors at most, and more are asked for where needed."""
+    wanted = min(n_shards, _MAX_OPEN)
+    if sys.version_info >= (3, 13):
+        return wanted
+    try:
+        import resource
+    except ImportError:  # Windows: 8,192 files
+        return min(wanted, 2048)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + _RESERVED
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        try:
+            raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+        except (ValueError, OSError):  # macOS may allow less than it says
+            pass
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, (soft - _RESERVED) // 2))
 
 
 class WindowArray:
@@ -147,22 +213,22 @@ class WindowArray:
         for first in range(0, len(by_shard), _AHEAD):
             parts = [(int(places[wanted[0], 0]), wanted) for wanted in by_shard[first : first + _AHEAD]]
             for shard, wanted in parts:
-                _ask_for(self.shards.open(shard), places[wanted, 1])
+                _ask_for(self.shards.mapped(shard), places[wanted, 1])
             for shard, wanted in parts:
                 values[wanted] = self.shards.open(shard)[self.field][places[wanted, 1]]
         return values
 
 
-def _ask_for(mapped: np.ndarray, rows: np.ndarray) -> None:
+def _ask_for(shard: _Mapped, rows: np.ndarray) -> None:
     """Have these windows of a memory-mapped file read, all at once and no more than them, PPG and ECG in one go.
 
     Left to itself, the first touch of each makes the kernel wait for the disk, and read on both sides of it as far as
     the disk's read-ahead goes: megabytes for a window of 53 KB, on some machines.
     """
-    if not hasattr(mmap, "MADV_WILLNEED") or not isinstance(mapped, np.memmap):
+    if not hasattr(mmap, "MADV_WILLNEED") or shard.map is None:
         return
-    begins = mapped.offset % mmap.ALLOCATIONGRANULARITY  # where in the map; the map begins at a multiple of it
+    size = shard.windows.itemsize
     for row in rows:
-        begin = begins + int(row) * mapped.itemsize
+        begin = shard.begins + int(row) * size
         page = begin - begin % mmap.PAGESIZE
-        mapped._mmap.madvise(mmap.MADV_WILLNEED, page, begin + mapped.itemsize - page)
+        shard.map.madvise(mmap.MADV_WILLNEED, page, begin + size - page)

@@ -102,7 +102,7 @@ def write_windows(folder: Path, windows: WindowSet, settings: dict) -> None:
     """
     digest = hashlib.sha256()
     with paths.atomic_path(Path(folder)) as temporary:
-        temporary.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         with ShardWriter(temporary, windows.ppg.shape[-1]) as writer:
             for row in range(len(windows)):
                 ppg, ecg = np.asarray(windows.ppg[row], np.float32), np.asarray(windows.ecg[row], np.float32)
@@ -134,7 +134,7 @@ def write_view(
     folder = Path(folder)
     digest = hashlib.sha256(json.dumps(list(shard_hashes)).encode())
     with paths.atomic_path(folder) as temporary:
-        temporary.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
         relative = [os.path.relpath(shard, folder) for shard in shards]  # so that the root may be moved
         _write_index(temporary, index, lead_mask, places, relative, info, settings, digest)
 
