@@ -12,6 +12,7 @@ Malmivuo J, Plonsey R. Bioelectromagnetism, ch. 15. Oxford University Press, 199
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,19 +44,52 @@ PROJECTION = LEAD_MATRIX @ np.linalg.pinv(LEAD_MATRIX)
 INDEPENDENT_ROWS = tuple(LEADS.index(name) for name in INDEPENDENT_LEADS)
 
 
-def parse_lead(name: str) -> str | None:
-    """Return the standard name for a signal name as monitors write it (``"II,"``, ``"AVR"``, ``"i"``), else None.
+#: What an ECG signal's unit is worth in mV. Anything else (NU, adu, V) gives an amplitude of unknown or unlikely scale.
+MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3}
+# What may stand in brackets behind a lead's name: units, usable or not. "II (filtered)" names no unit, and no lead.
+_ECG_UNITS = {*MILLIVOLTS, "v", "nv", "nu", "adu", "au", "a.u.", "counts", "lsb"}
+_TAIL = ",;:. _-"  # what files leave behind a name
+_BRACKETS = re.compile(r"(.*?)\s*[(\[]\s*([^()\[\]]*?)\s*[)\]]\s*")
+# "ECG II", "Lead_III", "MDC_ECG_LEAD_AVR" (IEEE 11073-10101), "MLII" (modified), "DII" and "D2" (Spanish, Portuguese).
+# A minus belongs to the lead where nothing but a prefix stands before it: "-aVR" is not aVR, "ECG-II" is II.
+_LEAD_NAME = re.compile(
+    r"(?:MDC_ECG_(?:LEAD|ELEC_POTL)_)?(?:E[CK]G(?:[ _]+|-)?)?(?:LEAD(?:[ _]+|-)?)?"
+    r"(?:ML(?P<modified>I{1,3})|D(?P<derivation>I{1,3}|[123])|(?P<plain>I{1,3}|AV[RLF]|V[1-6]))"
+)
 
-    ``"V"`` and ``"MCL"`` are chest electrodes of unknown position: they are no standard lead and give None.
+
+def split_unit(name: str) -> tuple[str, str]:
+    """Name of a signal without the ECG unit in brackets behind it, and that unit as written, or "".
+
+    Examples
+    --------
+    >>> split_unit("V1 (uV)"), split_unit("aVR [mV],"), split_unit("II (filtered)")
+    (('V1', 'uV'), ('aVR', 'mV'), ('II (filtered)', ''))
+    """
+    text = name.strip().rstrip(_TAIL)
+    found = _BRACKETS.fullmatch(text)
+    if found and found[2].lower() in _ECG_UNITS:
+        return found[1], found[2]
+    return text, ""
+
+
+def parse_lead(name: str) -> str | None:
+    """Return the standard name for a signal name as files write it (``"II,"``, ``"AVR."``, ``"D2 (mV)"``), else None.
+
+    ``"V"`` and ``"MCL"`` are chest electrodes of unknown position, a bare number may be any channel, ``"-aVR"`` is
+    aVR upside down: they are no standard lead and give None. A unit behind the name (:func:`split_unit`) is set aside.
 
     Examples
     --------
     >>> parse_lead("AVR"), parse_lead("II,"), parse_lead("MLII"), parse_lead("V"), parse_lead("Pleth")
     ('aVR', 'II', 'II', None, None)
     """
-    text = name.strip().strip(",;:").strip().upper().removeprefix("ECG").strip(" _-").removeprefix("LEAD").strip(" _-")
-    text = {"MLI": "I", "MLII": "II", "MLIII": "III"}.get(text, text)
-    return {lead.upper(): lead for lead in LEADS}.get(text)
+    bare = split_unit(name)[0].strip().rstrip(_TAIL).upper()
+    found = _LEAD_NAME.fullmatch(bare)
+    if not found:
+        return None
+    text = found["modified"] or found["derivation"] or found["plain"]
+    return {lead.upper(): lead for lead in LEADS}[{"1": "I", "2": "II", "3": "III"}.get(text, text)]
 
 
 def expand_leads(ecg8: np.ndarray) -> np.ndarray:

@@ -129,6 +129,15 @@ def test_contrastive_loss_equals_cross_entropy_and_has_a_finite_gradient():
 
 
 # ---------------------------------------------------------------------------------------------------- reference space
+def test_a_window_in_which_nothing_repeats_has_no_period_shorter_than_what_is_looked_at():
+    """A slow wave with a ripple: the autocorrelation falls below zero, and all its peaks lie there."""
+    t = np.arange(256) / 256
+    wave = np.sin(2 * np.pi * 1.5 * t) + 0.3 * np.sin(2 * np.pi * 9 * t)
+    features = pulse_features(np.stack([wave, -wave])[:, None])
+    assert np.isfinite(features).all()
+    assert np.exp(features[:, 0]) == pytest.approx([128, 128])
+
+
 def test_pulse_features_find_period_and_irregularity():
     t = np.arange(1024) / 125
     regular = np.sin(2 * np.pi * 1.25 * t) + 0.6 * np.sin(4 * np.pi * 1.25 * t)  # period 100 samples

@@ -6,7 +6,7 @@ import pytest
 from p2es_lib.errors import InputError
 from p2es_lib.leads import (
     ABSENT, DERIVED, INDEPENDENT_ROWS, LEAD_MATRIX, LEADS, LIMB_LEADS, MEASURED, PROJECTION,
-    complete_limb_leads, expand_leads, lead_residual, lead_rows, parse_lead,
+    complete_limb_leads, expand_leads, lead_residual, lead_rows, parse_lead, split_unit,
 )  # fmt: skip
 
 
@@ -94,9 +94,23 @@ def test_bad_signals_are_refused():
     ("AVR", "aVR"), ("avf,", "aVF"), ("i", "I"), ("II ", "II"), ("MLII", "II"), ("ECG II", "II"), ("ECG_V5", "V5"),
     ("Lead III", "III"), ("v6", "V6"), ("V", None), ("MCL", None), ("MCL1", None), ("V7", None), ("Pleth", None),
     ("ECG", None), ("", None),
+    ("II (mV)", "II"), ("II.", "II"), ("AVR.", "aVR"), ("V1 (uV)", "V1"), ("V1[µV]", "V1"), ("II (adu)", "II"),
+    ("DII", "II"), ("D2", "II"), ("D3 [mV]", "III"), ("DI", "I"), ("Lead II", "II"), ("lead_avf", "aVF"), ("EKG V2", "V2"),
+    ("MDC_ECG_LEAD_II", "II"), ("MDC_ECG_LEAD_AVR", "aVR"), ("MDC_ECG_LEAD_V6", "V6"), ("MDC_ECG_ELEC_POTL_I", "I"),
+    ("ECG-II", "II"), ("ECG Lead V3 (mV)", "V3"), ("V.", None), ("V (mV)", None), ("ECG V", None), ("MDC_ECG_LEAD_V", None),
+    ("-aVR", None), ("ECG -aVR", None), ("V1-V2", None), ("II (filtered)", None), ("Lead 2", None), ("ECG 1", None),
+    ("2", None), ("D4", None), ("DV1", None), ("MLV1", None), ("IIII", None), ("IR", None), ("(mV)", None),
 ])  # fmt: skip
 def test_lead_names_as_monitors_write_them(written, name):
     assert parse_lead(written) == name
+
+
+@pytest.mark.parametrize(("written", "split"), [
+    ("V1 (uV)", ("V1", "uV")), ("aVR [mV],", ("aVR", "mV")), ("II(adu)", ("II", "adu")), ("II", ("II", "")),
+    ("II (filtered)", ("II (filtered)", "")), ("V (mV)", ("V", "mV")),
+])  # fmt: skip
+def test_unit_behind_a_name(written, split):
+    assert split_unit(written) == split
 
 
 def test_lead_rows():

@@ -64,6 +64,17 @@ def test_a_window_is_a_zscored_ppg_and_an_ecg_in_millivolts(fake, make_pair):
     assert entry["hours"] == pytest.approx(1 / 60, rel=0.01) and entry["subject"] == "s" and entry["notes"] == []
 
 
+def test_a_ppg_upside_down_is_flagged_and_stored_as_it_is(fake, make_pair):
+    pair = make_pair(60, RATE, noise=0.01)
+    fake.add("upright", [stretch_of(pair)], subject="s")
+    fake.add("down", [stretch_of(pair, ppg=-pair.ppg)], subject="s")
+    table, windows, stored = shard_content(fake.prepare(settings()))
+    upright, down = (windows["ppg"][table.loc[table["record"] == name, "row"]] for name in ("upright", "down"))
+    assert np.allclose(down, -upright, atol=1e-5)
+    assert stored["records"]["upright"]["notes"] == []
+    assert "from 0 s: the PPG looks upside down and is used as it is" in stored["records"]["down"]["notes"][0]
+
+
 def test_a_recording_in_one_piece_has_its_windows_in_the_middle(fake, make_pair):
     fake.add("a", [stretch_of(make_pair(3 * WINDOW_S + 2, RATE, noise=0.01))])
     assert starts_of(fake, settings(), "a") == pytest.approx(1 + WINDOW_S * np.arange(3), abs=0.01)

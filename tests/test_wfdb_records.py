@@ -85,6 +85,18 @@ def test_lead_names_and_units():
     assert find_leads(["V", "PLETH", "RESP"], ["NU", "NU", None], "r") == {}  # units of others do not matter
 
 
+def test_a_unit_in_the_name_counts_where_the_field_is_empty_and_must_not_contradict_it():
+    assert find_leads(["II (uV)", "V1 [mV]"], ["", None], "r") == {"II": ("II (uV)", 1e-3), "V1": ("V1 [mV]", 1.0)}
+    assert find_leads(["II (µV)"], ["uV"], "r") == {"II": ("II (µV)", 1e-3)}  # two spellings of one unit
+    with pytest.raises(InputError, match=r"r: ECG signal 'V1 \(uV\)' has the unit 'mV' by its unit field; correct"):
+        find_leads(["V1 (uV)"], ["mV"], "r")
+    with pytest.raises(InputError, match=r"'II \(adu\)' has the unit 'mV' by its unit field"):
+        find_leads(["II (adu)"], ["mV"], "r")
+    for name in ("II (adu)", "II"):
+        with pytest.raises(InputError, match="only mV and uV can be used"):
+            find_leads([name], [""], "r")
+
+
 def test_chest_electrode_of_unknown_position():
     for name in ("V", "V,", "v", "MCL", "MCL1", "ECG V"):
         assert find_chest_lead(["PLETH", name]) == name

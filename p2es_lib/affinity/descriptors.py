@@ -55,13 +55,16 @@ def pulse_features(ppg: np.ndarray) -> np.ndarray:
 
 
 def _first_period(autocorrelation: np.ndarray) -> float:
-    """Lag of the first peak that reaches 80 % of the highest one: the period and not a multiple of it."""
+    """Lag of the first peak that reaches 80 % of the highest one: the period and not a multiple of it.
+
+    The length of what is looked at where nothing repeats: no peak, or none above zero (a window of hardly two beats).
+    """
     negative = np.flatnonzero(autocorrelation < 0)
     start = negative[0] if len(negative) else 1
     peaks, _ = find_peaks(autocorrelation[start:])
-    if not len(peaks):
-        return float(len(autocorrelation))
     heights = autocorrelation[start + peaks]
+    if not (heights > 0).any():
+        return float(len(autocorrelation))
     return float(start + peaks[np.flatnonzero(heights >= 0.8 * heights.max())[0]])
 
 

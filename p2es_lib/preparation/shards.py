@@ -21,6 +21,7 @@ from p2es_lib import __version__, paths
 from p2es_lib.config import Config
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
+from p2es_lib.polarity import pulse_polarity
 from p2es_lib.preparation.quality import HOPELESS_FAULTS, judge_windows
 from p2es_lib.preparation.recording import make_recording
 from p2es_lib.sources.contract import Reading, Record, Source, Stretch
@@ -30,7 +31,10 @@ from p2es_lib.windows import Shards, ShardWriter, read_settings, read_table, wri
 SETTINGS_FILE = "shard.json"
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: What decides about the windows besides the source's own code.
-_CODE = ("preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "transforms.py", "leads.py")
+_CODE = (
+    "preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "polarity.py",
+    "transforms.py", "leads.py",
+)  # fmt: skip
 _SEMI_SYNTHETIC = ("sources/semi_synthetic.py", "simulator")
 
 
@@ -162,6 +166,8 @@ def _prepare_record(
             continue
         n_stretches += 1
         dead.update(recording.dead_leads)
+        if recording.ppg_origin == "measured" and (found := pulse_polarity(recording.ppg, rate)).verdict == "down":
+            reading.notes.append(f"from {stretch.start_s:.0f} s: the PPG looks upside down and is used as it is ({found})")
         length = min(len(x) / fs for x, fs in _signals(stretch))
         kept_s = min(stretch.keep_s, length - stretch.margin_s)
         starts, next_s = _window_starts(stretch, kept_s, len(recording.ppg), n_samples, stride, rate, next_s)

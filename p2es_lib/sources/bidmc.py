@@ -14,10 +14,10 @@ import pandas as pd
 
 from p2es_lib.demographics import parse_age, parse_sex
 from p2es_lib.errors import InputError
-from p2es_lib.leads import parse_lead
+from p2es_lib.leads import split_unit
 from p2es_lib.sources.contract import Reading, Record, Source, Stretch
 from p2es_lib.sources.mirror import MissingFile, Mirror
-from p2es_lib.sources.wfdb_records import find_ppg, read_header, record_files, record_stretches
+from p2es_lib.sources.wfdb_records import find_leads, find_ppg, read_header, record_files, record_stretches
 
 SLUG, VERSION = "bidmc", "1.0.0"
 N_RECORDS = 53
@@ -41,10 +41,8 @@ def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
     table.columns = [str(column).strip() for column in table.columns]
     ppg = find_ppg(list(table.columns))
-    leads: dict[str, str] = {}
-    for column in table.columns:
-        if lead := parse_lead(column):
-            leads.setdefault(lead, column)
+    # A CSV has no unit field: mV, unless a name says otherwise.
+    leads = find_leads(list(table.columns), [split_unit(column)[1] or "mV" for column in table.columns], str(path))
     if ppg is None or not leads:
         raise InputError(f"{path}: expected a PLETH column and ECG leads, found {', '.join(table.columns)}")
     try:
@@ -55,7 +53,7 @@ def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     expected_s = (len(time) - 1) / SAMPLING_RATE
     if len(time) < 2 or not abs(time[-1] - time[0] - expected_s) <= 0.01 + 0.01 * expected_s:  # NaN: a line cut short
         raise InputError(f"{path}: the column {table.columns[0]!r} does not count seconds at {SAMPLING_RATE:g} Hz")
-    return values[ppg].to_numpy(), {lead: values[column].to_numpy() for lead, column in leads.items()}
+    return values[ppg].to_numpy(), {lead: factor * values[column].to_numpy() for lead, (column, factor) in leads.items()}
 
 
 def read_fix(text: str, where: str) -> tuple[float, str]:

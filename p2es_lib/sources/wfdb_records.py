@@ -11,13 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from p2es_lib.errors import InputError
-from p2es_lib.leads import parse_lead
+from p2es_lib.leads import MILLIVOLTS, parse_lead, split_unit
 from p2es_lib.sources.contract import Reading, Stretch
 from p2es_lib.sources.mirror import MissingFile, Mirror, check_relative
 from p2es_lib.sources.parts import MARGIN_S, PART_S
-
-# Factor to mV. Anything else (NU, adu, V) is refused: an amplitude of unknown scale is no target.
-_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -72,19 +69,26 @@ def find_ppg(names: list[str]) -> str | None:
 def find_leads(names: list[str], units: list[str | None], where: str) -> dict[str, tuple[str, float]]:
     """Standard leads among the signals of a record: lead to (signal name, factor to mV).
 
-    A lead that occurs twice is taken from its first signal. ``"V"`` is no standard lead and is never among them.
+    A lead that occurs twice is taken from its first signal. ``"V"`` is no standard lead and is never among them. A unit
+    that stands in the name ("V1 (uV)") counts where the unit field is empty.
 
     Raises
     ------
     InputError
-        An ECG lead in a unit that cannot be converted to mV.
+        An ECG lead in a unit that cannot be converted to mV (an amplitude of unknown scale is no target), or with one
+        unit in its name and another in its field.
     """
     found: dict[str, tuple[str, float]] = {}
     for name, unit in zip(names, units, strict=True):
         lead = parse_lead(name)
         if lead is None or lead in found:
             continue
-        factor = _MILLIVOLTS.get((unit or "").strip().lower())
+        stated, named = (unit or "").strip().lower(), split_unit(name)[1].lower()
+        factor = MILLIVOLTS.get(stated or named)
+        if stated and named and stated != named and factor != MILLIVOLTS.get(named):
+            raise InputError(
+                f"{where}: ECG signal {name!r} has the unit {unit!r} by its unit field; correct the one that is wrong"
+            )
         if factor is None:
             raise InputError(f"{where}: ECG signal {name!r} has the unit {unit!r}; only mV and uV can be used")
         found[lead] = (name, factor)

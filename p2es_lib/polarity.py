@@ -1,0 +1,86 @@
+"""Which way the pulses of a PPG point: up, as the models here were taught, or down, as light received is recorded.
+
+Blood absorbs light, so a sensor that stores the light it received has a wave that falls with each pulse. A pulse rises
+faster than it falls (the heart pushes, the vessels drain), so the slope of an upright PPG is skewed to the right, and
+that of one upside down, to the left. The skewness is taken from stretches of 1.5 s and the stretches vote, because over
+a whole recording one artefact outweighs hundreds of pulses: in windows of 60 s of a restless patient (MIMIC-IV) its
+sign was wrong in 38 %, that of the median stretch in 3 %.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from p2es_lib.signals import ppg_clean
+
+#: What a user can ask for: find out, pulses point up as recorded, pulses point down as recorded.
+POLARITIES = ("auto", "up", "down")
+#: Stretches that vote: each holds a pulse above 40 per minute, and a window of the default settings holds five.
+STRETCH_S = 1.5
+#: The evidence is strong when the median skewness is at least this far from 0 (an upright PPG has 0.7 to 2) and so many
+#: stretches agree that, were each vote the toss of a coin, it would happen less often than this.
+LEAST_SKEWNESS, LARGEST_CHANCE = 0.5, 0.05
+
+
+@dataclass(frozen=True)
+class Polarity:
+    """Votes on which way the pulses point.
+
+    Parameters
+    ----------
+    skewness : float
+        Median skewness of the slope over the stretches; NaN without any.
+    n_up, n_stretches : int
+        Stretches with a positive skewness, and all.
+    """
+
+    skewness: float
+    n_up: int
+    n_stretches: int
+
+    @property
+    def verdict(self) -> str:
+        """``"up"``, ``"down"``, or ``"unclear"`` where the evidence is weak."""
+        if not abs(self.skewness) >= LEAST_SKEWNESS:
+            return "unclear"
+        agreeing = self.n_up if self.skewness > 0 else self.n_stretches - self.n_up
+        if stats.binom.sf(agreeing - 1, self.n_stretches, 0.5) >= LARGEST_CHANCE:
+            return "unclear"
+        return "up" if self.skewness > 0 else "down"
+
+    def __str__(self) -> str:
+        if not self.n_stretches:
+            return f"no stretch of {STRETCH_S:g} s without a gap"
+        return (
+            f"the wave rises faster than it falls in {self.n_up} of {self.n_stretches} stretches of {STRETCH_S:g} s, "
+            f"skewness of its slope {self.skewness:+.2f}"
+        )
+
+
+def pulse_polarity(ppg: np.ndarray, sampling_rate: float) -> Polarity:
+    """Which way the pulses of a PPG point.
+
+    Parameters
+    ----------
+    ppg : array (T,)
+        Any unit; NaN where missing. Stretches with a missing sample, or without any change, do not vote.
+    sampling_rate : float
+        Hz.
+
+    Raises
+    ------
+    InputError
+        Shorter than :data:`p2es_lib.signals.MIN_DURATION_S`.
+    """
+    ppg = np.asarray(ppg, dtype=float)
+    length = max(int(STRETCH_S * sampling_rate), 3)
+    whole = len(ppg) // length * length
+    slope = np.gradient(ppg_clean(ppg, sampling_rate))
+    # Judged as recorded: filters ring on in a flat stretch, and leave specks of rounding in a flat recording.
+    votes = slope[:whole].reshape(-1, length)[np.ptp(ppg[:whole].reshape(-1, length), axis=1) > 0]
+    votes = votes[np.isfinite(votes).all(axis=1)]
+    skewness = stats.skew(votes, axis=1) if len(votes) else np.zeros(0)
+    return Polarity(float(np.median(skewness)) if len(votes) else float("nan"), int((skewness > 0).sum()), len(votes))
