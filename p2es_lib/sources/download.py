@@ -165,7 +165,7 @@ def get_records(
               disable=not progress) as bar:  # fmt: skip
         missing, failed = _fetch_all(mirror, wanted, jobs, bar.update)
     missing, errors = sorted({*absent, *missing}), list(dict.fromkeys([*errors, *failed]))
-    _write_lines(mirror.cached(MISSING_FILE), sorted(mirror.not_found | set(missing)))
+    _write_lines(mirror.cached(MISSING_FILE), [mirror.where(), *sorted(mirror.not_found | set(missing))])
     if errors:
         more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}")
