@@ -38,10 +38,13 @@ def get(
     mirror: Mirror = None,
     record: Annotated[Optional[list[str]], typer.Option(help="Record name or pattern (p100*); may be repeated.")] = None,
     subject: Annotated[Optional[list[str]], typer.Option(help="Subject; may be repeated.")] = None,
-    number: Annotated[Optional[int], typer.Option(help="That many records, spread over the data set.")] = None,
+    number: Annotated[Optional[int], typer.Option(help="That many records, spread over the data set (and its folds).")] = None,
     jobs: Jobs = 4,
 ) -> None:
-    """Download recordings to data/raw, checked; what is interrupted is continued by the same command."""
+    """Download recordings to data/raw, checked; what is interrupted is continued by the same command.
+
+    Once records are selected so (all selections together), preparation uses these alone, from any mirror, folders too.
+    """
     from p2es_lib.sources import parse_dataset
     from p2es_lib.sources.download import get_records
 
@@ -97,6 +100,8 @@ def prepare(
     """Prepare windows: records that did not change are not prepared again."""
     from p2es_lib.config import get_config
     from p2es_lib.preparation import list_jobs, prepare_windows, run_job, run_jobs
+    from p2es_lib.sources import parse_dataset
+    from p2es_lib.sources.selection import read_selection
     from p2es_lib.windows import read_windows
     from p2es_lib.workflow import check_mirror
 
@@ -113,6 +118,11 @@ def prepare(
         lines += [f"lead {lead} flat or missing in {n} record(s): absent there" for lead, n in info["dead_leads"].items()]
         lines += [f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()]
         lines += info["notes"][:10] + [f"... and {len(info['notes']) - 10} more notes"] * (len(info["notes"]) > 10)
+        lines += [
+            f"{source.name}: only records that p2es data get selected"
+            for source in parse_dataset(name)
+            if read_selection(source) is not None
+        ]
         typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)
         for line in lines:
             typer.echo(f"  {line}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from wfdb_files import write_record
+from wfdb_files import read_record, write_record
 
 from p2es_lib.errors import InputError
 from p2es_lib.sources import bidmc
@@ -25,7 +25,7 @@ def top(tmp_path, home):
 def reading_of(top, number=1):
     mirror = bidmc.SOURCE.mirror(top.parent.parent)
     record = bidmc.SOURCE.list_records(mirror)[number - 1]
-    return bidmc.SOURCE.read(mirror, record)
+    return read_record(bidmc.SOURCE, mirror, record)
 
 
 def files_of(top, number=1):

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from wfdb_files import write_record
+from wfdb_files import read_record, write_record
 
 from p2es_lib.errors import InputError
 from p2es_lib.sources import challenge_2015
@@ -41,7 +41,7 @@ def mirror_of(top):
 
 
 def reading_of(top, number=0):
-    return SOURCE.read(mirror_of(top), SOURCE.list_records(mirror_of(top))[number])
+    return read_record(SOURCE, mirror_of(top), SOURCE.list_records(mirror_of(top))[number])
 
 
 def test_terms():

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from wfdb_files import read_record
 
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
@@ -49,7 +50,7 @@ def mirror_of(top):
 
 
 def reading_of(top):
-    return SOURCE.read(mirror_of(top), SOURCE.list_records(mirror_of(top))[0])
+    return read_record(SOURCE, mirror_of(top), SOURCE.list_records(mirror_of(top))[0])
 
 
 # -------------------------------------------------------------------------------------------------- files as they are

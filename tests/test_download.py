@@ -28,12 +28,14 @@ from wfdb_files import write_mimic4, write_record
 from p2es_lib import cli
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
-from p2es_lib.preparation.jobs import list_jobs
+from p2es_lib.preparation.jobs import list_jobs, run_job
 from p2es_lib.sources import SOURCES, get_source
 from p2es_lib.sources import mirror as mirror_module
+from p2es_lib.sources import transfer
 from p2es_lib.sources.checksums import read_checksums
 from p2es_lib.sources.contract import Record
-from p2es_lib.sources.download import get_records, read_selection, sample_records, select_records, verify_records
+from p2es_lib.sources.download import get_records, verify_records
+from p2es_lib.sources.selection import read_selection, sample_records, select_records
 
 CHALLENGE, MIMIC4, BIDMC, PTB_XL = (get_source(name) for name in ("challenge-2015", "mimic4wdb", "bidmc", "ptb-xl"))
 NAMES = [f"a{number}l" for number in range(101, 107)] + ["v201s", "v202s"]
@@ -207,6 +209,14 @@ def test_what_the_mirror_lacks_is_noted_and_not_asked_for_until_the_next_get(ser
     assert MIMIC4.mirror(server.url).fetch(ABSENT[0]).read_text() == "80_0009 0 62.5 400\n"
 
 
+def test_what_one_mirror_lacks_another_may_hold(server, root):
+    get(MIMIC4, server.url)
+    (root / "mimic4wdb" / "0.1.0" / ABSENT[0]).write_text("80_0009 0 62.5 400\n")
+    other = server.url.replace("127.0.0.1", "localhost")
+    assert MIMIC4.mirror(server.url).try_fetch(ABSENT[0]) is None
+    assert MIMIC4.mirror(other).fetch(ABSENT[0]).read_text() == "80_0009 0 62.5 400\n"
+
+
 def test_a_record_without_header_is_named_among_the_missing(server, root, p2es):
     header = root / "challenge-2015" / "1.0.0" / "training" / "a101l.hea"
     header.unlink()
@@ -247,6 +257,34 @@ def test_a_folder_is_copied_and_checked(root, home):
     assert files_of("a103l") < here and not here & {"training/a101l.dat", "training/a102l.dat"}
 
 
+def refuse_to_open(monkeypatch, path):
+    """A file that must not be read, as far as Python's ``open`` goes; whoever runs the tests may be root."""
+
+    def refusing(file, *arguments, **options):
+        if str(file) == str(path):
+            raise PermissionError(13, "Permission denied", str(file))
+        return really_open(file, *arguments, **options)
+
+    really_open = open
+    monkeypatch.setattr("builtins.open", refusing)
+
+
+@pytest.mark.parametrize("end", ["hea", "dat"])
+def test_one_file_that_must_not_be_read_does_not_keep_the_others(root, home, monkeypatch, end):
+    refuse_to_open(monkeypatch, root / "challenge-2015" / "1.0.0" / "training" / f"a102l.{end}")
+    with pytest.raises(InputError, match=rf"a102l.{end}: cannot be read .*Permission denied"):
+        get(CHALLENGE, root)
+    here = set(contents(CHALLENGE.mirror(root).cached("")))
+    assert here >= files_of(*NAMES) - files_of("a102l") and f"training/a102l.{end}" not in here
+
+
+def test_a_file_that_must_not_be_read_does_not_verify(root, monkeypatch):
+    folder = root / "challenge-2015" / "1.0.0"
+    publish(folder)
+    refuse_to_open(monkeypatch, folder / "training" / "a102l.dat")
+    assert verify_records(CHALLENGE, root, progress=False).wrong == ["training/a102l.dat"]
+
+
 # --------------------------------------------------------------------------------------------------- which records
 @pytest.mark.parametrize(
     "wanted, expected",
@@ -268,6 +306,64 @@ def test_a_subject_brings_no_signals_of_others(server):
     got = get(MIMIC4, server.url, subjects=["10000002"])
     assert [record.name for record in got.records] == ["81"] and got.missing == ABSENT[1:]
     assert len(gets(server, ".dat")) == 4 and all("/p10000002/" in path for path in gets(server, ".dat"))
+
+
+def write_ptb_xl(root, n=40):
+    """The table of so many records, two of each patient, and no record."""
+    top = root / "ptb-xl" / "1.0.3"
+    top.mkdir(parents=True)
+    columns = ["ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_hr"]
+    rows = [[k, 500 + k // 2, 60, 0, "{}", k % 10 + 1, f"records500/00000/{k:05d}_hr"] for k in range(n)]
+    pd.DataFrame(rows, columns=columns).to_csv(top / "ptbxl_database.csv", index=False)
+
+
+def test_a_subject_that_a_table_names_is_found_without_any_record(server, root):
+    write_ptb_xl(root)
+    chosen = select_records(PTB_XL, PTB_XL.mirror(server.url), subjects=["507", "ptb-xl-511"])
+    assert [record.name[:5] for record in chosen] == ["00014", "00015", "00022", "00023"]
+    assert set(gets(server)) <= {"ptbxl_database.csv", "SHA256SUMS.txt"}
+    (root / "vitaldb" / "1.0.0").mkdir(parents=True)
+    (root / "vitaldb" / "1.0.0" / "clinical_data.csv").write_text("caseid,subjectid,age,sex\n1,70,5,F\n2,71,6,M\n3,70,5,F\n")
+    vitaldb, ncku = get_source("vitaldb"), get_source("ncku")
+    chosen = select_records(vitaldb, vitaldb.mirror(server.url), subjects=["70"])
+    assert [record.name for record in chosen] == ["0001", "0003"] and not gets(server, ".vital")
+    chosen = select_records(ncku, ncku.mirror(server.url), subjects=["300"])
+    assert len(chosen) == 3 and not any(path.endswith("_align.csv") for _, path, _ in server.requests)
+
+
+#: A source whose subjects stand in its headers alone.
+IN_HEADERS = replace(CHALLENGE, subject=lambda mirror, record: mirror.fetch(f"{record.path}.hea").stem)
+
+
+def test_headers_that_name_subjects_are_fetched_side_by_side_with_a_bar(server, capsys):
+    server.trouble = {".hea": "late"}
+    got = get_records(IN_HEADERS, server.url, subjects=["a104l"], jobs=4)
+    assert [record.name for record in got.records] == ["a104l"] and server.most_active == 4
+    assert re.search(r"looking for subjects: .*\| [1-8]/8 ", capsys.readouterr().err)
+
+
+def test_a_header_that_cannot_be_had_is_named_where_a_subject_is_not_found(server):
+    server.trouble = {"a102l.hea": 418}
+    with pytest.raises(InputError, match=r"no subject 'a102l'; did you mean .*1 records do not say .*a102l.hea: HTTP 418"):
+        get(IN_HEADERS, server.url, subjects=["a102l"])
+    assert [record.name for record in get(IN_HEADERS, server.url, subjects=["a103l"]).records] == ["a103l"]
+
+
+def test_the_search_for_a_subject_can_be_interrupted(server):
+    server.trouble = {".hea": "hold"}
+
+    def interrupt():
+        wait_for(lambda: server.active == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        server.release.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            get(IN_HEADERS, server.url, subjects=["a104l"], jobs=2)
+        done.result()
+    assert len(gets(server, ".hea")) == 2 and not gets(server, ".dat")
 
 
 def test_a_larger_number_holds_the_smaller_one(server):
@@ -413,7 +509,7 @@ def test_older_bytes_never_stand_beside_a_newer_validator(server, root, monkeypa
     """A kill just after the answer: what was held of a file that has changed must not be continued."""
     server.trouble = {"a101l.dat": "hold"}
     file = root / "challenge-2015" / "1.0.0" / "training" / "a101l.dat"
-    monkeypatch.setattr(mirror_module, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(transfer, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(mirror_module, "ATTEMPTS", 1)
     mirror = CHALLENGE.mirror(server.url)
     with pytest.raises(InputError, match="cannot be fetched"):
@@ -427,7 +523,7 @@ def test_older_bytes_never_stand_beside_a_newer_validator(server, root, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(mirror_module, "_write_blocks", killed)
+        patch.setattr(transfer, "write_blocks", killed)
         with pytest.raises(KeyboardInterrupt):
             mirror.fetch("training/a101l.dat")
     assert mirror.fetch("training/a101l.dat").read_bytes() == file.read_bytes()
@@ -501,6 +597,26 @@ def set_free_space(monkeypatch, n_bytes):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=1 << 40, used=0, free=n_bytes))
 
 
+def test_no_signals_are_fetched_before_their_size_is_known(server, root, monkeypatch):
+    """This source must find out which of two kinds of files the mirror holds."""
+    write_bidmc(root)
+    set_free_space(monkeypatch, 2000)
+    with pytest.raises(InputError, match="get fewer records"):
+        get(BIDMC, server.url, records=["bidmc_0[1-4]"])
+    assert not gets(server, "Signals.csv")
+    set_free_space(monkeypatch, 1 << 30)
+    assert get(BIDMC, server.url, records=["bidmc_0[1-4]"]).n_files == 9
+    assert get(BIDMC, server.url, records=["bidmc_0[1-4]"]).missing == []
+
+
+def test_a_preparation_does_not_fill_the_disk_either(server, root, monkeypatch):
+    (job,) = list_jobs(get_config("quick", "challenge-2015"), server.url)
+    set_free_space(monkeypatch, 100_000)
+    with pytest.raises(InputError, match="0.00 GB are needed and 0.00 GB are free; get fewer records .*P2ES_HOME"):
+        run_job(job, get_config("quick", "challenge-2015"), server.url)
+    assert not any(path.endswith(".dat") for path in contents(CHALLENGE.mirror(server.url).cached("")))
+
+
 @pytest.mark.parametrize("remote", [True, False], ids=["http", "folder"])
 def test_too_little_space_is_noticed_before_any_signal_is_fetched(server, root, home, monkeypatch, remote):
     location = server.url if remote else root
@@ -562,7 +678,7 @@ def write_bidmc(root):
     folder = root / "bidmc" / "1.0.0" / "bidmc_csv"
     folder.mkdir(parents=True)
     for number in range(1, 5):
-        (folder / f"bidmc_{number:02d}_Signals.csv").write_text(f"signals {number}\n")
+        (folder / f"bidmc_{number:02d}_Signals.csv").write_text(f"signals {number}\n" * 100)
         (folder / f"bidmc_{number:02d}_Fix.txt").write_text(f"Age: {number}\n")
     publish(folder.parent)
     return folder.parent
@@ -633,7 +749,7 @@ def test_verify_reads_a_mirror_in_place(root, p2es):
 
 
 # -------------------------------------------------------------------------------------------------- what follows a get
-def test_the_selection_decides_what_is_prepared_from_a_remote_mirror(server, root):
+def test_the_selection_decides_what_is_prepared_from_any_mirror(server, root):
     config = get_config("quick", "challenge-2015")
 
     def names(location):
@@ -642,10 +758,41 @@ def test_the_selection_decides_what_is_prepared_from_a_remote_mirror(server, roo
     assert names(server.url) == NAMES
     get(CHALLENGE, server.url, records=["v201s", "a105l"])
     assert names(server.url) == ["a105l", "v201s"]
-    assert names(root) == NAMES  # a folder is all there
+    assert names(root) == ["a105l", "v201s"]  # wherever they are read from
     get(CHALLENGE, server.url, records=["a101l"])
     assert names(server.url) == ["a101l", "a105l", "v201s"]
     assert [(job.source, job.shard) for job in list_jobs(config, server.url)] == [("challenge-2015", "training-00")]
+
+
+def test_a_selection_that_a_mirror_holds_nothing_of_is_an_error(root, tmp_path, home):
+    get(CHALLENGE, root, records=["v201s"])
+    listing = root / "challenge-2015" / "1.0.0" / "training" / "RECORDS"
+    listing.write_text("a101l\na102l\n")
+    with pytest.raises(InputError, match=r"challenge-2015: none of the records that p2es data get selected .*\.selection"):
+        list_jobs(get_config("quick", "challenge-2015"), root)
+
+
+@pytest.mark.parametrize("trouble", ["altered", "unreadable"])
+def test_a_bad_file_of_a_folder_is_named_and_its_record_alone_left_out(root, home, monkeypatch, trouble):
+    folder = root / "challenge-2015" / "1.0.0"
+    publish(folder)
+    config, file = get_config("quick", "challenge-2015"), folder / "training" / "a102l.dat"
+    (job,) = list_jobs(config, root)
+    job = replace(job, records=job.records[:3])
+    whole = file.read_bytes()
+    with monkeypatch.context() as patch:
+        if trouble == "altered":
+            file.write_bytes(altered(whole))
+        else:
+            refuse_to_open(patch, file)
+        made = run_job(job, config, root) / "shard.json"
+    records = json.loads(made.read_text())["records"]
+    assert [name for name, entry in records.items() if entry["hours"] == 0] == ["a102l"]
+    expected = "SHA-256 is .*SHA256SUMS.txt says" if trouble == "altered" else "cannot be read .*Permission denied"
+    assert re.search(rf"a102l.dat: {expected}", " ".join(records["a102l"]["notes"]))
+    file.write_bytes(whole)
+    records = json.loads((run_job(job, config, root) / "shard.json").read_text())["records"]
+    assert all(entry["hours"] > 0 for entry in records.values())
 
 
 def test_what_was_fetched_is_prepared_without_the_server(server, p2es, home):
@@ -673,6 +820,7 @@ def test_what_was_fetched_is_prepared_without_the_server(server, p2es, home):
     assert status == 0, errors
     index = pd.read_parquet(Path(output.strip()) / "index.parquet")
     assert len(index) > 10 and set(index["record"]) == {"80"}
+    assert "mimic4wdb: only records that p2es data get selected" in errors
     assert made.stat().st_mtime_ns == before  # not made again
 
 

@@ -7,6 +7,7 @@ import gzip
 import numpy as np
 import pytest
 import wfdb
+from wfdb_files import read_record
 
 from p2es_lib import paths
 from p2es_lib.errors import InputError
@@ -84,7 +85,7 @@ def mirror_of(top):
 
 
 def reading_of(top, number=0):
-    return SOURCE.read(mirror_of(top), SOURCE.list_records(mirror_of(top))[number])
+    return read_record(SOURCE, mirror_of(top), SOURCE.list_records(mirror_of(top))[number])
 
 
 # -------------------------------------------------------------------------------------------------- files as they are

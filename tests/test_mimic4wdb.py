@@ -6,7 +6,7 @@ import gzip
 
 import numpy as np
 import pytest
-from wfdb_files import RATE, write_mimic4
+from wfdb_files import RATE, read_record, write_mimic4
 
 from p2es_lib import paths
 from p2es_lib.errors import InputError
@@ -36,7 +36,7 @@ def patients(root, tmp_path, monkeypatch):
 
 def reading_of(root, number=0):
     mirror = SOURCE.mirror(root)
-    return SOURCE.read(mirror, SOURCE.list_records(mirror)[number])
+    return read_record(SOURCE, mirror, SOURCE.list_records(mirror)[number])
 
 
 def header_of(root, number=0):

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from p2es_lib.errors import InputError
 from p2es_lib.sources import mirror as mirror_module
-from p2es_lib.sources.checksums import read_checksums
-from p2es_lib.sources.mirror import DEFAULT_MIRROR, MissingFile, Mirror, check_relative, resolve_mirror
+from p2es_lib.sources import transfer
+from p2es_lib.sources.checksums import hash_file, parse_checksum, read_checksums
+from p2es_lib.sources.mirror import (
+    DEFAULT_MIRROR,
+    MissingFile,
+    Mirror,
+    UnusableFile,
+    WrongContent,
+    check_relative,
+    resolve_mirror,
+)
 
 CONTENT = bytes(range(256)) * 1000  # 256 kB
 FILE = "folder/recording.dat"
@@ -23,6 +36,11 @@ class Handler(BaseHTTPRequestHandler):
     """Serves CONTENT at any path of the data set; ``server.script`` holds what goes wrong, request by request."""
 
     def do_HEAD(self):
+        if self.server.states_length_if_asked:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.server.content)))
+            self.end_headers()
+            return
         self.send_error(404 if self.server.checksums is None else 501)  # a server that knows no HEAD
 
     def do_GET(self):
@@ -59,9 +77,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         if server.etag:
             self.send_header("ETag", server.etag)
-        self.send_header("Content-Length", str(len(body) - start + (10 if action == "too short" else 0)))
+        if action == "chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        elif action not in ("no length", "no length, cut"):
+            self.send_header("Content-Length", str(len(body) - start + (10 if action == "too short" else 0)))
         self.end_headers()
-        end = len(body) // 2 if action == "cut" else len(body)
+        end = len(body) // 2 if action in ("cut", "no length, cut") else len(body)
         self.wfile.write(body[start:end])
         self.close_connection = True
 
@@ -74,7 +96,7 @@ def server(monkeypatch):
     monkeypatch.setattr(mirror_module, "BACKOFF_S", 0.01)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.requests, server.script, server.content, server.ranges, server.etag = [], [], CONTENT, True, '"v1"'
-    server.checksums = None
+    server.checksums, server.states_length_if_asked = None, False
     server.handle_error = lambda *_: None  # a client that gave up is part of the play
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
@@ -145,7 +167,7 @@ def test_a_wrong_range_is_not_believed(server, remote):
 
 
 def test_slow_servers_time_out(server, remote, monkeypatch):
-    monkeypatch.setattr(mirror_module, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(transfer, "TIMEOUT_S", 0.2)
     server.script = ["slow"]
     assert remote.fetch(FILE).read_bytes() == CONTENT
     assert len(server.requests) == 2
@@ -156,6 +178,53 @@ def test_a_busy_server_is_given_the_time_it_asks_for(server, remote):
     began = time.monotonic()
     assert remote.fetch(FILE).read_bytes() == CONTENT
     assert time.monotonic() - began >= 0.95
+
+
+@pytest.mark.parametrize("script", [["no length"] * 2, ["no length, cut", "no length", "no length"]])
+def test_a_file_of_no_stated_length_is_fetched_until_it_comes_twice_the_same(server, remote, home, script):
+    """The server ends it by closing the connection, so a cut looks like an end."""
+    server.script = script.copy()
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+    assert [wanted for _, wanted in server.requests] == [None] * len(script)
+    assert leftovers(home) == [".sha256", "recording.dat"]
+
+
+def test_a_file_of_no_stated_length_is_held_against_the_length_that_the_server_states_if_asked(server, remote):
+    server.states_length_if_asked, server.script = True, ["no length, cut", "no length"]
+    assert remote.fetch(FILE).read_bytes() == CONTENT
+    assert len(server.requests) == 2 and not server.script
+
+
+def test_a_file_of_no_stated_length_that_never_comes_twice_the_same_is_refused(server, remote, home):
+    server.script = ["no length", "no length, cut"] * 3
+    with pytest.raises(InputError, match="states no length, and what it sends differs"):
+        remote.fetch(FILE)
+    assert "recording.dat" not in leftovers(home)
+
+
+@pytest.mark.parametrize("action, published", [("no length", True), ("chunked", False)])
+def test_a_file_whose_end_is_known_otherwise_is_fetched_once(server, remote, action, published):
+    """By its published hash, or because the answer itself says where it ends."""
+    server.checksums = f"{hashlib.sha256(CONTENT).hexdigest()} {FILE}\n".encode() if published else None
+    server.script = [action]
+    assert remote.fetch(FILE).read_bytes() == CONTENT and len(server.requests) == 1
+
+
+def test_a_disk_without_room_is_not_filled(server, remote, home, monkeypatch):
+    """Whoever fetches: a preparation asks for no sizes beforehand."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=1 << 40, used=0, free=len(CONTENT)))
+    with pytest.raises(InputError, match="0.00 GB are needed and 0.00 GB are free; .*P2ES_HOME"):
+        remote.fetch(FILE)
+    assert len(server.requests) == 1 and "recording.dat" not in leftovers(home)
+
+
+def test_the_hashes_seen_are_not_read_again_for_each_file(server, remote, monkeypatch):
+    lines = []
+    monkeypatch.setattr(mirror_module, "parse_checksum", lambda line: lines.append(line) or parse_checksum(line))
+    mirror = Mirror(remote.location, "set", "1.0.0")
+    for number in range(20):
+        mirror.fetch(f"folder/{number}.dat")
+    assert len(lines) < 20
 
 
 def test_files_are_held_against_the_published_hashes(server, remote, home):
@@ -241,6 +310,64 @@ def test_a_folder_is_read_in_place(tmp_path, home):
     with pytest.raises(MissingFile, match="other.dat: not in this mirror"):
         mirror.fetch("other.dat")
     assert not home.exists()
+
+
+@pytest.fixture
+def folder(tmp_path, home):
+    """A mirror that is a folder, with a file and its published hash."""
+    file = tmp_path / "copy" / "set" / "1.0.0" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(CONTENT)
+    (file.parents[1] / "SHA256SUMS.txt").write_text(f"{hashlib.sha256(CONTENT).hexdigest()}  {FILE}\n")
+    return tmp_path / "copy"
+
+
+def test_a_file_of_a_folder_is_hashed_once_and_again_when_it_changes(folder, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(mirror_module, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+    for _ in range(2):  # as another process would
+        mirror = Mirror(folder, "set", "1.0.0")
+        file = mirror.fetch(FILE)
+        assert mirror.fetch(FILE) == file == folder / "set" / "1.0.0" / FILE
+    assert hashed == [file]
+    os.utime(file, ns=(1, 1))
+    Mirror(folder, "set", "1.0.0").fetch(FILE)
+    assert hashed == [file] * 2
+    file.write_bytes(CONTENT[:-1] + b"?")
+    for _ in range(2):
+        with pytest.raises(WrongContent, match="recording.dat: SHA-256 is .*SHA256SUMS.txt says"):
+            Mirror(folder, "set", "1.0.0").fetch(FILE)
+
+
+def test_a_folder_that_was_fetched_is_held_against_the_hashes_seen_then(server, remote, home, tmp_path):
+    remote.fetch(FILE)
+    moved = Path(shutil.copytree(home / "data" / "raw", tmp_path / "moved"))
+    assert Mirror(moved, "set", "1.0.0").fetch(FILE).read_bytes() == CONTENT
+    (moved / "set" / "1.0.0" / FILE).write_bytes(CONTENT[::-1])
+    with pytest.raises(WrongContent, match=r"moved/set/1.0.0/\.sha256 says"):
+        Mirror(moved, "set", "1.0.0").fetch(FILE)
+
+
+def refuse_to_open(monkeypatch, name):
+    """Files of this name must not be read, as far as Python's ``open`` goes; whoever runs the tests may be root."""
+
+    def refusing(file, *arguments, **options):
+        if Path(str(file)).name == name:
+            raise PermissionError(13, "Permission denied", str(file))
+        return really_open(file, *arguments, **options)
+
+    really_open = open
+    monkeypatch.setattr("builtins.open", refusing)
+
+
+@pytest.mark.parametrize("what", ["fetch", "copy", "read_text"])
+@pytest.mark.parametrize("published", [True, False])
+def test_a_file_that_must_not_be_read_is_named(folder, monkeypatch, what, published):
+    if not published:
+        (folder / "set" / "1.0.0" / "SHA256SUMS.txt").unlink()
+    refuse_to_open(monkeypatch, "recording.dat")
+    with pytest.raises(UnusableFile, match="recording.dat: cannot be read .*Permission denied"):
+        getattr(Mirror(folder, "set", "1.0.0"), what)(FILE)
 
 
 def test_which_mirror(tmp_path, monkeypatch):

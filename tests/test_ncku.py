@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from wfdb_files import read_record
 
 from p2es_lib.errors import InputError
 from p2es_lib.sources import ncku
@@ -45,7 +46,7 @@ def write(top, rows, name=NAME):
 
 def reading_of(top):
     mirror = SOURCE.mirror(top.parent)
-    return SOURCE.read(mirror, SOURCE.list_records(mirror)[0])
+    return read_record(SOURCE, mirror, SOURCE.list_records(mirror)[0])
 
 
 # -------------------------------------------------------------------------------------------------- files as they are

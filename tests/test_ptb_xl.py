@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 import pytest
-from wfdb_files import write_record
+from wfdb_files import read_record, write_record
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
@@ -13,6 +15,7 @@ from p2es_lib.simulator.demographics_effects import RHYTHMS
 from p2es_lib.simulator.morphology import CLASSES
 from p2es_lib.sources import ptb_xl
 from p2es_lib.sources.mirror import MissingFile
+from p2es_lib.sources.selection import select_records
 
 SOURCE = ptb_xl.SOURCE
 HEADER = "ecg_id,patient_id,age,sex,height,recording_date,report,scp_codes,strat_fold,filename_lr,filename_hr"
@@ -23,6 +26,10 @@ def row(number=1, patient="15709.0", age="56.0", sex="1", codes=SR, fold="3"):
     place = f"{number // 1000 * 1000:05d}/{number:05d}"
     files = f"records100/{place}_lr,records500/{place}_hr"
     return f'{number},{patient},{age},{sex},,1984-11-09 09:17:34,"sinus, normal","{codes}",{fold},{files}'
+
+
+def renamed(file):
+    return row().replace("records500/00000/00001_hr", file)
 
 
 @pytest.fixture
@@ -52,7 +59,7 @@ def mirror_of(top):
 
 
 def reading_of(top, number=1):
-    return SOURCE.read(mirror_of(top), SOURCE.list_records(mirror_of(top))[number - 1])
+    return read_record(SOURCE, mirror_of(top), SOURCE.list_records(mirror_of(top))[number - 1])
 
 
 # -------------------------------------------------------------------------------------------------- files as they are
@@ -94,6 +101,20 @@ def test_folds_and_a_patient_who_is_not_named(top):
     for fold in ("", "11"):
         write_table(top, row(fold=fold, patient=""))
         assert (reading_of(top).fold, reading_of(top).subject) == ("", "00001_hr")
+
+
+def test_a_sample_is_spread_over_the_folds(top):
+    """As many of each, however the hashes of their names fall, so that each split has its share."""
+    mirror, folds = mirror_of(top), {n: n // 30 % 10 + 1 for n in range(1, 300)} | {n: 1 for n in range(300, 400)}
+    write_table(top, *(row(n, fold=str(fold)) for n, fold in folds.items()))
+    samples = [{int(r.name[:5]) for r in select_records(SOURCE, mirror, number=n)} for n in (3, 10, 20, 45, 200, 399)]
+    assert [len(sample) for sample in samples] == [3, 10, 20, 45, 200, 399]
+    assert all(small < large for small, large in zip(samples, samples[1:]))
+    counts = [Counter(folds.get(n) for n in sample) for sample in samples]
+    assert counts[0] == {10: 1, 9: 1, 8: 1} and counts[2] == dict.fromkeys(range(1, 11), 2)
+    assert set(counts[3].values()) == {4, 5}
+    assert samples[2] == {int(r.name[:5]) for r in select_records(SOURCE, mirror, number=20)}
+    assert samples[2] != set(sorted(samples[5])[:20])
 
 
 # ----------------------------------------------------------------------------------------------------------- labels
@@ -159,6 +180,11 @@ def test_terms():
         ([row(codes="NORM")], "record 00001_hr: scp_codes 'NORM' is not a dictionary"),
         ([row(), row()], "row 3 has no filename_hr, or that of another row"),
         ([row().removesuffix("records500/00000/00001_hr")], "row 2 has no filename_hr"),
+        ([row(2), renamed("../../00001_hr")], "row 3, filename_hr: refusing the file name '../../00001_hr'"),
+        ([renamed("/etc/00001_hr")], "row 2, filename_hr: refusing the file name '/etc/00001_hr'"),
+        ([renamed("00001_hr")], "row 2, filename_hr '00001_hr' is no path such as records500/00000/00001_hr"),
+        ([renamed("a folder/00001_hr")], "row 2, filename_hr 'a folder/00001_hr' is no path such as"),
+        ([row(), renamed("records500/1/00001_hr")], "row 3, filename_hr 'records500/1/00001_hr' has the name of another"),
     ],
 )
 def test_a_broken_row(top, rows, match):

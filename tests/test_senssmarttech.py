@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import wfdb
+from wfdb_files import read_record
 
 from p2es_lib.errors import InputError
 from p2es_lib.sources import senssmarttech
@@ -84,7 +85,7 @@ def record_of(top, name=NAME):
 
 
 def reading_of(top, name=NAME):
-    return senssmarttech.SOURCE.read(mirror_of(top), record_of(top, name))
+    return read_record(senssmarttech.SOURCE, mirror_of(top), record_of(top, name))
 
 
 # -------------------------------------------------------------------------------------------------- files as they are

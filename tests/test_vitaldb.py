@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import vitaldb as package
+from wfdb_files import read_record
 
 from p2es_lib.errors import InputError
 from p2es_lib.sources import vitaldb
@@ -60,7 +61,7 @@ def mirror_of(top):
 def reading_of(top, number=1):
     mirror = mirror_of(top)
     record = next(r for r in vitaldb.SOURCE.list_records(mirror) if r.name == f"{number:04d}")
-    return vitaldb.SOURCE.read(mirror, record)
+    return read_record(vitaldb.SOURCE, mirror, record)
 
 
 # -------------------------------------------------------------------------------------------------- files as they are

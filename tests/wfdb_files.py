@@ -61,3 +61,10 @@ def write_record(folder: Path, name: str, signals: dict, rate: float = 125.0, *,
         name, rate, units or ["mV" if is_ecg else "NU" for is_ecg in ecg], names, np.column_stack(list(signals.values())),
         fmt=[fmt] * len(names), comments=list(comments), write_dir=str(folder),
     )  # fmt: skip
+
+
+def read_record(source, mirror, record):
+    """``source.read``, and what the source says beforehand of whose record it is must be what the reading says."""
+    reading = source.read(mirror, record)
+    assert source.subject(mirror, record) == reading.subject
+    return reading

@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from p2es_lib.preparation.assembly import assemble
 from p2es_lib.preparation.shards import code_version, prepare_shard, read_shard_settings, shard_settings
 from p2es_lib.sources import Source, get_source, parse_dataset
 from p2es_lib.sources.contract import Record
-from p2es_lib.sources.download import read_selection, sample_records
+from p2es_lib.sources.selection import SELECTION_FILE, read_selection, sample_records
 from p2es_lib.sources.simulated import simulate_cohort
 from p2es_lib.windows import read_settings, splits, write_view, write_windows
 
@@ -38,18 +39,23 @@ class ShardJob:
 def list_jobs(config: Config, location: str | Path | None = None) -> list[ShardJob]:
     """What there is to prepare for ``config.dataset``, one job per shard, in a fixed order.
 
-    All records of a data set, or those that ``p2es data get`` selected; below profile ``full``, a source too large to
-    fetch as a whole gives a sample of itself.
+    All records of a data set, or those that ``p2es data get`` selected, whatever the mirror; below profile ``full``, a
+    source too large to fetch as a whole gives a sample of itself.
     """
     jobs = []
     for source in _real_sources(config):
         mirror = source.mirror(location)
         records = source.list_records(mirror)
         selected = read_selection(source)
-        if isinstance(mirror.location, str) and selected is not None:
+        if selected is not None:
             records = [record for record in records if record.name in selected]
+            if not records:
+                raise InputError(
+                    f"data set {source.name}: none of the records that p2es data get selected is on {mirror.where()}; "
+                    f"select others with it, or delete {mirror.cached(SELECTION_FILE)} to use all"
+                )
         elif isinstance(mirror.location, str) and source.sample and config.profile != "full":
-            records = sample_records(records, source.sample)
+            records = sample_records(records, source.sample, partial(source.stratum, mirror))
         shards: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             shards[record.shard].append(record)
@@ -74,8 +80,11 @@ def folder_state(job: ShardJob, location: str | Path | None = None) -> str:
         return ""
     found = []
     for folder in sorted({Path(mirror.where(record.path)).parent for record in job.records}):
-        entries = os.scandir(folder) if folder.is_dir() else ()
-        found += sorted((entry.path, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries if entry.is_file())
+        try:
+            entries = [entry for entry in os.scandir(folder) if entry.is_file()]
+        except OSError:  # not there, or not to be read: its records are named when they are prepared
+            continue
+        found += sorted((entry.path, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 

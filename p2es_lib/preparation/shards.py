@@ -24,8 +24,9 @@ from p2es_lib.leads import LEADS
 from p2es_lib.polarity import pulse_polarity
 from p2es_lib.preparation.quality import HOPELESS_FAULTS, judge_windows
 from p2es_lib.preparation.recording import make_recording
+from p2es_lib.sources.checksums import hash_file
 from p2es_lib.sources.contract import Reading, Record, Source, Stretch
-from p2es_lib.sources.mirror import Mirror, MissingFile
+from p2es_lib.sources.mirror import Mirror, MissingFile, UnusableFile
 from p2es_lib.windows import Shards, ShardWriter, read_settings, read_table, write_table
 
 SETTINGS_FILE = "shard.json"
@@ -243,7 +244,7 @@ def _add_to_hash(digest, stretch: Stretch) -> None:
 # ------------------------------------------------------------------------------------------------------- what changed
 def _fingerprint(source: Source, record: Record, mirror: Mirror, older: RecordEntry | None) -> RecordEntry:
     """Fingerprint of a record's files; they are only read where size or time of one differ from before."""
-    stat, local = hashlib.sha256(), []
+    stat, local, unusable = hashlib.sha256(), [], []
     try:
         names = source.files(mirror, record)
     except MissingFile:
@@ -251,7 +252,13 @@ def _fingerprint(source: Source, record: Record, mirror: Mirror, older: RecordEn
     except InputError as error:
         return RecordEntry(stat="", content=f"unreadable: {error}")
     for name in (*names, *source.tables):
-        if (path := mirror.try_fetch(name)) is not None:
+        try:
+            path = mirror.try_fetch(name)
+        except UnusableFile as error:  # of this record alone; its reader meets it too, and says so
+            stat.update(f"{error}\n".encode())
+            unusable.append(str(error))
+            continue
+        if path is not None:
             state = path.stat()
             stat.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode())
             if name in names:  # what a table says of a record is compared by the readers' own results
@@ -259,13 +266,15 @@ def _fingerprint(source: Source, record: Record, mirror: Mirror, older: RecordEn
     stat_hash = stat.hexdigest()[:16]
     if older is not None and older.stat == stat_hash:
         return RecordEntry(stat=stat_hash, content=older.content)
-    content = hashlib.sha256()
+    content = hashlib.sha256("".join(unusable).encode())
     for name, path in local:
         content.update(name.encode())
-        with open(path, "rb") as file:
-            content.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            content.update(hash_file(path).encode())
+        except OSError as error:
+            content.update(str(error).encode())
     content.update(_described(source, record, mirror).encode())
-    return RecordEntry(stat=stat_hash, content=content.hexdigest()[:16] if local else "absent")
+    return RecordEntry(stat=stat_hash, content=content.hexdigest()[:16] if local or unusable else "absent")
 
 
 def _described(source: Source, record: Record, mirror: Mirror) -> str:

@@ -76,7 +76,7 @@ def _wfdb_path(record: Record) -> str:
 def files(mirror: Mirror, record: Record) -> list[str]:
     """The CSV and its companion; the WFDB record where there is no CSV."""
     signals, fix = f"{record.path}_Signals.csv", f"{record.path}_Fix.txt"
-    if mirror.try_fetch(signals) is not None:
+    if mirror.holds(signals):  # not fetched yet: nobody has asked how large they are
         return [signals, fix]
     return [*record_files(mirror, _wfdb_path(record)), fix]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.sources.mirror import DEFAULT_MIRROR, Mirror
+from p2es_lib.sources.locations import DEFAULT_MIRROR
+from p2es_lib.sources.mirror import Mirror
 
 #: A signal as recorded: samples (T,) with NaN where missing, and its sampling rate in Hz.
 Signal = tuple[np.ndarray, float]
@@ -121,6 +122,12 @@ class Source:
     read : callable
         ``read(mirror, record) -> Reading``. Raises an :class:`p2es_lib.errors.InputError` naming the record where
         nothing of it can be used.
+    subject : callable
+        ``subject(mirror, record) -> str``, as ``read`` gives it, but from a table, a name or a header alone. By default
+        the record's own name, for data sets that do not say whose records are.
+    stratum : callable
+        ``stratum(mirror, record) -> str``: what a sample of the data set should be spread over, where the data set gives
+        its own split: strata take turns, in the order of their names.
     tables : tuple of str
         Files of the data set that belong to no single record (a table of ages, say).
     companions : callable
@@ -148,6 +155,8 @@ class Source:
     files: Callable[[Mirror, Record], list[str]]
     read: Callable[[Mirror, Record], Reading]
     code: tuple[str, ...]
+    subject: Callable[[Mirror, Record], str] = lambda mirror, record: record.name
+    stratum: Callable[[Mirror, Record], str] = lambda mirror, record: ""
     tables: tuple[str, ...] = ()
     companions: Callable[[], list[Path]] = list
     default_mirror: str = DEFAULT_MIRROR

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-import hashlib
-import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +13,9 @@ from p2es_lib import paths
 from p2es_lib.errors import InputError
 from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, read_checksums
 from p2es_lib.sources.contract import Record, Source
-from p2es_lib.sources.mirror import MISSING_FILE, Mirror, MissingFile
-
-SELECTION_FILE = ".selection"
-#: Free space that must remain, as a share of what is fetched.
-SPACE_MARGIN = 0.05
+from p2es_lib.sources.mirror import MISSING_FILE, Mirror
+from p2es_lib.sources.selection import add_to_selection, select_records
+from p2es_lib.sources.transfer import MissingFile, check_space
 
 
 @dataclass(frozen=True)
@@ -36,83 +31,11 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Verified:
-    """What :func:`verify_records` found: number of good files; paths that are not there; paths of another content."""
+    """What :func:`verify_records` found: number of good files; paths that are not there; of other content, or unreadable."""
 
     verified: int
     missing: list[str]
     wrong: list[str]
-
-
-# ------------------------------------------------------------------------------------------------------ which records
-def sample_records(records: Sequence[Record], number: int) -> list[Record]:
-    """``number`` of the records in their order, chosen by a hash of their names.
-
-    The choice of one record depends on no other, and a larger sample holds the smaller one.
-    """
-    chosen = sorted(records, key=lambda record: hashlib.sha256(record.name.encode()).hexdigest())[:number]
-    names = {record.name for record in chosen}
-    return [record for record in records if record.name in names]
-
-
-def select_records(
-    source: Source,
-    mirror: Mirror,
-    *,
-    records: Iterable[str] = (),
-    subjects: Iterable[str] = (),
-    number: int | None = None,
-) -> list[Record]:
-    """Records of a source by name, by subject, or a number of them; conditions that are given all hold.
-
-    Parameters
-    ----------
-    records : iterable of str
-        Names, or patterns such as ``p100*``.
-    subjects : iterable of str
-        As the source names them, with or without its own name before it. Headers are fetched to find them.
-    number : int
-        That many of what is left, spread by :func:`sample_records`.
-
-    Raises
-    ------
-    InputError
-        A name or subject that does not occur; names those that come close.
-    """
-    chosen = source.list_records(mirror)
-    if wanted := list(records):
-        names = [record.name for record in chosen]
-        for pattern in wanted:
-            if not fnmatch.filter(names, pattern):
-                raise InputError(f"data set {source.name}: no record {pattern!r}{_close(pattern, names)}")
-        chosen = [record for record in chosen if any(fnmatch.fnmatchcase(record.name, pattern) for pattern in wanted)]
-    if people := {str(subject).removeprefix(f"{source.name}-") for subject in subjects}:
-        known = {record.name: _subject(source, mirror, record) for record in chosen}
-        if unknown := sorted(people - set(known.values())):
-            raise InputError(f"data set {source.name}: no subject {unknown[0]!r}{_close(unknown[0], known.values())}")
-        chosen = [record for record in chosen if known[record.name] in people]
-    if number is not None:
-        if number < 1:
-            raise InputError(f"number={number}: at least 1 record")
-        chosen = sample_records(chosen, number)
-    return chosen
-
-
-def _subject(source: Source, mirror: Mirror, record: Record) -> str:
-    try:
-        return source.read(mirror, record).subject
-    except InputError:
-        return ""
-
-
-def _close(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, [other for other in names if other], n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def read_selection(source: Source) -> set[str] | None:
-    """Names of the records that ``p2es data get`` was asked for, or None where it never was."""
-    path = source.mirror().cached(SELECTION_FILE)
-    return set(path.read_text().split()) if path.is_file() else None
 
 
 # -------------------------------------------------------------------------------------------------------- their files
@@ -130,7 +53,8 @@ def get_records(
 
     Every file is checked against the data set's SHA256SUMS.txt, or against the hash seen when it was first fetched.
     Sizes are asked for first, and the free space of the disk is held against them. Files that the mirror does not
-    hold are noted. From then on, preparation uses what was selected here (all selections together).
+    hold are noted. From then on, preparation uses what was selected here (all selections together), whether it reads
+    from ``data/raw`` or from a mirror that is a folder.
 
     Parameters
     ----------
@@ -154,18 +78,22 @@ def get_records(
         raise InputError(f"jobs={jobs}: at least 1")
     mirror = source.mirror(location)
     mirror.cached(MISSING_FILE).unlink(missing_ok=True)  # look again
-    chosen = select_records(source, mirror, records=records, subjects=subjects, number=number)
-    with ThreadPoolExecutor(jobs, thread_name_prefix="fetching") as pool:
+    with _threads(mirror, jobs) as pool:
+        chosen = select_records(
+            source, mirror, records=records, subjects=subjects, number=number, pool=pool, progress=progress
+        )
         wanted, absent, errors = _files(source, mirror, chosen, pool, progress)
-        sizes = dict(zip(wanted, pool.map(mirror.size, wanted), strict=True))
-    _check_space(mirror.cached(""), sum(size or 0 for size in sizes.values()))
-    selected = (read_selection(source) or set()) | {record.name for record in chosen}
-    _write_lines(mirror.cached(SELECTION_FILE), sorted(selected))
-    with tqdm(total=sum(size or 0 for size in sizes.values()), unit="B", unit_scale=True, desc=f"getting {source.name}",
-              disable=not progress) as bar:  # fmt: skip
-        missing, failed = _fetch_all(mirror, wanted, jobs, bar.update)
+        asking = tqdm(pool.map(mirror.size, wanted), total=len(wanted), desc="asking for sizes", unit="file",
+                      disable=not progress, leave=False)  # fmt: skip
+        n_bytes = sum(size or 0 for size in asking)
+        check_space(mirror.cached(""), n_bytes)
+        add_to_selection(source, chosen)
+        with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=f"getting {source.name}", disable=not progress) as bar:
+            missing, failed = _fetch_all(mirror, wanted, pool, bar.update)
     missing, errors = sorted({*absent, *missing}), list(dict.fromkeys([*errors, *failed]))
-    _write_lines(mirror.cached(MISSING_FILE), sorted(mirror.not_found | set(missing)))
+    with paths.atomic_path(mirror.cached(MISSING_FILE)) as temporary:
+        lines = [mirror.where(), *sorted(mirror.not_found | set(missing))]
+        temporary.write_text("".join(f"{line}\n" for line in lines))
     if errors:
         more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
         raise InputError(f"{errors[0]}{more}")
@@ -208,51 +136,40 @@ def _files(
     return list(dict.fromkeys([*asked, *source.tables, *found])), absent, errors
 
 
-def _check_space(folder: Path, n_bytes: int) -> None:
-    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
-    free, needed = shutil.disk_usage(existing).free, int(n_bytes * (1 + SPACE_MARGIN))
-    if needed > free:
-        raise InputError(
-            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; get fewer records "
-            "(--number, --record, --subject), or set P2ES_HOME to a larger disk"
-        )
+@contextmanager
+def _threads(mirror: Mirror, jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that fetch; an error or an interrupt ends them at the next bytes, and what has not begun never begins."""
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="fetching")
+    try:
+        yield pool
+    except BaseException:
+        mirror.stopped.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _fetch_all(
-    mirror: Mirror, wanted: list[str], jobs: int, count: Callable[[int], object]
+    mirror: Mirror, wanted: list[str], pool: ThreadPoolExecutor, count: Callable[[int], object]
 ) -> tuple[list[str], list[str]]:
     """Fetch files side by side; returns those that the mirror does not hold, and what was wrong with others."""
-    stop, lock = threading.Event(), threading.Lock()
+    lock = threading.Lock()
 
     def meter(n_bytes: int) -> None:
-        if stop.is_set():
-            raise InputError("stopped")
         with lock:
             count(n_bytes)
 
     mirror.meter = meter
     missing, errors = [], []
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="fetching")
-    try:
-        futures = {pool.submit(mirror.copy, path): path for path in wanted}
-        for future in as_completed(futures):
-            try:
-                future.result()
-            except MissingFile:
-                missing.append(futures[future])
-            except InputError as error:
-                errors.append(str(error))
-    except BaseException:  # an interrupt: what has arrived stays in its part file
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown()
+    futures = {pool.submit(mirror.copy, path): path for path in wanted}
+    for future in as_completed(futures):
+        try:
+            future.result()
+        except MissingFile:
+            missing.append(futures[future])
+        except InputError as error:
+            errors.append(str(error))
     return missing, errors
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    with paths.atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines))
 
 
 # ----------------------------------------------------------------------------------------------------------- checking
@@ -272,8 +189,16 @@ def verify_records(source: Source, location: str | Path | None = None, progress:
         )
     present = [path for path in known if (folder / path).is_file()]
     with ThreadPoolExecutor(thread_name_prefix="hashing") as pool:
-        hashes = pool.map(lambda path: hash_file(folder / path), present)
+        hashes = pool.map(lambda path: _hash_or_nothing(folder / path), present)
         bar = tqdm(zip(present, hashes), total=len(present), desc=f"verifying {source.name}", unit="file",
                    disable=not progress)  # fmt: skip
         wrong = [path for path, digest in bar if digest != known[path]]
     return Verified(len(present) - len(wrong), sorted(set(known) - set(present)), wrong)
+
+
+def _hash_or_nothing(path: Path) -> str:
+    """Digest of a file, or "" for one that cannot be read: it is not what it should be either."""
+    try:
+        return hash_file(path)
+    except OSError:
+        return ""

@@ -105,6 +105,7 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
+    subject=lambda mirror, record: _NAME.fullmatch(record.name)[1],
     companions=lambda: [path for path in [patients_file()] if path],
     sample=40,
     code=("sources/mimic3wdb_matched.py", "sources/tables.py", "sources/wfdb_records.py", "sources/parts.py"),

@@ -62,12 +62,17 @@ def _demographics(subject: str, header) -> tuple[float, str, str]:
     return age, parse_sex(row["gender"], where), ""
 
 
-def read(mirror: Mirror, record: Record) -> Reading:
-    """One record: the subject stands in the header's comments, else in the name of its folder."""
+def _subject(mirror: Mirror, record: Record):
+    """The subject, from the header's comments or else from the name of the folder; and the header."""
     header = read_header(mirror.fetch(f"{record.path}.hea"))
     found = re.search(r"subject_id\s+(\d+)", " ".join(header.comments or []))
     folder = posixpath.basename(posixpath.dirname(posixpath.dirname(record.path))).lstrip("p")
-    subject = found.group(1) if found else folder or record.name
+    return (found.group(1) if found else folder or record.name), header
+
+
+def read(mirror: Mirror, record: Record) -> Reading:
+    """One record, with what its header says of the patient."""
+    subject, header = _subject(mirror, record)
     age, sex, missing = _demographics(subject, header)
     reading = Reading(subject, age, sex, iter(()))
     if missing:
@@ -92,6 +97,7 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
+    subject=lambda mirror, record: _subject(mirror, record)[0],
     companions=lambda: [path for path in [patients_file()] if path],
     sample=20,
     code=("sources/mimic4wdb.py", "sources/tables.py", "sources/wfdb_records.py", "sources/parts.py"),

@@ -116,6 +116,7 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: [record.path],
     read=read,
+    subject=lambda mirror, record: record.shard,
     default_mirror=HOME,
     code=("sources/ncku.py", "sources/parts.py", "signals.py"),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import posixpath
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,12 +13,13 @@ import pandas as pd
 from p2es_lib.demographics import parse_age
 from p2es_lib.errors import InputError
 from p2es_lib.sources.contract import Reading, Record, Source
-from p2es_lib.sources.mirror import Mirror
+from p2es_lib.sources.mirror import Mirror, check_relative
 from p2es_lib.sources.tables import fetch_table, read_table
 from p2es_lib.sources.wfdb_records import record_files, record_stretches
 
 SLUG, VERSION = "ptb-xl", "1.0.3"
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
+_FILE = re.compile(r"([A-Za-z0-9._-]+/)+[A-Za-z0-9._-]+")
 _NUMBERS = ("patient_id", "age", "sex", "strat_fold")
 #: Sex codes of this table, and the age that stands for all ages over 89 (Wagner et al. 2020).
 _SEX, _OVER_89, _OLD = {0: "M", 1: "F"}, 300.0, 90.0
@@ -40,7 +42,18 @@ LEAST_LIKELIHOOD = 50.0
 def _read_table(path: Path, modified_ns: int) -> pd.DataFrame:
     """``ptbxl_database.csv`` by record name; read once per state of the file."""
     table = read_table(path, f"PTB-XL's {TABLE}", "filename_hr", ("scp_codes", *_NUMBERS), _NUMBERS)
-    return table.assign(path=table.index).set_index(table.index.map(posixpath.basename))
+    for number, file in enumerate(table.index, start=2):
+        try:
+            check_relative(file)
+        except InputError as error:
+            raise InputError(f"{path}: row {number}, filename_hr: {error}") from error
+        if not _FILE.fullmatch(file):  # its folder and its name become those of a shard and a record
+            raise InputError(f"{path}: row {number}, filename_hr {file!r} is no path such as records500/00000/00001_hr")
+    names = table.index.map(posixpath.basename)
+    if (twice := names.duplicated()).any():
+        number = int(twice.argmax())
+        raise InputError(f"{path}: row {number + 2}, filename_hr {table.index[number]!r} has the name of another row's file")
+    return table.assign(path=table.index).set_index(names)
 
 
 def list_records(mirror: Mirror) -> list[Record]:
@@ -68,21 +81,38 @@ def labels(codes: dict[str, float]) -> tuple[str, str]:
     return rhythm, morphology
 
 
-def read(mirror: Mirror, record: Record) -> Reading:
-    """One record, with what the table says of it."""
+def _find_row(mirror: Mirror, record: Record) -> tuple[pd.Series, str]:
+    """What the table says of a record, and where it says so."""
     path, table = fetch_table(mirror, TABLE, _read_table)
     if record.name not in table.index:
         raise InputError(f"{path}: record {record.name} is not in this table")
+    return table.loc[record.name], f"{path}, record {record.name}"
+
+
+def _subject(record: Record, row: pd.Series) -> str:
+    return record.name if pd.isna(row["patient_id"]) else str(int(row["patient_id"]))
+
+
+def stratum(mirror: Mirror, record: Record) -> str:
+    """The fold, so that a sample is split in the proportions of the whole; counted back, so that 3 records have all splits.
+
+    Records without a fold have the last turn.
+    """
+    fold = _find_row(mirror, record)[0]["strat_fold"]
+    return f"{10 - int(fold)}" if fold in _SPLIT_OF_FOLD else "none"
+
+
+def read(mirror: Mirror, record: Record) -> Reading:
+    """One record, with what the table says of it."""
+    row, where = _find_row(mirror, record)
     mirror.fetch(f"{record.path}.hea")
-    row, where = table.loc[record.name], f"{path}, record {record.name}"
     if row["sex"] not in _SEX and pd.notna(row["sex"]):
         raise InputError(f"{where}: sex {row['sex']:g} is neither 0 nor 1")
     age = _OLD if row["age"] == _OVER_89 else parse_age(row["age"], where)
     codes = parse_statements(row["scp_codes"], where)
     rhythm, morphology = labels(codes)
-    subject = record.name if pd.isna(row["patient_id"]) else str(int(row["patient_id"]))
     reading = Reading(
-        subject, age, _SEX.get(row["sex"], ""), iter(()), rhythm=rhythm, morphology=morphology,
+        _subject(record, row), age, _SEX.get(row["sex"], ""), iter(()), rhythm=rhythm, morphology=morphology,
         diagnoses=" ".join(codes), fold=_SPLIT_OF_FOLD.get(row["strat_fold"], ""),
     )  # fmt: skip
     reading.stretches = record_stretches(mirror, record.path, reading, needs_ppg=False)
@@ -106,6 +136,8 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
+    subject=lambda mirror, record: _subject(record, _find_row(mirror, record)[0]),
+    stratum=stratum,
     tables=(TABLE, STATEMENTS),
     code=("sources/ptb_xl.py", "sources/tables.py", "sources/wfdb_records.py", "sources/parts.py"),
 )

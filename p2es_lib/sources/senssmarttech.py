@@ -227,6 +227,7 @@ SOURCE = Source(
     list_records=list_records,
     files=files,
     read=read,
+    subject=lambda mirror, record: _subject(record.name),
     tables=(TABLE,),
     code=("sources/senssmarttech.py", "sources/wfdb_records.py", "signals.py"),
 )

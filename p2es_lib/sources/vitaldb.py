@@ -50,13 +50,18 @@ def list_records(mirror: Mirror) -> list[Record]:
     return [Record(f"{n:04d}", f"vital_files/{n:04d}", f"cases-{n // _SHARD_CASES:03d}") for n in cases]
 
 
-def read(mirror: Mirror, record: Record) -> Reading:
-    """One case. A person may have several: they are one subject."""
+def _find_row(mirror: Mirror, record: Record) -> tuple[pd.Series, str]:
+    """What the table says of a case, and where it says so."""
     path, table = fetch_table(mirror, TABLE, _read_table)
     case, where = str(int(record.name)), f"{path}, case {record.name}"
     if case not in table.index:
         raise InputError(f"{where}: not in this table")
-    row = table.loc[case]
+    return table.loc[case], where
+
+
+def read(mirror: Mirror, record: Record) -> Reading:
+    """One case. A person may have several: they are one subject."""
+    row, where = _find_row(mirror, record)
     is_old = str(row["age"]).replace(" ", "") == _OVER_89
     age, sex = _OLD if is_old else parse_age(row["age"], where), parse_sex(row["sex"], where)
     local = mirror.fetch(f"{record.path}.vital")
@@ -131,6 +136,7 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: [f"{record.path}.vital"],
     read=read,
+    subject=lambda mirror, record: _find_row(mirror, record)[0]["subjectid"],
     tables=(TABLE,),
     sample=20,
     code=("sources/vitaldb.py", "sources/tables.py", "sources/parts.py"),

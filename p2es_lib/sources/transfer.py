@@ -1,0 +1,204 @@
+"""One file from one place to another: part files that survive a break, HTTP range requests, room on the disk.
+
+A file has its final name only when complete. Until then it is ``<name>.part``, and ``<name>.part-etag`` beside it is
+what the server can tell by that the file is still the same.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from p2es_lib.errors import InputError
+
+#: Seconds without a byte before a connection counts as dead.
+TIMEOUT_S = 30.0
+#: Free space that must remain, as a share of what is fetched.
+SPACE_MARGIN = 0.05
+# Worth another attempt: the server is busy or broken at the moment. Everything else in 400-499 is final.
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_BLOCK = 1 << 16
+_AGENT = {"User-Agent": "p2es"}
+
+
+class MissingFile(InputError):
+    """The mirror answers, and does not hold this file (``path``, inside the data set)."""
+
+    path: str = ""
+
+
+class UnusableFile(InputError):
+    """The file is there, and the system does not let it be read, or it is not what it should be."""
+
+
+class WrongContent(UnusableFile):
+    """A file is not what its hash says it should be."""
+
+
+# --------------------------------------------------------------------------------------------------------- part files
+@contextmanager
+def locked_part(target: Path) -> Iterator[Path | None]:
+    """The part file of ``target``, held by this thread alone; None if the target was made while it waited."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(target)
+    while True:
+        with open(part, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # a kill releases it
+            try:
+                is_current = os.fstat(file.fileno()).st_ino == part.stat().st_ino
+            except FileNotFoundError:
+                is_current = False
+            if target.is_file():
+                if is_current and part.stat().st_size == 0:  # made by the opening above
+                    part.unlink()
+                yield None
+                return
+            if is_current:
+                try:
+                    yield part
+                finally:
+                    if part.exists() and part.stat().st_size == 0:
+                        part.unlink()
+                return
+
+
+def part_of(target: Path) -> Path:
+    """Name of a file until it is complete."""
+    return target.with_name(target.name + ".part")
+
+
+def validator_of(part: Path) -> Path:
+    """Beside a half-fetched file: the server's ETag or date, by which it can tell that the file is unchanged."""
+    return part.with_name(part.name + "-etag")
+
+
+def held_bytes(target: Path) -> int:
+    """Bytes of a file that an earlier, broken transfer has left."""
+    try:
+        return part_of(target).stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def begin_again(part: Path) -> None:
+    """Forget what was fetched of a file."""
+    os.truncate(part, 0)
+    validator_of(part).unlink(missing_ok=True)
+
+
+def write_blocks(source: BinaryIO, part: Path, mode: str, meter: Callable[[int], None]) -> None:
+    """Copy ``source`` to its end; ``meter`` gets the number of bytes of each block, and may raise to stop."""
+    with open(part, mode) as file:
+        while block := source.read(_BLOCK):
+            try:
+                file.write(block)
+                file.flush()
+            except OSError as error:  # a full disk is no fault of the network: trying again would not help
+                raise InputError(f"{part}: cannot be written ({error.strerror}); free space, or set P2ES_HOME") from error
+            meter(len(block))
+
+
+def check_space(folder: Path, n_bytes: int) -> None:
+    """Refuse, with an :class:`InputError`, what the disk of ``folder`` (which need not exist yet) has no room for."""
+    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
+    free, needed = shutil.disk_usage(existing).free, int(n_bytes * (1 + SPACE_MARGIN))
+    if needed > free:
+        raise InputError(
+            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; get fewer records "
+            "(--number, --record, --subject), or set P2ES_HOME to a larger disk"
+        )
+
+
+# --------------------------------------------------------------------------------------------------------------- HTTP
+def ask_head(url: str) -> tuple[int, int | None]:
+    """HTTP status of a file and its length, nothing of it fetched; 0 where there is no answer, None if not stated."""
+    request = urllib.request.Request(url, method="HEAD", headers=_AGENT)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+            return response.status, _stated_length(response)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code, None
+    except (OSError, http.client.HTTPException):
+        return 0, None
+
+
+def _stated_length(response: http.client.HTTPResponse) -> int | None:
+    length = response.headers.get("Content-Length")
+    return int(length) if length is not None and length.isdigit() else None
+
+
+def continue_part(url: str, part: Path, progress: bool, meter: Callable[[int], None]) -> int | None:
+    """Fetch the rest of ``url`` into ``part``; return the full length by which it must be judged.
+
+    None where a cut would not be noticed: the server states no length, and ends the file by closing the connection.
+    """
+    from tqdm.auto import tqdm
+
+    held = part.stat().st_size if part.exists() and validator_of(part).exists() else 0
+    request = urllib.request.Request(url, headers=_AGENT)
+    if held:
+        request.add_header("Range", f"bytes={held}-")
+        request.add_header("If-Range", validator_of(part).read_text())
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        resumed = response.status == 206
+        if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
+            validator_of(part).unlink()  # begin again in the next attempt
+            raise OSError(f"asked for the bytes from {held} on, got {response.headers.get('Content-Range')}")
+        if not resumed:
+            held = 0
+            begin_again(part)  # before the new validator is noted: a kill must not leave it beside older bytes
+        length = _stated_length(response)
+        expected = None if length is None else held + length
+        # Whoever fetches, a preparation too: a disk is not filled to its last byte by a file that does not fit.
+        check_space(part.parent, length or 0)
+        etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        # A weak ETag (W/...) does not promise identical bytes: then a broken transfer begins again.
+        if etag and not etag.startswith("W/"):
+            validator_of(part).write_text(etag)
+        else:
+            validator_of(part).unlink(missing_ok=True)
+        bar = tqdm(total=expected, initial=held, unit="B", unit_scale=True, desc=part.stem, leave=False,
+                   disable=not progress)  # fmt: skip
+
+        def count(n_bytes: int) -> None:
+            bar.update(n_bytes)
+            meter(n_bytes)
+
+        with bar:
+            write_blocks(response, part, "ab" if resumed else "wb", count)
+        if response.chunked:  # says itself where it ends
+            return part.stat().st_size
+    return expected
+
+
+def wished_pause(error: urllib.error.HTTPError) -> float:
+    """Seconds that a server asks to be left alone (Retry-After)."""
+    text = error.headers.get("Retry-After", "") if error.headers else ""
+    return float(text) if text.isdigit() else 0.0
+
+
+def http_problem(url: str, error: urllib.error.HTTPError, part: Path) -> str:
+    """What to say of an HTTP error that may pass; the others are raised."""
+    error.close()
+    if error.code in (404, 410):
+        raise MissingFile(f"{url}: not on this mirror (HTTP {error.code})") from error
+    if error.code in (401, 403):
+        raise InputError(
+            f"{url}: access refused (HTTP {error.code}): this server gives these files to credentialed users only. Ask "
+            "for access on the page of the data set, fetch them with your account, and name the folder with mirror= (or "
+            "P2ES_MIRROR)"
+        ) from error
+    if error.code == 416:  # what we hold is longer than what the server has
+        begin_again(part)
+    elif error.code not in _TRANSIENT:
+        raise InputError(f"{url}: HTTP {error.code} {error.reason}") from error
+    return f"HTTP {error.code} {error.reason}"
