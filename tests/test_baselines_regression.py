@@ -18,9 +18,9 @@ from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.leads import lead_residual
 from p2es_lib.learned import Batch
-from p2es_lib.methods import get_method, load_method
+from p2es_lib.methods import get_method
 from p2es_lib.p2es import P2Es
-from p2es_lib.training import CHECKPOINT_FILE, train
+from p2es_lib.training import train
 from p2es_lib.training_record import read_history
 
 LIMB_MASK = np.array([2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
@@ -115,36 +115,6 @@ def test_demographics_matter_and_may_be_missing(trained, windows):
     women = model.translate(test.ppg, Demographics.of(50, "F", 6))
     assert (men - women).abs().max() > 1e-3
     assert torch.isfinite(model.translate(test.ppg, Demographics.missing(6))).all()
-
-
-def test_save_and_load_round_trip(trained, windows, tmp_path):
-    model, test = trained[0], windows.split("test")
-    model.save(tmp_path)
-    again = load_method(tmp_path)
-    assert type(again) is type(model) and again.config == model.config
-    assert torch.equal(again.translate(test.ppg, test.demographics), model.translate(test.ppg, test.demographics))
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_interrupted_training_ends_with_the_same_weights(name, windows, tmp_path, monkeypatch):
-    config, method = tiny_config(method__name=name), get_method(name)
-    train(config, windows, tmp_path / "whole", progress=False)
-    calls, original = [], method.training_loss
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) > 5:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    monkeypatch.setattr(method, "training_loss", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, windows, tmp_path / "halved", progress=False)
-    assert (tmp_path / "halved" / CHECKPOINT_FILE).exists()
-    monkeypatch.setattr(method, "training_loss", original)
-    train(config, windows, tmp_path / "halved", progress=False)
-    whole, halved = (load_method(tmp_path / folder).state_dict() for folder in ("whole", "halved"))
-    assert all(torch.equal(whole[key], halved[key]) for key in whole)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
