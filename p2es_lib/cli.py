@@ -176,6 +176,9 @@ def translate(
     column: Annotated[
         Optional[str], typer.Option(help="Column of the PPG, where it cannot be told by its name.")
     ] = None,
+    polarity: Annotated[
+        str, typer.Option(help="Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told).")
+    ] = "auto",
     samples: Annotated[int, typer.Option(help="Samples per window; their spread is drawn.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
 ) -> None:
@@ -190,6 +193,7 @@ def translate(
         model=model,
         sampling_rate=sampling_rate,
         column=column,
+        polarity=polarity,
         n_samples=samples,
         seed=seed,
         progress=True,

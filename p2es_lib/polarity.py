@@ -84,3 +84,30 @@ def pulse_polarity(ppg: np.ndarray, sampling_rate: float) -> Polarity:
     votes = votes[np.isfinite(votes).all(axis=1)]
     skewness = stats.skew(votes, axis=1) if len(votes) else np.zeros(0)
     return Polarity(float(np.median(skewness)) if len(votes) else float("nan"), int((skewness > 0).sum()), len(votes))
+
+
+def turn_upright(ppg: np.ndarray, sampling_rate: float, polarity: str) -> tuple[np.ndarray, str]:
+    """PPG (T,) with its pulses upward as the models expect them, and a line for the user on how that was decided.
+
+    Parameters
+    ----------
+    ppg : array (T,)
+        As recorded, NaN where missing.
+    sampling_rate : float
+        Hz.
+    polarity : "auto", "up" or "down"
+        One of :data:`POLARITIES`. ``"auto"`` turns over where the evidence is strong.
+    """
+    found = pulse_polarity(ppg, sampling_rate)
+    if polarity == "auto":
+        if found.verdict == "down":
+            return -ppg, f"the PPG was TURNED OVER, its pulses point down ({found}); --polarity up uses it as it is"
+        if found.verdict == "up":
+            return ppg, f"pulses point up ({found})"
+        unclear = f"which way the pulses point cannot be told ({found}): taken to point up"
+        return ppg, f"WARNING: {unclear}; --polarity down turns the PPG over"
+    line = "the PPG was turned over" if polarity == "down" else "pulses taken to point up"
+    line += f", by --polarity {polarity}"
+    if found.verdict not in (polarity, "unclear"):
+        line = f"WARNING: {line}, but they seem to point {found.verdict} ({found})"
+    return (-ppg if polarity == "down" else ppg), line

@@ -11,11 +11,12 @@ import numpy as np
 
 from p2es_lib import __version__
 from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
+from p2es_lib.errors import InputError, check_choice
 from p2es_lib.leads import LEADS
 from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.methods import load_method
 from p2es_lib.paths import check_output_folder, run_dir
+from p2es_lib.polarity import POLARITIES, turn_upright
 from p2es_lib.sampling import WindowNoise
 from p2es_lib.signals import fault_mask, ppg_clean, ppg_quality
 
@@ -143,6 +144,11 @@ def translate_long(
     return LongTranslation(mean, np.sqrt(variance), ppg, shown, int(shown_start), covered, quality)
 
 
+def _plain(text: str) -> str:
+    """Text as a WFDB header may hold it: one line of ASCII."""
+    return " ".join(text.replace("µ", "u").replace("μ", "u").encode("ascii", "replace").decode().split())
+
+
 def _usable(ppg: np.ndarray) -> bool:
     present = np.isfinite(ppg)
     return present.mean() >= 1 - MAX_MISSING and float(np.ptp(ppg[present])) > 0
@@ -169,6 +175,7 @@ def translate_file(
     model: str | Path | None = None,
     sampling_rate: float | None = None,
     column: str | None = None,
+    polarity: str = "auto",
     n_samples: int = 8,
     seed: int = 0,
     progress: bool = True,
@@ -187,6 +194,9 @@ def translate_file(
         Folder with ``weights.safetensors``; default: the one that ``make reproduce`` trains.
     sampling_rate, column : optional
         Of a CSV without a time column (Hz), and which column holds the PPG (name or number).
+    polarity : "auto", "up" or "down"
+        Which way the pulses point as recorded. ``"down"`` is turned over; ``"auto"`` turns over where the evidence
+        (:mod:`p2es_lib.polarity`) is strong, and says so.
     n_samples : int
         Samples per window; their mean is written, their spread beside it.
 
@@ -195,7 +205,8 @@ def translate_file(
     dict
         ``ecg``: header of the WFDB record with the mean of the samples, 12 leads in mV at the model's sampling rate;
         ``spread``: the same for their standard deviation; ``picture`` and ``picture_pdf``: the first window on ECG
-        paper; ``note``: how much was translated, and a warning where the PPG is poor (also in the WFDB headers).
+        paper; ``read``: how the file was read, and what was assumed where it does not say; ``note``: how much was
+        translated, which way the pulses point, and a warning where the PPG is poor (both also in the WFDB headers).
 
     Raises
     ------
@@ -211,6 +222,7 @@ def translate_file(
     age, sex = parse_age(age, "--age"), parse_sex(sex, "--sex")
     if n_samples < 1:
         raise InputError(f"--samples {n_samples}: at least 1; 2 or more for a spread")
+    check_choice("--polarity", polarity, POLARITIES)
     check_output_folder(out, "--out")
     folder = Path(model) if model else default_model_folder()
     if not model and not (folder / WEIGHTS_FILE).is_file():
@@ -222,7 +234,9 @@ def translate_file(
     raw = np.asarray(recording.ppg, dtype=float)
     # Judged as recorded: filtering hides a converter that overflowed.
     faults = float(fault_mask(raw, recording.sampling_rate)[np.isfinite(raw)].mean())
-    ppg = ppg_clean(resample_signal(raw, recording.sampling_rate, rate), rate)
+    upright, direction = turn_upright(raw, recording.sampling_rate, polarity)
+    # Light received stands far above zero, and resampling ripples by some 1e-5 of the level: a weak pulse would show it.
+    ppg = ppg_clean(resample_signal(upright - np.nanmedian(upright), recording.sampling_rate, rate), rate)
     result = translate_long(network, ppg, age, sex, n_samples=n_samples, seed=seed, where=str(record), progress=progress)
 
     stem = Path(record).name.removesuffix(".hea").removesuffix(".csv")
@@ -231,7 +245,10 @@ def translate_file(
     report = result.report(rate, network.config.data.min_quality)
     if faults > MAX_FAULTS:
         report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
-    comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known, *report]
+    is_poor = len(report) > 1
+    report.append(direction)
+    comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known]
+    comments += [_plain(line) for line in ("read: " + "; ".join(recording.notes), *report)]
     shown = slice(result.samples_start, result.samples_start + signal.n_samples)
     figure = plot_translation(
         result.samples.mean(0),
@@ -241,7 +258,7 @@ def translate_file(
         age=age if np.isfinite(age) else None,
         sex=sex,
         model=f"P2Es {__version__} ({network.config.dataset}, {network.config.profile}), {n_samples} samples",
-        record=f"{stem}, from {result.samples_start / rate:.1f} s" + (", POOR PPG" if len(report) > 1 else ""),
+        record=f"{stem}, from {result.samples_start / rate:.1f} s" + (", POOR PPG" if is_poor else ""),
     )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -261,6 +278,7 @@ def translate_file(
         "spread": out / f"{name}_p2es_sd.hea",
         "picture": out / f"{name}_p2es.png",
         "picture_pdf": out / f"{name}_p2es.pdf",
+        "read": "; ".join(recording.notes),
         "note": "; ".join(report),
     }
 

@@ -108,6 +108,61 @@ def test_wrapped_converter_is_reported(model_folder, tmp_path):
     assert "wrapped around as recorded" in note
 
 
+@pytest.fixture
+def upright_ppg(make_pair):
+    return make_pair(20, 64.0).ppg
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What the model was given, call by call: a model that was not trained answers to every PPG alike."""
+    calls = []
+
+    def recorded(model, ppg, *arguments, **options):
+        calls.append(ppg)
+        return translate_long(model, ppg, *arguments, **options)
+
+    monkeypatch.setattr("p2es_lib.translate_file.translate_long", recorded)
+    return calls
+
+
+def translated(model_folder, folder, ppg, **options) -> dict:
+    """What the command prints, of a PPG at 64 Hz."""
+    folder.mkdir()
+    np.savetxt(folder / "x.csv", ppg)
+    arguments = {"sampling_rate": 64, "model": model_folder, "n_samples": 2, "progress": False, **options}
+    return translate_file(folder / "x.csv", out=folder / "out", **arguments)
+
+
+def test_a_ppg_upside_down_is_turned_over_and_the_user_is_told(model_folder, tmp_path, upright_ppg, given):
+    up = translated(model_folder, tmp_path / "up", upright_ppg)
+    down = translated(model_folder, tmp_path / "down", 1e5 - upright_ppg)  # as light is counted: far above zero
+    np.testing.assert_allclose(given[1], given[0], atol=1e-6)
+    as_recorded = np.interp(np.arange(2500) / 125, np.arange(1280) / 64, upright_ppg)
+    assert np.corrcoef(given[0], as_recorded)[0, 1] > 0.9
+    assert "pulses point up (the wave rises faster than it falls in 13 of 13" in up["note"] and "TURNED" not in up["note"]
+    assert "the PPG was TURNED OVER, its pulses point down" in down["note"] and "--polarity up" in down["note"]
+    comments = wfdb.rdheader(str(down["ecg"].with_suffix(""))).comments
+    assert any("TURNED OVER" in comment for comment in comments) and any(comment.startswith("read: ") for comment in comments)
+    assert "64 Hz as given" in up["read"]
+
+
+def test_polarity_as_asked_for(model_folder, tmp_path, upright_ppg, given):
+    told = translated(model_folder, tmp_path / "a", -upright_ppg, polarity="up")
+    assert "WARNING: pulses taken to point up, by --polarity up, but they seem to point down" in told["note"]
+    told = translated(model_folder, tmp_path / "b", -upright_ppg, polarity="down")
+    assert "the PPG was turned over, by --polarity down" in told["note"] and "seem to point" not in told["note"]
+    np.testing.assert_allclose(given[0], -given[1], atol=1e-6)
+    with pytest.raises(InputError, match="--polarity='left' is unknown; choose one of: auto, up, down"):
+        translated(model_folder, tmp_path / "d", upright_ppg, polarity="left")
+
+
+def test_a_polarity_that_cannot_be_told_is_left_and_said(model_folder, tmp_path):
+    wave = np.sin(2 * np.pi * 1.2 * np.arange(20 * 64) / 64)
+    told = translated(model_folder, tmp_path / "a", wave)
+    assert "WARNING: which way the pulses point cannot be told" in told["note"] and "--polarity down" in told["note"]
+
+
 @pytest.mark.parametrize("out", ["file.txt", "file.txt/below"])
 def test_output_that_cannot_be_a_folder_is_named_before_any_work(home, tmp_path, out):
     (tmp_path / "file.txt").write_text("mine")

@@ -1,0 +1,91 @@
+"""From times of rows to a constant sampling rate: times may be rounded, samples lost, the recording interrupted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from p2es_lib.errors import InputError
+
+#: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
+RATE_RANGE_HZ = (20.0, 10_000.0)
+#: Rows of a file may lie this far off the constant rate that is read into them: the tolerance of R peaks.
+LARGEST_TIME_ERROR_S = 0.05
+#: A rate that was given and one that was found may differ by this share.
+RATE_TOLERANCE = 0.02
+
+
+def check_rate(rate: float, what: str) -> float:
+    """The rate as a number, if a PPG can have it; otherwise an :class:`InputError` that begins with ``what``."""
+    low, high = RATE_RANGE_HZ
+    try:
+        value = float(rate)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} {rate!r} is not a number of hertz") from None
+    if not low <= value <= high:
+        raise InputError(f"{what} {value:g} Hz: a PPG recording has {low:g} to {high:g} Hz")
+    return value
+
+
+def check_agreement(path, stated: float | None, found: float) -> None:
+    """Refuse a rate that was given and is not the one of the file."""
+    if stated is not None and abs(stated / found - 1) > RATE_TOLERANCE:
+        raise InputError(f"{path}: sampling rate {stated:g} Hz was given, but the file says {found:.4g} Hz")
+
+
+def coarse_step(elapsed_s: np.ndarray) -> float | None:
+    """Steps in which times are written, where these are too coarse to place rows by: most rows repeat the one before."""
+    steps = np.diff(elapsed_s)
+    rising = steps[steps > 0]
+    coarse_s = float(np.median(rising)) if len(rising) else 0.0
+    return coarse_s if coarse_s > 2 * LARGEST_TIME_ERROR_S and np.mean(steps == 0) > 0.5 else None
+
+
+def ordinary_steps(steps: np.ndarray) -> np.ndarray:
+    """Steps from row to row that are no interruption."""
+    typical = np.mean(steps[steps <= 5 * max(np.median(steps), np.mean(steps) / 5)])
+    return steps[steps <= 5 * typical]
+
+
+def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]:
+    """Sampling rate (Hz), and the sample number of each row; interruptions leave numbers out.
+
+    Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s), so the rate is that of all rows together. Where that
+    does not fit the times, as when single samples were lost, it is that of most steps, and each row keeps its time.
+
+    Parameters
+    ----------
+    elapsed_s : float array (n_rows,)
+        Seconds after the first row, ascending.
+    where : str
+        Begins the error.
+
+    Raises
+    ------
+    InputError
+        A rate out of range, or rows that lie off any constant rate by more than :data:`LARGEST_TIME_ERROR_S`.
+    """
+    steps = np.diff(elapsed_s)
+    ordinary = ordinary_steps(steps)
+    is_break = steps > ordinary.max(initial=0.0)
+    period = float(np.mean(ordinary)) if len(ordinary) else 0.0
+    rate = check_rate(1 / period if period > 0 else 0.0, f"{where}: sampling rate")
+    run = np.concatenate([[0], np.cumsum(is_break)])  # number of the unbroken run each row belongs to
+    first_rows = np.flatnonzero(np.concatenate([[True], is_break]))
+    starts = np.rint(elapsed_s[first_rows] * rate).astype(int)
+    position = starts[run] + np.arange(len(elapsed_s)) - first_rows[run]
+    if (common := float(np.median(steps))) > 0:
+        placed = np.rint(elapsed_s / common).astype(int)
+        fits = (np.diff(placed) > 0).all() and RATE_RANGE_HZ[0] <= 1 / common <= RATE_RANGE_HZ[1]
+        if fits and _time_error_s(elapsed_s, placed, 1 / common) < _time_error_s(elapsed_s, position, rate):
+            rate, position = 1 / common, placed
+    error_s = _time_error_s(elapsed_s, position, rate)
+    if error_s > LARGEST_TIME_ERROR_S or (np.diff(position) < 1).any():
+        raise InputError(
+            f"{where} fits no constant sampling rate (rows lie up to {error_s:.3g} s off {rate:.6g} Hz); resample the "
+            "file first"
+        )
+    return rate, position
+
+
+def _time_error_s(elapsed_s: np.ndarray, position: np.ndarray, rate: float) -> float:
+    return float(np.abs(elapsed_s - position / rate).max())

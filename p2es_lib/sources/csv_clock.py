@@ -1,0 +1,256 @@
+"""The clock of a table: which column counts time, in which unit and notation, and the constant rate that it fits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.errors import InputError
+from p2es_lib.sources.constant_rate import (
+    RATE_RANGE_HZ, RATE_TOLERANCE, check_agreement, coarse_step, constant_rate, ordinary_steps,
+)  # fmt: skip
+from p2es_lib.sources.csv_table import MISSING, CsvTable
+
+_UNITS_S = {
+    "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "millis": 1e-3,
+    "milliseconds": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "usec": 1e-6, "micros": 1e-6, "microseconds": 1e-6,
+    "ns": 1e-9, "nanos": 1e-9, "nanoseconds": 1e-9,
+}  # fmt: skip
+_PLAIN_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_CLOCK_WORDS = {
+    "time", "times", "timestamp", "timestamps", "datetime", "epoch", "unixtime", "elapsed", "zeit", "zeitstempel",
+}  # fmt: skip
+# Names that begin so, and hold nothing else but a unit, are clocks too.
+_SHORT = {"t", "ts", "sec", "secs", "second", "seconds", "ms", "msec", "millis", "milliseconds", "micros", "microseconds"}
+_NO_CLOCK_WORDS = {"transit", "arrival", "interval", "constant", "delay", "zone", "offset"}
+#: Unix times of the years 2001 to 2100, in s.
+EPOCH_S = (1e9, 4.1e9)
+_ISO = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
+_ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
+_CLOCK = r"\d{1,3}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Times of the rows of a table.
+
+    Parameters
+    ----------
+    rate : float
+        Hz.
+    position : int array (n_rows,)
+        Sample number of each row, ascending; interruptions leave numbers out.
+    note : str
+        From which column and how, for the user.
+    """
+
+    rate: float
+    position: np.ndarray
+    note: str
+
+
+def find_clock(table: CsvTable, sampling_rate: float | None, column: str | None = None) -> tuple[Clock | None, list[str]]:
+    """The clock of a table, and all columns that count time or look as if they did.
+
+    Parameters
+    ----------
+    table : CsvTable
+    sampling_rate : float, optional
+        Given by the user, Hz: decides where a column may as well count rows, or is too coarse.
+    column : str, optional
+        Column to use. Default: the first that is named as a clock and is one; without names, a column of dates or
+        clock times, or a first column that only rises.
+
+    Returns
+    -------
+    clock : Clock or None
+        None without such a column.
+    columns : list of str
+
+    Raises
+    ------
+    InputError
+        Only columns that cannot be read as a clock.
+    """
+    columns = [column] if column else _candidates(table)
+    refused: list[InputError] = []
+    for name in columns:
+        try:
+            clock = _clock(table, name, sampling_rate)
+        except InputError as error:
+            refused.append(error)
+            continue
+        check_agreement(table.path, sampling_rate, clock.rate)
+        others = [other for other in columns if other != name]
+        return Clock(clock.rate, clock.position, clock.note + (f" (not from {_listed(others)})" if others else "")), columns
+    if refused:
+        raise refused[0]
+    return None, columns
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-zµμ]+|[A-Z]+(?![a-z])", name)]
+
+
+def _candidates(table: CsvTable) -> list[str]:
+    """Columns that may count time: by name, or, without names, by what they hold."""
+    if table.named:
+        return [name for name in table.names if _is_clock_name(name, table)]
+    texts = [name for name in table.names if not table.is_numeric(name) and table.text(name).iloc[0].count(":")]
+    if texts or len(table.names) < 2 or not table.is_numeric(table.names[0]):
+        return texts
+    first = table.numbers(table.names[0])
+    steps = np.diff(first)
+    # One that rises by exactly 1 from row to row counts rows: it says nothing of the time between them.
+    rises = len(first) > 1 and bool(np.all(steps >= 0)) and first[-1] > first[0] and not np.all(steps == 1)
+    return [table.names[0]] if rises else []
+
+
+def _is_clock_name(name: str, table: CsvTable) -> bool:
+    words = _words(name)
+    if not words or _NO_CLOCK_WORDS & set(words):
+        return False
+    if words == ["date"]:
+        return ":" in table.text(name).iloc[0]
+    return bool(_CLOCK_WORDS & set(words)) or (words[0] in _SHORT and all(word in _UNITS_S for word in words[1:]))
+
+
+def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
+    where = f"the time column {name!r}"
+    if table.is_numeric(name):
+        time = table.numbers(name)
+        _check_rising(table, name, time)
+        if _counts_rows(table, name, time):
+            if sampling_rate is None:
+                raise InputError(
+                    f"{table.path}: {where} states no unit and rises by 1 from row to row: it counts rows, or "
+                    "milliseconds at 1000 Hz; give the sampling rate (--sampling-rate)"
+                )
+            position = (time - time[0]).astype(int)
+            return Clock(sampling_rate, position, f"{sampling_rate:g} Hz as given; column {name!r} taken to count samples")
+        unit_s, how = _unit(table, name, time)
+        elapsed_s = (time - time[0]) * unit_s
+    else:
+        elapsed_s, how = _elapsed_by_text(table, name)
+        _check_rising(table, name, elapsed_s)
+    if (coarse_s := coarse_step(elapsed_s)) is not None:
+        overall = (len(elapsed_s) - 1) / elapsed_s[-1]
+        # The last step is begun, not finished: times in steps of 1 s leave the duration open by 1 s.
+        if sampling_rate is None or abs(sampling_rate / overall - 1) > RATE_TOLERANCE + coarse_s / elapsed_s[-1]:
+            raise InputError(
+                f"{table.path}: {where} is written in steps of {coarse_s:g} s, too coarse for a PPG (about {overall:.3g} "
+                "rows per second): export it with fractions of a second, or give the sampling rate (--sampling-rate)"
+            )
+        note = f"{sampling_rate:g} Hz as given; gaps cannot be seen, column {name!r} is written in steps of {coarse_s:g} s"
+        return Clock(sampling_rate, np.arange(len(elapsed_s)), note)
+    rate, position = constant_rate(elapsed_s, f"{table.path}: {where}")
+    n_lost = int(position[-1]) + 1 - len(position)
+    lost = f", {n_lost} sample(s) missing" if n_lost else ""
+    return Clock(rate, position, f"{rate:.6g} Hz from column {name!r} ({how}){lost}")
+
+
+def _check_rising(table: CsvTable, name: str, time: np.ndarray) -> None:
+    if len(time) < 2 or not np.isfinite(time).all() or (np.diff(time) < 0).any() or time[-1] == time[0]:
+        raise InputError(f"{table.path}: the time column {name!r} must hold numbers that only rise, or times that do")
+
+
+def _counts_rows(table: CsvTable, name: str, time: np.ndarray) -> bool:
+    """Whether a column without a unit rises by 1, or a whole number where rows were lost."""
+    if _stated_unit(table, name) or _epoch(time):
+        return False
+    steps = np.diff(time)
+    return bool(np.all(steps == np.rint(steps))) and np.median(steps) == 1
+
+
+def _stated_unit(table: CsvTable, name: str) -> str:
+    """Unit of a time column by its name ("Time [s]", "timestamp_ms") or by the row of units; "" where neither states one.
+
+    Raises
+    ------
+    InputError
+        They differ.
+    """
+    by_name = next((word for word in _words(name)[::-1] if word in _UNITS_S), "")
+    by_row = table.units.get(name, "").lower()
+    by_row = by_row if by_row in _UNITS_S else ""
+    if by_name and by_row and _UNITS_S[by_name] != _UNITS_S[by_row]:
+        problem = f"the time column {name!r} has the unit {by_row!r} beneath its name"
+        raise InputError(f"{table.path}: {problem}; correct the one that is wrong")
+    return by_name or by_row
+
+
+def _epoch(time: np.ndarray) -> str | None:
+    """Unit in which the first time is a Unix time of this century."""
+    return next((unit for unit, seconds in _PLAIN_UNITS.items() if EPOCH_S[0] <= time[0] * seconds <= EPOCH_S[1]), None)
+
+
+def _unit(table: CsvTable, name: str, time: np.ndarray) -> tuple[float, str]:
+    """Unit of numeric times in s, and where it comes from.
+
+    Where the file states none, a Unix time tells its unit by its size; otherwise the steps do, since a PPG has 20 to
+    10,000 Hz and these ranges, in s, ms, us and ns, do not overlap.
+    """
+    stated, epoch = _stated_unit(table, name), _epoch(time)
+    if stated:
+        is_epoch = epoch and _PLAIN_UNITS[epoch] == _UNITS_S[stated]
+        return _UNITS_S[stated], ("Unix time " if is_epoch else "") + f"in {stated}"
+    step = float(np.mean(ordinary_steps(np.diff(time))))
+    low, high = 1 / RATE_RANGE_HZ[1], 1 / RATE_RANGE_HZ[0]
+    fitting = [unit for unit, seconds in _PLAIN_UNITS.items() if low <= step * seconds <= high]
+    if epoch in fitting or (epoch and coarse_step((time - time[0]) * _PLAIN_UNITS[epoch]) is not None):
+        return _PLAIN_UNITS[epoch], f"Unix time in {epoch}, by its size"
+    if not fitting:
+        raise InputError(
+            f"{table.path}: the time column {name!r} states no unit, and steps of {step:.4g} s, ms, us or ns are no "
+            "sampling rate that a PPG can have (20 to 10000 Hz); name it with its unit, such as 'time (ms)'"
+        )
+    return _PLAIN_UNITS[fitting[0]], f"taken as {fitting[0]}: no unit is stated, and others give no rate that a PPG can have"
+
+
+def _elapsed_by_text(table: CsvTable, name: str) -> tuple[np.ndarray, str]:
+    """Seconds after the first row from dates and clock times, and how they are written."""
+    text = table.text(name).str.strip("[] ").str.replace(r"(\d),(\d)", r"\1.\2", regex=True)
+    first = text.iloc[0]
+    if re.match(_ISO, first):
+        zoned = text.str.contains(_ZONE, regex=True)
+        if zoned.any() and not zoned.all():
+            problem = f"some times in column {name!r} have a zone and others have none"
+            raise InputError(f"{table.path}: {problem}; write all alike")
+        plain = text.str.replace(r"\s*(?:Z|UTC)$", "Z", regex=True).str.replace(r"\s+([+-]\d{2}:?\d{2})$", r"\1", regex=True)
+        times = pd.to_datetime(plain, format="ISO8601", utc=True, errors="coerce")
+        _check_all_read(table, name, text, times)
+        how = "ISO 8601, " + ("with a zone" if zoned.all() else "without a zone")
+        return (times - times.iloc[0]).dt.total_seconds().to_numpy(), how
+    found = text.str.extract(rf"^(?P<before>.*?)(?P<clock>{_CLOCK})(?P<after>\D.*)?$").fillna("")
+    rest = (found["before"] + found["after"]).str.strip()
+    _check_all_read(table, name, text, found["clock"].where(found["clock"] != ""))
+    if rest.nunique() > 1:
+        raise InputError(
+            f"{table.path}: times such as {first!r} (column {name!r}) can be read in more than one way; write ISO 8601 "
+            "(2024-05-01T10:00:00.125), seconds, or hh:mm:ss.fff"
+        )
+    clock = found["clock"]
+    clock = clock.where(clock.str.count(":") == 2, "0:" + clock)  # mm:ss.fff
+    elapsed = pd.to_timedelta(clock, errors="coerce").dt.total_seconds()
+    _check_all_read(table, name, text, elapsed)
+    elapsed = elapsed.to_numpy()
+    midnights = np.cumsum(np.diff(elapsed, prepend=elapsed[0]) < -12 * 3600)
+    how = "hh:mm:ss" + (", always on the date " + repr(rest.iloc[0]) if rest.iloc[0] else "")
+    return elapsed - elapsed[0] + 24 * 3600 * midnights, how + (", over midnight" if midnights[-1] else "")
+
+
+def _check_all_read(table: CsvTable, name: str, text: pd.Series, read: pd.Series) -> None:
+    if read.isna().any():
+        row = int(read.isna().to_numpy().argmax())
+        what = "nothing" if text.iloc[row].lower() in MISSING else repr(text.iloc[row])
+        raise InputError(
+            f"{table.path}: the time column {name!r} holds {what} in row {row + 1} of the values; it must hold numbers that "
+            "only rise, ISO 8601 (2024-05-01T10:00:00.125) or hh:mm:ss.fff"
+        )

@@ -1,0 +1,280 @@
+"""A table as spreadsheets and loggers export it: which text, which separator, which decimal mark, which lines are what.
+
+Nothing here is decided silently: what a file does not state is found from its first lines and told in the notes.
+:mod:`pandas` reads the table, once it is known how.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.errors import InputError
+from p2es_lib.sources.wfdb_records import find_ppg
+
+#: Lines from which the layout is found.
+_SAMPLE = 1000
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a mark"), (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
+    (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
+    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
+)  # fmt: skip
+_SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks", "": ""}
+_ONE_COLUMN = "\x1f"  # a separator that no text file holds
+_COMMENT = re.compile(r"\s*[#%]")
+_HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel knows the separator
+_QUOTES = "'\" \u00a0"
+MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "--", "inf", "-inf", "+inf"}
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
+_POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
+_TIME = re.compile(r"\[?\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([T ].*)?|\[?\d{1,2}:\d{2}.*")
+_UNIT = re.compile(r"[\[(]?[A-Za-zµμΩ%°#./*^²:\d\- ]{0,20}[\])]?")
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """A table as text.
+
+    Parameters
+    ----------
+    path : Path
+    cells : DataFrame
+        Text, one row per row of values; the columns' names are unique.
+    named : bool
+        Whether the file names its columns; otherwise they are named by their numbers from 1.
+    units : dict
+        Column to its unit, where a row of units stands beneath the names.
+    decimal : str
+        ``"."`` or ``","``.
+    notes : list of str
+        How it was read, for the user.
+    """
+
+    path: Path
+    cells: pd.DataFrame
+    named: bool
+    units: dict[str, str]
+    decimal: str
+    notes: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.cells.columns)
+
+    def text(self, name: str) -> pd.Series:
+        """A column as text, without quotes and blanks around it."""
+        return self.cells[name].str.strip(_QUOTES)
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A column as numbers, NaN where missing or infinite.
+
+        Raises
+        ------
+        InputError
+            Something else in it.
+        """
+        text = self.text(name)
+        plain = text.str.replace(",", ".", regex=False) if self.decimal == "," else text
+        values = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=float)
+        wrong = np.isnan(values) & ~text.str.lower().isin(MISSING).to_numpy()
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            mark = "comma" if self.decimal == "," else "point"
+            raise InputError(
+                f"{self.path}: column {name!r} holds something that is not a number ({text.iloc[row]!r} in row {row + 1} "
+                f"of the values; decimal {mark}); write plain numbers, without thousands separators or units"
+            )
+        return np.where(np.isfinite(values), values, np.nan)
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether a column begins with numbers (times written as text do not)."""
+        head = self.text(name).iloc[:_SAMPLE]
+        return all(_NUMBER.fullmatch(cell) or cell.lower() in MISSING for cell in head)
+
+
+def read_csv_table(path: Path) -> CsvTable:
+    """Read a table of any common make.
+
+    Parameters
+    ----------
+    path : Path
+        UTF-8, UTF-16 or UTF-32 with their marks, or Latin-1; comment lines (# or %) on top; names of the columns, and
+        their units beneath, or neither; separated by tabs, semicolons, commas or blanks; decimal point or comma.
+
+    Raises
+    ------
+    InputError
+        Missing, empty, no text, or no table that can be read in one way only.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (zero bytes)")
+    text, encoding = _decode(path)
+    numbered = [(number, line) for number, line in enumerate(islice(io.StringIO(text), 2 * _SAMPLE)) if line.strip()]
+    hint = _HINT.fullmatch(numbered[0][1].strip()) if numbered else None
+    numbered = numbered[1:] if hint else numbered
+    n_comments = next((n for n, (_, line) in enumerate(numbered) if not _COMMENT.match(line)), len(numbered))
+    comments, numbered = numbered[:n_comments], numbered[n_comments : n_comments + _SAMPLE]
+    if len(numbered) < 2:
+        raise InputError(f"{path}: no row of values")
+    separator, rows = _find_separator(path, [line.rstrip("\n") for _, line in numbered], hint[1] if hint else None)
+    width, named = len(rows[0]), _is_header(rows)
+    units = _units(rows) if named else None
+    n_head = named + (units is not None)
+    if len(rows) <= n_head:
+        raise InputError(f"{path}: no row of values")
+    in_comment = None if named or not comments else _names_in_comment(comments[-1][1], separator, width)
+    names = rows[0] if named else in_comment or [""] * width
+    cells = _read(path, text, separator, width, numbered[n_head][0])
+    # A separator at the end of each line makes a column without name and values.
+    kept = [column for column in cells if names[column] or cells[column].str.strip().ne("").any()]
+    cells = cells[kept].set_axis(_unique([names[column] or str(column + 1) for column in kept]), axis=1)
+    of_columns = {name: units[column].strip("[]()") for name, column in zip(cells, kept, strict=True)} if units else {}
+    decimal = _decimal(path, rows[n_head:])
+    notes = [f"{len(kept)} column(s)" + (f" separated by {_SEPARATORS[separator]}" if separator else "")]
+    notes += [encoding] if encoding else []
+    notes += ["decimal comma"] if decimal == "," else []
+    notes += [f"{n_comments} comment line(s) left out"] if n_comments else []
+    notes += ["names of the columns from the last comment line"] if in_comment else []
+    notes += ["units from the row beneath the names: " + ", ".join(map(repr, of_columns.values()))] if units else []
+    return CsvTable(path, cells, bool(named or in_comment), of_columns, decimal, notes)
+
+
+def _decode(path: Path) -> tuple[str, str]:
+    """Text of a file with plain line ends, and what it is written in where that is not plain UTF-8."""
+    data = path.read_bytes()
+    encoding, label = next(((name, label) for mark, name, label in _MARKS if data.startswith(mark)), ("utf-8", ""))
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if label:
+            raise InputError(f"{path}: cannot be read as {label} ({error}); save it as CSV in UTF-8") from error
+        text, label = data.decode("latin-1"), "Latin-1 text"  # decodes anything, so it is tried last
+    if re.search("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]", text):
+        problem = "it is binary, or UTF-16 without its mark"
+        raise InputError(f"{path}: cannot be read as text ({problem}); save it as CSV in UTF-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n"), label
+
+
+def _split(lines: list[str], separator: str) -> list[list[str]]:
+    if separator == " ":
+        rows = [line.split() for line in lines]
+    elif separator:
+        rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    else:
+        rows = [[line] for line in lines]
+    return [[cell.strip(_QUOTES) for cell in row] for row in rows]
+
+
+def _is_value(cell: str) -> bool:
+    """A number, a time, or the mark of a missing value."""
+    return bool(cell.lower() in MISSING or _NUMBER.fullmatch(cell) or _TIME.fullmatch(cell))
+
+
+def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str, list[list[str]]]:
+    """The separator by which lines have equally many cells, most of them values; and the lines so split.
+
+    A comma may separate columns or mark decimals; the line of names tells. Where there is none, it separates.
+    """
+    best, best_values, refused = None, 0.0, ""
+    for separator in [hint] if hint in _SEPARATORS else _SEPARATORS:
+        if separator and not any(separator in line for line in lines):
+            continue
+        rows = _split(lines, separator)
+        data = rows[1:-1] or rows[1:] or rows  # the last line may be cut short
+        width = Counter(map(len, data)).most_common(1)[0][0]
+        if all(len(row) == width and row[-1] == "" for row in data):  # each line ends in a separator, that of names may not
+            rows = [row + [""] if len(row) == width - 1 else row for row in rows]
+        elif len(rows[0]) == width + 1 and rows[0][-1] == "":
+            rows[0] = rows[0][:-1]
+        odd = next((n for n, row in enumerate(rows[:-1] or rows) if len(row) != width), None)
+        values = round(float(np.mean([_is_value(cell) and cell != "" for row in data for cell in row])), 2)
+        if separator == "" and (values < 0.9 or re.search("[\t;,]", lines[0]) and not _is_value(lines[0].strip(_QUOTES))):
+            continue  # uneven lines, or names of several columns: no single column with a decimal comma
+        if odd is None and values > best_values and (width > 1 or separator != " "):
+            best, best_values = (separator, rows), values
+        elif odd is not None and values > 0.5 and not refused:
+            refused = f"split at {_SEPARATORS[separator]}, one line has {len(rows[odd])} cells and others have {width}"
+            if separator == "," and 1 < len(rows[0]) < width:
+                refused += "; if commas mark decimals too, export with semicolons between columns or with a decimal point"
+    if best is None:
+        problem = refused or "no column of numbers was found"
+        raise InputError(
+            f"{path}: cannot be read as a table of numbers ({problem}); expected one line of names at most, its units "
+            "beneath at most, and rows of numbers; comment lines must begin with #"
+        )
+    return best
+
+
+def _column(rows: list[list[str]], column: int) -> list[str]:
+    return [row[column] for row in rows if column < len(row)]
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    """Whether the first row holds text where the others hold values, or there is no other."""
+    texts = [column for column, cell in enumerate(rows[0]) if not _is_value(cell)]
+    below = rows[2:] or rows[1:]  # the second may hold units
+    return bool(texts) and (not below or any(_is_value(cell) for column in texts for cell in _column(below, column)))
+
+
+def _units(rows: list[list[str]]) -> list[str] | None:
+    """The second row, if it holds text where the others hold values, and nothing that is a value."""
+    if len(rows) < 3 or not all(_UNIT.fullmatch(cell) for cell in rows[1]):
+        return None
+    texts = [column for column, cell in enumerate(rows[1]) if not _is_value(cell)]
+    rest_plain = all(cell in ("", "-", "1") for column, cell in enumerate(rows[1]) if column not in texts)
+    below = [cell for column in texts for cell in _column(rows[2:], column)]
+    return rows[1] if texts and rest_plain and sum(map(_is_value, below)) > 0.5 * len(below) else None
+
+
+def _names_in_comment(comment: str, separator: str, width: int) -> list[str] | None:
+    """Names from the last comment line (numpy writes them so), if they are as many as the columns."""
+    names = _split([comment.strip().lstrip(" #%")], separator)[0]
+    is_names = len(names) == width and all(name and not _is_value(name) for name in names)
+    return names if is_names and (width > 1 or find_ppg(names)) else None
+
+
+def _unique(names: list[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
+
+
+def _decimal(path: Path, rows: list[list[str]]) -> str:
+    comma = next((cell for row in rows for cell in row if _COMMA_NUMBER.fullmatch(cell)), None)
+    point = next((cell for row in rows for cell in row if _POINT_NUMBER.fullmatch(cell)), None)
+    if comma and point:
+        raise InputError(f"{path}: numbers with a decimal comma ({comma}) and with a point ({point}); write all alike")
+    return "," if comma else "."
+
+
+def _read(path: Path, text: str, separator: str, width: int, n_skipped: int) -> pd.DataFrame:
+    """The rows of values as text; columns are numbered from 0."""
+    how = {" ": r"\s+", "": _ONE_COLUMN}.get(separator, separator)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop cells
+            cells = pd.read_csv(
+                io.StringIO(text), sep=how, header=None, names=range(width), skiprows=n_skipped, index_col=False,
+                dtype=str, skipinitialspace=True, na_filter=False,
+            )  # fmt: skip
+    except (ValueError, pd.errors.ParserWarning) as error:
+        problem = f"{str(error).strip()}; every line must have the same columns"
+        raise InputError(f"{path}: cannot be read as a table of numbers ({problem})") from error
+    return cells.fillna("")

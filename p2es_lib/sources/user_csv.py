@@ -1,0 +1,110 @@
+"""A user's own table with a PPG in it: which column is which signal, on which clock, in which unit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from p2es_lib.errors import InputError
+from p2es_lib.leads import MILLIVOLTS, parse_lead, split_unit
+from p2es_lib.sources.constant_rate import check_agreement
+from p2es_lib.sources.csv_clock import Clock, find_clock
+from p2es_lib.sources.csv_table import CsvTable, read_csv_table
+from p2es_lib.sources.wearable_exports import empatica_e4, is_polar, polar_columns
+from p2es_lib.sources.wfdb_records import find_leads, find_ppg
+
+
+def read_csv_signals(
+    path: Path, sampling_rate: float | None, column: str | int | None
+) -> tuple[np.ndarray, float, dict[str, np.ndarray], list[str]]:
+    """PPG (T,), sampling rate (Hz), standard leads in mV, and how they were read; see ``user_file.read_ppg``."""
+    table = read_csv_table(path)
+    notes, clock, columns = list(table.notes), None, []
+    if (export := empatica_e4(table)) is not None:
+        table, rate, note = export
+        notes.append(note)
+        check_agreement(path, sampling_rate, rate)
+        clock = Clock(rate, np.arange(len(table.cells)), "")
+    elif is_polar(table):
+        by_sensor, channel, note = polar_columns(table)
+        notes.append(note)
+        column = channel if column is None else column
+        clock, columns = find_clock(table, sampling_rate, by_sensor)
+    else:
+        clock, columns = find_clock(table, sampling_rate)
+    signals = [name for name in table.names if name not in columns]
+    if not table.named and column is None:
+        if len(signals) != 1:
+            what = f"{len(table.names)} columns without names ({', '.join(notes)})"
+            raise InputError(f"{path}: {what}; name the PPG's with column= (--column)")
+        column = signals[0]
+    ppg = choose_ppg(path, table.names if column is not None else signals, column)
+    if clock is None:
+        if sampling_rate is None:
+            raise InputError(f"{path}: no time column, so the sampling rate is not known; give it (--sampling-rate)")
+        clock = Clock(sampling_rate, np.arange(len(table.cells)), f"{sampling_rate:g} Hz as given (no time column)")
+    notes += [clock.note] if clock.note else []
+    notes.append(describe_choice(ppg, signals, column))
+    leads, lead_notes = _leads(table, [name for name in signals if name != ppg])
+    placed = {lead: _placed(x, clock) for lead, x in leads.items()}
+    return _placed(table.numbers(ppg), clock), clock.rate, placed, notes + lead_notes
+
+
+def _placed(x: np.ndarray, clock: Clock) -> np.ndarray:
+    """Values on the clock, NaN where it has no row."""
+    placed = np.full(int(clock.position[-1]) + 1, np.nan)
+    placed[clock.position] = x
+    return placed
+
+
+def find_ppgs(names: list[str]) -> list[str]:
+    """Signals that stand for a PPG: as :func:`find_ppg`, and "BVP" (blood volume pulse), as wearables call it."""
+    return [name for name in names if find_ppg([name]) or re.search(r"(^|[^a-z])bvp([^a-z]|$)", name, re.IGNORECASE)]
+
+
+def choose_ppg(path: Path, names: list[str], column: str | int | None) -> str:
+    """Name of the PPG among the signals of a file."""
+    if column is not None:
+        text = str(column).strip()
+        for name in names:
+            if name.strip().lower() == text.lower():
+                return name
+        if text.isdigit() and 1 <= int(text) <= len(names):
+            return names[int(text) - 1]
+        raise InputError(f"{path}: no column {text!r}; the columns are: {', '.join(names)}")
+    found = find_ppgs(names)
+    if not found:
+        listed = ", ".join(names)
+        raise InputError(f"{path}: no PPG channel; the channels are: {listed}; name one with column= (--column)")
+    return found[0]
+
+
+def describe_choice(ppg: str, names: list[str], column: str | int | None) -> str:
+    """What was taken as the PPG, and what else might have been."""
+    others = [name for name in find_ppgs(names) if name != ppg] if column is None else []
+    choice = f", the first; also there: {', '.join(map(repr, others))} (--column)" if others else ""
+    return f"PPG from {ppg!r}{choice}"
+
+
+def _leads(table: CsvTable, names: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Standard leads in mV among the columns, and what was assumed about them."""
+    found: dict[str, np.ndarray] = {}
+    unitless, notes = [], []
+    for name in names if table.named else []:
+        lead = parse_lead(name)
+        if lead is None:
+            continue
+        named, stated = split_unit(name)[1], table.units.get(name, "")
+        if lead in found:
+            notes.append(f"ECG column {name!r} left out: lead {lead} is there already")
+        elif named and stated and named.lower() != stated.lower():
+            _, factor = find_leads([name], [stated], str(table.path))[lead]  # refuses a contradiction
+            found[lead] = factor * table.numbers(name)
+        elif (unit := (named or stated).lower()) and unit not in MILLIVOLTS:
+            notes.append(f"ECG column {name!r} left out: its unit {named or stated!r} is neither mV nor uV")
+        else:
+            found[lead] = MILLIVOLTS.get(unit, 1.0) * table.numbers(name)
+            unitless += [] if unit else [lead]
+    return found, notes + ([f"ECG {', '.join(unitless)} without a unit: taken as mV"] if unitless else [])

@@ -1,0 +1,289 @@
+"""Tables as spreadsheets, loggers and wearables export them: read rightly and told, or refused with what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from p2es_lib.errors import InputError
+from p2es_lib.sources.user_file import read_ppg
+
+RATE = 64.0
+
+
+@pytest.fixture(scope="module")
+def pair(make_pair):
+    return make_pair(20, RATE)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_text(text: str, encoding: str = "utf-8", name: str = "x.csv"):
+        path = tmp_path / name
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return write_text
+
+
+def table(pair, times, *, separator=",", names=("time (s)", "PPG"), units=None, decimal=".", top=()) -> str:
+    """Times (text) and the PPG as a table."""
+    rows = [separator.join((time, f"{x:.5f}".replace(".", decimal))) for time, x in zip(times, pair.ppg)]
+    head = [separator.join(part) for part in (names, units) if part]
+    return "\n".join([*top, *head, *rows]) + "\n"
+
+
+def seconds(pair, decimal=".") -> list[str]:
+    return [f"{i / RATE:.6f}".replace(".", decimal) for i in range(len(pair.ppg))]
+
+
+def stamps(pair, start="2024-05-01T10:00:00.125") -> pd.DatetimeIndex:
+    return pd.Timestamp(start) + pd.to_timedelta(np.arange(len(pair.ppg)) / RATE, unit="s")
+
+
+def check(path, pair, *told, **options):
+    found = read_ppg(path, **options)
+    assert found.sampling_rate == pytest.approx(RATE, rel=1e-4) and len(found.ppg) == len(pair.ppg)
+    np.testing.assert_allclose(found.ppg, pair.ppg, atol=1e-5)
+    notes = "; ".join(found.notes)
+    assert all(text in notes for text in told), notes
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- text and columns
+@pytest.mark.parametrize("separator, word", [(";", "semicolons"), ("\t", "tabs")])
+def test_decimal_comma(write, pair, separator, word):
+    text = table(pair, seconds(pair, ","), separator=separator, decimal=",")
+    check(write(text), pair, f"2 column(s) separated by {word}", "decimal comma", "64 Hz from column 'time (s)' (in s)", "PPG from 'PPG'")
+
+
+def test_decimal_comma_in_a_single_column_and_in_quotes(write, pair):
+    single = "\n".join(["PPG", *(f"{x:.5f}".replace(".", ",") for x in pair.ppg)])
+    check(write(single), pair, "1 column(s)", "decimal comma", "64 Hz as given", sampling_rate=64)
+    quoted = "\n".join(["time (s),PPG", *(f'"{t}","{x:.5f}"'.replace(".", ",") for t, x in zip(seconds(pair), pair.ppg))])
+    check(write(quoted), pair, "separated by commas", "decimal comma")
+
+
+def test_commas_for_columns_and_decimals_are_refused(write, pair):
+    with pytest.raises(InputError, match="if commas mark decimals too, export with semicolons"):
+        read_ppg(write(table(pair, seconds(pair, ","), decimal=",")))
+
+
+def test_mixed_decimals_and_thousands_separators_are_refused(write, pair):
+    mixed = table(pair, seconds(pair, ","), separator=";")
+    with pytest.raises(InputError, match="decimal comma .* and with a point .*write all alike"):
+        read_ppg(write(mixed))
+    thousands = "\n".join(["t [s];PPG", *(f"{t};1.{n % 900 + 100},5" for n, t in enumerate(seconds(pair, ",")))])
+    with pytest.raises(InputError, match="'1.100,5' in row 1 .*decimal comma.*without thousands separators"):
+        read_ppg(write(thousands))
+
+
+@pytest.mark.parametrize("top", [["# made by a logger", "# 64 Hz"], ["sep=;"], ["% matlab", ""]])
+def test_lines_on_top(write, pair, top):
+    n_comments = sum(line[:1] in ("#", "%") for line in top)
+    told = [f"{n_comments} comment line(s) left out"] if n_comments else []
+    check(write(table(pair, seconds(pair), separator=";", top=top)), pair, *told)
+
+
+def test_names_in_the_last_comment_line(tmp_path, pair):
+    time = np.arange(len(pair.ppg)) / RATE
+    np.savetxt(tmp_path / "x.txt", np.column_stack([time, pair.ecg, pair.ppg]), header="settings: a\nt II ppg")
+    found = check(tmp_path / "x.txt", pair, "names of the columns from the last comment line")
+    assert list(found.ecg) == ["II"]
+
+
+@pytest.mark.parametrize("names, units", [
+    (("time", "PPG"), ("s", "a.u.")), (("'Elapsed time'", "'PLETH'"), ("'seconds'", "'NU'")), (('"t"', '"bvp"'), ('"[s]"', '""')),
+])  # fmt: skip
+def test_units_beneath_the_names(write, pair, names, units):
+    check(write(table(pair, seconds(pair), names=names, units=units)), pair, "units from the row beneath the names", "(in s")
+
+
+def test_a_unit_beneath_the_name_decides_and_must_not_contradict_it(write, pair):
+    milliseconds = [f"{1000 * i / RATE:.3f}" for i in range(len(pair.ppg))]
+    check(write(table(pair, milliseconds, names=("time", "PPG"), units=("ms", "nu"))), pair, "(in ms)")
+    with pytest.raises(InputError, match="'time \\(s\\)' has the unit 'ms' beneath its name; correct the one"):
+        read_ppg(write(table(pair, milliseconds, units=("ms", "nu"))))
+
+
+@pytest.mark.parametrize("encoding, told", [("utf-16", "UTF-16"), ("utf-8-sig", "UTF-8 with a mark"), ("latin-1", "Latin-1 text"), ("utf-32", "UTF-32")])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_encodings_and_line_ends(write, pair, encoding, told, end):
+    text = table(pair, seconds(pair), separator="\t", names=("Zeit (s)", "PPG (µV)")).replace("\n", end)
+    check(write(text, encoding, "x.txt"), pair, told)
+
+
+def test_text_that_cannot_be_read(write, pair):
+    text = table(pair, seconds(pair))
+    with pytest.raises(InputError, match="UTF-16 without its mark.*save it as CSV in UTF-8"):
+        read_ppg(write(text, "utf-16-le"))
+    with pytest.raises(InputError, match="one line has 3 cells and others have 2"):
+        read_ppg(write(text.replace("\n", ",7\n", 30).replace(",7\n", "\n", 29)))
+    long = text + "\n".join(f"{20 + i / 64:.5f},1" for i in range(1000)) + "\n99.0,1,2\n"
+    with pytest.raises(InputError, match="every line must have the same columns"):
+        read_ppg(write(long))
+    with pytest.raises(InputError, match="no column of numbers"):
+        read_ppg(write("some text\nwithout numbers\nat all\n"))
+    with pytest.raises(InputError, match="comment lines must begin with #"):
+        read_ppg(write("Device: x\nDate,2024-05-01\n\n" + text))
+
+
+def test_columns_of_one_name_and_columns_of_text(write, pair):
+    rows = [f"{t},{x:.5f},{-x:.5f},walking,fast" for t, x in zip(seconds(pair), pair.ppg)]
+    path = write("\n".join(["time_s,PPG,PPG,what,how", *rows]))
+    check(path, pair, "PPG from 'PPG', the first; also there: 'PPG (2)' (--column)")
+    np.testing.assert_allclose(read_ppg(path, column="PPG (2)").ppg, -pair.ppg, atol=1e-5)
+    with pytest.raises(InputError, match="column 'what' holds something that is not a number \\('walking' in row 1"):
+        read_ppg(path, column="what")
+
+
+def test_a_separator_at_the_end_of_lines(write, pair):
+    text = table(pair, seconds(pair), separator=";")
+    check(write(text.replace("\n", ";\n")), pair, "2 column(s)")
+    head, rest = text.split("\n", 1)
+    check(write(head + "\n" + rest.replace("\n", ";\n")), pair, "2 column(s)")
+
+
+# -------------------------------------------------------------------------------------------------------------- clocks
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S,%f"])
+@pytest.mark.parametrize("zone", ["", "Z", "+02:00", " +0200", " UTC"])
+def test_iso_8601(write, pair, form, zone):
+    times = [stamp.strftime(form) + zone for stamp in stamps(pair)]
+    check(write(table(pair, times, separator=";", names=("timestamp", "PPG"))), pair, "ISO 8601, with" + ("" if zone else "out") + " a zone")
+
+
+def test_iso_8601_without_names_and_over_the_end_of_summer_time(write, pair):
+    zoned = stamps(pair, "2024-10-27T02:59:50").tz_localize("Europe/Berlin", ambiguous=np.ones(len(pair.ppg), bool))
+    elapsed = stamps(pair, "2024-10-27T00:59:50").tz_localize("UTC").tz_convert("Europe/Berlin")
+    assert zoned[0] == elapsed[0]
+    times = [stamp.isoformat() for stamp in elapsed]
+    assert times[0].endswith("+02:00") and times[-1].endswith("+01:00")
+    check(write(table(pair, times, names=None)), pair, "from column '1' (ISO 8601, with a zone)")
+
+
+@pytest.mark.parametrize("scale, unit", [(1, "s"), (1e3, "ms"), (1e6, "us")])
+def test_unix_time(write, pair, scale, unit):
+    times = [f"{(1714557600.125 + i / RATE) * scale:.6f}" for i in range(len(pair.ppg))]
+    check(write(table(pair, times, names=("timestamp", "PPG"))), pair, f"Unix time in {unit}, by its size")
+    check(write(table(pair, times, names=(f"unix_time_{unit}", "PPG"))), pair, f"Unix time in {unit}")
+    check(write(table(pair, [time.split(".")[0] for time in times], names=("t", "PPG"))), pair, sampling_rate=64)
+
+
+@pytest.mark.parametrize("names", [("time", "PPG"), None])
+def test_clock_times_over_midnight(write, pair, names):
+    times = [stamp.strftime("%H:%M:%S.%f")[:-3] for stamp in stamps(pair, "2024-05-01T23:59:51")]
+    check(write(table(pair, times, names=names)), pair, "hh:mm:ss", "over midnight")
+
+
+@pytest.mark.parametrize("form", ["[%H:%M:%S.%f 01/05/2024]", "01.05.2024 %H:%M:%S.%f", "%M:%S.%f"])
+def test_clock_times_beside_a_date_that_stays_and_without_hours(write, pair, form):
+    check(write(table(pair, [stamp.strftime(form) for stamp in stamps(pair)], names=("Time", "PPG"))), pair, "hh:mm:ss")
+
+
+def test_a_date_and_a_time_in_columns_of_their_own(write, pair):
+    rows = [f"2024-05-01;{stamp.strftime('%H:%M:%S.%f')};{x:.5f}" for stamp, x in zip(stamps(pair), pair.ppg)]
+    check(write("\n".join(["Date;Time;PPG", *rows])), pair, "from column 'Time' (hh:mm:ss)")
+
+
+def test_clocks_that_can_be_read_in_two_ways_are_refused(write, pair):
+    days = [f"{1 + i // 640:02d}/05/2024 10:00:{i % 60:02d}.5" for i in range(len(pair.ppg))]
+    with pytest.raises(InputError, match="can be read in more than one way; write ISO 8601"):
+        read_ppg(write(table(pair, days, names=("time", "PPG"))))
+    mixed = [stamp.isoformat() + "Z" * (i % 2) for i, stamp in enumerate(stamps(pair))]
+    with pytest.raises(InputError, match="have a zone and others have none"):
+        read_ppg(write(table(pair, mixed, names=("time", "PPG"))))
+    with pytest.raises(InputError, match="states no unit, and steps of 0.07"):
+        read_ppg(write(table(pair, [f"{i * 0.07:.3f}" for i in range(len(pair.ppg))], names=("time", "PPG"))))
+    times = [stamp.isoformat() for stamp in stamps(pair)]
+    with pytest.raises(InputError, match="holds 'yesterday' in row 6 of the values"):
+        read_ppg(write(table(pair, [*times[:5], "yesterday", *times[6:]], names=("time", "PPG"))))
+
+
+def test_a_column_that_rises_by_one_is_not_taken_for_milliseconds(write, pair):
+    path = write(table(pair, [str(i) for i in range(len(pair.ppg))], names=("time", "PPG")))
+    with pytest.raises(InputError, match="it counts rows, or milliseconds at 1000 Hz; give the sampling rate"):
+        read_ppg(path)
+    check(path, pair, "64 Hz as given; column 'time' taken to count samples", sampling_rate=64)
+    stated = write(table(pair, [str(i) for i in range(len(pair.ppg))], names=("time (ms)", "PPG")))
+    assert read_ppg(stated, min_duration_s=1).sampling_rate == pytest.approx(1000)
+
+
+def test_times_without_fractions_of_a_second(write, pair):
+    path = write(table(pair, [stamp.strftime("%Y-%m-%dT%H:%M:%S") for stamp in stamps(pair)], names=("time", "PPG")))
+    with pytest.raises(InputError, match="in steps of 1 s, too coarse for a PPG .*give the sampling rate"):
+        read_ppg(path)
+    with pytest.raises(InputError, match="too coarse"):
+        read_ppg(path, sampling_rate=128)
+    check(path, pair, "64 Hz as given; gaps cannot be seen", sampling_rate=64)
+
+
+def test_an_assumed_unit_and_another_clock_are_told(write, pair):
+    milliseconds = [f"{1000 * i / RATE:.3f}" for i in range(len(pair.ppg))]
+    check(write(table(pair, milliseconds, names=("time", "PPG"))), pair, "taken as ms: no unit is stated")
+    rows = [f"{t},{s},{x:.5f}" for t, s, x in zip(milliseconds, stamps(pair), pair.ppg)]
+    check(write("\n".join(["time_ms,datetime,PPG", *rows])), pair, "from column 'time_ms' (in ms) (not from 'datetime')")
+    rows = [f"{t},0.5,{x:.5f}" for t, x in zip(milliseconds, pair.ppg)]  # neither of these is a clock
+    found = check(write("\n".join(["time_ms,t_skin,PPG", *rows])), pair)
+    assert "t_skin" not in "".join(found.notes)
+
+
+# ------------------------------------------------------------------------------------------------------------- wearables
+def test_empatica_e4(write, pair):
+    path = write("\n".join(["1714557600.000000", "64.000000", *(f"{x:.5f}" for x in pair.ppg)]), name="anything.csv")
+    check(path, pair, "Empatica E4 layout: start 2024-05-01 10:00:00 UTC in the first line, 64 Hz in the second")
+    with pytest.raises(InputError, match="50 Hz was given, but the file says 64 Hz"):
+        read_ppg(path, sampling_rate=50)
+    with pytest.raises(InputError, match="which is not the PPG \\(BVP.csv\\): 4 Hz"):
+        read_ppg(write("\n".join(["1714557600.0", "4.0", *map(str, pair.ppg)])))
+    rows = ["1714557600.0, 1714557600.0, 1714557600.0", "32.0, 32.0, 32.0", *["1,2,3"] * 2000]
+    with pytest.raises(InputError, match="Empatica E4 layout .*3 columns.*give BVP.csv"):
+        read_ppg(write("\n".join(rows), name="ACC.csv"))
+
+
+def polar(pair, names="channel 0;channel 1;channel 2;ambient") -> str:
+    phone = stamps(pair).floor("s")  # the phone's clock is that of the arrival of a packet
+    ticks = 720988480263921280 + np.rint(np.arange(len(pair.ppg)) / RATE * 1e9).astype("int64")
+    rows = [f"{p.isoformat()}.125;{t};{x:.5f};{-x:.5f};0.5;1" for p, t, x in zip(phone, ticks, pair.ppg)]
+    return "\n".join([f"Phone timestamp;sensor timestamp [ns];{names}", *rows]) + "\n"
+
+
+def test_polar_sensor_logger(write, pair):
+    path = write(polar(pair), name="recording.txt")
+    told = ("Polar Sensor Logger layout", "'channel 1'", "64 Hz from column 'sensor timestamp [ns]' (in ns)", "PPG from 'channel 0'")
+    check(path, pair, *told)
+    np.testing.assert_allclose(read_ppg(path, column="channel 1").ppg, -pair.ppg, atol=1e-5)
+    with pytest.raises(InputError, match="no PPG channel"):
+        read_ppg(write(polar(pair, "X [mg];Y [mg];Z [mg];spare")))
+
+
+@pytest.mark.parametrize("name, advice", [("x.edf", "edf2mit"), ("x.EDF", "EDFbrowser"), ("x.xlsx", "export it as CSV"), ("x.h5", "export it as CSV")])
+def test_other_formats_are_refused_with_what_to_do(tmp_path, name, advice):
+    with pytest.raises(InputError, match=advice):
+        read_ppg(tmp_path / name)
+
+
+# ----------------------------------------------------------------------------------------------------------- ECG beside
+def with_ecg(pair, name, unit_row="", factor=1.0) -> str:
+    rows = [f"{t},{x:.5f},{factor * y:.6f}" for t, x, y in zip(seconds(pair), pair.ppg, pair.ecg)]
+    return "\n".join([f"time (s),PPG,{name}", *([f"s,nu,{unit_row}"] if unit_row else []), *rows])
+
+
+@pytest.mark.parametrize("name, unit, factor, lead", [
+    ("II (mV)", "", 1, "II"), ("V1 (uV)", "", 1000, "V1"), ("DII [µV]", "", 1000, "II"), ("aVR", "uV", 1000, "aVR"),
+    ("MDC_ECG_LEAD_II", "mV", 1, "II"), ("II (µV)", "uV", 1000, "II"),
+])  # fmt: skip
+def test_ecg_in_its_unit(write, pair, name, unit, factor, lead):
+    found = check(write(with_ecg(pair, name, unit, factor)), pair)
+    np.testing.assert_allclose(found.ecg[lead], pair.ecg, atol=1e-5)
+
+
+def test_ecg_without_a_unit_in_a_strange_one_or_in_two(write, pair):
+    assert list(check(write(with_ecg(pair, "II")), pair, "ECG II without a unit: taken as mV").ecg) == ["II"]
+    assert check(write(with_ecg(pair, "II (adu)")), pair, "'II (adu)' left out: its unit 'adu' is neither mV nor uV").ecg == {}
+    assert check(write(with_ecg(pair, "V")), pair).ecg == {}
+    with pytest.raises(InputError, match="'II \\(uV\\)' has the unit 'mV' by its unit field"):
+        read_ppg(write(with_ecg(pair, "II (uV)", "mV")))
+    twice = with_ecg(pair, "II,Lead II").replace("\n", ",0.5\n").replace("II,0.5", "II")
+    found = check(write(twice), pair, "ECG column 'Lead II' left out: lead II is there already")
+    np.testing.assert_allclose(found.ecg["II"], pair.ecg, atol=1e-5)
