@@ -30,7 +30,10 @@ from p2es_lib.windows import Shards, ShardWriter, read_settings, read_table, wri
 SETTINGS_FILE = "shard.json"
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: What decides about the windows besides the source's own code.
-_CODE = ("preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "transforms.py", "leads.py")
+_CODE = (
+    "preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "pulse_quality.py",
+    "transforms.py", "leads.py",
+)  # fmt: skip
 _SEMI_SYNTHETIC = ("sources/semi_synthetic.py", "simulator")
 
 
