@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage, signal
 
 from p2es_lib.errors import InputError
+from p2es_lib.pulse_quality import pulse_likeness
 from p2es_lib.transforms import fill_gaps, filter_bandpass, filter_notch
 
 #: Pass bands in Hz (zero phase, :func:`p2es_lib.transforms.filter_bandpass`). ECG: the monitoring band of IEC
@@ -182,8 +183,9 @@ def _drop_close(peaks: np.ndarray, height: np.ndarray, distance: float) -> np.nd
 def ppg_quality(ppg: np.ndarray, sampling_rate: float) -> float:
     """Quality of a PPG window between 0 (unusable) and 1 (every pulse like the others).
 
-    Agreement of the pulses with their own template (mean correlation, after Orphanidou et al. 2015), reduced by twice
-    the share of faulty samples; 0 with fewer than 3 pulses, or at a rate outside 30-220 per minute.
+    Agreement of the pulses with their own template (mean correlation, after Orphanidou et al. 2015), at most
+    :func:`p2es_lib.pulse_quality.pulse_likeness`, reduced by twice the share of faulty samples; 0 with fewer than 3
+    pulses, or at a rate outside 30-220 per minute.
 
     References
     ----------
@@ -193,8 +195,10 @@ def ppg_quality(ppg: np.ndarray, sampling_rate: float) -> float:
     faults = fault_mask(ppg, sampling_rate).mean()
     if faults >= 0.5:
         return 0.0
-    clean, _, steepest = _upstrokes(ppg, sampling_rate)
-    return max(0.0, template_agreement(clean, steepest, sampling_rate) * (1.0 - 2.0 * faults))
+    clean, slope, steepest = _upstrokes(ppg, sampling_rate)
+    # Onsets: between the steepest rises themselves, noise would rise faster than it falls.
+    likeness = pulse_likeness(clean, _feet(clean, slope, steepest, sampling_rate))
+    return max(0.0, min(likeness, template_agreement(clean, steepest, sampling_rate)) * (1.0 - 2.0 * faults))
 
 
 def ecg_quality(ecg: np.ndarray, sampling_rate: float) -> float:

@@ -15,7 +15,7 @@ PACKAGE = Path(p2es_lib.__file__).parent
 #: its own layer from those that stand before it. A new module goes into the table, or the test below fails.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "leads", "demographics", "config", "paths", "processes"),
-    ("transforms", "signals", "polarity"),
+    ("transforms", "pulse_quality", "signals", "polarity"),
     ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
     ("sampling", "translator", "learned", "baselines", "p2es", "hybrid", "methods", "optimisation", "training_record", "training", "metrics", "inspection", "realism", "robustness"),
     ("plots", "efficiency", "variants", "experiments", "results", "sim_to_real", "claims", "verify", "translate_file", "readme", "normal_beat_fit"),

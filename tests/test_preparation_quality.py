@@ -134,7 +134,7 @@ def test_an_inverted_lead_is_as_good(pair):
     assert inverted["pat_ms"].to_numpy() == pytest.approx(upright["pat_ms"].to_numpy(), abs=12)
 
 
-def test_signals_without_beats_are_rejected(pair):
+def test_signals_without_beats_are_rejected(pair, make_pair):
     for number, flat in enumerate(({"ppg": np.full(len(pair.ppg), 3.7)}, {"ecg": 0 * pair.ecg})):
         assert (reject(judged(stretch_with(pair, **flat)), 0.0) == REASONS[number]).all()
     noise = np.convolve(np.random.default_rng(0).standard_normal(len(pair.ecg)), np.hanning(27), "same")
@@ -142,6 +142,10 @@ def test_signals_without_beats_are_rejected(pair):
         table = judged(stretch_with(pair, **noisy))
         assert not table[["ppg_faults", "ecg_faults"]].any(axis=None)
         assert (reject(table, 0.7) == "").sum() <= 1  # a window of noise may pair by chance
+    noise = np.random.default_rng(0).standard_normal(125 * 420)
+    long = make_pair(420, RATE, noise=0.01)
+    table = judged(stretch_with(long, ppg=noise), 50)  # band-passed by the preparation, as any PPG
+    assert (table["quality_ppg"] < 0.7).all() and (table["quality_ecg"] > 0.9).all()
 
 
 # ------------------------------------------------------------------------------------------------------------- the gate

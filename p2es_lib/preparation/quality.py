@@ -1,7 +1,7 @@
 """How far each window can be trusted: figures that are kept as columns, and the gate that is laid on them later.
 
 The figures look at the signals as recorded (missing, flat, clipped, jumping) and at the beats: do the pulses agree with
-each other, do the QRS complexes, does every pulse follow a QRS complex at one delay?
+each other, and are they pulses at all; do the QRS complexes agree, does every pulse follow a QRS complex at one delay?
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pandas as pd
 from p2es_lib import signals
 from p2es_lib.leads import MEASURED
 from p2es_lib.preparation.recording import Recording
+from p2es_lib.pulse_quality import pulse_likeness
 
 #: A window may hold at most this share of faulty samples in the PPG, and in the ECG.
 MAX_FAULTS = 0.01
@@ -24,7 +25,7 @@ REASONS = (
     "PPG missing, flat, clipped or jumping",
     "ECG missing, flat, clipped or jumping",
     "limb leads contradict each other",
-    "PPG pulses disagree",
+    "PPG pulses disagree, or could be noise",
     "QRS complexes disagree",
     "pulses do not follow the QRS complexes",
 )
@@ -45,7 +46,8 @@ def judge_windows(recording: Recording, starts: np.ndarray, n_samples: int) -> p
     -------
     DataFrame
         ``start_s`` (after the start of the record); ``quality`` (the least of the next three, 0 to 1), ``quality_ppg``
-        and ``quality_ecg`` (agreement of the beats with their template), ``quality_pairing``; shares of samples with
+        and ``quality_ecg`` (agreement of the beats with their template; of the PPG, at most how far its pulses rise
+        faster than they fall, :func:`p2es_lib.pulse_quality.pulse_likeness`), ``quality_pairing``; shares of samples with
         each fault, ``ppg_gap``, ``ppg_flat``, ..., ``ecg_jump``, and of any fault, ``ppg_faults`` and ``ecg_faults``;
         ``lead_residual_mv``; ``heart_rate`` (per minute), ``pat_ms`` (R peak to PPG onset, median), ``rpeaks_s``
         (seconds after the beginning of the window, as text).
@@ -65,7 +67,8 @@ def judge_windows(recording: Recording, starts: np.ndarray, n_samples: int) -> p
         beats = rpeaks[np.searchsorted(rpeaks, first) : np.searchsorted(rpeaks, part.stop)] - first
         pulses = onsets[np.searchsorted(onsets, first) : np.searchsorted(onsets, part.stop)] - first
         pairing, delays = signals.pair_beats(beats, pulses, n_samples, rate)
-        of_ppg = max(0.0, signals.template_agreement(recording.ppg[part], pulses, rate))
+        ppg = recording.ppg[part]
+        of_ppg = max(0.0, min(signals.template_agreement(ppg, pulses, rate), pulse_likeness(ppg, pulses)))
         of_ecg = max(0.0, signals.template_agreement(shown[:, part], beats, rate))
         rows.append(
             {"start_s": round(recording.begins_s + first / rate, 6), "quality": min(of_ppg, of_ecg, pairing)}

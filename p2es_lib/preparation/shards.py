@@ -33,8 +33,8 @@ SETTINGS_FILE = "shard.json"
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: What decides about the windows besides the source's own code.
 _CODE = (
-    "preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "polarity.py",
-    "transforms.py", "leads.py",
+    "preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "pulse_quality.py",
+    "polarity.py", "transforms.py", "leads.py",
 )  # fmt: skip
 _SEMI_SYNTHETIC = ("sources/semi_synthetic.py", "simulator")
 
