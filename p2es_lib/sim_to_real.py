@@ -31,6 +31,8 @@ CLEAN_QUALITY = 0.9
 #: Windows that are translated of one record at most, evenly over its time.
 MAX_WINDOWS_PER_RECORD = 100
 _RESOLUTION_S = 0.004
+#: Windows that are translated at a time: only the mean of their samples is kept.
+_CHUNK = 64
 
 
 def simulated_model(profile: str) -> LearnedTranslator:
@@ -50,15 +52,18 @@ def usable_windows(config: Config) -> WindowSet:
         There are none: the PPG was simulated from the ECG, for example.
     """
     windows = read_windows(windows_dir(config.dataset, config.profile))
-    index = windows.index
-    usable = (index["rpeaks_s"].str.split().map(len) > 1) & (index["ppg_origin"] == "measured") & (index["quality"] >= CLEAN_QUALITY)
+    index, nothing = windows.index, f"data set {config.dataset}: no clean window with a measured PPG; nothing to carry over to"
+    if "rpeaks_s" not in index:  # the simulated cohort
+        raise InputError(nothing)
+    usable = (index["rpeaks_s"].str.split().map(len) > 1) & (index["ppg_origin"] == "measured")
+    usable &= index["quality"] >= CLEAN_QUALITY
     labels = record_labels(index)
     rows = [
         part[np.unique(np.linspace(0, len(part) - 1, min(MAX_WINDOWS_PER_RECORD, len(part))).astype(int))]
         for part in (np.flatnonzero(usable & (labels == label)) for label in sorted(set(labels[usable])))
     ]
     if not rows:
-        raise InputError(f"data set {config.dataset}: no clean window with a measured PPG; nothing to carry over to")
+        raise InputError(nothing)
     return windows.select(np.concatenate(rows))
 
 
@@ -78,7 +83,8 @@ def beat_lag_s(predicted: list[np.ndarray], true: list[np.ndarray]) -> float:
     Returns
     -------
     float
-        Seconds, between -0.8 and 0.8; of equally good ones the middle. 0 without beats.
+        Seconds, between -0.8 and 0.8; of equally good ones the middle, of several such stretches that of the one nearest
+        zero. 0 without beats.
     """
     differences = np.concatenate([np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)] or [np.zeros(0)])
     differences = np.sort(differences[np.abs(differences) <= LARGEST_LAG_S + R_PEAK_TOLERANCE_S])
@@ -134,11 +140,17 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
     simulated = get_config(config.profile)
     template = MeanBeatTemplate(simulated).fit(load_windows(simulated).split("train"))
     rate, ppg = config.signal.sampling_rate, np.array(windows.ppg)
+    means = []
+    # Chunk by chunk, because all samples of a large data set would take tens of GB.
     with tqdm(total=len(windows), desc="translating", disable=not progress) as bar:
-        samples = model.translate(ppg, windows.demographics, n_samples=config.sampling.n_samples, generator=seed,
-                                  progress=lambda n: bar.update(n - bar.n))  # fmt: skip
-    ecgs = {MODEL: samples.numpy(), TEMPLATE: template.translate(ppg, windows.demographics).numpy()}
-    beats = {name: [row[np.isfinite(row)] for row in r_peak_times(ecg.mean(axis=1), rate)] for name, ecg in ecgs.items()}
+        for start in range(0, len(windows), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            options = {"n_samples": config.sampling.n_samples, "generator": seed}
+            samples = model.translate(ppg[rows], windows.demographics[rows], **options)
+            means.append(samples.numpy().mean(axis=1, keepdims=True))
+            bar.update(len(means[-1]))
+    ecgs = {MODEL: np.concatenate(means), TEMPLATE: template.translate(ppg, windows.demographics).numpy()}
+    beats = {name: [row[np.isfinite(row)] for row in r_peak_times(ecg[:, 0], rate)] for name, ecg in ecgs.items()}
     beats[DETECTOR] = [ppg_onsets(window[0], rate) / rate for window in ppg]
     tables = []
     for name, found in beats.items():
@@ -153,7 +165,8 @@ def _pearson(ecg: np.ndarray, windows: WindowSet, config: Config) -> np.ndarray:
     found = np.full(len(windows), np.nan)
     named = np.flatnonzero(np.asarray(windows.lead_mask).any(axis=1))
     if len(named):
-        options = {"max_lag_s": config.evaluation.max_lag_s, "estimates": ("mean",)}
+        # As far as the beats' lag may go: a model of one monitor meets the delay of another.
+        options = {"max_lag_s": LARGEST_LAG_S, "estimates": ("mean",)}
         scores = evaluate(ecg[named], windows.select(named), config.signal.sampling_rate, **options)
         rows = scores[(scores["metric"] == "pearson_lag") & (scores["lead"] == "measured")]
         found[named[rows["window"].to_numpy()]] = rows["value"].to_numpy()
@@ -175,7 +188,8 @@ def sim_to_real_table(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int =
         for name in ("r_peak_f1_lag", "heart_rate_error", "pearson_lag"):
             value = part[name].to_numpy(dtype=float)
             known = np.isfinite(value)
-            draws = (weights[:, known] @ value[known]) / np.maximum(weights[:, known].sum(axis=1), 1)
+            with np.errstate(invalid="ignore"):  # a resample without a window that has a value counts for nothing
+                draws = (weights[:, known] @ value[known]) / weights[:, known].sum(axis=1)
             lower, upper = percentile_interval(draws[:, None], int(known.sum())) if known.any() else ([np.nan], [np.nan])
             row |= {name: value[known].mean() if known.any() else np.nan}
             row |= {f"{name}_lower": float(lower[0]), f"{name}_upper": float(upper[0])}

@@ -46,6 +46,19 @@ def test_an_innovation_must_hurt_where_it_is_missing(tables, rmse, spectrum, ver
         claims._innovation("single_scale")(found)
 
 
+@pytest.mark.parametrize(("rmse", "spectrum", "verdict"), [
+    ((-0.01, 0.01), (0.0, 1.0), SUPPORTED), ((0.01, 0.5), (-0.1, 0.01), SUPPORTED),  # adding the losses made something better
+    ((0.01, 0.01), (0.0, 1.0), CONTRADICTED), ((0.0, 1.0), (0.1, 0.01), CONTRADICTED),  # or worse
+    ((-0.01, 0.01), (0.1, 0.01), NOT), ((-0.01, 0.2), (-0.1, 0.2), NOT),  # both, or nothing for sure
+])  # fmt: skip
+def test_adversarial_losses_must_help_where_they_are_added(tables, rmse, spectrum, verdict):
+    rows = [difference("adversarial", *rmse, metric="rmse_lag"), difference("adversarial", *spectrum, metric="log_spectral_distance")]
+    text, found = claims._hybrid(tables(table08_ablations=rows))
+    assert found == verdict and text.startswith(f"with both: RMSE after lag {rmse[0]:+.5f}") and "without" not in text
+    with pytest.raises(NotMeasured, match="does not train that variant"):
+        claims._hybrid(tables(table08_ablations=[difference("no_blur", *rmse, metric="rmse_lag")]))
+
+
 def headline(entries):
     return [{"method": method, "lead": "all", "metric": metric, "value": value, "lower": value - 0.001, "upper": value + 0.001}
             for method, metric, value in entries]  # fmt: skip

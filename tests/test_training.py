@@ -288,3 +288,56 @@ def test_two_processes_train_one_model(tmp_path):
     sums = [(tmp_path / f"run-{rank}.txt").read_text() for rank in (0, 1)]
     assert sums[0] == sums[1], "the processes must agree on the weights"
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["cost.json", "history.csv", "weights.safetensors"]
+
+
+# ----------------------------------------------------------------------------------------------------------- precision
+@pytest.mark.parametrize(("on_gpu", "on_cpu", "chosen"), [
+    (False, False, "32-true"), (False, True, "bf16-mixed"), (True, False, "bf16-mixed"), (True, True, "bf16-mixed"),
+])  # fmt: skip
+def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch, on_gpu, on_cpu, chosen):
+    made = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(training, "has_cpu_bf16", lambda: on_cpu)
+    monkeypatch.setattr("lightning.fabric.Fabric", lambda **settings: made.append(settings))
+    for precision in ("auto", "32-true", "bf16-mixed"):
+        training.make_fabric(precision=precision)
+    # What is asked for by name is not overruled.
+    assert [settings["precision"] for settings in made] == [chosen, "32-true", "bf16-mixed"]
+    assert {settings["accelerator"] for settings in made} == {"cuda" if on_gpu else "cpu"}
+
+
+@pytest.mark.parametrize("answers", [(False, False), (True, False), (False, True), (None, True), (True, None), (None, None)])
+def test_bfloat16_of_a_cpu_is_known_by_either_instruction_set(monkeypatch, answers):
+    for name, answer in zip(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), answers, strict=True):
+        if answer is None:  # another version of torch
+            monkeypatch.delattr(torch.cpu, name, raising=False)
+        else:
+            monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
+    assert training.has_cpu_bf16() is (True in answers)
+
+
+def test_precision_is_checked_and_reaches_the_loop(windows, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="training.precision"):
+        tiny_config(training__precision="fp8")
+    asked, original = [], training.make_fabric
+    monkeypatch.setattr(training, "make_fabric", lambda **settings: asked.append(settings) or original(**settings))
+    train(tiny_config(training__n_steps=1, training__precision="32-true"), windows, tmp_path, progress=False)
+    assert asked == [{"precision": "32-true"}]
+
+
+def test_a_step_in_bfloat16_is_near_that_in_float32(windows, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = {}
+    for precision in ("32-true", "bf16-mixed"):
+        # In place of the average, which would be one tenth of the step, the trained weights themselves are saved.
+        monkeypatch.setattr(training, "update_average", lambda average, module, *_: average.load_state_dict(module.state_dict()))
+        config = tiny_config(training__n_steps=1, training__precision=precision)
+        model = train(config, windows, tmp_path / precision, progress=False)
+        found[precision] = torch.cat([p.flatten() for p in model.denoiser.parameters()])
+    exact, rough = found.values()
+    assert rough.dtype == torch.float32 and rough.isfinite().all() and not torch.equal(exact, rough)
+    # AdamW's first step moves each weight by about the rate, in the direction of its gradient's sign.
+    rate = learning_rate_at(0, tiny_config(training__n_steps=1))
+    assert (exact - rough).abs().max() <= 2.1 * rate
+    # Few gradients are so small that rounding turns them round.
+    assert ((exact - rough).abs() < 0.2 * rate).float().mean() > 0.8
