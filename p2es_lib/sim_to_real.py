@@ -8,6 +8,8 @@ found from its R peaks and the true ones, because monitors delay the PPG by an u
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
@@ -17,15 +19,15 @@ from p2es_lib.experiments import load_windows, simulated_run
 from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.methods import load_method
 from p2es_lib.metrics import evaluate
-from p2es_lib.metrics.clinical import R_PEAK_TOLERANCE_S, r_peak_f1, r_peak_times
+from p2es_lib.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, r_peak_times
 from p2es_lib.metrics.resampling import percentile_interval, resample
 from p2es_lib.paths import windows_dir
 from p2es_lib.signals import ppg_onsets
 from p2es_lib.windows import WindowSet, read_windows
 
 MODEL, TEMPLATE, DETECTOR = "P2Es, trained on simulated data", "Mean-beat template of simulated data", "Pulse onset less the record's lag"
-#: An R peak and its pulse are less than this apart, delay of the monitor included.
-LARGEST_LAG_S = 0.8
+#: How late beats may come, delay of the monitor included, and how early.
+SMALLEST_LAG_S, LARGEST_LAG_S = -0.2, 0.8
 #: Quality of a window that counts as clean: below it a pulse or a beat is in doubt, and with it what is true.
 CLEAN_QUALITY = 0.9
 #: Windows that are translated of one record at most, evenly over its time.
@@ -72,55 +74,74 @@ def record_labels(index: pd.DataFrame) -> pd.Series:
     return index["source"].astype(str) + "/" + index["record"].astype(str)
 
 
-def beat_lag_s(predicted: list[np.ndarray], true: list[np.ndarray]) -> float:
-    """The constant by which predicted beats are late: that with which the most of them meet a true one.
+def beat_lag_s(predicted: list[np.ndarray], true: list[np.ndarray], window_s: float = np.inf) -> float:
+    """The constant by which predicted beats are late: where the differences between both are densest.
+
+    A triangle as wide as the tolerance to both sides is moved along all differences. What it holds is taken per second
+    that both signals cover: the later the lag, the fewer beats have both times inside, and in a regular rhythm the lag of
+    the beat before would win otherwise.
 
     Parameters
     ----------
     predicted, true : list of arrays
         Beat times of each window of one record, s.
+    window_s : float
+        Length of the windows.
 
     Returns
     -------
     float
-        Seconds, between -0.8 and 0.8; of equally good ones the middle, of several such stretches that of the one nearest
-        zero. 0 without beats.
+        Seconds, between -0.2 and 0.8 (a monitor delays, it does not hasten); of equally good ones the one nearest zero.
+        0 without beats.
     """
     differences = np.concatenate([np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)] or [np.zeros(0)])
-    differences = np.sort(differences[np.abs(differences) <= LARGEST_LAG_S + R_PEAK_TOLERANCE_S])
-    if not len(differences):
+    lags = _RESOLUTION_S * np.arange(round(SMALLEST_LAG_S / _RESOLUTION_S), round(LARGEST_LAG_S / _RESOLUTION_S) + 1)
+    distance = np.abs(np.subtract.outer(lags, differences))  # (lags, pairs)
+    density = np.maximum(1 - distance / R_PEAK_TOLERANCE_S, 0).sum(axis=1) / (1 - np.abs(lags) / window_s)
+    if not density.any():
         return 0.0
-    lags = np.arange(-LARGEST_LAG_S, LARGEST_LAG_S + _RESOLUTION_S / 2, _RESOLUTION_S)
-    within = [np.searchsorted(differences, lags + sign * R_PEAK_TOLERANCE_S, side) for sign, side in ((-1, "left"), (1, "right"))]
-    count = within[1] - within[0]
-    best = lags[count == count.max()]
-    # Of a plateau its middle, and of several the one nearest zero.
-    plateaus = np.split(best, np.flatnonzero(np.diff(best) > 1.5 * _RESOLUTION_S) + 1)
-    return float(min((plateau.mean() for plateau in plateaus), key=abs))
+    return float(min(lags[density >= (1 - 1e-9) * density.max()], key=abs))
 
 
-def beat_scores(beats: list[np.ndarray], windows: WindowSet, window_s: float) -> pd.DataFrame:
-    """R-peak F1 (50 ms) after one lag per record, error of the heart rate (beats per minute) and the lag, per window."""
-    true = [np.array(text.split(), dtype=float) for text in windows.index["rpeaks_s"]]
-    labels = record_labels(windows.index).to_numpy()
+def true_beats(windows: WindowSet) -> list[np.ndarray]:
+    """Beat times of each window as the preparation found them in the ECG, s."""
+    return [np.array(text.split(), dtype=float) for text in windows.index["rpeaks_s"]]
+
+
+def record_lags(beats: list[np.ndarray], windows: WindowSet, window_s: float) -> np.ndarray:
+    """:func:`beat_lag_s` of each window's record, (N,)."""
+    true, labels = true_beats(windows), record_labels(windows.index).to_numpy()
     lags = np.zeros(len(labels))
     for label in set(labels):
         rows = np.flatnonzero(labels == label)
-        lags[rows] = beat_lag_s([beats[row] for row in rows], [true[row] for row in rows])
-    error = [abs(_rate(found) - _rate(wanted)) for found, wanted in zip(beats, true, strict=True)]
-    f1 = r_peak_f1(_padded(beats), _padded(true), lag_s=lags, window_s=window_s)
-    return pd.DataFrame({"record": labels, "r_peak_f1_lag": f1, "heart_rate_error": error, "lag_ms": 1e3 * lags})
+        lags[rows] = beat_lag_s([beats[row] for row in rows], [true[row] for row in rows], window_s)
+    return lags
+
+
+def common_spans(lags: Iterable[np.ndarray], window_s: float) -> np.ndarray:
+    """What the windows of all methods cover on the time axis of the truth, each less its lag: (N, 2), s."""
+    lags = np.stack(list(lags))
+    return np.stack([np.maximum(-lags, 0).max(axis=0), window_s - np.maximum(lags, 0).max(axis=0)], axis=1)
+
+
+def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, windows: WindowSet) -> pd.DataFrame:
+    """R-peak F1 (50 ms) after the lag, within the spans; error of the heart rate (beats per minute); one row per window.
+
+    All methods are asked for the same beats: those whose pulse lies in the window whatever the method's lag. Without
+    that, a beat near the end whose pulse comes after it would count against whoever has the smaller lag.
+    """
+    rows = []
+    for found, true, lag, (begin, end) in zip(beats, true_beats(windows), lags, spans, strict=True):
+        near = [times[(times > begin - R_PEAK_TOLERANCE_S) & (times < end + R_PEAK_TOLERANCE_S)] for times in (found - lag, true)]
+        matched, extra, missed = count_matches(*near, span_s=(begin, end))
+        total = 2 * matched + extra + missed
+        rows.append((2 * matched / total if total else np.nan, abs(_rate(found) - _rate(true)), 1e3 * lag))
+    columns = ["r_peak_f1_lag", "heart_rate_error", "lag_ms"]
+    return pd.DataFrame(rows, columns=columns).assign(record=record_labels(windows.index).to_numpy())
 
 
 def _rate(beats: np.ndarray) -> float:
     return 60.0 / float(np.mean(np.diff(beats))) if len(beats) > 1 else np.nan
-
-
-def _padded(times: list[np.ndarray]) -> np.ndarray:
-    table = np.full((len(times), max(map(len, times), default=0)), np.nan)
-    for row, found in zip(table, times, strict=True):
-        row[: len(found)] = found
-    return table
 
 
 def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) -> pd.DataFrame:
@@ -152,9 +173,11 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
     ecgs = {MODEL: np.concatenate(means), TEMPLATE: template.translate(ppg, windows.demographics).numpy()}
     beats = {name: [row[np.isfinite(row)] for row in r_peak_times(ecg[:, 0], rate)] for name, ecg in ecgs.items()}
     beats[DETECTOR] = [ppg_onsets(window[0], rate) / rate for window in ppg]
-    tables = []
+    window_s, tables = config.signal.n_samples / rate, []
+    lags = {name: record_lags(found, windows, window_s) for name, found in beats.items()}
+    spans = common_spans(lags.values(), window_s)
     for name, found in beats.items():
-        table = beat_scores(found, windows, config.signal.n_samples / rate)
+        table = beat_scores(found, lags[name], spans, windows)
         table["pearson_lag"] = _pearson(ecgs[name], windows, config) if name in ecgs else np.nan
         tables.append(table.assign(subject=windows.index["subject"].to_numpy(), method=name))
     return pd.concat(tables, ignore_index=True)
