@@ -127,7 +127,7 @@ def prepare(
 
 @data_app.command()
 def measure(
-    windows: Annotated[int, typer.Option(help="Largest store that is written; 1000000 of 1024 samples take 53 GB.")] = 100_000,
+    windows: Annotated[int, typer.Option(help="Largest store that is written; 1000000 take 53 GB.")] = 100_000,
     samples: Annotated[int, typer.Option(help="Samples of a window.")] = 1024,
     only_stores: Annotated[bool, typer.Option("--only-stores", help="Stores that are written and their loader alone; "
                                               "into table02_written.")] = False,  # fmt: skip

@@ -208,7 +208,8 @@ def test_jobs_prepare_shards_and_the_store_is_only_put_together(new_source, make
     folders = [run_job(job, config, fake.root) for job in found]
     assert [folder.name for folder in folders] == [job.shard for job in found] and set(fake.made.values()) == {1}
     store = paths.windows_dir("fake", "smoke")  # killed processes left these behind
-    unfinished = [store.parent / ".fake-smoke.tmp0123", folders[0].parent / ".gone.tmp4567", folders[0] / ".shard.tmp89.json"]
+    unfinished = [store.parent / ".fake-smoke.tmp0123", folders[0].parent / ".gone.tmp4567"]
+    unfinished += [folders[0] / ".shard.tmp89.json"]
     for path in unfinished:
         path.mkdir(parents=True)
         path.with_name(path.name.removesuffix(".json") + ".lock").touch()

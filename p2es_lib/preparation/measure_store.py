@@ -66,7 +66,7 @@ def _bytes_from_disk() -> float:
     return float(dict(line.split(": ") for line in text.splitlines())["read_bytes"])
 
 
-def _write_all(path: Path, n: int, append: Callable[[int], object], flush: Callable[[], object], size: int, progress) -> None:
+def _write_all(path: Path, n: int, append: Callable, flush: Callable, size: int, progress: bool) -> None:
     """Append ``n`` windows of ``size`` bytes one by one, to the disk as they come, with a bar of what is written."""
     from tqdm.auto import tqdm
 
