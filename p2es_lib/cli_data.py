@@ -137,16 +137,19 @@ def prepare(
 
 @data_app.command()
 def measure(
-    windows: Annotated[int, typer.Option(help="Largest store that is written; 1000000 takes 53 GB.")] = 100_000,
+    windows: Annotated[int, typer.Option(help="Largest store that is written; 1000000 take 53 GB.")] = 100_000,
+    samples: Annotated[int, typer.Option(help="Samples of a window.")] = 1024,
+    only_stores: Annotated[bool, typer.Option("--only-stores", help="Stores that are written and their loader alone; "
+                                              "into table02_written.")] = False,  # fmt: skip
     folder: Annotated[Optional[Path], typer.Option(help="On the disk in question; default: data.")] = None,
 ) -> None:
     """Measure on this machine what preparing, storing and loading cost; writes figures/store/table01_store."""
-    import tempfile
-
     from p2es_lib import paths
 
     if windows < 1000:
         raise InputError(f"windows={windows}: at least 1000")
+    if samples < 512:
+        raise InputError(f"samples={samples}: at least 512, so that a window holds the beats that a training step needs")
     folder = paths.check_output_folder(folder or paths.home() / "data", "--folder")
     import torch
 
@@ -158,17 +161,18 @@ def measure(
     from p2es_lib.preparation.measure import zarr_found
 
     sizes = [*(10**k for k in range(3, 10) if 10**k < windows), windows]
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".measure") as place:
-        table = measure_all(Path(place), get_config("quick", "made"), P2Es, Batch, n_windows=sizes)
+    config = get_config("quick", "made").replace("signal.n_samples", samples)
+    with paths.temporary_folder(folder / "measure") as place:
+        table = measure_all(place, config, P2Es, Batch, n_windows=sizes, only_stores=only_stores)
     caption = (
         "What preparation, store and loader cost, on one machine: median and least of repeats; ratio: value over "
         "reference; growth: value over that at the fewest windows. The records prepared are made in memory, no files "
-        "are read. Warm: in the system's cache; cold: dropped from it. Sparse file: its windows are a hole, read by the "
-        "same way. "
-        f"Threads of torch: {torch.get_num_threads()}."
+        "are read. Warm: in the system's cache; cold: dropped from it; from_disk: share of what was read that the disk gave "
+        "(more than 1: it gave more than was asked for). Sparse file: its windows are a hole, read by the same way. "
+        f"Windows of {samples} samples. Threads of torch: {torch.get_num_threads()}."
     )
-    if not zarr_found():
+    if not zarr_found() and not only_stores:
         caption += " Zarr is not installed and was left out."
-    path = save_table(table, paths.home() / "figures" / "store", "table01_store", caption, float_format=".5g")
+    name = "table02_written" if only_stores else "table01_store"
+    path = save_table(table, paths.home() / "figures" / "store", name, caption, float_format=".5g")
     typer.echo(path)

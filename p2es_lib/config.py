@@ -184,7 +184,8 @@ class AffinityConfig(_Section):
         for name in ("n_groups", "k_neighbours", "embedding_dim"):
             _check(getattr(self, name) >= 1, f"affinity.{name}={getattr(self, name)}: at least 1")
         _check(self.n_steps >= 0, f"affinity.n_steps={self.n_steps}: 0 or more")
-        _check(self.max_windows >= max(self.n_groups, 2), f"affinity.max_windows={self.max_windows}: at least 2, and n_groups")
+        least = max(self.n_groups, 2)
+        _check(self.max_windows >= least, f"affinity.max_windows={self.max_windows}: at least {least} (n_groups, and 2)")
         _check(self.batch_size >= 2, f"affinity.batch_size={self.batch_size}: at least 2, a window and a neighbour")
         for name in ("temperature", "learning_rate"):
             _check(getattr(self, name) > 0, f"affinity.{name}={getattr(self, name)}: must be positive")

@@ -93,8 +93,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
     processes may write the same path at once, and the last one to end decides.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(path.parent, [entry.name for entry in os.scandir(path.parent)], f".{path.stem}.tmp")
     with _claimed(path) as temporary:
         yield temporary
         _take_name(temporary, path)
@@ -102,7 +100,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside ``path`` that goes when the block ends; if that is killed, with :func:`remove_leftovers`."""
+    """A new folder beside ``path`` that goes when the block ends; after a kill, when the next one is made there."""
     with _claimed(Path(path)) as temporary:
         temporary.mkdir()
         yield temporary
@@ -123,6 +121,7 @@ def remove_leftovers(folder: Path) -> None:
 def _claimed(path: Path) -> Iterator[Path]:
     """A new name beside ``path``, locked by this process while the block runs; what has the name afterwards goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(path.parent, [entry.name for entry in os.scandir(path.parent)], f".{path.stem}.tmp")
     while True:
         temporary = path.with_name(f".{path.stem}.tmp{secrets.token_hex(6)}{path.suffix}")
         lock, old = _lock_file(temporary.name, path.parent), _retired(temporary)

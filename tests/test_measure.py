@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import time
 from collections import namedtuple
@@ -130,12 +131,59 @@ def test_the_command_writes_the_table_and_removes_what_it_made(table, home, monk
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
-    assert asked == {"n_windows": [1000, 10_000, 20_000]}
+    assert asked == {"n_windows": [1000, 10_000, 20_000], "only_stores": False}
     path = home / "figures" / "store" / "table01_store.csv"
     assert capsys.readouterr().out.strip() == str(path)
     assert len(pd.read_csv(path)) == len(table)
     assert "Zarr is not installed" in path.with_suffix(".md").read_text()
     assert not list((home / "data").iterdir())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
+def test_what_was_written_goes_whatever_ends_it(home, monkeypatch, error):
+    """Also what a killed measurement of before left, of many gigabytes perhaps."""
+    left = home / "data" / ".measure.tmp12"
+    left.mkdir(parents=True)
+    left.with_name(".measure.tmp12.lock").touch()
+    seen = []
+
+    def interrupted(self, ppg, ecg):
+        seen.extend(path.name for path in (home / "data").iterdir())
+        raise error
+
+    monkeypatch.setattr(ShardWriter, "append", interrupted)
+    monkeypatch.setattr(measure_module, "training_step", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["p2es", "data", "measure", "--windows", "1000", "--samples", "512", "--only-stores"])
+    with pytest.raises((SystemExit, OSError)):
+        cli.main()
+    assert len(seen) == 2 and left.name not in seen
+    assert not list((home / "data").iterdir()) and not (home / "figures").exists()
+
+
+def test_only_stores_that_are_written_and_where_they_were_read_from(tmp_path):
+    """Every byte is on the disk before it is read; warm windows come from the cache."""
+    config = tiny_config(signal__n_samples=512)
+    table = measure(tmp_path, config, P2Es, Batch, n_windows=(40, 640), n_steps=2, only_stores=True, progress=False)
+    assert {(part, n) for part, n in zip(table["part"], table["n_windows"])} == {(NPY, 40), (NPY, 640)}
+    assert table[table["n_windows"] == 640]["what"].tolist() == ["writing", *INDEX, *READING, *LOADER]
+    reading = table["what"].isin(READING)
+    assert table.loc[~reading, "from_disk"].isna().all()
+    warm, cold = (table.loc[table["what"] == what, "from_disk"] for what in READING)
+    if warm.notna().all():  # Linux says it
+        assert warm.max() < 0.1 and (warm.to_numpy() <= cold.to_numpy()).all()
+
+
+def test_a_store_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_store, "FLUSH_BYTES", 100 * 13 * 128 * 4)
+    synced, real = [], measure_store.os.fsync
+    monkeypatch.setattr(measure_store.os, "fsync", lambda number: synced.append(os.fstat(number).st_size) or real(number))
+    block = np.ones((4, 13, 128), np.float32)
+    with ShardWriter(tmp_path, 128) as writer:
+        append = lambda row: writer.append(block[0, :1], block[0, 1:])  # noqa: E731
+        measure_store._write_all(writer.path, 250, append, writer.flush, block[0].nbytes, False)
+    assert len(synced) == 3 and synced[-1] == writer.path.stat().st_size >= 250 * block[0].nbytes
+    assert np.diff(synced).tolist() == [100 * block[0].nbytes, 50 * block[0].nbytes]
 
 
 def test_too_few_windows_are_refused(home, monkeypatch, capsys):

@@ -208,7 +208,8 @@ def test_jobs_prepare_shards_and_the_store_is_only_put_together(new_source, make
     folders = [run_job(job, config, fake.root) for job in found]
     assert [folder.name for folder in folders] == [job.shard for job in found] and set(fake.made.values()) == {1}
     store = paths.windows_dir("fake", "smoke")  # killed processes left these behind
-    unfinished = [store.parent / ".fake-smoke.tmp0123", folders[0].parent / ".gone.tmp4567", folders[0] / ".shard.tmp89.json"]
+    unfinished = [store.parent / ".fake-smoke.tmp0123", folders[0].parent / ".gone.tmp4567"]
+    unfinished += [folders[0] / ".shard.tmp89.json"]
     for path in unfinished:
         path.mkdir(parents=True)
         path.with_name(path.name.removesuffix(".json") + ".lock").touch()
@@ -218,6 +219,21 @@ def test_jobs_prepare_shards_and_the_store_is_only_put_together(new_source, make
     state = folder_state(found[1], fake.root)
     os.utime(fake.file("p1"), ns=(1, 1))
     assert folder_state(found[1], fake.root) != state and folder_state(found[1], "http://nowhere/") == ""
+
+
+def test_a_store_does_not_read_shards_that_were_made_anew_after_it(new_source, make_pair):
+    """A preparation that is killed between the two leaves the older store, whose rows now hold other windows."""
+    fake, config = new_source(), settings()
+    add_people(fake, make_pair, 4)
+    before = np.asarray(windows_of(fake).ppg)
+    store = paths.windows_dir("fake", "smoke")
+    fake.add("p0", [stretch_of(make_pair(60, RATE, seed=77, noise=0.01))], age=30.0, sex="F")
+    fake.file("p0").write_text("another recording")
+    fake.prepare(config)
+    with pytest.raises(InputError, match="windows.npy: was made anew after the store.*delete this folder and run"):
+        read_windows(store)
+    after = windows_of(fake)
+    assert len(after) == 19 != len(before) and np.isfinite(np.asarray(after.ecg)).all()
 
 
 def test_the_store_follows_its_shards_and_the_code_that_splits(new_source, make_pair, monkeypatch, tmp_path):

@@ -8,8 +8,9 @@ here is our design:
 2. Contrastive learning makes z alike for training windows that are alike in a reference space
    (:mod:`.descriptors`): demographics, PPG pulse and rhythm, and, for training windows only, how their 12 leads relate.
    So z is the part of "this ECG resembles that one" that can be told from PPG and demographics.
-3. The embeddings of the training windows (of a large cohort: a part, spread over subjects) are kept as a bank and clustered into groups; a new window belongs to each
-   group as far as its nearest neighbours in the bank do (:mod:`.group_finder`).
+3. The embeddings of the training windows (of a large cohort: a part, spread over subjects) are kept as a bank and
+   clustered into groups; a new window belongs to each group as far as its nearest neighbours in the bank do
+   (:mod:`.group_finder`).
 4. Each group has one learned 12 x 12 matrix A_g; a window mixes them: A = sum_g pi_g A_g (:mod:`.lead_affinity`).
 """
 

@@ -39,7 +39,7 @@ def spread_over_subjects(subjects: Sequence[str], limit: int) -> np.ndarray:
 
 
 def _fill(sizes: np.ndarray, total: int) -> np.ndarray:
-    """Numbers that add up to ``total`` (less than all sizes together), as equal as ``sizes`` allow; the first get the rest."""
+    """Numbers that add up to ``total`` (less than all sizes), as equal as ``sizes`` allow; the first get the rest."""
     low, high = 0, int(sizes.max())  # the level up to which everybody gets what it has
     while high - low > 1:
         level = (low + high) // 2

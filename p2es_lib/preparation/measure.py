@@ -35,7 +35,8 @@ from p2es_lib.sources.contract import Reading, Record, Source, Stretch
 from p2es_lib.sources.parts import MARGIN_S, PART_S
 from p2es_lib.windows import WindowSet, read_table, simulator_config
 
-COLUMNS = ("part", "what", "n_windows", "value", "least", "unit", "reference", "reference_value", "ratio", "growth")
+COLUMNS = ("part", "what", "n_windows", "value", "least", "unit", "reference", "reference_value", "ratio", "growth",
+           "from_disk")  # fmt: skip
 #: Largest store that is compared with Zarr, which takes up to a file per window, and minutes for as many.
 ZARR_LARGEST = 100_000
 
@@ -43,7 +44,7 @@ ZARR_LARGEST = 100_000
 def measure(
     folder: Path, config: Config, model: type, batch_type: type, *, n_windows: Sequence[int] = (1_000, 10_000, 100_000),
     n_sparse: int = 1_000_000, hours: Sequence[float] = (1, 6, 24), n_short: int = 360, n_steps: int = 10,
-    progress: bool = True,
+    only_stores: bool = False, progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
     """Measure everything; what is written to ``folder``, on the disk in question, is to be removed by the caller.
 
@@ -61,12 +62,15 @@ def measure(
         Lengths of the long records; number of the short ones.
     n_steps : int
         Training steps.
+    only_stores : bool
+        The stores that are written, and their loader, alone: no preparation, no sparse file, no Zarr.
 
     Returns
     -------
     DataFrame
         :data:`COLUMNS`. ``value`` is a median and ``least`` the least of the repeats, ``ratio`` is ``value`` over
-        ``reference_value``, ``growth`` is ``value`` over that of the same row with the fewest windows (NaN: it is one).
+        ``reference_value``, ``growth`` is ``value`` over that of the same row with the fewest windows (NaN: it is one),
+        ``from_disk`` the share of what was read that came from the disk (NaN: nothing was read, or it is not known).
 
     Raises
     ------
@@ -85,16 +89,19 @@ def measure(
     few = WindowSet(made.ppg, made.ecg, mask, known).select(np.arange(64))
     step = training_step(config, model, batch_type, few)
     block, rows = np.concatenate([made.ppg, made.ecg], axis=1), []
-    stores = [(n, False) for n in n_windows] + [(n_sparse, True)] * (n_sparse > 0)
+    stores = [(n, False) for n in n_windows] + [(n_sparse, True)] * (n_sparse > 0 and not only_stores)
+    with_zarr = zarr_found() and not only_stores
 
     def every_row() -> Iterator[dict]:
-        yield from _measure_preparation(folder, hours, n_short)
-        index = read_table(next(folder.rglob("index.parquet")).parent).drop(columns=["row", "leads"])
+        index = known
+        if not only_stores:
+            yield from _measure_preparation(folder, hours, n_short)
+            index = read_table(next(folder.rglob("index.parquet")).parent).drop(columns=["row", "leads"])
         for n, sparse in stores:
-            yield from measure_npy(folder / "npy", n, sparse, index, block)
+            yield from measure_npy(folder / "npy", n, sparse, index, block, progress)
             yield from measure_loader(folder / "npy", NPY + SPARSE * sparse, config, step, n_steps)
             shutil.rmtree(folder / "npy")
-            if not sparse and n <= ZARR_LARGEST and zarr_found():
+            if not sparse and n <= ZARR_LARGEST and with_zarr:
                 ours = {row["what"]: row["value"] for row in rows if row["n_windows"] == n and row["part"] == NPY}
                 for chunk, compressed in ((1, False), (1, True), (64, False), (64, True)):
                     yield from measure_zarr(folder / "zarr", n, chunk, compressed, block, ours)

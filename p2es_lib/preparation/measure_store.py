@@ -1,7 +1,8 @@
 """What writing and reading windows costs, as the project stores them and as Zarr does, and what training waits for.
 
 Every size is measured in the same way: windows drawn from the whole store, none twice, in batches, by a reader that was
-just opened. *Warm*: the system's cache holds what is read. *Cold*: it was told to forget the files.
+just opened. *Warm*: the system's cache holds what is read, because the same windows were read before. *Cold*: the files
+were on the disk and the cache was told to forget them. How much then came from the disk is counted, where Linux tells.
 """
 
 from __future__ import annotations
@@ -25,10 +26,20 @@ MICROSECONDS = "µs per window"
 BATCH, N_BATCHES, N_ROUNDS, N_FLOOR = 32, 20, 3, 100_000
 
 
-def row_of(part: str, what: str, n_windows: int, values, unit: str, reference: str, reference_values) -> dict:
-    """Row of the table: median and least of repeats, beside the median of what they are set against."""
+#: While a store is written, so many bytes at a time go to the disk: an interrupt need not wait for all of them.
+FLUSH_BYTES = 2**30
+
+
+def row_of(
+    part: str, what: str, n_windows: int, values, unit: str, reference: str, reference_values, from_disk: float = np.nan
+) -> dict:
+    """Row of the table: median and least of repeats, beside the median of what they are set against.
+
+    ``from_disk``: of what was read, the share that came from the disk and not from the system's cache.
+    """
     row = {"part": part, "what": what, "n_windows": n_windows, "value": np.median(values), "least": np.min(values)}
-    return row | {"unit": unit, "reference": reference, "reference_value": np.median(reference_values)}
+    row |= {"unit": unit, "reference": reference, "reference_value": np.median(reference_values)}
+    return row | {"from_disk": from_disk}
 
 
 def _seconds(function: Callable, *arguments) -> float:
@@ -46,11 +57,43 @@ def _forget(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _measure_reading(part: str, n: int, folder: Path, opened: Callable, reference: str, times_of) -> Iterator[dict]:
+def _bytes_from_disk() -> float:
+    """Bytes that the disk gave to this process so far; NaN where the system does not say."""
+    try:
+        text = Path("/proc/self/io").read_text()
+    except OSError:
+        return np.nan
+    return float(dict(line.split(": ") for line in text.splitlines())["read_bytes"])
+
+
+def _write_all(path: Path, n: int, append: Callable, flush: Callable, size: int, progress: bool) -> None:
+    """Append ``n`` windows of ``size`` bytes one by one, to the disk as they come, with a bar of what is written."""
+    from tqdm.auto import tqdm
+
+    step = max(1, min(1000, FLUSH_BYTES // size))
+    bar = {"unit": "B", "unit_scale": True, "leave": False, "disable": not progress, "desc": f"writing {n} windows"}
+    with tqdm(total=n * size, **bar) as shown:
+        unflushed = 0
+        for first in range(0, n, step):
+            last = min(n, first + step)
+            for row in range(first, last):
+                append(row)
+            shown.update((last - first) * size)
+            unflushed += (last - first) * size
+            if unflushed >= FLUSH_BYTES or last == n:
+                flush()
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+                unflushed = 0
+
+
+def _measure_reading(
+    part: str, n: int, folder: Path, size: int, opened: Callable, reference: str, times_of
+) -> Iterator[dict]:
     """Rows of reading; ``opened()`` gives a function of row numbers, ``times_of`` the reference of warm and cold."""
     draws = np.random.default_rng(0).permutation(n)[: min(N_BATCHES, n // BATCH) * BATCH].reshape(-1, BATCH)
     for state in ("warm", "cold"):
-        times = []
+        times, from_disk = [], 0.0
         for _ in range(N_ROUNDS):
             read = opened()
             if state == "cold":
@@ -58,11 +101,16 @@ def _measure_reading(part: str, n: int, folder: Path, opened: Callable, referenc
             else:
                 list(map(read, draws))
                 read = opened()
+            before = _bytes_from_disk()
             times += [1e6 * _seconds(read, rows) / BATCH for rows in draws]
-        yield row_of(part, f"reading at random, {state}", n, times, MICROSECONDS, reference, times_of[state])
+            from_disk += (_bytes_from_disk() - before) / (N_ROUNDS * draws.size * size)
+        what = f"reading at random, {state}"
+        yield row_of(part, what, n, times, MICROSECONDS, reference, times_of[state], from_disk)
 
 
-def measure_npy(folder: Path, n: int, sparse: bool, known: pd.DataFrame, block: np.ndarray) -> Iterator[dict]:
+def measure_npy(
+    folder: Path, n: int, sparse: bool, known: pd.DataFrame, block: np.ndarray, progress: bool = False
+) -> Iterator[dict]:
     """Write and read a store of ``n`` windows: the view in ``folder/view``, its windows in ``folder/shard``.
 
     Parameters
@@ -81,16 +129,17 @@ def measure_npy(folder: Path, n: int, sparse: bool, known: pd.DataFrame, block: 
 
     def write() -> None:
         with ShardWriter(shard, block.shape[-1]) as writer:
-            for row in range(0 if sparse else n):
+
+            def append(row: int) -> None:
                 writer.append(block[row % len(block), :1], block[row % len(block), 1:])
+
+            _write_all(writer.path, 0 if sparse else n, append, writer.flush, size, progress)
             writer.count = n
-        os.sync()
 
     def write_plainly(count: int) -> None:
         with open(folder / "plain", "wb") as file:
-            for row in range(count):
-                file.write(block[row % len(block)].data)
-        os.sync()
+            append = lambda row: file.write(block[row % len(block)].data)  # noqa: E731
+            _write_all(folder / "plain", count, append, file.flush, size, progress)
 
     floor = 1e6 * _seconds(write_plainly, min(n, N_FLOOR)) / min(n, N_FLOOR)
     (folder / "plain").unlink()
@@ -124,7 +173,7 @@ def measure_npy(folder: Path, n: int, sparse: bool, known: pd.DataFrame, block: 
     memory = np.resize(block, (2048, *block.shape[1:]))  # more than the processor's cache holds
     rows = np.random.default_rng(1).integers(0, len(memory), (N_BATCHES, BATCH))
     copied = [1e6 * _seconds(memory.__getitem__, picked) / BATCH for picked in rows]
-    yield from _measure_reading(part, n, shard, opened, "copy in memory", {"warm": copied, "cold": copied})
+    yield from _measure_reading(part, n, shard, size, opened, "copy in memory", {"warm": copied, "cold": copied})
 
 
 def zarr_found() -> bool:
@@ -162,7 +211,7 @@ def measure_zarr(folder: Path, n: int, chunk: int, compressed: bool, block: np.n
         return lambda rows: array.oindex[np.sort(rows)]  # the fastest of its ways
 
     times_of = {state: ours[f"reading at random, {state}"] for state in ("warm", "cold")}
-    yield from _measure_reading(part, n, folder, opened, NPY, times_of)
+    yield from _measure_reading(part, n, folder, block[0].nbytes, opened, NPY, times_of)
 
 
 def measure_loader(folder: Path, part: str, config: Config, step: Callable, n_steps: int) -> Iterator[dict]:

@@ -27,9 +27,8 @@ from p2es_lib.preparation.recording import make_recording
 from p2es_lib.sources.checksums import hash_file
 from p2es_lib.sources.contract import Reading, Record, Source, Stretch
 from p2es_lib.sources.mirror import Mirror, MissingFile, UnusableFile
-from p2es_lib.windows import Shards, ShardWriter, read_settings, read_table, write_table
+from p2es_lib.windows import SHARD_SETTINGS, Shards, ShardWriter, read_settings, read_table, write_table
 
-SETTINGS_FILE = "shard.json"
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: What decides about the windows besides the source's own code.
 _CODE = (
@@ -296,7 +295,7 @@ def _read_shard(folder: Path, settings: dict) -> dict[str, RecordEntry]:
 
 def read_shard_settings(folder: Path) -> dict | None:
     """``shard.json`` of a shard, or None where there is none that can be read."""
-    return read_settings(folder, SETTINGS_FILE)
+    return read_settings(folder, SHARD_SETTINGS)
 
 
 def _write_settings(folder: Path, settings: dict, entries: dict[str, RecordEntry]) -> None:
@@ -308,5 +307,5 @@ def _write_settings(folder: Path, settings: dict, entries: dict[str, RecordEntry
         "p2es": __version__,
         "content_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
     }
-    with paths.atomic_path(folder / SETTINGS_FILE) as temporary:
+    with paths.atomic_path(folder / SHARD_SETTINGS) as temporary:
         temporary.write_text(json.dumps(values, indent=1))

@@ -8,7 +8,7 @@ from p2es_lib.windows.batches import (
     TrainingBatches,
     simulator_config,
 )
-from p2es_lib.windows.shards import Shards, ShardWriter, WindowArray
+from p2es_lib.windows.shards import SHARD_SETTINGS, Shards, ShardWriter, WindowArray
 from p2es_lib.windows.splits import AGE_BANDS, SPLIT_FRACTIONS, SPLIT_KINDS, cohort_table, label_words, split_subjects
 from p2es_lib.windows.store import (
     INDEX_COLUMNS,
@@ -27,6 +27,7 @@ __all__ = [
     "AGE_BANDS",
     "INDEX_COLUMNS",
     "MAX_SEED",
+    "SHARD_SETTINGS",
     "SPLITS",
     "SPLIT_FRACTIONS",
     "SPLIT_KINDS",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import re
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -25,6 +26,8 @@ from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
 
 SHARD_FILE = "windows.npy"
+#: What a preparation keeps beside it; its last entry is the hash of the shard's content.
+SHARD_SETTINGS = "shard.json"
 # Shards that stay mapped, at most; Linux allows a process 65,530 maps.
 _MAX_OPEN = 16_384
 # File descriptors for everything else.
@@ -45,8 +48,8 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, n_samples: int):
-        self.dtype, self.count = window_dtype(n_samples), 0
-        self._file = open(Path(folder) / SHARD_FILE, "wb")
+        self.dtype, self.count, self.path = window_dtype(n_samples), 0, Path(folder) / SHARD_FILE
+        self._file = open(self.path, "wb")
         self._write_header()
         self._data_begins = self._file.tell()
 
@@ -63,6 +66,10 @@ class ShardWriter:
         self._file.write(window.tobytes())
         self.count += 1
         return self.count - 1
+
+    def flush(self) -> None:
+        """Hand all windows so far to the operating system."""
+        self._file.flush()
 
     def close(self) -> None:
         """Enter the number of windows into the header, and close the file."""
@@ -91,10 +98,18 @@ class _Mapped(NamedTuple):
 
 
 class Shards:
-    """Several shards, opened when they are first read, and memory-mapped from then on (as many as the system allows)."""
+    """Several shards, opened when they are first read, and memory-mapped from then on (as many as the system allows).
 
-    def __init__(self, folders: Sequence[Path]):
-        self.folders = [Path(folder) for folder in folders]
+    Parameters
+    ----------
+    folders : sequence of Path
+    hashes : sequence of str, optional
+        What each shard held when the rows that are asked for were written down. A shard that was made anew since has
+        other windows in them, and is refused.
+    """
+
+    def __init__(self, folders: Sequence[Path], hashes: Sequence[str] = ()):
+        self.folders, self.hashes = [Path(folder) for folder in folders], list(hashes)
         self._layouts: dict[int, tuple[int, int, np.dtype]] = {}
         self.mapped = lru_cache(_number_kept_open(len(self.folders)))(self._open)
 
@@ -108,6 +123,9 @@ class Shards:
 
     def _open(self, number: int) -> _Mapped:
         path = self.folders[number] / SHARD_FILE
+        found = _content_hash(self.folders[number]) if self.hashes else None
+        if found is not None and found != self.hashes[number]:
+            raise InputError(f"{path}: was made anew after the store that reads it; prepare the data set again")
         try:
             return self._map(number, path)
         except ValueError as error:
@@ -129,6 +147,17 @@ class Shards:
             options = {"trackfd": False} if sys.version_info >= (3, 13) else {}
             mapped = mmap.mmap(file.fileno(), begins + count * dtype.itemsize, access=mmap.ACCESS_READ, **options)
         return _Mapped(np.frombuffer(mapped, dtype, count, begins), mapped, begins)
+
+
+def _content_hash(folder: Path) -> str | None:
+    """Hash that a shard states of its content, from the end of a file that may be long; None where it states none."""
+    try:
+        with open(folder / SHARD_SETTINGS, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 200))
+            found = re.findall(rb'"content_hash": "([0-9a-f]+)"', file.read())
+    except OSError:
+        return None
+    return found[-1].decode() if found else None
 
 
 def _read_layout(file) -> tuple[int, int, np.dtype]:

@@ -129,13 +129,15 @@ def write_view(
     places : int array (N, 2)
         Number of the shard in ``shards``, row in it.
     shard_hashes : sequence of str
-        Hash of each shard's content: with the index it makes the hash of the store.
+        Hash of each shard's content: with the index it makes the hash of the store, and by it a shard that is made anew
+        later, before the store is (a kill may come between), is found out when the store is read.
     """
     folder = Path(folder)
     digest = hashlib.sha256(json.dumps(list(shard_hashes)).encode())
     with paths.atomic_path(folder) as temporary:
         temporary.mkdir()
         relative = [os.path.relpath(shard, folder) for shard in shards]  # so that the root may be moved
+        settings = settings | {"shard_hashes": list(shard_hashes)}
         _write_index(temporary, index, lead_mask, places, relative, info, settings, digest)
 
 
@@ -164,7 +166,8 @@ def read_windows(folder: Path) -> WindowSet:
     if settings is None:
         raise InputError(f"{folder}: no prepared windows here; make them with: {command}")
     try:
-        places, shards = np.load(folder / "places.npy"), Shards([folder / name for name in settings["shards"]])
+        shards = Shards([folder / name for name in settings["shards"]], settings.get("shard_hashes", ()))
+        places = np.load(folder / "places.npy")
         n_samples = shards.open(int(places[0, 0]))["ppg"].shape[-1]
         arrays = {name: WindowArray(shards, places, name, n_samples) for name in ("ppg", "ecg")}
         lead_mask = np.load(folder / "lead_mask.npy")
@@ -184,7 +187,7 @@ def read_rejected(folder: Path) -> list[dict]:
     folder = Path(folder)
     settings = read_settings(folder) or {}
     examples = settings.get("info", {}).get("examples", [])
-    shards = Shards([folder / name for name in settings.get("shards", [])])
+    shards = Shards([folder / name for name in settings.get("shards", [])], settings.get("shard_hashes", ()))
     signals = (shards.open(example["shard"])[example["row"]] for example in examples)
     return [example | {name: np.array(window[name]) for name in ("ppg", "ecg")} for example, window in zip(examples, signals)]
 
