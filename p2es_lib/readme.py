@@ -34,17 +34,21 @@ ARTEFACTS = {
     "12_claims": "table20_against_methods, table21_claims: what has been said of P2Es, and what of it holds here",
     "14_sim_to_real": "fig27_sim_to_real, table22_sim_to_real: a model from simulation on real recordings (real data sets only)",
 }
-#: Rows of the store's table that the README shows: part, what, windows, how it is put.
+#: Rows that the README shows of the store's tables: table, part, what, windows, how it is put.
 _STORE_ROWS = (
-    ("preparation", "24 h of 2 leads and PPG at 250 Hz: speed", None, "signal prepared, 2 leads and PPG at 250 Hz"),
-    ("preparation", "360 records of 10 s, 12 leads at 500 Hz, PPG simulated: speed", None, "signal prepared, 12 leads at 500 Hz, PPG simulated"),
-    ("preparation", "1 h of 2 leads and PPG at 250 Hz: peak memory", None, "memory of a worker, record of 1 h"),
-    ("preparation", "24 h of 2 leads and PPG at 250 Hz: peak memory", None, "memory of a worker, record of 24 h"),
-    ("npy shard", "reading at random, warm", 1_000, "reading a random window, store of 10³"),
-    ("npy shard (sparse file)", "reading at random, warm", 1_000_000, "reading a random window, store of 10⁶ (sparse file)"),
-    ("Zarr, 1 window a chunk, uncompressed", "reading at random, warm", 100_000, "the same with Zarr, a window per chunk, store of 10⁵"),
-    ("npy shard", "loader: batch of 16, cold", 100_000, "a training batch from a cold store of 10⁵"),
-)
+    ("table01_store", "preparation", "24 h of 2 leads and PPG at 250 Hz: speed", None, "signal prepared, 2 leads and PPG at 250 Hz"),
+    ("table01_store", "preparation", "360 records of 10 s, 12 leads at 500 Hz, PPG simulated: speed", None,
+     "signal prepared, 12 leads at 500 Hz, PPG simulated"),
+    ("table01_store", "preparation", "1 h of 2 leads and PPG at 250 Hz: peak memory", None, "memory of a worker, record of 1 h"),
+    ("table01_store", "preparation", "24 h of 2 leads and PPG at 250 Hz: peak memory", None, "memory of a worker, record of 24 h"),
+    ("table02_written", "npy shard", "reading at random, warm", 1_000, "reading a random window from memory, store of 10³"),
+    ("table02_written", "npy shard", "reading at random, warm", 1_000_000, "the same, store of 10⁶ (26 GB)"),
+    ("table02_written", "npy shard", "reading at random, cold", 1_000, "reading a random window from disk, store of 10³"),
+    ("table02_written", "npy shard", "reading at random, cold", 1_000_000, "the same, store of 10⁶ (26 GB)"),
+    ("table02_written", "npy shard", "loader: batch of 16, cold", 1_000_000, "a training batch from disk, store of 10⁶"),
+    ("table01_store", "Zarr, 1 window a chunk, uncompressed", "reading at random, warm", 100_000,
+     "Zarr instead, a window per chunk: a random window from memory, store of 10⁵"),
+)  # fmt: skip
 MINUTES_TABLE = "table04_minutes"
 #: Data set of the second main comparison: real ECG, simulated PPG.
 SECOND = "ptb-xl"
@@ -131,9 +135,9 @@ def sim_to_real_section(figures: Path, profile: str) -> str:
 
 def store_section() -> str:
     """What preparing and the store cost, from the table that ``p2es data measure`` wrote."""
-    table = _read(checkout() / "figures" / "store", "table01_store")
-    rows = []
-    for part, what, n_windows, words in _STORE_ROWS:
+    folder, rows = checkout() / "figures" / "store", []
+    for name, part, what, n_windows, words in _STORE_ROWS:
+        table = _read(folder, name)
         found = table[(table["part"] == part) & (table["what"] == what)]
         row = (found if n_windows is None else found[found["n_windows"] == n_windows]).iloc[0]
         than = f"{row['ratio']:.3g} x {row['reference']}".replace(" of 1 h", " that of 1 h")
