@@ -15,13 +15,14 @@ from lightning.fabric import Fabric
 from synthetic import synthetic_windows, tiny_config
 from torch import nn
 
-from p2es_lib import hybrid, training
+from p2es_lib import hybrid, optimisation, training
 from p2es_lib.baselines.cardiogan import CRITIC_MULTIPLIERS, SPECTRUM_WEIGHT, TIME_WEIGHT, DualCritic
 from p2es_lib.hybrid import ADVERSARIAL_WEIGHT, PERCEPTUAL_WEIGHT, HybridP2Es
 from p2es_lib.learned import Batch
 from p2es_lib.methods import load_method
 from p2es_lib.p2es import P2Es
-from p2es_lib.training import read_history, train
+from p2es_lib.training import train
+from p2es_lib.training_record import read_history
 from p2es_lib.variants import configure
 
 LIMB_MASK = np.array([1, 2, 1, 1, 2, 1] + [0] * 6, np.uint8)
@@ -47,8 +48,8 @@ class Bench:
         self.fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         self.module = method(self.config, 0.2)
         self.module.prepare(windows.split("train"), seed=0, progress=False)
-        self.adversary = training._Adversary(self.module, self.fabric, self.config.training)
-        optimizer = training._make_optimizer(self.module.trained_parameters(), self.config.training)
+        self.adversary = optimisation.Adversary(self.module, self.fabric, self.config.training)
+        optimizer = optimisation.make_optimizer(self.module.trained_parameters(), self.config.training)
         self.model, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.critic = self.adversary.critic
         rows = slice(0, 4)
@@ -70,7 +71,7 @@ class Bench:
         self.adversary.step(batch, generator, rate)
         loss, _ = self.module.training_loss(self.model, batch, generator, self.critic)
         self.fabric.backward(loss)
-        training._update(self.fabric, self.model, self.optimizer, self.config.training, rate)
+        optimisation.update(self.fabric, self.model, self.optimizer, self.config.training, rate)
 
     def loss(self, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         return self.module.training_loss(self.model, *self.batch(seed), self.critic)
@@ -247,7 +248,7 @@ def test_interrupted_training_ends_with_the_same_weights(windows, tmp_path, monk
                 train(config, windows, folder, progress=False)
         with monkeypatch.context() as patch:
             if load is not None:
-                patch.setattr(training._Adversary, "load", load)
+                patch.setattr(optimisation.Adversary, "load", load)
             return weights(train(config, windows, folder, progress=False))
 
     assert same(whole, halved(tmp_path / "halved"))
@@ -279,7 +280,8 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from synthetic import synthetic_windows, tiny_config
-from p2es_lib.training import make_fabric, train
+from p2es_lib.optimisation import make_fabric
+from p2es_lib.training import train
 fabric = make_fabric(devices=2)
 fabric.launch()
 config = tiny_config(method__name="p2es_hybrid", training__n_steps=3)

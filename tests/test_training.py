@@ -14,7 +14,7 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib import learned, training
+from p2es_lib import learned, optimisation, training
 from p2es_lib.errors import InputError
 from p2es_lib.learned import Batch, hide_demographics, masked_mse
 from p2es_lib.p2es import P2Es, draw_times
@@ -297,10 +297,10 @@ def test_two_processes_train_one_model(tmp_path):
 def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch, on_gpu, on_cpu, chosen):
     made = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
-    monkeypatch.setattr(training, "has_cpu_bf16", lambda: on_cpu)
+    monkeypatch.setattr(optimisation, "has_cpu_bf16", lambda: on_cpu)
     monkeypatch.setattr("lightning.fabric.Fabric", lambda **settings: made.append(settings))
     for precision in ("auto", "32-true", "bf16-mixed"):
-        training.make_fabric(precision=precision)
+        optimisation.make_fabric(precision=precision)
     # What is asked for by name is not overruled.
     assert [settings["precision"] for settings in made] == [chosen, "32-true", "bf16-mixed"]
     assert {settings["accelerator"] for settings in made} == {"cuda" if on_gpu else "cpu"}
@@ -313,13 +313,13 @@ def test_bfloat16_of_a_cpu_is_known_by_either_instruction_set(monkeypatch, answe
             monkeypatch.delattr(torch.cpu, name, raising=False)
         else:
             monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
-    assert training.has_cpu_bf16() is (True in answers)
+    assert optimisation.has_cpu_bf16() is (True in answers)
 
 
 def test_precision_is_checked_and_reaches_the_loop(windows, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="training.precision"):
         tiny_config(training__precision="fp8")
-    asked, original = [], training.make_fabric
+    asked, original = [], optimisation.make_fabric
     monkeypatch.setattr(training, "make_fabric", lambda **settings: asked.append(settings) or original(**settings))
     train(tiny_config(training__n_steps=1, training__precision="32-true"), windows, tmp_path, progress=False)
     assert asked == [{"precision": "32-true"}]
