@@ -282,7 +282,6 @@ def main() -> None:
     """Entry point of the command ``p2es``: every expected error becomes a line on standard error and an exit status."""
     from p2es_lib.notebooks import NotebookError
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not take a core from another step
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

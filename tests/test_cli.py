@@ -18,7 +18,6 @@ from p2es_lib.notebooks import NotebookError
 def p2es(home, monkeypatch, capsys):
     """Run the command in this process: returns exit status, standard output, standard error."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["p2es", *arguments])

@@ -153,7 +153,7 @@ def start_get(home, *arguments):
     return subprocess.Popen(p2es_command("data", "get", *arguments), env=environment, text=True, stderr=subprocess.PIPE)
 
 
-def wait_for(condition, seconds=30.0):
+def wait_for(condition, seconds=120.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
