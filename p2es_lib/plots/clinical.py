@@ -241,14 +241,19 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
     for family, rows in table.groupby("family", sort=False):
         rows = rows.sort_values("ms")
         ax.plot(rows["ms"], rows[quality], "-o", lw=0.9, ms=4, color=colours[family], label=family)
+        # Labels of the joined dots below them, the others' above: one method often lies on the line of the other.
+        place = {"xytext": (4, -3), "va": "top"} if len(rows) > 1 else {"xytext": (0, 5), "va": "bottom", "ha": "center"}
         for row in rows.itertuples():
-            ax.annotate(row.label, (row.ms, getattr(row, quality)), xytext=(4, 3), textcoords="offset points", fontsize=6.5,
-                        color=colours[family])  # fmt: skip
+            ax.annotate(row.label.replace(" (", "\n("), (row.ms, getattr(row, quality)), textcoords="offset points", fontsize=6.5,
+                        color=colours[family], **place)  # fmt: skip
     for name, milliseconds in (budgets_ms or {}).items():
         ax.axvline(milliseconds, lw=0.8, ls=(0, (3, 2)), color=SPREAD)
         ax.annotate(name, (milliseconds, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points",
                     fontsize=6.5, color=COLOURS["grey"])  # fmt: skip
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter("{x:g}")
+    ax.margins(x=0.08, y=0.12)
     ax.set(xlabel="Milliseconds for 10 s of signal, 12 leads, batch 1", ylabel=known.label + (f" ({known.unit})" if known.unit else ""))
     ax.grid(axis="both")
     ax.set_axisbelow(True)
