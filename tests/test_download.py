@@ -358,11 +358,15 @@ def test_the_search_for_a_subject_can_be_interrupted(server):
         time.sleep(0.3)
         server.release.set()
 
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            get(IN_HEADERS, server.url, subjects=["a104l"], jobs=2)
-        done.result()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                get(IN_HEADERS, server.url, subjects=["a104l"], jobs=2)
+            done.result()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(gets(server, ".hea")) == 2 and not gets(server, ".dat")
 
 
