@@ -218,6 +218,28 @@ def test_times_without_fractions_of_a_second(write, pair):
     check(path, pair, "64 Hz as given; gaps cannot be seen", sampling_rate=64)
 
 
+@pytest.mark.parametrize("step_s, n_first", [(0.03125, 2), (0.05, 1), (0.078125, 3), (0.09375, 6)])
+def test_times_that_repeat(write, pair, step_s, n_first):
+    """Rounded times, and packets of rows with one time each; the first may be cut."""
+    stamp_s = np.floor((np.arange(len(pair.ppg)) - n_first) / RATE / step_s + 1e-9) * step_s
+    path = write(table(pair, [f"{1000 * (s - stamp_s[0]):.3f}" for s in stamp_s], names=("timestamp_ms", "PPG")))
+    for given in ({}, {"sampling_rate": 64}):
+        found = read_ppg(path, **given)
+        assert found.sampling_rate == pytest.approx(RATE, rel=1e-3) and len(found.ppg) == len(pair.ppg)
+
+
+def test_a_gap_between_times_that_repeat(write, pair):
+    stamp_s = np.floor(np.arange(len(pair.ppg)) / 4) * 4 / RATE + 3.0 * (np.arange(len(pair.ppg)) >= 640)
+    found = read_ppg(write(table(pair, [f"{s:.4f}" for s in stamp_s])))
+    assert len(found.ppg) == len(pair.ppg) + 192 and np.isnan(found.ppg[640:832]).all()
+    counts = np.tile([10, 2], len(pair.ppg) // 2)
+    uneven = np.repeat(np.arange(len(counts)), counts)[: len(pair.ppg)] * 6 / RATE
+    path = write(table(pair, [f"{s:.5f}" for s in uneven]))
+    with pytest.raises(InputError, match="fits no constant sampling rate"):
+        read_ppg(path)
+    check(path, pair, "64 Hz as given; gaps cannot be seen", sampling_rate=64)
+
+
 def test_an_assumed_unit_and_another_clock_are_told(write, pair):
     milliseconds = [f"{1000 * i / RATE:.3f}" for i in range(len(pair.ppg))]
     check(write(table(pair, milliseconds, names=("time", "PPG"))), pair, "taken as ms: no unit is stated")

@@ -12,6 +12,8 @@ RATE_RANGE_HZ = (20.0, 10_000.0)
 LARGEST_TIME_ERROR_S = 0.05
 #: A rate that was given and one that was found may differ by this share.
 RATE_TOLERANCE = 0.02
+#: From this share of rows on that repeat the time of the one before, times are rounded, or one stands for a packet of rows.
+_REPEATED = 0.3
 
 
 def check_rate(rate: float, what: str) -> float:
@@ -41,7 +43,15 @@ def coarse_step(elapsed_s: np.ndarray) -> float | None:
 
 
 def ordinary_steps(steps: np.ndarray) -> np.ndarray:
-    """Steps from row to row that are no interruption."""
+    """Steps from row to row that are no interruption.
+
+    Where many times repeat, only those from the first rise to the last: whole packets, so that the mean is the period.
+    """
+    rises = np.flatnonzero(steps > 0)
+    if len(rises) > 1 and np.mean(steps == 0) >= _REPEATED:
+        whole = steps[rises[0] + 1 : rises[-1] + 1]
+        usual = np.median(steps[rises])
+        return np.where(whole <= 5 * usual, whole, usual)  # an interruption begins a packet too
     typical = np.mean(steps[steps <= 5 * max(np.median(steps), np.mean(steps) / 5)])
     return steps[steps <= 5 * typical]
 
@@ -88,4 +98,7 @@ def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]
 
 
 def _time_error_s(elapsed_s: np.ndarray, position: np.ndarray, rate: float) -> float:
-    return float(np.abs(elapsed_s - position / rate).max())
+    """Largest error of a row; where times repeat, the first is no better than others, so errors are about their middle."""
+    error_s = elapsed_s - position / rate
+    middle_s = (error_s.max() + error_s.min()) / 2 if np.mean(np.diff(elapsed_s) == 0) >= _REPEATED else 0.0
+    return float(np.abs(error_s - middle_s).max())

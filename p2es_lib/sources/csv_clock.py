@@ -141,19 +141,42 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
         elapsed_s, how = _elapsed_by_text(table, name)
         _check_rising(table, name, elapsed_s)
     if (coarse_s := coarse_step(elapsed_s)) is not None:
-        overall = (len(elapsed_s) - 1) / elapsed_s[-1]
-        # The last step is begun, not finished: times in steps of 1 s leave the duration open by 1 s.
-        if sampling_rate is None or abs(sampling_rate / overall - 1) > RATE_TOLERANCE + coarse_s / elapsed_s[-1]:
+        if not _agrees_overall(elapsed_s, sampling_rate):
             raise InputError(
-                f"{table.path}: {where} is written in steps of {coarse_s:g} s, too coarse for a PPG (about {overall:.3g} "
-                "rows per second): export it with fractions of a second, or give the sampling rate (--sampling-rate)"
+                f"{table.path}: {where} is written in steps of {coarse_s:g} s, too coarse for a PPG (about "
+                f"{(len(elapsed_s) - 1) / elapsed_s[-1]:.3g} rows per second): export it with fractions of a second, or "
+                "give the sampling rate (--sampling-rate)"
             )
-        note = f"{sampling_rate:g} Hz as given; gaps cannot be seen, column {name!r} is written in steps of {coarse_s:g} s"
-        return Clock(sampling_rate, np.arange(len(elapsed_s)), note)
-    rate, position = constant_rate(elapsed_s, f"{table.path}: {where}")
+        return _as_given(name, elapsed_s, sampling_rate)
+    try:
+        rate, position = constant_rate(elapsed_s, f"{table.path}: {where}")
+    except InputError:
+        if np.mean(np.diff(elapsed_s) == 0) > 0.5 and _agrees_overall(elapsed_s, sampling_rate):
+            return _as_given(name, elapsed_s, sampling_rate)
+        raise
     n_lost = int(position[-1]) + 1 - len(position)
     lost = f", {n_lost} sample(s) missing" if n_lost else ""
     return Clock(rate, position, f"{rate:.6g} Hz from column {name!r} ({how}){lost}")
+
+
+def _step(elapsed_s: np.ndarray) -> float:
+    """Seconds by which times usually rise, where they do."""
+    steps = np.diff(elapsed_s)
+    return float(np.median(steps[steps > 0]))
+
+
+def _agrees_overall(elapsed_s: np.ndarray, sampling_rate: float | None) -> bool:
+    """Whether there are as many rows as a given rate makes of their duration."""
+    if sampling_rate is None:
+        return False
+    overall = (len(elapsed_s) - 1) / elapsed_s[-1]
+    # The last step is begun, not finished: times in steps of 1 s leave the duration open by 1 s.
+    return abs(sampling_rate / overall - 1) <= RATE_TOLERANCE + _step(elapsed_s) / elapsed_s[-1]
+
+
+def _as_given(name: str, elapsed_s: np.ndarray, sampling_rate: float) -> Clock:
+    why = f"column {name!r} is written in steps of {_step(elapsed_s):g} s"
+    return Clock(sampling_rate, np.arange(len(elapsed_s)), f"{sampling_rate:g} Hz as given; gaps cannot be seen, {why}")
 
 
 def _check_rising(table: CsvTable, name: str, time: np.ndarray) -> None:
