@@ -240,6 +240,30 @@ def test_a_gap_between_times_that_repeat(write, pair):
     check(path, pair, "64 Hz as given; gaps cannot be seen", sampling_rate=64)
 
 
+@pytest.mark.parametrize("first_ms, then_ms, jump", [
+    (946684800000, 1714557600000, "8,887.4 days"), (0, 3e10, "347.2 days"), (0, 1.2e8, "33.3 hours"),
+])  # fmt: skip
+def test_a_clock_that_was_set_is_refused(write, pair, first_ms, then_ms, jump):
+    times = [f"{1000 * i / RATE + (then_ms if i >= 50 else first_ms):.3f}" for i in range(len(pair.ppg))]
+    path = write(table(pair, times, names=("timestamp_ms", "PPG")))
+    told = f"'timestamp_ms', the time jumps by {jump} between rows 50 and 51 of the values \\(from {times[49]} to {times[50]}"
+    with pytest.raises(InputError, match=told):
+        read_ppg(path)
+    counts = write(table(pair, [str(i + (10**12 if i >= 50 else 0)) for i in range(len(pair.ppg))], names=("time", "PPG")))
+    with pytest.raises(InputError, match="days between rows 50 and 51"):
+        read_ppg(counts, sampling_rate=64)
+
+
+def test_a_clock_that_goes_back_is_refused_with_its_row(write, pair):
+    times = [stamp.isoformat() for stamp in [*stamps(pair)[:700], *(stamps(pair)[700:] - pd.Timedelta("1h"))]]
+    with pytest.raises(InputError, match=f"only rise.*goes back from {times[699]} \\(row 700 .*to {times[700]} \\(row 701"):
+        read_ppg(write(table(pair, times, names=("time", "PPG"))))
+    with pytest.raises(InputError, match="but holds 'nan' in row 8"):
+        read_ppg(write(table(pair, [*seconds(pair)[:7], "nan", *seconds(pair)[8:]])))
+    with pytest.raises(InputError, match="but never rises"):
+        read_ppg(write(table(pair, ["3"] * len(pair.ppg))))
+
+
 def test_an_assumed_unit_and_another_clock_are_told(write, pair):
     milliseconds = [f"{1000 * i / RATE:.3f}" for i in range(len(pair.ppg))]
     check(write(table(pair, milliseconds, names=("time", "PPG"))), pair, "taken as ms: no unit is stated")

@@ -28,6 +28,8 @@ _SHORT = {"t", "ts", "sec", "secs", "second", "seconds", "ms", "msec", "millis",
 _NO_CLOCK_WORDS = {"transit", "arrival", "interval", "constant", "delay", "zone", "offset"}
 #: Unix times of the years 2001 to 2100, in s.
 EPOCH_S = (1e9, 4.1e9)
+#: Tables that last longer (s), and 20 times as long as their rows, have a clock that was set in between.
+LONGEST_GAP_S = 24 * 3600.0
 _ISO = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
 _ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
 _CLOCK = r"\d{1,3}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
@@ -133,6 +135,7 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
                     f"{table.path}: {where} states no unit and rises by 1 from row to row: it counts rows, or "
                     "milliseconds at 1000 Hz; give the sampling rate (--sampling-rate)"
                 )
+            _check_span(table, name, (time - time[0]) / sampling_rate)
             position = (time - time[0]).astype(int)
             return Clock(sampling_rate, position, f"{sampling_rate:g} Hz as given; column {name!r} taken to count samples")
         unit_s, how = _unit(table, name, time)
@@ -140,6 +143,7 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
     else:
         elapsed_s, how = _elapsed_by_text(table, name)
         _check_rising(table, name, elapsed_s)
+    _check_span(table, name, elapsed_s)
     if (coarse_s := coarse_step(elapsed_s)) is not None:
         if not _agrees_overall(elapsed_s, sampling_rate):
             raise InputError(
@@ -180,8 +184,33 @@ def _as_given(name: str, elapsed_s: np.ndarray, sampling_rate: float) -> Clock:
 
 
 def _check_rising(table: CsvTable, name: str, time: np.ndarray) -> None:
-    if len(time) < 2 or not np.isfinite(time).all() or (np.diff(time) < 0).any() or time[-1] == time[0]:
-        raise InputError(f"{table.path}: the time column {name!r} must hold numbers that only rise, or times that do")
+    where = f"{table.path}: the time column {name!r} must hold numbers that only rise, or times that do"
+    falls = np.flatnonzero(np.diff(time) < 0)
+    if len(falls):
+        row, text = int(falls[0]) + 1, table.text(name)
+        raise InputError(
+            f"{where}, but goes back from {text.iloc[row - 1]} (row {row} of the values) to {text.iloc[row]} (row {row + 1}); "
+            "correct the clock, or give the part before or after as a file of its own"
+        )
+    if not np.isfinite(time).all():
+        row = int(np.argmin(np.isfinite(time)))
+        raise InputError(f"{where}, but holds {table.text(name).iloc[row]!r} in row {row + 1} of the values")
+    if len(time) < 2 or time[-1] == time[0]:
+        raise InputError(f"{where}, but never rises")
+
+
+def _check_span(table: CsvTable, name: str, elapsed_s: np.ndarray) -> None:
+    """Refuse a clock that was set in between: a signal that long would be nearly all gap."""
+    steps = np.diff(elapsed_s)
+    rows_s = len(elapsed_s) * float(np.mean(ordinary_steps(steps)))
+    if elapsed_s[-1] > LONGEST_GAP_S and elapsed_s[-1] > 20 * rows_s:
+        row, text = int(np.argmax(steps)) + 1, table.text(name)
+        jump = f"{steps[row - 1] / 3600:,.1f} hours" if steps[row - 1] < 48 * 3600 else f"{steps[row - 1] / 86400:,.1f} days"
+        raise InputError(
+            f"{table.path}: in the time column {name!r}, the time jumps by {jump} between rows {row} and {row + 1} of the "
+            f"values (from {text.iloc[row - 1]} to {text.iloc[row]}), as when a logger's clock is set; correct the clock, "
+            "or give the part before or after as a file of its own"
+        )
 
 
 def _counts_rows(table: CsvTable, name: str, time: np.ndarray) -> bool:
