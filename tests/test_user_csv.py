@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from p2es_lib.errors import InputError
+from p2es_lib.sources.user_csv import find_ppgs
 from p2es_lib.sources.user_file import read_ppg
 
 RATE = 64.0
@@ -136,6 +137,21 @@ def test_columns_of_one_name_and_columns_of_text(write, pair):
     np.testing.assert_allclose(read_ppg(path, column="PPG (2)").ppg, -pair.ppg, atol=1e-5)
     with pytest.raises(InputError, match="column 'what' holds something that is not a number \\('walking' in row 1"):
         read_ppg(path, column="what")
+
+
+@pytest.mark.parametrize("derived", [
+    "PPG_HR", "ppg heart rate", "ppg_sqi", "ppgQuality", "Plethysmograph variability index", "Shimmer_AB12_PPGtoHR_CAL",
+    "Pleth PI", "PPG status", "ppg_confidence", "Pleth BPM",
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["PPG", "Pleth (NU)", "ppg_signal", "SpO2 wave", "BVP", "Shimmer_AB12_PPG_A13_CAL"])
+def test_what_was_derived_from_a_ppg_is_none(derived, name):
+    assert find_ppgs(["SpO2", derived, name]) == [name] and find_ppgs([derived]) == []
+
+
+def test_a_column_called_just_ppg_comes_first(write, pair):
+    rows = [f"{t},72,{-x:.5f},{x:.5f}" for t, x in zip(seconds(pair), pair.ppg)]
+    check(write("\n".join(["time_s,PPG_HR,PPG_red,PPG", *rows])), pair, "PPG from 'PPG', by its name; also there: 'PPG_red' (--col")
+    assert find_ppgs(["PPG_red", "SpO2 pleth", "ppg [V]"]) == ["ppg [V]", "PPG_red", "SpO2 pleth"]
 
 
 def test_a_separator_at_the_end_of_lines(write, pair):

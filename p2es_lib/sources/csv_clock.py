@@ -97,7 +97,8 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _words(name: str) -> list[str]:
+def name_words(name: str) -> list[str]:
+    """Words of a column's name in lower case, also where only capitals part them ("sensorTime")."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-zµμ]+|[A-Z]+(?![a-z])", name)]
 
 
@@ -116,7 +117,7 @@ def _candidates(table: CsvTable) -> list[str]:
 
 
 def _is_clock_name(name: str, table: CsvTable) -> bool:
-    words = _words(name)
+    words = name_words(name)
     if not words or _NO_CLOCK_WORDS & set(words):
         return False
     if words == ["date"]:
@@ -229,7 +230,7 @@ def _stated_unit(table: CsvTable, name: str) -> str:
     InputError
         They differ.
     """
-    by_name = next((word for word in _words(name)[::-1] if word in _UNITS_S), "")
+    by_name = next((word for word in name_words(name)[::-1] if word in _UNITS_S), "")
     by_row = table.units.get(name, "").lower()
     by_row = by_row if by_row in _UNITS_S else ""
     if by_name and by_row and _UNITS_S[by_name] != _UNITS_S[by_row]:
