@@ -169,6 +169,29 @@ def test_iso_8601(write, pair, form, zone):
     check(write(table(pair, times, separator=";", names=("timestamp", "PPG"))), pair, "ISO 8601, with" + ("" if zone else "out") + " a zone")
 
 
+@pytest.mark.parametrize("form", ["%Y/%m/%d %H:%M:%S.%f", "%Y.%m.%d %H:%M:%S.%f", "%Y/%m/%dT%H:%M:%S.%fZ", "%Y/%m/%d %I:%M:%S.%f %p"])
+def test_dates_with_the_year_first_over_midnight(write, pair, form):
+    times = [stamp.strftime(form) for stamp in stamps(pair, "2024-05-01T23:59:51")]
+    for text in (table(pair, times, names=("Time", "PPG"), units=("yyyy/mm/dd hh:mm:ss.000", "mV")), table(pair, times, names=None)):
+        check(write(text), pair, "ISO 8601")
+    check(write(table(pair, [time.replace("/0", "/") for time in times], names=("Time", "PPG"))), pair, "ISO 8601")
+
+
+@pytest.mark.parametrize("form", ["%I:%M:%S.%f %p", "%m/%d/%Y %I:%M:%S.%f%p"])
+@pytest.mark.parametrize("start", ["12:59:51", "11:59:51", "00:59:51"])
+def test_times_with_am_and_pm(write, pair, form, start):
+    times = [stamp.strftime(form) for stamp in stamps(pair, f"2024-05-01T{start}")]
+    found = check(write(table(pair, times, names=("Time", "PPG"))), pair, "hh:mm:ss")
+    assert "midnight" not in "".join(found.notes)
+    with pytest.raises(InputError, match="'13:00:00.5 PM' in row 4 .*none of 1 to 12 o'clock AM or PM"):
+        read_ppg(write(table(pair, [*times[:3], "13:00:00.5 PM", *times[4:]], names=("Time", "PPG"))))
+
+
+@pytest.mark.parametrize("name", ["Uhrzeit", "Zeit", "heure", "hora", "tempo", "ora", "Hora (s)"])
+def test_clocks_in_other_languages(write, pair, name):
+    check(write(table(pair, seconds(pair), names=(name, "PPG"))), pair, f"from column '{name}'")
+
+
 def test_iso_8601_without_names_and_over_the_end_of_summer_time(write, pair):
     zoned = stamps(pair, "2024-10-27T02:59:50").tz_localize("Europe/Berlin", ambiguous=np.ones(len(pair.ppg), bool))
     elapsed = stamps(pair, "2024-10-27T00:59:50").tz_localize("UTC").tz_convert("Europe/Berlin")

@@ -22,6 +22,7 @@ _UNITS_S = {
 _PLAIN_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _CLOCK_WORDS = {
     "time", "times", "timestamp", "timestamps", "datetime", "epoch", "unixtime", "elapsed", "zeit", "zeitstempel",
+    "uhrzeit", "heure", "hora", "tempo", "ora",
 }  # fmt: skip
 # Names that begin so, and hold nothing else but a unit, are clocks too.
 _SHORT = {"t", "ts", "sec", "secs", "second", "seconds", "ms", "msec", "millis", "milliseconds", "micros", "microseconds"}
@@ -32,6 +33,9 @@ EPOCH_S = (1e9, 4.1e9)
 LONGEST_GAP_S = 24 * 3600.0
 _ISO = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
 _ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
+_YEAR_FIRST = r"^(\d{4})([-/.])(\d{1,2})\2(\d{1,2})[T ]\s*(\d{1,2}):"
+_HALF_DAY = r"\s*([AaPp])\.?[Mm]\b\.?"
+_TWELVE_HOURS = rf"(?<![\d:.])(0?\d|1[0-2])(:\d{{2}}(?::\d{{2}})?(?:\.\d+)?){_HALF_DAY}"
 _CLOCK = r"\d{1,3}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
 
 
@@ -270,6 +274,16 @@ def _unit(table: CsvTable, name: str, time: np.ndarray) -> tuple[float, str]:
 def _elapsed_by_text(table: CsvTable, name: str) -> tuple[np.ndarray, str]:
     """Seconds after the first row from dates and clock times, and how they are written."""
     text = table.text(name).str.strip("[] ").str.replace(r"(\d),(\d)", r"\1.\2", regex=True)
+    if any(re.search(r"\d" + _HALF_DAY, cell) for cell in text):
+        row = next((row for row, cell in enumerate(text) if not re.search(_TWELVE_HOURS, cell)), None)
+        if row is not None:
+            raise InputError(
+                f"{table.path}: column {name!r} has times with AM or PM, but {text.iloc[row]!r} in row {row + 1} of the values "
+                "is none of 1 to 12 o'clock AM or PM; write all alike, best with 24 hours"
+            )
+        text = text.str.replace(_TWELVE_HOURS, _with_24_hours, regex=True)
+    # With the year first, the month is second whatever stands between them.
+    text = text.str.replace(_YEAR_FIRST, _as_iso, regex=True)
     first = text.iloc[0]
     if re.match(_ISO, first):
         zoned = text.str.contains(_ZONE, regex=True)
@@ -297,6 +311,14 @@ def _elapsed_by_text(table: CsvTable, name: str) -> tuple[np.ndarray, str]:
     midnights = np.cumsum(np.diff(elapsed, prepend=elapsed[0]) < -12 * 3600)
     how = "hh:mm:ss" + (", always on the date " + repr(rest.iloc[0]) if rest.iloc[0] else "")
     return elapsed - elapsed[0] + 24 * 3600 * midnights, how + (", over midnight" if midnights[-1] else "")
+
+
+def _with_24_hours(found: re.Match) -> str:
+    return f"{int(found[1]) % 12 + 12 * (found[3] in 'Pp'):02d}{found[2]}"
+
+
+def _as_iso(found: re.Match) -> str:
+    return f"{found[1]}-{found[3]:0>2}-{found[4]:0>2}T{found[5]:0>2}:"
 
 
 def _check_all_read(table: CsvTable, name: str, text: pd.Series, read: pd.Series) -> None:
