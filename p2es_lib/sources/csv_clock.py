@@ -194,8 +194,8 @@ def _check_rising(table: CsvTable, name: str, time: np.ndarray) -> None:
     if len(falls):
         row, text = int(falls[0]) + 1, table.text(name)
         raise InputError(
-            f"{where}, but goes back from {text.iloc[row - 1]} (row {row} of the values) to {text.iloc[row]} (row {row + 1}); "
-            "correct the clock, or give the part before or after as a file of its own"
+            f"{where}, but goes back from {text.iloc[row - 1]} (row {row} of the values) to {text.iloc[row]} (row {row + 1}"
+            "); correct the clock, or give the part before or after as a file of its own"
         )
     if not np.isfinite(time).all():
         row = int(np.argmin(np.isfinite(time)))
@@ -278,8 +278,8 @@ def _elapsed_by_text(table: CsvTable, name: str) -> tuple[np.ndarray, str]:
         row = next((row for row, cell in enumerate(text) if not re.search(_TWELVE_HOURS, cell)), None)
         if row is not None:
             raise InputError(
-                f"{table.path}: column {name!r} has times with AM or PM, but {text.iloc[row]!r} in row {row + 1} of the values "
-                "is none of 1 to 12 o'clock AM or PM; write all alike, best with 24 hours"
+                f"{table.path}: column {name!r} has times with AM or PM, but {text.iloc[row]!r} in row {row + 1} of the "
+                "values is none of 1 to 12 o'clock AM or PM; write all alike, best with 24 hours"
             )
         text = text.str.replace(_TWELVE_HOURS, _with_24_hours, regex=True)
     # With the year first, the month is second whatever stands between them.
