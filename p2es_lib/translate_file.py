@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,6 +151,22 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("µ", "u").replace("μ", "u").encode("ascii", "replace").decode().split())
 
 
+def _record_name(stem: str) -> str:
+    """Name that WFDB allows for a record: ASCII letters, digits, ``_`` and ``-``; anything else becomes ``_``.
+
+    A name that had to be changed gets a short hash of the original one, so that "Müller" and "Möller" do not overwrite
+    each other's results.
+    """
+    # One name has two spellings in Unicode, and file systems differ in which they hand out.
+    stem = unicodedata.normalize("NFC", stem)
+    # Headers are read as ASCII, and isalnum alone holds for letters of any script.
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "_-" else "_" for c in stem)
+    if name == stem:
+        return name
+    # A file name may hold bytes that are no UTF-8 (surrogates here).
+    return f"{name}_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
+
 def _usable(ppg: np.ndarray) -> bool:
     present = np.isfinite(ppg)
     return present.mean() >= 1 - MAX_MISSING and float(np.ptp(ppg[present])) > 0
@@ -265,7 +283,7 @@ def translate_file(
     # Everything is made in a folder beside the results and moved at the end: a failure leaves nothing behind.
     with tempfile.TemporaryDirectory(dir=out, prefix=".translating-") as temporary:
         temporary = Path(temporary)
-        name = "".join(c if c.isalnum() or c in "_-" else "_" for c in stem)  # what WFDB allows in a record name
+        name = _record_name(stem)
         for suffix, signals in (("p2es", result.mean), ("p2es_sd", result.std)):
             _write_wfdb(temporary, f"{name}_{suffix}", signals, rate, comments)
         save_figure(figure, temporary, "fig01_translation")
