@@ -68,6 +68,16 @@ def bridge_gaps(x: np.ndarray) -> np.ndarray:
     return fill_gaps(np.where(np.isfinite(x), x, np.nan))[0]
 
 
+def bridge_short_gaps(x: np.ndarray, sampling_rate: float, longest_s: float) -> np.ndarray:
+    """Gaps of up to ``longest_s`` bridged by straight lines, (T,) to (T,); longer ones, and those at an end, become NaN."""
+    gap = ~np.isfinite(x)
+    # The small addition: rounding must not make 2 samples of 0.1 s at 30 Hz, which are 3.
+    long = _runs(gap, int(longest_s * sampling_rate + 1e-6) + 1)
+    for end in (slice(None), slice(None, None, -1)):
+        long[end] |= np.logical_and.accumulate(gap[end])
+    return np.where(long, np.nan, bridge_gaps(x))
+
+
 # ---------------------------------------------------------------------------------------------------------------- beats
 def ecg_rpeaks(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
     """R peaks of one ECG lead.
