@@ -24,6 +24,11 @@ from p2es_lib.signals import fault_mask, ppg_clean, ppg_quality
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
+#: Told after each translation, because beats that line up with the pulses look as if their time had been measured.
+PLACEMENT = (
+    "the ECG is placed at the delay between heart and pulse that the model learned; "
+    "the delay of the monitor that recorded this PPG is unknown"
+)
 #: Neighbouring windows share this much, over which one fades into the next.
 OVERLAP_S = 1.024
 #: Windows in which more than this share of the PPG is missing are not translated.
@@ -224,7 +229,8 @@ def translate_file(
         ``ecg``: header of the WFDB record with the mean of the samples, 12 leads in mV at the model's sampling rate;
         ``spread``: the same for their standard deviation; ``picture`` and ``picture_pdf``: the first window on ECG
         paper; ``read``: how the file was read, and what was assumed where it does not say; ``note``: how much was
-        translated, which way the pulses point, and a warning where the PPG is poor (both also in the WFDB headers).
+        translated, which way the pulses point, and a warning where the PPG is poor; ``delay``: :data:`PLACEMENT`, what
+        the time between ECG and PPG is worth (these three also in the WFDB headers).
 
     Raises
     ------
@@ -266,7 +272,7 @@ def translate_file(
     is_poor = len(report) > 1
     report.append(direction)
     comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known]
-    comments += [_plain(line) for line in ("read: " + "; ".join(recording.notes), *report)]
+    comments += [_plain(line) for line in ("read: " + "; ".join(recording.notes), *report, "delay: " + PLACEMENT)]
     shown = slice(result.samples_start, result.samples_start + signal.n_samples)
     figure = plot_translation(
         result.samples.mean(0),
@@ -298,6 +304,7 @@ def translate_file(
         "picture_pdf": out / f"{name}_p2es.pdf",
         "read": "; ".join(recording.notes),
         "note": "; ".join(report),
+        "delay": PLACEMENT,
     }
 
 

@@ -81,6 +81,9 @@ def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
     assert all(path.stat().st_size > 1000 for key, path in written.items() if key.startswith("picture"))
     assert written["note"].startswith("translated 20.0 of 20.0 s")
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
+    # The command prints each entry on a line of its own.
+    assert "delay between heart and pulse that the model learned" in written["delay"] and "unknown" in written["delay"]
+    assert "\n" not in written["delay"] and f"delay: {written['delay']}" in record.comments
 
 
 def test_names_beyond_ascii_can_be_read_back_and_do_not_collide(model_folder, tmp_path):
