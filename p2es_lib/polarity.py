@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from p2es_lib.signals import ppg_clean
+from p2es_lib.signals import bridge_short_gaps, ppg_clean
 
 #: What a user can ask for: find out, pulses point up as recorded, pulses point down as recorded.
 POLARITIES = ("auto", "up", "down")
 #: Stretches that vote: each holds a pulse above 40 per minute, and a window of the default settings holds five.
 STRETCH_S = 1.5
+#: Gaps up to this long are bridged: a lost sample here and there would leave no stretch whole. Shorter than an upstroke.
+BRIDGED_S = 0.1
 #: The evidence is strong when the median skewness is at least this far from 0 (an upright PPG has 0.7 to 2) and so many
 #: stretches agree that, were each vote the toss of a coin, it would happen less often than this.
 LEAST_SKEWNESS, LARGEST_CHANCE = 0.5, 0.05
@@ -66,7 +68,8 @@ def pulse_polarity(ppg: np.ndarray, sampling_rate: float) -> Polarity:
     Parameters
     ----------
     ppg : array (T,)
-        Any unit; NaN where missing. Stretches with a missing sample, or without any change, do not vote.
+        Any unit; NaN where missing. Gaps of up to :data:`BRIDGED_S` are bridged; stretches with a longer one, or
+        without any change, do not vote.
     sampling_rate : float
         Hz.
 
@@ -75,7 +78,7 @@ def pulse_polarity(ppg: np.ndarray, sampling_rate: float) -> Polarity:
     InputError
         Shorter than :data:`p2es_lib.signals.MIN_DURATION_S`.
     """
-    ppg = np.asarray(ppg, dtype=float)
+    ppg = bridge_short_gaps(np.asarray(ppg, dtype=float), sampling_rate, BRIDGED_S)
     length = max(int(STRETCH_S * sampling_rate), 3)
     whole = len(ppg) // length * length
     slope = np.gradient(ppg_clean(ppg, sampling_rate))

@@ -68,6 +68,16 @@ def bridge_gaps(x: np.ndarray) -> np.ndarray:
     return fill_gaps(np.where(np.isfinite(x), x, np.nan))[0]
 
 
+def bridge_short_gaps(x: np.ndarray, sampling_rate: float, longest_s: float) -> np.ndarray:
+    """Gaps of up to ``longest_s`` bridged by straight lines, (T,) to (T,); longer ones, and those at an end, become NaN."""
+    gap = ~np.isfinite(x)
+    # The small addition: rounding must not make 2 samples of 0.1 s at 30 Hz, which are 3.
+    long = _runs(gap, int(longest_s * sampling_rate + 1e-6) + 1)
+    for end in (slice(None), slice(None, None, -1)):
+        long[end] |= np.logical_and.accumulate(gap[end])
+    return np.where(long, np.nan, bridge_gaps(x))
+
+
 # ---------------------------------------------------------------------------------------------------------------- beats
 def ecg_rpeaks(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
     """R peaks of one ECG lead.
@@ -255,9 +265,28 @@ FLAT_S = 0.3
 #: Largest step between neighbouring samples as a share of the range. At 125 Hz a pulse rises over 8 or more samples; a
 #: QRS complex, over 3.
 PPG_LARGEST_STEP, ECG_LARGEST_STEP = 0.4, 0.7
+#: A steep upstroke covers 0.4 of the range in some 40 ms. Samples as long as that may hold more of it: the share rises
+#: in a straight line from 0.4 at 50 Hz and above to 0.9 at 20 Hz and below.
+_PPG_STEPS_S, _PPG_STEPS = (1 / 50, 1 / 20), (PPG_LARGEST_STEP, 0.9)
 
 
-def fault_masks(x: np.ndarray, sampling_rate: float, largest_step: float = PPG_LARGEST_STEP) -> dict[str, np.ndarray]:
+def ppg_largest_step(sampling_rate: float) -> float:
+    """Largest share of its range that a PPG may cover from one sample to the next.
+
+    Parameters
+    ----------
+    sampling_rate : float
+        Hz.
+
+    Returns
+    -------
+    float
+        0.4 at 50 Hz and above, 0.62 at 30 Hz, 0.73 at 25 Hz, 0.9 at 20 Hz and below: linear in the duration of a sample.
+    """
+    return float(np.interp(1 / sampling_rate, _PPG_STEPS_S, _PPG_STEPS))
+
+
+def fault_masks(x: np.ndarray, sampling_rate: float, largest_step: float | None = None) -> dict[str, np.ndarray]:
     """Samples that no sensor measured, by kind; meant for the signal as recorded, because filtering hides these faults.
 
     ``gap``: missing samples. ``flat``: runs of at least 0.3 s without any change. ``clipped``: runs at the largest or
@@ -269,14 +298,16 @@ def fault_masks(x: np.ndarray, sampling_rate: float, largest_step: float = PPG_L
     x : array (T,)
     sampling_rate : float
         Hz.
-    largest_step : float
-        Share of the range.
+    largest_step : float, optional
+        Share of the range; default: that of a PPG, :func:`ppg_largest_step`.
 
     Returns
     -------
     dict
         Each of :data:`FAULTS` to a bool array (T,).
     """
+    if largest_step is None:
+        largest_step = ppg_largest_step(sampling_rate)
     x = np.asarray(x, dtype=float)
     gap = ~np.isfinite(x)
     if gap.all():
@@ -291,7 +322,7 @@ def fault_masks(x: np.ndarray, sampling_rate: float, largest_step: float = PPG_L
     return {"gap": gap, "flat": flat_mask(x, sampling_rate, FLAT_S), "clipped": clipped, "jump": jump}
 
 
-def fault_mask(x: np.ndarray, sampling_rate: float, largest_step: float = PPG_LARGEST_STEP) -> np.ndarray:
+def fault_mask(x: np.ndarray, sampling_rate: float, largest_step: float | None = None) -> np.ndarray:
     """Samples with a fault of any kind, bool (T,); see :func:`fault_masks`."""
     return np.any(list(fault_masks(x, sampling_rate, largest_step).values()), axis=0)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,11 @@ from p2es_lib.signals import fault_mask, ppg_clean, ppg_quality
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
+#: Told after each translation, because beats that line up with the pulses look as if their time had been measured.
+PLACEMENT = (
+    "the ECG is placed at the delay between heart and pulse that the model learned; "
+    "the delay of the monitor that recorded this PPG is unknown"
+)
 #: Neighbouring windows share this much, over which one fades into the next.
 OVERLAP_S = 1.024
 #: Windows in which more than this share of the PPG is missing are not translated.
@@ -149,6 +156,22 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("µ", "u").replace("μ", "u").encode("ascii", "replace").decode().split())
 
 
+def _record_name(stem: str) -> str:
+    """Name that WFDB allows for a record: ASCII letters, digits, ``_`` and ``-``; anything else becomes ``_``.
+
+    A name that had to be changed gets a short hash of the original one, so that "Müller" and "Möller" do not overwrite
+    each other's results.
+    """
+    # One name has two spellings in Unicode, and file systems differ in which they hand out.
+    stem = unicodedata.normalize("NFC", stem)
+    # Headers are read as ASCII, and isalnum alone holds for letters of any script.
+    name = "".join(c if (c.isascii() and c.isalnum()) or c in "_-" else "_" for c in stem)
+    if name == stem:
+        return name
+    # A file name may hold bytes that are no UTF-8 (surrogates here).
+    return f"{name}_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+
+
 def _usable(ppg: np.ndarray) -> bool:
     present = np.isfinite(ppg)
     return present.mean() >= 1 - MAX_MISSING and float(np.ptp(ppg[present])) > 0
@@ -206,7 +229,8 @@ def translate_file(
         ``ecg``: header of the WFDB record with the mean of the samples, 12 leads in mV at the model's sampling rate;
         ``spread``: the same for their standard deviation; ``picture`` and ``picture_pdf``: the first window on ECG
         paper; ``read``: how the file was read, and what was assumed where it does not say; ``note``: how much was
-        translated, which way the pulses point, and a warning where the PPG is poor (both also in the WFDB headers).
+        translated, which way the pulses point, and a warning where the PPG is poor; ``delay``: :data:`PLACEMENT`, what
+        the time between ECG and PPG is worth (these three also in the WFDB headers).
 
     Raises
     ------
@@ -248,7 +272,7 @@ def translate_file(
     is_poor = len(report) > 1
     report.append(direction)
     comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known]
-    comments += [_plain(line) for line in ("read: " + "; ".join(recording.notes), *report)]
+    comments += [_plain(line) for line in ("read: " + "; ".join(recording.notes), *report, "delay: " + PLACEMENT)]
     shown = slice(result.samples_start, result.samples_start + signal.n_samples)
     figure = plot_translation(
         result.samples.mean(0),
@@ -265,7 +289,7 @@ def translate_file(
     # Everything is made in a folder beside the results and moved at the end: a failure leaves nothing behind.
     with tempfile.TemporaryDirectory(dir=out, prefix=".translating-") as temporary:
         temporary = Path(temporary)
-        name = "".join(c if c.isalnum() or c in "_-" else "_" for c in stem)  # what WFDB allows in a record name
+        name = _record_name(stem)
         for suffix, signals in (("p2es", result.mean), ("p2es_sd", result.std)):
             _write_wfdb(temporary, f"{name}_{suffix}", signals, rate, comments)
         save_figure(figure, temporary, "fig01_translation")
@@ -280,6 +304,7 @@ def translate_file(
         "picture_pdf": out / f"{name}_p2es.pdf",
         "read": "; ".join(recording.notes),
         "note": "; ".join(report),
+        "delay": PLACEMENT,
     }
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from p2es_lib.errors import InputError
-from p2es_lib.polarity import Polarity, pulse_polarity
-from p2es_lib.signals import ppg_quality
+from p2es_lib.polarity import BRIDGED_S, Polarity, pulse_polarity
+from p2es_lib.signals import bridge_short_gaps, ppg_quality
 from p2es_lib.simulator import SimulatorConfig, simulate
 from p2es_lib.sources.user_file import read_ppg
 
@@ -43,6 +43,29 @@ def test_gaps_and_flat_stretches_do_not_vote(make_pair):
     assert empty.verdict == "unclear" and "no stretch" in str(empty)
     with pytest.raises(InputError, match="at least 2 s"):
         pulse_polarity(ppg[:100], 100.0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 5e5])
+def test_single_lost_samples_do_not_silence_the_vote(make_pair, offset):
+    """With 2 % lost at random, one stretch in fifty of 1.5 s at 125 Hz is whole."""
+    ppg = offset + make_pair(20, 125.0).ppg
+    ppg[np.random.default_rng(0).random(len(ppg)) < 0.02] = np.nan
+    found = pulse_polarity(ppg, 125.0)
+    assert found.verdict == "up" and found.n_stretches >= 11  # a gap at either end costs one stretch
+    assert pulse_polarity(-ppg, 125.0).verdict == "down"
+
+
+@pytest.mark.parametrize(("rate", "longest"), [(30.0, 3), (125.0, 12), (5.0, 0)])
+def test_only_short_gaps_inside_are_bridged(rate, longest):
+    line = np.arange(200.0)
+    gaps = line.copy()
+    gaps[50 : 50 + longest] = np.nan
+    gaps[100 : 100 + longest + 1] = np.inf
+    gaps[[0, -1]] = np.nan
+    expected = line.copy()
+    expected[100 : 100 + longest + 1] = expected[[0, -1]] = np.nan
+    np.testing.assert_allclose(bridge_short_gaps(gaps, rate, BRIDGED_S), expected)
+    assert np.isnan(bridge_short_gaps(np.full(50, np.nan), rate, BRIDGED_S)).all()
 
 
 def test_weak_evidence_is_called_weak():

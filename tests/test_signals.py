@@ -184,6 +184,32 @@ def test_wrapped_signals_are_faulty(make_pair):
     assert signals.ppg_quality(wrapped, 125.0) == 0
 
 
+@pytest.mark.parametrize("rate", [20.0, 25.0, 30.0])
+@pytest.mark.parametrize("seconds", [10, 40])
+def test_long_samples_may_hold_much_of_an_upstroke(rate, seconds):
+    """At 20 Hz an upstroke is two samples: good PPG had been called faulty. A sensor that is switched still is."""
+    from p2es_lib.simulator import SimulatorConfig, simulate
+
+    windows = simulate(range(9000, 9012), 1, SimulatorConfig(n_samples=125 * seconds)).ppg[:, 0].astype(float)
+    t = np.arange(0, seconds - 0.1, 1 / rate)
+    steepest = 0.0
+    for window in windows:
+        ppg = np.interp(t, np.arange(window.size) / 125, window)
+        steepest = max(steepest, np.abs(np.diff(ppg)).max() / np.ptp(ppg))
+        assert not signals.fault_mask(ppg, rate).any()
+        middle = len(ppg) // 2
+        switched = ppg + np.where(np.arange(len(ppg)) < middle, 0.0, 20 * np.ptp(ppg))
+        mask = signals.fault_masks(switched, rate)["jump"]
+        assert mask[middle] and mask.sum() < rate
+    assert rate > 25 or steepest > 0.4, "the old limit would have called some of them faulty"
+
+
+def test_largest_step_is_unchanged_from_50_hz_on():
+    assert [signals.ppg_largest_step(rate) for rate in (50.0, 62.5, 125.0, 1000.0)] == [signals.PPG_LARGEST_STEP] * 4
+    falling = [signals.ppg_largest_step(rate) for rate in (1.0, 20.0, 25.0, 30.0, 40.0, 50.0)]
+    np.testing.assert_allclose(falling, [0.9, 0.9, 0.733, 0.622, 0.483, 0.4], atol=1e-3)
+
+
 # -------------------------------------------------------------------------------------------------------------- pairing
 def test_pairs_of_one_constant_delay(make_pair):
     for delay_s in (0.15, 0.3, 0.5):

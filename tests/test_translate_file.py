@@ -81,6 +81,22 @@ def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
     assert all(path.stat().st_size > 1000 for key, path in written.items() if key.startswith("picture"))
     assert written["note"].startswith("translated 20.0 of 20.0 s")
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
+    # The command prints each entry on a line of its own.
+    assert "delay between heart and pulse that the model learned" in written["delay"] and "unknown" in written["delay"]
+    assert "\n" not in written["delay"] and f"delay: {written['delay']}" in record.comments
+
+
+def test_names_beyond_ascii_can_be_read_back_and_do_not_collide(model_folder, tmp_path):
+    arguments = {"out": tmp_path / "out", "model": model_folder, "n_samples": 2, "progress": False}
+    names = ("Müller 张.csv", "Möller 王.csv", "Müller_PPG.csv", "plain-1_b.csv")
+    written = {name: translate_file(write_csv(tmp_path / name, seconds=5.0), **arguments) for name in names}
+    for files in written.values():
+        for key in ("ecg", "spread"):
+            assert files[key].name.isascii() and " " not in files[key].name
+            assert wfdb.rdrecord(str(files[key].with_suffix(""))).n_sig == 12
+        assert files["picture"].is_file() and files["picture_pdf"].is_file()
+    assert len({files["ecg"] for files in written.values()}) == len(names)
+    assert written["plain-1_b.csv"]["ecg"].name == "plain-1_b_p2es.hea", "a name that WFDB allows is kept"
 
 
 def test_gap_stays_a_gap(model):
