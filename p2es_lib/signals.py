@@ -266,8 +266,9 @@ FLAT_S = 0.3
 #: QRS complex, over 3.
 PPG_LARGEST_STEP, ECG_LARGEST_STEP = 0.4, 0.7
 #: A steep upstroke covers 0.4 of the range in some 40 ms. Samples as long as that may hold more of it: the share rises
-#: in a straight line from 0.4 at 50 Hz and above to 0.9 at 20 Hz and below.
-_PPG_STEPS_S, _PPG_STEPS = (1 / 50, 1 / 20), (PPG_LARGEST_STEP, 0.9)
+#: in a straight line from 0.4 at 50 Hz and above to 0.75 at 20 Hz and below (good PPG reaches 0.6 there, and with more
+#: than 0.75 a converter that wraps around would pass).
+_PPG_STEPS_S, _PPG_STEPS = (1 / 50, 1 / 20), (PPG_LARGEST_STEP, 0.75)
 
 
 def ppg_largest_step(sampling_rate: float) -> float:
@@ -281,7 +282,7 @@ def ppg_largest_step(sampling_rate: float) -> float:
     Returns
     -------
     float
-        0.4 at 50 Hz and above, 0.62 at 30 Hz, 0.73 at 25 Hz, 0.9 at 20 Hz and below: linear in the duration of a sample.
+        0.4 at 50 Hz and above, 0.56 at 30 Hz, 0.63 at 25 Hz, 0.75 at 20 Hz and below: linear in the duration of a sample.
     """
     return float(np.interp(1 / sampling_rate, _PPG_STEPS_S, _PPG_STEPS))
 

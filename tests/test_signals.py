@@ -207,7 +207,7 @@ def test_long_samples_may_hold_much_of_an_upstroke(rate, seconds):
 def test_largest_step_is_unchanged_from_50_hz_on():
     assert [signals.ppg_largest_step(rate) for rate in (50.0, 62.5, 125.0, 1000.0)] == [signals.PPG_LARGEST_STEP] * 4
     falling = [signals.ppg_largest_step(rate) for rate in (1.0, 20.0, 25.0, 30.0, 40.0, 50.0)]
-    np.testing.assert_allclose(falling, [0.9, 0.9, 0.733, 0.622, 0.483, 0.4], atol=1e-3)
+    np.testing.assert_allclose(falling, [0.75, 0.75, 0.633, 0.556, 0.458, 0.4], atol=1e-3)
 
 
 # -------------------------------------------------------------------------------------------------------------- pairing
