@@ -56,6 +56,8 @@ def get(
         if got.missing:
             shown = ", ".join(got.missing[:5]) + (", ..." if len(got.missing) > 5 else "")
             typer.echo(f"  {len(got.missing)} files are not on the mirror: {shown}")
+        for path in got.mended:
+            typer.echo(f"  damaged, so fetched again (what was here is now {path}.damaged): {path}")
 
 
 @data_app.command()
@@ -70,6 +72,10 @@ def verify(name: Name, mirror: Mirror = None) -> None:
         typer.echo(f"{source.name}: {report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} wrong")
         for path in report.wrong:
             typer.echo(f"  wrong: {path}")
+        if report.wrong:
+            place = source.mirror(mirror).location
+            again = f"take it from where {place} came from" if isinstance(place, Path) else f"run p2es data get {source.name}"
+            typer.echo(f"  a file that is wrong: delete it and {again}")
         wrong += len(report.wrong)
     if wrong:
         raise typer.Exit(1)

@@ -737,10 +737,39 @@ def test_verify_names_the_file_with_a_flipped_byte(server, root, p2es, published
     file.write_bytes(content)
     (folder / "training" / "a106l.hea").unlink()
     status, output, _ = p2es("verify", "challenge-2015")
-    assert status == 1 and output.splitlines()[1:] == ["  wrong: training/a105l.dat"]
+    advice = "  a file that is wrong: delete it and run p2es data get challenge-2015"
+    assert status == 1 and output.splitlines()[1:] == ["  wrong: training/a105l.dat", advice]
     assert f"{here - 2} files verified, {absent + 1} not there, 1 wrong" in output
     report = verify_records(CHALLENGE, progress=False)
     assert report.wrong == ["training/a105l.dat"] and "training/a106l.hea" in report.missing
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("from_folder", [True, False])
+def test_get_sets_a_damaged_file_aside_and_fetches_it_again(server, root, p2es, published, from_folder):
+    if published:
+        publish(root / "challenge-2015" / "1.0.0")
+    command = ("get", "challenge-2015", "--mirror", root if from_folder else server.url, "--record", "a105l")
+    assert p2es(*command)[0] == 0
+    for end in ("hea", "dat"):
+        file = CHALLENGE.mirror(server.url).cached(f"training/a105l.{end}")
+        whole, damaged = file.read_bytes(), altered(file.read_bytes())
+        file.write_bytes(damaged)
+        status, output, _ = p2es(*command)
+        assert status == 0 and f".damaged): training/a105l.{end}\n" in output
+        assert file.read_bytes() == whole and Path(f"{file}.damaged").read_bytes() == damaged
+    status, output, _ = p2es(*command)
+    assert status == 0 and len(output.splitlines()) == 1
+
+
+def test_a_damaged_file_in_data_raw_is_not_prepared(server, home):
+    config, folder = get_config("quick", "challenge-2015"), get(CHALLENGE, server.url, records=["a101l", "a102l"]).folder
+    file = folder / "training" / "a102l.dat"
+    file.write_bytes(altered(file.read_bytes()))
+    (job,) = list_jobs(config, server.url)
+    records = json.loads((run_job(job, config, server.url) / "shard.json").read_text())["records"]
+    assert [name for name, entry in records.items() if entry["hours"] == 0] == ["a102l"]
+    assert "delete it and run p2es data get" in " ".join(records["a102l"]["notes"])
 
 
 def test_verify_reads_a_mirror_in_place(root, p2es):

@@ -20,13 +20,17 @@ from p2es_lib.sources.transfer import MissingFile, check_space
 
 @dataclass(frozen=True)
 class Fetched:
-    """What :func:`get_records` did: the records chosen, files and bytes they have here now, files the mirror lacks."""
+    """What :func:`get_records` did: the records chosen, files and bytes they have here now, files the mirror lacks.
+
+    ``mended``: files here that were damaged, so that they were fetched again.
+    """
 
     records: list[Record]
     n_files: int
     n_bytes: int
     missing: list[str]
     folder: Path
+    mended: list[str]
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,10 @@ def get_records(
     jobs: int = 4,
     progress: bool = True,
 ) -> Fetched:
-    """Fetch records to ``data/raw/<slug>/<version>``; what is there already is not fetched again.
+    """Fetch records to ``data/raw/<slug>/<version>``; what is there already, undamaged, is not fetched again.
 
-    Every file is checked against the data set's SHA256SUMS.txt, or against the hash seen when it was first fetched.
+    Every file is checked against the data set's SHA256SUMS.txt, or against the hash seen when it was first fetched; one
+    here that differs is set aside (renamed to end in ``.damaged``) and fetched again.
     Sizes are asked for first, and the free space of the disk is held against them. Files that the mirror does not
     hold are noted. From then on, preparation uses what was selected here (all selections together), whether it reads
     from ``data/raw`` or from a mirror that is a folder.
@@ -77,6 +82,7 @@ def get_records(
     if jobs < 1:
         raise InputError(f"jobs={jobs}: at least 1")
     mirror = source.mirror(location)
+    mirror.mends = True
     mirror.cached(MISSING_FILE).unlink(missing_ok=True)  # look again
     with _threads(mirror, jobs) as pool:
         chosen = select_records(
@@ -96,7 +102,8 @@ def get_records(
         temporary.write_text("".join(f"{line}\n" for line in lines))
     if errors:
         more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0]}{more}")
+        aside = f"; set aside as damaged, renamed to end in .damaged: {', '.join(sorted(mirror.mended))}" if mirror.mended else ""
+        raise InputError(f"{errors[0]}{more}{aside}")
     here = [path for path in wanted if mirror.cached(path).is_file()]
     n_bytes = sum(mirror.cached(path).stat().st_size for path in here)
     if not here:
@@ -104,7 +111,7 @@ def get_records(
             f"data set {source.name}: none of its {len(wanted)} files is on the mirror {mirror.where()}; is it laid out as "
             "<mirror>/<slug>/<version>/...?"
         )
-    return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""))
+    return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""), sorted(mirror.mended))
 
 
 def _files(
