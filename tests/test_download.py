@@ -35,7 +35,7 @@ from p2es_lib.sources import transfer
 from p2es_lib.sources.checksums import read_checksums
 from p2es_lib.sources.contract import Record
 from p2es_lib.sources.download import get_records, verify_records
-from p2es_lib.sources.selection import read_selection, sample_records, select_records
+from p2es_lib.sources.selection import add_to_selection, read_selection, sample_records, select_records
 
 CHALLENGE, MIMIC4, BIDMC, PTB_XL = (get_source(name) for name in ("challenge-2015", "mimic4wdb", "bidmc", "ptb-xl"))
 NAMES = [f"a{number}l" for number in range(101, 107)] + ["v201s", "v202s"]
@@ -795,6 +795,14 @@ def test_the_selection_decides_what_is_prepared_from_any_mirror(server, root):
     get(CHALLENGE, server.url, records=["a101l"])
     assert names(server.url) == ["a101l", "a105l", "v201s"]
     assert [(job.source, job.shard) for job in list_jobs(config, server.url)] == [("challenge-2015", "training-00")]
+
+
+def test_selections_made_at_once_all_count(home):
+    records = [Record(f"r{number}", f"r{number}", "s") for number in range(60)]
+    with ThreadPoolExecutor(6) as pool:  # each opens the file for itself, as processes do
+        added = list(pool.map(lambda record: add_to_selection(CHALLENGE, [record]), records))
+    assert read_selection(CHALLENGE) == {record.name for record in records} == set().union(*added)
+    assert add_to_selection(CHALLENGE, records[:3]) == set()
 
 
 def test_a_selection_that_a_mirror_holds_nothing_of_is_an_error(root, tmp_path, home):
