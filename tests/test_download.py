@@ -28,7 +28,7 @@ from wfdb_files import write_mimic4, write_record
 from p2es_lib import cli
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
-from p2es_lib.preparation.jobs import list_jobs, run_job
+from p2es_lib.preparation.jobs import list_jobs, prepare_windows, run_job
 from p2es_lib.sources import SOURCES, get_source
 from p2es_lib.sources import mirror as mirror_module
 from p2es_lib.sources import transfer
@@ -222,7 +222,7 @@ def test_a_record_without_header_is_named_among_the_missing(server, root, p2es):
     header.unlink()
     got = get(CHALLENGE, server.url, records=["a10[12]l"])
     assert got.missing == ["training/a101l.hea"] and set(contents(got.folder)) == files_of("a102l")
-    status, output, _ = p2es("get", "challenge-2015", "--mirror", server.url, "--record", "a101l")
+    status, output, _ = p2es("get", "challenge-2015", "--mirror", server.url, "--record", "a10[12]l")
     assert status == 0 and "1 files are not on the mirror: training/a101l.hea" in output
 
 
@@ -795,6 +795,25 @@ def test_the_selection_decides_what_is_prepared_from_any_mirror(server, root):
     get(CHALLENGE, server.url, records=["a101l"])
     assert names(server.url) == ["a101l", "a105l", "v201s"]
     assert [(job.source, job.shard) for job in list_jobs(config, server.url)] == [("challenge-2015", "training-00")]
+
+
+def test_records_that_are_not_there_are_not_selected(root, home):
+    write_ptb_xl(root)
+    publish(root / "ptb-xl" / "1.0.3")
+    with pytest.raises(InputError, match=r"ptb-xl: none of its .* the 5 record\(s\) asked for \(records500/.* is not there\)"):
+        get(PTB_XL, root, number=5)
+    assert read_selection(PTB_XL) is None
+    add_to_selection(PTB_XL, PTB_XL.list_records(PTB_XL.mirror(root))[:1])
+    with pytest.raises(InputError, match="nothing more was selected"):
+        get(PTB_XL, root, number=5)
+    assert len(read_selection(PTB_XL)) == 1
+
+
+def test_an_error_of_prepare_names_the_selection(root, home):
+    get(CHALLENGE, root, records=["a101l"])
+    config = get_config("quick", "challenge-2015")
+    with pytest.raises(InputError, match=r"\(only the records that p2es data get selected: .*\.selection; delete it to use all\)$"):
+        prepare_windows(config, mirror=root, progress=False)
 
 
 def test_selections_made_at_once_all_count(home):

@@ -14,7 +14,7 @@ from p2es_lib.errors import InputError
 from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, read_checksums
 from p2es_lib.sources.contract import Record, Source
 from p2es_lib.sources.mirror import MISSING_FILE, Mirror
-from p2es_lib.sources.selection import add_to_selection, select_records
+from p2es_lib.sources.selection import add_to_selection, drop_from_selection, select_records
 from p2es_lib.sources.transfer import MissingFile, check_space
 
 
@@ -88,12 +88,12 @@ def get_records(
         chosen = select_records(
             source, mirror, records=records, subjects=subjects, number=number, pool=pool, progress=progress
         )
-        wanted, absent, errors = _files(source, mirror, chosen, pool, progress)
+        wanted, of_records, absent, errors = _files(source, mirror, chosen, pool, progress)
         asking = tqdm(pool.map(mirror.size, wanted), total=len(wanted), desc="asking for sizes", unit="file",
                       disable=not progress, leave=False)  # fmt: skip
         n_bytes = sum(size or 0 for size in asking)
         check_space(mirror.cached(""), n_bytes)
-        add_to_selection(source, chosen)
+        added = add_to_selection(source, chosen)
         with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=f"getting {source.name}", disable=not progress) as bar:
             missing, failed = _fetch_all(mirror, wanted, pool, bar.update)
     missing, errors = sorted({*absent, *missing}), list(dict.fromkeys([*errors, *failed]))
@@ -106,18 +106,20 @@ def get_records(
         raise InputError(f"{errors[0]}{more}{aside}")
     here = [path for path in wanted if mirror.cached(path).is_file()]
     n_bytes = sum(mirror.cached(path).stat().st_size for path in here)
-    if not here:
+    if not any(mirror.cached(path).is_file() for path in of_records):  # tables and hashes are nothing to prepare
+        drop_from_selection(source, added)
         raise InputError(
-            f"data set {source.name}: none of its {len(wanted)} files is on the mirror {mirror.where()}; is it laid out as "
-            "<mirror>/<slug>/<version>/...?"
+            f"data set {source.name}: none of its {len(wanted)} files is on the mirror {mirror.where()} that belongs to the "
+            f"{len(chosen)} record(s) asked for{f' ({missing[0]} is not there)' if missing else ''}; is it laid out as "
+            "<mirror>/<slug>/<version>/...? Ask for other records, or another mirror; nothing more was selected"
         )
     return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""), sorted(mirror.mended))
 
 
 def _files(
     source: Source, mirror: Mirror, chosen: list[Record], pool: ThreadPoolExecutor, progress: bool
-) -> tuple[list[str], list[str], list[str]]:
-    """All files of the records, and those that belong to no record: tables, lists of records, hashes.
+) -> tuple[list[str], list[str], list[str], list[str]]:
+    """All files of the records, with those that belong to no record (tables, lists of records, hashes), and without.
 
     Then the headers that the mirror does not hold, and what was wrong with others: the files of these records are not
     known.
@@ -140,7 +142,7 @@ def _files(
                    leave=False)  # fmt: skip
     found = [path for paths_ in listing for path in paths_]
     asked = sorted(mirror.asked - mirror.not_found)  # lists of records and tables that were read on the way
-    return list(dict.fromkeys([*asked, *source.tables, *found])), absent, errors
+    return list(dict.fromkeys([*asked, *source.tables, *found])), found, absent, errors
 
 
 @contextmanager
