@@ -25,7 +25,7 @@ import pytest
 from toy_workflow import p2es_command
 from wfdb_files import write_mimic4, write_record
 
-from p2es_lib import cli
+from p2es_lib import cli, cli_data
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
 from p2es_lib.preparation.jobs import list_jobs, prepare_windows, run_job
@@ -853,6 +853,28 @@ def test_a_bad_file_of_a_folder_is_named_and_its_record_alone_left_out(root, hom
     file.write_bytes(whole)
     records = json.loads((run_job(job, config, root) / "shard.json").read_text())["records"]
     assert all(entry["hours"] > 0 for entry in records.values())
+
+
+def test_damage_comes_first_among_the_notes_of_a_preparation(root, p2es):
+    folder = root / "mimic4wdb" / "0.1.0"
+    publish(folder)
+    segment = sorted((folder / "waves/p100/p10000002").rglob("*_0*.dat"))[0]
+    segment.write_bytes(altered(segment.read_bytes()))
+    status, _, errors = p2es("prepare", "mimic4wdb", "--mirror", root)
+    lines = [line.strip() for line in errors.splitlines() if line.startswith("  ")]
+    notes = [line for line in lines if line.startswith("record ")]
+    assert status == 0 and "SHA-256 is " in notes[0] and notes[0].startswith("record 81: "), errors
+    assert lines[-1] == "1 record(s) damaged"
+
+
+def test_records_that_are_not_on_the_mirror_take_one_line():
+    absent = [f"record a{number}: not on the mirror (a{number}.hea: not in this mirror)" for number in range(40)]
+    odd = [f"record b{number}: no window of 8 s" for number in range(12)]
+    damaged = ["record c: left out (c.dat: SHA-256 is 1)", "record d: left out (d.dat: cannot be read (denied))"]
+    shown, last = cli_data._sum_up(absent + odd + damaged)
+    assert shown[:2] == damaged and shown[2:10] == odd[:8] and last == ["2 record(s) damaged"]
+    assert shown[10] == "... and 4 more notes" and shown[11].startswith("40 record(s) not on the mirror") and len(shown) == 12
+    assert cli_data._sum_up([]) == ([], [])
 
 
 def test_what_was_fetched_is_prepared_without_the_server(server, p2es, home):
