@@ -56,6 +56,8 @@ def get(
         if got.missing:
             shown = ", ".join(got.missing[:5]) + (", ..." if len(got.missing) > 5 else "")
             typer.echo(f"  {len(got.missing)} files are not on the mirror: {shown}")
+        for path in got.mended:
+            typer.echo(f"  damaged, so fetched again (what was here is now {path}.damaged): {path}")
 
 
 @data_app.command()
@@ -70,6 +72,10 @@ def verify(name: Name, mirror: Mirror = None) -> None:
         typer.echo(f"{source.name}: {report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} wrong")
         for path in report.wrong:
             typer.echo(f"  wrong: {path}")
+        if report.wrong:
+            place = source.mirror(mirror).location
+            again = f"take it from where {place} came from" if isinstance(place, Path) else f"run p2es data get {source.name}"
+            typer.echo(f"  a file that is wrong: delete it and {again}")
         wrong += len(report.wrong)
     if wrong:
         raise typer.Exit(1)
@@ -117,12 +123,14 @@ def prepare(
         lines = [f"{count} rejected: {reason}" for reason, count in sorted(info["rejected"].items(), key=lambda item: -item[1])]
         lines += [f"lead {lead} flat or missing in {n} record(s): absent there" for lead, n in info["dead_leads"].items()]
         lines += [f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()]
-        lines += info["notes"][:10] + [f"... and {len(info['notes']) - 10} more notes"] * (len(info["notes"]) > 10)
+        notes, last = _sum_up(info["notes"])
+        lines += notes
         lines += [
             f"{source.name}: only records that p2es data get selected"
             for source in parse_dataset(name)
             if read_selection(source) is not None
         ]
+        lines += last
         typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)
         for line in lines:
             typer.echo(f"  {line}", err=True)
@@ -133,6 +141,24 @@ def prepare(
         raise InputError(f"shard {shard!r}: the data set {name} has none of that name here; see p2es data list {name}")
     folder: Path = run_job(chosen[0], config, location, progress=not stop_with_parent)
     typer.echo(folder)
+
+
+def _sum_up(notes: list[str], most: int = 10) -> tuple[list[str], list[str]]:
+    """Notes on records as they are shown, those on damaged files first; then what to end with: how many are damaged.
+
+    Of a folder with a few of its records, "not on the mirror" says nothing of each, and would hide what is wrong.
+    """
+    absent = [note for note in notes if ": not on the mirror (" in note]
+    damaged = [note for note in notes if "SHA-256 is " in note or "cannot be read (" in note]
+    told = {*absent, *damaged}
+    others = [note for note in notes if note not in told]
+    shown = [*damaged, *others][:most]
+    if more := len(damaged) + len(others) - len(shown):
+        shown.append(f"... and {more} more notes")
+    if absent:
+        shown.append(f"{len(absent)} record(s) not on the mirror, the first: {absent[0]}")
+    n_damaged = len({note.partition(": ")[0] for note in damaged})  # "record NAME: ..."
+    return shown, [f"{n_damaged} record(s) damaged"] * (n_damaged > 0)
 
 
 @data_app.command()

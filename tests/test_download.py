@@ -25,17 +25,17 @@ import pytest
 from toy_workflow import p2es_command
 from wfdb_files import write_mimic4, write_record
 
-from p2es_lib import cli
+from p2es_lib import cli, cli_data
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
-from p2es_lib.preparation.jobs import list_jobs, run_job
+from p2es_lib.preparation.jobs import list_jobs, prepare_windows, run_job
 from p2es_lib.sources import SOURCES, get_source
 from p2es_lib.sources import mirror as mirror_module
 from p2es_lib.sources import transfer
 from p2es_lib.sources.checksums import read_checksums
 from p2es_lib.sources.contract import Record
 from p2es_lib.sources.download import get_records, verify_records
-from p2es_lib.sources.selection import read_selection, sample_records, select_records
+from p2es_lib.sources.selection import add_to_selection, read_selection, sample_records, select_records
 
 CHALLENGE, MIMIC4, BIDMC, PTB_XL = (get_source(name) for name in ("challenge-2015", "mimic4wdb", "bidmc", "ptb-xl"))
 NAMES = [f"a{number}l" for number in range(101, 107)] + ["v201s", "v202s"]
@@ -222,7 +222,7 @@ def test_a_record_without_header_is_named_among_the_missing(server, root, p2es):
     header.unlink()
     got = get(CHALLENGE, server.url, records=["a10[12]l"])
     assert got.missing == ["training/a101l.hea"] and set(contents(got.folder)) == files_of("a102l")
-    status, output, _ = p2es("get", "challenge-2015", "--mirror", server.url, "--record", "a101l")
+    status, output, _ = p2es("get", "challenge-2015", "--mirror", server.url, "--record", "a10[12]l")
     assert status == 0 and "1 files are not on the mirror: training/a101l.hea" in output
 
 
@@ -737,10 +737,39 @@ def test_verify_names_the_file_with_a_flipped_byte(server, root, p2es, published
     file.write_bytes(content)
     (folder / "training" / "a106l.hea").unlink()
     status, output, _ = p2es("verify", "challenge-2015")
-    assert status == 1 and output.splitlines()[1:] == ["  wrong: training/a105l.dat"]
+    advice = "  a file that is wrong: delete it and run p2es data get challenge-2015"
+    assert status == 1 and output.splitlines()[1:] == ["  wrong: training/a105l.dat", advice]
     assert f"{here - 2} files verified, {absent + 1} not there, 1 wrong" in output
     report = verify_records(CHALLENGE, progress=False)
     assert report.wrong == ["training/a105l.dat"] and "training/a106l.hea" in report.missing
+
+
+@pytest.mark.parametrize("published", [True, False])
+@pytest.mark.parametrize("from_folder", [True, False])
+def test_get_sets_a_damaged_file_aside_and_fetches_it_again(server, root, p2es, published, from_folder):
+    if published:
+        publish(root / "challenge-2015" / "1.0.0")
+    command = ("get", "challenge-2015", "--mirror", root if from_folder else server.url, "--record", "a105l")
+    assert p2es(*command)[0] == 0
+    for end in ("hea", "dat"):
+        file = CHALLENGE.mirror(server.url).cached(f"training/a105l.{end}")
+        whole, damaged = file.read_bytes(), altered(file.read_bytes())
+        file.write_bytes(damaged)
+        status, output, _ = p2es(*command)
+        assert status == 0 and f".damaged): training/a105l.{end}\n" in output
+        assert file.read_bytes() == whole and Path(f"{file}.damaged").read_bytes() == damaged
+    status, output, _ = p2es(*command)
+    assert status == 0 and len(output.splitlines()) == 1
+
+
+def test_a_damaged_file_in_data_raw_is_not_prepared(server, home):
+    config, folder = get_config("quick", "challenge-2015"), get(CHALLENGE, server.url, records=["a101l", "a102l"]).folder
+    file = folder / "training" / "a102l.dat"
+    file.write_bytes(altered(file.read_bytes()))
+    (job,) = list_jobs(config, server.url)
+    records = json.loads((run_job(job, config, server.url) / "shard.json").read_text())["records"]
+    assert [name for name, entry in records.items() if entry["hours"] == 0] == ["a102l"]
+    assert "delete it and run p2es data get" in " ".join(records["a102l"]["notes"])
 
 
 def test_verify_reads_a_mirror_in_place(root, p2es):
@@ -766,6 +795,33 @@ def test_the_selection_decides_what_is_prepared_from_any_mirror(server, root):
     get(CHALLENGE, server.url, records=["a101l"])
     assert names(server.url) == ["a101l", "a105l", "v201s"]
     assert [(job.source, job.shard) for job in list_jobs(config, server.url)] == [("challenge-2015", "training-00")]
+
+
+def test_records_that_are_not_there_are_not_selected(root, home):
+    write_ptb_xl(root)
+    publish(root / "ptb-xl" / "1.0.3")
+    with pytest.raises(InputError, match=r"ptb-xl: none of its .* the 5 record\(s\) asked for \(records500/.* is not there\)"):
+        get(PTB_XL, root, number=5)
+    assert read_selection(PTB_XL) is None
+    add_to_selection(PTB_XL, PTB_XL.list_records(PTB_XL.mirror(root))[:1])
+    with pytest.raises(InputError, match="nothing more was selected"):
+        get(PTB_XL, root, number=5)
+    assert len(read_selection(PTB_XL)) == 1
+
+
+def test_an_error_of_prepare_names_the_selection(root, home):
+    get(CHALLENGE, root, records=["a101l"])
+    config = get_config("quick", "challenge-2015")
+    with pytest.raises(InputError, match=r"\(only the records that p2es data get selected: .*\.selection; delete it to use all\)$"):
+        prepare_windows(config, mirror=root, progress=False)
+
+
+def test_selections_made_at_once_all_count(home):
+    records = [Record(f"r{number}", f"r{number}", "s") for number in range(60)]
+    with ThreadPoolExecutor(6) as pool:  # each opens the file for itself, as processes do
+        added = list(pool.map(lambda record: add_to_selection(CHALLENGE, [record]), records))
+    assert read_selection(CHALLENGE) == {record.name for record in records} == set().union(*added)
+    assert add_to_selection(CHALLENGE, records[:3]) == set()
 
 
 def test_a_selection_that_a_mirror_holds_nothing_of_is_an_error(root, tmp_path, home):
@@ -797,6 +853,28 @@ def test_a_bad_file_of_a_folder_is_named_and_its_record_alone_left_out(root, hom
     file.write_bytes(whole)
     records = json.loads((run_job(job, config, root) / "shard.json").read_text())["records"]
     assert all(entry["hours"] > 0 for entry in records.values())
+
+
+def test_damage_comes_first_among_the_notes_of_a_preparation(root, p2es):
+    folder = root / "mimic4wdb" / "0.1.0"
+    publish(folder)
+    segment = sorted((folder / "waves/p100/p10000002").rglob("*_0*.dat"))[0]
+    segment.write_bytes(altered(segment.read_bytes()))
+    status, _, errors = p2es("prepare", "mimic4wdb", "--mirror", root)
+    lines = [line.strip() for line in errors.splitlines() if line.startswith("  ")]
+    notes = [line for line in lines if line.startswith("record ")]
+    assert status == 0 and "SHA-256 is " in notes[0] and notes[0].startswith("record 81: "), errors
+    assert lines[-1] == "1 record(s) damaged"
+
+
+def test_records_that_are_not_on_the_mirror_take_one_line():
+    absent = [f"record a{number}: not on the mirror (a{number}.hea: not in this mirror)" for number in range(40)]
+    odd = [f"record b{number}: no window of 8 s" for number in range(12)]
+    damaged = ["record c: left out (c.dat: SHA-256 is 1)", "record d: left out (d.dat: cannot be read (denied))"]
+    shown, last = cli_data._sum_up(absent + odd + damaged)
+    assert shown[:2] == damaged and shown[2:10] == odd[:8] and last == ["2 record(s) damaged"]
+    assert shown[10] == "... and 4 more notes" and shown[11].startswith("40 record(s) not on the mirror") and len(shown) == 12
+    assert cli_data._sum_up([]) == ([], [])
 
 
 def test_what_was_fetched_is_prepared_without_the_server(server, p2es, home):

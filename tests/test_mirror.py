@@ -110,7 +110,7 @@ def remote(server, home):
 
 
 def leftovers(home):
-    return sorted(path.name for path in home.rglob("*") if path.is_file())
+    return sorted(path.name for path in home.rglob("*") if path.is_file() and path.name != mirror_module.VERIFIED_FILE)
 
 
 def test_a_file_is_fetched_once(server, remote, home):
@@ -346,6 +346,36 @@ def test_a_folder_that_was_fetched_is_held_against_the_hashes_seen_then(server, 
     (moved / "set" / "1.0.0" / FILE).write_bytes(CONTENT[::-1])
     with pytest.raises(WrongContent, match=r"moved/set/1.0.0/\.sha256 says"):
         Mirror(moved, "set", "1.0.0").fetch(FILE)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_what_was_fetched_is_verified_before_it_is_used(server, remote, home, monkeypatch, published):
+    server.checksums = f"{hashlib.sha256(CONTENT).hexdigest()} {FILE}\n".encode() if published else None
+    local = remote.fetch(FILE)
+    hashed = []
+    monkeypatch.setattr(mirror_module, "hash_file", lambda path: hashed.append(path) or hash_file(path))
+    assert Mirror(remote.location, "set", "1.0.0").fetch(FILE) == local and not hashed
+    local.write_bytes(CONTENT[::-1])
+    with pytest.raises(WrongContent, match="recording.dat: SHA-256 is .* says .*delete it and run p2es data get"):
+        Mirror(remote.location, "set", "1.0.0").fetch(FILE)
+    assert len(server.requests) == 1
+    mending = Mirror(remote.location, "set", "1.0.0")
+    mending.mends = True
+    with ThreadPoolExecutor(4) as pool:
+        assert {path.read_bytes() for path in pool.map(lambda _: mending.fetch(FILE), range(4))} == {CONTENT}
+    assert mending.mended == [FILE] and len(server.requests) == 2
+    assert local.with_name("recording.dat.damaged").read_bytes() == CONTENT[::-1]
+
+
+def test_wrong_content_over_http_is_not_blamed_on_the_network(server, remote):
+    server.checksums = f"{'0' * 64} {FILE}\n".encode()
+    with pytest.raises(WrongContent, match="try another mirror .*delete its line there$") as caught:
+        remote.fetch(FILE)
+    text = str(caught.value)
+    assert text.count(remote.where(FILE)) == 1 and "network" not in text and "continues" not in text
+    assert str(remote.cached("SHA256SUMS.txt")) in text  # whose line can be deleted
+    remote.cached("SHA256SUMS.txt").write_text("")
+    assert Mirror(remote.location, "set", "1.0.0").fetch(FILE).read_bytes() == CONTENT
 
 
 def refuse_to_open(monkeypatch, name):

@@ -22,7 +22,7 @@ from p2es_lib.preparation.assembly import assemble
 from p2es_lib.preparation.shards import code_version, prepare_shard, read_shard_settings, shard_settings
 from p2es_lib.sources import Source, get_source, parse_dataset
 from p2es_lib.sources.contract import Record
-from p2es_lib.sources.selection import SELECTION_FILE, read_selection, sample_records
+from p2es_lib.sources.selection import SELECTION_FILE, read_selection, sample_records, selection_note
 from p2es_lib.sources.simulated import simulate_cohort
 from p2es_lib.windows import read_settings, splits, write_view, write_windows
 
@@ -164,7 +164,10 @@ def prepare_windows(config: Config, *, mirror: str | Path | None = None, progres
     if not _is_current(folder, settings):
         where = f"data set {config.dataset} from {', '.join(source.mirror(mirror).where() for source in sources)}"
         pairs = [(by_name[job.source], shard) for job, shard in zip(jobs, shards, strict=True)]
-        index, info = assemble(pairs, config, where)
+        try:
+            index, info = assemble(pairs, config, where)
+        except InputError as error:  # too few windows, perhaps because few records were selected
+            raise InputError(f"{error}{selection_note(sources)}") from error
         lead_mask = np.array([list(map(int, leads)) for leads in index["leads"]], dtype=np.uint8)
         places = index[["shard", "row"]].to_numpy(dtype=np.int64)
         index = index.drop(columns=["shard", "row", "leads"])

@@ -14,19 +14,23 @@ from p2es_lib.errors import InputError
 from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, read_checksums
 from p2es_lib.sources.contract import Record, Source
 from p2es_lib.sources.mirror import MISSING_FILE, Mirror
-from p2es_lib.sources.selection import add_to_selection, select_records
+from p2es_lib.sources.selection import add_to_selection, drop_from_selection, select_records
 from p2es_lib.sources.transfer import MissingFile, check_space
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What :func:`get_records` did: the records chosen, files and bytes they have here now, files the mirror lacks."""
+    """What :func:`get_records` did: the records chosen, files and bytes they have here now, files the mirror lacks.
+
+    ``mended``: files here that were damaged, so that they were fetched again.
+    """
 
     records: list[Record]
     n_files: int
     n_bytes: int
     missing: list[str]
     folder: Path
+    mended: list[str]
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,10 @@ def get_records(
     jobs: int = 4,
     progress: bool = True,
 ) -> Fetched:
-    """Fetch records to ``data/raw/<slug>/<version>``; what is there already is not fetched again.
+    """Fetch records to ``data/raw/<slug>/<version>``; what is there already, undamaged, is not fetched again.
 
-    Every file is checked against the data set's SHA256SUMS.txt, or against the hash seen when it was first fetched.
+    Every file is checked against the data set's SHA256SUMS.txt, or against the hash seen when it was first fetched; one
+    here that differs is set aside (renamed to end in ``.damaged``) and fetched again.
     Sizes are asked for first, and the free space of the disk is held against them. Files that the mirror does not
     hold are noted. From then on, preparation uses what was selected here (all selections together), whether it reads
     from ``data/raw`` or from a mirror that is a folder.
@@ -77,17 +82,18 @@ def get_records(
     if jobs < 1:
         raise InputError(f"jobs={jobs}: at least 1")
     mirror = source.mirror(location)
+    mirror.mends = True
     mirror.cached(MISSING_FILE).unlink(missing_ok=True)  # look again
     with _threads(mirror, jobs) as pool:
         chosen = select_records(
             source, mirror, records=records, subjects=subjects, number=number, pool=pool, progress=progress
         )
-        wanted, absent, errors = _files(source, mirror, chosen, pool, progress)
+        wanted, of_records, absent, errors = _files(source, mirror, chosen, pool, progress)
         asking = tqdm(pool.map(mirror.size, wanted), total=len(wanted), desc="asking for sizes", unit="file",
                       disable=not progress, leave=False)  # fmt: skip
         n_bytes = sum(size or 0 for size in asking)
         check_space(mirror.cached(""), n_bytes)
-        add_to_selection(source, chosen)
+        added = add_to_selection(source, chosen)
         with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=f"getting {source.name}", disable=not progress) as bar:
             missing, failed = _fetch_all(mirror, wanted, pool, bar.update)
     missing, errors = sorted({*absent, *missing}), list(dict.fromkeys([*errors, *failed]))
@@ -96,21 +102,24 @@ def get_records(
         temporary.write_text("".join(f"{line}\n" for line in lines))
     if errors:
         more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0]}{more}")
+        aside = f"; set aside as damaged, renamed to end in .damaged: {', '.join(sorted(mirror.mended))}" if mirror.mended else ""
+        raise InputError(f"{errors[0]}{more}{aside}")
     here = [path for path in wanted if mirror.cached(path).is_file()]
     n_bytes = sum(mirror.cached(path).stat().st_size for path in here)
-    if not here:
+    if not any(mirror.cached(path).is_file() for path in of_records):  # tables and hashes are nothing to prepare
+        drop_from_selection(source, added)
         raise InputError(
-            f"data set {source.name}: none of its {len(wanted)} files is on the mirror {mirror.where()}; is it laid out as "
-            "<mirror>/<slug>/<version>/...?"
+            f"data set {source.name}: none of its {len(wanted)} files is on the mirror {mirror.where()} that belongs to the "
+            f"{len(chosen)} record(s) asked for{f' ({missing[0]} is not there)' if missing else ''}; is it laid out as "
+            "<mirror>/<slug>/<version>/...? Ask for other records, or another mirror; nothing more was selected"
         )
-    return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""))
+    return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""), sorted(mirror.mended))
 
 
 def _files(
     source: Source, mirror: Mirror, chosen: list[Record], pool: ThreadPoolExecutor, progress: bool
-) -> tuple[list[str], list[str], list[str]]:
-    """All files of the records, and those that belong to no record: tables, lists of records, hashes.
+) -> tuple[list[str], list[str], list[str], list[str]]:
+    """All files of the records, with those that belong to no record (tables, lists of records, hashes), and without.
 
     Then the headers that the mirror does not hold, and what was wrong with others: the files of these records are not
     known.
@@ -133,7 +142,7 @@ def _files(
                    leave=False)  # fmt: skip
     found = [path for paths_ in listing for path in paths_]
     asked = sorted(mirror.asked - mirror.not_found)  # lists of records and tables that were read on the way
-    return list(dict.fromkeys([*asked, *source.tables, *found])), absent, errors
+    return list(dict.fromkeys([*asked, *source.tables, *found])), found, absent, errors
 
 
 @contextmanager

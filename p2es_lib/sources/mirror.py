@@ -5,7 +5,7 @@ into ``data/raw``, which is thereby laid out the same way. A file has its final 
 into ``<name>.part``, continued with an HTTP range request after a break (also after a restart, if the server can say
 that the file is still the same), checked against the length that the server stated and against the data set's
 ``SHA256SUMS.txt`` (or against the hash seen when it was first fetched), and then renamed. Where there is neither length
-nor hash, it is fetched twice. Files of a folder are held against its hashes too.
+nor hash, it is fetched twice. Files of a folder are held against its hashes too, and so is what was fetched before.
 
 Plain HTTP instead of wfdb's own download: wfdb reads the files, but it can neither continue nor verify one.
 """
@@ -36,9 +36,12 @@ from p2es_lib.sources.transfer import (
     held_bytes,
     http_problem,
     locked_part,
+    note_of,
+    refuse_page,
     validator_of,
     wished_pause,
     write_blocks,
+    wrong_content,
 )
 
 #: Attempts per file; first pause between two (doubled each time) and the longest that a server may ask for, in seconds.
@@ -47,7 +50,7 @@ ATTEMPTS, BACKOFF_S, LONGEST_PAUSE_S = 5, 1.0, 60.0
 MAX_LIST_BYTES = 64e6
 #: Beside what was fetched: the address of the mirror that was asked last, then the files that it does not hold.
 MISSING_FILE = ".missing"
-#: Beside it too: files of mirrors that are folders, as they were (hash, size, time) when they were verified.
+#: Beside it too: files, of mirrors that are folders also, as they were (hash, size, time) when they were verified.
 VERIFIED_FILE = ".verified"
 
 
@@ -83,13 +86,16 @@ class Mirror:
         self.meter: Callable[[int], None] = lambda n_bytes: None
         #: Once set, transfers end at their next block or pause; what has arrived stays in its part file.
         self.stopped = threading.Event()
+        #: Whether a damaged file of data/raw is set aside and fetched again, and those that were (p2es data get).
+        self.mends, self.mended = False, []
+        self._mending = threading.Lock()
         self._published: dict[str, str] | None = None
         self._publishing = threading.Lock()
         self._seen = LineFile(self.cached(SEEN_FILE), parse_checksum)
         self._missing = LineFile(self.cached(MISSING_FILE), lambda line: (line, ""))
         if isinstance(self.location, Path):
             self._seen_there = LineFile(Path(self.where(SEEN_FILE)), parse_checksum)
-            self._verified = LineFile(self.cached(VERIFIED_FILE), lambda line: tuple(line.partition("\t")[::-2]))
+        self._verified = LineFile(self.cached(VERIFIED_FILE), lambda line: tuple(line.partition("\t")[::-2]))
 
     def where(self, path: str = "") -> str:
         """Full path or URL, for messages."""
@@ -102,7 +108,7 @@ class Mirror:
         return paths.raw_dir(self.base) / path
 
     def fetch(self, path: str) -> Path:
-        """Local path of a file of the data set, fetched if it is not there yet; in a folder, held against its hash.
+        """Local path of a file of the data set, fetched if it is not there yet, and held against its hash.
 
         Raises
         ------
@@ -116,8 +122,8 @@ class Mirror:
         with self._asking(path):
             if isinstance(self.location, Path):
                 local = self._original(path)
-                self._verify(path, local)
-            elif not (local := self.cached(path)).is_file():
+                self._verify(local, self.checksum(path, in_place=True), "take it from another mirror")
+            elif not self._is_good(path, local := self.cached(path)):
                 if self._is_known_missing(path):
                     where = self.where(path)
                     raise MissingFile(f"{where}: was not on this mirror when p2es data get looked; run it again")
@@ -131,7 +137,7 @@ class Mirror:
             return self.fetch(path)
         with self._asking(path):
             local = self.cached(path)
-            if local.is_file():
+            if self._is_good(path, local):
                 return local
             original = self._original(path)
             if not original.resolve().is_relative_to(self.location):
@@ -175,25 +181,46 @@ class Mirror:
             raise MissingFile(f"{original}: not in this mirror")
         return original
 
-    def _verify(self, path: str, local: Path) -> None:
-        """Hold a file that is read in place against the hash that its folder has of it.
+    def _is_good(self, path: str, local: Path) -> bool:
+        """Whether ``data/raw`` holds a file; one that is damaged is an error, or set aside where this mirror ``mends``."""
+        if path == PUBLISHED_FILE or not local.is_file():  # that list may be edited: errors advise to delete lines
+            return local.is_file()
+        # A list that is not here was not there when the file was fetched: it is not asked for again.
+        listed = isinstance(self.location, Path) or self.cached(PUBLISHED_FILE).is_file()
+        known, advice = self.checksum(path, published=listed), "delete it and run p2es data get"
+        try:
+            self._verify(local, known, advice)
+        except WrongContent:
+            if not self.mends or Path(self.where(path)) == local:
+                raise
+            with self._mending:
+                try:
+                    self._verify(local, known, advice)  # another thread may have replaced it meanwhile
+                except (WrongContent, FileNotFoundError):
+                    if local.is_file():
+                        os.replace(local, f"{local}.damaged")
+                        self.mended.append(path)
+                    return False
+        return True
+
+    def _verify(self, local: Path, known: tuple[str, str] | None, advice: str) -> None:
+        """Hold a file that is there already against the hash that it should have.
 
         Hashing costs as much as reading. So what was found right is noted in ``data/raw``, with size and time, for other
         records, processes and runs: a file is hashed once, and again when it, or the hash it should have, has changed.
         """
-        if (known := self.checksum(path, in_place=True)) is None:
-            return
-        state = local.stat()
-        note = f"{known[0]} {state.st_size} {state.st_mtime_ns}"
-        if self._verified.read().get(str(local)) != note:
+        if known is not None and self._verified.read().get(str(local)) != (note := note_of(known[0], local)):
             if (digest := hash_file(local)) != known[0]:
-                raise _wrong_content(str(local), digest, *known)
+                raise wrong_content(str(local), digest, *known, advice)
             append_line(self._verified.path, f"{note}\t{local}")
 
     def size(self, path: str) -> int | None:
         """Bytes of a file that are still to be fetched; None where the mirror does not say."""
         local = self.cached(check_relative(path))
-        if local.is_file():
+        try:
+            if self._is_good(path, local) if self.mends else local.is_file():
+                return 0
+        except (InputError, OSError):  # said by name when it is asked for
             return 0
         if isinstance(self.location, Path):
             try:
@@ -204,13 +231,15 @@ class Mirror:
             _, full = ask_head(self.where(path))
         return full if full is None else max(0, full - held_bytes(local))
 
-    def checksum(self, path: str, in_place: bool = False) -> tuple[str, str] | None:
+    def checksum(self, path: str, in_place: bool = False, published: bool = True) -> tuple[str, str] | None:
         """Digest that a file must have, and who says so; None for one that nobody has seen yet.
 
         ``in_place``: for a file that stays in its folder, what that folder says of it counts, not what ``data/raw`` does.
+        ``published``: whether to look into the published list.
         """
-        if path != PUBLISHED_FILE and path in (published := self.published_checksums()):
-            return published[path], self.where(PUBLISHED_FILE)
+        if published and path != PUBLISHED_FILE and path in (digests := self.published_checksums()):
+            here = isinstance(self.location, str)  # where its lines can be deleted
+            return digests[path], str(self.cached(PUBLISHED_FILE)) if here else self.where(PUBLISHED_FILE)
         seen = self._seen_there if in_place else self._seen
         digest = seen.read().get(path)
         return (digest, str(seen.path)) if digest else None
@@ -247,12 +276,12 @@ class Mirror:
         self.meter(n_bytes)
 
     def _download(self, path: str, target: Path) -> None:
-        url, problem, kind, earlier = self.where(path), "", InputError, ""
+        url, problem, wrong, earlier = self.where(path), "", None, ""
         with locked_part(target) as part:
             if part is None:  # another thread or process has fetched it meanwhile
                 return
             for attempt in range(ATTEMPTS):
-                pause_s, kind = BACKOFF_S * 2**attempt, InputError
+                pause_s, wrong = BACKOFF_S * 2**attempt, None
                 try:
                     expected = continue_part(url, part, self.progress, self._count)
                     if expected is None and self.checksum(path) is None:
@@ -272,29 +301,23 @@ class Mirror:
                     if size > expected:
                         begin_again(part)
                 except WrongContent as error:
-                    problem, kind = str(error), WrongContent
+                    wrong = error
                 except urllib.error.HTTPError as error:
                     problem, pause_s = http_problem(url, error, part), max(pause_s, wished_pause(error))
                 except (OSError, http.client.HTTPException) as error:  # URLError, time-out, reset, cut in mid-file
                     problem = str(getattr(error, "reason", None) or error)
                 if attempt < ATTEMPTS - 1 and self.stopped.wait(min(pause_s, LONGEST_PAUSE_S)):
                     raise InputError("stopped")
-        raise kind(
+        if wrong is not None:  # no fault of the network, and nothing to continue
+            raise wrong
+        raise InputError(
             f"{url}: cannot be fetched after {ATTEMPTS} attempts ({problem}); check the network, or set mirror= (or "
             "P2ES_MIRROR) to a folder or URL laid out as PhysioNet; the next call continues where this one stopped"
         )
 
     def _accept(self, path: str, part: Path, target: Path, origin: str) -> None:
         """Give a complete part its name, if it is what it should be."""
-        if not path.lower().endswith((".html", ".htm")):
-            with open(part, "rb") as file:
-                begins = file.read(512).lstrip().lower()
-            if begins.startswith((b"<!doctype html", b"<html")):
-                begin_again(part)
-                raise InputError(
-                    f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data set "
-                    "with your account, and name the folder with mirror= (or P2ES_MIRROR)"
-                )
+        refuse_page(path, part, origin)
         if not part.stat().st_size and path.rpartition("/")[2].startswith("RECORDS"):
             raise InputError(f"{origin}: the list of records is empty (zero bytes); try again, or another mirror")
         digest, known = hash_file(part), self.checksum(path)
@@ -302,13 +325,7 @@ class Mirror:
             append_line(self._seen.path, f"{digest}  {path}")
         elif digest != known[0]:
             begin_again(part)
-            raise _wrong_content(origin, digest, *known)
+            raise wrong_content(origin, digest, *known, "try another mirror (mirror= or P2ES_MIRROR)")
         os.replace(part, target)
+        append_line(self._verified.path, f"{note_of(digest, target)}\t{target}")
         validator_of(part).unlink(missing_ok=True)
-
-
-def _wrong_content(origin: str, digest: str, known: str, said_by: str) -> WrongContent:
-    return WrongContent(
-        f"{origin}: SHA-256 is {digest}, but {said_by} says {known}: the file is damaged or was changed, and is not used; "
-        "if the change is known to be right, delete its line there"
-    )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import fnmatch
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from p2es_lib import paths
 from p2es_lib.errors import InputError
@@ -125,8 +128,39 @@ def read_selection(source: Source) -> set[str] | None:
     return set(path.read_text().split()) if path.is_file() else None
 
 
-def add_to_selection(source: Source, records: Iterable[Record]) -> None:
-    """Select these records too."""
-    names = (read_selection(source) or set()) | {record.name for record in records}
-    with paths.atomic_path(source.mirror().cached(SELECTION_FILE)) as temporary:
+def add_to_selection(source: Source, records: Iterable[Record]) -> set[str]:
+    """Select these records too; returns the names of those that were not selected before."""
+    with _held_selection(source) as path:
+        before, names = read_selection(source) or set(), {record.name for record in records}
+        _write_selection(path, before | names)
+        return names - before
+
+
+def drop_from_selection(source: Source, names: set[str]) -> None:
+    """Select these records no longer; of a selection that is empty then, nothing stays."""
+    with _held_selection(source) as path:
+        _write_selection(path, (read_selection(source) or set()) - names)
+
+
+def selection_note(sources: Iterable[Source]) -> str:
+    """What to add to an error that may follow from a selection; empty where nothing was selected."""
+    files = [str(source.mirror().cached(SELECTION_FILE)) for source in sources if read_selection(source) is not None]
+    return f" (only the records that p2es data get selected: {', '.join(files)}; delete it to use all)" if files else ""
+
+
+def _write_selection(path: Path, names: set[str]) -> None:
+    if not names:
+        path.unlink(missing_ok=True)
+        return
+    with paths.atomic_path(path) as temporary:
         temporary.write_text("".join(f"{name}\n" for name in sorted(names)))
+
+
+@contextmanager
+def _held_selection(source: Source) -> Iterator[Path]:
+    """The file of the selection, which no other process or thread reads to change it meanwhile."""
+    path = source.mirror().cached(SELECTION_FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.lock", "ab") as file:  # not the file itself: that is replaced as a whole
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield path

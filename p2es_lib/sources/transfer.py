@@ -117,6 +117,33 @@ def check_space(folder: Path, n_bytes: int) -> None:
         )
 
 
+def refuse_page(path: str, part: Path, origin: str) -> None:
+    """Refuse, with an :class:`InputError`, a web page that came in place of a file."""
+    if not path.lower().endswith((".html", ".htm")):
+        with open(part, "rb") as file:
+            begins = file.read(512).lstrip().lower()
+        if begins.startswith((b"<!doctype html", b"<html")):
+            begin_again(part)
+            raise InputError(
+                f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data set "
+                "with your account, and name the folder with mirror= (or P2ES_MIRROR)"
+            )
+
+
+def note_of(digest: str, local: Path) -> str:
+    """What is noted of a file that was verified: its hash, size and time."""
+    state = local.stat()
+    return f"{digest} {state.st_size} {state.st_mtime_ns}"
+
+
+def wrong_content(origin: str, digest: str, known: str, said_by: str, advice: str) -> WrongContent:
+    """The error for a file whose hash is ``digest`` where ``said_by`` has ``known``; ``advice``: what to do."""
+    return WrongContent(
+        f"{origin}: SHA-256 is {digest}, but {said_by} says {known}: the file is damaged or was changed, and is not used; "
+        f"{advice}, or, if the change is known to be right, delete its line there"
+    )
+
+
 # --------------------------------------------------------------------------------------------------------------- HTTP
 def ask_head(url: str) -> tuple[int, int | None]:
     """HTTP status of a file and its length, nothing of it fetched; 0 where there is no answer, None if not stated."""
