@@ -74,7 +74,7 @@ def verify(name: Name, mirror: Mirror = None) -> None:
             typer.echo(f"  wrong: {path}")
         if report.wrong:
             place = source.mirror(mirror).location
-            again = f"take it from where {place} came from" if isinstance(place, Path) else f"run p2es data get {source.name}"
+            again = f"take it from where {place} came from" if isinstance(place, Path) else f"run p2es data get {name}"
             typer.echo(f"  a file that is wrong: delete it and {again}")
         wrong += len(report.wrong)
     if wrong:

@@ -102,7 +102,7 @@ def get_records(
         temporary.write_text("".join(f"{line}\n" for line in lines))
     if errors:
         more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
-        aside = f"; set aside as damaged, renamed to end in .damaged: {', '.join(sorted(mirror.mended))}" if mirror.mended else ""
+        aside = f"; damaged, renamed to end in .damaged: {', '.join(sorted(mirror.mended))}" if mirror.mended else ""
         raise InputError(f"{errors[0]}{more}{aside}")
     here = [path for path in wanted if mirror.cached(path).is_file()]
     n_bytes = sum(mirror.cached(path).stat().st_size for path in here)
