@@ -137,9 +137,9 @@ def training_cost(history: pd.DataFrame, cost: Mapping, floor: float | None, fac
     Parameters
     ----------
     history : DataFrame
-        Of :func:`p2es_lib.training.read_history`.
+        Of :func:`p2es_lib.training_record.read_history`.
     cost : mapping
-        Of :func:`p2es_lib.training.read_cost`.
+        Of :func:`p2es_lib.training_record.read_cost`.
     floor : float, optional
         Irreducible RMSE of the validation windows, mV; None where it is not known.
     factors : sequence of float

@@ -29,7 +29,7 @@ from p2es_lib.metrics.features import beat_samples
 from p2es_lib.metrics.morphology import average_beats, beat_times, measure_beats
 from p2es_lib.signals import ecg_clean
 from p2es_lib.simulator import simulate
-from p2es_lib.windows import WindowSet, simulator_config
+from p2es_lib.windows import WindowSet, simulator_config, stored_beats
 
 #: Limits (years) of the age bands in which the measurements are compared.
 AGE_BANDS = (18.0, 40.0, 60.0, 120.0)
@@ -165,19 +165,10 @@ def _sample(index: pd.DataFrame, ppg: np.ndarray, ecg: np.ndarray, available: np
         ecg = np.where(available[:, None], ecg, np.nan)
         beats, r_peaks = average_beats(ecg, rate)
     else:  # no lead is named: the beats are known, their shape is not
-        r_peaks = _stored_peaks(index) if "rpeaks_s" in index else r_peak_times(ecg, rate)
+        r_peaks = stored_beats(index) if "rpeaks_s" in index else r_peak_times(ecg, rate)
         ecg, beats = np.full(ecg.shape, np.nan), np.full((*ecg.shape[:2], len(beat_times())), np.nan)
     measured = measure_beats(beats, r_peaks).assign(pat_ms=index["pat_ms"].to_numpy())
     return Sample(index, ppg[:, 0], ecg, beats, measured, r_peaks)
-
-
-def _stored_peaks(index: pd.DataFrame) -> np.ndarray:
-    """R peaks (N, n) that the preparation found, seconds, NaN-padded."""
-    times = [np.array(text.split(), dtype=float) for text in index["rpeaks_s"]]
-    padded = np.full((len(times), max(map(len, times), default=0)), np.nan)
-    for row, found in zip(padded, times):
-        row[: len(found)] = found
-    return padded
 
 
 # -------------------------------------------------------------------------------------------------- single measurements

@@ -19,11 +19,11 @@ from p2es_lib.experiments import load_windows, simulated_run
 from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.methods import load_method
 from p2es_lib.metrics import evaluate
-from p2es_lib.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, r_peak_times
+from p2es_lib.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, heart_rate_error, r_peak_times
 from p2es_lib.metrics.resampling import percentile_interval, resample
 from p2es_lib.paths import windows_dir
 from p2es_lib.signals import ppg_onsets
-from p2es_lib.windows import WindowSet, read_windows
+from p2es_lib.windows import WindowSet, read_windows, stored_beats
 
 MODEL, TEMPLATE, DETECTOR = "P2Es, trained on simulated data", "Mean-beat template of simulated data", "Pulse onset less the record's lag"
 #: How late beats may come, delay of the monitor included, and how early.
@@ -105,7 +105,7 @@ def beat_lag_s(predicted: list[np.ndarray], true: list[np.ndarray], window_s: fl
 
 def true_beats(windows: WindowSet) -> list[np.ndarray]:
     """Beat times of each window as the preparation found them in the ECG, s."""
-    return [np.array(text.split(), dtype=float) for text in windows.index["rpeaks_s"]]
+    return [row[np.isfinite(row)] for row in stored_beats(windows.index)]
 
 
 def record_lags(beats: list[np.ndarray], windows: WindowSet, window_s: float) -> np.ndarray:
@@ -135,13 +135,9 @@ def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, wi
         near = [times[(times > begin - R_PEAK_TOLERANCE_S) & (times < end + R_PEAK_TOLERANCE_S)] for times in (found - lag, true)]
         matched, extra, missed = count_matches(*near, span_s=(begin, end))
         total = 2 * matched + extra + missed
-        rows.append((2 * matched / total if total else np.nan, abs(_rate(found) - _rate(true)), 1e3 * lag))
+        rows.append((2 * matched / total if total else np.nan, heart_rate_error(found[None], true[None])[0], 1e3 * lag))
     columns = ["r_peak_f1_lag", "heart_rate_error", "lag_ms"]
     return pd.DataFrame(rows, columns=columns).assign(record=record_labels(windows.index).to_numpy())
-
-
-def _rate(beats: np.ndarray) -> float:
-    return 60.0 / float(np.mean(np.diff(beats))) if len(beats) > 1 else np.nan
 
 
 def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) -> pd.DataFrame:

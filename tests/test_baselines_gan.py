@@ -163,37 +163,6 @@ def test_critic_takes_as_many_steps_as_the_method_asks_for(windows, monkeypatch)
 
 
 @both
-def test_interrupted_training_ends_with_the_same_weights(name, windows, tmp_path, monkeypatch):
-    config = tiny_config(method__name=name, training__n_steps=4, training__checkpoint_every=2)
-    method = get_method(name)
-    whole = weights(train(config, windows, tmp_path / "whole", progress=False))
-    original, calls = method.training_loss, {"n": 0}
-
-    def interrupted(*arguments):
-        calls["n"] += 1
-        if calls["n"] > 3:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    def halved(folder, load=None) -> dict[str, torch.Tensor]:
-        calls["n"] = 0
-        with monkeypatch.context() as patch:
-            patch.setattr(method, "training_loss", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                train(config, windows, folder, progress=False)
-        with monkeypatch.context() as patch:
-            if load is not None:
-                patch.setattr(optimisation.Adversary, "load", load)
-            return weights(train(config, windows, folder, progress=False))
-
-    assert same(whole, halved(tmp_path / "halved"))
-    # Were the critic or its optimiser forgotten, the weights would tell.
-    assert not same(whole, halved(tmp_path / "no_critic", lambda self, state: None))
-    critic_only = lambda self, state: self.critic.load_state_dict(state["critic"])  # noqa: E731
-    assert not same(whole, halved(tmp_path / "no_optimizer", critic_only))
-
-
-@both
 def test_half_precision_of_a_gpu_trains_too(name, windows):
     bench = Bench(name, windows, precision="bf16-mixed")
     bench.critic_step()

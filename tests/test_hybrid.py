@@ -229,33 +229,6 @@ def test_it_learns_without_numerical_trouble(windows, tmp_path):
     assert losses[-5:].mean() < 0.85 * losses[:3].mean()
 
 
-def test_interrupted_training_ends_with_the_same_weights(windows, tmp_path, monkeypatch):
-    config = tiny_config(method__name="p2es_hybrid", training__n_steps=4, training__checkpoint_every=2)
-    whole = weights(train(config, windows, tmp_path / "whole", progress=False))
-    original, calls = HybridP2Es.training_loss, {"n": 0}
-
-    def interrupted(*arguments):
-        calls["n"] += 1
-        if calls["n"] > 3:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    def halved(folder, load=None) -> dict[str, torch.Tensor]:
-        calls["n"] = 0
-        with monkeypatch.context() as patch:
-            patch.setattr(HybridP2Es, "training_loss", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                train(config, windows, folder, progress=False)
-        with monkeypatch.context() as patch:
-            if load is not None:
-                patch.setattr(optimisation.Adversary, "load", load)
-            return weights(train(config, windows, folder, progress=False))
-
-    assert same(whole, halved(tmp_path / "halved"))
-    # Were the critics forgotten, the weights would tell.
-    assert not same(whole, halved(tmp_path / "no_critic", lambda self, state: None))
-
-
 def test_last_average_is_kept(windows, tmp_path, monkeypatch):
     averages, scores = [], iter([0.1, 0.9])
 

@@ -47,7 +47,7 @@ def plot_sim_to_real(table: pd.DataFrame) -> Figure:
         ax.set_title(title)
         ax.grid(axis="x")
         ax.set_axisbelow(True)
-    axes[0].set_yticks(range(len(records)), [f"{record.partition('/')[2] or record}" for record in records])
+    axes[0].set_yticks(range(len(records)), [record.partition("/")[2] or record for record in records])
     axes[0].set_ylim(len(records) - 0.4, -0.6)
     handles = [Line2D([], [], color=colour, marker=marker, ms=3.5, mew=0, lw=1, label=method) for method, (colour, marker) in looks.items()]
     fig.legend(handles=handles, loc="outside upper center", ncols=1)

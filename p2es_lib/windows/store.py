@@ -201,6 +201,15 @@ def read_settings(folder: Path, name: str = "settings.json") -> dict | None:
 
 
 # Parquet needs pyarrow, which a bare training machine lacks: JSON keeps every bit as well, only larger.
+def stored_beats(index: pd.DataFrame) -> np.ndarray:
+    """R peaks (N, n) that the preparation found in each window of real data (``rpeaks_s``), seconds, NaN-padded."""
+    times = [np.array(text.split(), dtype=float) for text in index["rpeaks_s"]]
+    padded = np.full((len(times), max(map(len, times), default=0)), np.nan)
+    for row, found in zip(padded, times, strict=True):
+        row[: len(found)] = found
+    return padded
+
+
 def write_table(folder: Path, table: pd.DataFrame) -> None:
     """Write ``index.parquet`` into a folder, or ``index.json`` where pyarrow is missing."""
     table = plain_table(table)
