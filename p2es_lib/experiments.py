@@ -286,28 +286,28 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
     return model.translate(np.array(test.ppg), test.demographics, n_samples=n_samples).numpy()
 
 
-def _conditional_mean(config: Config, hold: str, progress: bool, split: str = "test", n_draws: int | None = None) -> np.ndarray:
-    """Mean ECG given what PPG and demographics reveal, for the windows of a split: (N, 1, 12, T) mV."""
+def _conditional_mean(config: Config, hold: str, progress: bool) -> np.ndarray:
+    """Mean ECG given what PPG and demographics reveal, for the test windows: (N, 1, 12, T) mV."""
     from p2es_lib.simulator import conditional_mean_ecg
     from p2es_lib.sources.simulated import simulated_split, simulator_config
 
-    cohort, settings = simulated_split(config, split), simulator_config(config)
-    n_draws = n_draws or config.evaluation.n_floor_draws
+    cohort, settings = simulated_split(config, "test"), simulator_config(config)
+    n_draws = config.evaluation.n_floor_draws
     return conditional_mean_ecg(cohort, settings, n_draws=n_draws, hold=hold, progress=progress).mean[:, None]
 
 
 def validation_floor(config: Config, *, n_draws: int = 24, progress: bool = True) -> float:
     """Irreducible RMSE (mV) of the simulated validation windows: what the curves of a training cannot fall below.
 
-    The mean of ``n_draws`` draws misses the true one by 1 / n_draws of the variance, which is taken off.
-
     Raises
     ------
     InputError
         Real data, whose irreducible error nobody knows.
     """
+    from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
+    from p2es_lib.sources.simulated import simulated_split, simulator_config
+
     if config.dataset != "simulated":
         raise InputError(f"data set {config.dataset!r}: the irreducible error is known for simulated data only")
-    truth = np.asarray(load_windows(config).split("validation").ecg)
-    mean = _conditional_mean(config, "pulses", progress, "validation", n_draws)[:, 0]
-    return float(np.sqrt(np.mean((mean - truth) ** 2) / (1 + 1 / n_draws)))
+    cohort = simulated_split(config, "validation")
+    return irreducible_rmse(cohort, conditional_mean_ecg(cohort, simulator_config(config), n_draws=n_draws, progress=progress))

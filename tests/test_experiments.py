@@ -202,3 +202,16 @@ def test_floor_of_real_data_is_refused(home):
             score_reference(experiments.get_config("smoke", "bidmc"), name)
     with pytest.raises(InputError, match="reference"):
         score_reference(tiny_config(), "oracle")
+
+
+def test_validation_floor_is_that_of_the_validation_windows():
+    config = configure("smoke").replace("data.n_validation_subjects", 6)
+    windows = simulated_split(config, "validation")
+    mean = conditional_mean_ecg(windows, simulator_config(config), n_draws=6).mean
+    expected = np.sqrt(np.mean((windows.ecg.astype(float) - mean) ** 2) / (1 + 1 / 6))  # the mean of 6 draws misses by 1/6 more
+    assert experiments.validation_floor(config, n_draws=6, progress=False) == pytest.approx(expected, rel=1e-6)
+
+
+def test_real_data_have_no_known_floor():
+    with pytest.raises(InputError, match="simulated data only"):
+        experiments.validation_floor(configure("smoke", "bidmc"))

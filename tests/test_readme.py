@@ -7,7 +7,8 @@ import pytest
 
 from p2es_lib.errors import InputError
 from p2es_lib.paths import checkout
-from p2es_lib.readme import filled, headline_section
+from p2es_lib.readme import claims_section, filled, headline_section, sim_to_real_section
+from p2es_lib.sim_to_real import DETECTOR, MODEL, TEMPLATE
 
 COMMITTED = checkout() / "figures" / "simulated-quick"
 
@@ -38,3 +39,33 @@ def test_missing_files_and_markers_are_named(tmp_path):
         headline_section(tmp_path)
     with pytest.raises(InputError, match="markers"):
         filled("# no markers", COMMITTED)
+
+
+def test_claims_of_both_data_sets_stand_side_by_side(tmp_path):
+    first, second = tmp_path / "simulated-quick", tmp_path / "ptb-xl-quick"
+    for folder, found in ((first, ("a1", "b1")), (second, ("b2", "a2"))):
+        folder.mkdir()
+        names = ["a", "b"] if folder == first else ["b", "a"]  # by name, whatever the order
+        rows = {"level": "A", "claim": names, "tested by": "", "found": found, "verdict": [f"v{text}" for text in found], "data": ""}
+        pd.DataFrame(rows).to_csv(folder / "table21_claims.csv", index=False)
+    both = claims_section(first, second).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in both if "a1" in line or "b1" in line]
+    assert cells == [["A", "a", "a1", "va1", "a2", "va2"], ["A", "b", "b1", "vb1", "b2", "vb2"]]
+    alone = claims_section(first, tmp_path / "none")
+    assert "simulated" in alone and "real ECG" not in alone
+
+
+def test_sim_to_real_averages_over_records(tmp_path):
+    with pytest.raises(InputError, match="table22_sim_to_real"):
+        sim_to_real_section(tmp_path, "quick")
+    rows = []
+    for record, windows, f1 in (("x/a", 10, 0.9), ("x/b", 30, 1.0)):
+        for name in (MODEL, TEMPLATE, DETECTOR):
+            pearson = float("nan") if name == DETECTOR else 0.5
+            rows.append({"record": record, "method": name, "windows": windows, "r_peak_f1_lag": f1, "heart_rate_error": 2 * f1,
+                         "pearson_lag": pearson})  # fmt: skip
+    (tmp_path / "x-quick").mkdir()
+    pd.DataFrame(rows).to_csv(tmp_path / "x-quick" / "table22_sim_to_real.csv", index=False)
+    line = sim_to_real_section(tmp_path, "quick").splitlines()[-1]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == ["x", "2", "40", "0.950", "1.90", "0.50", "0.950", "1.90", "0.50", "0.950", "1.90"]
