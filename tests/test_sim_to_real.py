@@ -151,12 +151,13 @@ def test_of_equally_good_lags_the_one_nearest_zero():
     assert beat_lag_s([np.array([1.3])], [np.array([1.0, 1.8])]) == pytest.approx(0.3, abs=1e-9), "-0.5 s would be hastening"
 
 
-def test_a_nearly_regular_rhythm_keeps_its_own_lag():
+@pytest.mark.parametrize("jitter_s", [0.003, 0.03])
+def test_a_nearly_regular_rhythm_keeps_its_own_lag(jitter_s):
     """Pulses half a second late at 100 beats per minute: the next beat is 0.1 s after each, and seen more often."""
     rng = np.random.default_rng(5)
     true, late = [], []
-    for _ in range(12):
-        beats = np.cumsum(0.6 + 0.03 * rng.uniform(-1, 1, 20)) - rng.uniform(0, 0.6)
+    for _ in range(60):
+        beats = np.cumsum(0.6 + jitter_s * rng.uniform(-1, 1, 20)) - 2 - rng.uniform(0, 0.6)  # also before the window
         true.append(beats[(beats > 0) & (beats < WINDOW_S)])
         late.append((beats + 0.5)[(beats + 0.5 > 0) & (beats + 0.5 < WINDOW_S)])
     assert beat_lag_s(late, true, WINDOW_S) == pytest.approx(0.5, abs=1e-9)

@@ -41,6 +41,24 @@ def test_loss_counts_existing_leads_only():
     assert masked_mse(estimate, target, mask) == pytest.approx((11 + 9) / 12)
 
 
+def test_loss_of_p2es_is_that_of_both_stages(windows):
+    torch.manual_seed(0)
+    module = P2Es(tiny_config(), 0.2)
+    module.prepare(windows.split("train"), seed=0, progress=False)
+    with torch.no_grad():  # off the start, at which both stages agree
+        for parameter in module.denoiser.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    raw = {"ppg": torch.tensor(windows.ppg[:4]), "ecg": torch.tensor(windows.ecg[:4]), "lead_mask": torch.tensor(windows.lead_mask[:4]),
+           "demographics": windows.demographics[:4], "subjects": list(windows.index["subject"][:4])}  # fmt: skip
+    batch = Batch(module, raw, torch.Generator().manual_seed(0))
+    estimate = module.estimate(module, batch, torch.Generator().manual_seed(1))
+    loss, logged = module.training_loss(module, batch, torch.Generator().manual_seed(1))
+    of = [float(((part.detach() - batch.x_0) ** 2)[batch.mask > 0].mean()) for part in (estimate.refined, estimate.coarse)]
+    assert of[0] != pytest.approx(of[1], rel=1e-3)
+    assert loss.item() == pytest.approx(of[0] + 0.25 * of[1], rel=1e-5)
+    assert float(logged) == pytest.approx(of[0], rel=1e-5) and not logged.requires_grad
+
+
 def test_times_cover_the_unit_interval_evenly():
     times = draw_times(16, torch.Generator().manual_seed(0))
     assert len(times) == 16 and (times[-4:] == 1).all(), "a quarter at t = 1"
