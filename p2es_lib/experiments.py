@@ -25,7 +25,7 @@ from p2es_lib.methods import load_method
 from p2es_lib.training import CHECKPOINT_FILE, train
 from p2es_lib.paths import atomic_path, checkout, run_dir, windows_dir
 from p2es_lib.variants import REFERENCES, VARIANTS
-from p2es_lib.windows import WindowSet, read_windows
+from p2es_lib.windows import WindowSet, read_settings, read_windows
 
 CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
@@ -76,7 +76,11 @@ def data_kind(windows: WindowSet) -> str:
 
 def data_hash(config: Config) -> str:
     """Content hash that :func:`p2es_lib.windows.write_windows` stored with the windows."""
-    return json.loads((windows_dir(config.dataset, config.profile) / "settings.json").read_text())["content_hash"]
+    folder = windows_dir(config.dataset, config.profile)
+    settings = read_settings(folder)
+    if settings is None:
+        read_windows(folder)  # says what is missing, and the command that makes it
+    return settings["content_hash"]
 
 
 def file_hash(path: Path) -> str:

@@ -215,3 +215,9 @@ def test_validation_floor_is_that_of_the_validation_windows():
 def test_real_data_have_no_known_floor():
     with pytest.raises(InputError, match="simulated data only"):
         experiments.validation_floor(configure("smoke", "bidmc"))
+
+
+def test_training_without_windows_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2ES_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="no prepared windows here; make them with: p2es notebook 01_data --dataset simulated"):
+        train_run(configure("smoke"), "p2es", 0, progress=False)

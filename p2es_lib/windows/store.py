@@ -200,7 +200,6 @@ def read_settings(folder: Path, name: str = "settings.json") -> dict | None:
         return None
 
 
-# Parquet needs pyarrow, which a bare training machine lacks: JSON keeps every bit as well, only larger.
 def stored_beats(index: pd.DataFrame) -> np.ndarray:
     """R peaks (N, n) that the preparation found in each window of real data (``rpeaks_s``), seconds, NaN-padded."""
     times = [np.array(text.split(), dtype=float) for text in index["rpeaks_s"]]
@@ -210,6 +209,7 @@ def stored_beats(index: pd.DataFrame) -> np.ndarray:
     return padded
 
 
+# Parquet needs pyarrow, which a bare training machine lacks: JSON keeps every bit as well, only larger.
 def write_table(folder: Path, table: pd.DataFrame) -> None:
     """Write ``index.parquet`` into a folder, or ``index.json`` where pyarrow is missing."""
     table = plain_table(table)
