@@ -97,9 +97,9 @@ def plot_one_window(
             ax.plot(t, truth[LEADS.index(lead), part], lw=0.9, color=TRUTH)
             ax.plot(t, values[0], lw=0.9, color=ESTIMATE)
             ax.yaxis.set_major_locator(MaxNLocator(3))
-        name = row[0].annotate(method, (0, 1), xycoords="axes fraction", xytext=(2, 1), textcoords="offset points", fontsize=7,
-                               color=ESTIMATE)  # fmt: skip
-        name.set_in_layout(False)  # a long one runs on above the next panel, and does not widen its own
+        name = method.partition(" (")[0]  # a long one would widen its panel; what exactly was changed stands in the tables
+        row[0].annotate(name, (0, 1), xycoords="axes fraction", xytext=(2, 1), textcoords="offset points", fontsize=7,
+                        color=ESTIMATE)  # fmt: skip
     for ax, lead in zip(axes[0], leads, strict=True):
         ax.set_title(f"{lead} (mV)", loc="right")
     for ax in axes[-1]:
