@@ -1,4 +1,4 @@
-"""The clock of a table: which column counts time, in which unit and notation, and the constant rate that it fits."""
+"""The clock of a table: which column counts time, in which unit, and the constant rate that it fits."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from p2es_lib.errors import InputError
+from p2es_lib.sources.clock_text import elapsed_by_text
 from p2es_lib.sources.constant_rate import (
     RATE_RANGE_HZ, RATE_TOLERANCE, check_agreement, coarse_step, constant_rate, ordinary_steps,
 )  # fmt: skip
-from p2es_lib.sources.csv_table import MISSING, CsvTable
+from p2es_lib.sources.csv_table import CsvTable
 
 _UNITS_S = {
     "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "millis": 1e-3,
@@ -31,12 +31,6 @@ _NO_CLOCK_WORDS = {"transit", "arrival", "interval", "constant", "delay", "zone"
 EPOCH_S = (1e9, 4.1e9)
 #: Tables that last longer (s), and 20 times as long as their rows, have a clock that was set in between.
 LONGEST_GAP_S = 24 * 3600.0
-_ISO = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
-_ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
-_YEAR_FIRST = r"^(\d{4})([-/.])(\d{1,2})\2(\d{1,2})[T ]\s*(\d{1,2}):"
-_HALF_DAY = r"\s*([AaPp])\.?[Mm]\b\.?"
-_TWELVE_HOURS = rf"(?<![\d:.])(0?\d|1[0-2])(:\d{{2}}(?::\d{{2}})?(?:\.\d+)?){_HALF_DAY}"
-_CLOCK = r"\d{1,3}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
 
 
 @dataclass(frozen=True)
@@ -146,7 +140,7 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
         unit_s, how = _unit(table, name, time)
         elapsed_s = (time - time[0]) * unit_s
     else:
-        elapsed_s, how = _elapsed_by_text(table, name)
+        elapsed_s, how = elapsed_by_text(table, name)
         _check_rising(table, name, elapsed_s)
     _check_span(table, name, elapsed_s)
     if (coarse_s := coarse_step(elapsed_s)) is not None:
@@ -269,63 +263,3 @@ def _unit(table: CsvTable, name: str, time: np.ndarray) -> tuple[float, str]:
             "sampling rate that a PPG can have (20 to 10000 Hz); name it with its unit, such as 'time (ms)'"
         )
     return _PLAIN_UNITS[fitting[0]], f"taken as {fitting[0]}: no unit is stated, and others give no rate that a PPG can have"
-
-
-def _elapsed_by_text(table: CsvTable, name: str) -> tuple[np.ndarray, str]:
-    """Seconds after the first row from dates and clock times, and how they are written."""
-    text = table.text(name).str.strip("[] ").str.replace(r"(\d),(\d)", r"\1.\2", regex=True)
-    if any(re.search(r"\d" + _HALF_DAY, cell) for cell in text):
-        row = next((row for row, cell in enumerate(text) if not re.search(_TWELVE_HOURS, cell)), None)
-        if row is not None:
-            raise InputError(
-                f"{table.path}: column {name!r} has times with AM or PM, but {text.iloc[row]!r} in row {row + 1} of the "
-                "values is none of 1 to 12 o'clock AM or PM; write all alike, best with 24 hours"
-            )
-        text = text.str.replace(_TWELVE_HOURS, _with_24_hours, regex=True)
-    # With the year first, the month is second whatever stands between them.
-    text = text.str.replace(_YEAR_FIRST, _as_iso, regex=True)
-    first = text.iloc[0]
-    if re.match(_ISO, first):
-        zoned = text.str.contains(_ZONE, regex=True)
-        if zoned.any() and not zoned.all():
-            problem = f"some times in column {name!r} have a zone and others have none"
-            raise InputError(f"{table.path}: {problem}; write all alike")
-        plain = text.str.replace(r"\s*(?:Z|UTC)$", "Z", regex=True).str.replace(r"\s+([+-]\d{2}:?\d{2})$", r"\1", regex=True)
-        times = pd.to_datetime(plain, format="ISO8601", utc=True, errors="coerce")
-        _check_all_read(table, name, text, times)
-        how = "ISO 8601, " + ("with a zone" if zoned.all() else "without a zone")
-        return (times - times.iloc[0]).dt.total_seconds().to_numpy(), how
-    found = text.str.extract(rf"^(?P<before>.*?)(?P<clock>{_CLOCK})(?P<after>\D.*)?$").fillna("")
-    rest = (found["before"] + found["after"]).str.strip()
-    _check_all_read(table, name, text, found["clock"].where(found["clock"] != ""))
-    if rest.nunique() > 1:
-        raise InputError(
-            f"{table.path}: times such as {first!r} (column {name!r}) can be read in more than one way; write ISO 8601 "
-            "(2024-05-01T10:00:00.125), seconds, or hh:mm:ss.fff"
-        )
-    clock = found["clock"]
-    clock = clock.where(clock.str.count(":") == 2, "0:" + clock)  # mm:ss.fff
-    elapsed = pd.to_timedelta(clock, errors="coerce").dt.total_seconds()
-    _check_all_read(table, name, text, elapsed)
-    elapsed = elapsed.to_numpy()
-    midnights = np.cumsum(np.diff(elapsed, prepend=elapsed[0]) < -12 * 3600)
-    how = "hh:mm:ss" + (", always on the date " + repr(rest.iloc[0]) if rest.iloc[0] else "")
-    return elapsed - elapsed[0] + 24 * 3600 * midnights, how + (", over midnight" if midnights[-1] else "")
-
-
-def _with_24_hours(found: re.Match) -> str:
-    return f"{int(found[1]) % 12 + 12 * (found[3] in 'Pp'):02d}{found[2]}"
-
-
-def _as_iso(found: re.Match) -> str:
-    return f"{found[1]}-{found[3]:0>2}-{found[4]:0>2}T{found[5]:0>2}:"
-
-
-def _check_all_read(table: CsvTable, name: str, text: pd.Series, read: pd.Series) -> None:
-    if read.isna().any():
-        row = int(read.isna().to_numpy().argmax())
-        what = "nothing" if text.iloc[row].lower() in MISSING else repr(text.iloc[row])
-        raise InputError(
-            f"{table.path}: the time column {name!r} holds {what} in row {row + 1} of the values; it must hold numbers that "
-            "only rise, ISO 8601 (2024-05-01T10:00:00.125) or hh:mm:ss.fff"
-        )
