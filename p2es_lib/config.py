@@ -126,7 +126,8 @@ class DenoiserConfig(_Section):
 
     Switches: ``ppg_at_every_scale`` (else the PPG enters the first block's finest scale only), ``noise_level`` (stage 1
     is told t), ``deblurring`` (stage 2) and ``deblurring_residual`` (its learned part, beside the Wiener gain),
-    ``demographics``, ``projection`` (on consistent leads), ``phase_features`` (of the beats, beside the PPG itself).
+    ``demographics``, ``projection`` (on consistent leads), ``phase_features`` (of the beats, beside the PPG itself),
+    ``mix_leads`` (filters see the channels of all leads; else those of one lead, and the affinity alone connects leads).
 
     The trunk has 12 x ``lead_features`` channels. The stem turns ``stem_stride`` samples into one time step (32 ms with
     the defaults at 125 Hz, a third of a QRS complex). ``scales`` are strides in such steps; a convolution of 5 taps at
@@ -144,6 +145,7 @@ class DenoiserConfig(_Section):
     demographics: bool = True
     projection: bool = True
     phase_features: bool = True
+    mix_leads: bool = True
 
     def __post_init__(self):
         super().__post_init__()

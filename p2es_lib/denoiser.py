@@ -6,7 +6,8 @@ multi-scale generation module followed by frequency deblurring"; what they are m
 Stage 1, :class:`MultiScaleGenerator`: blocks of parallel convolutions at several time scales, from the width of a QRS
 complex to several beats. Features of the PPG enter at every scale of every block; noise level and demographics
 modulate each block. The channels are arranged by lead, and in every block the leads exchange information through the
-affinity matrix A: ``h_l <- h_l + gate * sum_m A[l, m] h_m``. Its result is a coarse estimate of x_0.
+affinity matrix A: ``h_l <- h_l + gate * sum_m A[l, m] h_m``. (The filters mix the channels of all leads as well, unless
+``mix_leads`` is off: then the affinity is the only way from lead to lead.) Its result is a coarse estimate of x_0.
 
 Stage 2, :class:`FrequencyDeblurring`: in the basis in which the blur is diagonal, the coarse estimate ``c`` is the
 prior mean and the observation ``u_t = alpha_t u_0 + sigma_t eps`` corrects it by the regularised inverse of the known
@@ -16,7 +17,8 @@ Kalman gain, the minimum-mean-square-error linear estimate:
     u_0_hat = c + alpha P / (alpha^2 P + sigma^2) * (u_t - alpha c)
 
 Where the blur has removed a frequency the gain goes to zero and the coarse estimate stands; where it has not, the
-observation decides. A small convolution along frequency adds a learned residual, in units of the remaining
+observation decides. P starts small, so that training begins with stage 1 alone: an inverse that is trusted from the start
+takes from stage 1 the reason to learn what x_t shows. A small convolution along frequency adds a learned residual, in units of the remaining
 uncertainty sqrt(P sigma^2 / (alpha^2 P + sigma^2)).
 
 Last, the estimate is projected on the leads that satisfy Einthoven's and Goldberger's equations.
@@ -38,6 +40,8 @@ from p2es_lib.forward_process import ForwardProcess
 from p2es_lib.leads import PROJECTION
 
 N_LEADS = 12
+#: Logarithm of P at the start, in units of the data set's variance: one part in 400.
+PRIOR_START = -6.0
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ class Estimate(NamedTuple):
     coarse: Tensor
 
 
+def filter_groups(config: DenoiserConfig) -> int:
+    """Groups of channels that the filters keep apart: one, or one per lead."""
+    return 1 if config.mix_leads else N_LEADS
+
+
 class FourierEmbedding(nn.Module):
     """Sines and cosines of the log signal-to-noise ratio, (B,) to (B, dim)."""
 
@@ -85,16 +94,18 @@ class FourierEmbedding(nn.Module):
 class MultiScaleBlock(nn.Module):
     """Parallel receptive fields, PPG at every scale, modulation by t and demographics, exchange among the leads."""
 
-    def __init__(self, width: int, ppg_width: int, condition_dim: int, scales: tuple[int, ...], n_ppg_scales: int | None = None):
+    def __init__(
+        self, width: int, ppg_width: int, condition_dim: int, scales: tuple[int, ...], n_ppg_scales: int | None = None, groups: int = 1
+    ):
         super().__init__()
         self.scales = scales
-        self.norm = nn.GroupNorm(1, width)
+        self.norm = nn.GroupNorm(groups, width)
         self.modulation = nn.Linear(condition_dim, 2 * width)
-        self.branches = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in scales)
+        self.branches = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2, groups=groups) for _ in scales)
         n_ppg_scales = len(scales) if n_ppg_scales is None else n_ppg_scales  # the finest ones
         self.ppg_projections = nn.ModuleList(nn.Conv1d(ppg_width, width, 1) for _ in range(n_ppg_scales))
         self.lead_gate = nn.Parameter(torch.full((width, 1), 0.5))
-        self.output = nn.Conv1d(width, width, 1)
+        self.output = nn.Conv1d(width, width, 1, groups=groups)
         # A block starts as the identity: deep stacks then train stably from the first step.
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -136,7 +147,9 @@ class MultiScaleGenerator(nn.Module):
         self.uses_demographics, self.uses_noise_level = config.demographics, config.noise_level
         stride = config.stem_stride
         stem = {"kernel_size": 4 * stride + 1, "stride": stride, "padding": 2 * stride}
-        self.stem = nn.Conv1d(N_LEADS, width, **stem)
+        # Leads apart: filters and normalisation of each lead see its own channels only.
+        groups = filter_groups(config)
+        self.stem = nn.Conv1d(N_LEADS, width, groups=groups, **stem)
         self.ppg_encoder = nn.Sequential(
             nn.Conv1d(n_ppg_features, ppg_width, **stem), nn.GELU(), nn.Conv1d(ppg_width, ppg_width, 5, padding=2)
         )
@@ -146,11 +159,11 @@ class MultiScaleGenerator(nn.Module):
         )
         n_ppg_scales = [None] * config.n_blocks if config.ppg_at_every_scale else [1] + [0] * (config.n_blocks - 1)
         self.blocks = nn.ModuleList(
-            MultiScaleBlock(width, ppg_width, condition_dim, config.scales, count) for count in n_ppg_scales
+            MultiScaleBlock(width, ppg_width, condition_dim, config.scales, count, groups) for count in n_ppg_scales
         )
         # Per-lead output: each lead is read from its own features only, so what it knows of the other leads came
-        # through the trunk and the affinity matrix. The transposed convolution undoes the stride of the stem.
-        self.output_norm = nn.GroupNorm(1, width)
+        # through the affinity matrix, and through the filters of the trunk where these mix the leads. The transposed convolution undoes the stride of the stem.
+        self.output_norm = nn.GroupNorm(groups, width)
         self.output = nn.ConvTranspose1d(width, N_LEADS, 2 * stride, stride=stride, padding=stride // 2, groups=N_LEADS)
 
     def forward(self, x_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
@@ -168,7 +181,7 @@ class MultiScaleGenerator(nn.Module):
 class FrequencyDeblurring(nn.Module):
     """Stage 2: regularised inverse of the known blur around the coarse estimate, plus a learned residual."""
 
-    def __init__(self, n_samples: int, residual: bool = True, width: int = 24):
+    def __init__(self, n_samples: int, residual: bool = True, groups: int = 1, width: int = 24):
         super().__init__()
         self.has_residual = residual
         position = torch.linspace(0, 1, n_samples)
@@ -178,11 +191,13 @@ class FrequencyDeblurring(nn.Module):
         self.prior_bands = nn.Conv1d(len(bands), 32, 1)
         self.prior_noise = nn.Linear(16, 32)
         self.prior_output = nn.Conv1d(32, N_LEADS, 1)
+        nn.init.constant_(self.prior_output.bias, PRIOR_START)
         if not residual:
             return
-        self.residual_input = nn.Conv1d(2 * N_LEADS + len(bands), width, 5, padding=2)
+        self.residual_input = nn.Conv1d(2 * N_LEADS, width, 5, padding=2, groups=groups)
+        self.residual_bands = nn.Conv1d(len(bands), width, 1)
         self.residual_modulation = nn.Linear(16, 2 * width)
-        self.residual_output = nn.Conv1d(width, N_LEADS, 5, padding=2)
+        self.residual_output = nn.Conv1d(width, N_LEADS, 5, padding=2, groups=groups)
         nn.init.zeros_(self.residual_output.weight)
         nn.init.zeros_(self.residual_output.bias)
 
@@ -202,11 +217,10 @@ class FrequencyDeblurring(nn.Module):
         if not self.has_residual:
             return u_0
         spread = prior.sqrt() * sigma / (alpha**2 * prior + sigma**2).sqrt()  # what is still unknown of u_0
-        bands = self.bands.expand(len(c), -1, -1)
         # Coefficients span orders of magnitude; asinh of each in units of the prior keeps the network's input tame.
-        scaled = [torch.asinh(v / prior.sqrt()) for v in (c, u_0)]
+        scaled = torch.stack([torch.asinh(v / prior.sqrt()) for v in (c, u_0)], dim=2).flatten(1, 2)  # lead by lead
         scale, shift = self.residual_modulation(self.embed_noise(logsnr))[:, :, None].chunk(2, dim=1)
-        hidden = self.residual_input(torch.cat([*scaled, bands], dim=1)) * (1 + scale) + shift
+        hidden = (self.residual_input(scaled) + self.residual_bands(self.bands[None])) * (1 + scale) + shift
         return u_0 + spread * self.residual_output(F.gelu(hidden))
 
 
@@ -227,7 +241,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.process = process
         self.generator = MultiScaleGenerator(config, n_ppg_features)
-        self.deblurring = FrequencyDeblurring(process.n_samples, config.deblurring_residual) if config.deblurring else None
+        stage_2 = (process.n_samples, config.deblurring_residual, filter_groups(config))
+        self.deblurring = FrequencyDeblurring(*stage_2) if config.deblurring else None
         projection = torch.tensor(PROJECTION, dtype=torch.float32) if config.projection else torch.eye(N_LEADS)
         self.register_buffer("projection", projection, persistent=False)
 

@@ -74,6 +74,10 @@ VARIANTS: dict[str, Variant] = {
     "ppg_at_input": Variant("PPG enters once, at the finest scale", {"denoiser.ppg_at_every_scale": False}, "reverse"),
     "no_noise_level": Variant("stage 1 is not told t", {"denoiser.noise_level": False}, "reverse"),
     "no_affinity": Variant("no affinity", {"affinity.mixing": "identity"}, "affinity"),
+    "leads_apart": Variant("filters of each lead apart: affinity alone connects leads", {"denoiser.mix_leads": False}, "affinity"),
+    "leads_apart_no_affinity": Variant(
+        "filters of each lead apart, no affinity", {"denoiser.mix_leads": False, "affinity.mixing": "identity"}, "affinity"
+    ),
     "shared_affinity": Variant("one shared affinity matrix", {"affinity.mixing": "shared"}, "affinity"),
     "random_groups": Variant("random groups", {"affinity.mixing": "random"}, "affinity"),
     "demographic_groups": Variant("groups by demographics only", {"affinity.inputs": "demographics"}, "affinity"),

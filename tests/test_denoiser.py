@@ -98,6 +98,37 @@ def test_affinity_carries_information_between_leads():
     assert moved[2] > 0.05 and moved[[i for i in range(12) if i not in (2, 5)]].max() < 1e-5
 
 
+@pytest.mark.parametrize("mix_leads", [False, True])
+def test_with_filters_apart_the_affinity_is_the_only_way_from_lead_to_lead(mix_leads):
+    denoiser = make(dataclasses.replace(SMALL, mix_leads=mix_leads, projection=False))
+    x_t, t, condition = inputs()
+    changed = x_t.clone()
+    changed[:, 5] += torch.randn(3, T, generator=torch.Generator().manual_seed(3))
+
+    def moved(affinity: torch.Tensor) -> torch.Tensor:
+        given = dataclasses.replace(condition, affinity=affinity.expand(3, 12, 12))
+        before, after = denoiser(x_t, t, given).refined, denoiser(changed, t, given).refined
+        return (before - after).abs().amax((0, 2))
+
+    others = [i for i in range(12) if i != 5]
+    apart = moved(torch.eye(12))
+    assert apart[5] > 1e-2 and (apart[others].min() > 1e-4 if mix_leads else apart[others].max() == 0)
+    if not mix_leads:
+        affinity = torch.eye(12)
+        affinity[2] = torch.eye(12)[5]  # lead 2 listens to lead 5
+        heard = moved(affinity)
+        assert heard[2] > 1e-3 and heard[[i for i in others if i != 2]].max() == 0
+
+
+def test_training_starts_with_stage_1_alone():
+    """An untrained stage 2 that trusted x_t would take from stage 1 the reason to read it."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(SMALL, ForwardProcess(ProcessConfig(), T, 125.0), n_ppg_features=3)
+    x_t, _, condition = inputs()
+    estimate = denoiser(x_t, torch.full((3,), 0.5), condition)
+    assert (estimate.refined - estimate.coarse).pow(2).mean() < 0.02 * x_t.pow(2).mean()
+
+
 def test_receptive_field_grows_with_the_scales():
     """How far the PPG at one time step reaches through the branches of one block."""
     reach = {}
@@ -129,6 +160,7 @@ def test_wiener_gain_is_the_best_linear_estimate():
 def test_deblurring_trusts_the_observation_where_it_is_clear_and_the_coarse_estimate_where_it_is_not():
     torch.manual_seed(0)
     stage = FrequencyDeblurring(T)
+    torch.nn.init.zeros_(stage.prior_output.bias)  # as after training: an error of about the size of the truth
     coarse, truth = torch.zeros(1, 12, T), torch.randn(1, 12, T)
     for alpha, sigma, expected in [(1.0, 1e-3, truth), (1e-3, 1.0, coarse)]:
         alpha, sigma = torch.full((1, 1, T), alpha), torch.full((1, 1, 1), sigma)
