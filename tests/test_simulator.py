@@ -361,7 +361,7 @@ def test_wrong_settings_are_refused(change):
 
 @pytest.mark.slow
 def test_speed():
-    """At least 1,000 windows of 1,024 samples a second on one core (2,300-3,400 measured on a Xeon server core)."""
+    """At least 1,000 windows of 1,024 samples a second on one core (1,700 measured on a busy Xeon server core)."""
     simulate(range(64))
     best = np.inf
     for _ in range(3):
