@@ -5,8 +5,10 @@ The averaged beats of normal PTB-XL records become heart vectors: QRS and ST-T b
 men and for women, the lead field over age that explains its leads best from these vectors: the atria lie elsewhere (one
 field for all explains 59 % of P in lead I), and recovery spreads through the walls otherwise than activation. Vectors are
 read at fixed fractions of the measured P, QRS and ST-T intervals, divided by their size and turned to one frontal axis.
-What is left is shape: its mean is a straight line over age for either sex, and its variation between people a few
-principal components, whose scores, sizes and axes vary together.
+What three components cannot explain in the leads (local sources near an electrode, another chest, electrodes elsewhere)
+is described besides, by the lead patterns that hold most of it and their courses in time, as shares of the wave's size.
+Vectors and these courses together are shape: its mean is a straight line over age for either sex, and its variation
+between people some principal components, whose scores, sizes and axes vary together.
 
 Only records of the training folds are used, so that a comparison on the other folds is one with people the simulator
 has not seen. Run ``python -m p2es_lib.normal_beat_fit --mirror <folder or URL>`` to fit again.
@@ -31,11 +33,14 @@ from p2es_lib.simulator.heart import turn_frontal
 from p2es_lib.simulator.lead_field import FORWARD
 from p2es_lib.simulator.normal_beats import (
     FILE,
+    N_LOCAL,
     P_FRACTIONS,
     QRS_FRACTIONS,
     REFERENCE_AXIS_DEG,
     ST_T_FRACTIONS,
     T_PEAK_KNOTS,
+    TA_DELAY_S,
+    TA_WIDTH_S,
     decades_of,
 )
 from p2es_lib.sources import get_source
@@ -44,10 +49,10 @@ from p2es_lib.transforms import filter_bandpass
 _ABOUT = ("age", "sex", "rhythm", "morphology", "fold")
 #: Wider than the band of prepared ECG, so that filtering prepared and simulated ECG alike is fair.
 FIT_BAND_HZ = (0.2, 100.0)
-#: Principal components of shape that are kept.
-N_COMPONENTS = 10
-# Weight of each wave in the principal components: about their sizes in mV, P doubled so that it counts.
-_WEIGHTS = {"qrs": 1.0, "st_t": 0.4, "p": 0.2}
+#: Principal components of shape that are kept: about 95 % of its variance. Ten held as much of the heart vectors alone.
+N_COMPONENTS = 40
+# Weight of each wave in the principal components: about their sizes in mV, T and P larger so that ST and P count.
+_WEIGHTS = {"qrs": 1.0, "st_t": 0.7, "p": 0.6}
 
 
 def normal_records(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
@@ -80,15 +85,17 @@ def fit_normal_beats(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame
         "qrs": (onset_s, qrs_s, QRS_FRACTIONS),
         "st_t": (onset_s + qrs_s, qt_s - qrs_s, ST_T_FRACTIONS),
     }
+    share, atrial = _atrial_repolarisation(ecg8, onset_s, pr_s, p_s)
+    ecg8 = ecg8 - atrial
     of_qrs = _read_knots(ecg8, *spans["qrs"])
     weights = 1.0 / np.sqrt((of_qrs**2).mean(axis=(0, 2)))  # every lead counts alike, small or large
     inverse = np.linalg.pinv(weights[:, None] * FORWARD) * weights
     inverses = {"p": KORS[list(INDEPENDENT_ROWS)].T, "qrs": inverse, "st_t": inverse}
-    fit = {"n_records": len(rows)}
+    fit = {"n_records": len(rows), "ta_share": share}
     age, female = about["age"].to_numpy(), (about["sex"] == "F").to_numpy()
     decades = decades_of(age)
     by_sex = [~female, female]
-    shapes, sizes, axes = {}, {}, {}
+    shapes, local, sizes, axes = {}, {}, {}, {}
     for wave, (start, length, fractions) in spans.items():
         leads = _read_knots(ecg8, start, length, fractions)
         fit[f"{wave}_field"] = np.stack([_lead_field(inverses[wave] @ leads[r], leads[r], decades[r]) for r in by_sex])
@@ -98,22 +105,31 @@ def fit_normal_beats(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame
         sizes[wave] = np.linalg.norm(knots, axis=1).max(axis=-1)
         turned = turn_frontal(knots.transpose(1, 2, 0), REFERENCE_AXIS_DEG - axes[wave])  # (3, K, N)
         shapes[wave] = (turned / sizes[wave]).transpose(2, 0, 1)
+        fields = [line[0] + line[1] * decades[:, None, None] for line in fit[f"{wave}_field"]]
+        left = (leads - np.where(female[:, None, None], fields[1], fields[0]) @ knots) / sizes[wave][:, None, None]
+        fit[f"{wave}_local"] = _lead_patterns(left)
+        local[wave] = fit[f"{wave}_local"].T @ left  # (N, N_LOCAL, K)
     fit["size"], size_left = _line(np.log(np.column_stack([sizes[wave] for wave in spans])), age, female)
     degrees = np.column_stack([np.median(axes[wave]) + _around(axes[wave]) for wave in spans])
     fit["axis_deg"], axis_left = _line(degrees, age, female)
-    for sex in (0, 1):  # the QRS axis has a long tail to the left: its line goes through the medians
-        middle = np.array([0.0, np.median(axis_left[by_sex[sex], 1]), 0.0])
+    for sex in (0, 1):  # axes have long tails to the left: their lines go through the medians
+        middle = np.median(axis_left[by_sex[sex]], axis=0)
         fit["axis_deg"][sex, 0] += middle
         axis_left[by_sex[sex]] -= middle
-    flat = np.concatenate([_WEIGHTS[wave] * shapes[wave].reshape(len(rows), -1) for wave in spans], axis=1)
+    parts = [(_WEIGHTS[wave], part[wave].reshape(len(rows), -1)) for part in (shapes, local) for wave in spans]
+    flat = np.concatenate([weight * part for weight, part in parts], axis=1)
     fit["shape"], left = _line(flat, age, female)
     scores, singular, components = np.linalg.svd(left, full_matrices=False)
     spread = np.sqrt(len(rows) - 4)
     fit["components"] = components[:N_COMPONENTS] * singular[:N_COMPONENTS, None] / spread
-    together = [size_left, _without_tails(axis_left), spread * scores[:, :N_COMPONENTS]]
+    # Two half normal distributions with one median: below and above it as wide as the 5th and the 95th percentile say.
+    sides = np.abs(np.quantile(axis_left, (0.05, 0.95), axis=0)) / 1.645
+    axis_left = axis_left / np.where(axis_left < 0, *sides)
+    fit["axis_sides"] = sides
+    together = [size_left, _without_tails(axis_left), _without_tails(spread * scores[:, :N_COMPONENTS])]
     fit["covariance"] = np.cov(np.concatenate(together, axis=1).T)
     fit["explained"] = float((singular[:N_COMPONENTS] ** 2).sum() / (singular**2).sum())
-    weights = np.concatenate([np.full(shapes[wave][0].size, _WEIGHTS[wave]) for wave in spans])
+    weights = np.concatenate([np.full(part.shape[1], weight) for weight, part in parts])
     fit["shape"], fit["components"] = fit["shape"] / weights, fit["components"] / weights
     return {name: np.round(value, 4).tolist() if not isinstance(value, int) else value for name, value in fit.items()}
 
@@ -126,6 +142,28 @@ def _lead_field(vectors: np.ndarray, leads: np.ndarray, decades: np.ndarray) -> 
     both = np.concatenate([vectors, vectors * decades[:, None, None]], axis=1)
     x, y = both.transpose(1, 0, 2).reshape(6, -1), leads.transpose(1, 0, 2).reshape(8, -1)
     return np.linalg.lstsq(x.T, y.T, rcond=None)[0].reshape(2, 3, 8).transpose(0, 2, 1)
+
+
+def _atrial_repolarisation(ecg8: np.ndarray, onset_s, pr_s, p_s) -> tuple[float, np.ndarray]:
+    """Size of Ta as a share of the mean P, and what it does to beats (N, 8, n) whose level is that before QRS.
+
+    The line before P lies above PQ where P is upright. That is taken as Ta, which is against P; its share is the least
+    squares one over all records and leads. Taken off, the line before P is level 0 on average.
+    """
+    at = p_s - pr_s + onset_s + TA_DELAY_S
+    course = np.exp(-0.5 * ((beat_times() - at[:, None]) / TA_WIDTH_S) ** 2)[:, None]  # (N, 1, n)
+    before_qrs = np.exp(-0.5 * ((onset_s - 0.010 - at) / TA_WIDTH_S) ** 2)[:, None]
+    before_p = _read_knots(ecg8, onset_s - pr_s - 0.030, np.full(len(at), 0.015), np.array([0.0, 0.5, 1.0])).mean(axis=-1)
+    p_wave = _read_knots(ecg8, onset_s - pr_s, p_s, P_FRACTIONS).mean(axis=-1) - before_p
+    against = before_qrs * p_wave
+    share = float((against * before_p).sum() / (against**2).sum())
+    return share, share * p_wave[..., None] * (before_qrs[..., None] - course)
+
+
+def _lead_patterns(left: np.ndarray) -> np.ndarray:
+    """The :data:`N_LOCAL` orthonormal patterns over the leads, (8, N_LOCAL), that hold most of (N, 8, K)."""
+    patterns = np.linalg.eigh(np.einsum("nik,njk->ij", left, left)).eigenvectors[:, : -N_LOCAL - 1 : -1]
+    return patterns * np.sign(patterns[np.abs(patterns).argmax(axis=0), range(N_LOCAL)])  # an eigenvector has no sign
 
 
 def _read_knots(signal: np.ndarray, start: np.ndarray, length: np.ndarray, fractions: np.ndarray) -> np.ndarray:

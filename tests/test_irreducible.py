@@ -35,8 +35,8 @@ def gaussians_of(windows, row, config):
     expected_r = latents.pulse_onsets[row] - latents.pat_drift_s[row] - latents.pat_s[row]
     times, widths, sizes = [], [], []
     for beat in expected_r[~np.isnan(expected_r)]:
-        for wave in ("p", "qrs", "st_t"):
-            kernels = getattr(heart, wave)
+        for wave, name in (("p", "p"), ("p", "ta"), ("qrs", "qrs"), ("st_t", "st_t")):
+            kernels = getattr(heart, name)
             times.append(beat + kernels.centre_s[:, 0])
             widths.append(kernels.width_s[:, 0])
             sizes.append(fields[wave][6, :, 0] @ kernels.vector_mv[:, :, 0])

@@ -311,8 +311,8 @@ def _index(
 
 def qrs_axis(heart: Heart, lead_field: np.ndarray) -> np.ndarray:
     """Frontal QRS axis (degrees), (N,), from the areas under QRS in leads I and aVF."""
-    area = np.zeros((3, heart.qrs.centre_s.shape[1]))
+    area = np.zeros_like(heart.qrs.vector_mv[:, 0])
     for k in range(len(heart.qrs.centre_s)):
         area += heart.qrs.vector_mv[:, k] * heart.qrs.width_s[k]
-    one, two = (row[0] * area[0] + row[1] * area[1] + row[2] * area[2] for row in lead_field[:2])
+    one, two = (sum(weight * part for weight, part in zip(row, area, strict=True)) for row in lead_field[:2])
     return np.rad2deg(np.arctan2((two - 0.5 * one) * 2.0 / np.sqrt(3.0), one))

@@ -30,7 +30,7 @@ SUBJECT_UNIFORMS = {
 }  # fmt: skip
 
 #: Standard normal numbers per subject that were added later: drawn last, so that all the others stay as they were.
-SUBJECT_LATER_NORMALS = {"repolarisation": 6}
+SUBJECT_LATER_NORMALS = {"repolarisation": 6, "beat_finer": 30}
 
 
 def n_beats_max(window_s: float, before_s: float, after_s: float) -> int:

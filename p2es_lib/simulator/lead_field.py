@@ -3,10 +3,11 @@
 The mean fields of P, QRS and ST-T, for men and women over age, are fitted to PTB-XL normals together with the beat
 (:mod:`p2es_lib.normal_beat_fit`). :data:`FORWARD`, which that fit starts from, is the least-squares forward map from Kors
 vectors to the eight leads, pooled over 293 normal records. Three components carry 99.8 % of one subject's energy but
-96.4 % of a pool, so the matrix has to differ between subjects: gain of each lead 8 % and of all chest leads 10 %
-(log-normal), chest electrodes shifted along their line by 0.25 of a spacing together and 0.12 each, and up or down so that 0.10 of the
-vertical component is added. These spreads are assumptions, chosen with those of the heart to give the spread of R and
-S in PTB-XL normals.
+96.4 % of a pool: leads see each subject's heart differently. Most of that is fitted, as the local content of
+:mod:`p2es_lib.simulator.normal_beats`, whose lead patterns are further columns of the matrix here. Besides, the matrix
+itself differs a little, alike for all waves: gain of each lead 2.5 % and of all chest leads 3 % (log-normal), chest
+electrodes shifted along their line by 0.08 of a spacing together and 0.04 each, and up or down. These spreads are
+assumptions: larger ones made S in V2 and R in III differ more between people than in PTB-XL normals.
 
 References
 ----------
@@ -34,19 +35,24 @@ FORWARD = np.array(
         [0.782, 0.286, 0.117],
     ]
 )
-_LEAD_GAIN_SD, _CHEST_GAIN_SD = 0.08, 0.10
-_SHIFT_SD, _OWN_SHIFT_SD, _HEIGHT_SD, _OWN_HEIGHT_SD = 0.25, 0.12, 0.08, 0.06
+_LEAD_GAIN_SD, _CHEST_GAIN_SD = 0.025, 0.03
+_SHIFT_SD, _OWN_SHIFT_SD, _HEIGHT_SD, _OWN_HEIGHT_SD = 0.08, 0.04, 0.025, 0.02
 
 
 def draw_lead_fields(
     age: np.ndarray, female: np.ndarray, draws: Draws, config: SimulatorConfig
 ) -> dict[str, np.ndarray]:
-    """Lead fields of P, QRS and ST-T of N subjects, (8, 3, N) each, with one set of electrodes."""
+    """Lead fields of P, QRS and ST-T of N subjects, (8, 3 + N_LOCAL, N) each, with one set of electrodes.
+
+    Columns are X, Y, Z and the lead patterns of local content, which are alike in all.
+    """
     decades = decades_of(age)
     fields = {}
     for wave in ("p", "qrs", "st_t"):
         men, women = (line[0][:, :, None] + line[1][:, :, None] * decades for line in fitted()[f"{wave}_field"])
-        fields[wave] = _move_electrodes(np.where(female, women, men), draws, config)
+        dipole = _move_electrodes(np.where(female, women, men), draws, config)
+        local = np.repeat(fitted()[f"{wave}_local"][:, :, None], len(age), axis=-1)
+        fields[wave] = np.concatenate([dipole, local], axis=1)
     return fields
 
 

@@ -1,7 +1,7 @@
 """Beat times and kernels to the 8 independent leads.
 
-Each sample is worked out from three beats only: the P wave of the next beat, the QRS of the nearest, the ST-T of the
-preceding one. Where an ST-T wave would run into the next QRS it is faded out over 50 ms, so that nothing jumps at the
+Each sample is worked out from three beats only: the P wave of the next beat, QRS and atrial repolarisation of the
+nearest, ST-T of the preceding one. Where an ST-T wave would run into the next QRS it is faded out over 50 ms, so that nothing jumps at the
 borders. Rows with premature beats get a second pass for those beats.
 
 All operations are elementwise on contiguous float32 arrays, so the bytes of a row do not depend on the other rows.
@@ -34,7 +34,7 @@ def render_ecg8(
     ----------
     heart : Heart
         N rows.
-    lead_fields : dict of arrays (8, 3, N)
+    lead_fields : dict of arrays (8, 3 + N_LOCAL, N)
         Of P, QRS and ST-T.
     r_times, beat_type : arrays (N, n_beats)
         Ascending, NaN-padded; they should begin before the window and end after it.
@@ -59,7 +59,7 @@ def render_ecg8(
         parts = [
             (lead_fields[wave][:, axis, rows].astype(np.float32)[..., None], dipole[axis])
             for wave, dipole in dipoles.items()
-            for axis in range(3)
+            for axis in range(len(dipole))
         ]
         for lead in range(8):
             signal = parts[0][0][lead] * parts[0][1]
@@ -70,9 +70,10 @@ def render_ecg8(
 
 
 def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> dict[str, np.ndarray]:
-    """Dipoles of P, QRS and ST-T of the chunk's rows, float32 (3, N, T) each, mV."""
+    """Dipoles of P, QRS and ST-T of the chunk's rows and their local content, float32 (C, N, T) each, mV."""
     n, n_samples = len(r_times), len(t)
-    dipoles = {wave: np.zeros((3, n, n_samples), dtype=np.float32) for wave in ("p", "qrs", "st_t")}
+    shape = len(heart.qrs.vector_mv), n, n_samples
+    dipoles = {wave: np.zeros(shape, dtype=np.float32) for wave in ("p", "qrs", "st_t")}
     r = np.where(np.isnan(r_times), 1e4, r_times)
     next_r = np.concatenate([r[:, 1:], np.full((n, 1), 2e4)], axis=1)
     previous_r = np.concatenate([np.full((n, 1), -1e4), r[:, :-1]], axis=1)
@@ -81,6 +82,7 @@ def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> di
     preceding = _runs(r + _ST_T_BEGIN_S, config)
     groups = (
         ("p", following, BEAT_PAC, heart.p, heart.pac_p),
+        ("p", nearest, BEAT_PAC, heart.ta, heart.ta),
         ("qrs", nearest, BEAT_PVC, heart.qrs, heart.pvc_qrs),
         ("st_t", preceding, BEAT_PVC, heart.st_t, heart.pvc_st_t),
     )
@@ -97,7 +99,7 @@ def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> di
             keep = _gather((~replaced).astype(np.float32), runs, n)
             _add(dipole, kernels, lag, keep if weight is None else keep * weight)
             own = _gather((beat_type == special).astype(np.float32), runs, n)[rows]
-            extra = np.zeros((3, len(rows), n_samples), dtype=np.float32)
+            extra = np.zeros((len(dipole), len(rows), n_samples), dtype=np.float32)
             _add(extra, take(special_kernels, rows), lag[rows], own if weight is None else own * weight[rows])
             dipole[:, rows] += extra
         else:
@@ -119,7 +121,7 @@ def _gather(per_beat: np.ndarray, runs: np.ndarray, n: int) -> np.ndarray:
 
 
 def _add(dipole: np.ndarray, kernels: Kernels, lag: np.ndarray, weight: np.ndarray | None) -> None:
-    """Add the kernels at ``lag`` (N, T) seconds from R, times ``weight`` if given, to ``dipole`` (3, N, T)."""
+    """Add the kernels at ``lag`` (N, T) seconds from R, times ``weight`` if given, to ``dipole`` (C, N, T)."""
     total = np.zeros_like(dipole)  # summed alone first: the same order of additions with and without a weight
     value, term = np.empty_like(lag), np.empty_like(lag)
     centre = kernels.centre_s.astype(np.float32)[..., None]
@@ -131,11 +133,11 @@ def _add(dipole: np.ndarray, kernels: Kernels, lag: np.ndarray, weight: np.ndarr
         value *= value
         np.negative(value, out=value)
         np.exp(value, out=value)
-        for axis in range(3):
+        for axis in range(len(dipole)):
             np.multiply(value, vector[axis, k], out=term)
             total[axis] += term
     if weight is not None:
-        for axis in range(3):
+        for axis in range(len(dipole)):
             total[axis] *= weight
     dipole += total
 

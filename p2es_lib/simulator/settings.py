@@ -34,7 +34,8 @@ class SimulatorConfig:
 electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
         Scale of one kind of variation: 1 is the published size, 0 switches it off. ``arrhythmia``,
         ``premature_beats`` and ``morphology`` scale probabilities, the others scale standard deviations or depths.
-        ``body`` is height, weight and stiffness for given age and sex.
+        ``body`` is height, weight and stiffness for given age and sex; ``electrodes`` is how differently leads see
+        hearts: positions, gains and the local content that is no dipole.
 
     Raises
     ------
