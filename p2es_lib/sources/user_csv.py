@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import MILLIVOLTS, parse_lead, split_unit
-from p2es_lib.sources.constant_rate import check_agreement
+from p2es_lib.sources.constant_rate import LONGEST_STEP_S, check_agreement
 from p2es_lib.sources.csv_clock import Clock, find_clock, name_words
 from p2es_lib.sources.csv_table import CsvTable, read_csv_table
 from p2es_lib.sources.wearable_exports import empatica_e4, is_polar, polar_columns
@@ -59,8 +60,19 @@ def read_csv_signals(
 
 def _placed(x: np.ndarray, clock: Clock) -> np.ndarray:
     """Values on the clock, NaN where it has no row."""
-    placed = np.full(int(clock.position[-1]) + 1, np.nan)
-    placed[clock.position] = x
+    whole = np.arange(int(clock.position[-1]) + 1)
+    if np.issubdtype(clock.position.dtype, np.integer):
+        placed = np.full(len(whole), np.nan)
+        placed[clock.position] = x
+        return placed
+    present = np.isfinite(x)
+    if present.sum() < 2:
+        return np.full(len(whole), np.nan)
+    # Each value between two rows: a line would take a tenth of a pulse's height at 25 Hz, a spline would overshoot.
+    placed = PchipInterpolator(clock.position[present], x[present], extrapolate=False)(whole)
+    after = np.searchsorted(clock.position, whole).clip(1, len(x) - 1)
+    far = clock.position[after] - clock.position[after - 1] > LONGEST_STEP_S * clock.rate
+    placed[far | ~(present[after] & present[after - 1])] = np.nan
     return placed
 
 
