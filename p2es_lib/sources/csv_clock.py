@@ -13,6 +13,7 @@ from p2es_lib.sources.constant_rate import (
     RATE_RANGE_HZ, RATE_TOLERANCE, check_agreement, coarse_step, constant_rate, ordinary_steps, packet_starts, row_times,
 )  # fmt: skip
 from p2es_lib.sources.csv_table import CsvTable
+from p2es_lib.sources.wfdb_records import name_words
 
 _UNITS_S = {
     "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "millis": 1e-3,
@@ -101,11 +102,6 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def name_words(name: str) -> list[str]:
-    """Words of a column's name in lower case, also where only capitals part them ("sensorTime")."""
-    return [word.lower() for word in re.findall(r"[A-Z]?[a-zµμ]+|[A-Z]+(?![a-z])", name)]
-
-
 def _candidates(table: CsvTable) -> list[str]:
     """Columns that may count time: by name, or, without names, by what they hold."""
     if table.named:
@@ -126,7 +122,7 @@ def _is_clock_name(name: str, table: CsvTable) -> bool:
         return False
     if words == ["date"]:
         return ":" in table.text(name).iloc[0]
-    return bool(_CLOCK_WORDS & set(words)) or (words[0] in _SHORT and all(word in _UNITS_S for word in words[1:]))
+    return bool(_CLOCK_WORDS & set(words)) or (words[0] in _SHORT and all(word in _UNITS_S and word not in ("h", "d") for word in words[1:]))
 
 
 def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
