@@ -342,16 +342,16 @@ def test_a_clock_without_constant_rate_is_interpolated_and_told(write, make_pair
     truth = make_pair(60, 1000)
     ms = np.cumsum(np.random.default_rng(0).integers(low_ms, high_ms, 2000, endpoint=True))
     ms = ms[ms < 60_000]
-    gone = (ms > 30_000) & (ms < 30_500)  # half a second that was not recorded
+    gone = (ms > 30_000) & (ms < 31_500)  # a second and a half that were not recorded
     text = [f"{t + 15234},{truth.ppg[t]:.5f}" for t in ms[~gone]]
     text[100] = text[100].split(",")[0] + ",nan"
     found = read_ppg(write("\n".join(["millis,ppg", *text])))
     notes = "; ".join(found.notes)
-    assert "has no constant rate: most steps are" in notes and "interpolated" in notes
+    assert "has no constant rate: most steps are" in notes and "interpolated" in notes and "the longest gap 1.5" in notes
     at_s = np.arange(len(found.ppg)) / found.sampling_rate + ms[0] / 1000
     present, expected = np.isfinite(found.ppg), np.interp(at_s, np.arange(60_000) / 1000, truth.ppg)
     assert np.corrcoef(found.ppg[present], expected[present])[0, 1] > 0.995
-    inside = (at_s > ms[ms <= 30_000][-1] / 1000) & (at_s < ms[ms >= 30_500][0] / 1000)
+    inside = (at_s > ms[ms <= 30_000][-1] / 1000) & (at_s < ms[ms >= 31_500][0] / 1000)
     assert inside.sum() >= 10 and not present[inside].any() and 1 <= (~present[~inside]).sum() <= 3
 
 
@@ -402,6 +402,21 @@ def test_times_in_minutes_hours_and_days(write, make_pair, unit, seconds_each):
 def test_units_that_do_not_say_how_long_they_last_are_refused(write, pair, names, units):
     with pytest.raises(InputError, match="counts (ticks|frames), and the file does not say how long one is"):
         read_ppg(write(table(pair, [str(16 * i) for i in range(len(pair.ppg))], names=names, units=units)))
+
+
+@pytest.mark.parametrize("first", [133590312000000000, 638500000000000000])
+def test_times_as_windows_counts_them(write, pair, first):
+    """Steps of 100 ns once passed for ns or us, at 100 or a tenth times the rate."""
+    times = [str(first + round(i / RATE * 1e7)) for i in range(len(pair.ppg))]
+    check(write(table(pair, times, names=("timestamp", "PPG"))), pair, "in steps of 100 ns")
+
+
+def test_clock_times_without_colons_are_refused(write, pair):
+    times = [stamp.strftime("%H%M%S.%f") for stamp in stamps(pair, "2024-05-01T10:23:51")]
+    with pytest.raises(InputError, match="without colons \\(it goes from 102359.9844 to 102400\\); write hh:mm:ss"):
+        read_ppg(write(table(pair, times, names=("time", "PPG"))))
+    plain = [f"{float(t) + 52.0:.6f}" for t in seconds(pair)]  # 52 to 72 s are seconds
+    check(write(table(pair, plain, names=("time", "PPG"))), pair)
 
 
 def test_the_longest_gap_is_told_with_its_row(write, pair):

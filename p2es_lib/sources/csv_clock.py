@@ -31,6 +31,8 @@ _SHORT = {"t", "ts", "sec", "secs", "second", "seconds", "ms", "msec", "millis",
 _NO_CLOCK_WORDS = {"transit", "arrival", "interval", "constant", "delay", "zone", "offset"}
 #: Unix times of the years 2001 to 2100, in s.
 EPOCH_S = (1e9, 4.1e9)
+#: Counts of 100 ns since 1601 (FILETIME) and since the year 1 (.NET), in the years 1981 to 2139 and 1997 to 2123.
+_TICKS_100_NS = ((1.2e17, 1.7e17), (6.3e17, 6.7e17))
 #: Units that do not say how long they last.
 _NO_UNITS = {"tick", "ticks", "cycle", "cycles", "count", "counts", "sample", "samples", "frame", "frames", "row", "rows"}
 #: Bits of counters that begin again: micros() of an Arduino does so every 71.6 minutes.
@@ -173,13 +175,14 @@ def _missing(position: np.ndarray, rate: float) -> str:
     row = int(np.argmax(np.diff(position)))
     gap_s = float(position[row + 1] - position[row]) / rate
     longest = f", the longest gap {gap_s:.6g} s after row {row + 1} of the values" if gap_s > 1 else ""
-    return f", {n_lost} sample(s) missing{longest}" if n_lost else ""
+    return f", {n_lost} sample(s) missing{longest}" if n_lost > 0 else ""
 
 
 def _interpolated(name: str, how: str, elapsed_s: np.ndarray, rate: float, position: np.ndarray) -> Clock:
     low, high = 1000 * np.quantile(np.diff(elapsed_s), (0.05, 0.95))
     why = f"column {name!r} ({how}) has no constant rate: most steps are {low:.3g} to {high:.3g} ms"
-    return Clock(rate, position, f"{why}; values are interpolated at the times of the rows to their mean rate, {rate:.6g} Hz")
+    note = f"{why}; values between the rows are interpolated, to their mean rate of {rate:.6g} Hz{_missing(position, rate)}"
+    return Clock(rate, position, note)
 
 
 def _step(elapsed_s: np.ndarray) -> float:
@@ -291,7 +294,16 @@ def _unit(table: CsvTable, name: str, time: np.ndarray) -> tuple[float, str]:
             f"{table.path}: the time column {name!r} counts {unknown}, and the file does not say how long one is; convert "
             "it to seconds, or leave it out and give the sampling rate (--sampling-rate)"
         )
-    step = float(np.mean(ordinary_steps(np.diff(time))))
+    if any(first <= time[0] <= last for first, last in _TICKS_100_NS):
+        return 1e-7, "in steps of 100 ns, as Windows counts them, by its size"
+    steps = np.diff(time)
+    turns = np.diff(np.floor(time / 100)) > 0
+    if turns.any() and (time % 100 < 60).all() and ((steps[turns] > 40) & (steps[turns] < 40 + 5 * np.median(steps))).all():
+        raise InputError(
+            f"{table.path}: the time column {name!r} seems to hold hours, minutes and seconds without colons (it goes from "
+            f"{time[:-1][turns][0]:.10g} to {time[1:][turns][0]:.10g}); write hh:mm:ss.fff, or name the column with its unit"
+        )
+    step = float(np.mean(ordinary_steps(steps)))
     low, high = 1 / RATE_RANGE_HZ[1], 1 / RATE_RANGE_HZ[0]
     fitting = [unit for unit, seconds in _PLAIN_UNITS.items() if low <= step * seconds <= high]
     if epoch in fitting or (epoch and coarse_step((time - time[0]) * _PLAIN_UNITS[epoch]) is not None):
