@@ -777,6 +777,21 @@ def test_get_sets_a_damaged_file_aside_and_fetches_it_again(server, root, p2es, 
     assert status == 0 and len(output.splitlines()) == 1
 
 
+def test_a_published_list_that_was_cut_short_is_refused_and_fetched_again(server, root, p2es):
+    """Files whose lines were lost with its end would be used unchecked."""
+    publish(root / "challenge-2015" / "1.0.0")
+    command = ("get", "challenge-2015", "--mirror", server.url, "--record", "a10[12]l")
+    assert p2es(*command)[0] == 0
+    listed = CHALLENGE.mirror(server.url).cached("SHA256SUMS.txt")
+    whole = listed.read_bytes()
+    listed.write_bytes(whole[:100])
+    with pytest.raises(InputError, match="this list of hashes is damaged.*delete it and run p2es data get"):
+        CHALLENGE.mirror(server.url).fetch("training/a101l.hea")
+    status, output, _ = p2es(*command)
+    assert status == 0 and listed.read_bytes() == whole and ".damaged): SHA256SUMS.txt\n" in output
+    CHALLENGE.mirror(server.url).fetch("training/a101l.hea")
+
+
 def test_a_damaged_file_in_data_raw_is_not_prepared(server, home):
     config, folder = get_config("quick", "challenge-2015"), get(CHALLENGE, server.url, records=["a101l", "a102l"]).folder
     file = folder / "training" / "a102l.dat"

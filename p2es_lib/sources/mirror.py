@@ -23,7 +23,7 @@ from pathlib import Path
 
 from p2es_lib import paths
 from p2es_lib.errors import InputError
-from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, parse_checksum, read_checksums
+from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, is_cut_short, parse_checksum, read_checksums
 from p2es_lib.sources.line_files import LineFile, append_line
 from p2es_lib.sources.locations import DEFAULT_MIRROR, check_relative, resolve_mirror
 from p2es_lib.sources.transfer import (
@@ -252,6 +252,15 @@ class Mirror:
             if self._published is None:
                 too_long = (self.size(PUBLISHED_FILE) or 0) > MAX_LIST_BYTES
                 path = None if too_long else self.try_fetch(PUBLISHED_FILE)
+                if path and is_cut_short(path) and self.mends and path == self.cached(PUBLISHED_FILE):
+                    os.replace(path, f"{path}.damaged")
+                    self.mended.append(PUBLISHED_FILE)
+                    path = self.try_fetch(PUBLISHED_FILE)
+                if path and is_cut_short(path):  # files whose lines are missing would be used unchecked
+                    raise UnusableFile(
+                        f"{path}: this list of hashes is damaged, its last line is none; delete it and run p2es data get, "
+                        "or take it from another mirror"
+                    )
                 self._published = read_checksums(path) if path else {}
             return self._published
 
