@@ -217,6 +217,21 @@ def test_what_one_mirror_lacks_another_may_hold(server, root):
     assert MIMIC4.mirror(other).fetch(ABSENT[0]).read_text() == "80_0009 0 62.5 400\n"
 
 
+@pytest.mark.parametrize("from_folder", [False, True])
+def test_what_was_fetched_is_used_without_naming_the_mirror_again(server, root, p2es, monkeypatch, from_folder):
+    """The data set's home was asked for what the mirror lacked: minutes of time-outs, or the end, where it is out of reach."""
+    location = root if from_folder else server.url
+    get(MIMIC4, location, records=["80"])
+    get(MIMIC4, location, records=["81"])  # what the records before it lack is not forgotten
+    monkeypatch.setattr(transfer.urllib.request, "urlopen", lambda *_, **__: pytest.fail("the network was asked"))
+    assert [MIMIC4.mirror().try_fetch(path) for path in ABSENT] == [None, None]
+    status, _, errors = p2es("prepare", "mimic4wdb", "--profile", "smoke")
+    assert status == 0 and "1 of its segments are not on the mirror (80_0009)" in errors, errors
+    where = MIMIC4.mirror(location).where(ABSENT[0])
+    with pytest.raises(InputError, match=f"{re.escape(where)}: was not on this mirror when p2es data get looked"):
+        MIMIC4.mirror().fetch(ABSENT[0])
+
+
 def test_a_record_without_header_is_named_among_the_missing(server, root, p2es):
     header = root / "challenge-2015" / "1.0.0" / "training" / "a101l.hea"
     header.unlink()
@@ -760,6 +775,21 @@ def test_get_sets_a_damaged_file_aside_and_fetches_it_again(server, root, p2es, 
         assert file.read_bytes() == whole and Path(f"{file}.damaged").read_bytes() == damaged
     status, output, _ = p2es(*command)
     assert status == 0 and len(output.splitlines()) == 1
+
+
+def test_a_published_list_that_was_cut_short_is_refused_and_fetched_again(server, root, p2es):
+    """Files whose lines were lost with its end would be used unchecked."""
+    publish(root / "challenge-2015" / "1.0.0")
+    command = ("get", "challenge-2015", "--mirror", server.url, "--record", "a10[12]l")
+    assert p2es(*command)[0] == 0
+    listed = CHALLENGE.mirror(server.url).cached("SHA256SUMS.txt")
+    whole = listed.read_bytes()
+    listed.write_bytes(whole[:100])
+    with pytest.raises(InputError, match="this list of hashes is damaged.*delete it and run p2es data get"):
+        CHALLENGE.mirror(server.url).fetch("training/a101l.hea")
+    status, output, _ = p2es(*command)
+    assert status == 0 and listed.read_bytes() == whole and ".damaged): SHA256SUMS.txt\n" in output
+    CHALLENGE.mirror(server.url).fetch("training/a101l.hea")
 
 
 def test_a_damaged_file_in_data_raw_is_not_prepared(server, home):

@@ -108,6 +108,29 @@ def test_a_unit_beneath_the_name_decides_and_must_not_contradict_it(write, pair)
         read_ppg(write(table(pair, milliseconds, units=("ms", "nu"))))
 
 
+def test_a_separator_named_on_top_that_is_a_tab(write, pair):
+    """As Shimmer's ConsensysPRO writes them."""
+    names = ("Shimmer_A_Timestamp_Unix_CAL", "Shimmer_A_PPG_A13_CAL")
+    times = [f"{1714557600125 + 1000 * i / RATE:.3f}" for i in range(len(pair.ppg))]
+    check(write(table(pair, times, separator="\t", names=names, units=("ms", "mV"), top=["sep=\t"])), pair, "by tabs")
+
+
+@pytest.mark.parametrize("mark", [
+    "#N/A", "#DIV/0!", "#NUM!", "#WERT!", "-nan", "-nan(ind)", "1.#QNAN", "-1.#IND", "<NA>", "NaT", "?", ".", "n.a.",
+])  # fmt: skip
+def test_marks_of_missing_values(write, pair, mark):
+    lines = table(pair, seconds(pair)).splitlines()
+    for row in range(5, len(lines), 100):
+        lines[row] = lines[row].split(",")[0] + "," + mark
+    found = read_ppg(write("\n".join(lines)))
+    assert np.isnan(found.ppg).sum() == len(range(5, len(lines), 100))
+
+
+@pytest.mark.parametrize("tail", ["\0" * 700, "\x1a"])
+def test_zeros_and_end_marks_behind_the_last_line(write, pair, tail):
+    check(write(table(pair, seconds(pair)) + tail), pair)
+
+
 @pytest.mark.parametrize("encoding, told", [("utf-16", "UTF-16"), ("utf-8-sig", "UTF-8 with a mark"), ("latin-1", "Latin-1 text"), ("utf-32", "UTF-32")])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(write, pair, encoding, told, end):
@@ -220,7 +243,7 @@ def test_clock_times_over_midnight(write, pair, names):
 
 @pytest.mark.parametrize("form", ["[%H:%M:%S.%f 01/05/2024]", "01.05.2024 %H:%M:%S.%f", "%M:%S.%f"])
 def test_clock_times_beside_a_date_that_stays_and_without_hours(write, pair, form):
-    check(write(table(pair, [stamp.strftime(form) for stamp in stamps(pair)], names=("Time", "PPG"))), pair, "hh:mm:ss")
+    check(write(table(pair, [stamp.strftime(form) for stamp in stamps(pair)], names=("Time", "PPG"))), pair, "mm:ss")
 
 
 def test_a_date_and_a_time_in_columns_of_their_own(write, pair):
@@ -282,6 +305,64 @@ def test_a_gap_between_times_that_repeat(write, pair):
     check(path, pair, "64 Hz as given; gaps cannot be seen", sampling_rate=64)
 
 
+@pytest.mark.parametrize("n_rows", [2, 4, 10])
+@pytest.mark.parametrize("inside_ms", [0.4, 1, 2])
+def test_times_of_arrival_of_packets_are_no_sampling_rate(write, pair, n_rows, inside_ms):
+    """Software that notes when a row arrived: those of one packet come within milliseconds (read as 500 Hz and gaps)."""
+    packet, place = np.divmod(np.arange(len(pair.ppg)), n_rows)
+    ms = np.rint(1000 * packet * n_rows / RATE + inside_ms * place)
+    path = write(table(pair, [f"{t:.0f}" for t in ms], names=("timestamp_ms", "PPG")))
+    if n_rows == 10:  # 156 ms apart
+        with pytest.raises(InputError, match="in steps of 0.156 s, too coarse .*give the sampling rate"):
+            read_ppg(path)
+    for given in ({"sampling_rate": 64}, {} if n_rows < 10 else {"sampling_rate": 64}):
+        found = read_ppg(path, **given)
+        assert found.sampling_rate == pytest.approx(RATE, rel=1e-3) and len(found.ppg) == len(pair.ppg)
+        assert "rows came in packets" in "; ".join(found.notes) or given and n_rows == 10
+
+
+@pytest.mark.parametrize("rate", [30, 64, 128])
+@pytest.mark.parametrize("decimals", [3, 4])
+@pytest.mark.parametrize("lost", [0.01, 0.4])
+def test_lost_samples_between_rounded_times(write, make_pair, rate, decimals, lost):
+    """Neither is the rate that of a rounded step (30.3 Hz), nor is the file refused, nor are samples missing that are not."""
+    ppg = make_pair(60, rate).ppg
+    kept = np.random.default_rng(0).random(len(ppg)) > lost
+    kept[[0, -1]] = True
+    rows = [f"{i / rate:.{decimals}f},{ppg[i]:.5f}" for i in np.flatnonzero(kept)]
+    found = read_ppg(write("\n".join(["time_s,PPG", *rows])))
+    assert found.sampling_rate == pytest.approx(rate, rel=1e-4) and len(found.ppg) == len(ppg)
+    np.testing.assert_array_equal(np.isfinite(found.ppg), kept)
+    np.testing.assert_allclose(found.ppg[kept], ppg[kept], atol=1e-5)
+
+
+@pytest.mark.parametrize("low_ms, high_ms", [(20, 28), (20, 50), (24, 42)])
+def test_a_clock_without_constant_rate_is_interpolated_and_told(write, make_pair, low_ms, high_ms):
+    """A loop with a delay, as on an Arduino: each row has the time at which it was measured."""
+    truth = make_pair(60, 1000)
+    ms = np.cumsum(np.random.default_rng(0).integers(low_ms, high_ms, 2000, endpoint=True))
+    ms = ms[ms < 60_000]
+    gone = (ms > 30_000) & (ms < 31_500)  # a second and a half that were not recorded
+    text = [f"{t + 15234},{truth.ppg[t]:.5f}" for t in ms[~gone]]
+    text[100] = text[100].split(",")[0] + ",nan"
+    found = read_ppg(write("\n".join(["millis,ppg", *text])))
+    notes = "; ".join(found.notes)
+    assert "has no constant rate: most steps are" in notes and "interpolated" in notes and "the longest gap 1.5" in notes
+    at_s = np.arange(len(found.ppg)) / found.sampling_rate + ms[0] / 1000
+    present, expected = np.isfinite(found.ppg), np.interp(at_s, np.arange(60_000) / 1000, truth.ppg)
+    assert np.corrcoef(found.ppg[present], expected[present])[0, 1] > 0.995
+    inside = (at_s > ms[ms <= 30_000][-1] / 1000) & (at_s < ms[ms >= 31_500][0] / 1000)
+    assert inside.sum() >= 10 and not present[inside].any() and 1 <= (~present[~inside]).sum() <= 3
+
+
+def test_times_that_cannot_be_trusted_are_not_interpolated(write, make_pair):
+    ppg = make_pair(60, 64).ppg
+    rng = np.random.default_rng(0)
+    ms = np.cumsum(rng.choice([1, 2, 30, 60], len(ppg), p=[0.15, 0.1, 0.5, 0.25]))
+    with pytest.raises(InputError, match="fits no constant sampling rate"):
+        read_ppg(write("\n".join(["time_ms,PPG", *(f"{t},{x:.5f}" for t, x in zip(ms, ppg))])))
+
+
 @pytest.mark.parametrize("first_ms, then_ms, jump", [
     (946684800000, 1714557600000, "8,887.4 days"), (0, 3e10, "347.2 days"), (0, 1.2e8, "33.3 hours"),
 ])  # fmt: skip
@@ -294,6 +375,80 @@ def test_a_clock_that_was_set_is_refused(write, pair, first_ms, then_ms, jump):
     counts = write(table(pair, [str(i + (10**12 if i >= 50 else 0)) for i in range(len(pair.ppg))], names=("time", "PPG")))
     with pytest.raises(InputError, match="days between rows 50 and 51"):
         read_ppg(counts, sampling_rate=64)
+
+
+@pytest.mark.parametrize("name, scale, bits", [("micros", 1e6, 32), ("millis", 1e3, 16), ("t_us", 1e6, 32)])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_counter_that_begins_again(write, pair, name, scale, bits, signed):
+    half = 2 ** (bits - 1) if signed else 0  # a signed one goes on at its least number
+    counts = np.rint(np.arange(len(pair.ppg)) / RATE * scale).astype(int) + 2**bits - int(9 * scale)
+    counts = counts % 2**bits - half
+    found = read_ppg(write(table(pair, [str(t) for t in counts], names=(name, "PPG"))))
+    assert found.sampling_rate == pytest.approx(RATE, rel=1e-4) and len(found.ppg) == len(pair.ppg)
+    assert f"a counter that begins again after {bits} bits" in "; ".join(found.notes)
+
+
+@pytest.mark.parametrize("unit, seconds_each", [("min", 60), ("Minutes", 60), ("h", 3600), ("hours", 3600), ("days", 86400)])
+def test_times_in_minutes_hours_and_days(write, make_pair, unit, seconds_each):
+    """Ten minutes once passed for 10 s at 3840 Hz."""
+    ppg = make_pair(600, 64).ppg
+    times = [f"{i / 64 / seconds_each:.12f}" for i in range(len(ppg))]
+    for head in (f"Time ({unit}),PPG", f"Time,PPG\n{unit},mV"):
+        found = read_ppg(write("\n".join([head, *(f"{t},{x:.5f}" for t, x in zip(times, ppg))])))
+        assert found.sampling_rate == pytest.approx(64, rel=1e-5) and len(found.ppg) == len(ppg)
+
+
+@pytest.mark.parametrize("names, units", [(("Time [ticks]", "PPG"), None), (("time", "PPG"), ("frames", "nu"))])
+def test_units_that_do_not_say_how_long_they_last_are_refused(write, pair, names, units):
+    with pytest.raises(InputError, match="counts (ticks|frames), and the file does not say how long one is"):
+        read_ppg(write(table(pair, [str(16 * i) for i in range(len(pair.ppg))], names=names, units=units)))
+
+
+@pytest.mark.parametrize("first", [133590312000000000, 638500000000000000])
+def test_times_as_windows_counts_them(write, pair, first):
+    """Steps of 100 ns once passed for ns or us, at 100 or a tenth times the rate."""
+    times = [str(first + round(i / RATE * 1e7)) for i in range(len(pair.ppg))]
+    check(write(table(pair, times, names=("timestamp", "PPG"))), pair, "in steps of 100 ns")
+
+
+def test_clock_times_without_colons_are_refused(write, pair):
+    times = [stamp.strftime("%H%M%S.%f") for stamp in stamps(pair, "2024-05-01T10:23:51")]
+    with pytest.raises(InputError, match="without colons \\(it goes from 102359.9844 to 102400\\); write hh:mm:ss"):
+        read_ppg(write(table(pair, times, names=("time", "PPG"))))
+    plain = [f"{float(t) + 52.0:.6f}" for t in seconds(pair)]  # 52 to 72 s are seconds
+    check(write(table(pair, plain, names=("time", "PPG"))), pair)
+
+
+def test_the_longest_gap_is_told_with_its_row(write, pair):
+    """Local times where summer time begins: an hour that never was."""
+    local = pd.DatetimeIndex(stamps(pair, "2024-03-31T00:59:50")).tz_localize("UTC").tz_convert("Europe/Berlin").tz_localize(None)
+    found = read_ppg(write(table(pair, [stamp.isoformat() for stamp in local], names=("time", "PPG"))))
+    assert "the longest gap 3600.02 s after row 640 of the values" in "; ".join(found.notes)
+
+
+@pytest.mark.parametrize("form", [
+    "%d.%m.%Y %H:%M:%S.%f", "%m/%d/%Y %I:%M:%S.%f %p", "%d/%m/%Y %H:%M:%S.%f", "%d-%b-%Y %H:%M:%S.%f", "%H:%M:%S.%f %d.%m.%y",
+    "[%H:%M:%S.%f %d/%m/%Y]",
+])  # fmt: skip
+@pytest.mark.parametrize("start", ["2024-05-01T23:59:51", "2024-12-31T23:59:51"])
+def test_dates_that_change_at_midnight_say_how_they_are_written(write, pair, form, start):
+    times = [stamp.strftime(form) for stamp in stamps(pair, start)]
+    check(write(table(pair, times, names=("Time", "PPG"))), pair, "as they are next to each other, over midnight")
+    with pytest.raises(InputError, match="more than one way"):  # the day before, and midnight: no way fits
+        read_ppg(write(table(pair, [*times[640:], *times[:640]], names=("Time", "PPG"))))
+
+
+def test_minutes_and_seconds_over_the_hour(write, pair):
+    times = [stamp.strftime("%M:%S.%f") for stamp in stamps(pair, "2024-05-01T10:59:51")]
+    check(write(table(pair, times, names=("Time", "PPG"))), pair, "mm:ss, over the hour")
+
+
+def test_minutes_and_tenths_of_a_second_as_a_spreadsheet_saves_them(write, pair):
+    times = [stamp.strftime("%M:%S.%f")[:-5] for stamp in stamps(pair, "2024-05-01T10:59:51")]
+    path = write(table(pair, times, names=("Time", "PPG")))
+    with pytest.raises(InputError, match="in steps of 0.1 s, too coarse .*give the sampling rate"):
+        read_ppg(path)
+    check(path, pair, "64 Hz as given", sampling_rate=64)
 
 
 def test_a_clock_that_goes_back_is_refused_with_its_row(write, pair):

@@ -229,8 +229,10 @@ def test_lost_samples_shift_nothing(tmp_path, make_pair):
     assert np.isnan(found.ppg[~kept]).all()
 
 
-def test_times_that_fit_no_rate_are_refused(tmp_path, make_pair):
-    ppg = make_pair(60, 100.0).ppg
-    drifting = np.cumsum(np.linspace(0.0095, 0.0105, len(ppg)))
-    with pytest.raises(InputError, match="fits no constant sampling rate.*resample"):
-        read_ppg(timed_csv(tmp_path, drifting, ppg, "time (s)"))
+def test_a_rate_that_drifts_is_evened_out_and_told(tmp_path, make_pair):
+    drifting = np.cumsum(np.linspace(0.0095, 0.0105, 6000))
+    ppg = make_pair(62, 1000.0).ppg[np.rint(1000 * drifting).astype(int)]
+    found = read_ppg(timed_csv(tmp_path, drifting, ppg, "time (s)"))
+    assert found.sampling_rate == pytest.approx(100, rel=1e-3) and "interpolated" in "; ".join(found.notes)
+    even = make_pair(62, 1000.0).ppg[np.rint(1000 * drifting[0] + np.arange(len(found.ppg)) * 1000 / found.sampling_rate).astype(int)]
+    assert np.corrcoef(found.ppg, even)[0, 1] > 0.999

@@ -72,8 +72,8 @@ def kept(stretches, signal_of):
 def test_ppg_names():
     for name in ("PLETH", "Pleth", "PLETH,", "ppg", "PPG_red", "SpO2 pleth", "MAX30102 PPG"):
         assert find_ppg(["II", name]) == name
-    for name in ("Resp", "ABP", "II", "shppg", "SpO2", ""):
-        assert find_ppg([name]) is None
+    for name in ("Resp", "ABP", "II", "shppg", "SpO2", "", "PPG_HR", "PLETH PR", "pleth quality", "Pleth PI,", "PPGtoHR"):
+        assert find_ppg([name]) is None and find_ppg([name, "PLETH"]) == "PLETH"
 
 
 def test_lead_names_and_units():

@@ -88,8 +88,7 @@ def read(mirror: Mirror, record: Record) -> Reading:
         try:
             header_path = mirror.fetch(f"{_wfdb_path(record)}.hea")
         except MissingFile as error:
-            missing = mirror.where(f"{record.path}_Signals.csv")
-            raise MissingFile(f"neither {missing} nor its WFDB record is on this mirror") from error
+            raise MissingFile(f"neither {record.path}_Signals.csv nor its WFDB record is on this mirror: {error}") from error
         # "<age>: 65" or "Age: 65", each in a comment or several in one.
         comments = "\n".join(read_header(header_path).comments or [])
         text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", comments), str(header_path)

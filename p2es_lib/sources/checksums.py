@@ -27,3 +27,11 @@ def parse_checksum(line: str) -> tuple[str, str] | None:
 def read_checksums(path: Path) -> dict[str, str]:
     """Path to digest, from a file of ``sha256sum`` lines; lines that are torn are left out, of two the later counts."""
     return LineFile(path, parse_checksum).read()
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether the last line of a published list is no ``sha256sum`` line: the lines behind it are missing too."""
+    with open(path, "rb") as file:
+        lines = file.read().decode("utf-8", errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), None)
+    return last is not None and parse_checksum(last) is None

@@ -15,6 +15,11 @@ _ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
 _YEAR_FIRST = r"^(\d{4})([-/.])(\d{1,2})\2(\d{1,2})[T ]\s*(\d{1,2}):"
 _HALF_DAY = r"\s*([AaPp])\.?[Mm]\b\.?"
 _TWELVE_HOURS = rf"(?<![\d:.])(0?\d|1[0-2])(:\d{{2}}(?::\d{{2}})?(?:\.\d+)?){_HALF_DAY}"
+_DATES = {
+    "%d.%m.%Y": "dd.mm.yyyy", "%d/%m/%Y": "dd/mm/yyyy", "%m/%d/%Y": "mm/dd/yyyy", "%d-%m-%Y": "dd-mm-yyyy",
+    "%m-%d-%Y": "mm-dd-yyyy", "%d-%b-%Y": "dd-mmm-yyyy", "%d %b %Y": "dd mmm yyyy", "%b %d, %Y": "mmm dd, yyyy",
+    "%d.%m.%y": "dd.mm.yy", "%d/%m/%y": "dd/mm/yy", "%m/%d/%y": "mm/dd/yy",
+}  # fmt: skip
 _CLOCK = r"\d{1,3}:\d{2}(?::\d{2})?(?:[.,]\d+)?"
 
 
@@ -45,19 +50,35 @@ def elapsed_by_text(table: CsvTable, name: str) -> tuple[np.ndarray, str]:
     found = text.str.extract(rf"^(?P<before>.*?)(?P<clock>{_CLOCK})(?P<after>\D.*)?$").fillna("")
     rest = (found["before"] + found["after"]).str.strip()
     _check_all_read(table, name, text, found["clock"].where(found["clock"] != ""))
-    if rest.nunique() > 1:
-        raise InputError(
-            f"{table.path}: times such as {first!r} (column {name!r}) can be read in more than one way; write ISO 8601 "
-            "(2024-05-01T10:00:00.125), seconds, or hh:mm:ss.fff"
-        )
-    clock = found["clock"]
+    clock, is_short = found["clock"], bool((found["clock"].str.count(":") == 1).all())
     clock = clock.where(clock.str.count(":") == 2, "0:" + clock)  # mm:ss.fff
     elapsed = pd.to_timedelta(clock, errors="coerce").dt.total_seconds()
     _check_all_read(table, name, text, elapsed)
     elapsed = elapsed.to_numpy()
-    midnights = np.cumsum(np.diff(elapsed, prepend=elapsed[0]) < -12 * 3600)
-    how = "hh:mm:ss" + (", always on the date " + repr(rest.iloc[0]) if rest.iloc[0] else "")
-    return elapsed - elapsed[0] + 24 * 3600 * midnights, how + (", over midnight" if midnights[-1] else "")
+    again_s = 3600 if is_short else 24 * 3600  # after so long, the clock shows the same
+    turns = np.cumsum(np.diff(elapsed, prepend=elapsed[0]) < -again_s / 2)
+    how = "mm:ss" if is_short else "hh:mm:ss"
+    if rest.nunique() > 1:
+        if is_short or (form := _form_of_dates(rest, turns)) is None:
+            raise InputError(
+                f"{table.path}: times such as {first!r} (column {name!r}) can be read in more than one way; write ISO 8601 "
+                "(2024-05-01T10:00:00.125), seconds, or hh:mm:ss.fff"
+            )
+        how += f", dates {form} as they are next to each other"
+    elif rest.iloc[0]:
+        how += f", always on the date {rest.iloc[0]!r}"
+    over = ", over the hour" if is_short else ", over midnight"
+    return elapsed - elapsed[0] + again_s * turns, how + (over if turns[-1] else "")
+
+
+def _form_of_dates(dates: pd.Series, midnights: np.ndarray) -> str | None:
+    """How dates must be written if they change at midnight, and then to the next day: of 01/05 and 02/05, one way only."""
+    codes, written = pd.factorize(dates)
+    for form, label in _DATES.items():
+        days = pd.to_datetime(pd.Series(written), format=form, errors="coerce").dt.normalize()
+        if days.notna().all() and np.array_equal((days - days.iloc[0]).dt.days.to_numpy()[codes], midnights):
+            return label
+    return None
 
 
 def _with_24_hours(found: re.Match) -> str:

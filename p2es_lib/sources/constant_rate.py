@@ -14,6 +14,11 @@ LARGEST_TIME_ERROR_S = 0.05
 RATE_TOLERANCE = 0.02
 #: From this share of rows on that repeat the time of the one before, times are rounded, or one stands for a packet of rows.
 _REPEATED = 0.3
+#: Rows further apart (s) have a gap between them, over which nothing is interpolated: shorter than the rise of a pulse.
+LONGEST_STEP_S = 0.1
+#: Rows came in packets if this share of the steps up to this long (s) is shorter than this share of their mean. Samples
+#: lost by chance never make so many short steps, and packets of two rows have half of theirs inside.
+_NEAR_S, _SHORT_SHARE, _PACKET_SHARE = 1.0, 0.3, 0.4
 
 
 def check_rate(rate: float, what: str) -> float:
@@ -39,7 +44,7 @@ def coarse_step(elapsed_s: np.ndarray) -> float | None:
     steps = np.diff(elapsed_s)
     rising = steps[steps > 0]
     coarse_s = float(np.median(rising)) if len(rising) else 0.0
-    return coarse_s if coarse_s > 2 * LARGEST_TIME_ERROR_S and np.mean(steps == 0) > 0.5 else None
+    return coarse_s if coarse_s > 1.9 * LARGEST_TIME_ERROR_S and np.mean(steps == 0) > 0.5 else None
 
 
 def ordinary_steps(steps: np.ndarray) -> np.ndarray:
@@ -59,8 +64,8 @@ def ordinary_steps(steps: np.ndarray) -> np.ndarray:
 def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]:
     """Sampling rate (Hz), and the sample number of each row; interruptions leave numbers out.
 
-    Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s), so the rate is that of all rows together. Where that
-    does not fit the times, as when single samples were lost, it is that of most steps, and each row keeps its time.
+    Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s), so the rate is that of all rows together. Where steps
+    of two samples and more fit the times better, single samples were lost, and are left out.
 
     Parameters
     ----------
@@ -78,17 +83,17 @@ def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]
     ordinary = ordinary_steps(steps)
     is_break = steps > ordinary.max(initial=0.0)
     period = float(np.mean(ordinary)) if len(ordinary) else 0.0
+    position = _positions(elapsed_s, is_break, np.ones(len(steps), dtype=int), period)
+    # Steps of twice the usual one and more leave samples out, as long as none is so short that it may be none at all.
+    if not is_break.all() and (common := float(np.median(steps[~is_break]))) > 0:
+        samples = np.rint(steps / common).astype(int)
+        if samples[~is_break].min() >= 1 and samples[~is_break].max() > 1:
+            finer = float(steps[~is_break].sum() / samples[~is_break].sum())  # the usual step may be rounded
+            placed = _positions(elapsed_s, is_break, samples, finer)
+            if _time_error_s(elapsed_s, placed, finer) < _time_error_s(elapsed_s, position, period):
+                period, position = finer, placed
     rate = check_rate(1 / period if period > 0 else 0.0, f"{where}: sampling rate")
-    run = np.concatenate([[0], np.cumsum(is_break)])  # number of the unbroken run each row belongs to
-    first_rows = np.flatnonzero(np.concatenate([[True], is_break]))
-    starts = np.rint(elapsed_s[first_rows] * rate).astype(int)
-    position = starts[run] + np.arange(len(elapsed_s)) - first_rows[run]
-    if (common := float(np.median(steps))) > 0:
-        placed = np.rint(elapsed_s / common).astype(int)
-        fits = (np.diff(placed) > 0).all() and RATE_RANGE_HZ[0] <= 1 / common <= RATE_RANGE_HZ[1]
-        if fits and _time_error_s(elapsed_s, placed, 1 / common) < _time_error_s(elapsed_s, position, rate):
-            rate, position = 1 / common, placed
-    error_s = _time_error_s(elapsed_s, position, rate)
+    error_s = _time_error_s(elapsed_s, position, period)
     if error_s > LARGEST_TIME_ERROR_S or (np.diff(position) < 1).any():
         raise InputError(
             f"{where} fits no constant sampling rate (rows lie up to {error_s:.3g} s off {rate:.6g} Hz); resample the "
@@ -97,8 +102,54 @@ def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]
     return rate, position
 
 
-def _time_error_s(elapsed_s: np.ndarray, position: np.ndarray, rate: float) -> float:
+def _positions(elapsed_s: np.ndarray, is_break: np.ndarray, samples: np.ndarray, period: float) -> np.ndarray:
+    """Sample numbers of rows: ``samples`` on from one to the next, and by the time where a break begins a new run."""
+    if period <= 0:
+        return np.arange(len(elapsed_s))
+    run = np.concatenate([[0], np.cumsum(is_break)])  # number of the unbroken run each row belongs to
+    first_rows = np.flatnonzero(np.concatenate([[True], is_break]))
+    starts = np.rint(elapsed_s[first_rows] / period).astype(int)
+    within = np.concatenate([[0], np.cumsum(np.where(is_break, 0, samples))])
+    return starts[run] + within - within[first_rows][run]
+
+
+def packet_starts(elapsed_s: np.ndarray) -> np.ndarray | None:
+    """Times of the packets that rows came in, one for each row; None where rows do not come in packets.
+
+    Software that notes when a row arrived gives the rows of one packet times a millisecond apart, and then none until
+    the next packet: at the rate of these steps, most samples would be missing. Such times say no more than one a packet.
+    """
+    steps = np.diff(elapsed_s)
+    near = steps[steps <= _NEAR_S]
+    if not len(near) or np.mean(near < _SHORT_SHARE * near.mean()) < _PACKET_SHARE:
+        return None
+    begins = np.concatenate([[True], steps > near.mean()])
+    if np.all(steps[~begins[1:]] == 0):  # one time a packet already, or times that are rounded
+        return None
+    return elapsed_s[np.flatnonzero(begins)][np.cumsum(begins) - 1]
+
+
+def row_times(elapsed_s: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """Mean rate (Hz) and fractional sample numbers of rows that have no constant rate; None where times cannot be trusted.
+
+    A loop with a delay (Arduino) or a phone's camera samples when it gets to it and notes when. Such times are good as
+    they are, and values can be interpolated between them: where each has its own time and none is far from the next.
+    """
+    steps = np.diff(elapsed_s)
+    near = steps[steps <= LONGEST_STEP_S]
+    if not len(near) or near.min() <= 0:
+        return None
+    usual = float(np.median(near))
+    # Steps that scatter more are times of arrival: rows waited, and came at once.
+    is_even = np.mean((near > usual / 3) & (near < 3 * usual)) >= 0.99
+    rate = len(near) / float(near.sum())
+    if not is_even or not RATE_RANGE_HZ[0] <= rate <= RATE_RANGE_HZ[1]:
+        return None
+    return rate, elapsed_s * rate
+
+
+def _time_error_s(elapsed_s: np.ndarray, position: np.ndarray, period: float) -> float:
     """Largest error of a row; where times repeat, the first is no better than others, so errors are about their middle."""
-    error_s = elapsed_s - position / rate
+    error_s = elapsed_s - position * period
     middle_s = (error_s.max() + error_s.min()) / 2 if np.mean(np.diff(elapsed_s) == 0) >= _REPEATED else 0.0
     return float(np.abs(error_s - middle_s).max())

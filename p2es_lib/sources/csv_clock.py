@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from p2es_lib.errors import InputError
 from p2es_lib.sources.clock_text import elapsed_by_text
+from p2es_lib.sources.clock_units import UNITS_S, stated_unit, time_unit, unix_unit
 from p2es_lib.sources.constant_rate import (
-    RATE_RANGE_HZ, RATE_TOLERANCE, check_agreement, coarse_step, constant_rate, ordinary_steps,
+    RATE_TOLERANCE, check_agreement, coarse_step, constant_rate, ordinary_steps, packet_starts, row_times,
 )  # fmt: skip
 from p2es_lib.sources.csv_table import CsvTable
+from p2es_lib.sources.wfdb_records import name_words
 
-_UNITS_S = {
-    "s": 1.0, "sec": 1.0, "secs": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "millis": 1e-3,
-    "milliseconds": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "usec": 1e-6, "micros": 1e-6, "microseconds": 1e-6,
-    "ns": 1e-9, "nanos": 1e-9, "nanoseconds": 1e-9,
-}  # fmt: skip
-_PLAIN_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _CLOCK_WORDS = {
     "time", "times", "timestamp", "timestamps", "datetime", "epoch", "unixtime", "elapsed", "zeit", "zeitstempel",
     "uhrzeit", "heure", "hora", "tempo", "ora",
@@ -27,8 +22,8 @@ _CLOCK_WORDS = {
 # Names that begin so, and hold nothing else but a unit, are clocks too.
 _SHORT = {"t", "ts", "sec", "secs", "second", "seconds", "ms", "msec", "millis", "milliseconds", "micros", "microseconds"}
 _NO_CLOCK_WORDS = {"transit", "arrival", "interval", "constant", "delay", "zone", "offset"}
-#: Unix times of the years 2001 to 2100, in s.
-EPOCH_S = (1e9, 4.1e9)
+#: Bits of counters that begin again: micros() of an Arduino does so every 71.6 minutes.
+_COUNTER_BITS = (16, 32)
 #: Tables that last longer (s), and 20 times as long as their rows, have a clock that was set in between.
 LONGEST_GAP_S = 24 * 3600.0
 
@@ -41,8 +36,9 @@ class Clock:
     ----------
     rate : float
         Hz.
-    position : int array (n_rows,)
-        Sample number of each row, ascending; interruptions leave numbers out.
+    position : int or float array (n_rows,)
+        Sample number of each row, ascending; interruptions leave numbers out. With fractions where rows have no constant
+        rate: values between them are interpolated.
     note : str
         From which column and how, for the user.
     """
@@ -95,11 +91,6 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def name_words(name: str) -> list[str]:
-    """Words of a column's name in lower case, also where only capitals part them ("sensorTime")."""
-    return [word.lower() for word in re.findall(r"[A-Z]?[a-zµμ]+|[A-Z]+(?![a-z])", name)]
-
-
 def _candidates(table: CsvTable) -> list[str]:
     """Columns that may count time: by name, or, without names, by what they hold."""
     if table.named:
@@ -120,13 +111,14 @@ def _is_clock_name(name: str, table: CsvTable) -> bool:
         return False
     if words == ["date"]:
         return ":" in table.text(name).iloc[0]
-    return bool(_CLOCK_WORDS & set(words)) or (words[0] in _SHORT and all(word in _UNITS_S for word in words[1:]))
+    units = all(word in UNITS_S and word not in ("h", "d") for word in words[1:])  # "t_d" may be any time
+    return bool(_CLOCK_WORDS & set(words)) or (words[0] in _SHORT and units)
 
 
 def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
     where = f"the time column {name!r}"
     if table.is_numeric(name):
-        time = table.numbers(name)
+        time, again = _counted_on(table.numbers(name))
         _check_rising(table, name, time)
         if _counts_rows(table, name, time):
             if sampling_rate is None:
@@ -136,13 +128,17 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
                 )
             _check_span(table, name, (time - time[0]) / sampling_rate)
             position = (time - time[0]).astype(int)
-            return Clock(sampling_rate, position, f"{sampling_rate:g} Hz as given; column {name!r} taken to count samples")
-        unit_s, how = _unit(table, name, time)
+            how = f"column {name!r} taken to count samples{again}"
+            return Clock(sampling_rate, position, f"{sampling_rate:g} Hz as given; {how}")
+        unit_s, how = time_unit(table, name, time)
+        how += again
         elapsed_s = (time - time[0]) * unit_s
     else:
         elapsed_s, how = elapsed_by_text(table, name)
         _check_rising(table, name, elapsed_s)
     _check_span(table, name, elapsed_s)
+    if (packets := packet_starts(elapsed_s)) is not None:
+        elapsed_s, how = packets, f"{how}; rows came in packets, and are taken to be evenly spaced in time"
     if (coarse_s := coarse_step(elapsed_s)) is not None:
         if not _agrees_overall(elapsed_s, sampling_rate):
             raise InputError(
@@ -156,10 +152,26 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
     except InputError:
         if np.mean(np.diff(elapsed_s) == 0) > 0.5 and _agrees_overall(elapsed_s, sampling_rate):
             return _as_given(name, elapsed_s, sampling_rate)
-        raise
+        if (irregular := row_times(elapsed_s)) is None:
+            raise
+        return _interpolated(name, how, elapsed_s, *irregular)
+    return Clock(rate, position, f"{rate:.6g} Hz from column {name!r} ({how}){_missing(position, rate)}")
+
+
+def _missing(position: np.ndarray, rate: float) -> str:
+    """What to say of samples that are missing, and of the longest gap: it may come of a clock that was set."""
     n_lost = int(position[-1]) + 1 - len(position)
-    lost = f", {n_lost} sample(s) missing" if n_lost else ""
-    return Clock(rate, position, f"{rate:.6g} Hz from column {name!r} ({how}){lost}")
+    row = int(np.argmax(np.diff(position)))
+    gap_s = float(position[row + 1] - position[row]) / rate
+    longest = f", the longest gap {gap_s:.6g} s after row {row + 1} of the values" if gap_s > 1 else ""
+    return f", {n_lost} sample(s) missing{longest}" if n_lost > 0 else ""
+
+
+def _interpolated(name: str, how: str, elapsed_s: np.ndarray, rate: float, position: np.ndarray) -> Clock:
+    low, high = 1000 * np.quantile(np.diff(elapsed_s), (0.05, 0.95))
+    why = f"column {name!r} ({how}) has no constant rate: most steps are {low:.3g} to {high:.3g} ms"
+    note = f"{why}; values between the rows are interpolated, to their mean rate of {rate:.6g} Hz{_missing(position, rate)}"
+    return Clock(rate, position, note)
 
 
 def _step(elapsed_s: np.ndarray) -> float:
@@ -180,6 +192,20 @@ def _agrees_overall(elapsed_s: np.ndarray, sampling_rate: float | None) -> bool:
 def _as_given(name: str, elapsed_s: np.ndarray, sampling_rate: float) -> Clock:
     why = f"column {name!r} is written in steps of {_step(elapsed_s):g} s"
     return Clock(sampling_rate, np.arange(len(elapsed_s)), f"{sampling_rate:g} Hz as given; gaps cannot be seen, {why}")
+
+
+def _counted_on(time: np.ndarray) -> tuple[np.ndarray, str]:
+    """Times of a counter that began again after its largest number, as if it had not; and what to say of that."""
+    steps = np.diff(time)
+    falls = steps < 0
+    if not falls.any() or not (np.isfinite(time).all() and np.all(time == np.rint(time))):
+        return time, ""
+    usual = np.median(steps[steps > 0]) if (steps > 0).any() else 0.0
+    for bits in _COUNTER_BITS:
+        if np.all((steps[falls] + 2.0**bits >= 0) & (steps[falls] + 2.0**bits <= 3 * usual)):
+            counted = time + 2.0**bits * np.concatenate([[0], np.cumsum(falls)])
+            return counted, f", a counter that begins again after {bits} bits"
+    return time, ""
 
 
 def _check_rising(table: CsvTable, name: str, time: np.ndarray) -> None:
@@ -214,52 +240,7 @@ def _check_span(table: CsvTable, name: str, elapsed_s: np.ndarray) -> None:
 
 def _counts_rows(table: CsvTable, name: str, time: np.ndarray) -> bool:
     """Whether a column without a unit rises by 1, or a whole number where rows were lost."""
-    if _stated_unit(table, name) or _epoch(time):
+    if stated_unit(table, name) or unix_unit(time):
         return False
     steps = np.diff(time)
     return bool(np.all(steps == np.rint(steps))) and np.median(steps) == 1
-
-
-def _stated_unit(table: CsvTable, name: str) -> str:
-    """Unit of a time column by its name ("Time [s]", "timestamp_ms") or by the row of units; "" where neither states one.
-
-    Raises
-    ------
-    InputError
-        They differ.
-    """
-    by_name = next((word for word in name_words(name)[::-1] if word in _UNITS_S), "")
-    by_row = table.units.get(name, "").lower()
-    by_row = by_row if by_row in _UNITS_S else ""
-    if by_name and by_row and _UNITS_S[by_name] != _UNITS_S[by_row]:
-        problem = f"the time column {name!r} has the unit {by_row!r} beneath its name"
-        raise InputError(f"{table.path}: {problem}; correct the one that is wrong")
-    return by_name or by_row
-
-
-def _epoch(time: np.ndarray) -> str | None:
-    """Unit in which the first time is a Unix time of this century."""
-    return next((unit for unit, seconds in _PLAIN_UNITS.items() if EPOCH_S[0] <= time[0] * seconds <= EPOCH_S[1]), None)
-
-
-def _unit(table: CsvTable, name: str, time: np.ndarray) -> tuple[float, str]:
-    """Unit of numeric times in s, and where it comes from.
-
-    Where the file states none, a Unix time tells its unit by its size; otherwise the steps do, since a PPG has 20 to
-    10,000 Hz and these ranges, in s, ms, us and ns, do not overlap.
-    """
-    stated, epoch = _stated_unit(table, name), _epoch(time)
-    if stated:
-        is_epoch = epoch and _PLAIN_UNITS[epoch] == _UNITS_S[stated]
-        return _UNITS_S[stated], ("Unix time " if is_epoch else "") + f"in {stated}"
-    step = float(np.mean(ordinary_steps(np.diff(time))))
-    low, high = 1 / RATE_RANGE_HZ[1], 1 / RATE_RANGE_HZ[0]
-    fitting = [unit for unit, seconds in _PLAIN_UNITS.items() if low <= step * seconds <= high]
-    if epoch in fitting or (epoch and coarse_step((time - time[0]) * _PLAIN_UNITS[epoch]) is not None):
-        return _PLAIN_UNITS[epoch], f"Unix time in {epoch}, by its size"
-    if not fitting:
-        raise InputError(
-            f"{table.path}: the time column {name!r} states no unit, and steps of {step:.4g} s, ms, us or ns are no "
-            "sampling rate that a PPG can have (20 to 10000 Hz); name it with its unit, such as 'time (ms)'"
-        )
-    return _PLAIN_UNITS[fitting[0]], f"taken as {fitting[0]}: no unit is stated, and others give no rate that a PPG can have"

@@ -34,7 +34,12 @@ _ONE_COLUMN = "\x1f"  # a separator that no text file holds
 _COMMENT = re.compile(r"\s*[#%]")
 _HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel knows the separator
 _QUOTES = "'\" \u00a0"
-MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "--", "inf", "-inf", "+inf"}
+# The last two rows: as spreadsheets write errors, and as C does on Linux and on Windows.
+MISSING = {
+    "", "nan", "na", "n/a", "n.a.", "<na>", "nat", "null", "none", "-", "--", "?", ".", "missing", "inf", "-inf", "+inf",
+    "#n/a", "#na", "#nv", "#num!", "#zahl!", "#div/0!", "#value!", "#wert!", "#ref!",
+    "-nan", "+nan", "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "1.#inf", "-1.#inf",
+}  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
 _POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
@@ -124,7 +129,7 @@ def read_csv_table(path: Path) -> CsvTable:
         raise InputError(f"{path}: the file is empty (zero bytes)")
     text, encoding = _decode(path)
     numbered = [(number, line) for number, line in enumerate(islice(io.StringIO(text), 2 * _SAMPLE)) if line.strip()]
-    hint = _HINT.fullmatch(numbered[0][1].strip()) if numbered else None
+    hint = _HINT.fullmatch(numbered[0][1].strip("\n ")) if numbered else None
     numbered = numbered[1:] if hint else numbered
     n_comments = next((n for n, (_, line) in enumerate(numbered) if not _COMMENT.match(line)), len(numbered))
     comments, numbered = numbered[:n_comments], numbered[n_comments : n_comments + _SAMPLE]
@@ -156,6 +161,8 @@ def read_csv_table(path: Path) -> CsvTable:
 def _decode(path: Path) -> tuple[str, str]:
     """Text of a file with plain line ends, and what it is written in where that is not plain UTF-8."""
     data = path.read_bytes()
+    # A logger that lost its power leaves zeros, and one of MS-DOS's time an end mark, behind the last line.
+    data = data if data.startswith(tuple(mark for mark, *_ in _MARKS[1:])) else data.rstrip(b"\0\x1a")
     encoding, label = next(((name, label) for mark, name, label in _MARKS if data.startswith(mark)), ("utf-8", ""))
     try:
         text = data.decode(encoding)

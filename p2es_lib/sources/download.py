@@ -83,7 +83,9 @@ def get_records(
         raise InputError(f"jobs={jobs}: at least 1")
     mirror = source.mirror(location)
     mirror.mends = True
-    mirror.cached(MISSING_FILE).unlink(missing_ok=True)  # look again
+    missing_file = mirror.cached(MISSING_FILE)
+    before = missing_file.read_text().splitlines() if missing_file.is_file() else []
+    missing_file.unlink(missing_ok=True)  # look again
     with _threads(mirror, jobs) as pool:
         chosen = select_records(
             source, mirror, records=records, subjects=subjects, number=number, pool=pool, progress=progress
@@ -97,8 +99,10 @@ def get_records(
         with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=f"getting {source.name}", disable=not progress) as bar:
             missing, failed = _fetch_all(mirror, wanted, pool, bar.update)
     missing, errors = sorted({*absent, *missing}), list(dict.fromkeys([*errors, *failed]))
-    with paths.atomic_path(mirror.cached(MISSING_FILE)) as temporary:
-        lines = [mirror.where(), *sorted(mirror.not_found | set(missing))]
+    # What was not looked for now, since it belongs to other records, is as it was when this mirror was asked for it.
+    still = set(before[1:]) - mirror.asked - set(wanted) if before[:1] == [mirror.where()] else set()
+    with paths.atomic_path(missing_file) as temporary:
+        lines = [mirror.where(), *sorted(mirror.not_found | set(missing) | still)]
         temporary.write_text("".join(f"{line}\n" for line in lines))
     if errors:
         more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""

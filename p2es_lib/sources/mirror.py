@@ -23,7 +23,7 @@ from pathlib import Path
 
 from p2es_lib import paths
 from p2es_lib.errors import InputError
-from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, parse_checksum, read_checksums
+from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, is_cut_short, parse_checksum, read_checksums
 from p2es_lib.sources.line_files import LineFile, append_line
 from p2es_lib.sources.locations import DEFAULT_MIRROR, check_relative, resolve_mirror
 from p2es_lib.sources.transfer import (
@@ -78,6 +78,8 @@ class Mirror:
         default: str = DEFAULT_MIRROR,
     ):
         self.location, self.slug, self.version = resolve_mirror(location, default), slug, version
+        #: Whether the user said where: otherwise what p2es data get did not find, wherever it looked, counts as missing.
+        self.is_named = bool(location or os.environ.get("P2ES_MIRROR"))
         self.progress = progress
         self.base = f"{slug}/{version}" if version else slug
         self.asked: set[str] = set()  # every path asked for, and those not found
@@ -125,8 +127,8 @@ class Mirror:
                 self._verify(local, self.checksum(path, in_place=True), "take it from another mirror")
             elif not self._is_good(path, local := self.cached(path)):
                 if self._is_known_missing(path):
-                    where = self.where(path)
-                    raise MissingFile(f"{where}: was not on this mirror when p2es data get looked; run it again")
+                    asked = next(iter(self._missing.read())).rstrip("/")
+                    raise MissingFile(f"{asked}/{path}: was not on this mirror when p2es data get looked; run it again")
                 self._download(path, local)
             open(local, "rb").close()  # so that what must not be read is said here, by name
             return local
@@ -250,13 +252,23 @@ class Mirror:
             if self._published is None:
                 too_long = (self.size(PUBLISHED_FILE) or 0) > MAX_LIST_BYTES
                 path = None if too_long else self.try_fetch(PUBLISHED_FILE)
+                if path and is_cut_short(path) and self.mends and path == self.cached(PUBLISHED_FILE):
+                    os.replace(path, f"{path}.damaged")
+                    self.mended.append(PUBLISHED_FILE)
+                    path = self.try_fetch(PUBLISHED_FILE)
+                if path and is_cut_short(path):  # files whose lines are missing would be used unchecked
+                    raise UnusableFile(
+                        f"{path}: this list of hashes is damaged, its last line is none; delete it and run p2es data get, "
+                        "or take it from another mirror"
+                    )
                 self._published = read_checksums(path) if path else {}
             return self._published
 
     def _is_known_missing(self, path: str) -> bool:
         lines = self._missing.read()
-        # The first line names the mirror: another one may well hold the file.
-        return next(iter(lines), None) == self.where() and path in lines
+        # The first line names the mirror: another one that the user names may well hold the file. Where none is named,
+        # what was fetched is used as it is here; the data set's home may be out of reach, and that is why it was fetched.
+        return path in lines and (not self.is_named or next(iter(lines)) == self.where())
 
     def read_text(self, path: str) -> str:
         """Content of a text file."""

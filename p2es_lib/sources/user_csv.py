@@ -6,19 +6,15 @@ import re
 from pathlib import Path
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import MILLIVOLTS, parse_lead, split_unit
-from p2es_lib.sources.constant_rate import check_agreement
-from p2es_lib.sources.csv_clock import Clock, find_clock, name_words
+from p2es_lib.sources.constant_rate import LONGEST_STEP_S, check_agreement
+from p2es_lib.sources.csv_clock import Clock, find_clock
 from p2es_lib.sources.csv_table import CsvTable, read_csv_table
 from p2es_lib.sources.wearable_exports import empatica_e4, is_polar, polar_columns
-from p2es_lib.sources.wfdb_records import find_leads, find_ppg
-
-#: Words of columns that hold what was derived from a PPG.
-_DERIVED = {
-    "hr", "tohr", "heart", "heartrate", "rate", "bpm", "pr", "quality", "sqi", "index", "pvi", "pi", "status", "confidence",
-}  # fmt: skip
+from p2es_lib.sources.wfdb_records import find_leads, find_ppg, is_derived
 
 
 def read_csv_signals(
@@ -59,25 +55,30 @@ def read_csv_signals(
 
 def _placed(x: np.ndarray, clock: Clock) -> np.ndarray:
     """Values on the clock, NaN where it has no row."""
-    placed = np.full(int(clock.position[-1]) + 1, np.nan)
-    placed[clock.position] = x
+    whole = np.arange(int(clock.position[-1]) + 1)
+    if np.issubdtype(clock.position.dtype, np.integer):
+        placed = np.full(len(whole), np.nan)
+        placed[clock.position] = x
+        return placed
+    present = np.isfinite(x)
+    if present.sum() < 2:
+        return np.full(len(whole), np.nan)
+    # Each value between two rows: a line would take a tenth of a pulse's height at 25 Hz, a spline would overshoot.
+    placed = PchipInterpolator(clock.position[present], x[present], extrapolate=False)(whole)
+    after = np.searchsorted(clock.position, whole).clip(1, len(x) - 1)
+    far = clock.position[after] - clock.position[after - 1] > LONGEST_STEP_S * clock.rate
+    placed[far | ~(present[after] & present[after - 1])] = np.nan
     return placed
 
 
 def find_ppgs(names: list[str]) -> list[str]:
     """Signals that stand for a PPG, those that are called just so ("PPG", "Pleth (NU)", "BVP") first.
 
-    As :func:`find_ppg`, and "BVP" (blood volume pulse) and "SpO2 wave", as wearables and monitors call it; but not what
-    was derived from a PPG ("PPG_HR", "ppg_sqi", "Plethysmograph variability index").
+    As :func:`find_ppg`, and "BVP" (blood volume pulse) and "SpO2 wave", as wearables and monitors call it.
     """
     also = re.compile(r"(^|[^a-z])bvp([^a-z]|$)|spo2[ _-]?wave", re.IGNORECASE)
-    found = [name for name in names if (find_ppg([name]) or also.search(name)) and not _is_derived(name)]
+    found = [name for name in names if (find_ppg([name]) or also.search(name)) and not is_derived(name)]
     return sorted(found, key=lambda name: not re.fullmatch(r"(ppg|pleth|bvp)\W*([\[(].*)?", name.strip(), re.IGNORECASE))
-
-
-def _is_derived(name: str) -> bool:
-    words = name_words(name)
-    return bool(_DERIVED & set(words)) or any(word.endswith("tohr") for word in words)
 
 
 def choose_ppg(path: Path, names: list[str], column: str | int | None) -> str:

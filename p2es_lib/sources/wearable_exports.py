@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.errors import InputError
+from p2es_lib.sources.clock_units import EPOCH_S
 from p2es_lib.sources.constant_rate import check_rate
-from p2es_lib.sources.csv_clock import EPOCH_S
 from p2es_lib.sources.csv_table import CsvTable
 
 #: Columns of a Polar Sensor Logger file: clock, and the first photodiode's channel.

@@ -16,6 +16,11 @@ from p2es_lib.sources.contract import Reading, Stretch
 from p2es_lib.sources.mirror import MissingFile, Mirror, check_relative
 from p2es_lib.sources.parts import MARGIN_S, PART_S
 
+#: Words of signals that hold what was derived from a PPG.
+_DERIVED = {
+    "hr", "tohr", "heart", "heartrate", "rate", "bpm", "pr", "quality", "sqi", "index", "pvi", "pi", "status", "confidence",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -61,9 +66,21 @@ def segments(header) -> list[Segment]:
     return [segment for segment in every if segment.name != "~" and segment.n_frames > 0]
 
 
+def name_words(name: str) -> list[str]:
+    """Words of a signal's name in lower case, also where only capitals part them ("sensorTime")."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-zµμ]+|[A-Z]+(?![a-z])", name)]
+
+
+def is_derived(name: str) -> bool:
+    """Whether a name stands for what was derived from a PPG ("PPG_HR", "Plethysmograph variability index")."""
+    words = name_words(name)
+    return bool(_DERIVED & set(words)) or any(word.endswith("tohr") for word in words)
+
+
 def find_ppg(names: list[str]) -> str | None:
-    """The first name that stands for a PPG ("PLETH", "Pleth,", "PPG_red", "SpO2 pleth"), or None."""
-    return next((name for name in names if re.search(r"pleth|(^|[^a-z])ppg", name, re.IGNORECASE)), None)
+    """The first name that stands for a PPG ("PLETH", "Pleth,", "PPG_red", "SpO2 pleth"; not "PPG_HR"), or None."""
+    pattern = re.compile(r"pleth|(^|[^a-z])ppg", re.IGNORECASE)
+    return next((name for name in names if pattern.search(name) and not is_derived(name)), None)
 
 
 def find_leads(names: list[str], units: list[str | None], where: str) -> dict[str, tuple[str, float]]:
