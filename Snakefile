@@ -62,9 +62,9 @@ DATA_FIGURES += [] if "simulated" in ROLES else ["fig13_accepted_rejected", "fig
 # Whatever a setting of the profile changes, changes this.
 SETTINGS = config_hash(get_config(PROFILE, DATASET))
 # Minutes and memory that a cluster is asked for; a local run ignores them.
-MINUTES = {"smoke": 30, "quick": 240, "full": 24 * 60}[PROFILE]
-TRAIN_MINUTES = {"smoke": 30, "quick": 240, "full": 5 * 24 * 60}[PROFILE]
-MEMORY_MB = {"smoke": 6000, "quick": 8000, "full": 32000}[PROFILE]
+MINUTES = {"smoke": 30, "quick": 240, "wide": 12 * 60, "full": 24 * 60}[PROFILE]
+TRAIN_MINUTES = {"smoke": 30, "quick": 240, "wide": 240, "full": 5 * 24 * 60}[PROFILE]
+MEMORY_MB = {"smoke": 6000, "quick": 8000, "wide": 8000, "full": 32000}[PROFILE]
 
 # Shards of recordings to prepare, and the state of their files; simulated data have none.
 if not paths.jobs_file(DATASET, PROFILE).is_file():

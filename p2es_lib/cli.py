@@ -34,7 +34,7 @@ Dataset = Annotated[
     str,
     typer.Option(help="simulated, or a source of recordings (p2es data sources); a+b: both; a~b: trained on a, tested on b."),
 ]
-Profile = Annotated[str, typer.Option(help="Size of everything: smoke, quick or full.")]
+Profile = Annotated[str, typer.Option(help="Size of everything: smoke, quick, wide or full.")]
 Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: PhysioNet.")]
 # The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
 StopWithParent = Annotated[bool, typer.Option("--stop-with-parent", hidden=True)]

@@ -16,7 +16,7 @@ data_app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="Data set, see p2es data sources; a+b: both; a~b: b for testing only.")]
 Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: what was fetched, as it "
                                                "is, and the data set's home.")]  # fmt: skip
-Profile = Annotated[str, typer.Option(help="smoke, quick or full: how much is used of a data set too large for all of it.")]
+Profile = Annotated[str, typer.Option(help="smoke, quick, wide or full: how much is used of a data set too large for all of it.")]
 Jobs = Annotated[int, typer.Option(help="At once: transfers, or processes.")]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from p2es_lib.errors import InputError, check_choice
 
-PROFILES = ("smoke", "quick", "full")
+PROFILES = ("smoke", "quick", "wide", "full")
 #: Learned methods; which class each is, see :mod:`p2es_lib.methods`.
 METHODS = ("p2es", "p2es_hybrid", "unet", "bilstm", "rddm", "p2e_wgan", "cardiogan", "rectified_flow")
 
@@ -357,6 +357,10 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "evaluation.n_floor_draws": 256,
     },
 }
+
+
+#: As quick, but everything is compared that full compares (:mod:`p2es_lib.variants`): what two cores can do of it.
+_PROFILE_SETTINGS["wide"] = _PROFILE_SETTINGS["quick"]
 
 
 def get_config(profile: str = "quick", dataset: str = "simulated") -> Config:

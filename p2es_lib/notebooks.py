@@ -20,7 +20,7 @@ from p2es_lib.errors import InputError
 from p2es_lib.processes import exclusive_lock
 
 #: Longest time of one cell, in seconds, when the caller gives none.
-CELL_TIMEOUT_S = {"smoke": 900, "quick": 2 * 3600, "full": 14 * 24 * 3600}
+CELL_TIMEOUT_S = {"smoke": 900, "quick": 2 * 3600, "wide": 6 * 3600, "full": 14 * 24 * 3600}
 
 
 class NotebookError(RuntimeError):

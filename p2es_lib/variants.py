@@ -120,7 +120,7 @@ REFERENCES: dict[str, str] = {
     "transfer": "P2Es trained on simulated data",
 }
 
-#: What a profile below ``full`` compares, so that it ends in the time that it promises.
+#: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; ``wide`` and ``full`` compare everything.
 _CHOSEN = {
     "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2"),
     "quick": (

@@ -26,6 +26,11 @@ def test_profiles_differ_in_size():
     assert smoke.data.n_train_subjects < quick.data.n_train_subjects < full.data.n_train_subjects
 
 
+def test_wide_is_quick_in_all_but_what_it_compares():
+    quick, wide = get_config("quick").to_dict(), get_config("wide").to_dict()
+    assert {name for name in quick if quick[name] != wide[name]} == {"profile"}
+
+
 def test_every_setting_changes_the_hash():
     seen, count = {config_hash(get_config()), config_hash(get_config(dataset="bidmc"))}, 2
     for section in SECTIONS:

@@ -47,6 +47,7 @@ def test_profiles_choose_from_the_table():
     for kind in ("baselines", "ablations", "samplers"):
         everything = variants_of("full", kind)
         assert set(variants_of("smoke", kind)) <= set(variants_of("quick", kind)) < set(everything)
+        assert variants_of("wide", kind) == everything
     together = [name for kind in ("baselines", "ablations", "samplers") for name in variants_of("full", kind)]
     assert sorted([*together, "p2es"]) == sorted(VARIANTS)
     assert {VARIANTS[name].about for name in variants_of("quick", "ablations")} >= {"forward", "affinity", "demographics"}
