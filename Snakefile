@@ -258,8 +258,8 @@ rule ablations:
         windows=WINDOWS,
         scores=scores_of([VARIANT, *ABLATIONS]),
     output:
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig19_ablations", "fig20_sampler_steps"]),
-        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table08_ablations", "table09_sampler_steps"]),
+        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig19_ablations", "fig20_sampler_steps", "fig28_error_by_time"]),
+        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table08_ablations", "table09_sampler_steps", "table24_error_by_time"]),
         executed=f"{EXECUTED}/08_ablations.ipynb",
     params:
         name="08_ablations",

@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "leads", "demographics", "config", "paths", "processes"),
     ("transforms", "pulse_quality", "signals", "polarity"),
     ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
-    ("sampling", "translator", "learned", "baselines", "p2es", "hybrid", "methods", "optimisation", "training_record", "training", "metrics", "inspection", "realism", "robustness"),
+    ("sampling", "translator", "learned", "baselines", "p2es", "hybrid", "methods", "optimisation", "training_record", "training", "metrics", "inspection", "error_by_time", "realism", "robustness"),
     ("plots", "efficiency", "variants", "experiments", "results", "sim_to_real", "claims", "verify", "translate_file", "readme", "normal_beat_fit"),
     ("notebook_client", "notebooks", "workflow", "cli_data", "cli"),
 )

@@ -39,11 +39,11 @@ FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_rever
            "fig06_affinity", "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition",
            "fig12_learned_affinity", "fig17_validation", "fig18_one_window", "fig19_ablations", "fig20_sampler_steps",
            "fig21_bland_altman", "fig22_uncertainty", "fig24_groups", "fig25_noise",
-           "fig26_frontier"]  # fmt: skip
+           "fig26_frontier", "fig28_error_by_time"]  # fmt: skip
 TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "table07_methods", "table08_ablations",
           "table09_sampler_steps", "table10_agreement", "table11_uncertainty", "table12_realism", "table14_delineation",
           "table15_groups", "table16_demographics", "table17_noise", "table18_efficiency", "table19_long_signals",
-          "table20_against_methods", "table21_claims", "table23_training"]  # fmt: skip
+          "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 
 

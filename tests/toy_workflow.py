@@ -57,7 +57,8 @@ rows += ["Irreducible error,all,rmse,0.122,,,24,1", "P2Es,V1,rmse,0.9,0.8,1.0,24
 #: Notebooks that come after the trainings, with their outputs that the workflow knows.
 SMALL_NOTEBOOKS = {
     "06_baselines": ("fig17_validation.png", "fig18_one_window.png", "table07_methods.csv"),
-    "08_ablations": ("fig19_ablations.png", "fig20_sampler_steps.png", "table08_ablations.csv", "table09_sampler_steps.csv"),
+    "08_ablations": ("fig19_ablations.png", "fig20_sampler_steps.png", "fig28_error_by_time.png", "table08_ablations.csv", "table09_sampler_steps.csv",
+                     "table24_error_by_time.csv"),
     "09_clinical_validity": ("fig21_bland_altman.png", "fig22_uncertainty.png", "table10_agreement.csv", "table11_uncertainty.csv",
                              "table12_realism.csv"),
     "10_robustness": ("fig25_noise.png", "table15_groups.csv", "table16_demographics.csv", "table17_noise.csv"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from p2es_lib.leads import LEADS
 from p2es_lib.metrics import METRICS
 from p2es_lib.plots.style import (
     COLOURS,
+    CYCLE,
     ESTIMATE,
     PAGE_WIDTH,
     SPREAD,
@@ -190,4 +192,42 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
         name, unit = METRICS[metric].label.replace(", ", ",\n"), METRICS[metric].unit
         ax.set(xlabel="Steps of the sampler", ylabel=name + (f" ({unit})" if unit else ""), title=title)
     letter_panels(np.atleast_1d(axes))
+    return fig
+
+
+@styled
+def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference: str = "p2es") -> Figure:
+    """Error of the estimate of x_0 against the time of the forward process: of the full model, and of others against it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`p2es_lib.error_by_time.error_by_time`.
+    labels : mapping
+        Variant to its name in the legend; those to draw, in order.
+    reference : str
+        The full model, whose stage 1 is drawn as well.
+    """
+    if reference not in labels:
+        raise InputError(f"plot_error_by_time: {reference} is not among the variants to draw ({', '.join(labels)})")
+    fig = new_figure(PAGE_WIDTH, 2.9)
+    left, right = fig.subplots(1, 2, width_ratios=[0.8, 1.2])
+    whole = table[table["stage"] == "both stages"]
+    for stage, style in (("stage 1", "--"), ("both stages", "-")):
+        rows = table[(table["variant"] == reference) & (table["stage"] == stage)].sort_values("t")
+        left.plot(rows["t"], rows["rmse"], style, color=ESTIMATE, label=stage)
+    left.set(xlabel="Time of the forward process, $t$", ylabel="RMSE of the estimate of $x_0$ (mV)", title=labels[reference], ylim=(0, None))
+    left.legend(loc="upper left")
+    others = [name for name in labels if name != reference]
+    for name, colour in zip(others, cycle(CYCLE[1:])):
+        rows = whole[whole["variant"] == name].sort_values("t")
+        right.fill_between(rows["t"], 100 * (rows["lower"] - 1), 100 * (rows["upper"] - 1), color=colour, lw=0, alpha=0.25)
+        right.plot(rows["t"], 100 * (rows["ratio"] - 1), "o-", ms=2.5, color=colour, label=labels[name])
+    right.axhline(0, color="0.4", lw=0.8)
+    # One model may be several times worse at small t: a linear scale near zero, a logarithmic one beyond.
+    right.set_yscale("symlog", linthresh=10)
+    right.yaxis.set_major_formatter("{x:g}")
+    right.set(xlabel="Time of the forward process, $t$", ylabel="Squared error above the full model's (%)", title="Without one part")
+    right.legend(loc="upper right")
+    letter_panels([left, right])
     return fig

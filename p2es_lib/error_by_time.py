@@ -1,0 +1,101 @@
+"""Where in the reverse process a part of the model earns its place: error of the estimate of x_0 against the time t.
+
+A sampler asks the denoiser at a few times only. What an ablation changes between them is not seen in its samples, so
+two models are compared here at any t, on the same windows with the same noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from p2es_lib.errors import InputError
+from p2es_lib.metrics.resampling import percentile_interval, subject_weights
+from p2es_lib.p2es import P2Es
+from p2es_lib.windows import WindowSet
+
+#: Name of the estimate of stage 1 and of both stages, as they stand in the table.
+STAGES = {"coarse": "stage 1", "refined": "both stages"}
+
+
+@torch.inference_mode()
+def squared_errors(model: P2Es, windows: WindowSet, t: float, seed: int = 0, batch_size: int = 64) -> dict[str, np.ndarray]:
+    """Mean squared error of both estimates of x_0 at one time, per window.
+
+    Parameters
+    ----------
+    model : P2Es
+    windows : WindowSet
+        N windows; leads that one of them lacks do not count there.
+    t : float
+        Time of the forward process in (0, 1].
+    seed : int
+        Of the noise: the same seed gives the same noise for any model.
+
+    Returns
+    -------
+    dict of float array (N,)
+        Key of :data:`STAGES` to mV^2.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.as_tensor(windows.demographics.features())
+    found: dict[str, list[np.ndarray]] = {stage: [] for stage in STAGES}
+    for start in range(0, len(windows), batch_size):
+        part = slice(start, start + batch_size)
+        present = torch.as_tensor(np.array(windows.lead_mask[part]) > 0)[:, :, None] * (model.trained_leads > 0).cpu()[:, None]
+        x_0 = torch.as_tensor(np.array(windows.ecg[part])) * present
+        noise = torch.randn(x_0.shape, generator=generator).to(model.device)
+        times = torch.full((len(x_0),), float(t), device=model.device)
+        fixed = model.condition(torch.as_tensor(np.array(windows.ppg[part])).to(model.device), features[part].to(model.device))
+        estimate = model(model.process.marginal(x_0.to(model.device) / model.ecg_scale_mv, times, noise), times, *fixed)
+        for stage in STAGES:
+            error = (getattr(estimate, stage) * model.ecg_scale_mv).cpu() - x_0
+            found[stage].append(((error * present).square().sum((1, 2)) / (present.sum((1, 2)) * x_0.shape[-1])).numpy())
+    return {stage: np.concatenate(parts) for stage, parts in found.items()}
+
+
+def error_by_time(
+    models: dict[str, P2Es], windows: WindowSet, times: list[float], *, n_bootstrap: int = 1000, reference: str = "p2es"
+) -> pd.DataFrame:
+    """Root mean squared error at each time, and its square as a share of the reference's after both stages.
+
+    Parameters
+    ----------
+    models : dict
+        Name to model; all must share the forward process of the reference, else x_t says more to one than to the other.
+    windows : WindowSet
+    times : list of float
+        In (0, 1].
+    n_bootstrap : int
+        Resamples of subjects for the intervals of the ratio, which are paired.
+    reference : str
+        Key of ``models``.
+
+    Returns
+    -------
+    DataFrame
+        Columns variant, stage, t, rmse (mV), ratio, lower, upper (95 % interval of the ratio), n_subjects. A model without
+        deblurring has no row for stage 1: its two estimates are one.
+
+    Raises
+    ------
+    InputError
+        A model has another forward process than the reference.
+    """
+    for name, model in models.items():
+        if model.config.process != models[reference].config.process:
+            raise InputError(f"error_by_time: {name} was trained with another forward process than {reference}; leave it out")
+    weights = subject_weights(windows.index["subject"].to_numpy(), n_bootstrap, seed=0)
+    n_subjects = windows.index["subject"].nunique()
+    rows = []
+    for t in times:
+        errors = {name: squared_errors(model, windows, t) for name, model in models.items()}
+        base = weights @ errors[reference]["refined"]
+        for name, by_stage in errors.items():
+            for stage in STAGES if models[name].config.denoiser.deblurring else ["refined"]:
+                draws = weights @ by_stage[stage]
+                lower, upper = percentile_interval(draws / base, n_subjects)
+                rmse = float(np.sqrt(draws[0] / weights[0].sum()))
+                rows.append((name, STAGES[stage], t, rmse, draws[0] / base[0], float(lower), float(upper), n_subjects))
+    return pd.DataFrame(rows, columns=["variant", "stage", "t", "rmse", "ratio", "lower", "upper", "n_subjects"])
