@@ -89,10 +89,20 @@ def _innovation(variant: str) -> Callable[[Tables], Finding]:
         clear = rows["p_holm"] < 0.05
         hurts, helps = (clear & (rows["difference"] > 0)).any(), (clear & (rows["difference"] < 0)).any()
         text = f"without it: RMSE after lag {_interval(rows.loc['rmse_lag'], 5)} mV, "
-        text += f"log-spectral distance {_interval(rows.loc['log_spectral_distance'], 2)} dB"
+        text += f"log-spectral distance {_interval(rows.loc['log_spectral_distance'], 2)} dB{_by_time(tables, variant)}"
         return text, SUPPORTED if hurts and not helps else CONTRADICTED if helps and not hurts else NOT
 
     return test
+
+
+def _by_time(tables: Tables, variant: str) -> str:
+    """What leaving it out does to one call of the denoiser, late and midway, where the table says; no part of the verdict."""
+    table = tables("table24_error_by_time") if tables.has("table24_error_by_time") else None
+    if table is None or variant not in set(table["variant"]):
+        return ""
+    rows = table[(table["variant"] == variant) & (table["stage"] == "both stages")].set_index("t")
+    parts = [f"{rows.loc[t, 'ratio']:.2f} ({rows.loc[t, 'lower']:.2f} to {rows.loc[t, 'upper']:.2f}) at t = {t:g}" for t in (0.7, 0.1)]
+    return f"; squared error of one estimate times {' and '.join(parts)}"
 
 
 def _hybrid(tables: Tables) -> Finding:

@@ -46,6 +46,15 @@ def test_an_innovation_must_hurt_where_it_is_missing(tables, rmse, spectrum, ver
         claims._innovation("single_scale")(found)
 
 
+def test_what_an_innovation_does_at_other_times_is_told_and_not_judged(tables):
+    rows = [difference("no_blur", 0.01, 0.01, metric="rmse_lag"), difference("no_blur", 0.0, 1.0, metric="log_spectral_distance")]
+    before = claims._innovation("no_blur")(tables(table08_ablations=rows))
+    times = [{"variant": "no_blur", "stage": stage, "t": t, "ratio": ratio, "lower": ratio - 0.1, "upper": ratio + 0.1}
+             for stage, ratio in (("stage 1", 9.0), ("both stages", 0.5)) for t in (0.7, 0.1)]  # fmt: skip
+    after = claims._innovation("no_blur")(tables(table24_error_by_time=times))
+    assert after == (before[0] + "; squared error of one estimate times 0.50 (0.40 to 0.60) at t = 0.7 and 0.50 (0.40 to 0.60) at t = 0.1", before[1])
+
+
 @pytest.mark.parametrize(("rmse", "spectrum", "verdict"), [
     ((-0.01, 0.01), (0.0, 1.0), SUPPORTED), ((0.01, 0.5), (-0.1, 0.01), SUPPORTED),  # adding the losses made something better
     ((0.01, 0.01), (0.0, 1.0), CONTRADICTED), ((0.0, 1.0), (0.1, 0.01), CONTRADICTED),  # or worse
