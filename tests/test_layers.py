@@ -17,8 +17,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "leads", "demographics", "config", "paths", "processes"),
     ("transforms", "pulse_quality", "signals", "polarity"),
     ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
-    ("sampling", "translator", "learned", "baselines", "p2es", "hybrid", "methods", "optimisation", "training_record", "training", "metrics", "inspection", "realism", "robustness"),
-    ("plots", "efficiency", "variants", "experiments", "results", "sim_to_real", "claims", "verify", "translate_file", "readme", "normal_beat_fit"),
+    ("sampling", "translator", "learned", "live", "baselines", "p2es", "hybrid", "methods", "optimisation", "training_record", "training", "metrics", "inspection", "realism", "robustness"),
+    ("plots", "efficiency", "variants", "experiments", "results", "sim_to_real", "claims", "verify", "ecg_files", "translation_report", "translate_file", "readme", "normal_beat_fit"),
     ("notebook_client", "notebooks", "workflow", "cli_data", "cli"),
 )
 #: Calls against the order, and why; they must stay inside functions, so that no import cycle arises.

@@ -9,14 +9,12 @@ import numpy as np
 
 from p2es_lib.config import SignalConfig
 from p2es_lib.errors import InputError
-from p2es_lib.signals import flat_mask
+from p2es_lib.signals import OFF_S, flat_mask
 from p2es_lib.sources.constant_rate import check_agreement, check_rate
 from p2es_lib.sources.user_csv import choose_ppg, describe_choice, find_ppgs, read_csv_signals
 from p2es_lib.sources.wfdb_records import find_leads, read_header, read_signals, segments
 from p2es_lib.transforms import resample_signal
 
-#: A PPG that stays at one value for so long (s) is no PPG: every heart beats more often.
-OFF_S = 1.0
 CSV_SUFFIXES = (".csv", ".txt", ".tsv")
 #: Files that hold signals and are not read here, and what to do with them.
 _TO_CSV = "export it as CSV (UTF-8) with a column of time and one of the PPG"
