@@ -14,7 +14,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from p2es_lib import __version__
+from p2es_lib import __version__, cli_live
 from p2es_lib.cli_data import data_app
 from p2es_lib.errors import InputError
 
@@ -204,6 +204,10 @@ def translate(
     )
     for what, path in written.items():
         typer.echo(f"{what}: {path}")
+
+
+app.command()(cli_live.live)
+app.command()(cli_live.export)
 
 
 @app.command()

@@ -268,7 +268,8 @@ def translate_file(
 
 def _stem(record: str | Path) -> str:
     """Name of a recording without the suffix of a header or a table."""
-    return Path(record).name.removesuffix(".hea").removesuffix(".csv").removesuffix(".edf")
+    name = Path(record).name
+    return next((name.removesuffix(suffix) for suffix in (".hea", ".csv", ".edf", ".bdf") if name.endswith(suffix)), name)
 
 
 def _remove_if_empty(folder: Path) -> None:

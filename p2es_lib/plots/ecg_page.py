@@ -92,7 +92,7 @@ def _write_margins(ax, traces: EcgTraces, age, sex: str, model: str, quality: st
     ax.text(_LEFT, 205.5, title, fontsize=10, fontweight="bold", va="center")
     paper.draw_legend(ax, traces, _RIGHT, 205.5)
     ax.text(_LEFT, 200.3, textwrap.shorten(f"{person}   |   {model}", _LINE_CHARACTERS, placeholder=" ..."), fontsize=8, va="center")
-    lines = textwrap.wrap(quality, _LINE_CHARACTERS, max_lines=2, placeholder=" ...")
+    lines = textwrap.wrap(quality, 200, max_lines=2, placeholder=" ...")
     ax.text(_LEFT, 194.2, "\n".join(lines), fontsize=7.5, va="center")
     ax.text(_LEFT, _BOTTOM / 2, WARNING, fontsize=9, fontweight="bold", va="center")
     scale = f"{paper.MM_PER_S:g} mm/s   {paper.MM_PER_MV:g} mm/mV   {traces.sampling_rate:g} Hz   A4 at 100 %"
