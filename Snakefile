@@ -367,6 +367,27 @@ rule claims:
         RUN + " --seeds {SEEDS}"
 
 
+rule own_ppg:
+    input:
+        notebook=NOTEBOOKS / "13_own_ppg.ipynb",
+        windows=WINDOWS,
+        scores=scores_of([VARIANT]),
+    output:
+        figure=f"{FIGURES}/fig29_own_ppg.png",
+        table=f"{FIGURES}/table25_joins.csv",
+        executed=f"{EXECUTED}/13_own_ppg.ipynb",
+    params:
+        name="13_own_ppg",
+        settings=SETTINGS,
+        seeds=SEEDS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN + " --seeds {SEEDS}"
+
+
 rule sim_to_real:
     input:
         notebook=NOTEBOOKS / "14_sim_to_real.ipynb",
@@ -408,3 +429,5 @@ rule all:
             rules.efficiency.output,
             rules.claims.output,
         ],
+        # Its example is a simulated subject.
+        rules.own_ppg.output if DATASET == "simulated" else [],

@@ -14,7 +14,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from p2es_lib import __version__
+from p2es_lib import __version__, cli_live
 from p2es_lib.cli_data import data_app
 from p2es_lib.errors import InputError
 
@@ -165,8 +165,8 @@ def train(
 
 @app.command()
 def translate(
-    record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), or CSV file with a PPG column.")],
-    out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB) and its picture.")],
+    record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with a PPG in it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB, CSV) and its page (PDF, PNG).")],
     age: Annotated[Optional[float], typer.Option(help="Age in years; leave out if unknown.")] = None,
     sex: Annotated[Optional[str], typer.Option(help="F or M; leave out if unknown.")] = None,
     model: Annotated[
@@ -181,6 +181,9 @@ def translate(
     ] = "auto",
     samples: Annotated[int, typer.Option(help="Samples per window; their spread is drawn.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    csv: Annotated[
+        Optional[bool], typer.Option("--csv/--no-csv", help="Write the ECG as CSV too; default: recordings of up to an hour.")
+    ] = None,
 ) -> None:
     """Translate a PPG recording of any sampling rate and length to a 12-lead ECG."""
     from p2es_lib.translate_file import translate_file
@@ -196,10 +199,15 @@ def translate(
         polarity=polarity,
         n_samples=samples,
         seed=seed,
+        csv=csv,
         progress=True,
     )
     for what, path in written.items():
         typer.echo(f"{what}: {path}")
+
+
+app.command()(cli_live.live)
+app.command()(cli_live.export)
 
 
 @app.command()

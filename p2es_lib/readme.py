@@ -32,6 +32,7 @@ ARTEFACTS = {
     "10_robustness": "fig24_groups, fig25_noise, table15_groups, table16_demographics, table17_noise",
     "11_efficiency": "fig26_frontier, table18_efficiency, table19_long_signals, table23_training: what a translation and a training cost",
     "12_claims": "table20_against_methods, table21_claims: what has been said of P2Es, and what of it holds here",
+    "13_own_ppg": "fig29_own_ppg, table25_joins: a file of your own, refused parts, bands, a page of ECG paper; joins of windows",
     "14_sim_to_real": "fig27_sim_to_real, table22_sim_to_real: a model from simulation on real recordings (real data sets only)",
 }
 #: Rows that the README shows of the store's tables: table, part, what, windows, how it is put.

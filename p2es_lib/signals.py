@@ -26,6 +26,8 @@ MAINS_HZ = (50.0, 60.0)
 _STEEP_UP_TO_HZ = 150.0
 #: Shortest stretch, in seconds, in which beats can be looked for.
 MIN_DURATION_S = 2.0
+#: A PPG that stays at one value for so long (s) is no PPG: every heart beats more often.
+OFF_S = 1.0
 #: Beats closer than this are one beat (240 per minute).
 REFRACTORY_S = 0.25
 

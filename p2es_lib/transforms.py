@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from scipy import signal as scipy_signal
+from scipy import special
 
 from p2es_lib.errors import InputError
 
@@ -187,6 +188,62 @@ def resample_signal(x: np.ndarray, rate_in: float, rate_out: float) -> np.ndarra
         after = np.minimum(np.ceil(position).astype(int), n_in - 1)
         y[is_gap[..., before] | is_gap[..., after]] = np.nan
     return y.astype(dtype, copy=False)
+
+
+def resampling_reach(rate_in: float, rate_out: float) -> int:
+    """Source samples on either side of a place that :func:`resample_at` needs; 0 for equal rates."""
+    if rate_in == rate_out:
+        return 0
+    return math.ceil(_HALF_LENGTH * max(1.0, rate_in / rate_out))
+
+
+def resample_at(x: np.ndarray, position: np.ndarray, rate_in: float, rate_out: float) -> np.ndarray:
+    """Values of a signal between its samples, by the anti-aliasing filter of :func:`resample_signal`.
+
+    A value depends on the samples within :func:`resampling_reach` of its place and on nothing else. So a recording that
+    is resampled piece by piece gives what it gives as a whole, at any pair of rates, and its clock does not drift. The
+    weights of each value add up to 1: a signal far above zero gets no ripple. NaN policy and ends (odd reflection) as in
+    :func:`resample_signal`.
+
+    Parameters
+    ----------
+    x : array (n,)
+    position : array (m,)
+        In samples of ``x``, with fractions, ascending.
+    rate_in, rate_out : float
+        Hz, of ``x`` and of the result: the lower of the two decides the filter.
+
+    Returns
+    -------
+    float64 array (m,)
+
+    Raises
+    ------
+    InputError
+        A rate that is not positive, or an empty signal.
+    """
+    rate_in, rate_out = _check_rate("rate_in", rate_in), _check_rate("rate_out", rate_out)
+    filled, is_gap = fill_gaps(x)
+    if not len(filled):
+        raise InputError("resample_at: the signal is empty")
+    position = np.asarray(position, dtype=float)
+    reach, scale = resampling_reach(rate_in, rate_out), max(1.0, rate_in / rate_out)
+    last = len(filled) - 1
+    before = np.clip(np.floor(position).astype(int), 0, last)
+    after = np.clip(np.ceil(position).astype(int), 0, last)
+    if reach == 0:
+        y = np.interp(position, np.arange(last + 1), filled)
+    else:
+        padded = np.pad(filled, reach, mode="reflect", reflect_type="odd") if last else np.repeat(filled, 2 * reach + 1)
+        taps = np.floor(position).astype(int)[:, None] + np.arange(1 - reach, reach + 1)  # (m, 2 reach)
+        distance = (position[:, None] - taps) / scale  # in samples of the lower rate
+        beta = scipy_signal.kaiser_beta(_STOPBAND_DB)
+        edge = np.sqrt(np.clip(1.0 - (distance / _HALF_LENGTH) ** 2, 0.0, None))
+        weights = np.sinc(_CUTOFF * distance) * special.i0(beta * edge) * (np.abs(distance) <= _HALF_LENGTH)
+        weights /= weights.sum(axis=1, keepdims=True)
+        y = (weights * padded[np.clip(taps + reach, 0, len(padded) - 1)]).sum(axis=1)
+    y[is_gap[before] | is_gap[after]] = np.nan
+    return y
 
 
 def filter_bandpass(

@@ -1,4 +1,4 @@
-"""From a user's recording with PPG to a 12-lead ECG: WFDB files and a picture on ECG paper."""
+"""From a user's recording with PPG to a 12-lead ECG: WFDB files, a table, and a page of ECG paper."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import hashlib
 import shutil
 import tempfile
 import unicodedata
-from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 
 from p2es_lib import __version__
-from p2es_lib.demographics import Demographics
+from p2es_lib.ecg_files import CSV_BYTES_PER_LINE, CsvWriter, WfdbWriter
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.leads import LEADS
 from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.live import EcgBlock, LiveTranslator, ecg_blocks
 from p2es_lib.methods import load_method
 from p2es_lib.paths import check_output_folder, run_dir
 from p2es_lib.polarity import POLARITIES, turn_upright
-from p2es_lib.sampling import WindowNoise
-from p2es_lib.signals import fault_mask, ppg_clean, ppg_quality
+from p2es_lib.signals import fault_mask
+from p2es_lib.translation_report import Excerpt, Summary
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
@@ -29,52 +29,10 @@ PLACEMENT = (
     "the ECG is placed at the delay between heart and pulse that the model learned; "
     "the delay of the monitor that recorded this PPG is unknown"
 )
-#: Neighbouring windows share this much, over which one fades into the next.
-OVERLAP_S = 1.024
-#: Windows in which more than this share of the PPG is missing are not translated.
-MAX_MISSING = 0.1
 #: Share of faulty samples (flat, clipped, wrapped around) from which on the user is warned.
 MAX_FAULTS = 0.01
-
-
-@dataclass(frozen=True)
-class LongTranslation:
-    """ECG of a recording of any length, at the model's sampling rate.
-
-    Attributes
-    ----------
-    mean, std : float32 array (12, T)
-        Mean and standard deviation of the samples, mV; NaN where the PPG was not usable or the lead was not trained.
-    ppg : float array (T,)
-        What was translated, cleaned.
-    samples : float32 array (K, 12, T')
-        Samples of the first window that could be translated, for the picture.
-    samples_start : int
-        Position of that window.
-    covered : bool array (T,)
-        Where there is a translation.
-    quality : float array (n,)
-        Signal quality, 0 to 1, of each window that was translated (:func:`p2es_lib.signals.ppg_quality`).
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
-    ppg: np.ndarray
-    samples: np.ndarray
-    samples_start: int
-    covered: np.ndarray
-    quality: np.ndarray
-
-    def report(self, sampling_rate: float, min_quality: float) -> list[str]:
-        """Lines for the user: how much was translated, and a warning where the PPG is poor."""
-        total_s, covered_s = len(self.ppg) / sampling_rate, self.covered.sum() / sampling_rate
-        lines = [f"translated {covered_s:.1f} of {total_s:.1f} s"]
-        if covered_s < total_s:
-            lines[0] += "; the rest has no usable PPG (missing or flat) and is missing in the ECG"
-        poor = float((self.quality < min_quality).mean())
-        if poor > 0:
-            lines.append(f"WARNING: the PPG is poor (quality below {min_quality:g}) in {100 * poor:.0f} % of the windows")
-        return lines
+#: Recordings up to so long (s) are written as CSV too, unless the caller decides: a day would take 2.6 GB.
+MAX_CSV_S = 3600.0
 
 
 def default_model_folder() -> Path:
@@ -82,30 +40,41 @@ def default_model_folder() -> Path:
     return run_dir("simulated", "quick", "p2es", 0)
 
 
-def window_starts(n_total: int, n_window: int, n_overlap: int) -> np.ndarray:
-    """First samples of windows that cover n_total samples; the last one is moved back to end with the recording."""
-    starts = np.arange(0, n_total - n_window + 1, n_window - n_overlap)
-    last = n_total - n_window
-    return starts if starts[-1] == last else np.append(starts, last)
+def describe_model(model: LearnedTranslator, folder: str | Path) -> str:
+    """Which model it is: method, version, training data, and the date and first digits of the SHA-256 of its weights."""
+    weights = Path(folder) / WEIGHTS_FILE
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    written = date.fromtimestamp(weights.stat().st_mtime).isoformat()
+    name = "P2Es" if model.name == "p2es" else model.name
+    config = model.config
+    return f"{name} {__version__}, trained on {config.dataset} ({config.profile}), weights of {written}, SHA-256 {digest}"
 
 
 def translate_long(
-    model: LearnedTranslator, ppg: np.ndarray, age: float | None, sex: str | None, *, n_samples: int, seed: int = 0, where: str = "ppg", progress: bool = True
-) -> LongTranslation:
-    """Translate a recording of any length window by window.
-
-    Windows overlap by :data:`OVERLAP_S` and fade linearly into one another; each is scaled by itself, as in training.
-    Memory beyond the result is that of a few windows.
+    model: LearnedTranslator,
+    ppg: np.ndarray,
+    age: float | None,
+    sex: str | None,
+    *,
+    n_samples: int,
+    sampling_rate: float | None = None,
+    seed: int = 0,
+    where: str = "ppg",
+    progress: bool = True,
+) -> EcgBlock:
+    """Translate a recording of any length that fits in memory, by :class:`p2es_lib.live.LiveTranslator`.
 
     Parameters
     ----------
     model : LearnedTranslator
     ppg : array (T,)
-        Cleaned, at the model's sampling rate, NaN where missing.
+        As recorded, pulses upward, NaN where missing.
     age, sex
         Years or None; ``"F"``, ``"M"`` or None.
     n_samples : int
         Samples per window, 2 or more for a spread.
+    sampling_rate : float, optional
+        Hz, of the PPG; default: the model's.
     where : str
         Named in errors.
 
@@ -114,41 +83,16 @@ def translate_long(
     InputError
         Shorter than one window, or no window with a usable PPG.
     """
-    from tqdm.auto import tqdm
+    live = LiveTranslator(model, sampling_rate=sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=where)
+    ecg = EcgBlock.joined(list(ecg_blocks(live, np.asarray(ppg, dtype=float), progress)))
+    if not ecg.covered.any():
+        raise InputError(_nothing_usable(live))
+    return ecg
 
-    signal = model.config.signal
-    n_window, n_overlap = signal.n_samples, round(OVERLAP_S * signal.sampling_rate)
-    if len(ppg) < n_window:
-        needed = n_window / signal.sampling_rate
-        raise InputError(f"{where}: {len(ppg) / signal.sampling_rate:.1f} s of PPG; at least {needed:.1f} s are needed, one window")
-    weight = np.ones(n_window, dtype=np.float32)
-    ramp = (np.arange(n_overlap, dtype=np.float32) + 0.5) / n_overlap
-    weight[:n_overlap], weight[-n_overlap:] = ramp, ramp[::-1]
-    total, mean, variance = np.zeros(len(ppg), np.float32), *np.zeros((2, 12, len(ppg)), np.float32)
-    shown, shown_start = None, 0
-    starts = [s for s in window_starts(len(ppg), n_window, n_overlap) if _usable(ppg[s : s + n_window])]
-    if not starts:
-        raise InputError(f"{where}: no stretch of {n_window / signal.sampling_rate:.1f} s has a usable PPG (all missing or flat)")
-    per_batch = max(1, model.config.sampling.batch_size // n_samples)
-    for first in tqdm(range(0, len(starts), per_batch), desc="translating", unit="batch", disable=not progress):
-        batch = starts[first : first + per_batch]
-        windows = np.stack([_scaled(ppg[s : s + n_window]) for s in batch])[:, None]
-        # Noise is named after the position: a window's samples depend on where it lies and on no other window.
-        noise = WindowNoise(seed, [int(s) for s in batch], n_samples, shape=(12, n_window))
-        samples = model.translate(windows, Demographics.of(age, sex, len(batch)), n_samples=n_samples, generator=noise).numpy()
-        if shown is None:
-            shown, shown_start = samples[0], batch[0]
-        for s, window in zip(batch, samples, strict=True):
-            part = slice(s, s + n_window)
-            total[part] += weight
-            mean[:, part] += weight * window.mean(0)
-            variance[:, part] += weight * window.var(0, ddof=1 if n_samples > 1 else 0)
-    covered = total > 0
-    for array in (mean, variance):
-        array[:, covered] /= total[covered]
-        array[:, ~covered] = np.nan
-    quality = np.array([ppg_quality(_bridged(ppg[s : s + n_window]), signal.sampling_rate) for s in starts])
-    return LongTranslation(mean, np.sqrt(variance), ppg, shown, int(shown_start), covered, quality)
+
+def _nothing_usable(live: LiveTranslator) -> str:
+    window_s = live.n_window / live.rate
+    return f"{live.where}: no stretch of {window_s:.1f} s has a usable PPG (all missing or flat); look at the sensor and the column"
 
 
 def _plain(text: str) -> str:
@@ -172,23 +116,6 @@ def _record_name(stem: str) -> str:
     return f"{name}_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
-def _usable(ppg: np.ndarray) -> bool:
-    present = np.isfinite(ppg)
-    return present.mean() >= 1 - MAX_MISSING and float(np.ptp(ppg[present])) > 0
-
-
-def _bridged(ppg: np.ndarray) -> np.ndarray:
-    """Short gaps bridged by a straight line."""
-    present = np.isfinite(ppg)
-    return np.interp(np.arange(len(ppg)), np.flatnonzero(present), ppg[present])
-
-
-def _scaled(ppg: np.ndarray) -> np.ndarray:
-    """Gaps bridged, zero mean, unit variance."""
-    ppg = _bridged(ppg)
-    return ((ppg - ppg.mean()) / ppg.std()).astype(np.float32)
-
-
 def translate_file(
     record: str | Path,
     *,
@@ -201,14 +128,17 @@ def translate_file(
     polarity: str = "auto",
     n_samples: int = 8,
     seed: int = 0,
+    csv: bool | None = None,
     progress: bool = True,
 ) -> dict[str, Path | str]:
-    """Translate the PPG of a WFDB record or a CSV file and write the ECG.
+    """Translate the PPG of a WFDB record, a table or an EDF file and write the ECG.
+
+    The PPG is held in memory, the ECG is not: it is written as it is made.
 
     Parameters
     ----------
     record : path
-        WFDB record (with or without ``.hea``) or CSV file.
+        WFDB record (with or without ``.hea``), CSV file or EDF file.
     age, sex : optional
         Years; ``"F"`` or ``"M"``. None: not known.
     out : path
@@ -222,13 +152,17 @@ def translate_file(
         (:mod:`p2es_lib.polarity`) is strong, and says so.
     n_samples : int
         Samples per window; their mean is written, their spread beside it.
+    csv : bool, optional
+        Write the table. Default: for recordings of up to an hour (:data:`MAX_CSV_S`).
 
     Returns
     -------
     dict
         ``ecg``: header of the WFDB record with the mean of the samples, 12 leads in mV at the model's sampling rate;
-        ``spread``: the same for their standard deviation; ``picture`` and ``picture_pdf``: the first window on ECG
-        paper; ``read``: how the file was read, and what was assumed where it does not say; ``note``: how much was
+        ``spread``: the same for their standard deviation; ``csv``: time, mean and edges of the band per lead
+        (:class:`p2es_lib.ecg_files.CsvWriter`), or why there is none; ``quality``: a table of the windows, with the
+        quality of each or why it was refused; ``picture`` and ``picture_pdf``: ten seconds on ECG paper, A4 at true
+        scale; ``read``: how the file was read, and what was assumed where it does not say; ``note``: how much was
         translated, which way the pulses point, and a warning where the PPG is poor; ``delay``: :data:`PLACEMENT`, what
         the time between ECG and PPG is worth (these three also in the WFDB headers).
 
@@ -259,68 +193,87 @@ def translate_file(
     # Judged as recorded: filtering hides a converter that overflowed.
     faults = float(fault_mask(raw, recording.sampling_rate)[np.isfinite(raw)].mean())
     upright, direction = turn_upright(raw, recording.sampling_rate, polarity)
-    # Light received stands far above zero, and resampling ripples by some 1e-5 of the level: a weak pulse would show it.
-    ppg = ppg_clean(resample_signal(upright - np.nanmedian(upright), recording.sampling_rate, rate), rate)
-    result = translate_long(network, ppg, age, sex, n_samples=n_samples, seed=seed, where=str(record), progress=progress)
-
-    stem = Path(record).name.removesuffix(".hea").removesuffix(".csv")
-    known = f"age {age:.0f}" if np.isfinite(age) else "age unknown"
-    known += ", sex " + (sex or "unknown")
-    report = result.report(rate, network.config.data.min_quality)
-    if faults > MAX_FAULTS:
-        report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
-    is_poor = len(report) > 1
-    report.append(direction)
-    comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model trained on {network.config.dataset} ({network.config.profile})", known]
-    comments += [_plain(line) for line in ("read: " + "; ".join(recording.notes), *report, "delay: " + PLACEMENT)]
-    shown = slice(result.samples_start, result.samples_start + signal.n_samples)
-    figure = plot_translation(
-        result.samples.mean(0),
-        rate,
-        result.ppg[shown],
-        spread=tuple(np.percentile(result.samples, [5, 95], axis=0)) if n_samples > 1 else None,
-        age=age if np.isfinite(age) else None,
-        sex=sex,
-        model=f"P2Es {__version__} ({network.config.dataset}, {network.config.profile}), {n_samples} samples",
-        record=f"{stem}, from {result.samples_start / rate:.1f} s" + (", POOR PPG" if is_poor else ""),
+    live = LiveTranslator(
+        network, sampling_rate=recording.sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
     )
-    out = Path(out)
+
+    stem = _stem(record)
+    name, out, existed = _record_name(stem), Path(out), Path(out).is_dir()
+    model_line = f"{describe_model(network, folder)}, {n_samples} samples per window"
+    known = (f"age {age:.0f}" if np.isfinite(age) else "age unknown") + ", sex " + (sex or "unknown")
+    comments = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model: {model_line}", known]
+    comments += ["read: " + "; ".join(recording.notes), "polarity: " + direction, "delay: " + PLACEMENT]
+    comments = [_plain(line) for line in comments]
+    wants_csv = len(raw) / recording.sampling_rate <= MAX_CSV_S if csv is None else csv
     out.mkdir(parents=True, exist_ok=True)
-    # Everything is made in a folder beside the results and moved at the end: a failure leaves nothing behind.
-    with tempfile.TemporaryDirectory(dir=out, prefix=".translating-") as temporary:
-        temporary = Path(temporary)
-        name = _record_name(stem)
-        for suffix, signals in (("p2es", result.mean), ("p2es_sd", result.std)):
-            _write_wfdb(temporary, f"{name}_{suffix}", signals, rate, comments)
-        save_figure(figure, temporary, "fig01_translation")
-        for extension in ("png", "pdf"):
-            (temporary / f"fig01_translation.{extension}").rename(temporary / f"{name}_p2es.{extension}")
-        for file in sorted(temporary.iterdir()):
-            shutil.move(str(file), out / file.name)
+    try:
+        # Everything is made in a folder beside the results and moved at the end: a failure leaves nothing behind.
+        with tempfile.TemporaryDirectory(dir=out, prefix=".translating-") as temporary:
+            temporary = Path(temporary)
+            ecg, spread = (WfdbWriter(temporary, f"{name}_{suffix}", rate) for suffix in ("p2es", "p2es_sd"))
+            table = CsvWriter(temporary / f"{name}_p2es.csv", rate, comments) if wants_csv else None
+            summary, excerpt = Summary(), Excerpt(rate)
+            for block in ecg_blocks(live, upright, progress):
+                ecg.write(block.mean)
+                spread.write(block.std)
+                if table:
+                    table.write(block)
+                summary.add(block)
+                excerpt.add(block)
+            if not summary.n_covered:
+                raise InputError(_nothing_usable(live))
+            report = summary.lines(rate, network.config.data.min_quality)
+            if faults > MAX_FAULTS:
+                report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
+            for writer in (ecg, spread):
+                writer.close([*comments, *map(_plain, report)])
+            if table:
+                table.close()
+            summary.write_windows(temporary / f"{name}_p2es_quality.csv", window_s)
+            shown = excerpt.longest()
+            stretch_s = (shown.start / rate, (shown.start + len(shown)) / rate)
+            figure = plot_translation(
+                shown.mean,
+                rate,
+                shown.ppg,
+                spread=(shown.lower, shown.upper) if n_samples > 1 else None,
+                age=age if np.isfinite(age) else None,
+                sex=sex,
+                model=model_line,
+                quality=summary.quality_line(stretch_s, window_s, network.config.data.min_quality) + "; " + "; ".join(report),
+                record=f"{stem}, from {stretch_s[0]:.1f} s" + (", POOR PPG" if len(report) > 1 else ""),
+            )
+            save_figure(figure, temporary, "fig01_translation")
+            for extension in ("png", "pdf"):
+                (temporary / f"fig01_translation.{extension}").rename(temporary / f"{name}_p2es.{extension}")
+            for file in sorted(temporary.iterdir()):
+                shutil.move(str(file), out / file.name)
+    except BaseException:
+        if not existed:  # empty, then: what was there before is never touched
+            _remove_if_empty(out)
+        raise
+    size_gb = len(raw) / recording.sampling_rate * rate * CSV_BYTES_PER_LINE / 1e9
     return {
         "ecg": out / f"{name}_p2es.hea",
         "spread": out / f"{name}_p2es_sd.hea",
+        "csv": out / f"{name}_p2es.csv" if table else f"not written, it would take {size_gb:.1f} GB; --csv writes it",
+        "quality": out / f"{name}_p2es_quality.csv",
         "picture": out / f"{name}_p2es.png",
         "picture_pdf": out / f"{name}_p2es.pdf",
         "read": "; ".join(recording.notes),
-        "note": "; ".join(report),
+        "note": "; ".join([*report, direction]),
         "delay": PLACEMENT,
     }
 
 
-def _write_wfdb(folder: Path, name: str, signals: np.ndarray, sampling_rate: float, comments: list[str]) -> None:
-    """Write (12, T) mV as a WFDB record in 16 bits, 1 microvolt a step; NaN becomes WFDB's own mark for missing."""
-    import wfdb
+def _stem(record: str | Path) -> str:
+    """Name of a recording without the suffix of a header or a table."""
+    name = Path(record).name
+    return next((name.removesuffix(suffix) for suffix in (".hea", ".csv", ".edf", ".bdf") if name.endswith(suffix)), name)
 
-    wfdb.wrsamp(
-        name,
-        fs=sampling_rate,
-        units=["mV"] * len(LEADS),
-        sig_name=list(LEADS),
-        p_signal=np.clip(signals.T.astype(np.float64), -32.0, 32.0),
-        fmt=["16"] * len(LEADS),
-        adc_gain=[1000.0] * len(LEADS),
-        baseline=[0] * len(LEADS),
-        comments=comments,
-        write_dir=str(folder),
-    )
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass

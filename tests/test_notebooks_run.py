@@ -19,7 +19,8 @@ from p2es_lib.notebooks import list_notebooks, read_parameters
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
 NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "06_baselines", "07_results",
-         "08_ablations", "09_clinical_validity", "10_robustness", "11_efficiency", "12_claims", "14_sim_to_real"]  # fmt: skip
+         "08_ablations", "09_clinical_validity", "10_robustness", "11_efficiency", "12_claims", "13_own_ppg",
+         "14_sim_to_real"]  # fmt: skip
 #: What profile smoke trains, each by an execution of notebook 05.
 TRAINED = ("p2es", "unet", "no_affinity")
 #: Parameters that each notebook has besides dataset="simulated" and profile="quick".
@@ -33,17 +34,19 @@ PARAMETERS = {
     "10_robustness": {"seeds": "0"},
     "11_efficiency": {"seeds": "0"},
     "12_claims": {"seeds": "0"},
+    "13_own_ppg": {"seeds": "0", "ppg_file": "", "age": 0.0, "sex": ""},
     "14_sim_to_real": {"dataset": "mimic4wdb"},
 }
 FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_reverse_process", "fig05_embedding_groups",
            "fig06_affinity", "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition",
            "fig12_learned_affinity", "fig17_validation", "fig18_one_window", "fig19_ablations", "fig20_sampler_steps",
            "fig21_bland_altman", "fig22_uncertainty", "fig24_groups", "fig25_noise",
-           "fig26_frontier", "fig28_error_by_time"]  # fmt: skip
+           "fig26_frontier", "fig28_error_by_time", "fig29_own_ppg"]  # fmt: skip
 TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "table07_methods", "table08_ablations",
           "table09_sampler_steps", "table10_agreement", "table11_uncertainty", "table12_realism", "table14_delineation",
           "table15_groups", "table16_demographics", "table17_noise", "table18_efficiency", "table19_long_signals",
-          "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time"]  # fmt: skip
+          "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time",
+          "table25_joins"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 
 

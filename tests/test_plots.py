@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,8 @@ def _overlay():
 def _translation():
     mean = _ecg(2000)
     return plots.plot_translation(mean, RATE, _ppg(2000), spread=(mean - 0.1, mean + 0.1), age=63, sex="F",
-                                  model="P2Es simulated-quick seed 0", record="bidmc01")  # fmt: skip
+                                  model="P2Es 0.1.0, trained on simulated (quick), weights of 2026-11-25, SHA-256 0123456789ab",
+                                  quality="PPG quality 0.93 of 1; " + "translated 100.0 of 120.0 s; " * 9, record="bidmc01")  # fmt: skip
 
 
 def _masked():
@@ -288,6 +290,37 @@ def test_band_and_mean_come_from_the_samples():
     assert np.allclose(_printed_mm(fig, _by_gid(fig, "estimate I"))[:, 1] - baseline, 5.0)
     band = _by_gid(fig, "spread I").get_paths()[0].vertices[:, 1] - baseline
     assert band.min() == pytest.approx(0.5) and band.max() == pytest.approx(9.5)
+
+
+def test_the_page_is_a4_and_true_to_scale():
+    """Measured where it is printed: 25 mm per second, 10 mm per millivolt, on a page of 297 x 210 mm."""
+    ecg = np.zeros((12, 1250))
+    ecg[:] = np.arange(1250) / 1250 - 0.5  # every lead rises by 1 mV in 10 s
+    fig = plots.plot_translation(ecg, RATE, _ppg(1250), spread=(ecg - 0.1, ecg + 0.2))
+    fig.canvas.draw()
+    assert fig.get_size_inches() * 25.4 == pytest.approx([297.0, 210.0])
+    rhythm = _printed_mm(fig, _by_gid(fig, "estimate II rhythm"))
+    assert np.diff(rhythm[:, 0]) == pytest.approx(25.0 / RATE) and np.ptp(rhythm[:, 1]) == pytest.approx(10.0 * 1249 / 1250)
+    for column, lead in enumerate(("I", "aVR", "V1", "V4")):
+        printed = _printed_mm(fig, _by_gid(fig, f"estimate {lead}"))
+        assert len(printed) == pytest.approx(312.5, abs=1) and printed[0, 0] == pytest.approx(rhythm[0, 0] + 62.5 * column, abs=0.11)
+        assert np.ptp(printed[:, 1]) == pytest.approx(10.0 * (len(printed) - 1) / 1250)
+        band = _by_gid(fig, f"spread {lead}").get_paths()[0]
+        heights = band.transformed(_by_gid(fig, f"spread {lead}").get_transform()).vertices[:, 1] / fig.dpi * 25.4
+        assert heights.max() - heights.min() == pytest.approx(3.0 + np.ptp(printed[:, 1])), "0.3 mV wide"
+    pulses = [_printed_mm(fig, line) for line in fig.findobj(lambda artist: artist.get_gid() == "calibration")]
+    assert len(pulses) == 4 and all(np.ptp(pulse[:, 1]) == pytest.approx(10.0) for pulse in pulses)
+    fine = next(c for c in fig.axes[0].collections if hasattr(c, "get_segments"))
+    upright = np.array([s[0] for s in fine.get_segments() if s[0][0] == s[1][0]])
+    x = fine.get_transform().transform(upright)[:, 0] / fig.dpi * 25.4
+    assert np.allclose(np.diff(x), 1.0) and x[0] > 5 and x[-1] < 292, "room for the margins of a printer"
+    assert rhythm[-1, 0] < x[-1]
+
+
+def test_the_pdf_of_the_page_is_a4(tmp_path):
+    plots.save_figure(_translation(), tmp_path, "fig01_translation")
+    box = re.search(rb"/MediaBox ?\[ ?0 0 ([0-9.]+) ([0-9.]+) ?\]", (tmp_path / "fig01_translation.pdf").read_bytes())
+    assert [float(edge) * 25.4 / 72 for edge in box.groups()] == pytest.approx([297.0, 210.0], abs=0.01)
 
 
 def test_translation_says_whom_and_that_it_is_no_diagnosis():

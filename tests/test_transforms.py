@@ -6,7 +6,7 @@ import scipy.fft
 import torch
 
 from p2es_lib.errors import InputError
-from p2es_lib.transforms import dct, fill_gaps, filter_bandpass, filter_notch, idct, resample_signal
+from p2es_lib.transforms import dct, fill_gaps, filter_bandpass, filter_notch, idct, resample_at, resample_signal, resampling_reach
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 7, 8, 125, 512, 1024])
@@ -142,3 +142,33 @@ def test_notch_keeps_gaps_and_refuses_what_it_cannot_reach():
     assert np.isnan(y[100:110]).all() and np.allclose(np.delete(y, range(100, 110)), 1.0)
     with pytest.raises(InputError, match="notch at 60 Hz"):
         filter_notch(x, 60.0, 100.0)
+
+
+@pytest.mark.parametrize(("rate_in", "rate_out"), [(64.0, 125.0), (500.0, 125.0), (62.4725, 125.0), (125.0, 125.0)])
+def test_resampling_at_places_is_the_resampling_of_the_whole(rate_in, rate_out):
+    """Piece by piece as at once, and as resample_signal does it, to the precision of its clock."""
+    n = round(20 * rate_in)
+    t = np.arange(n) / rate_in
+    x = 1e5 + np.sin(2 * np.pi * 1.3 * t) + 0.3 * np.cos(2 * np.pi * 7.1 * t)
+    position = np.arange(round(20 * rate_out) - 2) * (rate_in / rate_out)
+    whole = resample_at(x, position, rate_in, rate_out)
+    reference = resample_signal(x - 1e5, rate_in, rate_out)[: len(whole)] + 1e5
+    inside = slice(round(rate_out), -round(rate_out))
+    np.testing.assert_allclose(whole[inside], reference[inside], atol=0.02 if rate_in == 62.4725 else 1e-3)
+    t_out = position / rate_in
+    truth = 1e5 + np.sin(2 * np.pi * 1.3 * t_out) + 0.3 * np.cos(2 * np.pi * 7.1 * t_out)
+    np.testing.assert_allclose(whole[inside], truth[inside], atol=1e-3)
+    reach, middle = resampling_reach(rate_in, rate_out), position[len(position) // 2 :][:50]
+    first = int(np.floor(middle[0])) - reach
+    piece = x[first : int(np.floor(middle[-1])) + reach + 2]
+    np.testing.assert_array_equal(resample_at(piece, middle - first, rate_in, rate_out), whole[len(position) // 2 :][:50])
+
+
+def test_resampling_at_places_keeps_gaps_and_refuses_nothing_at_all():
+    x = np.sin(np.arange(300) / 5.0)
+    x[100:110] = np.nan
+    y = resample_at(x, np.arange(0, 299, 0.5), 64.0, 128.0)
+    assert np.isnan(y[199:220]).all() and np.isfinite(y[:198]).all() and np.isfinite(y[221:]).all()
+    np.testing.assert_array_equal(resample_at(np.full(1, 3.0), np.zeros(2), 64.0, 125.0), [3.0, 3.0])
+    with pytest.raises(InputError, match="empty"):
+        resample_at(np.zeros(0), np.zeros(1), 64.0, 125.0)

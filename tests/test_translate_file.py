@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import wfdb
@@ -11,7 +12,9 @@ from synthetic import synthetic_windows, tiny_config
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
 from p2es_lib.p2es import P2Es
-from p2es_lib.translate_file import translate_file, translate_long, window_starts
+from p2es_lib.live import ecg_blocks, window_starts
+from p2es_lib.translate_file import translate_file, translate_long
+from p2es_lib.translation_report import Excerpt, Summary
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +54,17 @@ def test_windows_cover_everything_and_end_with_the_recording():
 
 
 def test_join_of_equal_windows_leaves_no_seam(model, monkeypatch):
-    """A translator that returns its input in every lead must be returned unchanged across all joins."""
-    ppg = np.sin(np.arange(1000) / 7.0)
+    """A translator that returns the place in the recording must be returned unchanged across all joins."""
+    n_window = model.config.signal.n_samples
 
     def echo(windows, demographics, *, n_samples, generator):
-        # Undo the scaling by window: the slope of (scaled, original) pairs is known from where the window lies.
-        out = []
-        for start, window in zip(generator.window_ids, windows[:, 0], strict=True):
-            original = ppg[int(start) : int(start) + len(window)]
-            out.append(window * original.std() + original.mean())
-        return torch.as_tensor(np.stack(out))[:, None, None].repeat(1, n_samples, 12, 1)
+        place = np.stack([int(start) + np.arange(n_window) for start in generator.window_ids]) / 1000
+        return torch.as_tensor(place, dtype=torch.float32)[:, None, None].repeat(1, n_samples, 12, 1)
 
     monkeypatch.setattr(model, "translate", echo)
-    result = translate_long(model, ppg, None, None, n_samples=2, progress=False)
-    np.testing.assert_allclose(result.mean, np.tile(ppg, (12, 1)), atol=1e-5)
+    result = translate_long(model, pulses(8, 125), None, None, n_samples=2, progress=False)
+    np.testing.assert_allclose(result.mean, np.tile(np.arange(1000) / 1000, (12, 1)), atol=1e-5)
+    np.testing.assert_allclose(result.lower, result.upper, atol=1e-5)
     np.testing.assert_allclose(result.std, 0, atol=1e-5)
 
 
@@ -79,6 +79,16 @@ def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
     spread = wfdb.rdrecord(str(written["spread"].with_suffix("")))
     assert (spread.p_signal >= 0).all() and spread.p_signal.mean() > 0
     assert all(path.stat().st_size > 1000 for key, path in written.items() if key.startswith("picture"))
+    table = pd.read_csv(written["csv"], comment="#")
+    assert list(table.columns[:4]) == ["time_s", "I_mV", "I_lower_mV", "I_upper_mV"] and len(table.columns) == 37
+    np.testing.assert_allclose(table["time_s"], np.arange(record.sig_len) / 125, atol=1e-4)
+    for number, lead in enumerate(LEADS):
+        np.testing.assert_allclose(table[f"{lead}_mV"], record.p_signal[:, number], atol=0.0006)
+        assert (table[f"{lead}_lower_mV"] <= table[f"{lead}_upper_mV"]).all()
+    assert "not a diagnosis" in written["csv"].read_text().split("\n")[0]
+    windows = pd.read_csv(written["quality"])
+    assert list(windows.columns) == ["start_s", "end_s", "quality", "refused"] and windows["refused"].isna().all()
+    assert windows["start_s"].iloc[0] == 0 and abs(windows["end_s"].iloc[-1] - 20.0) < 0.05
     assert written["note"].startswith("translated 20.0 of 20.0 s")
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
     # The command prints each entry on a line of its own.
@@ -108,12 +118,38 @@ def test_gap_stays_a_gap(model):
 
 def test_poor_and_missing_stretches_are_reported(model):
     noise = np.random.default_rng(0).standard_normal(1500)
-    bad = translate_long(model, noise, 50, "M", n_samples=2, progress=False).report(125.0, 0.7)
+    bad = translate_long(model, noise, 50, "M", n_samples=2, progress=False)
+    bad = Summary.of(bad).lines(125.0, 0.7)
     assert len(bad) == 2 and bad[1].startswith("WARNING") and "100 %" in bad[1]
     ppg = np.tile(pulses(10, 125), 3)
     ppg[1000:2000] = np.nan
     gap = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
-    assert gap.covered.sum() < len(ppg) and "no usable PPG" in gap.report(125.0, 0.0)[0]
+    assert gap.covered.sum() < len(ppg) and "no usable PPG" in Summary.of(gap).lines(125.0, 0.0)[0]
+
+
+def test_refused_stretches_are_named_and_the_page_shows_the_first_whole_ten_seconds(model):
+    ppg = pulses(40, 125)
+    ppg[500:1000] = np.nan
+    result = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
+    blocks = [result.part(a, b) for a, b in ((0, 700), (700, 1900), (1900, 5000))]
+    summary, excerpt = Summary(), Excerpt(125.0)
+    for block in blocks:
+        summary.add(block)
+        excerpt.add(block)
+    gap = np.flatnonzero(~result.covered)
+    assert f"{gap[0] / 125:.1f} to {(gap[-1] + 1) / 125:.1f} s" in summary.lines(125.0, 0.0)[0] and len(summary.gaps) == 1
+    shown = excerpt.longest()
+    assert shown.start == gap[-1] + 1 and len(shown) == 1250
+    np.testing.assert_array_equal(shown.mean, result.mean[:, shown.start : shown.start + 1250])
+
+
+def test_a_table_is_written_when_asked_for_and_a_long_one_is_not_by_itself(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("p2es_lib.translate_file.MAX_CSV_S", 5.0)
+    arguments = {"model": model_folder, "n_samples": 1, "progress": False}
+    file = write_csv(tmp_path / "walk.csv", seconds=6.0)
+    left_out = translate_file(file, out=tmp_path / "a", **arguments)["csv"]
+    assert "GB; --csv writes it" in left_out and not list((tmp_path / "a").glob("*p2es.csv"))
+    assert translate_file(file, out=tmp_path / "b", csv=True, **arguments)["csv"].is_file()
 
 
 def test_wrapped_converter_is_reported(model_folder, tmp_path):
@@ -134,11 +170,11 @@ def given(monkeypatch):
     """What the model was given, call by call: a model that was not trained answers to every PPG alike."""
     calls = []
 
-    def recorded(model, ppg, *arguments, **options):
-        calls.append(ppg)
-        return translate_long(model, ppg, *arguments, **options)
+    def recorded(live, ppg, *arguments):
+        calls.append(ppg - np.median(ppg))
+        return ecg_blocks(live, ppg, *arguments)
 
-    monkeypatch.setattr("p2es_lib.translate_file.translate_long", recorded)
+    monkeypatch.setattr("p2es_lib.translate_file.ecg_blocks", recorded)
     return calls
 
 
@@ -154,8 +190,7 @@ def test_a_ppg_upside_down_is_turned_over_and_the_user_is_told(model_folder, tmp
     up = translated(model_folder, tmp_path / "up", upright_ppg)
     down = translated(model_folder, tmp_path / "down", 1e5 - upright_ppg)  # as light is counted: far above zero
     np.testing.assert_allclose(given[1], given[0], atol=1e-6)
-    as_recorded = np.interp(np.arange(2500) / 125, np.arange(1280) / 64, upright_ppg)
-    assert np.corrcoef(given[0], as_recorded)[0, 1] > 0.9
+    np.testing.assert_allclose(given[0], upright_ppg - np.median(upright_ppg))
     assert "pulses point up (the wave rises faster than it falls in 13 of 13" in up["note"] and "TURNED" not in up["note"]
     assert "the PPG was TURNED OVER, its pulses point down" in down["note"] and "--polarity up" in down["note"]
     comments = wfdb.rdheader(str(down["ecg"].with_suffix(""))).comments

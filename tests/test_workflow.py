@@ -136,6 +136,7 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
         "10_robustness",
         "11_efficiency",
         "12_claims",
+        "13_own_ppg",
     ]
     assert sorted(path.stem for path in (home / EXECUTED).glob("[0-9]*.ipynb")) == names
     for artefact in ("table02_results.csv", "fig09_overlay.png", "fig03_forward_process.png"):

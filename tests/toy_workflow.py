@@ -64,6 +64,7 @@ SMALL_NOTEBOOKS = {
     "10_robustness": ("fig25_noise.png", "table15_groups.csv", "table16_demographics.csv", "table17_noise.csv"),
     "11_efficiency": ("fig26_frontier.png", "table18_efficiency.csv", "table19_long_signals.csv", "table23_training.csv"),
     "12_claims": ("table20_against_methods.csv", "table21_claims.csv"),
+    "13_own_ppg": ("fig29_own_ppg.png", "table25_joins.csv"),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from p2es_lib.metrics.abstention import risk_coverage, spread_skill
 from p2es_lib.metrics.conformal import ConformalBand
 from p2es_lib.metrics.distribution import frechet_table
 from p2es_lib.metrics.intervals import interval_differences, limits_of_agreement
+from p2es_lib.metrics.joins import join_errors, join_excess
 from p2es_lib.metrics.long_table import LEAD_GROUPS
 from p2es_lib.metrics.scores import ESTIMATES, METRICS, Metric, evaluate
 from p2es_lib.metrics.summary import summarise, summarise_difference
@@ -30,6 +31,8 @@ __all__ = [
     "evaluate",
     "frechet_table",
     "interval_differences",
+    "join_errors",
+    "join_excess",
     "limits_of_agreement",
     "risk_coverage",
     "spread_skill",

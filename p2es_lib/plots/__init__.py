@@ -4,7 +4,8 @@ from p2es_lib.plots.affinity import plot_affinity, plot_embedding
 from p2es_lib.plots.clinical import plot_bland_altman, plot_diagnostic, plot_frontier, plot_groups, plot_noise, plot_uncertainty
 from p2es_lib.plots.cohort import plot_cohort, plot_example_window
 from p2es_lib.plots.comparison import plot_differences, plot_error_by_time, plot_one_window, plot_steps, plot_validation_curves
-from p2es_lib.plots.ecg_paper import plot_ecg_paper, plot_translation
+from p2es_lib.plots.ecg_page import plot_translation
+from p2es_lib.plots.ecg_paper import plot_ecg_paper
 from p2es_lib.plots.process import plot_forward_process, plot_reverse_process
 from p2es_lib.plots.realism import (
     plot_accepted_rejected,

@@ -24,13 +24,13 @@ from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, new_figure, s
 MM_PER_S, MM_PER_MV, MM_PER_INCH = 25.0, 10.0, 25.4
 #: Rows of three by four: limb leads, augmented leads, chest leads; time runs on from column to column.
 LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
-_GRID_1MM, _GRID_5MM = "#F7DEDC", "#EBB3AE"
-_MARGIN, _HEADER, _FOOTER, _CALIBRATION = 3.0, 9.0, 8.0, 10.0  # mm
+GRID_1MM, GRID_5MM = "#F7DEDC", "#EBB3AE"
+_MARGIN, _HEADER, _FOOTER, CALIBRATION_MM = 3.0, 9.0, 8.0, 10.0  # mm
 _MIN_WIDTH = 150.0  # mm: short windows still need room for legend and footer
 
 
 @dataclass
-class _Strip:
+class Strip:
     """One lead in one place on the page."""
 
     lead: str
@@ -40,19 +40,20 @@ class _Strip:
     is_rhythm: bool = False
 
 
-def _rows(traces: EcgTraces, rhythm_lead: str, seconds_per_column: float | None) -> list[list[_Strip]]:
+def strips_of(traces: EcgTraces, rhythm_lead: str, seconds_per_column: float | None) -> list[list[Strip]]:
+    """Rows of strips from top to bottom, the rhythm strip last, placed from the left margin and the calibration on."""
     rate, n = traces.sampling_rate, traces.n_samples
     seconds = min(2.5, n / rate / 4) if seconds_per_column is None else float(seconds_per_column)
     if not seconds > 0:
         raise InputError(f"seconds_per_column={seconds_per_column}: must be positive")
     edges = [min(n, round(column * seconds * rate)) for column in range(5)]
-    x0 = _MARGIN + _CALIBRATION
-    rows = [[_Strip(lead, a, b, x0 + MM_PER_S * a / rate) for lead, a, b in zip(leads, edges, edges[1:], strict=False)
+    x0 = _MARGIN + CALIBRATION_MM
+    rows = [[Strip(lead, a, b, x0 + MM_PER_S * a / rate) for lead, a, b in zip(leads, edges, edges[1:], strict=False)
              if b > a] for leads in LAYOUT]  # fmt: skip
-    return [*rows, [_Strip(rhythm_lead, 0, edges[-1], x0, is_rhythm=True)]]
+    return [*rows, [Strip(rhythm_lead, 0, edges[-1], x0, is_rhythm=True)]]
 
 
-def _row_extent(traces: EcgTraces, strips: list[_Strip]) -> tuple[float, float, list[float]]:
+def row_extent(traces: EcgTraces, strips: list[Strip]) -> tuple[float, float, list[float]]:
     """Room a row needs above and below its zero line, and how high each lead's name stands above it, mm.
 
     Names stand clear of the trace below them: at one height along the row unless that would be far up.
@@ -72,14 +73,16 @@ def _row_extent(traces: EcgTraces, strips: list[_Strip]) -> tuple[float, float, 
     return min(5 * np.ceil(up / 5), 45.0), min(5 * np.ceil(down / 5), 35.0), labels
 
 
-def _draw_grid(ax: Axes, left: float, bottom: float, right: float, top: float) -> None:
-    for step, colour, width in ((1.0, _GRID_1MM, 0.35), (5.0, _GRID_5MM, 0.6)):
+def draw_grid(ax: Axes, left: float, bottom: float, right: float, top: float) -> None:
+    """Lines every 1 mm and, stronger, every 5 mm within these limits (mm)."""
+    for step, colour, width in ((1.0, GRID_1MM, 0.35), (5.0, GRID_5MM, 0.6)):
         columns, rows = np.arange(left, right + 0.01, step), np.arange(bottom, top + 0.01, step)
         lines = [((x, bottom), (x, top)) for x in columns] + [((left, y), (right, y)) for y in rows]
         ax.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=0))
 
 
-def _draw_strip(ax: Axes, traces: EcgTraces, strip: _Strip, baseline: float, label: float, clip) -> None:
+def draw_strip(ax: Axes, traces: EcgTraces, strip: Strip, baseline: float, label: float, clip) -> None:
+    """One lead with its name ``label`` mm above its zero line at ``baseline``: band, reference, estimate."""
     row = LEADS.index(strip.lead)
     part = slice(strip.start, strip.stop)
     x = strip.x + MM_PER_S * np.arange(strip.stop - strip.start) / traces.sampling_rate
@@ -103,15 +106,14 @@ def _draw_strip(ax: Axes, traces: EcgTraces, strip: _Strip, baseline: float, lab
                     solid_joinstyle="round", clip_path=clip, gid=f"{kind} {name}")  # fmt: skip
 
 
-def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_column, ppg=None) -> Figure:
-    """Lay the page out in millimetres and draw it; ``ppg`` (T,) adds a strip of the input below the rhythm strip."""
+def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_column) -> Figure:
+    """Lay the page out in millimetres and draw it."""
     lead_rows([rhythm_lead])
-    rows = _rows(traces, rhythm_lead, seconds_per_column)
-    extents = [_row_extent(traces, strips) for strips in rows]
-    ppg_height = 0.0 if ppg is None else 20.0
-    paper_height = sum(up + down for up, down, _ in extents) + ppg_height
+    rows = strips_of(traces, rhythm_lead, seconds_per_column)
+    extents = [row_extent(traces, strips) for strips in rows]
+    paper_height = sum(up + down for up, down, _ in extents)
     duration_mm = MM_PER_S * rows[-1][0].stop / traces.sampling_rate
-    left, right = _MARGIN, _MARGIN + max(5 * np.ceil((_CALIBRATION + duration_mm) / 5), _MIN_WIDTH)
+    left, right = _MARGIN, _MARGIN + max(5 * np.ceil((CALIBRATION_MM + duration_mm) / 5), _MIN_WIDTH)
     footer_lines = textwrap.wrap(footer or "", int((right - left - 50) / 1.6)) or [""]  # 50 mm hold the scale
     bottom = _FOOTER + 4.0 * (len(footer_lines) - 1)
     top = bottom + paper_height
@@ -122,8 +124,8 @@ def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_colu
     fig = new_figure(width / MM_PER_INCH, height / MM_PER_INCH, layout=None)
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     ax.set_axis_off()
-    _draw_grid(ax, left, bottom, right, top)
-    paper = Rectangle((left, bottom), right - left, paper_height, fill=False, edgecolor=_GRID_5MM, lw=0.6, zorder=1)
+    draw_grid(ax, left, bottom, right, top)
+    paper = Rectangle((left, bottom), right - left, paper_height, fill=False, edgecolor=GRID_5MM, lw=0.6, zorder=1)
     clip = ax.add_patch(paper)
     y = top
     for strips, (up, down, labels) in zip(rows, extents, strict=True):
@@ -131,14 +133,12 @@ def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_colu
         pulse_x, pulse_y = np.array([1, 2, 2, 7, 7, 8.0]), np.array([0, 0, 10, 10, 0, 0.0])  # 1 mV for 0.2 s
         ax.plot(left + pulse_x, baseline + pulse_y, color=TRUTH, lw=0.8, zorder=4, gid="calibration")
         for strip, label in zip(strips, labels, strict=True):
-            _draw_strip(ax, traces, strip, baseline, label, clip)
+            draw_strip(ax, traces, strip, baseline, label, clip)
             if strip is not strips[0]:
                 ax.plot([strip.x] * 2, [baseline - 3, baseline + 3], color=TRUTH, lw=0.6, zorder=3, gid="separator")
         y -= up + down
-    if ppg is not None:
-        _draw_ppg(ax, np.asarray(ppg, dtype=float)[: rows[-1][0].stop], traces.sampling_rate, rows[-1][0].x, bottom)
     if has_legend:
-        _draw_legend(ax, traces, right, top + _HEADER / 2)
+        draw_legend(ax, traces, right, top + _HEADER / 2)
     ax.text(left, height - _HEADER / 2, title or "", fontsize=10, fontweight="bold", va="center")
     ax.text(left, bottom / 2, "\n".join(footer_lines), fontsize=8, va="center")
     scale = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   {traces.sampling_rate:g} Hz"
@@ -146,8 +146,8 @@ def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_colu
     return fig
 
 
-def _draw_ppg(ax: Axes, ppg: np.ndarray, sampling_rate: float, x: float, bottom: float) -> None:
-    """PPG in 15 mm of height: it has no unit, so it is scaled to its own range."""
+def draw_ppg(ax: Axes, ppg: np.ndarray, sampling_rate: float, x: float, bottom: float) -> None:
+    """PPG (T,) from x, bottom (mm) on, in 15 mm of height: it has no unit, so it is scaled to its own range."""
     low, high = np.nanmin(ppg), np.nanmax(ppg)
     height = 1.5 + 13.0 * (ppg - low) / max(high - low, 1e-9)
     ax.plot(x + MM_PER_S * np.arange(len(ppg)) / sampling_rate, bottom + height, color=COLOURS["vermillion"], lw=0.9,
@@ -155,7 +155,8 @@ def _draw_ppg(ax: Axes, ppg: np.ndarray, sampling_rate: float, x: float, bottom:
     ax.text(x + 0.8, bottom + 15.5, "PPG", fontsize=9, fontweight="bold", va="bottom", zorder=6)
 
 
-def _draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float) -> None:
+def draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float) -> None:
+    """Legend that ends at ``right`` and is centred on ``y`` (mm)."""
     handles = []
     if traces.ecg is not None:
         handles.append(Line2D([], [], color=TRUTH, lw=1.0, label="reference"))
@@ -199,33 +200,3 @@ def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=No
     """
     traces = EcgTraces.of(sampling_rate, ecg, estimate, samples, spread, lead_mask)
     return draw_page(traces, title=title, footer=footer, rhythm_lead=rhythm_lead, seconds_per_column=seconds_per_column)
-
-
-@styled
-def plot_translation(ecg_mean, sampling_rate, ppg, *, spread=None, age=None, sex="", model="P2Es", record="",
-                     rhythm_lead="II") -> Figure:  # fmt: skip
-    """The page that ``p2es translate`` writes: the first 10 s of the synthesised ECG, the PPG it came from, a warning.
-
-    Parameters
-    ----------
-    ecg_mean : array (12, T) mV
-        Posterior mean.
-    sampling_rate : float
-        Hz, of ECG and PPG.
-    ppg : array (T,)
-        Any unit.
-    spread : pair of arrays (12, T) mV, optional
-    age : float, optional
-        Years.
-    sex : str
-        ``"F"``, ``"M"`` or ``""``.
-    model, record : str
-        Named in the title and the footer.
-    """
-    traces = EcgTraces.of(sampling_rate, estimate=ecg_mean, spread=spread)
-    known_age = age is not None and np.isfinite(age)
-    person = f"age {age:g} years" if known_age else "age not known"
-    person += f", sex {sex}" if sex else ", sex not known"
-    footer = f"{model}   |   {person}   |   Synthesised from PPG. Research use only, not a diagnosis."
-    return draw_page(traces, title=record or "12-lead ECG from PPG", footer=footer, rhythm_lead=rhythm_lead,
-                     seconds_per_column=None, ppg=ppg)  # fmt: skip

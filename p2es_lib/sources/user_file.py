@@ -1,4 +1,4 @@
-"""A user's own recording: a WFDB record or a CSV file with a PPG in it."""
+"""A user's own recording: a WFDB record, a table or an EDF file with a PPG in it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ import numpy as np
 
 from p2es_lib.config import SignalConfig
 from p2es_lib.errors import InputError
-from p2es_lib.signals import flat_mask
+from p2es_lib.signals import OFF_S, flat_mask
 from p2es_lib.sources.constant_rate import check_agreement, check_rate
 from p2es_lib.sources.user_csv import choose_ppg, describe_choice, find_ppgs, read_csv_signals
+from p2es_lib.sources.user_edf import EDF_SUFFIXES, read_edf_signals
 from p2es_lib.sources.wfdb_records import find_leads, read_header, read_signals, segments
 from p2es_lib.transforms import resample_signal
 
-#: A PPG that stays at one value for so long (s) is no PPG: every heart beats more often.
-OFF_S = 1.0
 CSV_SUFFIXES = (".csv", ".txt", ".tsv")
 #: Files that hold signals and are not read here, and what to do with them.
 _TO_CSV = "export it as CSV (UTF-8) with a column of time and one of the PPG"
 _FOREIGN = dict.fromkeys((".xlsx", ".xls", ".ods"), f"a spreadsheet: {_TO_CSV}")
-_FOREIGN |= dict.fromkeys(
-    (".edf", ".bdf"),
-    "EDF, which is not read here: convert it to a WFDB record with 'edf2mit' (WFDB Software Package), or to CSV with "
-    "EDFbrowser (Tools, Convert EDF to ASCII)",
-)
 _OTHERS = (".h5", ".hdf5", ".parquet", ".json", ".xml", ".avro", ".acq", ".npy")
 _FOREIGN |= dict.fromkeys(_OTHERS, f"not read here: {_TO_CSV}")
 
@@ -70,7 +64,8 @@ def read_ppg(
         WFDB record (with or without ``.hea``; several segments or rates are fine, missing segments become NaN), or
         a file ending in .csv, .txt or .tsv: see :func:`p2es_lib.sources.csv_table.read_csv_table`. A column of time
         gives the sampling rate: s, ms, us or ns, Unix time, ISO 8601, hh:mm:ss.fff. Exports of Empatica E4 (BVP.csv)
-        and Polar Sensor Logger are recognised by their layout.
+        and Polar Sensor Logger are recognised by their layout. Or a file ending in .edf or .bdf
+        (:mod:`p2es_lib.sources.user_edf`).
     sampling_rate : float, optional
         Hz. Needed for a CSV without time column; where the file states its rate, it must agree.
     column : str or int, optional
@@ -92,6 +87,8 @@ def read_ppg(
     if path.suffix.lower() in CSV_SUFFIXES:
         ppg, rate, leads, notes = read_csv_signals(path, sampling_rate, column)
         recording = UserRecording(ppg, rate, leads, rate if leads else float("nan"), notes)
+    elif path.suffix.lower() in EDF_SUFFIXES:
+        recording = UserRecording(*read_edf_signals(path, sampling_rate, column))
     else:
         recording = _read_wfdb(path, sampling_rate, column)
     default = SignalConfig()
@@ -114,7 +111,7 @@ def read_ppg(
 def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
     header_path = path if path.suffix == ".hea" else path.with_name(path.name + ".hea")
     if not header_path.is_file():
-        tables = ", ".join(CSV_SUFFIXES)
+        tables = ", ".join((*CSV_SUFFIXES, *EDF_SUFFIXES))
         beside = path.with_suffix(".hea")
         advice = f"; give its header, {beside}" if path.suffix and beside.is_file() else ""
         raise InputError(f"{path}: no such recording (no {header_path.name}, and not a file ending in {tables}){advice}")

@@ -1,0 +1,92 @@
+"""The commands ``p2es live``, a translation while the PPG arrives, and ``p2es export``, the model for other programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Optional
+
+import numpy as np
+import typer
+
+from p2es_lib.errors import InputError
+
+#: Lines of standard input that are pushed together, s: what they add to the delay.
+CHUNK_S = 0.1
+
+Model = Annotated[Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the trained run.")]
+
+
+def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
+    """Chunks of ``size`` numbers, one per line; an empty line or ``nan`` is a missing sample.
+
+    Raises
+    ------
+    InputError
+        A line that is no number, by its number.
+    """
+    chunk: list[float] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            chunk.append(float(line.strip() or "nan"))
+        except ValueError:
+            raise InputError(f"standard input, line {number}: {line.strip()!r} is no number; give one sample per line") from None
+        if len(chunk) == size:
+            yield np.array(chunk)
+            chunk = []
+    if chunk:
+        yield np.array(chunk)
+
+
+def load(model: Path | None):
+    """The model of a folder, or the one that ``make reproduce`` trains."""
+    from p2es_lib.learned import WEIGHTS_FILE
+    from p2es_lib.methods import load_method
+    from p2es_lib.translate_file import default_model_folder
+
+    folder = model or default_model_folder()
+    if not model and not (folder / WEIGHTS_FILE).is_file():
+        raise InputError(f"no model: {folder / WEIGHTS_FILE} does not exist; run 'make reproduce' first, or name a model with --model")
+    return load_method(folder)
+
+
+def live(
+    sampling_rate: Annotated[float, typer.Option(help="Hz, of the PPG on standard input.")],
+    age: Annotated[Optional[float], typer.Option(help="Age in years; leave out if unknown.")] = None,
+    sex: Annotated[Optional[str], typer.Option(help="F or M; leave out if unknown.")] = None,
+    model: Model = None,
+    polarity: Annotated[str, typer.Option(help="Which way the pulses point: up, or down (turned over).")] = "up",
+    samples: Annotated[int, typer.Option(help="Samples per window, of which the mean is written.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+) -> None:
+    """Translate a PPG while it is being recorded: one sample per line in, one line of 12 leads (mV) out."""
+    from p2es_lib.leads import LEADS
+    from p2es_lib.live import LiveTranslator
+
+    translator = LiveTranslator(
+        load(model), sampling_rate=sampling_rate, age=age, sex=sex, polarity=polarity, n_samples=samples, seed=seed, where="standard input"
+    )
+    typer.echo(f"research use only, not a diagnosis; the ECG is {translator.delay_s + CHUNK_S:.2f} s behind", err=True)
+    typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
+
+    def write(block) -> None:
+        for number, values in enumerate(block.mean.T, start=block.start):
+            typer.echo(f"{number / translator.rate:.4f}," + ",".join("" if np.isnan(v) else f"{v:.4f}" for v in values))
+        sys.stdout.flush()
+
+    for chunk in read_numbers(sys.stdin, max(1, int(CHUNK_S * sampling_rate))):
+        write(translator.push(chunk))
+    write(translator.finish())
+
+
+def export(
+    onnx: Annotated[Path, typer.Option(help="File to write, for example model.onnx.")],
+    model: Model = None,
+) -> None:
+    """Export one call of P2Es as ONNX, for programs without PyTorch (inputs and outputs: p2es_lib/onnx_export.py)."""
+    from p2es_lib.onnx_export import export_onnx
+    from p2es_lib.paths import check_output_folder
+
+    check_output_folder(onnx.parent, "--onnx")
+    typer.echo(export_onnx(load(model), onnx))

@@ -1,0 +1,327 @@
+"""PPG in, ECG out, while it is being recorded: one translator for chunks of any size and for whole recordings.
+
+The PPG is translated window by window, and neighbouring windows fade into one another. Everything that is done to a
+window (resampling, filter, scale, noise of the samples) depends on the PPG of that window and on its place in the
+recording, and on nothing else: no filter and no scale runs over the recording as a whole, because in a live recording
+there is no whole. So the ECG does not depend on how the PPG was cut into chunks, and a file is translated by the same
+code, fed from the file. A window is cleaned by itself, as the windows of the simulated cohort are that the model learned
+from; where it differs from its neighbour at its ends, it has faded.
+
+The price is the delay: a sample of ECG is final when no window that covers it is still to come, which is one window
+(8.192 s with the default settings) after it, and the reach of the resampling filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2es_lib.demographics import Demographics, parse_age, parse_sex
+from p2es_lib.errors import InputError, check_choice
+from p2es_lib.learned import LearnedTranslator
+from p2es_lib.leads import LEADS
+from p2es_lib.sampling import WindowNoise
+from p2es_lib.signals import OFF_S, bridge_gaps, flat_mask, ppg_clean, ppg_quality
+from p2es_lib.transforms import resample_at, resampling_reach
+
+#: Neighbouring windows share this much, over which one fades into the next.
+OVERLAP_S = 1.024
+#: Windows in which more than this share of the PPG is missing are not translated.
+MAX_MISSING = 0.1
+#: Edges of the band of the samples, per cent.
+BAND = (5, 95)
+#: PPG that :func:`ecg_blocks` pushes at a time, s: a few batches of windows.
+CHUNK_S = 60.0
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """What became of one window: its start (s), its quality from 0 to 1, and why it was refused ("" if it was not)."""
+
+    start_s: float
+    quality: float
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class EcgBlock:
+    """A stretch of final ECG at the model's sampling rate.
+
+    Attributes
+    ----------
+    start : int
+        Place of its first sample in the recording, in samples of the model's rate.
+    mean, std, lower, upper : float32 arrays (12, n)
+        Mean, standard deviation and :data:`BAND` of the samples, mV; NaN where nothing was translated, and in leads that
+        the model never saw.
+    ppg : float array (n,)
+        What was translated, cleaned; NaN where nothing was.
+    covered : bool array (n,)
+        Where there is a translation.
+    windows : tuple of WindowReport
+        Windows that were decided upon since the last block; those of later samples too.
+    """
+
+    start: int
+    mean: np.ndarray
+    std: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    ppg: np.ndarray
+    covered: np.ndarray
+    windows: tuple[WindowReport, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.covered)
+
+    def part(self, first: int, stop: int) -> EcgBlock:
+        """Samples ``first`` to ``stop`` of this block, without the reports of its windows."""
+        return EcgBlock(self.start + first, **{name: getattr(self, name)[..., first:stop].copy() for name in _ARRAYS})
+
+    @classmethod
+    def joined(cls, blocks: list[EcgBlock]) -> EcgBlock:
+        """Consecutive blocks as one."""
+        arrays = {name: np.concatenate([getattr(b, name) for b in blocks], axis=-1) for name in _ARRAYS}
+        return cls(blocks[0].start, **arrays, windows=tuple(report for b in blocks for report in b.windows))
+
+
+_ARRAYS = ("mean", "std", "lower", "upper", "ppg", "covered")
+
+
+def window_starts(n_total: int, n_window: int, n_overlap: int) -> np.ndarray:
+    """First samples of windows that cover n_total samples; the last one is moved back to end with the recording."""
+    starts = np.arange(0, n_total - n_window + 1, n_window - n_overlap)
+    last = n_total - n_window
+    return starts if starts[-1] == last else np.append(starts, last)
+
+
+class LiveTranslator:
+    """Translates a PPG that arrives in chunks; memory is that of a few windows, however long it runs.
+
+    Parameters
+    ----------
+    model : LearnedTranslator
+    sampling_rate : float, optional
+        Hz, of the PPG; 20 or more. Default: the model's.
+    age, sex : optional
+        Years; ``"F"`` or ``"M"``. None: not known.
+    polarity : "up" or "down"
+        Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
+    n_samples : int
+        Samples per window, 2 or more for a spread.
+    seed : int
+        Of the samples. The same PPG and seed give the same ECG.
+    where : str
+        Named in errors.
+
+    Raises
+    ------
+    InputError
+        A setting out of its range.
+
+    Examples
+    --------
+    >>> live = LiveTranslator(model, sampling_rate=64, age=63, sex="F")  # doctest: +SKIP
+    >>> for chunk in sensor:  # doctest: +SKIP
+    ...     block = live.push(chunk)  # final ECG, live.delay_s behind; often none at first
+    >>> rest = live.finish()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: LearnedTranslator,
+        *,
+        sampling_rate: float | None = None,
+        age: float | None = None,
+        sex: str | None = None,
+        polarity: str = "up",
+        n_samples: int = 8,
+        seed: int = 0,
+        where: str = "ppg",
+    ):
+        signal = model.config.signal
+        self.model, self.where, self.seed, self.n_samples = model, where, seed, n_samples
+        self.rate = signal.sampling_rate
+        self.rate_in = self.rate if sampling_rate is None else float(sampling_rate)
+        if not 20 <= self.rate_in <= 5000:
+            raise InputError(f"{where}: sampling rate {sampling_rate} Hz; between 20 and 5000 Hz")
+        if n_samples < 1:
+            raise InputError(f"{where}: {n_samples} samples per window; at least 1, 2 or more for a spread")
+        self._sign = -1.0 if check_choice("polarity", polarity, ("up", "down")) == "down" else 1.0
+        self._person = (parse_age(age, "age"), parse_sex(sex, "sex"))
+        self.n_window, self.n_overlap = signal.n_samples, round(OVERLAP_S * self.rate)
+        ramp = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap
+        self._weight = np.ones(self.n_window, dtype=np.float32)
+        self._weight[: self.n_overlap], self._weight[-self.n_overlap :] = ramp, ramp[::-1]
+        self._ratio = self.rate_in / self.rate
+        self._reach = resampling_reach(self.rate_in, self.rate)
+        self._raw, self._raw_start, self._n_raw = np.zeros(0), 0, 0  # PPG still needed, its first sample, all received
+        self._next = 0  # start of the next window
+        self._start = 0  # samples before it have been returned
+        self._total, self._sums = np.zeros(0, np.float32), np.zeros((4 * len(LEADS) + 1, 0), np.float32)
+        self._reports: list[WindowReport] = []
+        self._finished = False
+
+    @property
+    def delay_s(self) -> float:
+        """How far the ECG is behind, s. Constant: with PPG up to time t, all ECG up to t - delay_s has been returned."""
+        return self.n_window / self.rate + (self._reach + 1 if self._reach else 0) / self.rate_in
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Memory of what is kept between chunks."""
+        return self._raw.nbytes + self._total.nbytes + self._sums.nbytes
+
+    def push(self, chunk) -> EcgBlock:
+        """Take PPG and return the ECG that is final now.
+
+        Parameters
+        ----------
+        chunk : array (m,)
+            The next samples, in any unit; NaN where missing, so that the clock goes on. Empty is allowed.
+
+        Returns
+        -------
+        EcgBlock
+            Continues the one before without gap or overlap; of length 0 where nothing more is final yet.
+
+        Raises
+        ------
+        InputError
+            Not a row of numbers, or the recording was finished.
+        """
+        if self._finished:
+            raise InputError(f"{self.where}: finished; make a new LiveTranslator for a new recording")
+        try:
+            chunk = np.asarray(chunk, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.where}: a chunk that is no row of numbers ({error})") from None
+        if chunk.ndim != 1:
+            raise InputError(f"{self.where}: a chunk of shape {chunk.shape}; expected a row of samples (m,)")
+        self._raw = np.concatenate([self._raw, np.where(np.isfinite(chunk), self._sign * chunk, np.nan)])
+        self._n_raw += len(chunk)
+        available = self._available()
+        ready = range(self._next, available - self.n_window + 1, self.n_window - self.n_overlap)
+        self._translate(list(ready))
+        self._next += len(ready) * (self.n_window - self.n_overlap)
+        # Later windows, and a last one that is moved back to the end of the recording, begin here or later.
+        first = max(0, available - self.n_window)
+        block = self._take(first - self._start)
+        needed = max(0, int(np.floor(first * self._ratio)) - self._reach)
+        self._raw, self._raw_start = self._raw[needed - self._raw_start :].copy(), needed
+        return block
+
+    def finish(self) -> EcgBlock:
+        """The rest of the ECG, up to the end of the PPG.
+
+        Raises
+        ------
+        InputError
+            The whole recording was shorter than one window.
+        """
+        if self._finished:
+            raise InputError(f"{self.where}: finished already")
+        n_total = self._n_raw if self.rate_in == self.rate else int(np.ceil(self._n_raw / self._ratio - 0.05))
+        if n_total < self.n_window:
+            given, needed = self._n_raw / self.rate_in, self.n_window / self.rate
+            raise InputError(f"{self.where}: {given:.1f} s of PPG; at least {needed:.1f} s are needed, one window")
+        self._finished = True
+        step = self.n_window - self.n_overlap
+        # What is left of the row of windows, and the one that was moved back to the end and stands in no row.
+        starts = window_starts(n_total, self.n_window, self.n_overlap)
+        self._translate([int(start) for start in starts if start >= self._next or start % step])
+        return self._take(n_total - self._start)
+
+    # ------------------------------------------------------------------------------------------------------- the parts
+    def _available(self) -> int:
+        """Samples at the model's rate for which the resampling filter has all it needs."""
+        if self._reach == 0:
+            return self._n_raw
+        last = (self._n_raw - 1 - self._reach) / self._ratio  # place of the last one
+        return max(0, int(np.floor(last)) + 1)
+
+    def _window(self, start: int) -> np.ndarray:
+        """PPG of one window at the model's rate (n_window,), NaN where missing."""
+        position = (start + np.arange(self.n_window)) * self._ratio
+        first = max(0, int(np.floor(position[0])) - self._reach)
+        part = self._raw[first - self._raw_start : int(np.floor(position[-1])) + self._reach + 1 - self._raw_start]
+        part = np.where(flat_mask(part, self.rate_in, OFF_S), np.nan, part)
+        present = part[np.isfinite(part)]
+        # A level far above zero would cost the filters digits.
+        level = np.median(present) if len(present) else 0.0
+        return resample_at(part - level, position - first, self.rate_in, self.rate)
+
+    def _translate(self, starts: list[int]) -> None:
+        """Translate the windows that begin at these samples and add them to what is in the making."""
+        windows = {}
+        for start in starts:
+            ppg = self._window(start)
+            refused = refusal(ppg)
+            if not refused:
+                windows[start] = ppg_clean(ppg, self.rate)
+            quality = 0.0 if refused else ppg_quality(bridge_gaps(windows[start]), self.rate)
+            self._reports.append(WindowReport(start / self.rate, quality, refused))
+        if starts:
+            self._extend(starts[-1] + self.n_window)
+        per_batch = max(1, self.model.config.sampling.batch_size // self.n_samples)
+        usable = list(windows)
+        for first in range(0, len(usable), per_batch):
+            self._translate_batch({start: windows[start] for start in usable[first : first + per_batch]})
+
+    def _translate_batch(self, windows: dict[int, np.ndarray]) -> None:
+        scaled = np.stack([_scaled(ppg) for ppg in windows.values()])[:, None]
+        # Noise is named after the place: a window's samples depend on where it lies and on no other window.
+        noise = WindowNoise(self.seed, list(windows), self.n_samples, shape=(len(LEADS), self.n_window))
+        people = Demographics.of(*self._person, len(windows))
+        ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=noise).numpy()
+        for (start, ppg), samples in zip(windows.items(), ecg, strict=True):
+            part = slice(start - self._start, start - self._start + self.n_window)
+            variance = samples.var(axis=0, ddof=1 if self.n_samples > 1 else 0)
+            lower, upper = np.percentile(samples, BAND, axis=0)
+            rows = np.concatenate([samples.mean(axis=0), variance, lower, upper, bridge_gaps(ppg)[None]])
+            self._total[part] += self._weight
+            self._sums[:, part] += self._weight * rows
+
+    def _extend(self, stop: int) -> None:
+        missing = stop - self._start - len(self._total)
+        if missing > 0:
+            self._total = np.pad(self._total, (0, missing))
+            self._sums = np.pad(self._sums, ((0, 0), (0, missing)))
+
+    def _take(self, count: int) -> EcgBlock:
+        """Hand out the next ``count`` samples, which are final."""
+        self._extend(self._start + count)
+        total, sums = self._total[:count], self._sums[:, :count]
+        with np.errstate(invalid="ignore"):
+            averages = np.where(total > 0, sums / total, np.float32(np.nan))  # 0 / 0 where nothing was translated
+        mean, variance, lower, upper = averages[:-1].reshape(4, len(LEADS), count)
+        block = EcgBlock(self._start, mean, np.sqrt(variance), lower, upper, averages[-1], total > 0, tuple(self._reports))
+        self._reports, self._start = [], self._start + count
+        self._total, self._sums = self._total[count:].copy(), self._sums[:, count:].copy()
+        return block
+
+
+def ecg_blocks(live: LiveTranslator, ppg: np.ndarray, progress: bool = False) -> Iterator[EcgBlock]:
+    """The ECG of a whole recording, block by block: ``ppg`` (T,) pushed into a fresh translator to its end."""
+    from tqdm.auto import tqdm
+
+    step = max(1, round(CHUNK_S * live.rate_in))
+    for first in tqdm(range(0, len(ppg), step), desc="translating", unit="min", disable=not progress):
+        yield live.push(ppg[first : first + step])
+    yield live.finish()
+
+
+def refusal(ppg: np.ndarray) -> str:
+    """Why a window of PPG (T,) cannot be translated; "" if it can."""
+    present = np.isfinite(ppg)
+    if present.mean() < 1 - MAX_MISSING:
+        return f"{100 * (1 - present.mean()):.0f} % missing"
+    return "" if float(np.ptp(ppg[present])) > 0 else "flat"
+
+
+def _scaled(ppg: np.ndarray) -> np.ndarray:
+    """Gaps bridged, zero mean, unit variance."""
+    ppg = bridge_gaps(ppg)
+    return ((ppg - ppg.mean()) / ppg.std()).astype(np.float32)

@@ -1,0 +1,140 @@
+"""One call of P2Es as ONNX, for programs without PyTorch: what the network makes of x_t, of the PPG and of the person.
+
+The file holds GroupFinder with its bank, the affinity matrices and the denoiser with both its stages and the
+projection. Its inputs, float32, any number of windows B:
+
+``x_t`` (B, 12, T)
+    State of the reverse process, in units of ``ecg_scale_mv`` (in the file's metadata).
+``t`` (B,)
+    Its time. With t = 1 and standard normal x_t one call is the one-step translation, the estimate of the mean.
+``ppg`` (B, 1, T)
+    Windows with zero mean and unit variance.
+``ppg_features`` (B, 8, T)
+    :func:`p2es_lib.pulse_features.pulse_features` of the windows; detecting beats has no counterpart in ONNX.
+``demographics`` (B, 4)
+    :meth:`p2es_lib.demographics.Demographics.features`.
+
+Its outputs: ``x_0`` (B, 12, T), the estimate of the clean ECG in the units of x_t, which a sampler goes on with, and
+``ecg_mv``, the same in mV. The discrete cosine transforms, FFTs in PyTorch, stand there as products with their matrix.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from p2es_lib import __version__
+from p2es_lib.errors import InputError
+from p2es_lib.forward_process import ForwardProcess
+from p2es_lib.p2es import P2Es
+from p2es_lib.paths import atomic_path
+from p2es_lib.pulse_features import N_FEATURES
+from p2es_lib.transforms import dct
+
+INPUTS = ("x_t", "t", "ppg", "ppg_features", "demographics")
+OUTPUTS = ("x_0", "ecg_mv")
+
+
+class MatrixProcess(ForwardProcess):
+    """The forward process with its cosine transforms as matrix products, which ONNX has; equal to rounding."""
+
+    def __init__(self, process: ForwardProcess):
+        super().__init__(process.config, process.n_samples, process.sampling_rate)
+        self.matrix = dct(torch.eye(process.n_samples, dtype=torch.float64)).T.float()  # u = matrix @ x
+
+    def to_basis(self, x: Tensor) -> Tensor:
+        """As :meth:`ForwardProcess.to_basis`."""
+        return x @ self.matrix.T if self.config.blur == "dct" else x
+
+    def from_basis(self, u: Tensor) -> Tensor:
+        """As :meth:`ForwardProcess.from_basis`."""
+        return u @ self.matrix if self.config.blur == "dct" else u
+
+
+class OneCall(nn.Module):
+    """The exported module; arguments and results as in the head of this file."""
+
+    def __init__(self, model: P2Es):
+        super().__init__()
+        if model.config.affinity.mixing == "random":
+            raise InputError("a model whose groups are drawn at random (affinity.mixing='random') has no ONNX counterpart")
+        self.model = copy.deepcopy(model).eval().cpu()
+        self.model.denoiser.process = MatrixProcess(model.process)
+        finder = self.model.group_finder
+        groups = nn.functional.one_hot(finder.bank_group, finder.n_groups).float() if len(finder.bank_group) else torch.zeros(0, 1)
+        self.register_buffer("bank_groups", groups)  # (N, G)
+
+    def group_weights(self, ppg: Tensor, demographics: Tensor) -> Tensor:
+        """As :meth:`p2es_lib.affinity.GroupFinder.assign` of new windows, (B, G)."""
+        finder, config = self.model.group_finder, self.model.config.affinity
+        if config.mixing != "groups":
+            return torch.ones_like(ppg[:, 0, :1])
+        z = finder.encoder(ppg, demographics)
+        if config.clustering == "centroid":
+            distance = ((z[:, None] - finder.centroids[None]) ** 2).sum(-1)
+            return torch.softmax(-distance / (2 * config.temperature), dim=1)
+        nearest, rows = (z @ finder.bank_embedding.T).topk(min(config.k_neighbours, len(finder.bank_embedding)), dim=1)
+        weights = torch.softmax(nearest / config.temperature, dim=1)  # (B, K)
+        return (weights[:, :, None] * self.bank_groups[rows]).sum(1)
+
+    def forward(self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor) -> tuple[Tensor, Tensor]:
+        pi = self.group_weights(ppg, demographics)
+        x_0 = self.model(x_t, t, ppg_features, demographics, pi).refined * self.model.trained_leads[:, None]
+        return x_0, x_0 * self.model.ecg_scale_mv
+
+
+def example_inputs(model: P2Es, n_windows: int = 2) -> tuple[Tensor, ...]:
+    """Arguments of :class:`OneCall` of the right shapes: noise, no person."""
+    n = model.config.signal.n_samples
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((n_windows, 12, n), (n_windows, 1, n), (n_windows, N_FEATURES, n))
+    x_t, ppg, features = (torch.randn(shape, generator=generator) for shape in shapes)
+    return x_t, torch.linspace(1.0, 0.2, n_windows), ppg, features, torch.zeros(n_windows, 4)
+
+
+def export_onnx(model: P2Es, path: str | Path) -> Path:
+    """Write one call of the model as an ONNX file and return its path.
+
+    The file's metadata hold the version, the configuration (JSON) and ``ecg_scale_mv``.
+
+    Raises
+    ------
+    InputError
+        Another method than P2Es, or the packages onnx and onnxscript are missing.
+    """
+    path = Path(path)
+    if not isinstance(model, P2Es):
+        raise InputError(f"method {model.name!r}: only P2Es and its ablations can be exported as ONNX; name such a model")
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 (torch's exporter needs it)
+    except ImportError as error:
+        raise InputError(f"{path}: cannot be written without the package {error.name}; install it: pip install onnx onnxscript") from error
+    call = OneCall(model).eval()
+    batch = torch.export.Dim("windows", min=1, max=4096)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            call,
+            example_inputs(model),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamic_shapes=tuple({0: batch} for _ in INPUTS),
+            dynamo=True,
+            verbose=False,
+        )
+    proto = program.model_proto
+    entries = {
+        "format": "p2es-one-call",
+        "version": __version__,
+        "config": json.dumps(model.config.to_dict(), sort_keys=True),
+        "ecg_scale_mv": repr(float(model.ecg_scale_mv)),
+        "note": "research use only, not a diagnosis",
+    }
+    onnx.helper.set_model_props(proto, entries)
+    with atomic_path(path) as temporary:
+        onnx.save_model(proto, str(temporary))
+    return path

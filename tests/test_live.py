@@ -1,0 +1,173 @@
+"""Live translation: however the PPG arrives, the ECG is the same, as late as stated, and memory stays bounded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from synthetic import synthetic_windows, tiny_config
+
+from p2es_lib.errors import InputError
+from p2es_lib.live import EcgBlock, LiveTranslator, ecg_blocks, refusal
+from p2es_lib.p2es import P2Es
+
+
+@pytest.fixture(scope="module")
+def model() -> P2Es:
+    torch.manual_seed(0)
+    model = P2Es(tiny_config())
+    model.group_finder.fit(synthetic_windows().split("train"), seed=0)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def ppg(make_pair) -> dict[float, np.ndarray]:
+    return {rate: make_pair(9, rate, noise=0.02).ppg for rate in (64.0, 125.0, 62.4725, 500.0)}
+
+
+def chunks(x: np.ndarray, sizes) -> list[np.ndarray]:
+    """x cut into pieces of these sizes, again and again."""
+    parts, first, turn = [], 0, 0
+    while first < len(x):
+        size = sizes[turn % len(sizes)]
+        parts.append(x[first : first + size])
+        first, turn = first + size, turn + 1
+    return parts
+
+
+def live_ecg(model, x, sizes, rate) -> EcgBlock:
+    live = LiveTranslator(model, sampling_rate=rate, age=60, sex="F", n_samples=3)
+    blocks = [live.push(part) for part in chunks(x, sizes)]
+    return EcgBlock.joined([*blocks, live.finish()])
+
+
+def offline_ecg(model, x, rate) -> EcgBlock:
+    live = LiveTranslator(model, sampling_rate=rate, age=60, sex="F", n_samples=3)
+    return EcgBlock.joined(list(ecg_blocks(live, x)))
+
+
+def same(one: EcgBlock, other: EcgBlock) -> None:
+    for name in ("mean", "std", "lower", "upper", "ppg"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-5, err_msg=name)
+    np.testing.assert_array_equal(one.covered, other.covered)
+    assert [w.start_s for w in one.windows] == [w.start_s for w in other.windows]
+    assert [w.refused for w in one.windows] == [w.refused for w in other.windows]
+
+
+@pytest.mark.parametrize("rate", [64.0, 125.0, 62.4725, 500.0])
+def test_chunks_do_not_matter(model, ppg, rate):
+    """The ECG of chunks of any size is that of the whole recording, to the rounding of batches."""
+    whole = offline_ecg(model, ppg[rate], rate)
+    assert whole.covered.all() and len(whole) == round(9 * 125)
+    for sizes in [(100,), (1, 7, 0, 333, 2)]:
+        same(live_ecg(model, ppg[rate], sizes, rate), whole)
+
+
+def test_a_file_is_translated_as_the_same_ppg_is_live(model, make_pair):
+    """The whole way of p2es translate, a minute at a time, against chunks of a second."""
+    from p2es_lib.translate_file import translate_long
+
+    x = make_pair(70, 64.0, noise=0.02).ppg
+    file = translate_long(model, x, 60, "F", n_samples=3, sampling_rate=64.0, progress=False)
+    same(live_ecg(model, x, (64,), 64.0), file)
+
+
+def test_gaps_stay_gaps_however_they_arrive(model, make_pair):
+    x = make_pair(18, 64.0, noise=0.02).ppg
+    x[400:700] = np.nan
+    x[900:902] = np.inf  # a lost sample or two is bridged
+    whole = offline_ecg(model, x, 64.0)
+    same(live_ecg(model, x, (50,), 64.0), whole)
+    time = np.arange(len(whole)) / 125.0
+    gap = (time > 400 / 64 + 0.3) & (time < 700 / 64 - 0.3)
+    assert not whole.covered[gap].any() and np.isnan(whole.mean[:, gap]).all()
+    assert whole.covered[time < 5].all() and whole.covered[time > 14].all()
+    assert np.isfinite(whole.mean[:, whole.covered]).all()
+    assert any("missing" in w.refused for w in whole.windows) and not all(w.refused for w in whole.windows)
+
+
+def test_a_sensor_that_is_off_is_a_gap(model, ppg):
+    x = ppg[64.0].copy()
+    x[150:400] = x[150]
+    assert not offline_ecg(model, x, 64.0).covered[round(200 / 64 * 125) : round(350 / 64 * 125)].any()
+
+
+@pytest.mark.parametrize("rate", [64.0, 125.0, 500.0])
+def test_the_delay_is_the_stated_one_at_every_moment(model, ppg, rate):
+    live = LiveTranslator(model, sampling_rate=rate, n_samples=1)
+    received = returned = 0
+    for part in chunks(ppg[rate], (1, 40, 17, 300)):
+        block = live.push(part)
+        received, returned = received + len(part), returned + len(block)
+        assert block.start + len(block) == returned
+        behind_s = received / rate - returned / 125.0
+        assert behind_s <= live.delay_s + 1e-9, "all of the ECG up to the delay is there"
+        if returned:
+            assert behind_s > live.delay_s - 1 / 125.0 - 1e-9, "and no more: the delay is constant"
+    assert live.delay_s < 256 / 125 + 0.6
+    returned += len(live.finish())
+    assert returned == int(np.ceil(len(ppg[rate]) / rate * 125 - 0.05))
+
+
+def test_at_the_rate_of_the_model_the_delay_is_one_window(model):
+    assert LiveTranslator(model).delay_s == 256 / 125
+
+
+def test_memory_stays_bounded(model, make_pair):
+    live = LiveTranslator(model, sampling_rate=64.0, n_samples=1)
+    x, most = make_pair(5, 64.0).ppg, []
+    for _ in range(10):
+        for part in chunks(x, (64,)):
+            live.push(part)
+        most.append(live.buffered_bytes)
+    assert max(most) < 1.5 * 256 * 53 * 4 + 64 * 8 * 8, "a window or two of sums, a few seconds of PPG"
+    assert max(most[5:]) <= max(most[:5]), "no growth"
+
+
+def test_turned_over_is_turned_over(model, ppg):
+    x = ppg[125.0]
+    up = LiveTranslator(model, n_samples=1).push(x)
+    down = LiveTranslator(model, n_samples=1, polarity="down").push(-x)
+    np.testing.assert_array_equal(up.mean, down.mean)
+
+
+def test_nothing_usable_gives_missing_ecg_not_an_error(model):
+    live = LiveTranslator(model, n_samples=1)
+    block = live.push(np.full(1000, np.nan))
+    assert len(block) == 1000 - 256 and not block.covered.any() and np.isnan(block.mean).all()
+    assert all(w.refused == "100 % missing" and w.quality == 0 for w in block.windows)
+
+
+def test_why_a_window_is_refused():
+    assert refusal(np.arange(100.0)) == "" and refusal(np.ones(100)) == "flat"
+    assert refusal(np.where(np.arange(100) < 20, np.nan, np.arange(100.0))) == "20 % missing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sampling_rate": 5}, "between 20 and 5000"),
+        ({"polarity": "auto"}, "polarity='auto' is unknown; choose one of: up, down"),
+        ({"n_samples": 0}, "at least 1"),
+        ({"age": -1}, "age"),
+        ({"sex": "X"}, "sex"),
+    ],
+)
+def test_wrong_settings_are_refused(model, arguments, message):
+    with pytest.raises(InputError, match=message):
+        LiveTranslator(model, **arguments)
+
+
+def test_wrong_chunks_are_refused(model):
+    live = LiveTranslator(model, n_samples=1, where="watch")
+    for chunk in (["a"], np.zeros((2, 3)), 1.0):
+        with pytest.raises(InputError, match="watch: a chunk"):
+            live.push(chunk)
+    live.push(np.zeros(100))
+    with pytest.raises(InputError, match="0.8 s of PPG; at least 2.0 s are needed"):
+        live.finish()
+    live.push(np.random.default_rng(0).standard_normal(300))
+    live.finish()
+    for call in (live.finish, lambda: live.push([1.0])):
+        with pytest.raises(InputError, match="finished"):
+            call()
