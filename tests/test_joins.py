@@ -23,8 +23,9 @@ def long_recordings():
     return simulate(range(90_000, 90_012), 1, SimulatorConfig(n_samples=T))
 
 
-def starts(n_overlap: int) -> np.ndarray:
-    return window_starts(T, N, n_overlap)
+def whole(n_window: int, n_overlap: int) -> int:
+    """The most samples up to T that a row of windows fills: a last one that is moved back would overlap by more."""
+    return T - (T - n_window) % (n_window - n_overlap)
 
 
 def errors_of_windows(truth: np.ndarray, n_overlap: int, seed: int = 0) -> np.ndarray:
@@ -35,17 +36,18 @@ def errors_of_windows(truth: np.ndarray, n_overlap: int, seed: int = 0) -> np.nd
     if n_overlap:
         weight[:n_overlap], weight[-n_overlap:] = ramp, ramp[::-1]
     growth = 1 + np.exp(-np.minimum(np.arange(N), np.arange(N)[::-1]) / 20)
-    total, sums = np.zeros(T), np.zeros(truth.shape)
-    for start in starts(n_overlap):
+    n_total = whole(N, n_overlap)
+    total, sums = np.zeros(n_total), np.zeros((*truth.shape[:2], n_total))
+    for start in window_starts(n_total, N, n_overlap):
         total[start : start + N] += weight
         sums[..., start : start + N] += weight * growth * 0.1 * rng.standard_normal((*truth.shape[:2], 1))
     return sums / total
 
 
 def test_a_seam_is_seen_where_there_is_one(long_recordings):
-    faded = join_errors(errors_of_windows(long_recordings.ecg, 64), starts(64), N)
+    faded = join_errors(errors_of_windows(long_recordings.ecg, 64), window_starts(whole(N, 64), N, 64), N)
     assert join_excess(faded)[2] < 0, "independent errors average out where windows fade"
-    cut = join_errors(errors_of_windows(long_recordings.ecg, 2), starts(2), N)
+    cut = join_errors(errors_of_windows(long_recordings.ecg, 2), window_starts(whole(N, 2), N, 2), N)
     assert join_excess(cut)[1] > 0 and join_excess(cut, "step")[1] > 10 * join_excess(faded, "step")[2]
 
 
@@ -65,12 +67,12 @@ def test_long_translations_have_no_seams(long_recordings):
     model = P2Es(config)
     model.group_finder.fit(synthetic_windows(n_samples=512).split("train"), seed=0)
     n_overlap = round(OVERLAP_S * config.signal.sampling_rate)
-    errors = []
+    n_total, errors = whole(512, n_overlap), []
     for row in range(len(long_recordings)):
-        person = long_recordings.index.iloc[row]
-        ecg = translate_long(model.eval(), long_recordings.ppg[row, 0], person["age"], person["sex"], n_samples=2, progress=False)
-        errors.append(ecg.mean - long_recordings.ecg[row])
-    table = join_errors(np.stack(errors), window_starts(T, 512, n_overlap), 512)
+        person, ppg = long_recordings.index.iloc[row], long_recordings.ppg[row, 0, :n_total]
+        ecg = translate_long(model.eval(), ppg, person["age"], person["sex"], n_samples=2, progress=False)
+        errors.append(ecg.mean - long_recordings.ecg[row, :, :n_total])
+    table = join_errors(np.stack(errors), window_starts(n_total, 512, n_overlap), 512)
     for what in ("rmse", "step"):
         excess, low, _ = join_excess(table, what)
         assert low < 0 or excess < 0.01 * table[f"{what}_elsewhere"].mean(), f"{what}: {excess:.5f} mV above elsewhere at the joins"
