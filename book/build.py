@@ -35,7 +35,7 @@ def build(out: Path, dataset: str, profile: str) -> int:
     from sphinx.cmd.build import main
 
     source, html = out / "source", out / "html"
-    for folder in (source, html):  # pages of what no longer exists must not stay, nor be found by the search
+    for folder in (source, html, out / "doctrees"):  # pages of what no longer exists must not stay, nor be found by the search
         shutil.rmtree(folder, ignore_errors=True)
     missing = lay_out(source, dataset, profile)
     status = main(["-b", "html", "-c", str(BOOK), "-d", str(out / "doctrees"), "-W", "--keep-going", "-n", "-q", str(source), str(html)])

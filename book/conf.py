@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import pydoc
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
@@ -48,8 +49,8 @@ napoleon_use_param = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
-# Our own names must resolve; those of other packages would need their inventories from a network.
-nitpick_ignore_regex = [(r"py:.*", r"(?!p2es_lib\b).*")]
+# Our own names must resolve, but for private bases; those of other packages would need their inventories from a network.
+nitpick_ignore_regex = [(r"py:.*", r"(?!p2es_lib\b).*"), (r"py:class", r"p2es_lib\..*\._\w+")]
 
 # ----------------------------------------------------------------------------------------------------------------- pages
 html_theme = "furo"
@@ -58,7 +59,6 @@ html_static_path = ["static"]
 html_css_files = ["book.css"]
 html_show_sourcelink = html_copy_source = False
 html_show_sphinx = False
-html_baseurl = ""
 exclude_patterns = ["figures/README.md"]
 
 
@@ -67,23 +67,15 @@ def _resolve_reexported(app, env, node, content):
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py" or not target.startswith("p2es_lib."):
         return None
-    parts = target.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for name in parts[cut:]:
-            found = getattr(found, name, None)
-        home = getattr(found, "__module__", None)
-        if home is None or not hasattr(found, "__qualname__"):
-            return None
-        defined = f"{home}.{found.__qualname__}"
-        if defined == target:
-            return None
-        domain = env.get_domain("py")
-        return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], defined, node, content)
-    return None
+    domain, (package, _, name) = env.get_domain("py"), target.rpartition(".")
+    # A constant does not know its module: then the package's modules are searched for it.
+    defined = [full for full in domain.objects if full.startswith(f"{package}.") and full.endswith(f".{name}")]
+    with suppress(ImportError, AttributeError):
+        found = pydoc.locate(target)
+        defined.insert(0, f"{found.__module__}.{found.__qualname__}")
+    if not defined or defined[0] == target:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], defined[0], node, content)
 
 
 def _prepare_docstring(app, what, name, obj, options, lines):
@@ -93,6 +85,9 @@ def _prepare_docstring(app, what, name, obj, options, lines):
         underlines = [row for row in range(start, len(lines)) if re.fullmatch("-{3,}", lines[row])]
         end = underlines[0] - 1 if underlines else len(lines)
         lines[start:end] = [*(f"* {entry}" for entry in split_entries("\n".join(lines[start:end]))), ""]
+    if what in ("attribute", "data", "property"):
+        # Napoleon takes what stands before a colon in the first line for a type. An escaped line break has none, and shows nothing.
+        lines.insert(0, "\\")
     # |x - y|, but not in literals.
     lines[:] = ["".join(part if part.startswith("``") else part.replace("|", r"\|") for part in _LITERAL.split(line)) for line in lines]
 

@@ -105,7 +105,7 @@ def write_notebooks(source: Path, dataset: str, profile: str) -> tuple[dict[str,
     others = _other_data_sets(folder, dataset, profile)
     intro = (
         f"# Notebooks\n\nAs executed on the data set `{dataset}` with the profile `{profile}`; `make book PROFILE=...` and "
-        "`DATASET=...` take others. The same files open in JupyterLab with `make lab`, where the sliders move.\n"
+        "`DATASET=...` take others. `make lab` opens the same notebooks in JupyterLab.\n"
     )
     rows = [f"- [`{name}`]({Path(page).name}): {_plain(ARTEFACTS.get(name, 'see its first cell'))}" for name, page in pages.items()]
     lists = [_toctree(f"On {dataset}", listed)]
@@ -282,7 +282,7 @@ def write_bibliography(source: Path) -> None:
         for written, address in identifiers(work.text).items():
             text = text.replace(written, f"[{written}]({address})")
         modules = ", ".join(f"{{py:mod}}`{module.removeprefix('p2es_lib.')} <{module}>`" for module in sorted(work.cited_in))
-        lines += [f"- {text} Cited in {modules}."]
+        lines += [f"- {text.rstrip('.')}. Cited in {modules}."]
     (source / "bibliography.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
