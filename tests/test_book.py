@@ -203,7 +203,7 @@ def test_identifiers_become_addresses():
 
 # --- walkthroughs -----------------------------------------------------------------------------------------------------
 
-BLOCK = re.compile(r"^```\{code-block\} (\w+)\n:caption: (.+)\n\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```\{code-block\} (\w+)\n:caption: ([^\n]+)\n\n(.*?)^```$", re.M | re.S)
 #: What the last command of each walkthrough prints.
 WALKTHROUGHS = {
     "add_a_data_set": r"[1-9]\d* of \d+ windows usable, from 6 records",
