@@ -2,6 +2,7 @@
 # make verify      hold the tables of that run against the committed ones
 # make test        everything that CI runs
 # make lab         JupyterLab on notebooks/
+# make book        all of it as pages for a browser, with the notebooks as executed: book/_build/html
 # make clean       forget prepared windows and runs;  make clean-venv  forget the installation
 #
 # Each of them first makes .venv and installs into it. Needed: python3 (3.11 or newer) and make.
@@ -37,11 +38,11 @@ $(error LOCK=$(LOCK): no such file; give LOCK=requirements-lock.txt, or LOCK= fo
 endif
 endif
 
-.PHONY: help install reproduce verify test lab lock clean clean-venv
+.PHONY: help install reproduce verify test lab book lock clean clean-venv
 MAKEFLAGS += --no-builtin-rules
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
 
 install: $(STAMP)
 
@@ -60,6 +61,10 @@ test: $(STAMP)
 
 lab: $(STAMP)
 	@exec $(PY) -m jupyter lab notebooks
+
+# From finished runs: nothing is executed, and nothing fetched. The notebooks of PROFILE and DATASET come first.
+book: $(STAMP)
+	@exec $(PY) book/build.py --profile '$(PROFILE)' --dataset '$(DATASET)'
 
 # Renew requirements-lock.txt from what is installed (after: make clean-venv && make LOCK= test).
 lock: $(STAMP)

@@ -7,10 +7,13 @@ In a fixed orthonormal basis the process is diagonal. With u = to_basis(x) and t
 d_t(k) is the response of the blur, a_t and sigma_t the usual variance-preserving scale of signal and noise. Three
 blurs, which differ in the basis and in d_t:
 
-``dct``       basis: orthonormal DCT-II. Heat dissipation, that is smoothing in time: high frequencies vanish first.
-``spectral``  basis: time itself. The spectrum is smoothed with a Gaussian, that is, the signal is multiplied by a
-              Gaussian window around the middle that shrinks with t.
-``none``      basis: time itself, d_t = 1. Plain diffusion.
+``dct``
+    Basis: orthonormal DCT-II. Heat dissipation, that is smoothing in time: high frequencies vanish first.
+``spectral``
+    Basis: time itself. The spectrum is smoothed with a Gaussian, that is, the signal is multiplied by a Gaussian window
+    around the middle that shrinks with t.
+``none``
+    Basis: time itself, d_t = 1. Plain diffusion.
 
 Two more switches serve the ablations. ``order="noise_blur"`` adds the noise first and blurs both:
 u_t = d_t(k) (a_t u_0 + sigma_t eps). ``noise=False`` only blurs: a_t and sigma_t keep one value, that of a small noise,

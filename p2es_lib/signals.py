@@ -16,10 +16,10 @@ from p2es_lib.errors import InputError
 from p2es_lib.pulse_quality import pulse_likeness
 from p2es_lib.transforms import fill_gaps, filter_bandpass, filter_notch
 
-#: Pass bands in Hz (zero phase, :func:`p2es_lib.transforms.filter_bandpass`). ECG: the monitoring band of IEC
+#: Pass band in Hz (zero phase, :func:`p2es_lib.transforms.filter_bandpass`). ECG: the monitoring band of IEC
 #: 60601-2-27 (0.67-40 Hz) with its lower edge at 0.5 Hz, which keeps P, QRS, ST and T; its upper edge removes mains.
-#: PPG: respiration and baseline below, sensor noise above; pulses hold little beyond 8 Hz.
 ECG_BAND_HZ = (0.5, 40.0)
+#: PPG: respiration and baseline below, sensor noise above; pulses hold little beyond 8 Hz.
 PPG_BAND_HZ = (0.5, 8.0)
 MAINS_HZ = (50.0, 60.0)
 #: Near half the rate a digital filter is steep; above this rate the band's upper edge leaves too much of mains.

@@ -1,0 +1,314 @@
+"""The pages of the book that are made: from the README, the executed notebooks, the docstrings, the tables, CITATION.cff.
+
+Nothing is computed here: a notebook that the workflow has not executed is shown without outputs, and its page says which
+command makes them.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+from pathlib import Path
+
+import yaml
+from bibliography import identifiers, read_works
+
+from p2es_lib import paths
+from p2es_lib.notebooks import list_notebooks
+from p2es_lib.readme import ARTEFACTS
+from p2es_lib.sources import SOURCES
+
+BOOK = Path(__file__).resolve().parent
+#: Titles of the layers of tests/test_layers.py, as the README's "Design" lists them.
+LAYERS = (
+    "Ground: leads, demographics, settings, paths",
+    "Signals",
+    "Data, the process, the denoiser, affinity",
+    "Methods, training, metrics",
+    "Experiments, results, plots",
+    "Notebooks and commands",
+)
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+#: Data sets on which notebook 14 has nothing to do: it takes a model from simulation to real recordings.
+_REAL_ONLY = {"14_sim_to_real"}
+
+
+# ---------------------------------------------------------------------------------------------------------- front page
+def write_front_page(source: Path, notebooks: dict[str, str]) -> None:
+    """``index.md``: the README, what it links to beside it, and the book's contents.
+
+    Parameters
+    ----------
+    source : Path
+        Folder of all pages.
+    notebooks : dict
+        Name of a notebook to its page.
+    """
+    checkout = paths.checkout()
+    text = (checkout / "README.md").read_text(encoding="utf-8")
+    for name, page in notebooks.items():
+        text = text.replace(f"](notebooks/{name}.ipynb", f"]({page}").replace(f"| `{name}` ", f"| [`{name}`]({page}) ")
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        target = checkout / link
+        if "://" not in link and target.is_file() and not (source / link).exists():
+            (source / link).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(target, source / link)
+    contents = [
+        _toctree("Notebooks", ["notebooks/index"]),
+        _toctree("Results", ["claims"]),
+        _toctree("Changing it", ["add_a_data_set", "add_a_baseline", "add_an_ablation"]),
+        _toctree("Reference", ["glossary", "api/index", "bibliography", "citation"]),
+    ]
+    (source / "index.md").write_text("\n".join([text, *contents]), encoding="utf-8")
+
+
+def _toctree(caption: str, pages: list[str], hidden: bool = True) -> str:
+    lines = ["", "```{toctree}", ":maxdepth: 2", f":caption: {caption}", *([":hidden:"] if hidden else []), "", *pages, "```"]
+    return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- notebooks
+def write_notebooks(source: Path, dataset: str, profile: str) -> tuple[dict[str, str], list[str]]:
+    """Pages of all notebooks, executed where the workflow did so, and their list.
+
+    Returns
+    -------
+    pages : dict
+        Notebook to its page (the first of several runs).
+    missing : list of str
+        Notebooks that are shown without outputs.
+    """
+    folder = source / "notebooks"
+    folder.mkdir()
+    pages, missing, listed = {}, [], []
+    for name in list_notebooks():
+        template = json.loads((paths.checkout() / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        executed = _executed(dataset, profile, name)
+        for path in executed:
+            notebook = clean_notebook(json.loads(path.read_text(encoding="utf-8")))
+            if run := path.stem.removeprefix(name).strip("-"):
+                _add_to_title(notebook, run.replace("-", ", "))
+            if _code(notebook) != _code(template):
+                command = f"remove `{path.relative_to(paths.home())}` and call `make reproduce` again"
+                _add_note(notebook, f"Executed by an older version of this notebook. For the present one: {command}.")
+            _write_notebook(folder / path.name, notebook)
+            listed.append(path.stem)
+        if not executed:
+            missing.append(name)
+            _add_note(template, _how_to_make(name, dataset, profile))
+            _write_notebook(folder / f"{name}.ipynb", template)
+            listed.append(name)
+        first = next((path.stem for path in executed if "-p2es-" in path.stem), executed[0].stem if executed else name)
+        pages[name] = f"notebooks/{first}.ipynb"
+    others = _other_data_sets(folder, dataset, profile)
+    intro = (
+        f"# Notebooks\n\nAs executed on the data set `{dataset}` with the profile `{profile}`; `make book PROFILE=...` and "
+        "`DATASET=...` take others. `make lab` opens the same notebooks in JupyterLab.\n"
+    )
+    rows = [f"- [`{name}`]({Path(page).name}): {_plain(ARTEFACTS.get(name, 'see its first cell'))}" for name, page in pages.items()]
+    lists = [_toctree(f"On {dataset}", listed)]
+    for other, names in others.items():
+        rows.append(f"- On `{other}`: " + ", ".join(f"[`{Path(name).name}`]({name}.ipynb)" for name in names))
+        lists.append(_toctree(f"On {other}", names))
+    (folder / "index.md").write_text("\n".join([intro, *rows, *lists]), encoding="utf-8")
+    return pages, missing
+
+
+def _executed(dataset: str, profile: str, name: str) -> list[Path]:
+    folder = paths.home() / "runs" / dataset / profile / "notebooks"
+    found = [path for path in sorted(folder.glob(f"{name}*.ipynb")) if re.fullmatch(rf"{name}(-.+)?", path.stem)]
+    return [path for path in found if not path.stem.endswith(".failed")]
+
+
+def _other_data_sets(folder: Path, dataset: str, profile: str) -> dict[str, list[str]]:
+    """Executed notebooks of all other data sets under the same profile, copied beside the others."""
+    others: dict[str, list[str]] = {}
+    for runs in sorted((paths.home() / "runs").glob(f"*/{profile}/notebooks")):
+        other = runs.parts[-3]
+        if other == dataset:
+            continue
+        for path in (path for name in list_notebooks() for path in _executed(other, profile, name)):
+            notebook = clean_notebook(json.loads(path.read_text(encoding="utf-8")))
+            _add_to_title(notebook, ", ".join(filter(None, [other, re.sub(r"^\d\d_[a-z_]+-?", "", path.stem)])))
+            (folder / other).mkdir(exist_ok=True)
+            _write_notebook(folder / other / path.name, notebook)
+            others.setdefault(other, []).append(f"{other}/{path.stem}")
+    return others
+
+
+def _how_to_make(name: str, dataset: str, profile: str) -> str:
+    if name in _REAL_ONLY and dataset == "simulated":
+        return "Not executed: it is for real recordings. To make its outputs: `make reproduce DATASET=bidmc`, then `make book`."
+    command = f"make reproduce PROFILE={profile}" + (f" DATASET={dataset}" if dataset != "simulated" else "")
+    return f"Not executed here, so without outputs. To make them: `{command}`, then `make book`."
+
+
+def clean_notebook(notebook: dict) -> dict:
+    """An executed notebook without what needs a kernel (widgets), progress on standard error, and paths of the machine."""
+    home = str(notebook["metadata"].get("papermill", {}).get("output_path", "")).partition("/runs/")[0]
+    if home.startswith("/"):
+        text = json.dumps(notebook)
+        notebook = json.loads(text.replace(f"{json.dumps(home)[1:-1]}/", ""))
+    for cell in notebook["cells"]:
+        # Metadata of papermill: when each cell ran. The page has no use for it, and tags may hide cells.
+        cell["metadata"] = {}
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [output for output in cell["outputs"] if not _needs_kernel(output) and output.get("name") != "stderr"]
+    notebook["metadata"] = {key: value for key, value in notebook["metadata"].items() if key in ("kernelspec", "language_info")}
+    return notebook
+
+
+def _needs_kernel(output: dict) -> bool:
+    data = output.get("data", {})
+    return _WIDGET in data and set(data) <= {_WIDGET, "text/plain"}
+
+
+def _code(notebook: dict) -> list[str]:
+    """Code of the cells, without the parameters that papermill put in."""
+    codes = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return [code for code in codes if not code.startswith("# Parameters\n")]
+
+
+def _add_to_title(notebook: dict, text: str) -> None:
+    cell = notebook["cells"][0]
+    first, newline, rest = "".join(cell["source"]).partition("\n")
+    cell["source"] = f"{first} ({text}){newline}{rest}"
+
+
+def _add_note(notebook: dict, text: str) -> None:
+    """A note below the title."""
+    cell = notebook["cells"][0]
+    first, _, rest = "".join(cell["source"]).partition("\n")
+    cell["source"] = f"{first}\n\n:::{{note}}\n{text}\n:::\n{rest}"
+
+
+def _write_notebook(path: Path, notebook: dict) -> None:
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def _plain(text: str) -> str:
+    return text.replace("_", r"\_")
+
+
+# -------------------------------------------------------------------------------------------------------- API reference
+def read_layers() -> list[list[str]]:
+    """Modules in layers, from the test that checks them."""
+    tree = ast.parse((paths.checkout() / "tests" / "test_layers.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and node.target.id == "LAYERS":
+            return [list(layer) for layer in ast.literal_eval(node.value)]
+    raise ValueError("tests/test_layers.py: no LAYERS")
+
+
+def write_api(source: Path) -> None:
+    """One page per module of the library, or per package with all its modules, in the order of the layers."""
+    folder = source / "api"
+    folder.mkdir()
+    package = paths.checkout() / "p2es_lib"
+    lines = ["# API reference", "", "Each module imports only from modules above it; `tests/test_layers.py` checks that.", ""]
+    for title, names in zip(LAYERS, read_layers(), strict=True):
+        lines += [f"## {title}", ""]
+        for name in names:
+            (folder / f"{name}.rst").write_text(_api_page(package, name), encoding="utf-8")
+            path = package / name / "__init__.py" if (package / name).is_dir() else package / f"{name}.py"
+            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            lines.append(f"- [`{name}`]({name}.rst): {_first_sentence(doc)}")
+        lines += [_toctree(title, names), ""]
+    (folder / "index.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def _first_sentence(doc: str) -> str:
+    text = " ".join(doc.partition("\n\n")[0].split()).replace("``", "`")
+    return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text)
+
+
+def _api_page(package: Path, name: str) -> str:
+    title = f"p2es_lib.{name}"
+    lines = [title, "=" * len(title), ""]
+    if not (package / name).is_dir():
+        return "\n".join([*lines, f".. automodule:: {title}", ""])
+    # What the package re-exports is described once, in the module that defines it.
+    lines += [f".. automodule:: {title}", "   :no-members:", ""]
+    for path in sorted((package / name).rglob("*.py")):
+        if path.name == "__init__.py":
+            continue
+        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        lines += [module, "-" * len(module), "", f".. automodule:: {module}", ""]
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------- claims, bibliography, citation
+def write_claims(source: Path, dataset: str, profile: str) -> None:
+    """Every claim about P2Es with what was found, on each data set that has been held against them."""
+    lines = [
+        "# The claims",
+        "",
+        "Every statement about P2Es that we know of, held against the tables of the runs by rules that stand in "
+        "{py:mod}`p2es_lib.claims` (notebook 12). Levels: A, the paper's abstract; B and C, summaries by others, of which C "
+        "contradicts the abstract in places. One training of each method, for minutes: *not supported* is no refutation.",
+        "",
+    ]
+    found = 0
+    for name in dict.fromkeys([dataset, "simulated", "ptb-xl"]):
+        path = paths.figures_dir(name, profile) / "table21_claims.md"
+        if not path.is_file() and profile == "quick":
+            path = paths.checkout() / "figures" / f"{name}-{profile}" / path.name  # the README's, which are in git
+        if path.is_file():
+            found += 1
+            lines += [f"## On {name}, profile {profile}", "", path.read_text(encoding="utf-8").strip(), ""]
+    if not found:
+        lines += [f"Not made yet: `make reproduce PROFILE={profile}`, then `make book`.", ""]
+    (source / "claims.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def write_bibliography(source: Path) -> None:
+    """What the code cites, with addresses, and where it does."""
+    citations = {f"p2es_lib.sources.{s.name.replace('-', '_')}": s.citation for s in SOURCES.values() if s.role != "simulated"}
+    works = read_works(paths.checkout() / "p2es_lib", citations)
+    lines = [
+        "# Bibliography",
+        "",
+        "The paper that this software follows: Ji H, Gao W, Zhou P. Translation from Wearable PPG to 12-Lead ECG. "
+        "[arXiv 2509.25480](https://arxiv.org/abs/2509.25480), 2025.",
+        "",
+        "What the code cites, from its docstrings, and where. A work without a link has none in the docstring, and we have not "
+        "seen its identifier confirmed elsewhere.",
+        "",
+    ]
+    for work in works.values():
+        text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", work.text).replace("``", "`")
+        for written, address in identifiers(work.text).items():
+            text = text.replace(written, f"[{written}]({address})")
+        modules = ", ".join(f"{{py:mod}}`{module.removeprefix('p2es_lib.')} <{module}>`" for module in sorted(work.cited_in))
+        lines += [f"- {text.rstrip('.')}. Cited in {modules}."]
+    (source / "bibliography.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def write_citation(source: Path) -> None:
+    """How to cite the paper and this software, from CITATION.cff."""
+    cff = yaml.safe_load((paths.checkout() / "CITATION.cff").read_text(encoding="utf-8"))
+    paper = cff["preferred-citation"]
+    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+    arxiv = paper["identifiers"][0]["value"].removeprefix("arXiv:")
+    bibtex = [
+        "@article{p2es,",
+        f"  title = {{{paper['title']}}},",
+        f"  author = {{{authors}}},",
+        f"  journal = {{{paper['journal']}}},",
+        f"  year = {{{paper['year']}}},",
+        f"  eprint = {{{arxiv}}},",
+        f"  url = {{{paper['url']}}},",
+        "}",
+        "",
+        "@software{p2es_companion,",
+        f"  title = {{{cff['title']}}},",
+        f"  author = {{{{{' and '.join(author['name'] for author in cff['authors'])}}}}},",
+        f"  version = {{{cff['version']}}},",
+        f"  license = {{{cff['license']}}},",
+        "}",
+    ]
+    lines = ["# Citation", "", cff["message"], "", "```bibtex", *bibtex, "```", "", " ".join(cff["abstract"].split()), ""]
+    lines += [f"Licence: {cff['license']}. Data sets have licences of their own: `p2es data sources`.", ""]
+    (source / "citation.md").write_text("\n".join(lines), encoding="utf-8")

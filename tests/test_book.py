@@ -1,0 +1,292 @@
+"""The book: it builds without a warning, holds together, needs no other host, and its walkthroughs work."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.parse
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib
+import nbformat
+import pytest
+from browser import Browser, find_chromium
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+BOOK = CHECKOUT / "book"
+sys.path.insert(0, str(BOOK))
+
+from bibliography import identifiers, split_works, work_key  # noqa: E402
+
+PAGES = ("index", "glossary", "claims", "bibliography", "citation", "api/index", "notebooks/index", "add_a_data_set",
+         "add_a_baseline", "add_an_ablation", "search", "genindex")  # fmt: skip
+#: Executed by the toy workflow, as it names them.
+EXECUTED = ("02_forward_process", "05_train-p2es-seed0")
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def figure_output(folder: Path) -> dict:
+    """A figure as a cell of an executed notebook holds it."""
+    import base64
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 3))
+    axes.plot([0, 1], [0, 1])
+    figure.savefig(folder / "figure.png")
+    pyplot.close(figure)
+    image = base64.b64encode((folder / "figure.png").read_bytes()).decode()
+    return nbformat.v4.new_output("display_data", {"image/png": image, "text/plain": "<Figure>"})
+
+
+def write_executed(home: Path) -> None:
+    """Notebooks as the workflow would have executed them: one as it stands in notebooks/, one of an older version."""
+    folder = home / "runs" / "simulated" / "smoke" / "notebooks"
+    folder.mkdir(parents=True)
+    wide = "<table><tr>" + "".join(f"<td>column_{number}</td>" for number in range(40)) + "</tr></table>"
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "a", "version_major": 2}, "text/plain": "  0%| |"}
+    outputs = [
+        figure_output(home),
+        nbformat.v4.new_output("display_data", {"text/html": wide, "text/plain": "a table"}),
+        nbformat.v4.new_output("display_data", widget),
+        nbformat.v4.new_output("stream", name="stderr", text="progress that nobody needs\n"),
+        nbformat.v4.new_output("stream", name="stdout", text=f"written to {home}/figures\n"),
+    ]
+    for name in EXECUTED:
+        notebook = nbformat.read(CHECKOUT / "notebooks" / f"{name.partition('-')[0]}.ipynb", 4)
+        codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        codes[-1].outputs = outputs
+        if name != EXECUTED[0]:
+            codes[-1].source += "\nolder = True"
+        notebook.cells.insert(3, nbformat.v4.new_code_cell("# Parameters\nprofile = 'smoke'\n"))
+        notebook.metadata["papermill"] = {"output_path": str(folder / f"{name}.ipynb")}
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory) -> Path:
+    """The book as built, once for all workers of a parallel run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "book"
+    shared.mkdir(exist_ok=True)
+    with open(shared / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "result.json").exists():
+            write_executed(shared / "home")
+            command = [sys.executable, str(BOOK / "build.py"), "--profile", "smoke", "--out", str(shared / "out")]
+            environment = os.environ | {"P2ES_HOME": str(shared / "home")}
+            result = subprocess.run(command, capture_output=True, text=True, env=environment)
+            (shared / "result.json").write_text(json.dumps([result.returncode, result.stdout, result.stderr]))
+    status, printed, warnings = json.loads((shared / "result.json").read_text())
+    assert status == 0, f"the book does not build:\n{warnings}"
+    assert "without outputs, because not executed for simulated, smoke: 01_data, 03_reverse_process" in printed
+    return shared / "out" / "html"
+
+
+class Page(HTMLParser):
+    """Targets, links and files of a page."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.ids, self.links, self.files, self.text = set(), [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids |= {attributes[key] for key in ("id", "name") if attributes.get(key)}
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        if tag in ("img", "script", "iframe", "source", "video") and attributes.get("src"):
+            self.files.append(attributes["src"])
+        if tag == "link" and attributes.get("rel") not in ("index", "search", "next", "prev", "canonical", "author"):
+            self.files.append(attributes.get("href", ""))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def pages(book) -> dict[Path, Page]:
+    return {path: Page(path) for path in sorted(book.rglob("*.html")) if "_static" not in path.parts}
+
+
+@pytest.mark.slow
+def test_every_page_is_there(book, pages):
+    layers = re.search(r"LAYERS: .*?\n\)", (CHECKOUT / "tests" / "test_layers.py").read_text(), re.S)[0]
+    modules = re.findall(r'"([a-z0-9_]+)"', layers)
+    notebooks = [path.stem for path in (CHECKOUT / "notebooks").glob("*.ipynb") if path.stem != "05_train"]
+    expected = [*PAGES, *(f"api/{name}" for name in modules), *(f"notebooks/{name}" for name in (*notebooks, *EXECUTED))]
+    assert not [name for name in expected if book / f"{name}.html" not in pages]
+
+
+@pytest.mark.slow
+def test_no_internal_link_is_broken(book, pages):
+    broken = []
+    for path, page in pages.items():
+        for link in [*page.links, *page.files]:
+            parts = urllib.parse.urlsplit(link)
+            if parts.scheme:
+                continue
+            target = (path.parent / urllib.parse.unquote(parts.path)).resolve() if parts.path else path
+            if not target.is_file():
+                broken.append(f"{path.relative_to(book)}: {link}")
+            elif parts.fragment and target in pages and urllib.parse.unquote(parts.fragment) not in pages[target].ids:
+                broken.append(f"{path.relative_to(book)}: {link} (no such place)")
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.slow
+def test_nothing_is_loaded_from_another_host(book, pages):
+    outside = [f"{path.name}: {file}" for path, page in pages.items() for file in page.files if "//" in file and not file.startswith("data:")]
+    for path in book.rglob("*.css"):
+        outside += [f"{path.name}: {url}" for url in re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^\"')]*", path.read_text())]
+    assert not outside, "\n".join(outside)
+
+
+@pytest.mark.slow
+def test_notebooks_are_shown_as_executed(book, pages):
+    shown = {name: " ".join("".join(pages[book / "notebooks" / f"{name}.html"].text).split()) for name in (*EXECUTED, "01_data", "14_sim_to_real")}
+    executed = shown[EXECUTED[0]]
+    assert "column_39" in executed and "written to figures" in executed, "outputs, and no folder of this machine"
+    assert "nobody needs" not in executed and "0%|" not in executed, "neither progress nor widgets"
+    assert "older version" not in executed and "older version" in shown[EXECUTED[1]]
+    assert "make reproduce PROFILE=smoke" in shown["01_data"] and "DATASET=bidmc" in shown["14_sim_to_real"]
+    assert "(p2es, seed0)" in shown[EXECUTED[1]]
+
+
+@pytest.mark.slow
+def test_the_search_knows_all_pages(book):
+    index = (book / "searchindex.js").read_text()
+    assert index.startswith("Search.setIndex(")
+    for word in ("glossari", "affin", "einthoven", "notebooks/02_forward_process"):
+        assert word in index
+
+
+def test_glossary_explains_what_the_figures_name():
+    text = (BOOK / "pages" / "glossary.md").read_text()
+    terms = set(re.findall(r"^(\S.*)\n  \S", text, re.M))
+    assert {"lead", "P wave", "QRS complex", "T wave", "PAT", "affinity", "blur", "SNR", "posterior mean", "irreducible error"} <= terms
+    assert sorted(terms, key=str.lower) == [term for term in re.findall(r"^(\S.*)\n  \S", text, re.M)]
+
+
+# --- bibliography -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "keys"),
+    [
+        ("Wang Z, Bovik AC. Image quality: from visibility to\nsimilarity. IEEE Trans 2004;13(4):600-612.\n", ["Wang 2004"]),
+        ("Kors JA et al. Eur Heart J 11:1083, 1990. Wagner P et al. PTB-XL. Sci Data 7:154, 2020.\n", ["Kors 1990", "Wagner 2020"]),
+        ("Ferro CAT. Fair scores. Q J 2014;140:1917-1923 (the correction).", ["Ferro 2014"]),
+        ("RDDM: Shome D, Sarkar P. AAAI 2024, arXiv 2308.13568.\nUNet-BiLSTM: a method. Electronics 13, 2024.", ["Shome 2024", "UNet-BiLSTM 2024"]),
+        ("Lu C et al. DPM-Solver++. arXiv 2211.01095 (the idea).", ["Lu 2022"]),
+        ("The other sources stand in the modules.", [None]),
+    ],
+)
+def test_works_in_a_docstring_are_told_apart(section, keys):
+    assert [work_key(text) for text in split_works(section)] == keys
+
+
+def test_identifiers_become_addresses():
+    text = "A B. Title. AAAI 2021, arXiv 2010.00104, doi 10.1016/0047-259X(82)90077-X."
+    assert set(identifiers(text).values()) == {"https://arxiv.org/abs/2010.00104", "https://doi.org/10.1016/0047-259X(82)90077-X"}
+
+
+# --- walkthroughs -----------------------------------------------------------------------------------------------------
+
+BLOCK = re.compile(r"^```\{code-block\} (\w+)\n:caption: ([^\n]+)\n\n(.*?)^```$", re.M | re.S)
+#: What the last command of each walkthrough prints.
+WALKTHROUGHS = {
+    "add_a_data_set": r"[1-9]\d* of \d+ windows usable, from 6 records",
+    "add_a_baseline": r"\d\.\d\d million weights",
+    "add_an_ablation": r"hidden: 0\.0\d\d|hidden: 0\.1\d\d\nhidden: 0\.000",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WALKTHROUGHS)
+def test_walkthrough_does_what_it_says(name, tmp_path):
+    """The files, changes and commands of the page, in its order, on a copy of the library."""
+    shutil.copytree(CHECKOUT / "p2es_lib", tmp_path / "p2es_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "notebooks").mkdir()  # by which a source tree is known
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "P2ES_HOME": str(tmp_path / "home"), "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    environment.pop("P2ES_MIRROR", None)
+    blocks = BLOCK.findall((BOOK / "pages" / f"{name}.md").read_text())
+    assert {language for language, _, _ in blocks} == {"python", "diff", "console"}
+    printed = ""
+    for language, caption, body in blocks:
+        if language == "python":
+            path = tmp_path / caption
+            assert not path.exists(), f"{caption} is there already; the page would write it anew"
+            path.write_text(body)
+        elif language == "diff":
+            before = (tmp_path / caption).read_text()
+            # One line of context is enough: the files go on changing, and neighbours may.
+            subprocess.run(["git", "apply", "-C1", "-"], input=body, text=True, cwd=tmp_path, env=environment, check=True)
+            assert (tmp_path / caption).read_text() != before
+        else:
+            for line in body.splitlines():
+                program, *arguments = line.removeprefix("$ ").split()
+                command = {"python": [sys.executable], "p2es": [sys.executable, "-m", "p2es_lib.cli"]}[program] + arguments
+                result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+                printed = result.stdout + result.stderr
+                assert result.returncode == 0, f"{line}\n{printed}"
+    assert re.search(WALKTHROUGHS[name], printed), printed
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+PHONE, DESKTOP = (390, 844), (1280, 900)
+#: What a page looks like once its mathematics is set.
+LOOK = """
+return (window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve()).then(() => ({
+  images: [...document.images].filter(image => image.naturalWidth === 0).map(image => image.src),
+  formulas: document.querySelectorAll('.math').length,
+  unset: [...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container svg')).map(e => e.textContent),
+  wrong: document.querySelectorAll('mjx-merror, [data-mjx-error]').length,
+  width: document.documentElement.scrollWidth,
+  outside: performance.getEntriesByType('resource').map(e => e.name).filter(name => !/^(file|data|blob):/.test(name)),
+  title: document.title,
+}));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_chromium() is None, reason="Chromium and chromedriver are not installed, so the pages were not opened in a browser")
+def test_pages_in_a_browser(book, pages, tmp_path):
+    """Every page opens at desktop and phone width: no script error, figures and formulas there, nothing wider than a phone."""
+    wrong, formulas = [], 0
+    with Browser(tmp_path / "profile") as browser:
+        for path in pages:
+            name = path.relative_to(book).as_posix()
+            browser.set_width(*DESKTOP)
+            browser.open(path.as_uri())
+            desktop = browser.run(LOOK)
+            browser.set_width(*PHONE, mobile=True)
+            phone = browser.run(LOOK)
+            wrong += [f"{name}: {error}" for error in browser.errors()]
+            for width, look in ((DESKTOP[0], desktop), (PHONE[0], phone)):
+                found = {key: look[key] for key in ("images", "unset", "wrong", "outside") if look[key]}
+                if look["width"] > width:
+                    found["width"] = f"{look['width']} pixels at {width}"
+                wrong += [f"{name}: {found}"] if found or not look["title"] else []
+            formulas += desktop["formulas"]
+        assert not wrong, "\n".join(wrong)
+        assert formulas > 20
+        browser.open((book / "search.html").as_uri() + "?q=affinity")
+        results = browser.run(
+            "return new Promise(done => { let tries = 0; const look = () => {"
+            " const links = [...document.querySelectorAll('#search-results ul.search li a')].map(a => a.getAttribute('href'));"
+            " links.length || tries++ > 100 ? done(links) : setTimeout(look, 100); }; look(); });"
+        )
+        assert any("affinity" in link for link in results)
+        assert all((book / urllib.parse.urlsplit(link).path).is_file() for link in results)
