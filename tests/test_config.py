@@ -90,7 +90,7 @@ def test_values_of_the_wrong_type_are_refused_by_name(setting, value):
 
 
 def test_unknown_profiles_keys_and_shapes_are_refused():
-    with pytest.raises(InputError, match="smoke, quick, full"):
+    with pytest.raises(InputError, match="smoke, quick, wide, full"):
         get_config("slow")
     wrong = [({"forward": {}}, "forward"), ({"process": {"blurr": 1}}, "blurr"), ({"process": 3}, "process")]
     for values, named in wrong:

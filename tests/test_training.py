@@ -55,7 +55,7 @@ def test_loss_of_p2es_is_that_of_both_stages(windows):
     loss, logged = module.training_loss(module, batch, torch.Generator().manual_seed(1))
     of = [float(((part.detach() - batch.x_0) ** 2)[batch.mask > 0].mean()) for part in (estimate.refined, estimate.coarse)]
     assert of[0] != pytest.approx(of[1], rel=1e-3)
-    assert loss.item() == pytest.approx(of[0] + 0.25 * of[1], rel=1e-5)
+    assert loss.item() == pytest.approx(of[0] + 1.0 * of[1], rel=1e-5)
     assert float(logged) == pytest.approx(of[0], rel=1e-5) and not logged.requires_grad
 
 
