@@ -40,15 +40,11 @@ def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
 
 
 def load(model: Path | None):
-    """The model of a folder, or the one that ``make reproduce`` trains."""
-    from p2es_lib.learned import WEIGHTS_FILE
+    """The model of a folder, or the one that ``make reproduce`` trained here, or else the one that comes with the package."""
     from p2es_lib.methods import load_method
     from p2es_lib.translate_file import default_model_folder
 
-    folder = model or default_model_folder()
-    if not model and not (folder / WEIGHTS_FILE).is_file():
-        raise InputError(f"no model: {folder / WEIGHTS_FILE} does not exist; run 'make reproduce' first, or name a model with --model")
-    return load_method(folder)
+    return load_method(model or default_model_folder())
 
 
 def live(

@@ -22,6 +22,8 @@ from p2es_lib.polarity import POLARITIES, turn_upright
 from p2es_lib.signals import fault_mask
 from p2es_lib.translation_report import Excerpt, Summary
 
+#: P2Es as ``make reproduce`` trains it (simulated cohort, profile quick, seed 0).
+PRETRAINED = Path(__file__).parent / "pretrained"
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
 #: Told after each translation, because beats that line up with the pulses look as if their time had been measured.
@@ -36,8 +38,9 @@ MAX_CSV_S = 3600.0
 
 
 def default_model_folder() -> Path:
-    """Model that ``make reproduce`` trains."""
-    return run_dir("simulated", "quick", "p2es", 0)
+    """Model that ``make reproduce`` trained here, or else the one that comes with the package, made by the same command."""
+    own = run_dir("simulated", "quick", "p2es", 0)
+    return own if (own / WEIGHTS_FILE).is_file() else PRETRAINED
 
 
 def describe_model(model: LearnedTranslator, folder: str | Path) -> str:

@@ -49,6 +49,7 @@ def test_numbers_are_read_in_chunks_and_a_wrong_line_is_named():
 
 
 @pytest.mark.parametrize("arguments", [("live", "--sampling-rate", "64"), ("export", "--onnx", "m.onnx")])
-def test_without_a_trained_model_the_error_says_how_to_get_one(home, arguments):
-    result = CliRunner().invoke(app, list(arguments), input="1\n")
-    assert isinstance(result.exception, InputError) and "make reproduce" in str(result.exception)
+def test_a_folder_without_a_model_is_named(home, tmp_path, arguments):
+    result = CliRunner().invoke(app, [*arguments, "--model", str(tmp_path)], input="1\n")
+    assert isinstance(result.exception, InputError) and str(tmp_path) in str(result.exception)
+    assert "make reproduce" in str(result.exception)

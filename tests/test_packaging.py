@@ -81,10 +81,13 @@ def test_nothing_names_a_machine_or_a_registry():
     assert not found
 
 
-def test_no_data_weights_or_runs_are_in_git():
+def test_no_data_or_runs_are_in_git_and_of_weights_only_those_of_the_package():
     heavy = {".npy", ".parquet", ".safetensors", ".ckpt", ".dat", ".hea", ".flac", ".csv.gz"}
     for path in tracked_files():
         name = path.relative_to(CHECKOUT).as_posix()
+        if name == "p2es_lib/pretrained/weights.safetensors":
+            assert path.stat().st_size < 10_000_000
+            continue
         assert path.suffix not in heavy, name
         assert not name.startswith(("runs/", "data/", ".venv/")), name
         assert path.stat().st_size < 3_000_000, f"{name} is larger than 3 MB"

@@ -13,8 +13,11 @@ from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
 from p2es_lib.p2es import P2Es
 from p2es_lib.live import ecg_blocks, window_starts
-from p2es_lib.translate_file import translate_file, translate_long
+from p2es_lib.methods import load_method
+from p2es_lib.paths import run_dir
+from p2es_lib.translate_file import PRETRAINED, default_model_folder, translate_file, translate_long
 from p2es_lib.translation_report import Excerpt, Summary
+from p2es_lib.variants import configure
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +256,15 @@ def test_bad_input_is_named_and_leaves_nothing(model_folder, tmp_path, change, m
     assert not (tmp_path / "out").exists()
 
 
-def test_without_a_trained_model_the_error_says_how_to_get_one(home, tmp_path):
-    with pytest.raises(InputError, match="make reproduce"):
-        translate_file(write_csv(tmp_path / "walk.csv"), out=tmp_path / "out")
+def test_without_a_training_of_ones_own_the_model_of_the_package_translates(home, tmp_path):
+    assert default_model_folder() == PRETRAINED
+    model = load_method(PRETRAINED)
+    assert model.config == configure("quick"), "settings changed since these weights were trained: put those of a new run there"
+    assert model.trained_leads.all() and all(name.startswith("sim-") for name in model.training_subjects())
+    translate_file(write_csv(tmp_path / "walk.csv"), age=60, sex="F", out=tmp_path / "out", n_samples=2, progress=False)
+    header = next((tmp_path / "out").glob("*ecg.hea"), None) or next((tmp_path / "out").glob("*.hea"))
+    assert "trained on simulated (quick)" in header.read_text()
+    own = run_dir("simulated", "quick", "p2es", 0)
+    own.mkdir(parents=True)
+    (own / "weights.safetensors").write_bytes((PRETRAINED / "weights.safetensors").read_bytes())
+    assert default_model_folder() == own, "a training of one's own comes first"
