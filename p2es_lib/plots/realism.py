@@ -241,7 +241,7 @@ def _draw_areas(ax: Axes, areas: pd.DataFrame) -> None:
     ax.set_yticks(range(len(features)), features)
     ax.set_ylim(len(features) - 0.4, -0.6)
     ax.set(xlim=(0.3, 1.0), xlabel="Area under the ROC curve", title="Can a classifier tell real from simulated?")
-    ax.legend(loc="upper right")
+    ax.legend(loc="center right")
 
 
 def _draw_components(ax: Axes, components: pd.DataFrame) -> None:
