@@ -171,6 +171,11 @@ def test_what_was_derived_from_a_ppg_is_none(derived, name):
     assert find_ppgs(["SpO2", derived, name]) == [name] and find_ppgs([derived]) == []
 
 
+@pytest.mark.parametrize("other", ["ppg_counter", "PPG ambient", "PPG_LED_current", "ppgPeaks", "ppg_valid", "PPG gain"])
+def test_what_is_recorded_beside_a_ppg_is_none(other):
+    assert find_ppgs([other, "PPG_IR"]) == ["PPG_IR"]
+
+
 def test_a_column_called_just_ppg_comes_first(write, pair):
     rows = [f"{t},72,{-x:.5f},{x:.5f}" for t, x in zip(seconds(pair), pair.ppg)]
     check(write("\n".join(["time_s,PPG_HR,PPG_red,PPG", *rows])), pair, "PPG from 'PPG', by its name; also there: 'PPG_red'")
@@ -281,6 +286,15 @@ def test_times_without_fractions_of_a_second(write, pair):
     with pytest.raises(InputError, match="too coarse"):
         read_ppg(path, sampling_rate=128)
     check(path, pair, "64 Hz as given; gaps cannot be seen", sampling_rate=64)
+
+
+def test_times_in_whole_seconds_with_a_gap(write, make_pair):
+    pair, t = make_pair(40, 50.0), np.arange(2000) / 50
+    rows = [f"10:00:{int(time):02d},{x:.5f}" for time, x in zip(t, pair.ppg) if not 10 <= time < 15]
+    path = write("\n".join(["time,PPG", *rows]) + "\n")
+    for rate in (None, 50.0, 44.0):  # 44 Hz: rows per second, the gap with them
+        with pytest.raises(InputError, match=r"about (49|50)[.\d]* rows per second.*jumps by 6 s after row 500"):
+            read_ppg(path, sampling_rate=rate)
 
 
 @pytest.mark.parametrize("step_s, n_first", [(0.03125, 2), (0.05, 1), (0.078125, 3), (0.09375, 6)])

@@ -61,3 +61,20 @@ def test_a_rate_that_disagrees_and_an_interrupted_recording_are_refused(tmp_path
     (tmp_path / "d.edf").write_bytes(content)
     with pytest.raises(InputError, match="EDF"):
         read_ppg(tmp_path / "d.edf")
+
+
+def test_the_make_is_told_by_the_content(tmp_path, signals):
+    path = write(tmp_path / "x.bdf", {"Pleth": signals["Pleth"]})
+    recording = read_ppg(path.rename(tmp_path / "x.edf"))
+    np.testing.assert_allclose(recording.ppg, signals["Pleth"][0], atol=1e-5)
+    assert recording.notes[0] == "BDF, 64 Hz by its header"
+
+
+def test_a_lead_in_another_unit_is_left_out_and_a_cut_file_told(tmp_path, signals):
+    ppg, lead = signals["Pleth"], signals["ECG II"]
+    path = write(tmp_path / "x.edf", {"Pleth": ppg, "ECG II": lead, "ECG V1": (*lead[:2], "degC"), "I": (*lead[:2], "")})
+    path.write_bytes(path.read_bytes()[:-1000])
+    recording = read_ppg(path)
+    notes = "; ".join(recording.notes)
+    assert list(recording.ecg) == ["II"] and len(recording.ppg) == 19 * 64
+    assert "'ECG V1' has the unit 'degC'" in notes and "'I' has the unit ''" in notes and "file contains 19 records" in notes

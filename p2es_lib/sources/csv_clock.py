@@ -143,8 +143,8 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
         if not _agrees_overall(elapsed_s, sampling_rate):
             raise InputError(
                 f"{table.path}: {where} is written in steps of {coarse_s:g} s, too coarse for a PPG (about "
-                f"{(len(elapsed_s) - 1) / elapsed_s[-1]:.3g} rows per second): export it with fractions of a second, or "
-                "give the sampling rate (--sampling-rate)"
+                f"{_usual_rate(elapsed_s):.3g} rows per second): export it with fractions of a second, or give the sampling "
+                f"rate (--sampling-rate){_interrupted(elapsed_s)}"
             )
         return _as_given(name, elapsed_s, sampling_rate)
     try:
@@ -180,13 +180,28 @@ def _step(elapsed_s: np.ndarray) -> float:
     return float(np.median(steps[steps > 0]))
 
 
+def _usual_rate(elapsed_s: np.ndarray) -> float:
+    """Rows per second, interruptions left out."""
+    period = float(np.mean(ordinary_steps(np.diff(elapsed_s))))
+    return 1 / period if period > 0 else (len(elapsed_s) - 1) / elapsed_s[-1]
+
+
+def _interrupted(elapsed_s: np.ndarray) -> str:
+    """What to say of the longest interruption of times that repeat; a sampling rate alone does not place rows behind it."""
+    row = int(np.argmax(np.diff(elapsed_s))) + 1
+    gap_s = elapsed_s[row] - elapsed_s[row - 1]
+    if gap_s <= 2 * _step(elapsed_s):
+        return ""
+    return f"; it jumps by {gap_s:g} s after row {row} of the values: give the parts as files of their own"
+
+
 def _agrees_overall(elapsed_s: np.ndarray, sampling_rate: float | None) -> bool:
     """Whether there are as many rows as a given rate makes of their duration."""
     if sampling_rate is None:
         return False
-    overall = (len(elapsed_s) - 1) / elapsed_s[-1]
+    rates = (len(elapsed_s) - 1) / elapsed_s[-1], _usual_rate(elapsed_s)  # they differ where it was interrupted
     # The last step is begun, not finished: times in steps of 1 s leave the duration open by 1 s.
-    return abs(sampling_rate / overall - 1) <= RATE_TOLERANCE + _step(elapsed_s) / elapsed_s[-1]
+    return all(abs(sampling_rate / rate - 1) <= RATE_TOLERANCE + _step(elapsed_s) / elapsed_s[-1] for rate in rates)
 
 
 def _as_given(name: str, elapsed_s: np.ndarray, sampling_rate: float) -> Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ def read_edf_signals(
 ) -> tuple[np.ndarray, float, dict[str, np.ndarray], float, list[str]]:
     """PPG (T,), its sampling rate (Hz), standard leads in mV, their rate (NaN without any), and how they were read.
 
-    Signals are read one by one, those that are needed alone. Leads of several rates are brought to that of the first.
+    Signals are read one by one, those that are needed alone. Leads of several rates are brought to that of the first; a
+    lead that is not in mV or uV is left out. EDF and BDF are told apart by what they hold, whatever they are called.
 
     Raises
     ------
@@ -33,9 +35,12 @@ def read_edf_signals(
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        is_bdf = path.suffix.lower() == ".bdf"
-        # Some recorders write umlauts or units in Latin-1 where the format allows ASCII alone.
-        edf = (edfio.read_bdf if is_bdf else edfio.read_edf)(path, header_encoding="latin-1")
+        with open(path, "rb") as file:
+            is_bdf = file.read(8) == b"\xffBIOSEMI"
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            # Some recorders write umlauts or units in Latin-1 where the format allows ASCII alone.
+            edf = (edfio.read_bdf if is_bdf else edfio.read_edf)(path, header_encoding="latin-1")
         signals = {}
         for signal in edf.signals:
             signals.setdefault(signal.label.strip(), signal)
@@ -47,8 +52,15 @@ def read_edf_signals(
     name = choose_ppg(path, names, column)
     rate = check_rate(signals[name].sampling_frequency, f"{path}: sampling rate of {name!r}")
     check_agreement(path, sampling_rate, rate)
-    notes = [f"{path.suffix[1:].upper()}, {rate:g} Hz by its header", describe_choice(name, names, column)]
-    others = [other for other in names if other != name]
+    notes = [f"{'BDF' if is_bdf else 'EDF'}, {rate:g} Hz by its header", *(str(warning.message) for warning in told)]
+    notes.append(describe_choice(name, names, column))
+    others = []
+    for other in names:
+        try:
+            if other != name and find_leads([other], [signals[other].physical_dimension], str(path)):
+                others.append(other)
+        except InputError as error:  # a lead is a reference only: the PPG can be translated without it
+            notes.append(f"{str(error).removeprefix(f'{path}: ')}: left out")
     leads, lead_rate = {}, float("nan")
     for lead, (other, factor) in find_leads(others, [signals[other].physical_dimension for other in others], str(path)).items():
         own_rate = signals[other].sampling_frequency

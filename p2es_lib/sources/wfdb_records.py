@@ -16,9 +16,10 @@ from p2es_lib.sources.contract import Reading, Stretch
 from p2es_lib.sources.mirror import MissingFile, Mirror, check_relative
 from p2es_lib.sources.parts import MARGIN_S, PART_S
 
-#: Words of signals that hold what was derived from a PPG.
+#: Words of signals that hold what was derived from a PPG, or what is recorded beside it, and no pulse.
 _DERIVED = {
     "hr", "tohr", "heart", "heartrate", "rate", "bpm", "pr", "quality", "sqi", "index", "pvi", "pi", "status", "confidence",
+    "counter", "ambient", "current", "peak", "peaks", "onset", "onsets", "valid", "gain",
 }  # fmt: skip
 
 
