@@ -57,6 +57,9 @@ def get(
         if got.missing:
             shown = ", ".join(got.missing[:5]) + (", ..." if len(got.missing) > 5 else "")
             typer.echo(f"  {len(got.missing)} files are not on the mirror: {shown}")
+        if got.unlisted:
+            shown = ", ".join(got.unlisted[:5]) + (", ..." if len(got.unlisted) > 5 else "")
+            typer.echo(f"  {len(got.unlisted)} files are not in SHA256SUMS.txt, so not checked against it (was it cut short?): {shown}")
         for path in got.mended:
             typer.echo(f"  damaged, so fetched again (what was here is now {path}.damaged): {path}")
 

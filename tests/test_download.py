@@ -777,6 +777,19 @@ def test_get_sets_a_damaged_file_aside_and_fetches_it_again(server, root, p2es, 
     assert status == 0 and len(output.splitlines()) == 1
 
 
+def test_files_that_a_published_list_does_not_name_are_told(server, root, p2es):
+    """A list cut at the end of a line looks whole; what it no longer names is not checked, and must not pass in silence."""
+    folder = root / "challenge-2015" / "1.0.0"
+    publish(folder)
+    assert get(CHALLENGE, server.url, records=["a101l"]).unlisted == []
+    shutil.rmtree(CHALLENGE.mirror(server.url).cached(""))
+    listed = (folder / "SHA256SUMS.txt").read_text().splitlines(keepends=True)
+    (folder / "SHA256SUMS.txt").write_text("".join(line for line in listed if "v202s" not in line))
+    assert get(CHALLENGE, server.url, records=["v*"]).unlisted == ["training/v202s.dat", "training/v202s.hea"]
+    status, told, _ = p2es("get", "challenge-2015", "--mirror", server.url, "--record", "v*")
+    assert status == 0 and "2 files are not in SHA256SUMS.txt" in told and "training/v202s.dat" in told
+
+
 def test_a_published_list_that_was_cut_short_is_refused_and_fetched_again(server, root, p2es):
     """Files whose lines were lost with its end would be used unchecked."""
     publish(root / "challenge-2015" / "1.0.0")

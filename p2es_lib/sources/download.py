@@ -22,7 +22,8 @@ from p2es_lib.sources.transfer import MissingFile, check_space
 class Fetched:
     """What :func:`get_records` did: the records chosen, files and bytes they have here now, files the mirror lacks.
 
-    ``mended``: files here that were damaged, so that they were fetched again.
+    ``mended``: files here that were damaged, so that they were fetched again. ``unlisted``: files here that the data
+    set's SHA256SUMS.txt does not name, where there is one: it may have been cut short.
     """
 
     records: list[Record]
@@ -31,6 +32,7 @@ class Fetched:
     missing: list[str]
     folder: Path
     mended: list[str]
+    unlisted: list[str]
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,9 @@ def get_records(
             f"{len(chosen)} record(s) asked for{f' ({missing[0]} is not there)' if missing else ''}; is it laid out as "
             "<mirror>/<slug>/<version>/...? Ask for other records, or another mirror; nothing more was selected"
         )
-    return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""), sorted(mirror.mended))
+    listed = mirror.published_checksums()
+    unlisted = sorted(path for path in here if listed and path not in listed and path != PUBLISHED_FILE)
+    return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""), sorted(mirror.mended), unlisted)
 
 
 def _files(
