@@ -15,7 +15,7 @@ from p2es_lib.errors import InputError
 #: Lines of standard input that are pushed together, s: what they add to the delay.
 CHUNK_S = 0.1
 
-Model = Annotated[Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the trained run.")]
+Model = Annotated[Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the run trained here, else the one of the package.")]
 
 
 def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
