@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
 
 from p2es_lib.config import Config, get_config
 from p2es_lib.leads import expand_leads
+from p2es_lib.p2es import P2Es
 from p2es_lib.windows import WindowSet
 
 _TINY = {
@@ -69,3 +71,11 @@ def synthetic_windows(n_train: int = 12, n_validation: int = 4, n_test: int = 6,
         }
     )
     return WindowSet(ppg.astype(np.float32), ecg.astype(np.float32), np.tile(mask, (n, 1)), index)
+
+
+def tiny_p2es() -> P2Es:
+    """An untrained model of :func:`tiny_config` with its groups fitted: it translates, the same each time."""
+    torch.manual_seed(0)
+    model = P2Es(tiny_config())
+    model.group_finder.fit(synthetic_windows().split("train"), seed=0)
+    return model.eval()

@@ -7,8 +7,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from synthetic import synthetic_windows, tiny_config
+from synthetic import tiny_p2es
 from typer.testing import CliRunner
 
 from p2es_lib.cli import app
@@ -21,10 +20,7 @@ from p2es_lib.translate_file import translate_long
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    torch.manual_seed(0)
-    model = P2Es(tiny_config())
-    model.group_finder.fit(synthetic_windows().split("train"), seed=0)
-    model.save(folder := tmp_path_factory.mktemp("model"))
+    tiny_p2es().save(folder := tmp_path_factory.mktemp("model"))
     return folder
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from synthetic import synthetic_windows, tiny_config
+from synthetic import tiny_p2es
 
 from p2es_lib.errors import InputError
 from p2es_lib.live import EcgBlock, LiveTranslator, ecg_blocks, refusal
@@ -14,10 +13,7 @@ from p2es_lib.p2es import P2Es
 
 @pytest.fixture(scope="module")
 def model() -> P2Es:
-    torch.manual_seed(0)
-    model = P2Es(tiny_config())
-    model.group_finder.fit(synthetic_windows().split("train"), seed=0)
-    return model.eval()
+    return tiny_p2es()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import wfdb
-from synthetic import synthetic_windows, tiny_config
+from synthetic import tiny_p2es
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
@@ -22,10 +22,7 @@ from p2es_lib.variants import configure
 
 @pytest.fixture(scope="module")
 def model() -> P2Es:
-    torch.manual_seed(0)
-    model = P2Es(tiny_config())
-    model.group_finder.fit(synthetic_windows().split("train"), seed=0)
-    return model.eval()
+    return tiny_p2es()
 
 
 @pytest.fixture(scope="module")
