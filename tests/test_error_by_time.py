@@ -35,7 +35,9 @@ def full(windows):
     return model(windows)
 
 
-def test_errors_are_those_of_the_stages_seen_one_by_one(windows, full):
+@pytest.mark.parametrize("absent", [(), (7, 9)])
+def test_errors_are_those_of_the_stages_seen_one_by_one(full, absent):
+    windows = synthetic_windows(lead_mask=[0 if lead in absent else 2 for lead in range(12)])
     view, errors = view_stages(full, windows, 0.4, seed=3), squared_errors(full, windows, 0.4, seed=3)
     present = np.array(windows.lead_mask) > 0
     for stage in ("coarse", "refined"):
