@@ -128,7 +128,8 @@ class DenoiserConfig(_Section):
     """Denoiser: size, time scales, and the switches of the ablations.
 
     Switches: ``ppg_at_every_scale`` (else the PPG enters the first block's finest scale only), ``noise_level`` (stage 1
-    is told t), ``deblurring`` (stage 2) and ``deblurring_residual`` (its learned part, beside the Wiener gain),
+    is told t), ``deblurring`` (stage 2), ``deblurring_residual`` (its learned part, beside the Wiener gain),
+    ``local_deblurring`` (which share of its correction is taken is learned, for each lead and sample; else all of it),
     ``demographics``, ``projection`` (on consistent leads), ``phase_features`` (of the beats, beside the PPG itself),
     ``mix_leads`` (filters see the channels of all leads; else those of one lead, and the affinity alone connects leads).
 
@@ -145,6 +146,7 @@ class DenoiserConfig(_Section):
     noise_level: bool = True
     deblurring: bool = True
     deblurring_residual: bool = True
+    local_deblurring: bool = True
     demographics: bool = True
     projection: bool = True
     phase_features: bool = True

@@ -13,13 +13,14 @@ import numpy as np
 
 from p2es_lib.errors import InputError
 from p2es_lib.signals import ppg_clean
-from p2es_lib.simulator.disturbances import DISTURBANCES, disturb
+from p2es_lib.simulator.disturbances import disturb
 from p2es_lib.simulator.semi_synthetic import semi_synthetic_ppg
 from p2es_lib.windows.store import WindowSet, stored_beats
 
 #: Signal-to-noise ratio of a disturbed training window, dB: uniform between these.
 SNR_DB = (0.5, 20.0)
-_KINDS = tuple(kind for kind in DISTURBANCES if kind != "none")
+#: How often each kind is drawn. Motion most often: a pulse wave is worn.
+_SHARES = {"motion": 0.4, "drift": 0.15, "low_perfusion": 0.15, "clipping": 0.15, "gaps": 0.15}
 #: Simulated to both sides of the window, so that the filter has settled where it begins, s.
 _MARGIN_S = 2.0
 
@@ -52,7 +53,7 @@ def disturb_share(ppg: np.ndarray, share: float, sampling_rate: float, key: tupl
     for row in range(len(disturbed)):
         rng = np.random.default_rng((*key, row))
         if rng.random() < share:
-            kind, snr_db = _KINDS[rng.integers(len(_KINDS))], rng.uniform(*SNR_DB)
+            kind, snr_db = rng.choice(list(_SHARES), p=list(_SHARES.values())), rng.uniform(*SNR_DB)
             disturbed[row] = clean_and_scale(disturb(disturbed[row], kind, snr_db, [rng], sampling_rate), sampling_rate)
     return disturbed
 
