@@ -72,6 +72,11 @@ class Browser:
         """Value that a script returns; a promise is waited for."""
         return self._call("/execute/sync", {"script": script, "args": []})
 
+    def press(self, key: str) -> None:
+        """Press a key and let it go, as somebody would who looks at the page; special keys by their code (U+E014: right)."""
+        actions = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+        self._call("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+
     def errors(self) -> list[str]:
         """Script errors and files that could not be loaded, since the last call."""
         return [entry["message"] for entry in self._call("/se/log", {"type": "browser"}) if entry["level"] == "SEVERE"]

@@ -1,0 +1,166 @@
+"""JupyterLab as ``make lab`` starts it: its kernel is this environment's, a notebook runs in it, and all of it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from browser import Browser, find_chromium
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+NOTEBOOK = "02_forward_process"
+TOKEN = "only-for-this-test"
+#: A Python and a JupyterLab of somebody else, which must not be started.
+FOREIGN = "#!/bin/sh\necho the wrong $0 was started >&2\nexit 1\n"
+
+
+class Lab:
+    """JupyterLab of a small checkout, started by its Makefile, with settings of its own; ends with all its kernels.
+
+    The user it is started for has a JupyterLab of theirs on PATH, and kernels named python3 in two places.
+    """
+
+    def __init__(self, folder: Path, profile: str = "smoke", **environment: str):
+        self.folder, self.checkout, self.home = folder, folder / "checkout", folder / "home"
+        (self.checkout / "notebooks").mkdir(parents=True)
+        for name in ("Makefile", "pyproject.toml", "requirements-lock.txt"):
+            shutil.copy(CHECKOUT / name, self.checkout)
+        source = (CHECKOUT / "notebooks" / f"{NOTEBOOK}.ipynb").read_text()
+        assert source.count('profile = \\"quick\\"') == 1
+        source = source.replace('profile = \\"quick\\"', f'profile = \\"{profile}\\"')
+        (self.checkout / "notebooks" / f"{NOTEBOOK}.ipynb").write_text(source)
+
+        foreign = folder / "foreign"
+        for place in (foreign / "bin" / "jupyter-lab", foreign / "bin" / "python"):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(FOREIGN)
+            place.chmod(0o755)
+        for data in (folder / "user" / "data", foreign / "jupyter"):
+            (data / "kernels" / "python3").mkdir(parents=True)
+            argv = [str(foreign / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            spec = {"argv": argv, "display_name": "Python 3", "language": "python"}
+            (data / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "JUPYTER", "P2ES_"))}
+        own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "HOME": "home",
+               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}  # fmt: skip
+        self.environment = kept | {key: str(folder / "user" / name) for key, name in own.items()}
+        self.environment |= {"PATH": f"{foreign / 'bin'}{os.pathsep}{kept['PATH']}", "JUPYTER_PATH": str(foreign / "jupyter"),
+                             "JUPYTER_PREFER_ENV_PATH": "0", "PYTHONPATH": str(CHECKOUT),
+                             "P2ES_HOME": "../home", "OMP_NUM_THREADS": "1"} | environment  # fmt: skip
+
+    def __enter__(self) -> Lab:
+        options = f"--no-browser --port=0 --ip=127.0.0.1 --IdentityProvider.token={TOKEN} --allow-root --expose-app-in-browser"
+        # Nobody asks a server elsewhere for news. No STAMP: this environment is used as it is.
+        options += " --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url="
+        command = ["make", "lab", f"VENV={sys.prefix}", "STAMP=", f"LAB={options}"]
+        self.log = open(self.folder / "log.txt", "wb")
+        # A terminal of its own: what is typed there reaches all that runs in it, and not this test.
+        self.keyboard, terminal = os.openpty()
+        self.process = subprocess.Popen(command, cwd=self.checkout, env=self.environment, stdin=terminal, stdout=self.log,
+                                        stderr=subprocess.STDOUT, start_new_session=True,
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))  # fmt: skip
+        os.close(terminal)
+        try:
+            runtime = Path(self.environment["JUPYTER_RUNTIME_DIR"])
+            self.wait_for(lambda: list(runtime.glob("jpserver-*.json")), 60)
+            self.server = json.loads(next(runtime.glob("jpserver-*.json")).read_text())
+            self.wait_for(self._answers, 60)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait()
+        self.log.close()
+        os.close(self.keyboard)
+
+    def type(self, text: str) -> None:
+        """Type into the terminal; ``\\x03`` is Ctrl-C."""
+        os.write(self.keyboard, text.encode())
+
+    def _answers(self) -> bool:
+        try:
+            return self.ask("/api/status") is not None
+        except OSError:
+            return False
+
+    def wait_for(self, condition, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.printed()
+            time.sleep(0.1)
+
+    def printed(self) -> str:
+        return (self.folder / "log.txt").read_text(errors="replace")
+
+    def ask(self, path: str, body: dict | None = None):
+        """Answer of the server's interface."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.server['port']}{path}", data, {"Authorization": f"token {TOKEN}"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def processes(self) -> list[int]:
+        """All that was started with this environment: make, server, kernels and what they started."""
+        mark, found = f"IPYTHONDIR={self.environment['IPYTHONDIR']}".encode(), []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+            except OSError:  # ended meanwhile, or another user's
+                pass
+        return found
+
+
+def code_cells(notebook: Path) -> list[str]:
+    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+# --- without a browser ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_kernel_is_this_environments_and_ends_with_the_server(tmp_path):
+    with Lab(tmp_path) as lab:
+        assert Path(lab.server["root_dir"]) == lab.checkout.resolve()
+        kernel = lab.ask("/api/kernels", {"name": "python3", "path": "notebooks"})
+        assert [entry["id"] for entry in lab.ask("/api/kernels")] == [kernel["id"]]
+
+        def kernels():
+            commands = {pid: Path(f"/proc/{pid}/cmdline").read_text().split("\0") for pid in lab.processes()}
+            return [pid for pid, command in commands.items() if "ipykernel_launcher" in command]
+
+        lab.wait_for(lambda: len(kernels()) == 1)
+        pid = kernels()[0]
+        assert Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0] == sys.executable
+        assert os.readlink(f"/proc/{pid}/cwd") == str(lab.checkout.resolve() / "notebooks")
+        environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        home = next(entry.removeprefix("P2ES_HOME=") for entry in environment if entry.startswith("P2ES_HOME="))
+        assert os.path.isabs(home) and Path(home).resolve() == lab.home.resolve()  # given as ../home
+
+        lab.type("\x03")  # Jupyter asks whether that was meant; a second one, or "y", says that it was
+        lab.wait_for(lambda: "Shut down this Jupyter server" in lab.printed())
+        lab.type("y\n")
+        deadline = time.monotonic() + 20
+        while lab.processes():
+            assert time.monotonic() < deadline, lab.printed()
+            time.sleep(0.1)
+        assert "was started" not in lab.printed()
