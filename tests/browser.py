@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -56,8 +57,11 @@ class Browser:
         data = None if method != "POST" else json.dumps(body or {}).encode()
         request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"}, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy to this machine
-        with opener.open(request, timeout=self.timeout_s) as answer:
-            return json.load(answer)["value"]
+        try:
+            with opener.open(request, timeout=self.timeout_s) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(json.load(error)["value"]["message"]) from None
 
     def open(self, address: str) -> None:
         """Load a page, with all its scripts and figures."""

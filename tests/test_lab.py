@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,8 +14,12 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 from browser import Browser, find_chromium
+from nbclient import NotebookClient
+
+from p2es_lib.notebook_client import ThisPython
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "02_forward_process"
@@ -130,10 +133,6 @@ class Lab:
         return found
 
 
-def code_cells(notebook: Path) -> list[str]:
-    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
-
-
 # --- without a browser ------------------------------------------------------------------------------------------------
 
 
@@ -164,3 +163,103 @@ def test_the_kernel_is_this_environments_and_ends_with_the_server(tmp_path):
             assert time.monotonic() < deadline, lab.printed()
             time.sleep(0.1)
         assert "was started" not in lab.printed()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["checkout", "notebooks", "elsewhere"])
+def test_a_notebook_finds_its_files_from_any_working_folder(where, tmp_path, monkeypatch):
+    """JupyterLab starts kernels in the notebook's folder, VS Code there or in the opened one, by a setting."""
+    monkeypatch.delenv("P2ES_HOME", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))  # as an installation in editable mode has it
+    notebook = nbformat.read(CHECKOUT / "notebooks" / f"{NOTEBOOK}.ipynb", 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"][:4]
+    code.append(nbformat.v4.new_code_cell("from p2es_lib import paths\nprint(figures_dir(dataset, profile), paths.home(), sep='\\n')"))
+    notebook.cells = code
+    folder = {"checkout": CHECKOUT, "notebooks": CHECKOUT / "notebooks", "elsewhere": tmp_path}[where]
+    NotebookClient(notebook, kernel_manager_class=ThisPython, resources={"metadata": {"path": str(folder)}}).execute()
+    assert code[-1].outputs[0].text.split() == [str(CHECKOUT / "figures" / "simulated-quick"), str(CHECKOUT)]
+    assert not list(tmp_path.iterdir())
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+#: ``panel`` is the open notebook, or undefined; then a script of ours.
+PANEL = "const app = window.jupyterapp; const panel = app && [...app.shell.widgets('main')].find(w => w.context && w.content.widgets);"
+STATUS = PANEL + "return panel && panel.sessionContext.session ? panel.sessionContext.session.kernel.status : 'none';"
+RUN_ALL = PANEL + "window.ran = 0; app.commands.execute('notebook:run-all-cells').then(() => { window.ran = 1; });"
+RAN = PANEL + "return window.ran === 1 && panel.sessionContext.session.kernel.status === 'idle';"
+CELLS = PANEL + "return panel.context.model.toJSON().cells;"
+#: The figure of one cell, once the page has laid it out: its width in the file, and whether it is in view.
+FIGURE = PANEL + """
+panel.content.activeCellIndex = INDEX;
+const show = panel.content.scrollToItem(INDEX, 'center');
+return Promise.resolve(show).then(() => new Promise(done => {
+  let tries = 0;
+  const look = () => {
+    const image = panel.content.widgets[INDEX].node.querySelector('.jp-OutputArea-output img');
+    if (image && image.complete && image.naturalWidth) {
+      image.scrollIntoView({block: 'center'});
+      const box = image.getBoundingClientRect();
+      return done([image.naturalWidth, box.width > 100 && box.height > 50 && box.bottom > 0 && box.top < innerHeight]);
+    }
+    tries++ < 100 ? setTimeout(look, 50) : done(null);
+  };
+  look();
+}));
+"""
+FOCUS = """
+const slider = document.querySelector('.p2es-explore .p2es-slider [role=slider]');
+if (!slider) return false;
+slider.scrollIntoView({block: 'center'}); slider.focus();
+return slider === document.activeElement;
+"""
+#: Address of the picture beside that slider, its value, and its bytes as numbers.
+PICTURE = """
+const picture = document.querySelector('.p2es-explore .p2es-picture');
+const value = document.querySelector('.p2es-explore .p2es-slider [role=slider]').getAttribute('aria-valuetext');
+return picture.decode().then(() => fetch(picture.src)).then(file => file.arrayBuffer()).then(bytes => (
+  {src: picture.src, value: value, width: picture.naturalWidth, bytes: [...new Uint8Array(bytes)].join(' ')}));
+"""
+RIGHT, LEFT = "\ue014", "\ue012"
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+@pytest.mark.skipif(find_chromium() is None, reason="Chromium and chromedriver are not installed, so no notebook was run in JupyterLab")
+def test_a_notebook_runs_in_jupyterlab_and_its_slider_moves_the_picture(tmp_path):
+    """As a student meets it: fresh checkout, nothing prepared, open notebook 02, Run All Cells, take the slider."""
+    with Lab(tmp_path) as lab, Browser(tmp_path / "profile") as browser:
+        browser.set_width(1400, 1000)
+        browser.open(f"http://127.0.0.1:{lab.server['port']}/lab/tree/notebooks/{NOTEBOOK}.ipynb?token={TOKEN}")
+        lab.wait_for(lambda: browser.run(STATUS) == "idle", 90)
+        browser.run(RUN_ALL)
+        lab.wait_for(lambda: browser.run(RAN), 240)
+
+        cells = list(enumerate(browser.run(CELLS)))
+        code = [(index, cell) for index, cell in cells if cell["cell_type"] == "code"]
+        errors = [f"{output['ename']}: {output['evalue']}" for _, cell in code for output in cell["outputs"] if output["output_type"] == "error"]
+        assert not errors
+        assert [cell["execution_count"] for _, cell in code] == list(range(1, len(code) + 1))
+        printed = ["".join(output["text"]) for _, cell in code for output in cell["outputs"] if output.get("name") == "stderr"]
+        assert not printed, "warnings"
+        figures = [index for index, cell in code if any("image/png" in output.get("data", {}) for output in cell["outputs"])]
+        assert len(figures) >= 6
+        for index in figures:
+            width, seen = browser.run(FIGURE.replace("INDEX", str(index))) or (0, False)
+            assert width > 300 and seen, f"no figure below cell {index}"
+        assert browser.errors() == []
+
+        assert browser.run(FOCUS), "no slider that can be reached"
+        first = browser.run(PICTURE)
+        assert first["width"] > 300
+        browser.press(RIGHT)
+        lab.wait_for(lambda: browser.run(PICTURE)["src"] != first["src"], 20)
+        moved = browser.run(PICTURE)
+        assert moved["value"] != first["value"] and moved["bytes"] != first["bytes"]
+        browser.press(LEFT)
+        lab.wait_for(lambda: browser.run(PICTURE)["bytes"] == first["bytes"], 20)
+        assert browser.errors() == []
+
+        assert (lab.home / "data" / "windows" / "simulated-smoke" / "settings.json").is_file()
+        assert (lab.home / "figures" / "simulated-smoke" / "fig03_forward_process.png").stat().st_size > 10_000
+        assert {path.name for path in (lab.checkout / "notebooks").iterdir()} <= {f"{NOTEBOOK}.ipynb", ".ipynb_checkpoints"}
