@@ -107,7 +107,7 @@ def test_metadata_name_no_machine(name):
 #: the others of pyproject.toml (workflow, book, tests) would renew packages that Colab itself works with.
 COLAB = (
     "**Colab.** First, in a cell of its own, one command per line: `!git clone <address of this repository> p2es`, `%cd p2es`, "
-    "`%pip install --no-deps -e .`, `%pip install edfio lightning neurokit2 vitaldb wfdb`; then restart the session. "
+    "`%pip install edfio lightning neurokit2 vitaldb wfdb`, `%pip install --no-deps -e .`; then restart the session. "
     "Colab's own torch stays."
 )
 #: Packages of pyproject.toml that neither Colab has nor that line installs, by the names of their modules.
