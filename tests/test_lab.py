@@ -20,12 +20,20 @@ from browser import Browser, find_chromium
 from nbclient import NotebookClient
 
 from p2es_lib.notebook_client import ThisPython
+from p2es_lib.processes import stop_with_parent
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "02_forward_process"
 TOKEN = "only-for-this-test"
+#: By /proc all that was started is found again and ended.
+NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc on this system, so JupyterLab was not started")
 #: A Python and a JupyterLab of somebody else, which must not be started.
 FOREIGN = "#!/bin/sh\necho the wrong $0 was started >&2\nexit 1\n"
+
+
+def _in_its_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    stop_with_parent()  # even if these tests are killed
 
 
 class Lab:
@@ -34,14 +42,14 @@ class Lab:
     The user it is started for has a JupyterLab of theirs on PATH, and kernels named python3 in two places.
     """
 
-    def __init__(self, folder: Path, profile: str = "smoke", **environment: str):
+    def __init__(self, folder: Path):
         self.folder, self.checkout, self.home = folder, folder / "checkout", folder / "home"
         (self.checkout / "notebooks").mkdir(parents=True)
         for name in ("Makefile", "pyproject.toml", "requirements-lock.txt"):
             shutil.copy(CHECKOUT / name, self.checkout)
         source = (CHECKOUT / "notebooks" / f"{NOTEBOOK}.ipynb").read_text()
         assert source.count('profile = \\"quick\\"') == 1
-        source = source.replace('profile = \\"quick\\"', f'profile = \\"{profile}\\"')
+        source = source.replace('profile = \\"quick\\"', 'profile = \\"smoke\\"')
         (self.checkout / "notebooks" / f"{NOTEBOOK}.ipynb").write_text(source)
 
         foreign = folder / "foreign"
@@ -60,7 +68,7 @@ class Lab:
         self.environment = kept | {key: str(folder / "user" / name) for key, name in own.items()}
         self.environment |= {"PATH": f"{foreign / 'bin'}{os.pathsep}{kept['PATH']}", "JUPYTER_PATH": str(foreign / "jupyter"),
                              "JUPYTER_PREFER_ENV_PATH": "0", "PYTHONPATH": str(CHECKOUT),
-                             "P2ES_HOME": "../home", "OMP_NUM_THREADS": "1"} | environment  # fmt: skip
+                             "P2ES_HOME": "../home", "OMP_NUM_THREADS": "1"}  # fmt: skip
 
     def __enter__(self) -> Lab:
         options = f"--no-browser --port=0 --ip=127.0.0.1 --IdentityProvider.token={TOKEN} --allow-root --expose-app-in-browser"
@@ -71,25 +79,26 @@ class Lab:
         # A terminal of its own: what is typed there reaches all that runs in it, and not this test.
         self.keyboard, terminal = os.openpty()
         self.process = subprocess.Popen(command, cwd=self.checkout, env=self.environment, stdin=terminal, stdout=self.log,
-                                        stderr=subprocess.STDOUT, start_new_session=True,
-                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))  # fmt: skip
+                                        stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_in_its_terminal)  # fmt: skip
         os.close(terminal)
         try:
             runtime = Path(self.environment["JUPYTER_RUNTIME_DIR"])
-            self.wait_for(lambda: list(runtime.glob("jpserver-*.json")), 60)
+            self.wait_for(lambda: [path for path in runtime.glob("jpserver-*.json") if path.read_text().endswith("}")])
             self.server = json.loads(next(runtime.glob("jpserver-*.json")).read_text())
-            self.wait_for(self._answers, 60)
+            self.wait_for(self._answers)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_) -> None:
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        while pids := self.processes():  # one of them may just have started another
+            for pid in pids:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.1)
         self.process.wait()
         self.log.close()
         os.close(self.keyboard)
@@ -137,6 +146,7 @@ class Lab:
 
 
 @pytest.mark.slow
+@NEEDS_PROC
 def test_the_kernel_is_this_environments_and_ends_with_the_server(tmp_path):
     with Lab(tmp_path) as lab:
         assert Path(lab.server["root_dir"]) == lab.checkout.resolve()
@@ -225,6 +235,7 @@ RIGHT, LEFT = "\ue014", "\ue012"
 
 @pytest.mark.slow
 @pytest.mark.notebook
+@NEEDS_PROC
 @pytest.mark.skipif(find_chromium() is None, reason="Chromium and chromedriver are not installed, so no notebook was run in JupyterLab")
 def test_a_notebook_runs_in_jupyterlab_and_its_slider_moves_the_picture(tmp_path):
     """As a student meets it: fresh checkout, nothing prepared, open notebook 02, Run All Cells, take the slider."""
