@@ -14,6 +14,7 @@ import io
 import json
 import symtable
 from pathlib import Path
+from typing import NamedTuple
 
 from p2es_lib import paths
 from p2es_lib.errors import InputError
@@ -43,16 +44,19 @@ def needed_cells(name: str, folder: Path | None = None) -> list[str]:
     """Sources of the cells that the exercises of a notebook stand on, in order: what they name, and what that names."""
     cells = _code_cells(name, folder)
     exercises = [row for row, source in enumerate(cells) if _exercise_number(source)]
-    defined, used = zip(*map(_names, cells), strict=True)
-    wanted, waiting = set(), list(exercises)
+    names = [_names(source) for source in cells]
+    wanted: set[int] = set()
+    waiting = list(exercises)
     while waiting:
         row = waiting.pop()
-        for one in used[row]:
-            # The latest cell before this one that gives the name its value.
-            origin = next((earlier for earlier in range(row - 1, -1, -1) if one in defined[earlier]), None)
-            if origin is not None and origin not in wanted and origin not in exercises:
-                wanted.add(origin)
-                waiting.append(origin)
+        origins = set()
+        for one in names[row].at_once:  # the latest cell before this one that gives the name its value
+            origins |= {max((earlier for earlier in range(row) if one in names[earlier].defined), default=row)}
+        for one in names[row].when_called:  # a later one too, since functions look when they run
+            origins |= {other for other in range(max(exercises)) if one in names[other].defined}
+        origins -= wanted | {row, *exercises}
+        wanted |= origins
+        waiting += origins
     return [cells[row] for row in sorted(wanted)]
 
 
@@ -81,7 +85,7 @@ def load_lesson(name: str, namespace: dict, folder: Path | None = None, **parame
     namespace.update(known | parameters)
     for source in needed_cells(name, folder):
         # Its parameters cell assigns the defaults again, if it is among them.
-        if not set(known) & _names(source)[0]:
+        if not set(known) & _names(source).defined:
             with contextlib.redirect_stdout(io.StringIO()):  # of the lesson, not of the exercise
                 exec(compile(source, f"<{name}>", "exec"), namespace)
     for source in exercises.values():  # the function that checks stands in the first of them
@@ -137,18 +141,24 @@ def _stub(statement: ast.stmt) -> str | None:
     return None
 
 
-def _names(source: str) -> tuple[set[str], set[str]]:
-    """Names that a cell gives values to, and names that it takes from elsewhere, at once or inside its functions."""
-    defined: set[str] = set()
-    used: set[str] = set()
+class _Names(NamedTuple):
+    """Names that a cell gives values to, and those that it takes from elsewhere, at once or inside its functions."""
+
+    defined: set[str]
+    at_once: set[str]
+    when_called: set[str]
+
+
+def _names(source: str) -> _Names:
+    names = _Names(set(), set(), set())
     for statement in ast.parse(source).body:
         table = symtable.symtable(ast.unparse(statement), "<cell>", "exec")
         symbols, inner = table.get_symbols(), list(table.get_children())
-        taken = {one.get_name() for one in symbols if one.is_referenced()}
+        # What an earlier statement of the cell made is its own.
+        names.at_once.update({one.get_name() for one in symbols if one.is_referenced()} - names.defined)
         while inner:
             part = inner.pop()
-            taken |= {one.get_name() for one in part.get_symbols() if one.is_referenced() and one.is_global()}
+            names.when_called.update(one.get_name() for one in part.get_symbols() if one.is_referenced() and one.is_global())
             inner += part.get_children()
-        used |= taken - defined  # what an earlier statement of the cell made is its own
-        defined |= {one.get_name() for one in symbols if one.is_assigned() or one.is_imported() or one.is_namespace()}
-    return defined, {name for name in used if not hasattr(builtins, name)}
+        names.defined.update(one.get_name() for one in symbols if one.is_assigned() or one.is_imported() or one.is_namespace())
+    return _Names(names.defined, *({one for one in part if not hasattr(builtins, one)} for part in names[1:]))

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from toy_workflow import p2es_command
 
+from p2es_lib.exercises import read_exercises
 from p2es_lib.leads import LEADS
 from p2es_lib.notebooks import list_notebooks, read_parameters
 
@@ -22,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
 NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "06_baselines", "07_results",
          "08_ablations", "09_clinical_validity", "10_robustness", "11_efficiency", "12_claims", "13_own_ppg",
-         "14_sim_to_real"]  # fmt: skip
+         "14_sim_to_real", "15_solutions"]  # fmt: skip
 #: What profile smoke trains, each by an execution of notebook 05.
 TRAINED = ("p2es", "unet", "no_affinity")
 #: Parameters that each notebook has besides dataset="simulated" and profile="quick".
@@ -50,6 +51,10 @@ TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "tab
           "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time",
           "table25_joins"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
+#: They build their idea by hand, hold exercises, and have more to read than to run.
+TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")
+MIN_WORDS_PER_LINE = 8
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def cells(name: str) -> list[dict]:
@@ -173,6 +178,36 @@ def test_formulas_in_tables_hold_no_bar_and_no_escape():
     assert not [formula for formula in formulas if re.search(r"\||\\[^A-Za-z\s]", formula)]
 
 
+@pytest.mark.parametrize("name", TEACHING)
+def test_teaching_notebooks_have_more_to_read_than_to_run(name):
+    """Words of prose per line of code, without empty lines and comments."""
+    words = sum(len(cell["source"].split()) for cell in cells(name) if cell["cell_type"] == "markdown")
+    code = [line.strip() for cell in cells(name) if cell["cell_type"] == "code" for line in cell["source"].splitlines()]
+    lines = sum(bool(line) and not line.startswith("#") for line in code)
+    assert words >= MIN_WORDS_PER_LINE * lines, f"{name}: {words} words for {lines} lines of code"
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_teaching_notebooks_have_sliders_and_exercises_of_three_grades(name):
+    code = [cell["source"] for cell in cells(name) if cell["cell_type"] == "code"]
+    prose = [cell["source"] for cell in cells(name) if cell["cell_type"] == "markdown"]
+    sliders = [source for source in code if re.search(r"^explore\(", source, re.M)]
+    assert len(sliders) == 1 and "stills=[" in sliders[0]
+    assert any("Three things to try:" in text for text in prose)
+    grades = re.findall(r"^\*\*(\d) \(([a-z ]+)\)", "\n".join(prose), re.M)
+    assert sorted(grade for _, grade in grades) == ["paper and pencil", "think", "write code"]
+    assert [int(number) for number, _ in grades] == list(read_exercises(name)) == [1, 2, 3]
+
+
+def check_teaching(executed: list[dict]) -> None:
+    """What an executed teaching notebook shows: a picture for its sliders, and that no exercise has been tried."""
+    (sliders,) = [cell for cell in executed if re.search(r"^explore\(", "".join(cell["source"]), re.M)]
+    shown = [output["data"] for output in sliders["outputs"]]
+    assert len(shown) == 1 and len(shown[0]["image/png"]) > 20_000 and WIDGET not in shown[0]
+    printed = "".join("".join(output["text"]) for cell in executed for output in cell.get("outputs", []) if output.get("name") == "stdout")
+    assert re.findall(r"^exercise (\d): (.*)", printed, re.M) == [(str(number), "not tried yet") for number in (1, 2, 3)]
+
+
 # --- the whole workflow -----------------------------------------------------------------------------------------------
 
 
@@ -229,6 +264,8 @@ def test_the_smoke_workflow_makes_everything_and_then_nothing(tmp_path):
     trainings = [f"05_train-{variant}-seed0.ipynb" for variant in TRAINED]
     others = [name for name in NAMES if name not in ("05_train", "14_sim_to_real")]  # the latter is for real recordings
     assert executed == sorted([*trainings, *(f"{name}.ipynb" for name in others)])
+    for name in TEACHING:
+        check_teaching(json.loads((home / f"runs/simulated/smoke/notebooks/{name}.ipynb").read_text())["cells"])
     leftovers = [path for path in home.rglob(".*tmp*") if ".snakemake" not in path.parts]
     assert not leftovers
 
