@@ -137,6 +137,7 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
         "11_efficiency",
         "12_claims",
         "13_own_ppg",
+        "15_solutions",
     ]
     assert sorted(path.stem for path in (home / EXECUTED).glob("[0-9]*.ipynb")) == names
     for artefact in ("table02_results.csv", "fig09_overlay.png", "fig03_forward_process.png"):
