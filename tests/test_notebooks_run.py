@@ -7,6 +7,8 @@ import json
 import os
 import re
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -104,6 +106,76 @@ def test_metadata_name_no_machine(name):
     assert notebook["metadata"].get("kernelspec", {}).get("name") == "python3"
     assert "papermill" not in notebook["metadata"] and "widgets" not in notebook["metadata"]
     assert all(set(cell["metadata"]) <= {"tags"} for cell in notebook["cells"])
+
+
+#: What a notebook says to somebody who opens it in Colab. The packages are those that its cells need and Colab has not;
+#: the others of pyproject.toml (workflow, book, tests) would renew packages that Colab itself works with.
+COLAB = (
+    "**Colab.** First, in a cell of its own, one command per line: `!git clone <address of this repository> p2es`, `%cd p2es`, "
+    "`%pip install edfio lightning neurokit2 vitaldb wfdb`, `%pip install --no-deps -e .`; then restart the session. "
+    "Colab's own torch stays."
+)
+#: Packages of pyproject.toml that neither Colab has nor that line installs, by the names of their modules.
+NOT_IN_COLAB = ("furo", "jupyterlab", "myst_nb", "onnx", "onnxruntime", "onnxscript", "papermill", "pytest_timeout", "snakemake", "xdist")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_cell_says_what_colab_needs_and_no_other_cell_knows_of_it(name):
+    first, *others = cells(name)
+    assert first["source"].count("Colab") == COLAB.count("Colab")
+    assert COLAB in first["source"].split("\n"), "on a line of its own, in the same words in all notebooks"
+    assert not [cell["source"] for cell in others if "colab" in cell["source"].lower() or re.search(r"^[%!](pip|cd|git)", cell["source"], re.M)]
+
+
+@pytest.mark.slow
+def test_imports_of_all_notebooks_need_nothing_that_colab_lacks():
+    dependencies = set(tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"])
+    assert set(re.search(r"install (\w+ [\w ]+)`", COLAB)[1].split()) <= dependencies
+    code = [next(cell["source"] for cell in cells(name) if cell["cell_type"] == "code") for name in NAMES]
+    absent = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in NOT_IN_COLAB)
+    result = subprocess.run([sys.executable, "-c", absent + "\n".join(code)], cwd=CHECKOUT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def markdown_texts() -> dict[str, str]:
+    texts = {name: "\n\n".join(cell["source"] for cell in cells(name) if cell["cell_type"] == "markdown") for name in NAMES}
+    return texts | {"README.md": (CHECKOUT / "README.md").read_text()}
+
+
+def mathematics(text: str) -> tuple[list[str], list[str]]:
+    """Formulas between ``$$`` and between ``$``, without what stands in code."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.M | re.S)
+    display = re.findall(r"\$\$(.*?)\$\$", text, re.S)
+    rest = re.sub(r"\$\$.*?\$\$", "", text, flags=re.S)
+    assert rest.count("$") % 2 == 0, "a formula without an end"
+    return display, re.findall(r"\$(.*?)\$", rest, re.S)
+
+
+def github_breaks(display: list[str], inline: list[str], in_file: bool) -> list[str]:
+    """Formulas that GitHub is known not to show, or not as they are meant."""
+    found = [one for one in display if re.search(r"\n[ \t]*\n|^[ \t]*(?:[-=+>#]|\d+\.\s)", one.strip("\n"), re.M)]
+    found += [one for one in inline if "\n" in one or one != one.strip()]
+    found += [one for one in [*display, *inline] if re.search(r"\\_|\\operatorname|\\(?:re)?newcommand|\\def\b|\*|<(?! )|%", one)]
+    # In a Markdown file a backslash before punctuation is gone before the formula is read.
+    return found + [one for one in [*display, *inline] if in_file and re.search(r"\\[^A-Za-z\s]", one)]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "README.md"])
+def test_github_shows_all_formulas(name):
+    assert not github_breaks(*mathematics(markdown_texts()[name]), in_file=name == "README.md")
+
+
+@pytest.mark.parametrize(
+    "text", ["$$a\n\n b$$", "$$a\n- b$$", "$$a\n= b$$", "$a\nb$", "$ a$", "$\\operatorname{E} x$", "$$x\\_1$$", "$w^*$", "$a<b$"]
+)
+def test_formulas_that_github_breaks_are_found(text):
+    assert github_breaks(*mathematics(text), in_file=False)
+
+
+def test_formulas_in_tables_hold_no_bar_and_no_escape():
+    rows = [line for text in markdown_texts().values() for line in text.splitlines() if line.startswith("|")]
+    formulas = [formula for row in rows for formula in re.findall(r"\$(.*?)\$", row)]
+    assert not [formula for formula in formulas if re.search(r"\||\\[^A-Za-z\s]", formula)]
 
 
 @pytest.mark.parametrize("name", TEACHING)

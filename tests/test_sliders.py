@@ -69,7 +69,7 @@ def test_controls_start_where_they_should_and_can_be_found_in_the_page(live):
 def test_a_live_cell_carries_the_still_picture_too(live):
     explorer = explore(draw, **CONTROLS, stills=[{"t": 0.0}, {"t": 1.0}])
     bundle, metadata = explorer._repr_mimebundle_()
-    assert bundle[WIDGET]["model_id"] == explorer.box.model_id
+    assert bundle[WIDGET] == explorer.box._repr_mimebundle_()[WIDGET]
     assert base64.b64decode(bundle["image/png"]).startswith(PNG)
     assert metadata["image/png"]["height"] == round(96 * 2 * 1.2)  # two stills, each under its caption
     assert "VBox" not in bundle["text/plain"]

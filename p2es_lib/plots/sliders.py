@@ -177,8 +177,9 @@ class Explorer:
 
     def _repr_mimebundle_(self, **_):
         png, size = self._still_picture()._repr_png_()
-        bundle = self.box._repr_mimebundle_()
-        bundle["text/plain"] = "sliders: " + ", ".join(self.controls)
+        # Written out: ipywidgets 7, which Colab has, makes no bundle.
+        widget = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
+        bundle = {"application/vnd.jupyter.widget-view+json": widget, "text/plain": "sliders: " + ", ".join(self.controls)}
         bundle["image/png"] = base64.b64encode(png).decode("ascii")  # shown where the widget cannot be
         return bundle, {"image/png": size}
 
