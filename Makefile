@@ -18,6 +18,9 @@ MIRROR ?=
 SEEDS ?= 0
 JOBS ?=
 
+# Options of JupyterLab, for `make lab`: on a remote machine LAB='--no-browser --port 8899'.
+LAB ?=
+
 # Settings of the installation. LOCK: exact versions; empty (make LOCK= reproduce): the newest that pyproject.toml allows.
 # TORCH: another version of torch, for example one for this machine's GPU driver (make TORCH=2.11.0 reproduce). Where
 # pip looks for packages is set with pip's own variables and configuration.
@@ -59,8 +62,14 @@ test: $(STAMP)
 	@workers='$(JOBS)'; [ -n "$$workers" ] || workers=$$($(PY) -c 'from p2es_lib.workflow import available_cores as n; print(min(8, n()))'); \
 	OMP_NUM_THREADS=1 exec $(PY) -m pytest -n "$$workers" --dist worksteal --durations 15
 
+# Not "jupyter lab", which takes the first jupyter-lab on PATH: another installation's may come before this one. JUPYTER_PATH
+# for the same reason: the notebooks ask for the kernel python3, and a user or a system may have one of that name. The
+# root is this folder, so that the library can be read beside the notebooks; kernels start in notebooks/, hence the
+# absolute P2ES_HOME.
 lab: $(STAMP)
-	@exec $(PY) -m jupyter lab notebooks
+	@export JUPYTER_PATH="$$(cd '$(VENV)' && pwd)/share/jupyter$${JUPYTER_PATH:+:$$JUPYTER_PATH}"; \
+	case "$$P2ES_HOME" in ''|/*|'~'*) ;; *) export P2ES_HOME="$$PWD/$$P2ES_HOME";; esac; \
+	exec $(PY) -m jupyterlab --ServerApp.root_dir="$$PWD" --LabApp.default_url=/lab/tree/notebooks $(LAB)
 
 # From finished runs: nothing is executed, and nothing fetched. The notebooks of PROFILE and DATASET come first.
 book: $(STAMP)

@@ -1,6 +1,6 @@
 """From nothing to every table and figure: one rule per notebook.
 
-    prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity,
+    prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity, solutions,
     train (one per method and seed) -> baselines -> results; ablations -> robustness, efficiency; clinical_validity; then claims
 
 `make reproduce` and `p2es reproduce` call it. By hand, or on a cluster, where the rules' threads and resources become
@@ -170,6 +170,25 @@ rule affinity:
         executed=f"{EXECUTED}/04_affinity.ipynb",
     params:
         name="04_affinity",
+        settings=SETTINGS,
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        RUN
+
+
+rule solutions:
+    input:
+        notebook=NOTEBOOKS / "15_solutions.ipynb",
+        # It runs their cells, not their outputs.
+        exercises=[NOTEBOOKS / f"{name}.ipynb" for name in ("02_forward_process", "03_reverse_process", "04_affinity")],
+        windows=WINDOWS,
+    output:
+        executed=f"{EXECUTED}/15_solutions.ipynb",
+    params:
+        name="15_solutions",
         settings=SETTINGS,
     threads: 1
     resources:
@@ -420,6 +439,7 @@ rule all:
             rules.forward_process.output,
             rules.reverse_process.output,
             rules.affinity.output,
+            rules.solutions.output,
             expand(rules.train.output, variant=[VARIANT, *BASELINES, *ABLATIONS], seed=SEEDS.split(",")),
             rules.baselines.output,
             rules.results.output,

@@ -156,6 +156,8 @@ def clean_notebook(notebook: dict) -> dict:
         cell["metadata"] = {}
         if cell["cell_type"] == "code":
             cell["outputs"] = [output for output in cell["outputs"] if not _needs_kernel(output) and output.get("name") != "stderr"]
+            for output in cell["outputs"]:  # sliders carry a picture for where they cannot be
+                output.get("data", {}).pop(_WIDGET, None)
     notebook["metadata"] = {key: value for key, value in notebook["metadata"].items() if key in ("kernelspec", "language_info")}
     return notebook
 

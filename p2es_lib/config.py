@@ -55,8 +55,9 @@ class SignalConfig(_Section):
 class DataConfig(_Section):
     """Cohort: subjects per split, windows per subject and the quality that a real window must have.
 
-    ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones
-    (simulated data only). Real recordings: windows begin every ``stride_s`` seconds (0: one after the other, without
+    ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones, and a
+    fresh PPG for a real ECG whose PPG is simulated; ``disturbed_share`` of the training windows have their PPG disturbed,
+    as a wearable's is (motion, drift, noise, clipping, gaps). Real recordings: windows begin every ``stride_s`` seconds (0: one after the other, without
     overlap); ``max_windows`` bounds how many of them a run uses, spread evenly over records and time; ``hold_out``
     names a source of a combined data set that is tested on and not trained on ("bidmc" in "mimic4wdb~bidmc").
     """
@@ -66,6 +67,7 @@ class DataConfig(_Section):
     n_test_subjects: int = 200
     windows_per_subject: int = 2
     stream_training: bool = True
+    disturbed_share: float = 0.3
     stride_s: float = 0.0
     max_windows: int = 2000
     min_quality: float = 0.7
@@ -78,6 +80,7 @@ class DataConfig(_Section):
         for name in counts:
             _check(getattr(self, name) >= 1, f"data.{name}={getattr(self, name)}: at least 1")
         _check(0 <= self.min_quality <= 1, f"data.min_quality={self.min_quality}: between 0 and 1")
+        _check(0 <= self.disturbed_share <= 1, f"data.disturbed_share={self.disturbed_share}: between 0 and 1")
         _check(self.stride_s >= 0, f"data.stride_s={self.stride_s}: seconds, or 0 for windows without overlap")
 
 
@@ -125,7 +128,8 @@ class DenoiserConfig(_Section):
     """Denoiser: size, time scales, and the switches of the ablations.
 
     Switches: ``ppg_at_every_scale`` (else the PPG enters the first block's finest scale only), ``noise_level`` (stage 1
-    is told t), ``deblurring`` (stage 2) and ``deblurring_residual`` (its learned part, beside the Wiener gain),
+    is told t), ``deblurring`` (stage 2), ``deblurring_residual`` (its learned part, beside the Wiener gain),
+    ``local_deblurring`` (which share of its correction is taken is learned, for each lead and sample; else all of it),
     ``demographics``, ``projection`` (on consistent leads), ``phase_features`` (of the beats, beside the PPG itself),
     ``mix_leads`` (filters see the channels of all leads; else those of one lead, and the affinity alone connects leads).
 
@@ -142,6 +146,7 @@ class DenoiserConfig(_Section):
     noise_level: bool = True
     deblurring: bool = True
     deblurring_residual: bool = True
+    local_deblurring: bool = True
     demographics: bool = True
     projection: bool = True
     phase_features: bool = True

@@ -18,8 +18,15 @@ Kalman gain, the minimum-mean-square-error linear estimate:
 
 Where the blur has removed a frequency the gain goes to zero and the coarse estimate stands; where it has not, the
 observation decides. P starts small, so that training begins with stage 1 alone: an inverse that is trusted from the start
-takes from stage 1 the reason to learn what x_t shows. A small convolution along frequency adds a learned residual, in units of the remaining
-uncertainty sqrt(P sigma^2 / (alpha^2 P + sigma^2)).
+takes from stage 1 the reason to learn what x_t shows. A small convolution along frequency adds a learned residual, in
+units of the remaining uncertainty sqrt(P sigma^2 / (alpha^2 P + sigma^2)).
+
+This inverse is stationary: it would let as much of the noise of x_t into the flat stretch between two beats as into the
+QRS complex, where stage 1 errs. So stage 1 also says, for each lead and sample, which share g of the correction to take
+(the idea of the local Wiener filter: Lee 1980, IEEE Trans Pattern Anal 2:165, where g is the local signal's share of the
+local variance; here it is learned):
+
+    x_0_hat = c + g (B^-1 u_0_hat - c)
 
 Last, the estimate is projected on the leads that satisfy Einthoven's and Goldberger's equations.
 """
@@ -42,6 +49,8 @@ from p2es_lib.leads import PROJECTION
 N_LEADS = 12
 #: Logarithm of P at the start, in units of the data set's variance: one part in 400.
 PRIOR_START = -6.0
+#: Log-odds of the share of the correction that is taken, at the start: nearly all of it.
+TRUST_START = 2.0
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,7 @@ class MultiScaleGenerator(nn.Module):
 
     def __init__(self, config: DenoiserConfig, n_ppg_features: int):
         super().__init__()
+        has_trust = config.deblurring and config.local_deblurring
         width, condition_dim = N_LEADS * config.lead_features, 128
         ppg_width = max(width // 2, 16)
         self.scales = config.scales
@@ -162,11 +172,18 @@ class MultiScaleGenerator(nn.Module):
             MultiScaleBlock(width, ppg_width, condition_dim, config.scales, count, groups) for count in n_ppg_scales
         )
         # Per-lead output: each lead is read from its own features only, so what it knows of the other leads came
-        # through the affinity matrix, and through the filters of the trunk where these mix the leads. The transposed convolution undoes the stride of the stem.
+        # through the affinity matrix, and through the filters of the trunk where these mix the leads. The transposed
+        # convolution undoes the stride of the stem.
         self.output_norm = nn.GroupNorm(groups, width)
-        self.output = nn.ConvTranspose1d(width, N_LEADS, 2 * stride, stride=stride, padding=stride // 2, groups=N_LEADS)
+        head = {"kernel_size": 2 * stride, "stride": stride, "padding": stride // 2, "groups": N_LEADS}
+        self.output = nn.ConvTranspose1d(width, N_LEADS, **head)
+        self.trust = nn.ConvTranspose1d(width, N_LEADS, **head) if has_trust else None
+        if self.trust is not None:
+            nn.init.zeros_(self.trust.weight)
+            nn.init.constant_(self.trust.bias, TRUST_START)
 
-    def forward(self, x_t: Tensor, logsnr: Tensor, condition: Condition) -> Tensor:
+    def forward(self, x_t: Tensor, logsnr: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
+        """Coarse estimate (B, 12, T), and the share of stage 2's correction to take, the same shape (None: all of it)."""
         demographics = condition.demographics if self.uses_demographics else torch.zeros_like(condition.demographics)
         noise_level = self.embed_noise(logsnr) * float(self.uses_noise_level)
         c = self.embed_condition(torch.cat([noise_level, demographics], dim=1))
@@ -175,7 +192,9 @@ class MultiScaleGenerator(nn.Module):
         h = self.stem(x_t)
         for block in self.blocks:
             h = block(h, ppg_scales, c, condition.affinity)
-        return self.output(F.gelu(self.output_norm(h)))[..., : x_t.shape[-1]]
+        h = F.gelu(self.output_norm(h))
+        trust = None if self.trust is None else torch.sigmoid(self.trust(h).float())[..., : x_t.shape[-1]]
+        return self.output(h)[..., : x_t.shape[-1]].float(), trust
 
 
 class FrequencyDeblurring(nn.Module):
@@ -264,13 +283,15 @@ class Denoiser(nn.Module):
             ``refined`` after both stages and ``coarse`` after stage 1 (equal without deblurring), both projected.
         """
         logsnr = self.process.level(t).to(x_t.dtype)
-        coarse = self.generator(x_t, logsnr, condition).float()
+        coarse, trust = self.generator(x_t, logsnr, condition)
         refined = coarse
         if self.deblurring is not None:
             alpha = self.process.alpha(t)[:, None].to(coarse.dtype)  # (B, 1, T)
             sigma = self.process.sigma_in_basis(t)[:, None].to(coarse.dtype)  # (B, 1, T)
             u_c, u_t = self.process.to_basis(coarse), self.process.to_basis(x_t.to(coarse.dtype))
             refined = self.process.from_basis(self.deblurring(u_c, u_t, logsnr, alpha, sigma))
+            if trust is not None:
+                refined = coarse + trust * (refined - coarse)
         return Estimate(self.project(refined), self.project(coarse))
 
     def project(self, ecg: Tensor) -> Tensor:

@@ -50,12 +50,23 @@ def load_windows(config: Config) -> WindowSet:
     return windows
 
 
-def teaching_windows(config: Config, n_leads: int) -> tuple[WindowSet, str]:
+def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
     """Windows for the pictures of a teaching notebook, and a note if they are not those of the data set.
 
-    Where fewer than ``n_leads`` leads were recorded, which some bedside data sets do, the idea is shown on a small
-    simulated cohort instead.
+    A teaching notebook may be the first that somebody opens: a simulated cohort that is not there yet is made, as notebook
+    01 makes it. Where fewer than ``n_leads`` leads were recorded, which some bedside data sets do, the idea is shown on a
+    small simulated cohort instead.
+
+    Raises
+    ------
+    InputError
+        No windows of a real data set (names the command that prepares them), or a data set that names no ECG lead.
     """
+    if config.dataset == "simulated" and read_settings(windows_dir(config.dataset, config.profile)) is None:
+        from p2es_lib.preparation import prepare_windows
+
+        print(f"no prepared windows of profile {config.profile} yet: simulating the cohort, once (notebook 01 shows it)", flush=True)
+        prepare_windows(config)
     windows = load_windows(config)
     if ((windows.lead_mask > 0).sum(axis=1) >= n_leads).mean() > 0.5:
         return windows, ""

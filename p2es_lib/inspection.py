@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from p2es_lib.denoiser import Condition
 from p2es_lib.p2es import P2Es
 from p2es_lib.transforms import dct
 from p2es_lib.windows import WindowSet
@@ -28,9 +29,11 @@ class StageView:
         Hz, of the DCT coefficients.
     coarse_error, refined_error, noise : float array (T,)
         Mean squared error per coefficient before and after stage 2, and of the noise that is in x_t, mV^2.
-    trust : float array (T,) or None
+    frequency_share : float array (T,) or None
         alpha^2 P / (alpha^2 P + sigma^2), mean over leads: the share of the answer that stage 2 takes from x_t rather
         than from stage 1. None where the blur is not diagonal in frequency, or without deblurring.
+    local_share : float array (N, 12, T) or None
+        Which share of stage 2's correction is taken at each sample. None where all of it is.
     """
 
     x_t: np.ndarray
@@ -42,7 +45,8 @@ class StageView:
     coarse_error: np.ndarray
     refined_error: np.ndarray
     noise: np.ndarray
-    trust: np.ndarray | None
+    frequency_share: np.ndarray | None
+    local_share: np.ndarray | None
 
 
 def without_scale(model: P2Es, index: int) -> P2Es:
@@ -88,12 +92,15 @@ def view_stages(model: P2Es, windows: WindowSet, t: float, seed: int = 0) -> Sta
         squared = dct((prediction - x_0) * present * scale) ** 2
         return (squared.sum((0, 1)) / present.sum()).numpy()
 
-    trust, sigma = None, float(model.process.sigma(times)[0])
+    frequency_share, sigma = None, float(model.process.sigma(times)[0])
     stage_2 = model.denoiser.deblurring
     if stage_2 is not None and model.config.process.blur == "dct":
         alpha = model.process.alpha(times)[:1, None]
         prior = stage_2.prior_variance(model.process.logsnr(times)[:1])
-        trust = (alpha * stage_2.gain(alpha, torch.tensor(sigma), prior))[0].mean(0).numpy()
+        frequency_share = (alpha * stage_2.gain(alpha, torch.tensor(sigma), prior))[0].mean(0).numpy()
+    features, demographics, pi = fixed
+    condition = Condition(features, demographics, model.lead_affinity(pi))
+    _, local_share = model.denoiser.generator(x_t, model.process.level(times).to(x_t.dtype), condition)
     return StageView(
         x_t=(x_t * present * scale).numpy(),
         coarse=(estimate.coarse * present * scale).numpy(),
@@ -104,5 +111,6 @@ def view_stages(model: P2Es, windows: WindowSet, t: float, seed: int = 0) -> Sta
         coarse_error=error(estimate.coarse),
         refined_error=error(estimate.refined),
         noise=np.full(signal.n_samples, (sigma * scale) ** 2),
-        trust=trust,
+        frequency_share=frequency_share,
+        local_share=None if local_share is None else local_share.numpy(),
     )

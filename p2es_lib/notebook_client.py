@@ -138,7 +138,8 @@ class ThisPython(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+        # The name that p2es_lib.plots.sliders looks for: nobody will be there to move a slider.
+        return KernelSpec(argv=argv, env={"P2ES_BATCH": "1"}, display_name="Python 3", language="python")
 
 
 class _WatchedClient(PapermillNotebookClient):

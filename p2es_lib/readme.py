@@ -34,6 +34,7 @@ ARTEFACTS = {
     "12_claims": "table20_against_methods, table21_claims: what has been said of P2Es, and what of it holds here",
     "13_own_ppg": "fig29_own_ppg, table25_joins: a file of your own, refused parts, bands, a page of ECG paper; joins of windows",
     "14_sim_to_real": "fig27_sim_to_real, table22_sim_to_real: a model from simulation on real recordings (real data sets only)",
+    "15_solutions": "nothing: the solutions of the exercises in 02, 03 and 04, with their reasons",
 }
 #: Rows that the README shows of the store's tables: table, part, what, windows, how it is put.
 _STORE_ROWS = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2es_lib.signals import ppg_clean, ppg_quality
+from p2es_lib.signals import ppg_quality
 from p2es_lib.simulator.disturbances import disturb
+from p2es_lib.windows.fresh_ppg import clean_and_scale
 
 #: Kinds of disturbance and how they are called; those of :mod:`p2es_lib.simulator.disturbances`.
 KINDS = {
@@ -37,9 +38,7 @@ def disturb_windows(ppg: np.ndarray, kind: str, snr_db: float, sampling_rate: fl
     float32 array (N, 1, T)
     """
     rngs = [np.random.default_rng((seed, row)) for row in range(len(ppg))]
-    noisy = ppg_clean(disturb(ppg[:, 0], kind, snr_db, rngs, sampling_rate).astype(float), sampling_rate)
-    noisy = noisy - noisy.mean(-1, keepdims=True)
-    return (noisy / np.maximum(noisy.std(-1, keepdims=True), 1e-6))[:, None].astype(np.float32)
+    return clean_and_scale(disturb(ppg[:, 0], kind, snr_db, rngs, sampling_rate), sampling_rate)[:, None]
 
 
 def passes_gate(ppg: np.ndarray, sampling_rate: float, least: float) -> np.ndarray:

@@ -71,6 +71,7 @@ VARIANTS: dict[str, Variant] = {
     "single_scale": Variant("single scale", {"denoiser.scales": (1,)}, "reverse"),
     "no_deblurring": Variant("no frequency deblurring", {"denoiser.deblurring": False}, "reverse"),
     "wiener_only": Variant("deblurring without learned residual", {"denoiser.deblurring_residual": False}, "reverse"),
+    "stationary_deblurring": Variant("deblurring as much between beats as in them", {"denoiser.local_deblurring": False}, "reverse"),
     "ppg_at_input": Variant("PPG enters once, at the finest scale", {"denoiser.ppg_at_every_scale": False}, "reverse"),
     "no_noise_level": Variant("stage 1 is not told t", {"denoiser.noise_level": False}, "reverse"),
     "no_affinity": Variant("no affinity", {"affinity.mixing": "identity"}, "affinity"),

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -56,8 +57,11 @@ class Browser:
         data = None if method != "POST" else json.dumps(body or {}).encode()
         request = urllib.request.Request(self._url + path, data, {"Content-Type": "application/json"}, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy to this machine
-        with opener.open(request, timeout=self.timeout_s) as answer:
-            return json.load(answer)["value"]
+        try:
+            with opener.open(request, timeout=self.timeout_s) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(json.load(error)["value"]["message"]) from None
 
     def open(self, address: str) -> None:
         """Load a page, with all its scripts and figures."""
@@ -71,6 +75,11 @@ class Browser:
     def run(self, script: str):
         """Value that a script returns; a promise is waited for."""
         return self._call("/execute/sync", {"script": script, "args": []})
+
+    def press(self, key: str) -> None:
+        """Press a key and let it go, as somebody would who looks at the page; special keys by their code (U+E014: right)."""
+        actions = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+        self._call("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def errors(self) -> list[str]:
         """Script errors and files that could not be loaded, since the last call."""

@@ -59,6 +59,8 @@ def write_executed(home: Path) -> None:
         nbformat.v4.new_output("display_data", {"text/html": wide, "text/plain": "a table"}),
         nbformat.v4.new_output("display_data", {"text/markdown": "At frequency $f_9$:\n\n| K | factor |\n|---|---|\n| 2 | 1.5 |\n"}),
         nbformat.v4.new_output("display_data", widget),
+        # Sliders, as a notebook that was run by hand has them.
+        nbformat.v4.new_output("display_data", widget | {"image/png": figure_output(home)["data"]["image/png"]}),
         nbformat.v4.new_output("stream", name="stderr", text="progress that nobody needs\n"),
         nbformat.v4.new_output("stream", name="stdout", text=f"written to {home}/figures\n"),
     ]
@@ -159,6 +161,9 @@ def test_notebooks_are_shown_as_executed(book, pages):
     executed = shown[EXECUTED[0]]
     assert "column_39" in executed and "written to figures" in executed, "outputs, and no folder of this machine"
     assert "nobody needs" not in executed and "0%|" not in executed, "neither progress nor widgets"
+    html = (book / "notebooks" / f"{EXECUTED[0]}.html").read_text()
+    assert "widget-view" not in html and len(set(re.findall(r'<img [^>]*src="([^"]+)"', html))) >= 1
+    assert len(re.findall(r"<img [^>]*_images/", html)) >= 2, "the figure, and the picture that sliders carry"
     assert "older version" not in executed and "older version" in shown[EXECUTED[1]]
     assert "make reproduce PROFILE=smoke" in shown["01_data"] and "DATASET=bidmc" in shown["14_sim_to_real"]
     assert "(p2es, seed0)" in shown[EXECUTED[1]]

@@ -129,6 +129,38 @@ def test_training_starts_with_stage_1_alone():
     assert (estimate.refined - estimate.coarse).pow(2).mean() < 0.02 * x_t.pow(2).mean()
 
 
+def test_the_correction_is_taken_as_far_as_stage_1_trusts_it():
+    """x_0_hat = c + g (inverse - c): nothing of it at g = 0, the stationary inverse at g = 1, each sample by itself."""
+    config = dataclasses.replace(SMALL, projection=False)
+    denoiser, stationary = make(config), make(dataclasses.replace(config, local_deblurring=False))
+    trust = denoiser.generator.trust
+    stationary.load_state_dict({k: v for k, v in denoiser.state_dict().items() if "trust" not in k})
+    everything = stationary(*inputs())
+    assert (everything.refined - everything.coarse).abs().mean() > 0.01
+    for log_odds, share in [(-40.0, 0.0), (0.0, 0.5), (40.0, 1.0)]:
+        torch.nn.init.zeros_(trust.weight)
+        torch.nn.init.constant_(trust.bias, log_odds)
+        estimate = denoiser(*inputs())
+        torch.testing.assert_close(estimate.coarse, everything.coarse)
+        wanted = everything.coarse + share * (everything.refined - everything.coarse)
+        torch.testing.assert_close(estimate.refined, wanted, atol=1e-5, rtol=1e-4)
+    torch.nn.init.zeros_(trust.bias)
+    torch.nn.init.normal_(trust.weight, std=0.5)
+    share = (denoiser(*inputs()).refined - everything.coarse) / (everything.refined - everything.coarse)
+    assert share.quantile(0.9) - share.quantile(0.1) > 0.02  # differs from sample to sample
+
+
+def test_a_local_share_beats_any_stationary_one_where_the_error_is_local():
+    """Why it is there: stage 1 errs in one half of the window only, the noise is everywhere."""
+    generator = torch.Generator().manual_seed(4)
+    t = torch.arange(T)
+    truth = torch.where(t < T // 2, torch.randn(4000, T, generator=generator), torch.zeros(1))
+    observed = truth + torch.randn(4000, T, generator=generator)  # no blur: every coefficient is alike
+    stationary = min(float(((g * observed - truth) ** 2).mean()) for g in torch.linspace(0, 1, 101).tolist())
+    local = float((torch.where(t < T // 2, 0.5, 0.0) * observed - truth).square().mean())
+    assert abs(stationary - 1 / 3) < 0.01 and abs(local - 1 / 4) < 0.01  # P s / (P + s) over the window, and in its half
+
+
 def test_receptive_field_grows_with_the_scales():
     """How far the PPG at one time step reaches through the branches of one block."""
     reach = {}

@@ -46,6 +46,18 @@ def test_errors_are_those_of_the_stages_seen_one_by_one(full, absent):
         np.testing.assert_allclose(errors[stage], expected, rtol=2e-3)
 
 
+def test_the_share_that_is_taken_leads_from_stage_1_to_the_refined_estimate(windows):
+    """With equal leads (no projection) the refined estimate lies between both, as far along as the share says."""
+    local = model(windows, denoiser__projection=False)
+    view = view_stages(local, windows, 0.4, seed=3)
+    assert view.local_share.shape == view.refined.shape and 0 < view.local_share.min() < view.local_share.max() < 1
+    torch.nn.init.zeros_(local.denoiser.generator.trust.weight)
+    torch.nn.init.constant_(local.denoiser.generator.trust.bias, 40.0)  # all of it
+    everything = view_stages(local, windows, 0.4, seed=3).refined
+    np.testing.assert_allclose(view.refined, view.coarse + view.local_share * (everything - view.coarse), atol=1e-4)
+    assert view_stages(model(windows, denoiser__local_deblurring=False), windows, 0.4).local_share is None
+
+
 def test_noise_does_not_depend_on_the_batch_and_untrained_leads_do_not_count(windows, full):
     whole = squared_errors(full, windows, 0.6)
     np.testing.assert_allclose(squared_errors(full, windows, 0.6, batch_size=3)["refined"], whole["refined"], rtol=1e-3)

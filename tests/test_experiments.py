@@ -13,9 +13,9 @@ from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib import experiments
 from p2es_lib.baselines.template import MeanBeatTemplate
-from p2es_lib.config import config_hash
+from p2es_lib.config import config_hash, get_config
 from p2es_lib.errors import InputError
-from p2es_lib.experiments import load_windows, score_reference, score_run, train_run
+from p2es_lib.experiments import load_windows, score_reference, score_run, teaching_windows, train_run
 from p2es_lib.p2es import P2Es
 from p2es_lib.paths import run_dir, windows_dir
 from p2es_lib.results import distance_to_floor, load_scores, results_table
@@ -67,6 +67,20 @@ def test_seeds_are_parsed_or_refused():
 def test_unknown_settings_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
         configure(*arguments)
+
+
+def test_teaching_notebooks_make_a_missing_simulated_cohort_and_only_that(home, capsys):
+    shutil.rmtree(windows_dir("simulated", "smoke"))
+    windows, note = teaching_windows(get_config("smoke"))
+    printed = capsys.readouterr().out
+    assert "simulating the cohort" in printed and printed.count("\n") == 1 and not note
+    settings = (windows_dir("simulated", "smoke") / "settings.json").read_text()
+    again, _ = teaching_windows(get_config("smoke"), n_leads=2)
+    assert not capsys.readouterr().out and len(again) == len(windows)
+    # As notebook 01 makes it, which therefore keeps it.
+    assert (prepare_windows(get_config("smoke"), progress=False) / "settings.json").read_text() == settings
+    with pytest.raises(InputError, match="p2es notebook 01_data --dataset bidmc --profile smoke"):
+        teaching_windows(get_config("smoke", "bidmc"))
 
 
 def test_finished_run_is_reused_and_changed_settings_are_not(home, monkeypatch):

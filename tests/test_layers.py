@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
     ("sampling", "translator", "learned", "live", "baselines", "p2es", "onnx_export", "hybrid", "methods", "optimisation", "training_record", "training", "metrics", "inspection", "error_by_time", "realism", "robustness"),
     ("plots", "efficiency", "variants", "experiments", "results", "sim_to_real", "claims", "verify", "ecg_files", "translation_report", "translate_file", "readme", "normal_beat_fit"),
-    ("notebook_client", "notebooks", "workflow", "cli_data", "cli_live", "cli"),
+    ("notebook_client", "notebooks", "exercises", "workflow", "cli_data", "cli_live", "cli"),
 )
 #: Calls against the order, and why; they must stay inside functions, so that no import cycle arises.
 DEFERRED: dict[tuple[str, str], str] = {}

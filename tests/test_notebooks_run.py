@@ -7,12 +7,15 @@ import json
 import os
 import re
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from toy_workflow import p2es_command
 
+from p2es_lib.exercises import read_exercises
 from p2es_lib.leads import LEADS
 from p2es_lib.notebooks import list_notebooks, read_parameters
 
@@ -20,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
 NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "06_baselines", "07_results",
          "08_ablations", "09_clinical_validity", "10_robustness", "11_efficiency", "12_claims", "13_own_ppg",
-         "14_sim_to_real"]  # fmt: skip
+         "14_sim_to_real", "15_solutions"]  # fmt: skip
 #: What profile smoke trains, each by an execution of notebook 05.
 TRAINED = ("p2es", "unet", "no_affinity")
 #: Parameters that each notebook has besides dataset="simulated" and profile="quick".
@@ -48,6 +51,10 @@ TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "tab
           "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time",
           "table25_joins"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
+#: They build their idea by hand, hold exercises, and have more to read than to run.
+TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")
+MIN_WORDS_PER_LINE = 8
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def cells(name: str) -> list[dict]:
@@ -99,6 +106,106 @@ def test_metadata_name_no_machine(name):
     assert notebook["metadata"].get("kernelspec", {}).get("name") == "python3"
     assert "papermill" not in notebook["metadata"] and "widgets" not in notebook["metadata"]
     assert all(set(cell["metadata"]) <= {"tags"} for cell in notebook["cells"])
+
+
+#: What a notebook says to somebody who opens it in Colab. The packages are those that its cells need and Colab has not;
+#: the others of pyproject.toml (workflow, book, tests) would renew packages that Colab itself works with.
+COLAB = (
+    "**Colab.** First, in a cell of its own, one command per line: `!git clone <address of this repository> p2es`, `%cd p2es`, "
+    "`%pip install edfio lightning neurokit2 vitaldb wfdb`, `%pip install --no-deps -e .`; then restart the session. "
+    "Colab's own torch stays."
+)
+#: Packages of pyproject.toml that neither Colab has nor that line installs, by the names of their modules.
+NOT_IN_COLAB = ("furo", "jupyterlab", "myst_nb", "onnx", "onnxruntime", "onnxscript", "papermill", "pytest_timeout", "snakemake", "xdist")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_cell_says_what_colab_needs_and_no_other_cell_knows_of_it(name):
+    first, *others = cells(name)
+    assert first["source"].count("Colab") == COLAB.count("Colab")
+    assert COLAB in first["source"].split("\n"), "on a line of its own, in the same words in all notebooks"
+    assert not [cell["source"] for cell in others if "colab" in cell["source"].lower() or re.search(r"^[%!](pip|cd|git)", cell["source"], re.M)]
+
+
+@pytest.mark.slow
+def test_imports_of_all_notebooks_need_nothing_that_colab_lacks():
+    dependencies = set(tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"])
+    assert set(re.search(r"install (\w+ [\w ]+)`", COLAB)[1].split()) <= dependencies
+    code = [next(cell["source"] for cell in cells(name) if cell["cell_type"] == "code") for name in NAMES]
+    absent = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in NOT_IN_COLAB)
+    result = subprocess.run([sys.executable, "-c", absent + "\n".join(code)], cwd=CHECKOUT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def markdown_texts() -> dict[str, str]:
+    texts = {name: "\n\n".join(cell["source"] for cell in cells(name) if cell["cell_type"] == "markdown") for name in NAMES}
+    return texts | {"README.md": (CHECKOUT / "README.md").read_text()}
+
+
+def mathematics(text: str) -> tuple[list[str], list[str]]:
+    """Formulas between ``$$`` and between ``$``, without what stands in code."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.M | re.S)
+    display = re.findall(r"\$\$(.*?)\$\$", text, re.S)
+    rest = re.sub(r"\$\$.*?\$\$", "", text, flags=re.S)
+    assert rest.count("$") % 2 == 0, "a formula without an end"
+    return display, re.findall(r"\$(.*?)\$", rest, re.S)
+
+
+def github_breaks(display: list[str], inline: list[str], in_file: bool) -> list[str]:
+    """Formulas that GitHub is known not to show, or not as they are meant."""
+    found = [one for one in display if re.search(r"\n[ \t]*\n|^[ \t]*(?:[-=+>#]|\d+\.\s)", one.strip("\n"), re.M)]
+    found += [one for one in inline if "\n" in one or one != one.strip()]
+    found += [one for one in [*display, *inline] if re.search(r"\\_|\\operatorname|\\(?:re)?newcommand|\\def\b|\*|<(?! )|%", one)]
+    # In a Markdown file a backslash before punctuation is gone before the formula is read.
+    return found + [one for one in [*display, *inline] if in_file and re.search(r"\\[^A-Za-z\s]", one)]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "README.md"])
+def test_github_shows_all_formulas(name):
+    assert not github_breaks(*mathematics(markdown_texts()[name]), in_file=name == "README.md")
+
+
+@pytest.mark.parametrize(
+    "text", ["$$a\n\n b$$", "$$a\n- b$$", "$$a\n= b$$", "$a\nb$", "$ a$", "$\\operatorname{E} x$", "$$x\\_1$$", "$w^*$", "$a<b$"]
+)
+def test_formulas_that_github_breaks_are_found(text):
+    assert github_breaks(*mathematics(text), in_file=False)
+
+
+def test_formulas_in_tables_hold_no_bar_and_no_escape():
+    rows = [line for text in markdown_texts().values() for line in text.splitlines() if line.startswith("|")]
+    formulas = [formula for row in rows for formula in re.findall(r"\$(.*?)\$", row)]
+    assert not [formula for formula in formulas if re.search(r"\||\\[^A-Za-z\s]", formula)]
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_teaching_notebooks_have_more_to_read_than_to_run(name):
+    """Words of prose per line of code, without empty lines and comments."""
+    words = sum(len(cell["source"].split()) for cell in cells(name) if cell["cell_type"] == "markdown")
+    code = [line.strip() for cell in cells(name) if cell["cell_type"] == "code" for line in cell["source"].splitlines()]
+    lines = sum(bool(line) and not line.startswith("#") for line in code)
+    assert words >= MIN_WORDS_PER_LINE * lines, f"{name}: {words} words for {lines} lines of code"
+
+
+@pytest.mark.parametrize("name", TEACHING)
+def test_teaching_notebooks_have_sliders_and_exercises_of_three_grades(name):
+    code = [cell["source"] for cell in cells(name) if cell["cell_type"] == "code"]
+    prose = [cell["source"] for cell in cells(name) if cell["cell_type"] == "markdown"]
+    sliders = [source for source in code if re.search(r"^explore\(", source, re.M)]
+    assert len(sliders) == 1 and "stills=[" in sliders[0]
+    assert any("Three things to try:" in text for text in prose)
+    grades = re.findall(r"^\*\*(\d) \(([a-z ]+)\)", "\n".join(prose), re.M)
+    assert sorted(grade for _, grade in grades) == ["paper and pencil", "think", "write code"]
+    assert [int(number) for number, _ in grades] == list(read_exercises(name)) == [1, 2, 3]
+
+
+def check_teaching(executed: list[dict]) -> None:
+    """What an executed teaching notebook shows: a picture for its sliders, and that no exercise has been tried."""
+    (sliders,) = [cell for cell in executed if re.search(r"^explore\(", "".join(cell["source"]), re.M)]
+    shown = [output["data"] for output in sliders["outputs"]]
+    assert len(shown) == 1 and len(shown[0]["image/png"]) > 20_000 and WIDGET not in shown[0]
+    printed = "".join("".join(output["text"]) for cell in executed for output in cell.get("outputs", []) if output.get("name") == "stdout")
+    assert re.findall(r"^exercise (\d): (.*)", printed, re.M) == [(str(number), "not tried yet") for number in (1, 2, 3)]
 
 
 # --- the whole workflow -----------------------------------------------------------------------------------------------
@@ -157,6 +264,8 @@ def test_the_smoke_workflow_makes_everything_and_then_nothing(tmp_path):
     trainings = [f"05_train-{variant}-seed0.ipynb" for variant in TRAINED]
     others = [name for name in NAMES if name not in ("05_train", "14_sim_to_real")]  # the latter is for real recordings
     assert executed == sorted([*trainings, *(f"{name}.ipynb" for name in others)])
+    for name in TEACHING:
+        check_teaching(json.loads((home / f"runs/simulated/smoke/notebooks/{name}.ipynb").read_text())["cells"])
     leftovers = [path for path in home.rglob(".*tmp*") if ".snakemake" not in path.parts]
     assert not leftovers
 

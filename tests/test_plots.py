@@ -109,7 +109,7 @@ def _stages():
     gains = {t: np.exp(-frequencies * t / 8) for t in (0.2, 0.4, 0.6, 0.8)}
     error = np.exp(-frequencies)
     return plots.plot_stages(truth, 0.7 * truth, 0.9 * truth, contributions, RATE, frequencies=frequencies,
-                             error_coarse=error, error_refined=0.5 * error, gains=gains)  # fmt: skip
+                             error_coarse=error, error_refined=0.5 * error, gains=gains, local_share=np.abs(np.sin(np.arange(T) / 40)))  # fmt: skip
 
 
 def _overlay():

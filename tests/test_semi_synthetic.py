@@ -13,8 +13,8 @@ from p2es_lib.errors import InputError
 from p2es_lib.signals import ppg_clean
 from p2es_lib.simulator.demographics_effects import MAX_AGE, MIN_AGE
 from p2es_lib.simulator.pulse import pulse_shape
-from p2es_lib.sources import semi_synthetic
-from p2es_lib.sources.semi_synthetic import semi_synthetic_ppg
+from p2es_lib.simulator import semi_synthetic
+from p2es_lib.simulator.semi_synthetic import semi_synthetic_ppg
 
 RATE, SECONDS = 125.0, 10.0
 PERSON = {"age": 60.0, "sex": "F", "record": "00001_hr", "subject": "15709"}

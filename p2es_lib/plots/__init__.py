@@ -15,11 +15,13 @@ from p2es_lib.plots.realism import (
 )
 from p2es_lib.plots.results import plot_decomposition, plot_results, plot_training
 from p2es_lib.plots.saving import save_figure, save_table
+from p2es_lib.plots.sliders import explore
 from p2es_lib.plots.stages import plot_stages
 from p2es_lib.plots.style import use_style
 from p2es_lib.plots.transfer import plot_sim_to_real
 
 __all__ = [
+    "explore",
     "plot_accepted_rejected",
     "plot_affinity",
     "plot_beats_compared",

@@ -24,7 +24,7 @@ from p2es_lib.plots.style import (
 
 @styled
 def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray], sampling_rate, *, frequencies,
-                error_coarse, error_refined, gains: Mapping[float, np.ndarray], lead="II", start_s=0.0, duration_s=3.0,
+                error_coarse, error_refined, gains: Mapping[float, np.ndarray], local_share=None, lead="II", start_s=0.0, duration_s=3.0,
                 max_frequency=40.0) -> Figure:  # fmt: skip
     """One lead through the two stages, the error spectrum before and after stage 2, and the gain of the deblurring.
 
@@ -42,6 +42,8 @@ def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray],
         Root-mean-square error per frequency before and after stage 2, mV.
     gains : mapping t -> array (K,)
         Weight that the deblurring gives to x_t against the coarse estimate, alpha_t times its gain, at some times t.
+    local_share : array (T,), optional
+        Share of the deblurring's correction that is taken at each sample of this lead.
     lead : str
     start_s, duration_s : float
         Part of the window that is drawn; one that shows single beats.
@@ -56,13 +58,21 @@ def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray],
     time = np.arange(truth.shape[1])[part] / sampling_rate
     fig = new_figure(PAGE_WIDTH, 4.7)
     upper, lower = fig.subfigures(2, 1, height_ratios=[1.35, 1])
-    stages, scales = upper.subplots(1, 2, width_ratios=[1, 1])
+    left, right = upper.subfigures(1, 2)
+    if local_share is None:
+        stages, share = left.subplots(), None
+    else:
+        stages, share = left.subplots(2, 1, height_ratios=[3.6, 1], sharex=True)
+    scales = right.subplots()
     spectrum, gain = lower.subplots(1, 2)
 
     stages.plot(time, truth[row, part], color=TRUTH, lw=1.3, label="reference")
     stages.plot(time, coarse[row, part], color=COLOURS["orange"], lw=1.1, label="stage 1 (multi-scale)")
     stages.plot(time, refined[row, part], color=ESTIMATE, lw=1.1, label="stage 2 (deblurred)")
-    stages.set(xlabel="Time (s)", ylabel=f"Lead {lead} (mV)", title="Two stages", xlim=time[[0, -1]])
+    stages.set(xlabel="Time (s)" if share is None else "", ylabel=f"Lead {lead} (mV)", title="Two stages", xlim=time[[0, -1]])
+    if share is not None:
+        share.fill_between(time, np.asarray(local_share, dtype=float)[part], color=ESTIMATE, alpha=0.35, lw=0)
+        share.set(xlabel="Time (s)", ylabel="Share of\nstage 2", ylim=(0, 1.02), yticks=(0, 1))
     low, high = stages.get_ylim()
     stages.set_ylim(low, high + 0.28 * (high - low))
     stages.legend(loc="upper left", ncols=2, borderaxespad=0.1, columnspacing=1)

@@ -9,8 +9,8 @@ import numpy as np
 from p2es_lib import signals
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS, MEASURED, PROJECTION, complete_limb_leads
+from p2es_lib.simulator.semi_synthetic import semi_synthetic_ppg
 from p2es_lib.sources.contract import Reading, Signal, Stretch
-from p2es_lib.sources.semi_synthetic import semi_synthetic_ppg
 from p2es_lib.transforms import resample_signal
 
 #: Leads in which R peaks are looked for, in order of preference.

@@ -35,7 +35,7 @@ _CODE = (
     "preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "pulse_quality.py",
     "polarity.py", "transforms.py", "leads.py",
 )  # fmt: skip
-_SEMI_SYNTHETIC = ("sources/semi_synthetic.py", "simulator")
+_SEMI_SYNTHETIC = ("simulator",)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from p2es_lib.config import Config
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.leads import MEASURED
+from p2es_lib.windows.fresh_ppg import FreshPulses, disturb_share
 from p2es_lib.windows.store import WindowSet
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class TrainingBatches:
     """Training batches as a pure function of (seed, step), so that an interrupted training resumes exactly.
 
     Simulated data with ``data.stream_training``: fresh subjects in every step, one window each. Otherwise the stored
-    training windows in an order that is drawn anew for each epoch from (seed, epoch).
+    training windows in an order that is drawn anew for each epoch from (seed, epoch); with ``data.stream_training``
+    those whose PPG was simulated get another one. A share ``data.disturbed_share`` of all has its PPG disturbed
+    (:mod:`p2es_lib.windows.fresh_ppg`).
 
     Parameters
     ----------
@@ -57,6 +60,7 @@ class TrainingBatches:
 
     def __init__(self, config: Config, windows: WindowSet, seed: int, n_prefetch: int = 1):
         self.batch_size, self.seed = config.training.batch_size, seed
+        self.disturbed_share, self.sampling_rate = config.data.disturbed_share, config.signal.sampling_rate
         self.streaming = config.dataset == "simulated" and config.data.stream_training
         if self.streaming:
             self.simulator_config = simulator_config(config)
@@ -65,6 +69,7 @@ class TrainingBatches:
             if len(self.windows) == 0:
                 raise InputError(f"data set {config.dataset}: no training windows; get more data (data.min_quality?)")
             # Kept for the epochs that a batch may touch: drawing it for each batch would cost more than reading it.
+            self._fresh = FreshPulses(self.windows, self.sampling_rate) if config.data.stream_training else None
             n = len(self.windows)
             self._order = lru_cache(4)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(n))
         self.n_prefetch = n_prefetch
@@ -120,12 +125,16 @@ class TrainingBatches:
             from p2es_lib.simulator import simulate
 
             windows = simulate(self.subject_numbers(step), 1, self.simulator_config)
+            ppg = windows.ppg
             lead_mask = np.full((self.batch_size, 12), MEASURED, dtype=np.uint8)
         else:
-            windows = self.windows.select(self.rows(step))
-            lead_mask = windows.lead_mask
+            rows = self.rows(step)
+            windows = self.windows.select(rows)
+            ppg, lead_mask = np.asarray(windows.ppg), windows.lead_mask
+            if self._fresh is not None:
+                ppg = self._fresh(ppg, rows, (self.seed, step))
         return {
-            "ppg": torch.tensor(np.asarray(windows.ppg, dtype=np.float32)),
+            "ppg": torch.tensor(disturb_share(np.asarray(ppg), self.disturbed_share, self.sampling_rate, (self.seed, step))),
             "ecg": torch.tensor(np.asarray(windows.ecg, dtype=np.float32)),
             "lead_mask": torch.tensor(np.asarray(lead_mask)),
             "demographics": Demographics(windows.index["age"].to_numpy(), windows.index["sex"].to_numpy()),
