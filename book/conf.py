@@ -27,6 +27,8 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 nb_execution_mode = "off"
 # Widgets need scripts from a content network, and a kernel: the book has the static figures in their place.
 nb_ipywidgets_js = {}
+# What cells show as Markdown holds tables and formulas too; the default, plain CommonMark, knows neither.
+nb_render_markdown_format = "myst"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 # The README links to its own headings by the names that GitHub gives them.
 myst_heading_anchors = 4
@@ -80,6 +82,9 @@ def _resolve_reexported(app, env, node, content):
 
 def _prepare_docstring(app, what, name, obj, options, lines):
     """What is plain in a terminal and means something else to Sphinx: absolute values, and works one per line."""
+    # What Python and torch say of any named tuple and any forward() is news of neither.
+    if _BOILERPLATE.match(lines[0] if lines else ""):
+        lines.clear()
     if "References" in lines:
         start = lines.index("References") + 2  # behind the underline
         underlines = [row for row in range(start, len(lines)) if re.fullmatch("-{3,}", lines[row])]
@@ -92,6 +97,7 @@ def _prepare_docstring(app, what, name, obj, options, lines):
     lines[:] = ["".join(part if part.startswith("``") else part.replace("|", r"\|") for part in _LITERAL.split(line)) for line in lines]
 
 
+_BOILERPLATE = re.compile(r"Alias for field number \d+|Define the computation performed at every call\.")
 _LITERAL = re.compile(r"(``.*?``)")
 
 

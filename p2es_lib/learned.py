@@ -190,7 +190,7 @@ class LearnedTranslator(nn.Module):
 
     def save(self, folder: str | Path) -> Path:
         """Write ``weights.safetensors`` into ``folder``, with the configuration in its metadata; returns its path."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         path = Path(folder) / WEIGHTS_FILE
         metadata = {
@@ -201,7 +201,7 @@ class LearnedTranslator(nn.Module):
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            temporary.write_bytes(save(tensors, metadata=metadata))  # save_file would let nobody else read it
         return path
 
     @classmethod

@@ -7,6 +7,10 @@ there is no whole. So the ECG does not depend on how the PPG was cut into chunks
 code, fed from the file. A window is cleaned by itself, as the windows of the simulated cohort are that the model learned
 from; where it differs from its neighbour at its ends, it has faded.
 
+A gap that is too long for a window begins the row of windows anew: the next one starts with the first sample after it,
+and one more is moved back to end with the last sample before it, as at the end of a recording. Single samples that were
+lost are bridged before anything else: the resampling filter would make them wider.
+
 The price is the delay: a sample of ECG is final when no window that covers it is still to come, which is one window
 (8.192 s with the default settings) after it, and the reach of the resampling filter.
 """
@@ -23,15 +27,19 @@ from p2es_lib.errors import InputError, check_choice
 from p2es_lib.learned import LearnedTranslator
 from p2es_lib.leads import LEADS
 from p2es_lib.sampling import WindowNoise
-from p2es_lib.signals import OFF_S, bridge_gaps, flat_mask, ppg_clean, ppg_quality
+from p2es_lib.signals import OFF_S, bridge_gaps, bridge_short_gaps, flat_mask, ppg_clean, ppg_quality
 from p2es_lib.transforms import resample_at, resampling_reach
 
 #: Neighbouring windows share this much, over which one fades into the next.
 OVERLAP_S = 1.024
 #: Windows in which more than this share of the PPG is missing are not translated.
 MAX_MISSING = 0.1
+#: Gaps of up to so long (s) are bridged where what is left has the lowest rate that a PPG may have: frames that were dropped.
+BRIDGED_S = 0.1
 #: Edges of the band of the samples, per cent.
 BAND = (5, 95)
+#: Hz, of a PPG.
+LOWEST_RATE_HZ = 20.0
 #: PPG that :func:`ecg_blocks` pushes at a time, s: a few batches of windows.
 CHUNK_S = 60.0
 
@@ -85,6 +93,15 @@ class EcgBlock:
         """Consecutive blocks as one."""
         arrays = {name: np.concatenate([getattr(b, name) for b in blocks], axis=-1) for name in _ARRAYS}
         return cls(blocks[0].start, **arrays, windows=tuple(report for b in blocks for report in b.windows))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window to translate: its first sample, its cleaned PPG and how much each sample of it counts, all (n_window,)."""
+
+    start: int
+    ppg: np.ndarray
+    weight: np.ndarray
 
 
 _ARRAYS = ("mean", "std", "lower", "upper", "ppg", "covered")
@@ -145,8 +162,8 @@ class LiveTranslator:
         self.model, self.where, self.seed, self.n_samples = model, where, seed, n_samples
         self.rate = signal.sampling_rate
         self.rate_in = self.rate if sampling_rate is None else float(sampling_rate)
-        if not 20 <= self.rate_in <= 5000:
-            raise InputError(f"{where}: sampling rate {sampling_rate} Hz; between 20 and 5000 Hz")
+        if not LOWEST_RATE_HZ <= self.rate_in <= 5000:
+            raise InputError(f"{where}: sampling rate {sampling_rate} Hz; between {LOWEST_RATE_HZ:g} and 5000 Hz")
         if n_samples < 1:
             raise InputError(f"{where}: {n_samples} samples per window; at least 1, 2 or more for a spread")
         self._sign = -1.0 if check_choice("polarity", polarity, ("up", "down")) == "down" else 1.0
@@ -159,6 +176,7 @@ class LiveTranslator:
         self._reach = resampling_reach(self.rate_in, self.rate)
         self._raw, self._raw_start, self._n_raw = np.zeros(0), 0, 0  # PPG still needed, its first sample, all received
         self._next = 0  # start of the next window
+        self._last = -1  # start of the last one that was decided upon
         self._start = 0  # samples before it have been returned
         self._total, self._sums = np.zeros(0, np.float32), np.zeros((4 * len(LEADS) + 1, 0), np.float32)
         self._reports: list[WindowReport] = []
@@ -203,13 +221,12 @@ class LiveTranslator:
         self._raw = np.concatenate([self._raw, np.where(np.isfinite(chunk), self._sign * chunk, np.nan)])
         self._n_raw += len(chunk)
         available = self._available()
-        ready = range(self._next, available - self.n_window + 1, self.n_window - self.n_overlap)
-        self._translate(list(ready))
-        self._next += len(ready) * (self.n_window - self.n_overlap)
+        self._translate(self._decide(available))
         # Later windows, and a last one that is moved back to the end of the recording, begin here or later.
         first = max(0, available - self.n_window)
         block = self._take(first - self._start)
-        needed = max(0, int(np.floor(first * self._ratio)) - self._reach)
+        # One that is moved back to the beginning of a gap begins up to a window earlier.
+        needed = max(0, int(np.floor((first - self.n_window) * self._ratio)) - self._reach)
         self._raw, self._raw_start = self._raw[needed - self._raw_start :].copy(), needed
         return block
 
@@ -228,10 +245,10 @@ class LiveTranslator:
             given, needed = self._n_raw / self.rate_in, self.n_window / self.rate
             raise InputError(f"{self.where}: {given:.1f} s of PPG; at least {needed:.1f} s are needed, one window")
         self._finished = True
-        step = self.n_window - self.n_overlap
-        # What is left of the row of windows, and the one that was moved back to the end and stands in no row.
-        starts = window_starts(n_total, self.n_window, self.n_overlap)
-        self._translate([int(start) for start in starts if start >= self._next or start % step])
+        windows, last = self._decide(n_total), n_total - self.n_window
+        if self._last != last:  # moved back to the end, where no window of the row ends
+            windows += self._decided(last, fade_from=self._next)[0]
+        self._translate(windows)
         return self._take(n_total - self._start)
 
     # ------------------------------------------------------------------------------------------------------- the parts
@@ -248,41 +265,73 @@ class LiveTranslator:
         first = max(0, int(np.floor(position[0])) - self._reach)
         part = self._raw[first - self._raw_start : int(np.floor(position[-1])) + self._reach + 1 - self._raw_start]
         part = np.where(flat_mask(part, self.rate_in, OFF_S), np.nan, part)
+        if np.isfinite(part).mean() * self.rate_in >= (1 - MAX_MISSING) * LOWEST_RATE_HZ:
+            part = bridge_short_gaps(part, self.rate_in, BRIDGED_S)
         present = part[np.isfinite(part)]
         # A level far above zero would cost the filters digits.
         level = np.median(present) if len(present) else 0.0
         return resample_at(part - level, position - first, self.rate_in, self.rate)
 
-    def _translate(self, starts: list[int]) -> None:
-        """Translate the windows that begin at these samples and add them to what is in the making."""
-        windows = {}
-        for start in starts:
-            ppg = self._window(start)
-            refused = refusal(ppg)
-            if not refused:
-                windows[start] = ppg_clean(ppg, self.rate)
-            quality = 0.0 if refused else ppg_quality(bridge_gaps(windows[start]), self.rate)
-            self._reports.append(WindowReport(start / self.rate, quality, refused))
-        if starts:
-            self._extend(starts[-1] + self.n_window)
-        per_batch = max(1, self.model.config.sampling.batch_size // self.n_samples)
-        usable = list(windows)
-        for first in range(0, len(usable), per_batch):
-            self._translate_batch({start: windows[start] for start in usable[first : first + per_batch]})
+    def _decide(self, available: int) -> list[_Window]:
+        """The windows of the row that end within the samples there are, and those that gaps add, as far as usable."""
+        windows = []
+        while self._next + self.n_window <= available:
+            found, resume = self._decided(self._next, fade_from=self._next)
+            windows += found
+            self._last, self._next = self._next, resume or self._next + self.n_window - self.n_overlap
+        return windows
 
-    def _translate_batch(self, windows: dict[int, np.ndarray]) -> None:
-        scaled = np.stack([_scaled(ppg) for ppg in windows.values()])[:, None]
+    def _decided(self, start: int, fade_from: int) -> tuple[list[_Window], int | None]:
+        """What becomes of the window that begins at ``start``, and the end of the gap that prevents it, if it is known.
+
+        Where a gap prevents it, one that ends with the last sample before the gap is tried instead. It counts from
+        ``fade_from`` on: what is before may have been returned.
+        """
+        ppg = self._window(start)
+        refused = refusal(ppg)
+        if not refused:
+            return [self._usable(start, start, ppg)], None
+        windows, gap = [], _long_gap(ppg)
+        if gap is not None:
+            back = start + gap[0] - self.n_window
+            if back >= 0 and start + gap[0] > fade_from + self.n_overlap and not refusal(before := self._window(back)):
+                windows.append(self._usable(back, fade_from, before))
+        self._reports.append(WindowReport(start / self.rate, 0.0, refused))
+        return windows, start + gap[1] if gap is not None and gap[1] < self.n_window else None
+
+    def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> _Window:
+        clean = ppg_clean(ppg, self.rate)
+        self._reports.append(WindowReport(start / self.rate, ppg_quality(bridge_gaps(clean), self.rate)))
+        weight = self._weight
+        if start < fade_from:  # it fades in as a window that begins there, and out into nothing: a gap follows
+            weight = np.ones(self.n_window, np.float32)
+            rise, late = self._weight[: self.n_overlap], fade_from - start
+            weight[:late], weight[late : late + self.n_overlap] = 0, rise
+        return _Window(start, clean, weight)
+
+    def _translate(self, windows: list[_Window]) -> None:
+        """Translate windows and add them to what is in the making."""
+        if windows:
+            self._extend(max(window.start for window in windows) + self.n_window)
+        per_batch = max(1, self.model.config.sampling.batch_size // self.n_samples)
+        for first in range(0, len(windows), per_batch):
+            self._translate_batch(windows[first : first + per_batch])
+
+    def _translate_batch(self, windows: list[_Window]) -> None:
+        scaled = np.stack([_scaled(window.ppg) for window in windows])[:, None]
         # Noise is named after the place: a window's samples depend on where it lies and on no other window.
-        noise = WindowNoise(self.seed, list(windows), self.n_samples, shape=(len(LEADS), self.n_window))
+        noise = WindowNoise(self.seed, [window.start for window in windows], self.n_samples, shape=(len(LEADS), self.n_window))
         people = Demographics.of(*self._person, len(windows))
         ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=noise).numpy()
-        for (start, ppg), samples in zip(windows.items(), ecg, strict=True):
-            part = slice(start - self._start, start - self._start + self.n_window)
+        for window, samples in zip(windows, ecg, strict=True):
+            skipped = max(0, self._start - window.start)  # returned already; its weights there are 0
+            part = slice(window.start + skipped - self._start, window.start + self.n_window - self._start)
             variance = samples.var(axis=0, ddof=1 if self.n_samples > 1 else 0)
             lower, upper = np.percentile(samples, BAND, axis=0)
-            rows = np.concatenate([samples.mean(axis=0), variance, lower, upper, bridge_gaps(ppg)[None]])
-            self._total[part] += self._weight
-            self._sums[:, part] += self._weight * rows
+            rows = np.concatenate([samples.mean(axis=0), variance, lower, upper, bridge_gaps(window.ppg)[None]])
+            weight = window.weight[skipped:]
+            self._total[part] += weight
+            self._sums[:, part] += weight * rows[:, skipped:]
 
     def _extend(self, stop: int) -> None:
         missing = stop - self._start - len(self._total)
@@ -319,6 +368,14 @@ def refusal(ppg: np.ndarray) -> str:
     if present.mean() < 1 - MAX_MISSING:
         return f"{100 * (1 - present.mean()):.0f} % missing"
     return "" if float(np.ptp(ppg[present])) > 0 else "flat"
+
+
+def _long_gap(ppg: np.ndarray) -> tuple[int, int] | None:
+    """First and one past the last sample of the first gap that alone is too long for this window (T,); None without one."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], ~np.isfinite(ppg), [False]])))
+    runs = edges.reshape(-1, 2)
+    long = runs[runs[:, 1] - runs[:, 0] > MAX_MISSING * len(ppg)]
+    return (int(long[0, 0]), int(long[0, 1])) if len(long) else None
 
 
 def _scaled(ppg: np.ndarray) -> np.ndarray:

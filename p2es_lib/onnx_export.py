@@ -22,6 +22,10 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -96,6 +100,21 @@ def example_inputs(model: P2Es, n_windows: int = 2) -> tuple[Tensor, ...]:
     return x_t, torch.linspace(1.0, 0.2, n_windows), ppg, features, torch.zeros(n_windows, 4)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter says of itself: torchvision is not needed here, and the axes have one name by intent."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*treespec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*axis name: windows will not be used", category=UserWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def export_onnx(model: P2Es, path: str | Path) -> Path:
     """Write one call of the model as an ONNX file and return its path.
 
@@ -116,7 +135,7 @@ def export_onnx(model: P2Es, path: str | Path) -> Path:
         raise InputError(f"{path}: cannot be written without the package {error.name}; install it: pip install onnx onnxscript") from error
     call = OneCall(model).eval()
     batch = torch.export.Dim("windows", min=1, max=4096)
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             call,
             example_inputs(model),

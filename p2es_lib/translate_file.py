@@ -235,6 +235,7 @@ def translate_file(
             summary.write_windows(temporary / f"{name}_p2es_quality.csv", window_s)
             shown = excerpt.longest()
             stretch_s = (shown.start / rate, (shown.start + len(shown)) / rate)
+            worst = summary.worst_quality(stretch_s, window_s)
             figure = plot_translation(
                 shown.mean,
                 rate,
@@ -244,7 +245,7 @@ def translate_file(
                 sex=sex,
                 model=model_line,
                 quality=summary.quality_line(stretch_s, window_s, network.config.data.min_quality) + "; " + "; ".join(report),
-                record=f"{stem}, from {stretch_s[0]:.1f} s" + (", POOR PPG" if len(report) > 1 else ""),
+                record=f"{stem}, from {stretch_s[0]:.1f} s" + (", POOR PPG" if worst < network.config.data.min_quality else ""),
             )
             save_figure(figure, temporary, "fig01_translation")
             for extension in ("png", "pdf"):

@@ -64,12 +64,16 @@ class Summary:
             lines.append(f"WARNING: the PPG is poor (quality below {min_quality:g}) in {100 * poor:.0f} % of the windows")
         return lines
 
+    def worst_quality(self, stretch_s: tuple[float, float], window_s: float) -> float:
+        """Least quality, 0 to 1, of the translated windows that a stretch (seconds) touches."""
+        return min(
+            w.quality for w in self.windows if not w.refused and w.start_s < stretch_s[1] and w.start_s + window_s > stretch_s[0]
+        )
+
     def quality_line(self, stretch_s: tuple[float, float], window_s: float, min_quality: float) -> str:
         """Quality of the windows that a stretch (seconds) touches."""
-        inside = [
-            w.quality for w in self.windows if not w.refused and w.start_s < stretch_s[1] and w.start_s + window_s > stretch_s[0]
-        ]
-        return f"PPG quality {min(inside):.2f} of 1 in the worst window of this stretch (poor: below {min_quality:g})"
+        worst = self.worst_quality(stretch_s, window_s)
+        return f"PPG quality {worst:.2f} of 1 in the worst window of this stretch (poor: below {min_quality:g})"
 
     def write_windows(self, path: Path, window_s: float) -> None:
         """Write the table of the windows: start and end (s), quality, and why it was refused (empty if it was not)."""

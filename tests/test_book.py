@@ -57,6 +57,7 @@ def write_executed(home: Path) -> None:
     outputs = [
         figure_output(home),
         nbformat.v4.new_output("display_data", {"text/html": wide, "text/plain": "a table"}),
+        nbformat.v4.new_output("display_data", {"text/markdown": "At frequency $f_9$:\n\n| K | factor |\n|---|---|\n| 2 | 1.5 |\n"}),
         nbformat.v4.new_output("display_data", widget),
         # Sliders, as a notebook that was run by hand has them.
         nbformat.v4.new_output("display_data", widget | {"image/png": figure_output(home)["data"]["image/png"]}),
@@ -169,6 +170,12 @@ def test_notebooks_are_shown_as_executed(book, pages):
 
 
 @pytest.mark.slow
+def test_tables_and_formulas_that_cells_show_as_markdown_are_set(book):
+    page = (book / "notebooks" / "02_forward_process.html").read_text(encoding="utf-8")
+    assert r"\(f_9\)" in page and "$f_9$" not in page
+    assert re.search(r"<td>(<p>)?1\.5(</p>)?</td>", page) and "| 2 | 1.5 |" not in page
+
+
 def test_the_search_knows_all_pages(book):
     index = (book / "searchindex.js").read_text()
     assert index.startswith("Search.setIndex(")

@@ -82,6 +82,64 @@ def test_gaps_stay_gaps_however_they_arrive(model, make_pair):
     assert any("missing" in w.refused for w in whole.windows) and not all(w.refused for w in whole.windows)
 
 
+@pytest.mark.parametrize("gap_s", [(5.03, 9.4), (3.0, 3.9), (1.5, 4.0)])
+def test_a_gap_costs_no_more_than_its_length(model, make_pair, gap_s):
+    """The windows begin anew after a gap, and one ends with the last sample before it; cut into chunks or not."""
+    x = make_pair(18, 64.0, noise=0.02).ppg
+    first, stop = (round(second * 64) for second in gap_s)
+    x[first:stop] = np.nan
+    whole = offline_ecg(model, x, 64.0)
+    for sizes in [(50,), (1,), (7, 300, 2)]:
+        same(live_ecg(model, x, sizes, 64.0), whole)
+    lost = np.flatnonzero(~whole.covered) / 125.0
+    if gap_s[0] * 125 < 256:  # no window before it
+        assert not whole.covered[: round(gap_s[1] * 125) - 3].any()
+    else:
+        assert first / 64 - 1 / 125 - 1 / 64 <= lost[0] <= first / 64 + 0.1 * 256 / 125
+    assert abs(lost[-1] - stop / 64) < 1 / 125 + 1 / 64, "from the first sample after the gap on"
+
+
+def test_gaps_anywhere_change_nothing_in_live_against_file(model, make_pair):
+    rng = np.random.default_rng(5)
+    clean = make_pair(24, 64.0, noise=0.02).ppg
+    for _ in range(6):
+        x = clean.copy()
+        for first in rng.integers(0, len(x), 6):
+            x[first : first + rng.integers(1, 200)] = np.nan
+        same(live_ecg(model, x, (1, 30, 64, 200), 64.0), offline_ecg(model, x, 64.0))
+
+
+@pytest.mark.parametrize("first", range(770, 1030, 20))
+def test_there_is_no_seam_before_a_gap(model, monkeypatch, first):
+    """Windows that disagree throughout, by their place alone, fade into each other: no step in what comes out."""
+
+    def by_place(ppg, people, *, n_samples, generator):
+        import torch
+
+        level = torch.tensor([float(int(start) % 7) for start in generator.window_ids])
+        return level[:, None, None, None].expand(len(ppg), n_samples, 12, 256)
+
+    monkeypatch.setattr(model, "translate", by_place)
+    x = np.sin(np.arange(2000) / 20)
+    x[first : first + 100] = np.nan
+    block = offline_ecg(model, x, 125.0)
+    mean = block.mean[0, : first]
+    assert np.nanmax(np.abs(np.diff(mean))) <= 6 / 128 + 1e-3, "no steeper than between any two windows"
+
+
+def test_frames_that_were_dropped_are_bridged(model, make_pair):
+    """A camera of 30 Hz that loses every eighth frame, and three in a row, is no reason to refuse anything."""
+    x = make_pair(18, 30.0, noise=0.0).ppg
+    lossy = x.copy()
+    lossy[5::8] = lossy[100:103] = np.nan
+    block, whole = offline_ecg(model, lossy, 30.0), offline_ecg(model, x, 30.0)
+    assert block.covered.all() and not any(w.refused for w in block.windows)
+    same(live_ecg(model, lossy, (11,), 30.0), block)
+    assert np.abs(block.ppg - whole.ppg).max() < 0.1 * np.ptp(whole.ppg)
+    lossy[:] = np.where(np.arange(len(x)) % 3 == 0, x, np.nan)  # 10 Hz is no PPG
+    assert not offline_ecg(model, lossy, 30.0).covered.any()
+
+
 def test_a_sensor_that_is_off_is_a_gap(model, ppg):
     x = ppg[64.0].copy()
     x[150:400] = x[150]

@@ -61,13 +61,15 @@ def test_the_module_that_is_exported_is_the_model(setting):
 
 
 @pytest.mark.slow
-def test_onnxruntime_gives_the_same_numbers(model, tmp_path):
+@pytest.mark.filterwarnings("error")
+def test_onnxruntime_gives_the_same_numbers(model, tmp_path, caplog):
     """For another number of windows than the example had, at both ends of the process."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
     path = export_onnx(model, tmp_path / "model.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"], "one file, nothing left beside it"
+    assert not [record for record in caplog.records if record.levelname == "WARNING"], "what the exporter misses is not missed here"
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == list(INPUTS) and [o.name for o in session.get_outputs()] == list(OUTPUTS)
     metadata = session.get_modelmeta().custom_metadata_map

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from synthetic import synthetic_windows, tiny_config
+from synthetic import synthetic_windows, tiny_config, tiny_p2es
 
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
@@ -158,3 +158,10 @@ def test_scale_counts_existing_leads_only():
     assert ecg_scale_mv(ecg, mask) == pytest.approx(1.0)
     with pytest.raises(InputError, match="flat"):
         ecg_scale_mv(np.zeros((2, 12, 8)), mask)
+
+
+def test_others_may_read_what_save_wrote(tmp_path):
+    """As any file that one writes: the weights of an installed package are not its installer's alone."""
+    (tmp_path / "plain").touch()
+    path = tiny_p2es().save(tmp_path)
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode

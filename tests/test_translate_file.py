@@ -96,6 +96,7 @@ def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
     assert "\n" not in written["delay"] and f"delay: {written['delay']}" in record.comments
 
 
+@pytest.mark.filterwarnings("error:Glyph")
 def test_names_beyond_ascii_can_be_read_back_and_do_not_collide(model_folder, tmp_path):
     arguments = {"out": tmp_path / "out", "model": model_folder, "n_samples": 2, "progress": False}
     names = ("Müller 张.csv", "Möller 王.csv", "Müller_PPG.csv", "plain-1_b.csv")
@@ -125,6 +126,25 @@ def test_poor_and_missing_stretches_are_reported(model):
     ppg[1000:2000] = np.nan
     gap = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
     assert gap.covered.sum() < len(ppg) and "no usable PPG" in Summary.of(gap).lines(125.0, 0.0)[0]
+
+
+@pytest.mark.parametrize("poor_first", [True, False])
+def test_the_title_speaks_of_the_stretch_it_shows(model_folder, tmp_path, monkeypatch, poor_first):
+    """The page shows the first ten seconds, and its title calls poor what is poor there; the report is of all."""
+    from p2es_lib import live, plots
+
+    titles, judged, plot = [], [], plots.plot_translation
+
+    def quality(ppg, sampling_rate):
+        judged.append(len(judged) < 15)  # of windows that begin within the first 15 s
+        return 0.1 if judged[-1] == poor_first else 0.9
+
+    monkeypatch.setattr(live, "ppg_quality", quality)
+    monkeypatch.setattr(plots, "plot_translation", lambda *a, **k: titles.append(k["record"]) or plot(*a, **k))
+    arguments = {"out": tmp_path / "out", "model": model_folder, "n_samples": 1, "progress": False}
+    written = translate_file(write_csv(tmp_path / "r.csv", seconds=30.0), **arguments)
+    assert len(judged) > 20 and "WARNING: the PPG is poor" in written["note"]
+    assert titles == ["r, from 0.0 s" + (", POOR PPG" if poor_first else "")]
 
 
 def test_refused_stretches_are_named_and_the_page_shows_the_first_whole_ten_seconds(model):

@@ -236,3 +236,73 @@ def test_a_rate_that_drifts_is_evened_out_and_told(tmp_path, make_pair):
     assert found.sampling_rate == pytest.approx(100, rel=1e-3) and "interpolated" in "; ".join(found.notes)
     even = make_pair(62, 1000.0).ppg[np.rint(1000 * drifting[0] + np.arange(len(found.ppg)) * 1000 / found.sampling_rate).astype(int)]
     assert np.corrcoef(found.ppg, even)[0, 1] > 0.999
+
+
+# ------------------------------------------------------------------------------------- tables of makes that nobody named
+
+def test_lines_of_text_above_the_names_are_left_out_and_told(tmp_path, make_pair):
+    x = make_pair(10, 100.0).ppg
+    rows = "".join(f"{10 * k},{v:.5f},88\n" for k, v in enumerate(x))
+    path = tmp_path / "a.csv"
+    path.write_text("Device: Wrist-3\nSerial number: 000123\n\nTime (ms),PPG,Battery\n" + rows)
+    recording = read_ppg(path)
+    np.testing.assert_allclose(recording.ppg, x, atol=1e-5)
+    assert recording.sampling_rate == 100 and "2 line(s) above the names left out: Device: Wrist-3" in "; ".join(recording.notes)
+
+
+@pytest.mark.parametrize("damaged", ["Time (ms),PPG,Battery\n0,0.5\n", "Time (ms),PPG\n", "0,1,2,3\nTime (ms),PPG,Battery\n"])
+def test_a_damaged_row_near_the_top_is_no_line_of_text(tmp_path, make_pair, damaged):
+    path = tmp_path / "a.csv"
+    path.write_text(damaged + "".join(f"{10 * k},{v:.5f},88\n" for k, v in enumerate(make_pair(10, 100.0).ppg)))
+    with pytest.raises(InputError, match="cells and others have|cannot be read"):
+        read_ppg(path)
+
+
+def test_biopac_text(tmp_path, make_pair):
+    """Lines about the channels, then names, a row of counts, and a clock in minutes."""
+    x = make_pair(10, 500.0).ppg
+    head = "s01.acq\n2 msec/sample\n2 channels\nPPG, X, PPGED-R\nVolts\nRSP, X, RSPEC-R\nVolts\nmin\tCH1\tCH2\t\n"
+    counts = f"\t{len(x)}\t{len(x)}\t\n"
+    path = tmp_path / "s01.txt"
+    path.write_text(head + counts + "".join(f"{k * 0.002 / 60:.8g}\t{v:.6f}\t0\t\n" for k, v in enumerate(x)))
+    recording = read_ppg(path, column="CH1")
+    np.testing.assert_allclose(recording.ppg, x, atol=1e-5)
+    assert recording.sampling_rate == pytest.approx(500, rel=1e-4)
+    assert "a row of counts beneath the names left out" in recording.notes
+
+
+@pytest.mark.parametrize("kind", ["dates", "timedeltas", "seconds", "numbers"])
+def test_an_index_without_a_name_is_the_clock(tmp_path, make_pair, kind):
+    """As pandas writes a Series; a gap in it must not be closed by a rate that is given."""
+    x = make_pair(10, 100.0).ppg
+    kept = np.r_[0:400, 500:1000]
+    index = {
+        "dates": pd.date_range("2024-05-03 09:59:30", periods=1000, freq="10ms", tz="Europe/Berlin"),
+        "timedeltas": pd.timedelta_range(0, periods=1000, freq="10ms"),
+        "seconds": pd.Index(np.arange(1000) / 100),
+        "numbers": pd.RangeIndex(1000),
+    }[kind]
+    path = tmp_path / "a.csv"
+    pd.Series(x, index, name="ppg").iloc[kept].to_csv(path)
+    recording = read_ppg(path, sampling_rate=100)
+    assert len(recording.ppg) == 1000 and np.isnan(recording.ppg[400:500]).all()
+    np.testing.assert_allclose(recording.ppg[kept], x[kept], atol=1e-6)
+    if kind == "numbers":
+        with pytest.raises(InputError, match="counts rows"):
+            read_ppg(path)
+    else:
+        assert read_ppg(path).sampling_rate == pytest.approx(100)
+
+
+def test_one_lead_in_an_odd_unit_does_not_cost_the_others(tmp_path, make_pair):
+    import wfdb
+
+    pair = make_pair(10, 250.0)
+    signals = np.stack([pair.ecg, 0.5 * pair.ecg, 0.3 * pair.ecg, pair.ppg], axis=1).astype(float)
+    names, units = ["I", "II", "V1 (uV)", "PLETH"], ["mV", "adu", "mV", "NU"]
+    wfdb.wrsamp("r", fs=250, units=units, sig_name=names, p_signal=signals, fmt=["16"] * 4, write_dir=str(tmp_path))
+    recording = read_ppg(tmp_path / "r")
+    np.testing.assert_allclose(recording.ppg, pair.ppg, atol=0.01)
+    assert list(recording.ecg) == ["I"]
+    told = "; ".join(recording.notes)
+    assert "left out: ECG signal 'II' has the unit 'adu'; only mV and uV can be used" in told and "'V1 (uV)' has the unit 'mV'" in told

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from p2es_lib.leads import lead_rows
 from p2es_lib.plots import ecg_paper as paper
 from p2es_lib.plots.ecg_traces import EcgTraces
-from p2es_lib.plots.style import TRUTH, new_figure, styled
+from p2es_lib.plots.style import TRUTH, drawable, new_figure, styled
 
 #: A4 landscape, mm.
 PAGE_MM = (297.0, 210.0)
@@ -88,7 +88,7 @@ def _write_margins(ax, traces: EcgTraces, age, sex: str, model: str, quality: st
     """Head: record, person, model, quality, legend. Foot: warning and scale."""
     person = f"age {age:g} years" if age is not None and np.isfinite(age) else "age not known"
     person += f", sex {sex}" if sex else ", sex not known"
-    title = textwrap.shorten(record or "12-lead ECG from PPG", 75, placeholder=" ...")
+    title = textwrap.shorten(drawable(record) or "12-lead ECG from PPG", 75, placeholder=" ...")
     ax.text(_LEFT, 205.5, title, fontsize=10, fontweight="bold", va="center")
     paper.draw_legend(ax, traces, _RIGHT, 205.5)
     ax.text(_LEFT, 200.3, textwrap.shorten(f"{person}   |   {model}", _LINE_CHARACTERS, placeholder=" ..."), fontsize=8, va="center")

@@ -105,6 +105,14 @@ class PaperFigure(Figure):
         return buffer.getvalue(), {"width": width, "height": height}
 
 
+def drawable(text: str) -> str:
+    """Text with a question mark for each character that the style's font does not have: names of files are in any script."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    has = get_font(findfont(FontProperties(family=_STYLE["font.family"]))).get_char_index
+    return "".join(c if has(ord(c)) else "?" for c in text)
+
+
 def new_figure(width: float, height: float, layout: str | None = "constrained") -> PaperFigure:
     """An empty figure of the given size in inches."""
     fig = PaperFigure(figsize=(width, height), layout=layout)

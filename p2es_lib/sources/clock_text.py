@@ -36,6 +36,7 @@ def elapsed_by_text(table: CsvTable, name: str) -> tuple[np.ndarray, str]:
         text = text.str.replace(_TWELVE_HOURS, _with_24_hours, regex=True)
     # With the year first, the month is second whatever stands between them.
     text = text.str.replace(_YEAR_FIRST, _as_iso, regex=True)
+    text = text.str.replace(r"^0 days ", "", regex=True)  # as pandas writes a timedelta
     first = text.iloc[0]
     if re.match(_ISO, first):
         zoned = text.str.contains(_ZONE, regex=True)

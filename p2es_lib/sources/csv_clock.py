@@ -94,8 +94,15 @@ def _listed(names: list[str]) -> str:
 def _candidates(table: CsvTable) -> list[str]:
     """Columns that may count time: by name, or, without names, by what they hold."""
     if table.named:
-        return [name for name in table.names if _is_clock_name(name, table)]
-    texts = [name for name in table.names if not table.is_numeric(name) and table.text(name).iloc[0].count(":")]
+        by_name = [name for name in table.names if _is_clock_name(name, table)]
+        # pandas writes an index without a name above it; a column that has none is called by its number.
+        return by_name or (_by_content(table, table.names[:1]) if table.names[0] in table.nameless else [])
+    return _by_content(table, table.names)
+
+
+def _by_content(table: CsvTable, names: list[str]) -> list[str]:
+    """Those columns that hold dates or clock times, or else the first of several, if it only rises."""
+    texts = [name for name in names if not table.is_numeric(name) and table.text(name).iloc[0].count(":")]
     if texts or len(table.names) < 2 or not table.is_numeric(table.names[0]):
         return texts
     first = table.numbers(table.names[0])
@@ -111,6 +118,8 @@ def _is_clock_name(name: str, table: CsvTable) -> bool:
         return False
     if words == ["date"]:
         return ":" in table.text(name).iloc[0]
+    if words in (["min"], ["hr"]):  # a minimum or a heart rate, unless it stands first and rises
+        return name == table.names[0] and table.is_numeric(name) and bool(np.all(np.diff(table.numbers(name)) > 0))
     units = all(word in UNITS_S and word not in ("h", "d") for word in words[1:])  # "t_d" may be any time
     return bool(_CLOCK_WORDS & set(words)) or (words[0] in _SHORT and units)
 

@@ -29,6 +29,8 @@ _MARKS = (
     (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )  # fmt: skip
+#: Lines of free text that may stand above the names.
+_MAX_ABOVE = 40
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks", "": ""}
 _ONE_COLUMN = "\x1f"  # a separator that no text file holds
 _COMMENT = re.compile(r"\s*[#%]")
@@ -64,6 +66,8 @@ class CsvTable:
         ``"."`` or ``","``.
     notes : list of str
         How it was read, for the user.
+    nameless : tuple of str
+        Columns of a table with names that have none themselves, and are called by their number.
     """
 
     path: Path
@@ -72,6 +76,7 @@ class CsvTable:
     units: dict[str, str]
     decimal: str
     notes: list[str]
+    nameless: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -135,10 +140,17 @@ def read_csv_table(path: Path) -> CsvTable:
     comments, numbered = numbered[:n_comments], numbered[n_comments : n_comments + _SAMPLE]
     if len(numbered) < 2:
         raise InputError(f"{path}: no row of values")
+    n_above = _lines_above([line.rstrip("\n") for _, line in numbered])
+    above, numbered = numbered[:n_above], numbered[n_above:]
     separator, rows = _find_separator(path, [line.rstrip("\n") for _, line in numbered], hint[1] if hint else None)
     width, named = len(rows[0]), _is_header(rows)
     units = _units(rows) if named else None
     n_head = named + (units is not None)
+    # AcqKnowledge (Biopac) writes how many values there are beneath the name of each channel but the clock.
+    counts = rows[n_head][1:] if named and len(rows) > n_head + 1 and rows[n_head][0] == "" else []
+    counts = {cell for cell in counts if cell}
+    is_counts = len(counts) == 1 and all(cell.isdigit() for cell in counts) and rows[n_head + 1][0] != ""
+    n_head += is_counts
     if len(rows) <= n_head:
         raise InputError(f"{path}: no row of values")
     in_comment = None if named or not comments else _names_in_comment(comments[-1][1], separator, width)
@@ -147,15 +159,18 @@ def read_csv_table(path: Path) -> CsvTable:
     # A separator at the end of each line makes a column without name and values.
     kept = [column for column in cells if names[column] or cells[column].str.strip().ne("").any()]
     cells = cells[kept].set_axis(_unique([names[column] or str(column + 1) for column in kept]), axis=1)
-    of_columns = {name: units[column].strip("[]()") for name, column in zip(cells, kept, strict=True)} if units else {}
+    of_columns = {name: _bare(units[column]) for name, column in zip(cells, kept, strict=True)} if units else {}
     decimal = _decimal(path, rows[n_head:])
     notes = [f"{len(kept)} column(s)" + (f" separated by {_SEPARATORS[separator]}" if separator else "")]
     notes += [encoding] if encoding else []
     notes += ["decimal comma"] if decimal == "," else []
     notes += [f"{n_comments} comment line(s) left out"] if n_comments else []
+    notes += ["a row of counts beneath the names left out"] if is_counts else []
+    notes += [f"{n_above} line(s) above the names left out: " + "; ".join(line.strip()[:40] for _, line in above[:3])] if above else []
     notes += ["names of the columns from the last comment line"] if in_comment else []
     notes += ["units from the row beneath the names: " + ", ".join(map(repr, of_columns.values()))] if units else []
-    return CsvTable(path, cells, bool(named or in_comment), of_columns, decimal, notes)
+    nameless = tuple(name for name, column in zip(cells, kept, strict=True) if not names[column])
+    return CsvTable(path, cells, bool(named or in_comment), of_columns, decimal, notes, nameless)
 
 
 def _decode(path: Path) -> tuple[str, str]:
@@ -226,6 +241,22 @@ def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str
     return best
 
 
+def _lines_above(lines: list[str]) -> int:
+    """Lines of free text above the line of names: those before all lines have equally many cells; 0 where it is not clear.
+
+    None of them may be a row of values, and what follows must be names: a table with a damaged row keeps it, and is refused.
+    """
+    for separator in ("\t", ";", ","):
+        rows = _split(lines, separator)
+        width = Counter(map(len, rows)).most_common(1)[0][0]
+        n = 1 + max((number for number, row in enumerate(rows[:-1]) if len(row) != width), default=-1)
+        if width < 2 or not 1 <= n <= _MAX_ABOVE or len(rows) < n + 3:
+            continue
+        if not any(all(map(_is_value, row)) for row in rows[:n]) and not any(map(_is_value, filter(None, rows[n]))):
+            return n if _is_header(rows[n:]) else 0
+    return 0
+
+
 def _column(rows: list[list[str]], column: int) -> list[str]:
     return [row[column] for row in rows if column < len(row)]
 
@@ -245,6 +276,11 @@ def _units(rows: list[list[str]]) -> list[str] | None:
     rest_plain = all(cell in ("", "-", "1") for column, cell in enumerate(rows[1]) if column not in texts)
     below = [cell for column in texts for cell in _column(rows[2:], column)]
     return rows[1] if texts and rest_plain and sum(map(_is_value, below)) > 0.5 * len(below) else None
+
+
+def _bare(unit: str) -> str:
+    """A unit without brackets around the whole of it."""
+    return unit[1:-1] if unit[:1] + unit[-1:] in ("[]", "()") else unit.strip("[]")
 
 
 def _names_in_comment(comment: str, separator: str, width: int) -> list[str] | None:

@@ -127,6 +127,7 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
     ppg_rate, ecg, ecg_rate = float("nan"), {}, float("nan")
     names_seen: dict[str, None] = {}
     chosen: dict[str, None] = {}  # what was taken as the PPG, segment by segment
+    left_out: dict[str, None] = {}  # leads of no use, and why
     for segment, part in parts:
         names = read_header(part).sig_name or []
         names_seen |= dict.fromkeys(names)
@@ -134,7 +135,8 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
         if name is None:
             continue
         chosen[describe_choice(name, names, column)] = None
-        leads = find_leads(names, read_header(part).units, str(part))
+        leads, odd = _usable_leads(names, read_header(part).units, str(part))
+        left_out |= dict.fromkeys(odd)
         raw = read_signals(part, list(dict.fromkeys([name, *(signal for signal, _ in leads.values())])))
         x, rate = raw[name]
         if ppg is None:
@@ -151,8 +153,19 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
     if ppg is None:
         choose_ppg(header_path, list(names_seen), column)
     check_agreement(header_path, sampling_rate, ppg_rate)
-    notes = [f"WFDB record, {ppg_rate:g} Hz by its header", *chosen]
+    notes = [f"WFDB record, {ppg_rate:g} Hz by its header", *chosen, *left_out]
     return UserRecording(ppg, ppg_rate, ecg, ecg_rate, notes)
+
+
+def _usable_leads(names: list[str], units: list[str | None], where: str) -> tuple[dict[str, tuple[str, float]], list[str]]:
+    """As :func:`find_leads`, but a lead in a unit that is of no use is left out; and what to say of such."""
+    found, notes = {}, []
+    for name, unit in zip(names, units, strict=True):
+        try:
+            found = find_leads([name], [unit], where) | found
+        except InputError as error:
+            notes.append("left out: " + str(error).removeprefix(f"{where}: "))
+    return found, notes
 
 
 def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:
