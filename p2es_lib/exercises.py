@@ -16,9 +16,43 @@ import symtable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from p2es_lib import paths
 from p2es_lib.errors import InputError
 from p2es_lib.notebooks import read_parameters
+
+
+def check(number: int, given, right, tolerance: float = 1e-6) -> None:
+    """Print whether the answer to an exercise is right. Whatever is given, that is said, and nothing is raised.
+
+    Parameters
+    ----------
+    number
+        Number of the exercise.
+    given
+        The answer: a real number, or an array, a tensor or nested lists of them; None if there is none yet.
+    right
+        What it should be: a number, or an array of the right shape.
+    tolerance
+        Largest difference, absolute and relative to ``right``, that passes.
+    """
+    print(f"exercise {number}: {_verdict(given, np.asarray(right, dtype=float), tolerance)}")
+
+
+def _verdict(given, right: np.ndarray, tolerance: float) -> str:
+    if given is None:
+        return "not tried yet"
+    try:
+        answer = np.asarray(given)
+    except Exception:  # rows of unequal length, a tensor with a gradient: anything may be given
+        answer = None
+    if answer is None or answer.dtype.kind not in "iuf":  # neither text nor True, which would pass for one
+        return "not yet, look again: the answer should be made of real numbers"
+    if answer.shape != right.shape:
+        wanted = f"an array of shape {right.shape}" if right.ndim else "one number"
+        return f"not yet, look again: the answer should be {wanted}, and this has the shape {answer.shape}"
+    return "right" if np.allclose(answer, right, rtol=tolerance, atol=tolerance) else "not yet, look again"
 
 
 def read_exercises(name: str, folder: Path | None = None) -> dict[int, str]:

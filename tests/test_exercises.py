@@ -8,10 +8,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from toy_workflow import write_notebook
 
 from p2es_lib.errors import InputError
-from p2es_lib.exercises import check_exercise, load_lesson, needed_cells, read_exercises, stub_names
+from p2es_lib.exercises import check, check_exercise, load_lesson, needed_cells, read_exercises, stub_names
 from p2es_lib.notebooks import run_notebook
 
 TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")
@@ -73,6 +74,38 @@ def test_what_is_missing_is_named(toy):
         load_lesson("02_none", names, toy)
 
 
+PAIR = np.array([0.5, 2.0])
+
+
+@pytest.mark.parametrize("given", [[0.5, 2], (0.5, 2.0), PAIR, torch.tensor([0.5, 2.0]), PAIR.astype("float32"), [0.5, 2 + 1e-7]])
+def test_a_right_answer_may_have_any_type(given, capsys):
+    check(1, given, PAIR, 1e-6)
+    assert capsys.readouterr().out == "exercise 1: right\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "right", "hint"),
+    [
+        ([0.5, 2.01], PAIR, ""), ([2, 0.5], PAIR, ""), ([np.nan, 2], PAIR, ""), ([np.inf, 2], PAIR, ""), (np.nan, 1.0, ""), (-1, 1.0, ""),
+        ("1", 1.0, "real numbers"), (True, 1.0, "real numbers"), (1 + 0j, 1.0, "real numbers"), ({"a": 1}, 1.0, "real numbers"),
+        (len, 1.0, "real numbers"), ([None, 2], PAIR, "real numbers"), (["a", "b"], PAIR, "real numbers"),
+        ([[1], [1, 2]], PAIR, "real numbers"), (torch.ones(2, requires_grad=True), PAIR, "real numbers"),
+        ([1], 1.0, "should be one number, and this has the shape (1,)"), ([], 1.0, "has the shape (0,)"),
+        (0.5, PAIR, "should be an array of shape (2,), and this has the shape ()"), (PAIR[None], PAIR, "has the shape (1, 2)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_answer_of_any_type_and_shape_is_called_wrong_and_raises_nothing(given, right, hint, capsys):
+    check(2, given, right, 1e-3)
+    said = capsys.readouterr().out
+    assert said.startswith("exercise 2: not yet, look again") and hint in said and said.count("\n") == 1
+    assert hint or said == "exercise 2: not yet, look again\n"
+
+
+def test_no_answer_is_no_wrong_answer(capsys):
+    check(3, None, PAIR)
+    assert capsys.readouterr().out == "exercise 3: not tried yet\n"
+
+
 # -------------------------------------------------------------------------------------------------------- the real ones
 @pytest.mark.parametrize("name", TEACHING)
 def test_lessons_write_nothing_and_every_exercise_has_one_stub(name):
@@ -118,6 +151,18 @@ WRONG = {
     ("04_affinity", 3): "def hard_membership(z, bank, group_of, n_groups):\n    return memberships(z, bank, group_of, n_groups, 10, 0.2)",
 }  # fmt: skip
 
+#: More of them, which a check on a single case or through a formula without signs would pass: a width below zero; the
+#: group that most neighbours have, and one group for everybody.
+MORE_WRONG = {
+    ("02_forward_process", 2): ["answer_2 = -50", "answer_2 = [30, 40]", "answer_2 = '50 ms'"],
+    ("04_affinity", 3): [
+        "def hard_membership(z, bank, group_of, n_groups):\n    soft = memberships(z, bank, group_of, n_groups, 10, 0.2)\n"
+        "    return np.eye(n_groups)[soft.argmax()]",
+        *(f"def hard_membership(z, bank, group_of, n_groups):\n    return np.eye(n_groups)[{group}]" for group in range(3)),
+        "def hard_membership(z, bank, group_of, n_groups):\n    return group_of[np.argmax(bank @ z)]",
+    ],
+}
+
 
 @pytest.mark.notebook
 @pytest.mark.slow
@@ -145,4 +190,8 @@ def test_solutions_are_right_slips_are_wrong_and_nothing_is_not_tried(home, caps
                 capsys.readouterr()
                 check_exercise(name, number, names)
                 assert f"exercise {number}: {said}\n" in capsys.readouterr().out, (name, number)
+            for answer in MORE_WRONG.get((name, number), []):
+                exec(answer, names)
+                check_exercise(name, number, names)
+                assert f"exercise {number}: not yet" in capsys.readouterr().out, answer
         assert np is names["np"]
