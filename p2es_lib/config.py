@@ -57,8 +57,8 @@ class DataConfig(_Section):
 
     ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones, and a
     fresh PPG for a real ECG whose PPG is simulated; ``disturbed_share`` of the training windows have their PPG disturbed,
-    as a wearable's is (motion, drift, noise, clipping, gaps). Real recordings: windows begin every ``stride_s`` seconds (0: one after the other, without
-    overlap); ``max_windows`` bounds how many of them a run uses, spread evenly over records and time; ``hold_out``
+    as a wearable's is (motion, drift, noise, clipping, gaps). Real recordings: windows begin every ``stride_s`` seconds
+    (0: one after the other, without overlap); ``max_windows`` bounds how many of them a run uses, spread evenly over records and time; ``hold_out``
     names a source of a combined data set that is tested on and not trained on ("bidmc" in "mimic4wdb~bidmc").
     """
 

@@ -68,8 +68,8 @@ class TrainingBatches:
             self.windows = windows.split("train")
             if len(self.windows) == 0:
                 raise InputError(f"data set {config.dataset}: no training windows; get more data (data.min_quality?)")
-            # Kept for the epochs that a batch may touch: drawing it for each batch would cost more than reading it.
             self._fresh = FreshPulses(self.windows, self.sampling_rate) if config.data.stream_training else None
+            # Kept for the epochs that a batch may touch: drawing it for each batch would cost more than reading it.
             n = len(self.windows)
             self._order = lru_cache(4)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(n))
         self.n_prefetch = n_prefetch
