@@ -13,16 +13,17 @@ from p2es_lib.sources import wfdb_records
 from p2es_lib.sources.contract import Reading
 from p2es_lib.sources.mirror import Mirror, MissingFile
 from p2es_lib.sources.wfdb_records import (
-    MARGIN_S,
     find_chest_lead,
     find_leads,
     find_ppg,
+    MARGIN_S,
     read_header,
     read_signals,
     record_files,
     record_stretches,
     segment_stretches,
     segments,
+    usable_leads,
     walk_records,
 )
 
@@ -452,3 +453,11 @@ def test_a_real_segment_in_parts(mirror, home):
     check_tiling(stretches)
     assert rate == pytest.approx(124.945) and len(stretches) == int(np.ceil(len(ppg) / rate / 1800))
     assert np.array_equal(kept(stretches, lambda s: s.ppg), ppg, equal_nan=True)
+
+
+def test_usable_leads_keep_the_order_and_the_first_of_two():
+    """The first lead's rate is that of all (EDF), so the order counts."""
+    names, units = ["V5", "II", "ii", "I", "V1 (uV)"], ["mV", "uV", "mV", "adu", ""]
+    found, notes = usable_leads(names, units, "r")
+    assert list(found.items()) == [("V5", ("V5", 1.0)), ("II", ("II", 1e-3)), ("V1", ("V1 (uV)", 1e-3))]
+    assert notes == ["left out: ECG signal 'I' has the unit 'adu'; only mV and uV can be used"]

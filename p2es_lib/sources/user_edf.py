@@ -10,7 +10,7 @@ import numpy as np
 from p2es_lib.errors import InputError
 from p2es_lib.sources.constant_rate import check_agreement, check_rate
 from p2es_lib.sources.user_csv import choose_ppg, describe_choice
-from p2es_lib.sources.wfdb_records import find_leads
+from p2es_lib.sources.wfdb_records import usable_leads
 from p2es_lib.transforms import resample_signal
 
 EDF_SUFFIXES = (".edf", ".bdf")
@@ -54,15 +54,11 @@ def read_edf_signals(
     check_agreement(path, sampling_rate, rate)
     notes = [f"{'BDF' if is_bdf else 'EDF'}, {rate:g} Hz by its header", *(str(warning.message) for warning in told)]
     notes.append(describe_choice(name, names, column))
-    others = []
-    for other in names:
-        try:
-            if other != name and find_leads([other], [signals[other].physical_dimension], str(path)):
-                others.append(other)
-        except InputError as error:  # a lead is a reference only: the PPG can be translated without it
-            notes.append(f"{str(error).removeprefix(f'{path}: ')}: left out")
+    others = [other for other in names if other != name]
+    found, odd = usable_leads(others, [signals[other].physical_dimension for other in others], str(path))
+    notes += odd
     leads, lead_rate = {}, float("nan")
-    for lead, (other, factor) in find_leads(others, [signals[other].physical_dimension for other in others], str(path)).items():
+    for lead, (other, factor) in found.items():
         own_rate = signals[other].sampling_frequency
         lead_rate = own_rate if np.isnan(lead_rate) else lead_rate
         leads[lead] = resample_signal(factor * signals[other].data, own_rate, lead_rate)

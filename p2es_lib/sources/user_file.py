@@ -13,7 +13,7 @@ from p2es_lib.signals import OFF_S, flat_mask
 from p2es_lib.sources.constant_rate import check_agreement, check_rate
 from p2es_lib.sources.user_csv import choose_ppg, describe_choice, find_ppgs, read_csv_signals
 from p2es_lib.sources.user_edf import EDF_SUFFIXES, read_edf_signals
-from p2es_lib.sources.wfdb_records import find_leads, read_header, read_signals, segments
+from p2es_lib.sources.wfdb_records import read_header, read_signals, segments, usable_leads
 from p2es_lib.transforms import resample_signal
 
 CSV_SUFFIXES = (".csv", ".txt", ".tsv")
@@ -135,7 +135,7 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
         if name is None:
             continue
         chosen[describe_choice(name, names, column)] = None
-        leads, odd = _usable_leads(names, read_header(part).units, str(part))
+        leads, odd = usable_leads(names, read_header(part).units, str(part))
         left_out |= dict.fromkeys(odd)
         raw = read_signals(part, list(dict.fromkeys([name, *(signal for signal, _ in leads.values())])))
         x, rate = raw[name]
@@ -155,17 +155,6 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
     check_agreement(header_path, sampling_rate, ppg_rate)
     notes = [f"WFDB record, {ppg_rate:g} Hz by its header", *chosen, *left_out]
     return UserRecording(ppg, ppg_rate, ecg, ecg_rate, notes)
-
-
-def _usable_leads(names: list[str], units: list[str | None], where: str) -> tuple[dict[str, tuple[str, float]], list[str]]:
-    """As :func:`find_leads`, but a lead in a unit that is of no use is left out; and what to say of such."""
-    found, notes = {}, []
-    for name, unit in zip(names, units, strict=True):
-        try:
-            found = find_leads([name], [unit], where) | found
-        except InputError as error:
-            notes.append("left out: " + str(error).removeprefix(f"{where}: "))
-    return found, notes
 
 
 def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:

@@ -113,6 +113,21 @@ def find_leads(names: list[str], units: list[str | None], where: str) -> dict[st
     return found
 
 
+def usable_leads(names: list[str], units: list[str | None], where: str) -> tuple[dict[str, tuple[str, float]], list[str]]:
+    """As :func:`find_leads`, but a lead in a unit that is of no use is left out; and what to say of such.
+
+    For recordings of a user, whose PPG can be translated without it.
+    """
+    found, notes = {}, []
+    for name, unit in zip(names, units, strict=True):
+        try:
+            for lead, signal in find_leads([name], [unit], where).items():
+                found.setdefault(lead, signal)  # the first of two, in the order of the signals
+        except InputError as error:
+            notes.append("left out: " + str(error).removeprefix(f"{where}: "))
+    return found, notes
+
+
 def read_signals(
     path: Path, names: list[str], first_frame: int = 0, end_frame: int | None = None
 ) -> dict[str, tuple[np.ndarray, float]]:
