@@ -147,7 +147,8 @@ def test_the_correction_is_taken_as_far_as_stage_1_trusts_it():
     torch.nn.init.zeros_(trust.bias)
     torch.nn.init.normal_(trust.weight, std=0.5)
     share = (denoiser(*inputs()).refined - everything.coarse) / (everything.refined - everything.coarse)
-    assert share.quantile(0.9) - share.quantile(0.1) > 0.02  # differs from sample to sample
+    spread = share.quantile(0.9, dim=-1) - share.quantile(0.1, dim=-1)  # (B, 12), along time
+    assert spread.median() > 0.02  # differs from sample to sample of one lead, not from lead to lead alone
 
 
 def test_a_local_share_beats_any_stationary_one_where_the_error_is_local():

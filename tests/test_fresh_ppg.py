@@ -124,3 +124,17 @@ def test_batches_disturb_stored_and_streamed_windows():
             a, b = one.batch(1), other.batch(1)
         assert np.array_equal(a["ecg"], b["ecg"]) and a["subjects"] == b["subjects"]
         assert ((a["ppg"] - b["ppg"]).abs().amax((1, 2)) > 0.01).all()
+
+
+def test_the_next_step_draws_anew(monkeypatch):
+    """The same windows in the same places of a later batch: another PPG, another disturbance."""
+    windows, settings = windows_of_real_ecg(256), tiny_config(data__stream_training=True, data__disturbed_share=0.0)
+    fresh = dataclasses.replace(settings, dataset="ptb-xl")
+    disturbed = tiny_config(data__stream_training=False, data__disturbed_share=1.0)
+    monkeypatch.setattr(TrainingBatches, "rows", lambda self, step: np.arange(4))
+    for config in (fresh, disturbed):
+        with TrainingBatches(config, windows, 0, 0) as batches, TrainingBatches(config, windows, 1, 0) as other_seed:
+            first, later = batches.batch(0), batches.batch(1)
+            assert np.array_equal(first["ecg"], later["ecg"])
+            for another in (later, other_seed.batch(0)):
+                assert ((first["ppg"] - another["ppg"]).abs().amax((1, 2)) > 0.01).all()
