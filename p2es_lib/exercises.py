@@ -115,16 +115,13 @@ def load_lesson(name: str, namespace: dict, folder: Path | None = None, **parame
     for key in parameters:
         if key not in known:
             raise InputError(f"notebook {name} has no parameter {key!r}; it has: {', '.join(known)}")
-    exercises = read_exercises(name, folder)
+    read_exercises(name, folder)  # refuses a notebook without
     namespace.update(known | parameters)
     for source in needed_cells(name, folder):
         # Its parameters cell assigns the defaults again, if it is among them.
         if not set(known) & _names(source).defined:
             with contextlib.redirect_stdout(io.StringIO()):  # of the lesson, not of the exercise
                 exec(compile(source, f"<{name}>", "exec"), namespace)
-    for source in exercises.values():  # the function that checks stands in the first of them
-        helpers = [one for one in ast.parse(source).body if isinstance(one, ast.FunctionDef) and not _stub(one)]
-        exec(compile(ast.Module(helpers, []), f"<{name}>", "exec"), namespace)
 
 
 def check_exercise(name: str, number: int, namespace: dict, folder: Path | None = None) -> None:
