@@ -211,7 +211,7 @@ class LearnedTranslator(nn.Module):
         Raises
         ------
         InputError
-            No such folder or file, or a file that holds another kind of model.
+            No such folder or file, or a file that holds another kind of model, or one of another version.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -229,8 +229,16 @@ class LearnedTranslator(nn.Module):
                 f"{path}: holds no model {cls.name!r} (its metadata says {metadata.get('format')!r}); name a folder that "
                 f"{cls.__name__}.save wrote"
             )
-        model = cls(Config.from_dict(json.loads(metadata["config"])))
-        model.load_state_dict(tensors)
+        other_version = f"{path}: written by another version of P2Es; train it again with this one"
+        try:
+            config = Config.from_dict(json.loads(metadata["config"]))
+        except InputError as error:  # a setting that this version does not know
+            raise InputError(f"{other_version} ({error})") from error
+        model = cls(config)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:  # layers that are not there, or of another shape
+            raise InputError(f"{other_version} ({' '.join(str(error).split())})") from error
         model.load_extra_state(json.loads(metadata["extra_state"]))
         return model.to(device).eval()
 

@@ -126,6 +126,25 @@ def test_weights_hold_training_subjects_only(model, windows, tmp_path):
     assert bank and set(bank) <= set(windows.split("train").index["subject"])
 
 
+def test_models_of_other_versions_are_told_to_train_again(tmp_path, windows):
+    """One from before a layer was added, and one with a setting that is not known."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    model = P2Es(tiny_config())
+    model.prepare(windows.split("train"), seed=0, progress=False)
+    path = model.save(tmp_path)
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert P2Es.from_pretrained(tmp_path)
+    save_file({name: tensor for name, tensor in tensors.items() if "trust" not in name}, path, metadata)
+    with pytest.raises(InputError, match=r"another version.*train it again.*denoiser\.generator\.trust"):
+        P2Es.from_pretrained(tmp_path)
+    save_file(tensors, path, metadata | {"config": metadata["config"].replace('"n_blocks"', '"blocks"')})
+    with pytest.raises(InputError, match=r"another version.*denoiser\.\*"):
+        P2Es.from_pretrained(tmp_path)
+
+
 def test_bad_models_are_named(tmp_path):
     from safetensors.torch import save_file
 
