@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from p2es_lib.errors import InputError
@@ -245,7 +246,7 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
         place = {"xytext": (4, -3), "va": "top"} if len(rows) > 1 else {"xytext": (0, 5), "va": "bottom", "ha": "center"}
         for row in rows.itertuples():
             ax.annotate(row.label.replace(" (", "\n("), (row.ms, getattr(row, quality)), textcoords="offset points", fontsize=6.5,
-                        color=colours[family], **place)  # fmt: skip
+                        color=colours[family], path_effects=[withStroke(linewidth=2, foreground="white")], **place)  # fmt: skip
     for name, milliseconds in (budgets_ms or {}).items():
         ax.axvline(milliseconds, lw=0.8, ls=(0, (3, 2)), color=SPREAD)
         ax.annotate(name, (milliseconds, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points",
