@@ -367,6 +367,22 @@ def test_what_was_fetched_is_verified_before_it_is_used(server, remote, home, mo
     assert local.with_name("recording.dat.damaged").read_bytes() == CONTENT[::-1]
 
 
+@pytest.mark.parametrize("step", ["note_of", "hash_file"])
+def test_a_file_that_another_thread_sets_aside_meanwhile_is_fetched_again(server, remote, home, monkeypatch, step):
+    local = remote.fetch(FILE)
+    local.write_bytes(CONTENT + b"!")  # of another size than noted, so that it is hashed
+    original = getattr(mirror_module, step)
+
+    def too_late(*arguments):
+        if len(server.requests) == 1:
+            local.unlink()
+        return original(*arguments)
+
+    monkeypatch.setattr(mirror_module, step, too_late)
+    assert Mirror(remote.location, "set", "1.0.0").fetch(FILE).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
 def test_wrong_content_over_http_is_not_blamed_on_the_network(server, remote):
     server.checksums = f"{'0' * 64} {FILE}\n".encode()
     with pytest.raises(WrongContent, match="try another mirror .*delete its line there$") as caught:

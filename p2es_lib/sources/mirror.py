@@ -192,6 +192,8 @@ class Mirror:
         known, advice = self.checksum(path, published=listed), "delete it and run p2es data get"
         try:
             self._verify(local, known, advice)
+        except FileNotFoundError:  # another thread or process has just set it aside
+            return False
         except WrongContent:
             if not self.mends or Path(self.where(path)) == local:
                 raise
