@@ -360,6 +360,39 @@ def test_affinity_shows_differences_to_the_mean_on_one_symmetric_scale():
     assert sum(bool(ax.images) for ax in plots.plot_affinity(_matrices(1)).axes) == 1
 
 
+def test_affinity_can_be_read_without_colours():
+    """Both ends of the diverging scale are dark: what is clearly below the mean has a dash, and nothing else has."""
+    matrices = _matrices(4)
+    axes = [ax for ax in plots.plot_affinity(matrices).axes if ax.images]
+    differences = np.where(np.eye(12, dtype=bool), 0.0, matrices - matrices.mean(axis=0))
+    assert not axes[0].collections
+    for ax, difference in zip(axes[1:], differences, strict=True):
+        dashed = np.zeros((12, 12), dtype=bool)
+        columns, rows = np.round(ax.collections[0].get_offsets()).astype(int).T
+        dashed[rows, columns] = True
+        assert dashed.any() and (difference[dashed] < 0).all()
+        assert not dashed[difference > -0.1 * np.abs(differences).max()].any()
+        assert dashed[difference < -0.2 * np.abs(differences).max()].all()
+
+
+def test_the_mean_affinity_uses_its_whole_scale():
+    mean = plots.plot_affinity(_matrices(4)).axes[0].images[0]
+    shown = mean.get_array().compressed()
+    assert mean.norm.vmin == shown.min() and mean.norm.vmax == shown.max()
+    alike = plots.plot_affinity(np.repeat(_matrices(1), 4, axis=0) * 0 + 1 / 12).axes[0].images[0]
+    assert alike.norm.vmin == 0 < alike.norm.vmax, "weights that are all alike are not spread over the scale"
+
+
+def test_embedding_tells_sex_by_shape_too():
+    sex = np.array(["F", "M"] * 40)
+    fig = plots.plot_embedding(RNG.standard_normal((80, 2)), np.zeros(80), np.full(80, 50.0), sex)
+    drawn = {len(c.get_paths()[0].vertices): 0 for c in fig.axes[2].collections if len(c.get_offsets())}
+    for collection in fig.axes[2].collections:
+        if len(collection.get_offsets()):
+            drawn[len(collection.get_paths()[0].vertices)] += len(collection.get_offsets())
+    assert len(drawn) == 2 and set(drawn.values()) == {40}
+
+
 def test_decomposition_bars_end_at_the_mean_squared_error():
     results = _results()
     fig = plots.plot_decomposition(results)

@@ -13,13 +13,14 @@ from matplotlib.ticker import MaxNLocator
 
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
-from p2es_lib.plots.style import COLOURS, CYCLE, PAGE_WIDTH, SEX_COLOURS, SEX_NAMES, letter_panels, new_figure, styled
+from p2es_lib.plots.style import COLOURS, CYCLE, PAGE_WIDTH, SEX_COLOURS, SEX_MARKERS, SEX_NAMES, letter_panels, new_figure, styled
 
 
-def _name_colours(ax: Axes, colours: dict[str, str]) -> None:
-    """A legend that fills an axes of its own."""
+def _name_colours(ax: Axes, colours: dict[str, str], markers: dict[str, str] | None = None) -> None:
+    """A legend that fills an axes of its own; ``markers`` by name, else dots."""
     ax.set_axis_off()
-    handles = [Line2D([], [], marker="o", lw=0, ms=3.5, color=colour, label=name) for name, colour in colours.items()]
+    marker = (markers or {}).get
+    handles = [Line2D([], [], marker=marker(name, "o"), lw=0, ms=3.5, color=colour, label=name) for name, colour in colours.items()]
     ax.legend(handles=handles, loc="upper center", ncols=3, handletextpad=0.1, columnspacing=0.8, borderaxespad=0)
 
 
@@ -68,8 +69,12 @@ def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None =
     else:
         _name_colours(below[1], {"not known": COLOURS["grey"]})
 
-    axes[2].scatter(*xy[order].T, color=[SEX_COLOURS.get(s, COLOURS["grey"]) for s in sex[order]], **dots)
-    _name_colours(below[2], {SEX_NAMES[s]: SEX_COLOURS[s] for s in SEX_NAMES if (sex == s).any()})
+    # A shape for each, too: grey print and some eyes know no colours. In turns, so that none hides the other.
+    for part in np.array_split(order, 20):
+        for label, marker in SEX_MARKERS.items():
+            axes[2].scatter(*xy[part[sex[part] == label]].T, color=SEX_COLOURS[label], marker=marker, **dots)
+    shown = {SEX_NAMES[s]: s for s in SEX_NAMES if (sex == s).any()}
+    _name_colours(below[2], {n: SEX_COLOURS[s] for n, s in shown.items()}, {n: SEX_MARKERS[s] for n, s in shown.items()})
     for ax, title in zip(axes, ("Groups", "Age", "Sex"), strict=True):
         ax.set(xticks=[], yticks=[], title=title)
         ax.spines[:].set_visible(False)
@@ -87,6 +92,13 @@ def _draw_matrix(ax: Axes, matrix: np.ndarray, title: str, cmap: str, norm: Norm
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     return image
+
+
+def _mark_negative(ax: Axes, differences: np.ndarray, limit: float) -> None:
+    """A dash in the cells that are clearly below zero: in grey print both ends of a diverging scale are the same dark."""
+    rows, columns = np.nonzero(differences < -0.12 * limit)
+    ink = ["white" if value < -0.6 * limit else "black" for value in differences[rows, columns]]
+    ax.scatter(columns, rows, marker="_", s=5, lw=0.5, c=ink)
 
 
 def _self_weights(matrix: np.ndarray) -> str:
@@ -117,7 +129,9 @@ def plot_affinity(matrices, group_labels: Sequence[str] | None = None, *, differ
     as_difference = difference_to_mean and n_groups > 1
     mean = matrices.mean(axis=0)
     plain = [mean] if as_difference else list(matrices)
-    weights = Normalize(min(0.0, min(m[off_diagonal].min() for m in plain)), max(m[off_diagonal].max() for m in plain))
+    low, high = min(m[off_diagonal].min() for m in plain), max(m[off_diagonal].max() for m in plain)
+    # From the smallest weight: what training changed is small beside where it began. Matrices all alike begin at zero.
+    weights = Normalize(low if high - low > 0.05 * abs(high) else min(0.0, low), high)
     limit = max(float(np.abs((matrices - mean)[:, off_diagonal]).max()), 1e-6)
 
     panels = [(mean, "mean of groups", mean)] if as_difference else []
@@ -128,6 +142,8 @@ def plot_affinity(matrices, group_labels: Sequence[str] | None = None, *, differ
         differs = as_difference and k > 0
         norm, cmap = (Normalize(-limit, limit), "RdBu_r") if differs else (weights, "YlGnBu")
         image = _draw_matrix(ax, shown, f"{label}\n{_self_weights(matrix)}", cmap, norm)
+        if differs:
+            _mark_negative(ax, np.where(off_diagonal, shown, 0.0), limit)
         if k == 0:
             _draw_bar(fig, image, bar_axes[0], "weight, mean of groups" if as_difference else "weight")
         if k % n_columns == 0:
@@ -138,7 +154,7 @@ def plot_affinity(matrices, group_labels: Sequence[str] | None = None, *, differ
             ax.set_xlabel("from lead")
         ax.tick_params(length=0, pad=1.5, labelsize=6.5)
     if as_difference:
-        _draw_bar(fig, image, bar_axes[1], "weight minus mean of groups")
+        _draw_bar(fig, image, bar_axes[1], "weight minus mean of groups (dash: below the mean)")
     return fig
 
 

@@ -36,6 +36,7 @@ CYCLE = tuple(COLOURS[name] for name in ("blue", "orange", "green", "vermillion"
 #: The same thing has the same colour in every figure: references are black, estimates blue.
 TRUTH, ESTIMATE, SPREAD = COLOURS["black"], COLOURS["blue"], "#9FCDEB"
 SEX_COLOURS = {"F": COLOURS["vermillion"], "M": COLOURS["blue"], "": COLOURS["grey"]}
+SEX_MARKERS = {"F": "^", "M": "o", "": "."}
 SEX_NAMES = {"F": "female", "M": "male", "": "not known"}
 #: Diffusion time from 0 to 1: viridis without its palest end, which print loses.
 TIME_MAP = LinearSegmentedColormap.from_list("diffusion_time", colormaps["viridis"](np.linspace(0, 0.88, 64)))
