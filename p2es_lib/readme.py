@@ -54,7 +54,11 @@ _STORE_ROWS = (
 MINUTES_TABLE = "table04_minutes"
 #: Data set of the second main comparison: real ECG, simulated PPG.
 SECOND = "ptb-xl"
-NOT_YET = f"*Not made with this version yet: `make reproduce DATASET={SECOND}`, then `p2es readme`.*"
+#: Profile in which everything is compared, at the size of the one that the page shows.
+EVERYTHING = "wide"
+NOT_YET = "*Not made with this version yet: `make reproduce {}`, then `p2es readme`.*"
+#: Metrics of the table of ablations, their decimals, and where less is better.
+ABLATION_METRICS = {"rmse": (4, True), "rmse_lag": (4, True), "log_spectral_distance": (2, True), "ppe": (4, True)}
 #: Methods of the table of notebook 14, and how they are called in the columns of the README's.
 SIM_TO_REAL = {MODEL: "P2Es", TEMPLATE: "template", DETECTOR: "detector"}
 
@@ -108,6 +112,25 @@ def artefact_section(folder: Path) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
+def ablations_section(folder: Path) -> str:
+    """What each change costs: difference to the full model with its interval, **bold** if it survives Holm's correction.
+
+    Also says which way is worse, since a reader should not have to know it of each metric.
+    """
+    table = _read(folder, "table08_ablations")
+    columns: dict[str, dict[str, str]] = {}
+    for metric, (digits, lower_is_better) in ABLATION_METRICS.items():
+        cells = {}
+        for row in table[table["metric"] == metric].to_dict("records"):
+            cell = f"{row['difference']:+.{digits}f} ({row['lower']:+.{digits}f} to {row['upper']:+.{digits}f})"
+            cells[row["method"]] = f"**{cell}**" if row["p_holm"] < 0.05 else cell
+        unit = f", {METRICS[metric].unit}" if METRICS[metric].unit else ""
+        columns[f"{METRICS[metric].label}{unit} ({'+' if lower_is_better else '-'} is worse)"] = cells
+    shown = pd.DataFrame(columns, index=pd.Index(table["method"].unique(), name="changed")).fillna("").reset_index()
+    note = f"{int(table['n_subjects'].max())} test subjects, {int(table['seeds'].max())} training seed(s). File: `figures/{folder.name}/table08_ablations.csv`."
+    return f"{markdown_table(shown)}\n\n{note}"
+
+
 def claims_section(folder: Path, second: Path) -> str:
     """Every claim with its verdict, on both data sets if the second one's tables are there."""
     tables = {"simulated": _read(folder, "table21_claims").set_index("claim")}
@@ -156,16 +179,20 @@ def filled(text: str, folder: Path, profile: str = "quick") -> str:
     """README text with every generated section renewed.
 
     From the tables in ``folder`` (of the simulated cohort), and from those that the repository holds of the store, of
-    PTB-XL and of other real recordings with this profile.
+    PTB-XL and of other real recordings with this profile, and of the simulated cohort with everything compared. Claims
+    come from the latter where it is there: it has the variants that some of them need.
     """
     figures = checkout() / "figures"
-    second = figures / f"{SECOND}-{profile}"
+    second, everything = figures / f"{SECOND}-{profile}", figures / f"simulated-{EVERYTHING}"
+    second_is_there, all_there = ((path / "table21_claims.csv").is_file() for path in (second, everything))
     sections = {
         "headline": headline_section(folder),
-        "headline-real": headline_section(second) if (second / "table02_results.csv").is_file() else NOT_YET,
+        "headline-real": headline_section(second) if second_is_there else NOT_YET.format(f"DATASET={SECOND}"),
+        "everything": headline_section(everything) if all_there else NOT_YET.format(f"PROFILE={EVERYTHING}"),
+        "ablations": ablations_section(everything if all_there else folder),
         "artefacts": artefact_section(folder),
         "store": store_section(),
-        "claims": claims_section(folder, second),
+        "claims": claims_section(everything if all_there else folder, second),
         "sim-to-real": sim_to_real_section(figures, profile),
     }
     for name, section in sections.items():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pandas as pd
 import pytest
 
+from p2es_lib import readme
 from p2es_lib.errors import InputError
 from p2es_lib.paths import checkout
-from p2es_lib.readme import claims_section, filled, headline_section, sim_to_real_section
+from p2es_lib.readme import ABLATION_METRICS, ablations_section, claims_section, filled, headline_section, sim_to_real_section
 from p2es_lib.sim_to_real import DETECTOR, MODEL, TEMPLATE
 
 COMMITTED = checkout() / "figures" / "simulated-quick"
@@ -39,6 +42,35 @@ def test_missing_files_and_markers_are_named(tmp_path):
         headline_section(tmp_path)
     with pytest.raises(InputError, match="markers"):
         filled("# no markers", COMMITTED)
+
+
+def test_ablations_show_differences_and_mark_those_beyond_chance(tmp_path):
+    rows = []
+    for method, p_holm in (("no this", 0.001), ("no that", 0.2)):
+        for metric in ABLATION_METRICS:
+            rows.append({"method": method, "metric": metric, "difference": 0.01, "lower": -0.02, "upper": 0.03, "p_holm": p_holm,
+                         "n_subjects": 7, "seeds": 2})  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "table08_ablations.csv", index=False)
+    section = ablations_section(tmp_path)
+    first, second = ([cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| no "))
+    assert first[:2] == ["no this", "**+0.0100 (-0.0200 to +0.0300)**"] and second[:2] == ["no that", "+0.0100 (-0.0200 to +0.0300)"]
+    assert len(first) == len(second) == 1 + len(ABLATION_METRICS)
+    assert "7 test subjects, 2 training seed(s)" in section
+
+
+def test_everything_compared_takes_the_place_of_quick_where_it_is_there(tmp_path, monkeypatch):
+    """Ablations and claims of profile wide are shown once its tables are there; until then it is said how to make them."""
+    figures = shutil.copytree(checkout() / "figures", tmp_path / "figures")
+    shutil.rmtree(figures / "simulated-wide", ignore_errors=True)
+    monkeypatch.setattr(readme, "checkout", lambda: tmp_path)
+    text = filled((checkout() / "README.md").read_text(), COMMITTED)
+    assert "make reproduce PROFILE=wide" in text and "figures/simulated-wide/table" not in text
+    wide = shutil.copytree(figures / "simulated-quick", figures / "simulated-wide")
+    claims = pd.read_csv(wide / "table21_claims.csv")
+    claims.assign(found="found with everything").to_csv(wide / "table21_claims.csv", index=False)
+    text = filled(text, COMMITTED)
+    assert "figures/simulated-wide/table02_results.csv" in text and "figures/simulated-wide/table08_ablations.csv" in text
+    assert text.count("found with everything") == len(claims) and "figures/simulated-quick/table02_results.csv" in text
 
 
 def test_claims_of_both_data_sets_stand_side_by_side(tmp_path):
