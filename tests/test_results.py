@@ -13,7 +13,7 @@ from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import told_demographics, training_command
 from p2es_lib.metrics.summary import holm, summarise_difference
-from p2es_lib.variants import SUBJECTS, VARIANTS, variants_of
+from p2es_lib.variants import MORE_STEPS, SUBJECTS, VARIANTS, variants_of
 
 
 def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single"), seed=0, n=40):
@@ -44,14 +44,19 @@ def runs(monkeypatch):
 
 
 def test_profiles_choose_from_the_table():
-    for kind in ("baselines", "ablations", "samplers"):
+    kinds = ("baselines", "ablations", "samplers", "more_steps")
+    for kind in kinds:
         everything = variants_of("full", kind)
         assert set(variants_of("smoke", kind)) <= set(variants_of("quick", kind)) < set(everything)
         assert variants_of("wide", kind) == everything
-    together = [name for kind in ("baselines", "ablations", "samplers") for name in variants_of("full", kind)]
+    together = [name for kind in kinds for name in variants_of("full", kind)]
     assert sorted([*together, "p2es"]) == sorted(VARIANTS)
     assert {VARIANTS[name].about for name in variants_of("quick", "ablations")} >= {"forward", "affinity", "demographics"}
     assert {VARIANTS[name].about for name in variants_of("full", "ablations")} == set(SUBJECTS)
+    for profile in ("smoke", "quick", "full"):  # what more steps are compared with is there, and so are the weights
+        there = [name for kind in kinds for name in variants_of(profile, kind)]
+        assert f"steps_{MORE_STEPS}" in there
+        assert {VARIANTS[name].weights_of for name in variants_of(profile, "more_steps")} <= set(there)
     with pytest.raises(InputError, match="kind"):
         variants_of("quick", "everything")
 
