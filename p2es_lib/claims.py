@@ -113,10 +113,11 @@ def _better_than_baselines(tables: Tables) -> Finding:
 
 
 def _innovation(variant: str) -> Callable[[Tables], Finding]:
-    """Supported if leaving it out hurts the error or the spectrum and helps neither, whatever the steps of the sampler.
+    """Supported if leaving it out hurts the CRPS or the spectrum and helps neither, whatever the steps of the sampler.
 
     Both with the usual steps and with more of them, where that was tried: what is lost with few steps only is time. What
-    counts as hurting is said in :func:`_verdict`.
+    counts as hurting is said in :func:`_verdict`. The CRPS judges all samples as one answer; errors of their mean, which
+    also tell how few they are, stand in the table.
     """
 
     def test(tables: Tables) -> Finding:
@@ -129,17 +130,17 @@ def _innovation(variant: str) -> Callable[[Tables], Finding]:
             raise NotMeasured(f"this profile does not train that variant ({VARIANTS[variant].label})")
         parts = []
         for words, rows in found:
-            lag, spectrum = _interval(rows.loc["rmse_lag"], 5), _interval(rows.loc["log_spectral_distance"], 2)
-            parts.append(f"{words or 'without it: '}RMSE after lag {lag} mV, log-spectral distance {spectrum} dB")
+            crps, spectrum = _interval(rows.loc["crps"], 5), _interval(rows.loc["log_spectral_distance"], 2)
+            parts.append(f"{words or 'without it: '}CRPS {crps} mV, log-spectral distance {spectrum} dB")
         return "; ".join(parts) + _by_time(tables, variant), _verdict([rows for _, rows in found], better=1)
 
     return test
 
 
 def _without(tables: Tables, name: str, variant: str) -> pd.DataFrame:
-    """Rows of one variant in a table of differences, by metric: the error, and what its samples look like."""
+    """Rows of one variant in a table of differences, by metric: all samples against the truth, and what each looks like."""
     table = tables(name)
-    return table[(table["variant"] == variant) & table["metric"].isin(["rmse_lag", "log_spectral_distance"])].set_index("metric")
+    return table[(table["variant"] == variant) & table["metric"].isin(["crps", "log_spectral_distance"])].set_index("metric")
 
 
 def _by_time(tables: Tables, variant: str) -> str:
@@ -153,7 +154,7 @@ def _by_time(tables: Tables, variant: str) -> str:
 
 
 def _hybrid(tables: Tables) -> Finding:
-    """Supported if both losses together make the error or the spectrum better, and neither worse; as above."""
+    """Supported if both losses together make the CRPS or the spectrum better, and neither worse; as above."""
     text, _ = _innovation("adversarial")(tables)  # what changes when they are there, not without them
     return text.replace("without it", "with both"), _verdict([_without(tables, "table08_ablations", "adversarial")], better=-1)
 

@@ -59,7 +59,7 @@ SECOND = "ptb-xl"
 EVERYTHING = "wide"
 NOT_YET = "*Not made with this version yet: `make reproduce {}`, then `p2es readme`.*"
 #: Metrics of the table of ablations, their decimals, and where less is better.
-ABLATION_METRICS = {"rmse": (4, True), "rmse_lag": (4, True), "log_spectral_distance": (2, True), "ppe": (4, True)}
+ABLATION_METRICS = {"crps": (5, True), "rmse_lag": (4, True), "log_spectral_distance": (2, True), "ppe": (4, True)}
 #: Methods of the table of notebook 14, and how they are called in the columns of the README's.
 SIM_TO_REAL = {MODEL: "P2Es", TEMPLATE: "template", DETECTOR: "detector"}
 

@@ -42,11 +42,11 @@ def test_better_than_every_other_method(tables, values, lag, seeds, verdict):
     assert claims._better_than_baselines(tables(table20_against_methods=rows))[1] == verdict
 
 
-def both_metrics(variant, rmse, spectrum, seeds=3):
-    return [difference(variant, *rmse, metric="rmse_lag", seeds=seeds), difference(variant, *spectrum, metric="log_spectral_distance", seeds=seeds)]
+def both_metrics(variant, crps, spectrum, seeds=3):
+    return [difference(variant, *crps, metric="crps", seeds=seeds), difference(variant, *spectrum, metric="log_spectral_distance", seeds=seeds)]
 
 
-@pytest.mark.parametrize(("rmse", "spectrum", "seeds", "verdict"), [
+@pytest.mark.parametrize(("crps", "spectrum", "seeds", "verdict"), [
     ((0.01, 0.01), (0.0, 1.0), 1, SUPPORTED), ((0.001, 0.5), (0.1, 0.3), 3, NOT), ((-0.01, 0.01), (0.0, 1.0), 3, CONTRADICTED),
     ((0.01, 0.01), (-1.0, 0.01), 3, NOT),
     ((0.01, 0.01), (-0.0005, 0.01), 3, NOT),  # however little is gained without it, as long as it is beyond chance
@@ -54,8 +54,8 @@ def both_metrics(variant, rmse, spectrum, seeds=3):
     ((0.0009, 0.01), (0.0, 1.0), 3, NOT), ((-0.0009, 0.01), (0.0, 1.0), 3, NOT),  # beyond chance, and of no matter
     ((-0.01, 0.01), (0.0, 1.0), 2, NOT),  # so few trainings contradict nothing
 ])  # fmt: skip
-def test_an_innovation_must_hurt_where_it_is_missing(tables, rmse, spectrum, seeds, verdict):
-    found = tables(table08_ablations=both_metrics("no_blur", rmse, spectrum, seeds))
+def test_an_innovation_must_hurt_where_it_is_missing(tables, crps, spectrum, seeds, verdict):
+    found = tables(table08_ablations=both_metrics("no_blur", crps, spectrum, seeds))
     assert claims._innovation("no_blur")(found)[1] == verdict
     with pytest.raises(NotMeasured, match="does not train that variant"):
         claims._innovation("single_scale")(found)
@@ -66,13 +66,13 @@ def test_what_an_innovation_earns_with_few_steps_only_is_not_supported(tables):
     few = tables(table08_ablations=both_metrics("no_blur", *hurts))
     for more, verdict in ((hurts, SUPPORTED), (nothing, NOT), (helps, NOT)):
         text, found = claims._innovation("no_blur")(tables(table27_more_steps=both_metrics("no_blur_steps_8", *more)))
-        assert found == verdict and f"with 8 steps: RMSE after lag {more[0][0]:+.5f}" in text
+        assert found == verdict and f"with 8 steps: CRPS {more[0][0]:+.5f}" in text
     tables(table27_more_steps=both_metrics("no_affinity_steps_8", *nothing))  # this one was not tried with more steps
     assert claims._innovation("no_blur")(few)[1] == SUPPORTED
 
 
 def test_what_an_innovation_does_at_other_times_is_told_and_not_judged(tables):
-    rows = [difference("no_blur", 0.01, 0.01, metric="rmse_lag"), difference("no_blur", 0.0, 1.0, metric="log_spectral_distance")]
+    rows = [difference("no_blur", 0.01, 0.01, metric="crps"), difference("no_blur", 0.0, 1.0, metric="log_spectral_distance")]
     before = claims._innovation("no_blur")(tables(table08_ablations=rows))
     times = [{"variant": "no_blur", "stage": stage, "t": t, "ratio": ratio, "lower": ratio - 0.1, "upper": ratio + 0.1}
              for stage, ratio in (("stage 1", 9.0), ("both stages", 0.5)) for t in (0.7, 0.1)]  # fmt: skip
@@ -80,17 +80,17 @@ def test_what_an_innovation_does_at_other_times_is_told_and_not_judged(tables):
     assert after == (before[0] + "; squared error of one estimate times 0.50 (0.40 to 0.60) at t = 0.7 and 0.50 (0.40 to 0.60) at t = 0.1", before[1])
 
 
-@pytest.mark.parametrize(("rmse", "spectrum", "verdict"), [
+@pytest.mark.parametrize(("crps", "spectrum", "verdict"), [
     ((-0.01, 0.01), (0.0, 1.0), SUPPORTED), ((0.01, 0.5), (-0.1, 0.01), SUPPORTED),  # adding the losses made something better
     ((0.01, 0.01), (0.0, 1.0), CONTRADICTED), ((0.0, 1.0), (0.1, 0.01), CONTRADICTED),  # or worse
     ((-0.01, 0.01), (0.1, 0.01), NOT), ((-0.01, 0.2), (-0.1, 0.2), NOT),  # both, or nothing for sure
 ])  # fmt: skip
-def test_adversarial_losses_must_help_where_they_are_added(tables, rmse, spectrum, verdict):
-    rows = [difference("adversarial", *rmse, metric="rmse_lag"), difference("adversarial", *spectrum, metric="log_spectral_distance")]
+def test_adversarial_losses_must_help_where_they_are_added(tables, crps, spectrum, verdict):
+    rows = [difference("adversarial", *crps, metric="crps"), difference("adversarial", *spectrum, metric="log_spectral_distance")]
     text, found = claims._hybrid(tables(table08_ablations=rows))
-    assert found == verdict and text.startswith(f"with both: RMSE after lag {rmse[0]:+.5f}") and "without" not in text
+    assert found == verdict and text.startswith(f"with both: CRPS {crps[0]:+.5f}") and "without" not in text
     with pytest.raises(NotMeasured, match="does not train that variant"):
-        claims._hybrid(tables(table08_ablations=[difference("no_blur", *rmse, metric="rmse_lag")]))
+        claims._hybrid(tables(table08_ablations=[difference("no_blur", *crps, metric="crps")]))
 
 
 def headline(entries):

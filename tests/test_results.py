@@ -16,13 +16,14 @@ from p2es_lib.metrics.summary import holm, summarise_difference
 from p2es_lib.variants import MORE_STEPS, SUBJECTS, VARIANTS, variants_of
 
 
-def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single"), seed=0, n=40):
+def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single", "samples"), seed=0, n=40):
     """Scores of n subjects with two windows each; ``shift`` is added to every value."""
     rng = np.random.default_rng(seed)
     hardness = np.random.default_rng(99).uniform(0.01, 0.05, n)  # the same people in every table
     rows = []
     for estimate in estimates:
-        for metric in ("mse", "mse_lag", "pearson_lag", "r_peak_f1_lag", "log_spectral_distance", "ppe"):
+        several = ("mse", "mse_lag", "pearson_lag", "r_peak_f1_lag", "log_spectral_distance", "ppe", "mae")
+        for metric in ("crps",) if estimate == "samples" else several:
             value = np.repeat(hardness, 2) + shift + noise * rng.standard_normal(2 * n)
             rows.append(pd.DataFrame({"subject": [f"s{k // 2}" for k in range(2 * n)], "record": "r", "window": range(2 * n),
                                       "lead": "all", "estimate": estimate, "metric": metric, "value": value}))  # fmt: skip
@@ -122,6 +123,10 @@ def test_a_method_with_one_estimate_is_compared_by_it(runs):
     assert set(table["estimate"]) == {"mean"} and set(table["about"]) == {"baseline", "reference"}
     unet = table[table["variant"] == "unet"].set_index("metric")["difference"]
     assert unet["pearson_lag"] == pytest.approx(0.02) and unet["ppe"] == pytest.approx(0.015)
+    # The CRPS of one answer is its absolute error.
+    runs["unet"].loc[runs["unet"]["metric"] == "mae", "value"] += 0.1
+    table = results.difference_table(get_config("quick"), ["unet"], [0])
+    assert table.set_index("metric").loc["crps", "difference"] == pytest.approx(0.12)
 
 
 def test_labels_of_methods_with_one_and_with_several_estimates():
