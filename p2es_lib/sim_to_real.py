@@ -2,25 +2,29 @@
 
 Everything is taken from the simulated cohort: the network, and the mean-beat template that it must beat. The third row
 is the trivial detector: a pulse onset, less a constant, is an R peak. Each method is given one constant lag per record,
-found from its R peaks and the true ones, because monitors delay the PPG by an unknown constant
-(:mod:`p2es_lib.metrics.lag`); beats, not waveforms, because some recordings name no lead, and a detector draws none.
+because monitors delay the PPG by an unknown constant (:mod:`p2es_lib.metrics.lag`). It is found from R peaks and the true
+ones, of all methods together (:func:`joint_beat_lags_s`), because the delay of the monitor is the same for all; beats, not
+waveforms, because some recordings name no lead, and a detector draws none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 
 from p2es_lib.config import Config, get_config
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import load_windows, simulated_run
+from p2es_lib.leads import ABSENT, MEASURED
 from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.methods import load_method
-from p2es_lib.metrics import evaluate
 from p2es_lib.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, heart_rate_error, r_peak_times
+from p2es_lib.metrics.lag import constant_lags, overlaps
 from p2es_lib.metrics.resampling import percentile_interval, resample
+from p2es_lib.metrics.waveform import pearson
 from p2es_lib.paths import windows_dir
 from p2es_lib.signals import ppg_onsets
 from p2es_lib.windows import WindowSet, read_windows, stored_beats
@@ -75,32 +79,62 @@ def record_labels(index: pd.DataFrame) -> pd.Series:
 
 
 def beat_lag_s(predicted: list[np.ndarray], true: list[np.ndarray], window_s: float = np.inf) -> float:
-    """The constant by which predicted beats are late: where the differences between both are densest.
+    """The constant by which one method's beats are late, s: :func:`joint_beat_lags_s` of it alone."""
+    return float(joint_beat_lags_s([predicted], true, window_s)[0])
 
-    A triangle as wide as the tolerance to both sides is moved along all differences. What it holds is taken per second
-    that both signals cover: the later the lag, the fewer beats have both times inside, and in a regular rhythm the lag of
-    the beat before would win otherwise.
+
+def joint_beat_lags_s(methods: Sequence[list[np.ndarray]], true: list[np.ndarray], window_s: float = np.inf) -> np.ndarray:
+    """The constants by which the beats of several methods are late in one record, found together.
+
+    How well a lag fits a method is the density of the differences between its beats and the true ones: a triangle as wide
+    as the tolerance to both sides is moved along all differences. What it holds is taken per second that both signals
+    cover: the later the lag, the fewer beats have both times inside, and in a regular rhythm the lag of the beat before
+    would win otherwise.
+
+    In a regular rhythm a lag that is wrong by a whole beat fits nearly as well, and a few beats more or less could make one
+    method slip to it. But all methods see the same PPG, delayed by the same monitor. What else is in their lags is the delay
+    from R peak to pulse that each takes for granted (none in the detector, that of the simulated cohort, 0.17 s or so, in
+    what was made from it), and if these differ by less than half a beat, then of all lags that are right up to whole beats
+    only those that are wrong by the same number of beats lie within half a beat of one another. So the lags of a record
+    must lie within half its median interval between true beats, and of all sets of lags that do, the one with the greatest
+    sum of densities is taken. (Above some 170 beats per minute, half a beat is less than that delay.)
 
     Parameters
     ----------
-    predicted, true : list of arrays
-        Beat times of each window of one record, s.
+    methods : sequence of lists of arrays
+        Of each method, beat times of each window of the record, s.
+    true : list of arrays
+        True beat times of the same windows, s.
     window_s : float
         Length of the windows.
 
     Returns
     -------
-    float
-        Seconds, between -0.2 and 0.8 (a monitor delays, it does not hasten); of equally good ones the one nearest zero.
-        0 without beats.
+    array (number of methods,)
+        Seconds, between -0.2 and 0.8 (a monitor delays, it does not hasten), in the order of the methods; of equally good
+        sets the one nearest zero (least sum of absolute values). A method without beats has the lag nearest zero that the
+        others allow it; 0 if it is alone.
     """
-    differences = np.concatenate([np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)] or [np.zeros(0)])
     lags = _RESOLUTION_S * np.arange(round(SMALLEST_LAG_S / _RESOLUTION_S), round(LARGEST_LAG_S / _RESOLUTION_S) + 1)
+    density = np.stack([_lag_density(predicted, true, lags, window_s) for predicted in methods])  # (methods, lags)
+    intervals = np.concatenate([np.diff(times) for times in true] or [np.zeros(0)])
+    within = np.median(intervals) / 2 if len(intervals) else np.inf
+    # All parts of the range of lags that are shorter than half an interval between beats.
+    width = int(np.clip(np.ceil(within / _RESOLUTION_S), 1, len(lags)))
+    parts = sliding_window_view(density, width, axis=1)  # (methods, starts, width)
+    total = parts.max(axis=2).sum(axis=0)
+    candidates = []
+    for start in np.flatnonzero(total >= (1 - 1e-9) * total.max()):
+        near = lags[start : start + width]
+        candidates.append([min(near[part >= (1 - 1e-9) * part.max()], key=abs) for part in parts[:, start]])
+    return np.array(min(candidates, key=lambda found: np.abs(found).sum()))
+
+
+def _lag_density(predicted: list[np.ndarray], true: list[np.ndarray], lags: np.ndarray, window_s: float) -> np.ndarray:
+    """How many pairs of beats each lag brings together, near pairs counting more, per second that both signals cover."""
+    differences = np.concatenate([np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)] or [np.zeros(0)])
     distance = np.abs(np.subtract.outer(lags, differences))  # (lags, pairs)
-    density = np.maximum(1 - distance / R_PEAK_TOLERANCE_S, 0).sum(axis=1) / (1 - np.abs(lags) / window_s)
-    if not density.any():
-        return 0.0
-    return float(min(lags[density >= (1 - 1e-9) * density.max()], key=abs))
+    return np.maximum(1 - distance / R_PEAK_TOLERANCE_S, 0).sum(axis=1) / (1 - np.abs(lags) / window_s)
 
 
 def true_beats(windows: WindowSet) -> list[np.ndarray]:
@@ -108,13 +142,15 @@ def true_beats(windows: WindowSet) -> list[np.ndarray]:
     return [row[np.isfinite(row)] for row in stored_beats(windows.index)]
 
 
-def record_lags(beats: list[np.ndarray], windows: WindowSet, window_s: float) -> np.ndarray:
-    """:func:`beat_lag_s` of each window's record, (N,)."""
+def record_lags(beats: Mapping[str, list[np.ndarray]], windows: WindowSet, window_s: float) -> dict[str, np.ndarray]:
+    """Lag of each window's record for each method, found together with those of the others: name -> (N,), s."""
     true, labels = true_beats(windows), record_labels(windows.index).to_numpy()
-    lags = np.zeros(len(labels))
+    lags = {name: np.zeros(len(labels)) for name in beats}
     for label in set(labels):
         rows = np.flatnonzero(labels == label)
-        lags[rows] = beat_lag_s([beats[row] for row in rows], [true[row] for row in rows], window_s)
+        of_record = [[found[row] for row in rows] for found in beats.values()]
+        for name, lag in zip(beats, joint_beat_lags_s(of_record, [true[row] for row in rows], window_s), strict=True):
+            lags[name][rows] = lag
     return lags
 
 
@@ -170,25 +206,31 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
     beats = {name: [row[np.isfinite(row)] for row in r_peak_times(ecg[:, 0], rate)] for name, ecg in ecgs.items()}
     beats[DETECTOR] = [ppg_onsets(window[0], rate) / rate for window in ppg]
     window_s, tables = config.signal.n_samples / rate, []
-    lags = {name: record_lags(found, windows, window_s) for name, found in beats.items()}
+    lags = record_lags(beats, windows, window_s)
     spans = common_spans(lags.values(), window_s)
     for name, found in beats.items():
         table = beat_scores(found, lags[name], spans, windows)
-        table["pearson_lag"] = _pearson(ecgs[name], windows, config) if name in ecgs else np.nan
+        table["pearson_lag"] = _pearson(ecgs[name], lags[name], windows, rate) if name in ecgs else np.nan
         tables.append(table.assign(subject=windows.index["subject"].to_numpy(), method=name))
     return pd.concat(tables, ignore_index=True)
 
 
-def _pearson(ecg: np.ndarray, windows: WindowSet, config: Config) -> np.ndarray:
-    """Correlation over the measured leads after one lag per record, per window; NaN where no lead is named."""
-    found = np.full(len(windows), np.nan)
-    named = np.flatnonzero(np.asarray(windows.lead_mask).any(axis=1))
-    if len(named):
-        # As far as the beats' lag may go: a model of one monitor meets the delay of another.
-        options = {"max_lag_s": LARGEST_LAG_S, "estimates": ("mean",)}
-        scores = evaluate(ecg[named], windows.select(named), config.signal.sampling_rate, **options)
-        rows = scores[(scores["metric"] == "pearson_lag") & (scores["lead"] == "measured")]
-        found[named[rows["window"].to_numpy()]] = rows["value"].to_numpy()
+def _pearson(ecg: np.ndarray, lags: np.ndarray, windows: WindowSet, sampling_rate: float) -> np.ndarray:
+    """Correlation over the measured leads, per window, after the record's lag of the beats (N,), s; NaN without leads.
+
+    Beats give the lag to within their tolerance only, and a QRS complex is narrow: within that tolerance each record's lag
+    is the one with the greatest correlation. Sought over all lags, it would slip by a beat as that of the beats would.
+    """
+    found, labels = np.full(len(windows), np.nan), record_labels(windows.index).to_numpy()
+    mask, truth = np.asarray(windows.lead_mask), np.asarray(windows.ecg)
+    tolerance = int(round(R_PEAK_TOLERANCE_S * sampling_rate))
+    for rows, x, y in overlaps(ecg[:, 0], truth, np.round(lags * sampling_rate).astype(int)):
+        use = mask[rows] != ABSENT
+        rest = constant_lags(x, y, use, labels[rows], max_lag=tolerance)
+        for part, x_lag, y_lag in overlaps(x, y, rest):
+            r = np.where(mask[rows[part]] == MEASURED, pearson(x_lag, y_lag), np.nan)  # (n, 12)
+            known = np.isfinite(r).any(axis=1)
+            found[rows[part][known]] = np.nanmean(r[known], axis=1)
     return found
 
 

@@ -29,6 +29,7 @@ from p2es_lib.sim_to_real import (
     beat_lag_s,
     beat_scores,
     common_spans,
+    joint_beat_lags_s,
     record_lags,
     sim_to_real_scores,
     sim_to_real_table,
@@ -102,7 +103,7 @@ class Oracle:
 def scores_of(beats: list[np.ndarray], true: list[np.ndarray], records: list[str], **columns) -> pd.DataFrame:
     """Scores of one method that is alone."""
     windows = bare_windows(true, records, **columns)
-    lags = record_lags(beats, windows, WINDOW_S)
+    lags = record_lags({MODEL: beats}, windows, WINDOW_S)[MODEL]
     return beat_scores(beats, lags, common_spans([lags], WINDOW_S), windows)
 
 
@@ -161,6 +162,70 @@ def test_a_nearly_regular_rhythm_keeps_its_own_lag(jitter_s):
         true.append(beats[(beats > 0) & (beats < WINDOW_S)])
         late.append((beats + 0.5)[(beats + 0.5 > 0) & (beats + 0.5 < WINDOW_S)])
     assert beat_lag_s(late, true, WINDOW_S) == pytest.approx(0.5, abs=1e-9)
+
+
+def nearly_regular(rng, n: int = 40, interval_s: float = 0.472, jitter_s: float = 0.015) -> list[np.ndarray]:
+    """Beats of n windows, numbered from before each window to after it; the intervals vary, but by little."""
+    starts = rng.uniform(-1.5, -1.0, n)
+    return [start + np.cumsum(interval_s + jitter_s * rng.uniform(-1, 1, 26)) for start in starts]
+
+
+def within_window(beats: list[np.ndarray], late_s: float = 0.0) -> list[np.ndarray]:
+    return [row[(row + late_s > 0) & (row + late_s < WINDOW_S)] + late_s for row in beats]
+
+
+def test_a_method_that_fits_the_beat_before_does_not_slip_from_the_others():
+    """It puts each beat a median interval after the one before: alone, that lag fits best, but its PPG was the same."""
+    rng = np.random.default_rng(6)
+    beats = nearly_regular(rng)
+    true, late = within_window(beats), within_window(beats, 0.792)
+    template, detector = within_window(beats, 0.312), within_window(beats, 0.488)
+    assert beat_lag_s(late, true, WINDOW_S) == pytest.approx(0.792, abs=0.004)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        methods = [late, template, detector]
+        lags = joint_beat_lags_s([methods[k] for k in order], true, WINDOW_S)
+        np.testing.assert_allclose(lags, np.array([0.32, 0.312, 0.488])[order], atol=0.012)
+    windows = bare_windows(true, ["a"] * len(true))
+    lags = record_lags({MODEL: late, TEMPLATE: template, DETECTOR: detector}, windows, WINDOW_S)
+    assert list(lags) == [MODEL, TEMPLATE, DETECTOR] and all(len(set(lag)) == 1 for lag in lags.values())
+    np.testing.assert_allclose([lag[0] for lag in lags.values()], [0.32, 0.312, 0.488], atol=0.012)
+
+
+def test_lags_of_more_than_a_beat_are_found_where_all_methods_have_them():
+    beats = nearly_regular(np.random.default_rng(7), jitter_s=0.03)
+    delays = np.array([0.55, 0.54, 0.72])
+    lags = joint_beat_lags_s([within_window(beats, delay) for delay in delays], within_window(beats), WINDOW_S)
+    np.testing.assert_allclose(lags, delays, atol=0.004)
+
+
+def test_joint_lags_are_the_best_of_all_that_lie_within_half_a_beat():
+    """Against a search over all pairs of lags."""
+    rng = np.random.default_rng(8)
+    true = [np.sort(rng.uniform(0, WINDOW_S, 12)) for _ in range(3)]
+    methods = [[np.sort(rng.uniform(0, WINDOW_S, 12)) for _ in range(3)] for _ in range(2)]
+    grid = 0.004 * np.arange(-50, 201)
+
+    def density(predicted):
+        differences = np.concatenate([np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true)])
+        return np.array([np.maximum(1 - np.abs(differences - lag) / 0.05, 0).sum() / (1 - abs(lag) / WINDOW_S) for lag in grid])
+
+    half = np.median(np.concatenate([np.diff(row) for row in true])) / 2
+    total = np.add.outer(*map(density, methods))
+    total[np.abs(np.subtract.outer(grid, grid)) >= half] = -1
+    best = np.unravel_index(total.argmax(), total.shape)
+    alone = [beat_lag_s(method, true, WINDOW_S) for method in methods]
+    assert abs(alone[0] - alone[1]) >= half, "else the bound is not tried"
+    np.testing.assert_allclose(joint_beat_lags_s(methods, true, WINDOW_S), grid[list(best)], atol=1e-9)
+
+
+def test_of_equally_good_joint_lags_those_nearest_zero():
+    true, found = [np.array([1.0, 1.48])], [np.array([1.3])]
+    # Each is as well 0.18 s early for the second beat as 0.3 s late for the first.
+    np.testing.assert_allclose(joint_beat_lags_s([found, found], true), [-0.18, -0.18], atol=0.002)
+    # Without beats: the lag nearest zero within half a beat (0.24 s) of the other's.
+    nothing = [np.zeros(0)]
+    assert joint_beat_lags_s([[np.array([1.4])], nothing], [np.array([1.0, 1.8])])[1] == pytest.approx(0.004, abs=1e-9)
+    assert list(joint_beat_lags_s([nothing, nothing], true)) == [0, 0]
 
 
 def test_no_beats_no_lag():
@@ -310,10 +375,32 @@ def test_beats_are_those_of_the_mean_of_the_samples(make_pair, transferred):
     ours = scores.query("method == @MODEL")
     times = r_peak_times(np.roll(windows.ecg, 10, axis=-1), RATE)
     found = [row[np.isfinite(row)] for row in times]
-    lags = record_lags(found, windows, WINDOW_S)
+    lags = record_lags({MODEL: found}, windows, WINDOW_S)[MODEL]
     spans = common_spans([1e-3 * part["lag_ms"].to_numpy() for _, part in scores.groupby("method")], WINDOW_S)
     np.testing.assert_allclose(ours["lag_ms"], 1e3 * lags)
     np.testing.assert_allclose(ours["r_peak_f1_lag"], beat_scores(found, lags, spans, windows)["r_peak_f1_lag"])
+
+
+def test_correlation_is_that_of_the_beats_lag_and_not_of_a_neighbouring_beat():
+    """Beats of alternating height, drawn the wrong way round: a slip by a beat would fit better, and is no merit."""
+    rate, lag, interval = 125.0, 36, 60  # samples
+    time = np.arange(N_SAMPLES)
+    beats = np.arange(20, N_SAMPLES, interval)
+    heights = np.where(np.arange(len(beats)) % 2, 1.0, 0.3)
+
+    def drawn(at, height):
+        return np.ones((12, 1)) * (height[:, None] * np.exp(-0.5 * ((time - at[:, None]) / 2.0) ** 2)).sum(axis=0)
+
+    truth, late = drawn(beats, heights), drawn(beats + lag, 1.3 - heights)
+    windows = bare_windows([beats / rate] * 2, ["a", "a"], n_samples=N_SAMPLES)
+    windows.ecg[:] = truth
+    ecg = np.array([late, late])[:, None]
+    overlap = np.corrcoef(late[0, lag:], truth[0, : N_SAMPLES - lag])[0, 1]
+    slipped = np.corrcoef(late[0, lag + interval :], truth[0, : N_SAMPLES - lag - interval])[0, 1]
+    assert slipped > overlap + 0.2
+    for error in (-3, 0, 5):  # beats give the lag to within their tolerance, 6 samples
+        found = sim_to_real._pearson(ecg, np.full(2, (lag + error) / rate), windows, rate)
+        np.testing.assert_allclose(found, overlap, atol=1e-3)
 
 
 def test_windows_without_a_named_lead_have_no_correlation(make_pair, transferred):
