@@ -217,13 +217,18 @@ def translate_test(model: LearnedTranslator, config: Config, seed: int, *, progr
 
 def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress: bool = True) -> pd.DataFrame:
     """Translate the test windows and write ``scores.parquet``; returns the scores, from the file if it is there."""
-    from p2es_lib.metrics import evaluate, frechet_table
-
     weights_of = VARIANTS[variant].weights_of
     hashed = {"weights": file_hash(_weights(config, weights_of, seed))} if weights_of else {}
     folder, same = _start_run(config, variant, seed, hashed)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
+    return _write_scores(*_scores_of_model(model, config, seed, progress), folder)
+
+
+def _scores_of_model(model: LearnedTranslator, config: Config, seed: int, progress: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of the test windows and distances between distributions, of every estimate that the method has."""
+    from p2es_lib.metrics import evaluate, frechet_table
+
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     options = {"max_lag_s": config.evaluation.max_lag_s}
     samples = translate_test(model, config, seed, progress=progress)
@@ -235,7 +240,7 @@ def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int,
         direct = model.translate(np.array(test.ppg), demographics, n_samples=1, n_steps=1, generator=seed)
         scores.append(evaluate(direct.numpy(), test, rate, estimates=("mean",), **options).assign(estimate="direct"))
     distribution = frechet_table(samples, test, rate, estimates=estimates)
-    return _write_scores(pd.concat(scores, ignore_index=True), distribution, folder)
+    return pd.concat(scores, ignore_index=True), distribution
 
 
 # --------------------------------------------------------------------------------------------------------- references
@@ -255,6 +260,9 @@ def simulated_run(profile: str) -> Path:
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
     """Score a reference on the test windows; returns the scores, from the run folder if they are there.
 
+    The transfer draws samples, so it has the estimates that a trained run has (:func:`score_run`); all others give one
+    answer, "mean".
+
     Raises
     ------
     InputError
@@ -269,10 +277,14 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
             f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs known "
             f"latents (simulated data), the transfer a model: make reproduce DATASET=simulated PROFILE={config.profile}"
         )
-    source = {"weights": file_hash(simulated_run(config.profile) / WEIGHTS_FILE)} if name == "transfer" else {}
+    transfer, source = name == "transfer", {}
+    if transfer:
+        source = {"weights": file_hash(simulated_run(config.profile) / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
     folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
+    if transfer:
+        return _write_scores(*_scores_of_model(load_method(simulated_run(config.profile)), config, 0, progress), folder)
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     estimate = _reference_estimate(config, name, progress)
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
@@ -284,21 +296,19 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
 
 
 def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray:
-    """ECG of the test windows as a reference gives it, (N, K, 12, T) mV."""
+    """ECG of the test windows as a reference with one answer gives it, (N, 1, 12, T) mV."""
     from p2es_lib.baselines.ridge import LaggedRidge
     from p2es_lib.baselines.template import MeanBeatTemplate
 
     if name.startswith("irreducible"):
         return _conditional_mean(config, "pulses" if name == "irreducible" else "beats", progress)
     windows = load_windows(config)
-    test, n_samples = windows.split("test"), 1
-    if name == "transfer":
-        model, n_samples = load_method(simulated_run(config.profile)), config.sampling.n_samples
-    elif name == "ridge":
+    test = windows.split("test")
+    if name == "ridge":
         model = LaggedRidge(config).fit(windows.split("train"), windows.split("validation"))
     else:
         model = MeanBeatTemplate(config, by_group=name == "template_groups").fit(windows.split("train"))
-    return model.translate(np.array(test.ppg), test.demographics, n_samples=n_samples).numpy()
+    return model.translate(np.array(test.ppg), test.demographics).numpy()
 
 
 def _conditional_mean(config: Config, hold: str, progress: bool) -> np.ndarray:

@@ -51,11 +51,10 @@ def bootstrap_unit(scores: pd.DataFrame) -> str:
 
 
 def _method_labels(config: Config, variant: str, estimates: pd.Series) -> pd.Series:
-    if variant in REFERENCES:
-        return estimates.map(lambda _: REFERENCES[variant])
+    label = REFERENCES[variant] if variant in REFERENCES else VARIANTS[variant].label
     if set(estimates) == {"mean"}:  # a deterministic method has one estimate only
-        return estimates.map(lambda _: VARIANTS[variant].label)
-    names = {"method": VARIANTS[variant].label, "n_samples": config.sampling.n_samples}
+        return estimates.map(lambda _: label)
+    names = {"method": label, "n_samples": config.sampling.n_samples}
     return estimates.map(lambda estimate: ESTIMATE_LABELS[estimate].format(**names))
 
 

@@ -168,10 +168,30 @@ def test_transfer_applies_the_simulated_model_as_it_is(home):
     shutil.copytree(windows_dir("simulated", "smoke"), windows_dir("bidmc", "smoke"))
     config = dataclasses.replace(tiny_config(), dataset="bidmc")
     transferred = score_reference(config, "transfer", progress=False)
-    at_home = load_scores("simulated", "smoke", "p2es", [0]).query("estimate == 'mean'")
-    merged = transferred.merge(at_home, on=["window", "lead", "metric"])
-    assert len(merged) == len(transferred)
+    at_home = load_scores("simulated", "smoke", "p2es", [0])
+    assert set(transferred["estimate"]) == {"mean", "single", "samples", "direct"} == set(at_home["estimate"])
+    merged = transferred.merge(at_home, on=["window", "lead", "metric", "estimate"])
+    assert len(merged) == len(transferred) == len(at_home)
     np.testing.assert_allclose(merged["value_x"], merged["value_y"], rtol=1e-4, atol=1e-6)
+    labels = [f"{REFERENCES['transfer']}, {kind}" for kind in ("mean of 3 samples", "single sample", "one-step posterior mean")]
+    assert list(results_table(config, ["transfer"], [0])["method"].unique()) == labels
+    distances = [pd.read_csv(run_dir(dataset, "smoke", name, 0) / "distribution.csv") for dataset, name in (("bidmc", "transfer"), ("simulated", "p2es"))]
+    assert list(distances[0]["estimate"]) == list(distances[1]["estimate"])
+    np.testing.assert_allclose(distances[0]["value"], distances[1]["value"], rtol=1e-3)
+
+
+def test_transfer_scored_as_one_answer_is_scored_anew(home):
+    """Earlier versions scored the mean of samples as if it were the method's only answer, and recorded the weights alone."""
+    shutil.copytree(windows_dir("simulated", "smoke"), windows_dir("bidmc", "smoke"))
+    config = dataclasses.replace(tiny_config(), dataset="bidmc")
+    scores = score_reference(config, "transfer", progress=False)
+    folder = run_dir("bidmc", "smoke", "transfer", 0)
+    record = json.loads((folder / "config.json").read_text())
+    assert record["made_with"].keys() > {"weights"}
+    weights = {key: value for key, value in record["made_with"].items() if key != "estimates"}
+    (folder / "config.json").write_text(json.dumps(record | {"made_with": weights}))
+    scores[scores["estimate"] == "mean"].to_parquet(folder / "scores.parquet", index=False)
+    assert set(score_reference(config, "transfer", progress=False)["estimate"]) == {"mean", "single", "samples", "direct"}
 
 
 def test_missing_run_names_the_command(home):

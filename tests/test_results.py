@@ -13,7 +13,7 @@ from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import told_demographics, training_command
 from p2es_lib.metrics.summary import holm, summarise_difference
-from p2es_lib.variants import MORE_STEPS, SUBJECTS, VARIANTS, variants_of
+from p2es_lib.variants import REFERENCES, MORE_STEPS, SUBJECTS, VARIANTS, variants_of
 
 
 def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single", "samples"), seed=0, n=40):
@@ -129,8 +129,23 @@ def test_a_method_with_one_estimate_is_compared_by_it(runs):
     assert table.set_index("metric").loc["crps", "difference"] == pytest.approx(0.12)
 
 
+def test_a_reference_that_draws_samples_is_compared_like_with_like(runs):
+    runs["p2es"] = scores_of(estimates=("mean", "single", "samples"))
+    runs["transfer"] = scores_of(0.02, estimates=("mean", "single", "samples"))
+    for of in ("p2es", "transfer"):  # a single sample scores worse than the mean
+        runs[of].loc[runs[of]["estimate"] == "single", "value"] += 0.1
+    table = results.difference_table(get_config("quick"), ["transfer"], [0]).set_index("metric")
+    assert dict(table["estimate"]) == {metric: results.COMPARED[metric] for metric in table.index}
+    assert table.loc["log_spectral_distance", "difference"] == pytest.approx(0.02) == table.loc["ppe", "difference"]
+    assert set(table["about"]) == {"reference"}
+
+
 def test_labels_of_methods_with_one_and_with_several_estimates():
     config = get_config("quick")
     several = results._method_labels(config, "ddpm", pd.Series(["mean", "single"]))
     assert list(several) == [f"{VARIANTS['ddpm'].label}, mean of 16 samples", f"{VARIANTS['ddpm'].label}, single sample"]
+    transfer = results._method_labels(config, "transfer", pd.Series(["mean", "single", "direct"]))
+    endings = ("mean of 16 samples", "single sample", "one-step posterior mean")
+    assert list(transfer) == [f"{REFERENCES['transfer']}, {ending}" for ending in endings]
+    assert list(results._method_labels(config, "ridge", pd.Series(["mean"]))) == [REFERENCES["ridge"]]
     assert list(results._method_labels(config, "unet", pd.Series(["mean"]))) == ["U-Net regression"]
