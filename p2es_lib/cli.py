@@ -115,6 +115,7 @@ def reproduce(
         ask_to_stop_with_parent()
     _check_settings(profile, dataset, None)
     from p2es_lib.variants import parse_seeds  # takes seconds: after what can be refused at once
+    from p2es_lib.provenance import write_runs
     from p2es_lib.verify import write_machine
 
     seed_list = parse_seeds(seeds)
@@ -133,6 +134,7 @@ def reproduce(
         )
         raise typer.Exit(1)
     write_machine(paths.figures_dir(dataset, profile))
+    write_runs(dataset, profile, seed_list)
     typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n")
     if workflow.is_timing_only(dataset):
         typer.echo(f"Data set {dataset} names no ECG lead: it shows timing only, and nothing was trained on it.")
