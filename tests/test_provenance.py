@@ -106,10 +106,10 @@ def test_caption_of_the_methods_promises_no_column_that_is_not_there():
 # --- the runs ---------------------------------------------------------------------------------------------------------
 
 
-def make_run(dataset: str, variant: str, seed: int = 0, *, weights: bytes = b"", finished: bool = True, **made_with) -> None:
+def make_run(dataset: str, variant: str, seed: int = 0, *, weights: bytes = b"", weights_of: str = "", finished: bool = True) -> None:
     folder = run_dir(dataset, "smoke", variant, seed)
     folder.mkdir(parents=True)
-    record = {"made_with": {"config_hash": f"c-{variant}", "data_hash": "d", **made_with}, "git_commit": "0123456789ab"}
+    record = {"made_with": {"config_hash": f"c-{variant}", "data_hash": "d"} | ({"weights": weights_of} if weights_of else {}), "git_commit": "0123456789ab"}
     (folder / "config.json").write_text(json.dumps(record))
     if weights:
         (folder / "weights.safetensors").write_bytes(weights)
@@ -121,7 +121,7 @@ def test_the_table_of_runs_names_every_finished_run_that_the_tables_are_made_of(
     make_run("simulated", "p2es", weights=b"weights")
     make_run("simulated", "p2es", 1, weights=b"others")
     make_run("simulated", "unet", weights=b"unet", finished=False)
-    make_run("simulated", "hidden_demographics", weights=b"", **{"weights": "those of p2es"})
+    make_run("simulated", "hidden_demographics", weights_of="those of p2es")
     make_run("simulated", "ridge")
     make_run("simulated", "no_noise", weights=b"not in this profile")
     (home / "runs" / "simulated" / "smoke" / "own_ppg").mkdir()
