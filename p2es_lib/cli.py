@@ -115,7 +115,6 @@ def reproduce(
         ask_to_stop_with_parent()
     _check_settings(profile, dataset, None)
     from p2es_lib.variants import parse_seeds  # takes seconds: after what can be refused at once
-    from p2es_lib.provenance import write_runs
     from p2es_lib.verify import write_machine
 
     seed_list = parse_seeds(seeds)
@@ -133,6 +132,8 @@ def reproduce(
             "error: not every step succeeded; see above. The same command continues with what is missing.", err=True
         )
         raise typer.Exit(1)
+    from p2es_lib.provenance import write_runs
+
     write_machine(paths.figures_dir(dataset, profile))
     write_runs(dataset, profile, seed_list)
     typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n")

@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from typer.testing import CliRunner
 
-from p2es_lib import experiments
+from p2es_lib import experiments, workflow
 from p2es_lib.artefacts import ARTEFACTS, notebook_of, provenance
+from p2es_lib.cli import app
 from p2es_lib.experiments import file_hash, git_commit
 from p2es_lib.paths import figures_dir, run_dir
 from p2es_lib.plots import save_table
@@ -152,6 +154,20 @@ def test_the_table_of_runs_is_the_same_file_twice_and_names_its_seeds(home):
     text = first[1].decode()
     assert "1 training seed(s)" in text and text.endswith("Made by `p2es reproduce --dataset simulated --profile smoke --seeds 3`.\n")
     assert not re.search(r"20\d\d-\d\d", text)
+
+
+def test_reproduce_writes_the_table_of_runs_when_all_steps_are_done(home, monkeypatch):
+    make_run("simulated", "p2es", 2, weights=b"weights")
+    headline = figures_dir("simulated", "smoke") / "table02_results.csv"
+    headline.parent.mkdir(parents=True)
+    headline.write_text("method,lead,metric,value,lower,upper,n_subjects,seeds\nP2Es,all,rmse,0.1,,,7,1\n")
+    monkeypatch.setattr(workflow, "reproduce", lambda *_, **__: 1)
+    assert CliRunner().invoke(app, ["reproduce", "--profile", "smoke", "--seeds", "2"]).exit_code == 1
+    assert not headline.with_name("table26_runs.csv").exists()
+    monkeypatch.setattr(workflow, "reproduce", lambda *_, **__: 0)
+    result = CliRunner().invoke(app, ["reproduce", "--profile", "smoke", "--seeds", "2"])
+    assert result.exit_code == 0 and "table26_runs.csv" in result.stdout
+    assert list(pd.read_csv(headline.with_name("table26_runs.csv"))["run"]) == ["simulated/smoke/p2es/seed2"]
 
 
 # --- the commit -------------------------------------------------------------------------------------------------------
