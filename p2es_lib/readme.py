@@ -15,6 +15,7 @@ from p2es_lib.paths import checkout, figures_dir, home
 from p2es_lib.plots import save_table
 from p2es_lib.plots.saving import markdown_table
 from p2es_lib.sim_to_real import DETECTOR, MODEL, TEMPLATE
+from p2es_lib.variants import VARIANTS
 
 #: Metrics of the headline, in the order of its columns, and their decimals.
 HEADLINE = {"rmse": 3, "rmse_lag": 3, "pearson": 2, "pearson_lag": 2, "r_peak_f1": 2, "gaussian_frechet_distance": 2}
@@ -39,7 +40,7 @@ SECOND = "ptb-xl"
 EVERYTHING = "wide"
 NOT_YET = "*Not made with this version yet: `make reproduce {}`, then `p2es readme`.*"
 #: Metrics of the table of ablations, their decimals, and where less is better.
-ABLATION_METRICS = {"rmse": (4, True), "rmse_lag": (4, True), "log_spectral_distance": (2, True), "ppe": (4, True)}
+ABLATION_METRICS = {"crps": (5, True), "rmse_lag": (4, True), "log_spectral_distance": (2, True), "ppe": (4, True)}
 #: Methods of the table of notebook 14, and how they are called in the columns of the README's.
 SIM_TO_REAL = {MODEL: "P2Es", TEMPLATE: "template", DETECTOR: "detector"}
 
@@ -112,6 +113,35 @@ def ablations_section(folder: Path) -> str:
     return f"{markdown_table(shown)}\n\n{note}"
 
 
+def limits_section(folder: Path, second: Path) -> str:
+    """What P2Es does badly, in figures that a headline of averages does not show, on both data sets."""
+    columns = {"simulated": _limits(folder)}
+    if (second / "table21_claims.csv").is_file():
+        columns["real ECG"] = _limits(second)
+    return markdown_table(pd.DataFrame(columns).fillna("").rename_axis("what").reset_index())
+
+
+def _limits(folder: Path) -> dict[str, str]:
+    name = VARIANTS["p2es"].label
+    tables = {key: _read(folder, key) for key in ("table10_agreement", "table11_uncertainty", "table12_realism")}
+    agreement, uncertainty, realism = (table[table["method"] == name] for table in tables.values())
+    whole = agreement[agreement["lead"] == "all"].set_index("metric")
+    qrs = agreement[agreement["metric"] == "qrs_mv"]
+    worst = qrs.loc[qrs["bias"].abs().idxmax()]
+    value = uncertainty.set_index("metric")["value"]
+    forest = realism[(realism["test"] == "random forest") & (realism["features"] == "measurements")].iloc[0]
+    return {
+        "a random forest tells single samples from true windows by their measurements (AUROC; 0.5: it cannot)":
+            f"{forest['value']:.3f} ({forest['lower']:.3f} to {forest['upper']:.3f})",
+        "true values within the 80 % band of the samples": f"{100 * value['coverage_80']:.0f} %",
+        "spread of the samples over the error of their mean (calibrated: 1)": f"{value['spread_ratio']:.2f}",
+        "true values within the 95 % band after conformal calibration; its width": f"{100 * value['conformal_coverage']:.0f} %; {value['conformal_width']:.2f} mV",
+        "QRS amplitude of a single sample, mean error in the worst lead": f"{worst['bias']:+.2f} mV ({worst['lead']})",
+        "correlation of QRS duration, QTc and QRS axis with the person's own":
+            ", ".join(f"{whole.loc[metric, 'correlation']:.2f}" for metric in ("qrs_ms", "qtc_ms", "qrs_axis_deg")),
+    }  # fmt: skip
+
+
 def claims_section(folder: Path, second: Path) -> str:
     """Every claim with its verdict, on both data sets if the second one's tables are there."""
     tables = {"simulated": _read(folder, "table21_claims").set_index("claim")}
@@ -173,6 +203,7 @@ def filled(text: str, folder: Path, profile: str = "quick") -> str:
         "ablations": ablations_section(everything if all_there else folder),
         "artefacts": artefact_section(folder),
         "store": store_section(),
+        "limits": limits_section(folder, second),
         "claims": claims_section(everything if all_there else folder, second),
         "sim-to-real": sim_to_real_section(figures, profile),
     }

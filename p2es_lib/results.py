@@ -85,8 +85,10 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
 
 
 #: Metrics that variants are compared by, and of which estimate: pointwise ones of the mean of samples, what an ECG looks
-#: like of a single one.
+#: like of a single one, and the CRPS of all samples. The mean of K samples carries a Kth of their variance, so pointwise
+#: errors punish whoever admits more uncertainty; the fair CRPS (Ferro 2014) is the same for any K, and lowest for the truth.
 COMPARED = {
+    "crps": "samples",
     "rmse": "mean",
     "rmse_lag": "mean",
     "pearson_lag": "mean",
@@ -102,7 +104,7 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     """Each variant minus the full model on the same test subjects, paired, corrected for the number of comparisons.
 
     A method with one estimate (a regression, say) is compared by it throughout: with the mean of the full model's
-    samples where errors are pointwise, with its single samples else.
+    samples where errors are pointwise, with its single samples else. The CRPS of one answer is its mean absolute error.
 
     Returns
     -------
@@ -120,9 +122,10 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
         for metric, estimate in COMPARED.items():
             squared = {"rmse": "mse", "rmse_lag": "mse_lag"}.get(metric, metric)
             own = "mean" if deterministic else estimate
+            own_metric = "mae" if deterministic and metric == "crps" else squared
             parts = [
-                table[(table["metric"] == squared) & (table["lead"] == "all") & (table["estimate"] == which)]
-                for table, which in ((scores, own), (full, estimate))
+                table[(table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)].assign(metric=squared)
+                for table, which, of in ((scores, own, own_metric), (full, estimate, squared))
             ]
             if any(part.empty for part in parts):
                 continue

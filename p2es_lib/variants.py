@@ -32,8 +32,8 @@ class Variant:
     changes : dict
         Settings that differ from the full model.
     about : str
-        One of :data:`SUBJECTS` for an ablation, ``"sampler"`` for another number of steps, ``"baseline"`` for another
-        method, "" for the full model.
+        One of :data:`SUBJECTS` for an ablation, ``"sampler"`` for another number of steps of the full model,
+        ``"more_steps"`` for more steps of another variant, ``"baseline"`` for another method, "" for the full model.
     weights_of : str
         Variant whose finished training is taken; only its use differs. "": it is trained itself.
     """
@@ -57,6 +57,8 @@ def _steps(n: int) -> Variant:
     return _at_test(f"sampler: {n} step{'s' if n > 1 else ''}", "sampler", **{"sampling.n_steps": n, "sampling.n_samples": 4})
 
 
+#: Steps of the sampler with which ablations are compared once more: how many a model needs may be what was changed.
+MORE_STEPS = 8
 #: The full model, one changed thing per row, and the other methods.
 VARIANTS: dict[str, Variant] = {
     "p2es": Variant("P2Es"),
@@ -111,6 +113,16 @@ VARIANTS: dict[str, Variant] = {
     "rectified_flow": _baseline("Rectified flow", "rectified_flow"),
 }  # fmt: skip
 
+
+def _with_more_steps(base: str) -> Variant:
+    steps = _steps(MORE_STEPS)
+    return Variant(f"{VARIANTS[base].label}, {MORE_STEPS} steps", VARIANTS[base].changes | steps.changes, "more_steps", base)
+
+
+#: The three innovations, and the other diffusion model that shares our sampler: its steps were chosen for P2Es.
+_MORE = ("no_blur", "single_scale", "no_deblurring", "no_affinity", "ddpm")
+VARIANTS |= {f"{base}_steps_{MORE_STEPS}": _with_more_steps(base) for base in _MORE}
+
 #: Methods that need no training by gradients on this data set, scored beside P2Es.
 REFERENCES: dict[str, str] = {
     "template": "Mean-beat template at PPG beats",
@@ -123,21 +135,22 @@ REFERENCES: dict[str, str] = {
 
 #: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; ``wide`` and ``full`` compare everything.
 _CHOSEN = {
-    "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2"),
+    "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2", "steps_8", "no_affinity_steps_8"),
     "quick": (
         "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics", "steps_1",
-        "steps_2", "steps_3", "steps_4", "steps_8",
+        "steps_2", "steps_3", "steps_4", "steps_8", "no_blur_steps_8", "no_deblurring_steps_8", "no_affinity_steps_8",
+        "ddpm_steps_8",
     ),
 }  # fmt: skip
 
 
 def variants_of(profile: str, kind: str) -> list[str]:
-    """Names of the ``"baselines"``, ``"ablations"`` or ``"samplers"`` (numbers of steps) of a profile.
+    """Names of the ``"baselines"``, ``"ablations"``, ``"samplers"`` (steps of the full model) or ``"more_steps"`` of a profile.
 
     In the order of :data:`VARIANTS`; the full model is in none of them.
     """
-    check_choice("kind", kind, ("baselines", "ablations", "samplers"))
-    kind_of = {"": "", "baseline": "baselines", "sampler": "samplers"}
+    check_choice("kind", kind, ("baselines", "ablations", "samplers", "more_steps"))
+    kind_of = {"": "", "baseline": "baselines", "sampler": "samplers", "more_steps": "more_steps"}
     chosen = [name for name, variant in VARIANTS.items() if kind_of.get(variant.about, "ablations") == kind]
     return [name for name in chosen if name in _CHOSEN.get(profile, VARIANTS)]
 

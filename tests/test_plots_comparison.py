@@ -56,3 +56,8 @@ def test_sampler_steps():
     np.testing.assert_allclose(fig.axes[0].lines[0].get_ydata(), [1, 2, 3])
     with pytest.raises(InputError, match="holds no ppe"):
         plots.plot_steps(table, {"ppe": "x"})
+    other = table.assign(value=[9.0, 7.0, 8.0], variant="no_blur", method="no blur")
+    both = pd.concat([other, table.assign(variant="p2es", method="P2Es")])
+    fig = plots.plot_steps(both, {"rmse_lag": "Mean"})
+    assert [list(line.get_ydata()) for line in fig.axes[0].lines] == [[1, 2, 3], [7, 8, 9]]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["P2Es", "no blur"]

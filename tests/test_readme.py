@@ -10,7 +10,7 @@ import pytest
 from p2es_lib import readme
 from p2es_lib.errors import InputError
 from p2es_lib.paths import checkout
-from p2es_lib.readme import ABLATION_METRICS, ablations_section, claims_section, filled, headline_section, sim_to_real_section
+from p2es_lib.readme import ABLATION_METRICS, ablations_section, claims_section, filled, headline_section, limits_section, sim_to_real_section
 from p2es_lib.sim_to_real import DETECTOR, MODEL, TEMPLATE
 
 COMMITTED = checkout() / "figures" / "simulated-quick"
@@ -71,6 +71,18 @@ def test_everything_compared_takes_the_place_of_quick_where_it_is_there(tmp_path
     text = filled(text, COMMITTED)
     assert "figures/simulated-wide/table02_results.csv" in text and "figures/simulated-wide/table08_ablations.csv" in text
     assert text.count("found with everything") == len(claims) and "figures/simulated-quick/table02_results.csv" in text
+
+
+def test_limits_are_those_of_p2es_in_the_tables(tmp_path):
+    folder = shutil.copytree(COMMITTED, tmp_path / "simulated-quick")
+    table = pd.read_csv(folder / "table11_uncertainty.csv")
+    ours = table["method"] == "P2Es"
+    table.loc[ours & (table["metric"] == "coverage_80"), "value"] = 0.4321
+    table.loc[~ours, "value"] = -99.0
+    table.to_csv(folder / "table11_uncertainty.csv", index=False)
+    section = limits_section(folder, tmp_path / "none")
+    assert "| 43 % " in section and "99" not in section.split("spread")[1].splitlines()[0] and "real ECG" not in section
+    assert "real ECG" in limits_section(folder, folder).splitlines()[0]
 
 
 def test_claims_of_both_data_sets_stand_side_by_side(tmp_path):

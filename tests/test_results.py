@@ -13,16 +13,17 @@ from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import told_demographics, training_command
 from p2es_lib.metrics.summary import holm, summarise_difference
-from p2es_lib.variants import SUBJECTS, VARIANTS, variants_of
+from p2es_lib.variants import MORE_STEPS, SUBJECTS, VARIANTS, variants_of
 
 
-def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single"), seed=0, n=40):
+def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single", "samples"), seed=0, n=40):
     """Scores of n subjects with two windows each; ``shift`` is added to every value."""
     rng = np.random.default_rng(seed)
     hardness = np.random.default_rng(99).uniform(0.01, 0.05, n)  # the same people in every table
     rows = []
     for estimate in estimates:
-        for metric in ("mse", "mse_lag", "pearson_lag", "r_peak_f1_lag", "log_spectral_distance", "ppe"):
+        several = ("mse", "mse_lag", "pearson_lag", "r_peak_f1_lag", "log_spectral_distance", "ppe", "mae")
+        for metric in ("crps",) if estimate == "samples" else several:
             value = np.repeat(hardness, 2) + shift + noise * rng.standard_normal(2 * n)
             rows.append(pd.DataFrame({"subject": [f"s{k // 2}" for k in range(2 * n)], "record": "r", "window": range(2 * n),
                                       "lead": "all", "estimate": estimate, "metric": metric, "value": value}))  # fmt: skip
@@ -44,14 +45,19 @@ def runs(monkeypatch):
 
 
 def test_profiles_choose_from_the_table():
-    for kind in ("baselines", "ablations", "samplers"):
+    kinds = ("baselines", "ablations", "samplers", "more_steps")
+    for kind in kinds:
         everything = variants_of("full", kind)
         assert set(variants_of("smoke", kind)) <= set(variants_of("quick", kind)) < set(everything)
         assert variants_of("wide", kind) == everything
-    together = [name for kind in ("baselines", "ablations", "samplers") for name in variants_of("full", kind)]
+    together = [name for kind in kinds for name in variants_of("full", kind)]
     assert sorted([*together, "p2es"]) == sorted(VARIANTS)
     assert {VARIANTS[name].about for name in variants_of("quick", "ablations")} >= {"forward", "affinity", "demographics"}
     assert {VARIANTS[name].about for name in variants_of("full", "ablations")} == set(SUBJECTS)
+    for profile in ("smoke", "quick", "full"):  # what more steps are compared with is there, and so are the weights
+        there = [name for kind in kinds for name in variants_of(profile, kind)]
+        assert f"steps_{MORE_STEPS}" in there
+        assert {VARIANTS[name].weights_of for name in variants_of(profile, "more_steps")} <= set(there)
     with pytest.raises(InputError, match="kind"):
         variants_of("quick", "everything")
 
@@ -117,6 +123,10 @@ def test_a_method_with_one_estimate_is_compared_by_it(runs):
     assert set(table["estimate"]) == {"mean"} and set(table["about"]) == {"baseline", "reference"}
     unet = table[table["variant"] == "unet"].set_index("metric")["difference"]
     assert unet["pearson_lag"] == pytest.approx(0.02) and unet["ppe"] == pytest.approx(0.015)
+    # The CRPS of one answer is its absolute error.
+    runs["unet"].loc[runs["unet"]["metric"] == "mae", "value"] += 0.1
+    table = results.difference_table(get_config("quick"), ["unet"], [0])
+    assert table.set_index("metric").loc["crps", "difference"] == pytest.approx(0.12)
 
 
 def test_labels_of_methods_with_one_and_with_several_estimates():

@@ -168,29 +168,40 @@ def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int],
 
 
 @styled
-def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
-    """A metric against the number of sampler steps.
+def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str = "p2es") -> Figure:
+    """A metric against the number of sampler steps: of the full model with its interval, of others as thin lines.
 
     Parameters
     ----------
     table : DataFrame
-        Columns n_steps, metric, value, lower, upper.
+        Columns n_steps, metric, value, lower, upper; with several models also variant and method (the name shown).
     metrics : mapping
         Metric to panel title.
+    reference : str
+        The full model, where there is a column variant.
     """
-    fig = new_figure(PAGE_WIDTH, 2.0)
-    axes = fig.subplots(1, len(metrics))
-    for ax, (metric, title) in zip(np.atleast_1d(axes), metrics.items(), strict=True):
+    fig = new_figure(PAGE_WIDTH, 2.4 if "variant" in table and table["variant"].nunique() > 1 else 2.0)
+    axes = np.atleast_1d(fig.subplots(1, len(metrics)))
+    handles: dict[str, Line2D] = {}
+    for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
         rows = table[table["metric"] == metric].sort_values("n_steps")
+        others = [part for _, part in rows.groupby("variant", sort=False)] if "variant" in rows else []
+        others = [part for part in others if part["variant"].iloc[0] != reference]
+        rows = rows[rows["variant"] == reference] if "variant" in rows else rows
         if rows.empty:
             raise InputError(f"plot_steps: the table holds no {metric}")
         ax.fill_between(rows["n_steps"], rows["lower"], rows["upper"], color=SPREAD, lw=0, alpha=0.7)
-        ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
+        (handles["P2Es"],) = ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
+        for part, colour, marker in zip(others, CYCLE[1:], "sD^vP", strict=False):
+            name = part["method"].iloc[0].partition(" (")[0]
+            (handles[name],) = ax.plot(part["n_steps"], part["value"], marker=marker, color=colour, lw=0.8, ms=2.5)
         ax.set_xscale("log", base=2)
         ax.set_xticks(rows["n_steps"], [f"{n:g}" for n in rows["n_steps"]])
         ax.minorticks_off()
         name, unit = METRICS[metric].label.replace(", ", ",\n"), METRICS[metric].unit
         ax.set(xlabel="Steps of the sampler", ylabel=name + (f" ({unit})" if unit else ""), title=title)
+    if len(handles) > 1:
+        fig.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
     letter_panels(np.atleast_1d(axes))
     return fig
 
