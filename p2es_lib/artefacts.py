@@ -21,7 +21,8 @@ ARTEFACTS = {
     "06_baselines": "fig17_validation, fig18_one_window, table07_methods: what else there is, and what it costs to train",
     "07_results": "fig07_training, fig08_stages, fig09_overlay, fig10_results, fig11_decomposition, "
     "fig12_learned_affinity, table02_results, table03_distance_to_floor",
-    "08_ablations": "fig19_ablations, fig20_sampler_steps, fig28_error_by_time, table08_ablations, table09_sampler_steps, table24_error_by_time: does each idea earn its place, and where?",
+    "08_ablations": "fig19_ablations, fig20_sampler_steps, fig28_error_by_time, "
+    "table08_ablations, table09_sampler_steps, table24_error_by_time, table27_more_steps: does each idea earn its place, and where?",
     "09_clinical_validity": "fig21_bland_altman, fig22_uncertainty, fig23_diagnostic, table10_agreement, table11_uncertainty, "
     "table12_realism, table13_diagnostic, table14_delineation",
     "10_robustness": "fig24_groups, fig25_noise, table15_groups, table16_demographics, table17_noise",

@@ -48,7 +48,7 @@ def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
         of the settings, of the prepared windows, and of the files' bytes), commit (of the source tree when the run
         began; ``-dirty``: code differed from it). No dates: equal runs give equal tables, but for the commit.
     """
-    learned = ["p2es", *(name for kind in ("baselines", "ablations", "samplers") for name in variants_of(profile, kind))]
+    learned = ["p2es", *(name for kind in ("baselines", "ablations", "samplers", "more_steps") for name in variants_of(profile, kind))]
     folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds]
     folders += [run_dir(dataset, profile, name, 0) for name in references_for(get_config(profile, dataset))]
     folders += [simulated_run(profile)] if dataset != "simulated" else []

@@ -19,6 +19,7 @@ from p2es_lib.experiments import file_hash, git_commit
 from p2es_lib.paths import figures_dir, run_dir
 from p2es_lib.plots import save_table
 from p2es_lib.provenance import runs_table, write_runs
+from p2es_lib.variants import _CHOSEN, VARIANTS
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 FRAME = pd.DataFrame({"method": ["P2Es"], "value": [0.5]})
@@ -138,6 +139,12 @@ def test_the_table_of_runs_names_every_finished_run_that_the_tables_are_made_of(
     assert list(runs_table("simulated", "smoke", [0, 1])["seed"])[:2] == [0, 1]
     (folder / "weights.safetensors").write_bytes(b"trained again")
     assert runs_table("simulated", "smoke", [0])["weights"][0] != expected["weights"]
+
+
+def test_every_variant_of_the_profile_is_looked_for(home):
+    for name in VARIANTS:
+        make_run("simulated", name)
+    assert {run.split("/")[2] for run in runs_table("simulated", "smoke", [0])["run"]} == {"p2es", *_CHOSEN["smoke"]}
 
 
 def test_real_recordings_also_name_the_simulated_run_that_is_carried_over(home):
