@@ -106,6 +106,10 @@ def _better_than_baselines(tables: Tables) -> Finding:
         worse &= set(rows.loc[_relevant(rows, -1), "variant"])
         closest = rows.loc[rows["difference"].idxmin()]
         parts.append(f"{name}, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
+    crps = table[table["metric"] == "crps"]
+    if len(crps):  # no part of the verdict: an answer without uncertainty has no good one
+        closest = crps.loc[crps["difference"].idxmin()]
+        parts.append(f"CRPS, closest: {closest['method']} {_interval(closest)} mV")
     text = f"clearly better than {len(better)} of {table['variant'].nunique()} methods in both errors, clearly worse than {len(worse)}; {'; '.join(parts)}"
     if len(better) == table["variant"].nunique():
         return text, SUPPORTED
