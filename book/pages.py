@@ -17,7 +17,7 @@ from bibliography import identifiers, read_works
 
 from p2es_lib import paths
 from p2es_lib.notebooks import list_notebooks
-from p2es_lib.readme import ARTEFACTS
+from p2es_lib.artefacts import ARTEFACTS
 from p2es_lib.sources import SOURCES
 
 BOOK = Path(__file__).resolve().parent

@@ -132,7 +132,10 @@ def reproduce(
             "error: not every step succeeded; see above. The same command continues with what is missing.", err=True
         )
         raise typer.Exit(1)
+    from p2es_lib.provenance import write_runs
+
     write_machine(paths.figures_dir(dataset, profile))
+    write_runs(dataset, profile, seed_list)
     typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n")
     if workflow.is_timing_only(dataset):
         typer.echo(f"Data set {dataset} names no ECG lead: it shows timing only, and nothing was trained on it.")

@@ -31,6 +31,8 @@ CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
 #: Distances between distributions: they belong to a whole test set, not to a window.
 DISTRIBUTION_FILE = "distribution.csv"
+#: Parts of the source tree that decide what comes out of a run.
+_DECIDES_RESULTS = ("p2es_lib", "notebooks", "Snakefile", "pyproject.toml", "requirements-lock.txt")
 
 
 def load_windows(config: Config) -> WindowSet:
@@ -100,12 +102,22 @@ def file_hash(path: Path) -> str:
 
 
 def git_commit() -> str:
-    """Commit of the source tree, with ``-dirty`` when files differ from it; empty outside a checkout."""
+    """Commit of the source tree, with ``-dirty`` when code or requirements differ from it; empty outside a checkout.
+
+    Only what can change results counts: the workflow itself renews tracked figures and the README while runs go on.
+    A file of the library that git does not know counts too, a notebook that it does not know is nobody's input.
+    """
     try:
-        command = ["git", "-C", str(checkout()), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("diff", "--name-only", "HEAD", "--", *_DECIDES_RESULTS) or _git("ls-files", "--others", "--exclude-standard", "--", "p2es_lib")
     except (OSError, subprocess.SubprocessError):
         return ""
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(checkout()), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
 
 def _package_versions() -> dict[str, str]:

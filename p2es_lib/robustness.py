@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
+from p2es_lib.metrics import summarise
 from p2es_lib.signals import ppg_quality
 from p2es_lib.simulator.disturbances import disturb
 from p2es_lib.windows.fresh_ppg import clean_and_scale
@@ -44,3 +46,33 @@ def disturb_windows(ppg: np.ndarray, kind: str, snr_db: float, sampling_rate: fl
 def passes_gate(ppg: np.ndarray, sampling_rate: float, least: float) -> np.ndarray:
     """Whether each window (N, 1, T) would be accepted by someone who sees the PPG only: quality of at least ``least``."""
     return np.array([ppg_quality(window[0], sampling_rate) >= least for window in ppg])
+
+
+def gate_rows(scores: pd.DataFrame, kept: np.ndarray, n_bootstrap: int = 1000, *, unit: str = "subject") -> list[dict[str, object]]:
+    """Error and R-peak F1 of all windows, and of those that pass the gate, with 95 % bootstrap intervals.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Of N windows, with mse_lag and r_peak_f1_lag of one lead and one estimate, from :func:`p2es_lib.metrics.evaluate`.
+    kept : bool array (N,)
+        Which windows pass.
+    n_bootstrap, unit
+        As in :func:`p2es_lib.metrics.summarise`, whose averages these are: every subject counts the same.
+
+    Returns
+    -------
+    list of dict
+        One for all windows, one for those that pass: windows, rmse_lag (mV), r_peak_f1_lag, kept (share of the windows),
+        the bounds ``<metric>_lower`` and ``<metric>_upper``, n_subjects. NaN, and no subject, where no window passes;
+        no bounds where the windows are of one subject.
+    """
+    rows = []
+    for gate, use in (("all windows", np.ones(len(kept), dtype=bool)), ("windows that pass the gate", np.asarray(kept, dtype=bool))):
+        part = scores[use[scores["window"].to_numpy()]]
+        found = summarise(part, n_bootstrap, unit=unit).set_index("metric") if len(part) else pd.DataFrame()
+        table = found.reindex(index=["rmse_lag", "r_peak_f1_lag"], columns=["value", "lower", "upper", "n_subjects"])
+        bounds = {f"{metric}_{side}": table.at[metric, side] for metric in table.index for side in ("lower", "upper")}
+        n_subjects = part["subject"].nunique()
+        rows.append({"windows": gate, **table["value"], "kept": use.mean(), **bounds, "n_subjects": n_subjects})
+    return rows

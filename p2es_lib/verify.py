@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib import paths
+from p2es_lib.artefacts import MINUTES_TABLE, RUNS_TABLE
 from p2es_lib.errors import InputError
 
 #: What a set of tables was made on, beside them.
 MACHINE_FILE = "machine.json"
-#: Tables that are about the machine itself.
-_NOT_COMPARED = ("table04_minutes", "table18_efficiency", "table19_long_signals", "table23_training")
+#: Tables that are about the machine itself, or about which commit and which files the others were made of.
+_NOT_COMPARED = (MINUTES_TABLE, "table18_efficiency", "table19_long_signals", "table23_training", RUNS_TABLE)
 _INTERVAL = ("lower", "upper")
 
 

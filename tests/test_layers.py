@@ -14,11 +14,11 @@ PACKAGE = Path(p2es_lib.__file__).parent
 #: Modules and packages of p2es_lib, layer by layer. Each may import from the layers above it in this table, and within
 #: its own layer from those that stand before it. A new module goes into the table, or the test below fails.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "leads", "demographics", "config", "paths", "processes"),
+    ("errors", "leads", "demographics", "config", "paths", "processes", "artefacts"),
     ("transforms", "pulse_quality", "signals", "polarity"),
     ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
     ("sampling", "translator", "learned", "live", "baselines", "p2es", "onnx_export", "hybrid", "methods", "optimisation", "training_record", "training", "metrics", "inspection", "error_by_time", "realism", "robustness"),
-    ("plots", "efficiency", "variants", "experiments", "results", "sim_to_real", "claims", "verify", "ecg_files", "translation_report", "translate_file", "readme", "normal_beat_fit"),
+    ("plots", "efficiency", "variants", "experiments", "provenance", "results", "sim_to_real", "claims", "verify", "ecg_files", "translation_report", "translate_file", "readme", "normal_beat_fit"),
     ("notebook_client", "notebooks", "exercises", "workflow", "cli_data", "cli_live", "cli"),
 )
 #: Calls against the order, and why; they must stay inside functions, so that no import cycle arises.

@@ -49,7 +49,7 @@ TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "tab
           "table09_sampler_steps", "table10_agreement", "table11_uncertainty", "table12_realism", "table14_delineation",
           "table15_groups", "table16_demographics", "table17_noise", "table18_efficiency", "table19_long_signals",
           "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time",
-          "table25_joins"]  # fmt: skip
+          "table25_joins", "table26_runs"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 #: They build their idea by hand, hold exercises, and have more to read than to run.
 TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")
@@ -256,7 +256,8 @@ def test_the_smoke_workflow_makes_everything_and_then_nothing(tmp_path):
         assert (figures / f"{name}.pdf").read_bytes().startswith(b"%PDF"), name
     for name in TABLES:
         assert len(pd.read_csv(figures / f"{name}.csv")) > 0, name
-        assert (figures / f"{name}.md").stat().st_size > 0, name
+        assert re.search(r"^Made by `p2es .*--dataset simulated --profile smoke`", (figures / f"{name}.md").read_text().splitlines()[-1]), name
+    assert {"simulated/smoke/" + name + "/seed0" for name in TRAINED} <= set(pd.read_csv(figures / "table26_runs.csv")["run"])
     run = home / "runs" / "simulated" / "smoke" / "p2es" / "seed0"
     for name in ("config.json", "weights.safetensors", "history.csv", "scores.parquet"):
         assert (run / name).stat().st_size > 0, name

@@ -53,7 +53,7 @@ def test_ablations_show_differences_and_mark_those_beyond_chance(tmp_path):
     pd.DataFrame(rows).to_csv(tmp_path / "table08_ablations.csv", index=False)
     section = ablations_section(tmp_path)
     first, second = ([cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| no "))
-    assert first[:2] == ["no this", "**+0.0100 (-0.0200 to +0.0300)**"] and second[:2] == ["no that", "+0.0100 (-0.0200 to +0.0300)"]
+    assert first[:2] == ["no this", "**+0.01000 (-0.02000 to +0.03000)**"] and second[2] == "+0.0100 (-0.0200 to +0.0300)"
     assert len(first) == len(second) == 1 + len(ABLATION_METRICS)
     assert "7 test subjects, 2 training seed(s)" in section
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from p2es_lib.robustness import KINDS, disturb_windows, passes_gate
+from p2es_lib.robustness import KINDS, disturb_windows, gate_rows, passes_gate
 from p2es_lib.simulator.disturbances import DISTURBANCES
 
 
@@ -37,3 +38,35 @@ def test_more_noise_is_further_from_the_clean_pulse_and_fails_the_gate(ppg):
     assert agreement(20) > agreement(5) > agreement(0)
     assert passes_gate(disturb_windows(ppg, "low_perfusion", 30, 125.0), 125.0, 0.9).all()
     assert not passes_gate(disturb_windows(ppg, "low_perfusion", -15, 125.0), 125.0, 0.9).any()
+
+
+def noisy_table(errors: dict[str, list[float]]) -> pd.DataFrame:
+    """Scores of windows, of as many subjects as there are keys: a squared error and a perfect F1 for each."""
+    rows, window = [], 0
+    for subject, values in errors.items():
+        for value in values:
+            row = {"subject": subject, "record": subject, "window": window, "lead": "all", "estimate": "mean"}
+            rows += [row | {"metric": "mse_lag", "value": value}, row | {"metric": "r_peak_f1_lag", "value": 1.0}]
+            window += 1
+    return pd.DataFrame(rows)
+
+
+def test_rows_have_intervals_over_subjects_who_count_the_same():
+    errors = {f"s{k}": [0.01 * (k + 1)] * (1 + k % 2) for k in range(8)}  # one or two windows each
+    kept = np.repeat(np.arange(8) < 4, [len(values) for values in errors.values()])
+    every, passing = gate_rows(noisy_table(errors), kept, 400)
+    assert list(every) == ["windows", "rmse_lag", "r_peak_f1_lag", "kept", "rmse_lag_lower", "rmse_lag_upper", "r_peak_f1_lag_lower",
+                           "r_peak_f1_lag_upper", "n_subjects"]  # fmt: skip
+    assert every["rmse_lag"] == pytest.approx(np.sqrt(0.045)) and passing["rmse_lag"] == pytest.approx(np.sqrt(0.025))
+    assert every["rmse_lag_lower"] < every["rmse_lag"] - 0.01 and every["rmse_lag"] + 0.01 < every["rmse_lag_upper"]
+    assert every["r_peak_f1_lag_lower"] == every["r_peak_f1_lag_upper"] == pytest.approx(1.0)
+    assert (every["n_subjects"], passing["n_subjects"], every["kept"], passing["kept"]) == (8, 4, 1.0, 0.5)
+    assert gate_rows(noisy_table(errors), kept, 400)[0] == every
+
+
+def test_rows_without_windows_or_with_one_subject_state_no_interval():
+    scores = noisy_table({"a": [0.01, 0.03], "b": [0.02]})
+    none = gate_rows(scores, np.zeros(3, dtype=bool), 50)[1]
+    assert none["n_subjects"] == 0 and none["kept"] == 0 and all(np.isnan(none[name]) for name in ("rmse_lag", "rmse_lag_lower", "r_peak_f1_lag"))
+    one = gate_rows(scores, np.array([True, True, False]), 50)[1]
+    assert one["rmse_lag"] == pytest.approx(np.sqrt(0.02)) and np.isnan(one["rmse_lag_lower"]) and one["n_subjects"] == 1

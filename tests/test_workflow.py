@@ -140,7 +140,7 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
         "15_solutions",
     ]
     assert sorted(path.stem for path in (home / EXECUTED).glob("[0-9]*.ipynb")) == names
-    for artefact in ("table02_results.csv", "fig09_overlay.png", "fig03_forward_process.png"):
+    for artefact in ("table02_results.csv", "table26_runs.csv", "fig09_overlay.png", "fig03_forward_process.png"):
         assert (figures / artefact).is_file() and artefact in second.stdout
     assert re.search(r"P2Es +0\.131 \[0\.120, 0\.142\]", second.stdout)
 

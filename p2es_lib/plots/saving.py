@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from p2es_lib.artefacts import provenance
 from p2es_lib.errors import InputError
 from p2es_lib.paths import atomic_path
 from p2es_lib.plots.style import use_style
@@ -55,8 +56,12 @@ def save_figure(fig: Figure, folder: Path | str, name: str, *, close: bool = Tru
 
 
 def save_table(frame: pd.DataFrame, folder: Path | str, name: str, caption: str, *,
-               float_format: str | Mapping[str, str] = ".3f", index: bool = False) -> Path:  # fmt: skip
+               float_format: str | Mapping[str, str] = ".3f", index: bool = False,
+               parameters: Mapping[str, object] | None = None) -> Path:  # fmt: skip
     """Write ``name.csv`` (six significant digits) and ``name.md`` (rounded, with the caption above).
+
+    In the figures folder of the workflow, the Markdown ends with the command that makes the table; see
+    :func:`p2es_lib.artefacts.provenance`. The CSV is the table alone.
 
     Parameters
     ----------
@@ -71,6 +76,8 @@ def save_table(frame: pd.DataFrame, folder: Path | str, name: str, caption: str,
         Format of the Markdown numbers, ``".3f"``, or one per column (others ``".3f"``).
     index : bool
         Whether the index is part of the table.
+    parameters : mapping, optional
+        Of the command that makes the table, where they are not those of the running notebook.
 
     Returns
     -------
@@ -82,8 +89,9 @@ def save_table(frame: pd.DataFrame, folder: Path | str, name: str, caption: str,
     table = frame.reset_index() if index else frame
     with atomic_path(folder / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    parts = [caption.strip(), markdown_table(table, float_format), provenance(folder, name, parameters)]
     with atomic_path(folder / f"{name}.md") as temporary:
-        temporary.write_text(f"{caption.strip()}\n\n{markdown_table(table, float_format)}\n", encoding="utf-8")
+        temporary.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
     return folder / f"{name}.csv"
 
 

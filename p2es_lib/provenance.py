@@ -1,0 +1,70 @@
+"""What the tables of a figures folder are made of: every run with its settings, data, weights, scores and commit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from p2es_lib.artefacts import RUNS_TABLE
+from p2es_lib.config import get_config
+from p2es_lib.experiments import CONFIG_FILE, SCORES_FILE, file_hash, references_for, simulated_run
+from p2es_lib.learned import WEIGHTS_FILE
+from p2es_lib.paths import figures_dir, home, run_dir
+from p2es_lib.plots import save_table
+from p2es_lib.variants import REFERENCES, VARIANTS, variants_of
+
+
+def _describe(folder: Path) -> dict[str, object]:
+    """Row of a finished run; what its files do not say is left empty."""
+    path = folder / CONFIG_FILE
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    made_with = record.get("made_with", {})
+    variant, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
+    weights = folder / WEIGHTS_FILE
+    return {
+        "run": folder.relative_to(home() / "runs").as_posix(),
+        "method": VARIANTS[variant].label if variant in VARIANTS else REFERENCES[variant],
+        "seed": seed,
+        "config": made_with.get("config_hash", ""),
+        "data": made_with.get("data_hash", ""),
+        # A run that only uses the weights of another one notes whose they were.
+        "weights": file_hash(weights) if weights.is_file() else made_with.get("weights", ""),
+        "scores": file_hash(folder / SCORES_FILE),
+        "commit": record.get("git_commit", ""),
+    }
+
+
+def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
+    """The finished runs that the workflow's tables are made of: those of this profile's variants, and of the references.
+
+    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them, if it is there.
+
+    Returns
+    -------
+    DataFrame
+        Columns run (its folder in ``runs/``), method, seed, config, data, weights, scores (hashes, 16 hexadecimal digits;
+        of the settings, of the prepared windows, and of the files' bytes), commit (of the source tree when the run
+        began; ``-dirty``: code differed from it). No dates: equal runs give equal tables, but for the commit.
+    """
+    learned = ["p2es", *(name for kind in ("baselines", "ablations", "samplers", "more_steps") for name in variants_of(profile, kind))]
+    folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds]
+    folders += [run_dir(dataset, profile, name, 0) for name in references_for(get_config(profile, dataset))]
+    folders += [simulated_run(profile)] if dataset != "simulated" else []
+    columns = ["run", "method", "seed", "config", "data", "weights", "scores", "commit"]
+    return pd.DataFrame([_describe(folder) for folder in folders if (folder / SCORES_FILE).is_file()], columns=columns)
+
+
+def write_runs(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
+    """Write :func:`runs_table` beside the tables that are made of these runs, if there are any runs; returns it."""
+    table = runs_table(dataset, profile, seeds)
+    if len(table):
+        caption = (
+            f"Runs that the tables of data set {dataset}, profile {profile}, are made of, {len(seeds)} training seed(s): hashes of settings, "
+            "prepared windows, weights (of references without a network: none) and scores; commit of the source tree when the run began, "
+            "-dirty if code differed from it."
+        )
+        parameters = {"seeds": ",".join(map(str, seeds))}
+        save_table(table.replace("", None), figures_dir(dataset, profile), RUNS_TABLE, caption, parameters=parameters)
+    return table
