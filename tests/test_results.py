@@ -13,7 +13,7 @@ from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import told_demographics, training_command
 from p2es_lib.metrics.summary import holm, summarise_difference
-from p2es_lib.variants import REFERENCES, MORE_STEPS, SUBJECTS, VARIANTS, variants_of
+from p2es_lib.variants import MORE_STEPS, REFERENCES, SUBJECTS, VARIANTS, variants_of
 
 
 def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single", "samples"), seed=0, n=40):
