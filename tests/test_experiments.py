@@ -175,7 +175,8 @@ def test_transfer_applies_the_simulated_model_as_it_is(home):
     np.testing.assert_allclose(merged["value_x"], merged["value_y"], rtol=1e-4, atol=1e-6)
     labels = [f"{REFERENCES['transfer']}, {kind}" for kind in ("mean of 3 samples", "single sample", "one-step posterior mean")]
     assert list(results_table(config, ["transfer"], [0])["method"].unique()) == labels
-    distances = [pd.read_csv(run_dir(dataset, "smoke", name, 0) / "distribution.csv") for dataset, name in (("bidmc", "transfer"), ("simulated", "p2es"))]
+    folders = (run_dir("bidmc", "smoke", "transfer", 0), run_dir("simulated", "smoke", "p2es", 0))
+    distances = [pd.read_csv(folder / "distribution.csv") for folder in folders]
     assert list(distances[0]["estimate"]) == list(distances[1]["estimate"])
     np.testing.assert_allclose(distances[0]["value"], distances[1]["value"], rtol=1e-3)
 

@@ -127,7 +127,9 @@ def test_sim_to_real_says_in_how_many_data_sets_it_is_beaten(tmp_path):
     """By averages as they are, not as they are rounded; equal is not beaten."""
     write_sim_to_real(tmp_path / "a-quick", [(5, [(0.9901, 0.5, 300), (0.99, 0.5, 300), (0.9902, 0.1, 480)])])
     write_sim_to_real(tmp_path / "b-quick", [(5, [(0.98, 0.501, 300), (0.99, 0.5, 300), (0.98, 0.9, 480)])])
-    write_sim_to_real(tmp_path / "c-quick", [(5, [(0.97, 0.9, 300), (0.9, 0.5, 300), (0.98, 0.1, 480)]), (5, [(0.97, 0.4, 300), (0.9, 0.5, 300), (0.9, 0.1, 480)])])
+    write_sim_to_real(tmp_path / "c-quick", [
+        (5, [(0.97, 0.9, 300), (0.9, 0.5, 300), (0.98, 0.1, 480)]), (5, [(0.97, 0.4, 300), (0.9, 0.5, 300), (0.9, 0.1, 480)]),
+    ])  # fmt: skip
     write_sim_to_real(tmp_path / "d-full", [(5, [(0.1, 9.0, 300), (0.9, 0.5, 300), (0.9, 0.1, 480)])])
     note = sim_to_real_section(tmp_path, "quick").split("\n\n")[1]
     assert "exceeds the template's in 2 of 3 data sets" in note and "F1 lies below the detector's in 1 of 3" in note
