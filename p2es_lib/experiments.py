@@ -301,7 +301,8 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     estimate = _reference_estimate(config, name, progress)
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
     if name.startswith("irreducible"):
-        # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2.
+        # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2
+        # at one lag; after each record's best lag the same factor is nearly right.
         squared = scores["metric"].str.startswith("mse")
         scores.loc[squared, "value"] /= 1 + 1 / config.evaluation.n_floor_draws
     return _write_scores(scores, frechet_table(estimate, test, rate, estimates=("mean",)), folder)
