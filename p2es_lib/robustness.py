@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.metrics import summarise
+from p2es_lib.metrics import summarise, summarise_difference
 from p2es_lib.signals import ppg_quality
 from p2es_lib.simulator.disturbances import disturb
 from p2es_lib.windows.fresh_ppg import clean_and_scale
@@ -48,7 +48,13 @@ def passes_gate(ppg: np.ndarray, sampling_rate: float, least: float) -> np.ndarr
     return np.array([ppg_quality(window[0], sampling_rate) >= least for window in ppg])
 
 
-def gate_rows(scores: pd.DataFrame, kept: np.ndarray, n_bootstrap: int = 1000, *, unit: str = "subject") -> list[dict[str, object]]:
+_OF_DIFFERENCE = ["value", "lower", "upper"]
+_ADDED = ("rmse_lag_added", "rmse_lag_added_lower", "rmse_lag_added_upper")
+
+
+def gate_rows(
+    scores: pd.DataFrame, kept: np.ndarray, n_bootstrap: int = 1000, *, unit: str = "subject", reference: pd.DataFrame | None = None
+) -> list[dict[str, object]]:
     """Error and R-peak F1 of all windows, and of those that pass the gate, with 95 % bootstrap intervals.
 
     Parameters
@@ -59,13 +65,16 @@ def gate_rows(scores: pd.DataFrame, kept: np.ndarray, n_bootstrap: int = 1000, *
         Which windows pass.
     n_bootstrap, unit
         As in :func:`p2es_lib.metrics.summarise`, whose averages these are: every subject counts the same.
+    reference : DataFrame, optional
+        Scores of the same windows when they are hardly disturbed.
 
     Returns
     -------
     list of dict
         One for all windows, one for those that pass: windows, rmse_lag (mV), r_peak_f1_lag, kept (share of the windows),
-        the bounds ``<metric>_lower`` and ``<metric>_upper``, n_subjects. NaN, and no subject, where no window passes;
-        no bounds where the windows are of one subject.
+        the bounds ``<metric>_lower`` and ``<metric>_upper``, n_subjects; with a reference also ``rmse_lag_added``, the
+        error less that of the reference, with its bounds, paired over subjects (for all windows: other ones may pass
+        there). NaN, and no subject, where no window passes; no bounds where the windows are of one subject.
     """
     rows = []
     for gate, use in (("all windows", np.ones(len(kept), dtype=bool)), ("windows that pass the gate", np.asarray(kept, dtype=bool))):
@@ -74,5 +83,10 @@ def gate_rows(scores: pd.DataFrame, kept: np.ndarray, n_bootstrap: int = 1000, *
         table = found.reindex(index=["rmse_lag", "r_peak_f1_lag"], columns=["value", "lower", "upper", "n_subjects"])
         bounds = {f"{metric}_{side}": table.at[metric, side] for metric in table.index for side in ("lower", "upper")}
         n_subjects = part["subject"].nunique()
-        rows.append({"windows": gate, **table["value"], "kept": use.mean(), **bounds, "n_subjects": n_subjects})
+        row = {"windows": gate, **table["value"], "kept": use.mean(), **bounds, "n_subjects": n_subjects}
+        if reference is not None:
+            row |= dict.fromkeys(_ADDED, np.nan)
+            if gate == "all windows":
+                row |= zip(_ADDED, summarise_difference(part, reference, n_bootstrap, unit=unit).set_index("metric").loc["rmse_lag", _OF_DIFFERENCE])
+        rows.append(row)
     return rows

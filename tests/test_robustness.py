@@ -64,6 +64,19 @@ def test_rows_have_intervals_over_subjects_who_count_the_same():
     assert gate_rows(noisy_table(errors), kept, 400)[0] == every
 
 
+def test_what_noise_adds_is_paired_over_subjects():
+    """Between people errors differ a hundredfold; each of them is made worse by the same amount."""
+    quiet = {f"s{k}": [0.01 * 1.6**k, 0.012 * 1.6**k] for k in range(8)}
+    noisy = {name: [1.1 * value for value in values] for name, values in quiet.items()}
+    kept = np.arange(16) < 8
+    every, passing = gate_rows(noisy_table(noisy), kept, 400, reference=noisy_table(quiet))
+    level = np.sqrt(np.mean(list(quiet.values())))
+    assert every["rmse_lag_added"] == pytest.approx((np.sqrt(1.1) - 1) * level)
+    assert 0 < every["rmse_lag_added_lower"] < every["rmse_lag_added"] < every["rmse_lag_added_upper"]
+    assert every["rmse_lag_lower"] < level, "unpaired, the difference would not show"
+    assert np.isnan(passing["rmse_lag_added"]) and list(every) == list(passing)
+
+
 def test_rows_without_windows_or_with_one_subject_state_no_interval():
     scores = noisy_table({"a": [0.01, 0.03], "b": [0.02]})
     none = gate_rows(scores, np.zeros(3, dtype=bool), 50)[1]
