@@ -242,8 +242,8 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
     for family, rows in table.groupby("family", sort=False):
         rows = rows.sort_values("ms")
         ax.plot(rows["ms"], rows[quality], "-o", lw=0.9, ms=4, color=colours[family], label=family)
-        # Labels of the joined dots below them, the others' above: one method often lies on the line of the other.
-        place = {"xytext": (4, -3), "va": "top"} if len(rows) > 1 else {"xytext": (0, 5), "va": "bottom", "ha": "center"}
+        # Labels of joined dots above them, where a falling line leaves room, the others' below: they often lie on that line.
+        place = {"xytext": (3, 3), "va": "bottom"} if len(rows) > 1 else {"xytext": (0, -5), "va": "top", "ha": "center"}
         for row in rows.itertuples():
             ax.annotate(row.label.replace(" (", "\n("), (row.ms, getattr(row, quality)), textcoords="offset points", fontsize=6.5,
                         color=colours[family], path_effects=[withStroke(linewidth=2, foreground="white")], **place)  # fmt: skip
