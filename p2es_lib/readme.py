@@ -39,8 +39,8 @@ SECOND = "ptb-xl"
 #: Profile in which everything is compared, at the size of the one that the page shows.
 EVERYTHING = "wide"
 NOT_YET = "*Not made with this version yet: `make reproduce {}`, then `p2es readme`.*"
-#: Metrics of the table of ablations, their decimals, and where less is better.
-ABLATION_METRICS = {"crps": (5, True), "rmse_lag": (4, True), "log_spectral_distance": (2, True), "ppe": (4, True)}
+#: Metrics of the table of ablations, and their decimals; less of each is better.
+ABLATION_METRICS = {"crps": 5, "rmse_lag": 4, "log_spectral_distance": 2, "ppe": 4}
 #: Methods of the table of notebook 14, and how they are called in the columns of the README's.
 SIM_TO_REAL = {MODEL: "P2Es", TEMPLATE: "template", DETECTOR: "detector"}
 
@@ -95,19 +95,16 @@ def artefact_section(folder: Path) -> str:
 
 
 def ablations_section(folder: Path) -> str:
-    """What each change costs: difference to the full model with its interval, **bold** if it survives Holm's correction.
-
-    Also says which way is worse, since a reader should not have to know it of each metric.
-    """
+    """What each change costs: difference to the full model with its interval, **bold** if it survives Holm's correction."""
     table = _read(folder, "table08_ablations")
     columns: dict[str, dict[str, str]] = {}
-    for metric, (digits, lower_is_better) in ABLATION_METRICS.items():
+    for metric, digits in ABLATION_METRICS.items():
         cells = {}
         for row in table[table["metric"] == metric].to_dict("records"):
             cell = f"{row['difference']:+.{digits}f} ({row['lower']:+.{digits}f} to {row['upper']:+.{digits}f})"
             cells[row["method"]] = f"**{cell}**" if row["p_holm"] < 0.05 else cell
         unit = f", {METRICS[metric].unit}" if METRICS[metric].unit else ""
-        columns[f"{METRICS[metric].label}{unit} ({'+' if lower_is_better else '-'} is worse)"] = cells
+        columns[f"{METRICS[metric].label}{unit} (+ is worse)"] = cells
     shown = pd.DataFrame(columns, index=pd.Index(table["method"].unique(), name="changed")).fillna("").reset_index()
     note = f"{int(table['n_subjects'].max())} test subjects, {int(table['seeds'].max())} training seed(s). File: `figures/{folder.name}/table08_ablations.csv`."
     return f"{markdown_table(shown)}\n\n{note}"

@@ -78,11 +78,6 @@ def record_labels(index: pd.DataFrame) -> pd.Series:
     return index["source"].astype(str) + "/" + index["record"].astype(str)
 
 
-def beat_lag_s(predicted: list[np.ndarray], true: list[np.ndarray], window_s: float = np.inf) -> float:
-    """The constant by which one method's beats are late, s: :func:`joint_beat_lags_s` of it alone."""
-    return float(joint_beat_lags_s([predicted], true, window_s)[0])
-
-
 def joint_beat_lags_s(methods: Sequence[list[np.ndarray]], true: list[np.ndarray], window_s: float = np.inf) -> np.ndarray:
     """The constants by which the beats of several methods are late in one record, found together.
 

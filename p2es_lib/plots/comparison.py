@@ -191,8 +191,8 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str =
         if rows.empty:
             raise InputError(f"plot_steps: the table holds no {metric}")
         ax.fill_between(rows["n_steps"], rows["lower"], rows["upper"], color=SPREAD, lw=0, alpha=0.7)
-        (handles["P2Es"],) = ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
-        for part, colour, marker in zip(others, CYCLE[1:], "sD^vP", strict=False):
+        (handles[rows["method"].iloc[0] if others else "P2Es"],) = ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
+        for part, colour, marker in zip(others, cycle(CYCLE[1:]), cycle("sD^vP"), strict=False):
             name = part["method"].iloc[0].partition(" (")[0]
             (handles[name],) = ax.plot(part["n_steps"], part["value"], marker=marker, color=colour, lw=0.8, ms=2.5)
         ax.set_xscale("log", base=2)

@@ -18,7 +18,7 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
   QRS above 100 ms lengthens QT by 0.7 of the excess: unverified.
 - heart-rate variability: RMSSD of 10-s ECGs by decade, median and 5th-95th percentile, from PTB-XL normals.
 - Heart rate, its variability and the spread of the P wave were fitted to records of all PTB-XL folds, test folds
-  included (three numbers per age and sex, no waveform). The normal beats come from the training folds alone. A model from
+  included (medians and spreads, by age or sex; no waveform). The normal beats come from the training folds alone. A model from
   simulation has therefore seen no real record, but summary figures of some of those it is tried on.
 - stiffness (carotid-femoral pulse wave velocity): see :mod:`p2es_lib.simulator.pulse`.
 - height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index
