@@ -29,7 +29,7 @@ import sys
 from p2es_lib import paths
 from p2es_lib.config import config_hash, get_config
 from p2es_lib.sources import parse_dataset
-from p2es_lib.variants import VARIANTS, variants_of
+from p2es_lib.variants import VARIANTS, parse_seeds, seeds_of, variants_of
 from p2es_lib.workflow import is_timing_only, write_jobs
 
 # Relative paths below are in $P2ES_HOME.
@@ -220,8 +220,8 @@ rule train:
 
 
 def scores_of(variants):
-    """Last files of finished runs: of these variants, all seeds."""
-    return expand(f"{RUNS}/{{variant}}/seed{{seed}}/scores.parquet", variant=variants, seed=SEEDS.split(","))
+    """Last files of finished runs of these variants."""
+    return [f"{RUNS}/{name}/seed{seed}/scores.parquet" for name in variants for seed in seeds_of(PROFILE, name, parse_seeds(SEEDS))]
 
 
 rule baselines:

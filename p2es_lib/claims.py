@@ -70,8 +70,9 @@ def _interval(row, digits: int = 4) -> str:
 
 
 def _significant(rows: pd.DataFrame, sign: int) -> pd.Series:
-    """Which differences are of this sign beyond chance (p < 0.05, corrected)."""
-    return (rows["p_holm"] < 0.05) & (sign * rows["difference"] > 0)
+    """Which differences are of this sign beyond chance (p < 0.05, corrected), and in each single training."""
+    agree = (sign * rows[["seed_min", "seed_max"]] > 0).all(axis=1)
+    return (rows["p_holm"] < 0.05) & (sign * rows["difference"] > 0) & agree
 
 
 def _relevant(rows: pd.DataFrame, sign: int) -> pd.Series:

@@ -13,7 +13,7 @@ from p2es_lib.experiments import CONFIG_FILE, SCORES_FILE, file_hash, references
 from p2es_lib.learned import WEIGHTS_FILE
 from p2es_lib.paths import figures_dir, home, run_dir
 from p2es_lib.plots import save_table
-from p2es_lib.variants import REFERENCES, VARIANTS, variants_of
+from p2es_lib.variants import REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
 
 
 def _describe(folder: Path) -> dict[str, object]:
@@ -49,7 +49,7 @@ def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
         began; ``-dirty``: code differed from it). No dates: equal runs give equal tables, but for the commit.
     """
     learned = ["p2es", *(name for kind in ("baselines", "ablations", "samplers", "more_steps") for name in variants_of(profile, kind))]
-    folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds]
+    folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]
     folders += [run_dir(dataset, profile, name, 0) for name in references_for(get_config(profile, dataset))]
     folders += [simulated_run(profile)] if dataset != "simulated" else []
     columns = ["run", "method", "seed", "config", "data", "weights", "scores", "commit"]
@@ -61,7 +61,7 @@ def write_runs(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     table = runs_table(dataset, profile, seeds)
     if len(table):
         caption = (
-            f"Runs that the tables of data set {dataset}, profile {profile}, are made of, {len(seeds)} training seed(s): hashes of settings, "
+            f"Runs that the tables of data set {dataset}, profile {profile}, are made of, {count_seeds(profile, seeds)}: hashes of settings, "
             "prepared windows, weights (of references without a network: none) and scores; commit of the source tree when the run began, "
             "-dirty if code differed from it."
         )

@@ -66,6 +66,11 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
+def _made_of(table: pd.DataFrame) -> str:
+    seeds = sorted({int(count) for count in table["seeds"]})
+    return f"{int(table['n_subjects'].max())} test subjects, {' or '.join(map(str, seeds))} training seed(s)" + " a row" * (len(seeds) > 1)
+
+
 def headline_section(folder: Path) -> str:
     """Headline table in Markdown: one row per method, value with its interval per metric, over all leads."""
     table = _read(folder, "table02_results")
@@ -80,8 +85,7 @@ def headline_section(folder: Path) -> str:
         unit = METRICS[metric].unit
         columns[METRICS[metric].label + (f" ({unit})" if unit else "")] = dict(zip(rows["method"], cells, strict=True))
     shown = pd.DataFrame(columns, index=pd.Index(table["method"].unique(), name="method")).fillna("").reset_index()
-    n_subjects, seeds = int(table["n_subjects"].max()), int(table["seeds"].max())
-    note = f"{n_subjects} test subjects, {seeds} training seed(s), 95 % bootstrap intervals over subjects. File: `figures/{folder.name}/table02_results.csv`."
+    note = f"{_made_of(table)}, 95 % bootstrap intervals over subjects. File: `figures/{folder.name}/table02_results.csv`."
     return f"{markdown_table(shown)}\n\n{note}"
 
 
@@ -106,7 +110,7 @@ def ablations_section(folder: Path) -> str:
         unit = f", {METRICS[metric].unit}" if METRICS[metric].unit else ""
         columns[f"{METRICS[metric].label}{unit} (+ is worse)"] = cells
     shown = pd.DataFrame(columns, index=pd.Index(table["method"].unique(), name="changed")).fillna("").reset_index()
-    note = f"{int(table['n_subjects'].max())} test subjects, {int(table['seeds'].max())} training seed(s). File: `figures/{folder.name}/table08_ablations.csv`."
+    note = f"{_made_of(table)}. File: `figures/{folder.name}/table08_ablations.csv`."
     return f"{markdown_table(shown)}\n\n{note}"
 
 

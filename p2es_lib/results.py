@@ -10,7 +10,7 @@ from p2es_lib.experiments import DISTRIBUTION_FILE, SCORES_FILE, data_kind, load
 from p2es_lib.metrics import summarise, summarise_difference
 from p2es_lib.metrics.summary import holm
 from p2es_lib.paths import run_dir
-from p2es_lib.variants import REFERENCES, VARIANTS
+from p2es_lib.variants import REFERENCES, VARIANTS, seeds_of
 
 #: How the estimates of a method that draws samples are called in tables.
 ESTIMATE_LABELS = {
@@ -34,13 +34,17 @@ def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str)
 
 
 def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
-    """Scores of finished runs of a variant (or of a reference), with a column ``seed``."""
-    return _load(dataset, profile, variant, [0] if variant in REFERENCES else seeds, SCORES_FILE)
+    """Scores of finished runs of a variant (or of a reference), with a column ``seed``; see :func:`.variants.seeds_of`."""
+    return _load(dataset, profile, variant, _trained(profile, variant, seeds), SCORES_FILE)
+
+
+def _trained(profile: str, variant: str, seeds: list[int]) -> list[int]:
+    return [0] if variant in REFERENCES else seeds_of(profile, variant, seeds)
 
 
 def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
     """Distances between distributions, averaged over seeds; their bounds are averaged too, so they stay per training."""
-    table = _load(dataset, profile, variant, [0] if variant in REFERENCES else seeds, DISTRIBUTION_FILE)
+    table = _load(dataset, profile, variant, _trained(profile, variant, seeds), DISTRIBUTION_FILE)
     keys = ["lead", "estimate", "metric", "n_subjects"]
     return table.groupby(keys, sort=False)[["value", "lower", "upper"]].mean().reset_index()
 
@@ -110,13 +114,16 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     DataFrame
         One row per variant and metric of :data:`COMPARED`: variant, method, about, metric, estimate, value (of the
         variant), difference, lower, upper (95 %), p_value, p_holm (corrected over the variants of this table, metric by
-        metric), n_subjects, seeds, data.
+        metric), seed_min, seed_max (least and largest difference of a single training to that of the same seed; all
+        others are of means over seeds), n_subjects, seeds, data.
     """
     full = load_scores(config.dataset, config.profile, reference, seeds)
     kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         deterministic = set(scores["estimate"]) == {"mean"}
+        seeds_here = _trained(config.profile, variant, seeds) if variant in VARIANTS else seeds
+        same = full[full["seed"].isin(seeds_here)]
         label = REFERENCES[variant] if variant in REFERENCES else VARIANTS[variant].label
         for metric, estimate in COMPARED.items():
             squared = {"rmse": "mse", "rmse_lag": "mse_lag"}.get(metric, metric)
@@ -124,22 +131,30 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
             own_metric = "mae" if deterministic and metric == "crps" else squared
             parts = [
                 table[(table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)].assign(metric=squared)
-                for table, which, of in ((scores, own, own_metric), (full, estimate, squared))
+                for table, which, of in ((scores, own, own_metric), (same, estimate, squared))
             ]
             if any(part.empty for part in parts):
                 continue
             value = summarise(parts[0], 1, unit=unit).set_index("metric").loc[metric]
             difference = summarise_difference(*parts, _N_BOOTSTRAP_P, reference_estimate=estimate, unit=unit)
             row = difference.set_index("metric").loc[metric]
+            single = [_single(*parts, seed, metric, estimate, unit) for seed in seeds_here]
             rows.append(
                 {"variant": variant, "method": label, "about": VARIANTS[variant].about if variant in VARIANTS else "reference"}
                 | {"metric": metric, "estimate": own, "value": value["value"], "difference": row["value"]}
-                | {name: row[name] for name in ("lower", "upper", "p_value", "n_subjects")}
+                | {name: row[name] for name in ("lower", "upper", "p_value")}
+                | {"seed_min": min(single), "seed_max": max(single), "n_subjects": row["n_subjects"], "seeds": len(seeds_here)}
             )
-    table = pd.DataFrame(rows).assign(seeds=len(seeds), data=kind)
+    table = pd.DataFrame(rows).assign(data=kind)
     corrected = table.groupby("metric", sort=False)["p_value"].transform(lambda p: holm(p.to_numpy()))
     table.insert(table.columns.get_loc("p_value") + 1, "p_holm", corrected)
     return table
+
+
+def _single(scores: pd.DataFrame, full: pd.DataFrame, seed: int, metric: str, estimate: str, unit: str) -> float:
+    """Difference of one training to the full model's of the same seed; a reference has one set of scores for all seeds."""
+    scores, full = (table[table["seed"] == seed] if (table["seed"] == seed).any() else table for table in (scores, full))
+    return summarise_difference(scores, full, 1, reference_estimate=estimate, unit=unit).set_index("metric").loc[metric, "value"]
 
 
 def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:

@@ -167,6 +167,22 @@ def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -
     return config
 
 
+def seeds_of(profile: str, variant: str, seeds: list[int]) -> list[int]:
+    """The seeds that a variant is trained with, of those asked for.
+
+    All of them, but in ``wide``: there all are for what ``quick`` compares too, and what only ``wide`` compares is trained
+    with the first. What is used with one seed is compared with the same seed of the full model.
+    """
+    everything = profile != "wide" or variant == "p2es" or variant in _CHOSEN["quick"]
+    return seeds if everything else seeds[:1]
+
+
+def count_seeds(profile: str, seeds: list[int]) -> str:
+    """How many trainings are behind a table, for its caption."""
+    fewer = " (what quick leaves out: 1; see column seeds)" if profile == "wide" and len(seeds) > 1 else ""
+    return f"{len(seeds)} training seed(s){fewer}"
+
+
 def parse_seeds(text: str) -> list[int]:
     """``"0,1,2"`` to [0, 1, 2]; anything else raises an :class:`InputError`."""
     try:

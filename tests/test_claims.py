@@ -20,10 +20,11 @@ def tables(tmp_path):
     return write
 
 
-def difference(variant, value, p, metric="rmse", about="baseline", seeds=3, full=0.1):
+def difference(variant, value, p, metric="rmse", about="baseline", seeds=3, full=0.1, spread=0.0):
     """Variant minus full model, whose value is ``full``."""
     return {"variant": variant, "method": variant, "about": about, "metric": metric, "value": full + value, "difference": value,
-            "lower": value - 0.001, "upper": value + 0.001, "p_holm": p, "seeds": seeds}  # fmt: skip
+            "lower": value - 0.001, "upper": value + 0.001, "p_holm": p, "seed_min": value - spread, "seed_max": value + spread,
+            "seeds": seeds}  # fmt: skip
 
 
 @pytest.mark.parametrize(("values", "lag", "seeds", "verdict"), [
@@ -59,6 +60,13 @@ def test_an_innovation_must_hurt_where_it_is_missing(tables, crps, spectrum, see
     assert claims._innovation("no_blur")(found)[1] == verdict
     with pytest.raises(NotMeasured, match="does not train that variant"):
         claims._innovation("single_scale")(found)
+
+
+@pytest.mark.parametrize(("spread", "verdicts"), [(0.009, (SUPPORTED, CONTRADICTED)), (0.011, (NOT, NOT))])
+def test_trainings_that_disagree_show_nothing(tables, spread, verdicts):
+    for value, verdict in zip((0.01, -0.01), verdicts, strict=True):
+        rows = [difference("no_blur", value, 0.001, "crps", spread=spread), difference("no_blur", 0.0, 1.0, "log_spectral_distance")]
+        assert claims._innovation("no_blur")(tables(table08_ablations=rows))[1] == verdict
 
 
 def test_what_an_innovation_earns_with_few_steps_only_is_not_supported(tables):

@@ -13,7 +13,8 @@ from p2es_lib.errors import InputError
 def differences(variants=("no_blur", "no_affinity"), metrics=("rmse_lag", "pearson_lag")):
     about = {"no_blur": "forward", "no_affinity": "affinity"}
     rows = [{"variant": v, "method": f"label of {v}", "about": about[v], "metric": m, "difference": 0.01 * (k + 1), "lower": 0.005,
-             "upper": 0.02, "p_holm": 0.01 if v == "no_blur" else 0.5} for v in variants for k, m in enumerate(metrics)]  # fmt: skip
+             "upper": 0.02, "p_holm": 0.01 if v == "no_blur" else 0.5, "seed_min": -0.001, "seed_max": 0.03,
+             "seeds": 3 if v == "no_blur" else 1} for v in variants for k, m in enumerate(metrics)]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -26,6 +27,8 @@ def test_differences_are_drawn_under_their_headings():
     assert [dot.get_ydata()[0] for dot in dots] == [1, 3]
     filled = [dot.get_markerfacecolor() != "white" for dot in dots]
     assert filled == [True, False], "only what survives the correction is filled"
+    ticks = [line for line in fig.axes[0].lines if line.get_marker() == "|"]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in ticks] == [([-0.001, 0.03], [1, 1])], "one training has no extremes"
     # A larger error is worse, a larger correlation better.
     colours = [next(line for line in ax.lines if line.get_marker() == "o").get_markeredgecolor() for ax in fig.axes]
     assert colours[0] != colours[1]

@@ -13,7 +13,7 @@ from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import told_demographics, training_command
 from p2es_lib.metrics.summary import holm, summarise_difference
-from p2es_lib.variants import MORE_STEPS, REFERENCES, SUBJECTS, VARIANTS, variants_of
+from p2es_lib.variants import MORE_STEPS, REFERENCES, SUBJECTS, VARIANTS, count_seeds, seeds_of, variants_of
 
 
 def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single", "samples"), seed=0, n=40):
@@ -113,6 +113,32 @@ def test_differences_are_paired_and_corrected(runs):
     assert (blur.loc["ppe", "upper"] - blur.loc["ppe", "lower"]) < 0.002
     by_metric = table.groupby("metric")
     assert all(np.allclose(rows["p_holm"], holm(rows["p_value"].to_numpy())) for _, rows in by_metric)
+
+
+def test_each_training_is_compared_with_the_one_of_its_seed(runs):
+    def trainings(shifts, **kwargs):
+        return pd.concat([scores_of(shift, **kwargs).assign(seed=seed) for seed, shift in enumerate(shifts)], ignore_index=True)
+
+    runs |= {"p2es": trainings((0.0, 0.01, 0.02)), "no_blur": trainings((0.01, 0.01, 0.04)), "no_projection": trainings((0.03,))}
+    runs["template"] = scores_of(0.05, estimates=("mean",))
+    config = get_config("wide")
+    table = results.difference_table(config, ["no_blur", "no_projection", "template"], [0, 1, 2])
+    ppe = table[table["metric"] == "ppe"].set_index("variant")
+    np.testing.assert_allclose(ppe["difference"], [0.01, 0.03, 0.04])  # one seed: the full model's of that seed
+    np.testing.assert_allclose(ppe["seed_min"], [0.0, 0.03, 0.03], atol=1e-12)
+    np.testing.assert_allclose(ppe["seed_max"], [0.02, 0.03, 0.05])
+    assert list(ppe["seeds"]) == [3, 1, 3]
+
+
+def test_wide_repeats_only_what_quick_compares():
+    assert seeds_of("wide", "no_blur", [0, 1, 2]) == seeds_of("wide", "p2es", [0, 1, 2]) == [0, 1, 2]
+    assert seeds_of("wide", "no_projection", [1, 2]) == [1] and seeds_of("wide", "steps_50", [0, 1]) == [0]
+    assert all(seeds_of("full", name, [0, 1, 2]) == [0, 1, 2] for name in VARIANTS)
+    for name, variant in VARIANTS.items():  # the weights that a variant uses are trained with its seeds
+        if variant.weights_of:
+            assert set(seeds_of("wide", name, [0, 1])) <= set(seeds_of("wide", variant.weights_of, [0, 1]))
+    assert count_seeds("full", [0, 1]) == "2 training seed(s)" and "column seeds" in count_seeds("wide", [0, 1])
+    assert count_seeds("wide", [4]) == "1 training seed(s)"
 
 
 def test_a_method_with_one_estimate_is_compared_by_it(runs):

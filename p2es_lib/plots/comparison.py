@@ -119,7 +119,8 @@ def plot_differences(
     """Differences to the full model with their intervals: a row per variant, a column per metric.
 
     Filled: the interval excludes zero after the correction for many comparisons. Green lies on the side where the
-    variant is better than the full model, red where it is worse.
+    variant is better than the full model, red where it is worse. With several trainings, ticks mark the least and the
+    largest difference of a single one.
 
     Parameters
     ----------
@@ -145,7 +146,8 @@ def plot_differences(
     for label, (heading, _) in zip(axes[0].get_yticklabels(), order, strict=True):
         label.set_fontweight("bold" if heading else "normal")
     axes[0].set_ylim(len(order) - 0.4, -0.6)
-    fig.supxlabel(f"Difference to {reference}, 95 % interval; filled: not explained by chance (p < 0.05, Holm)", fontsize=7.5)
+    ticks = "; ticks: extremes of single trainings" if (shown["seeds"] > 1).any() else ""
+    fig.supxlabel(f"Difference to {reference}, 95 % interval; filled: not explained by chance (p < 0.05, Holm){ticks}", fontsize=7.5)
     return fig
 
 
@@ -158,6 +160,8 @@ def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int],
         ax.plot([row.lower, row.upper], [y, y], lw=1.1, color=colour if clear else COLOURS["grey"])
         ax.plot(row.difference, y, "o", ms=3.6, mew=0.8, mec=colour if clear else COLOURS["grey"],
                 mfc=colour if clear else "white")  # fmt: skip
+        if row.seeds > 1:
+            ax.plot([row.seed_min, row.seed_max], [y, y], ls="", marker="|", ms=5.5, mew=0.8, color=TRUTH)
     ax.axvline(0, color=TRUTH, lw=0.7)
     ax.set_title(known.label.replace(", ", ",\n"))  # a column is narrow
     ax.set_xlabel(known.unit or " ")
