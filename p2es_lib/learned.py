@@ -163,7 +163,8 @@ class LearnedTranslator(nn.Module):
         Raises
         ------
         InputError
-            Wrong shape or length, not finite, or flat PPG; numbers of windows and demographics differ.
+            Wrong shape or length, not finite, or flat PPG; numbers of windows and demographics differ; a translation that
+            is not finite.
         """
         ppg = check_translation_input(ppg, demographics, self.config.signal.n_samples, n_samples)
         if isinstance(generator, WindowNoise):
@@ -185,6 +186,10 @@ class LearnedTranslator(nn.Module):
                 progress(min(start + windows_per_batch, len(ppg)))
         self.train(was_training)
         ecg = torch.cat(chunks)
+        lost = int((~torch.isfinite(ecg)).flatten(1).any(dim=1).sum())
+        if lost:
+            raise InputError(f"{self.name}: the translation of {lost} of {len(ecg)} window(s) is not finite: the training diverged, "
+                             f"or sampler {self.config.sampling.sampler!r} does not suit the forward process")  # fmt: skip
         ecg[:, :, self.trained_leads.cpu() == 0] = torch.nan
         return ecg if n_drawn == n_samples else ecg.expand(-1, n_samples, -1, -1).clone()
 

@@ -165,8 +165,18 @@ def test_bad_models_are_named(tmp_path):
 def test_every_variant_translates(variant, windows):
     config = tiny_config(**{name.replace(".", "__"): value for name, value in VARIANTS[variant].changes.items()})
     test = windows.split("test")
-    ecg = fitted(windows, config).translate(test.ppg, test.demographics)
-    assert torch.isfinite(ecg).all()
+    model = fitted(windows, config)
+    for n_steps in (None, 4):  # of second order from the second step on
+        ecg = model.translate(test.ppg, test.demographics, n_samples=2, n_steps=n_steps)
+        assert torch.isfinite(ecg).all()
+
+
+def test_a_model_that_diverged_says_so(windows):
+    model, test = fitted(windows), windows.split("test")
+    with torch.no_grad():
+        next(model.denoiser.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match=r"6 of 6 window\(s\) is not finite: the training diverged"):
+        model.translate(test.ppg, test.demographics)
 
 
 def test_scale_counts_existing_leads_only():

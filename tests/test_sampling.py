@@ -121,6 +121,27 @@ def test_multistep_is_exact_for_an_estimate_that_is_linear_in_lambda(blur):
     torch.testing.assert_close(scaled.diff(dim=0)[0], ddim, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("n_steps", (1, 2, 3, 8, 50))
+def test_blur_alone_is_undone(name, n_steps):
+    """The mean never changes and fine coefficients wait at the floor of the response: lambda stands still, or nearly."""
+    process = ForwardProcess(ProcessConfig(noise=False, sigma_blur_ms=1e4, min_response=1e-4), 256, 125.0)
+    x_0 = torch.randn(2, 3, 256, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    calls = []
+
+    def almost(x_t, t):  # an estimate that changes from call to call, as a network's does
+        calls.append(x_t)
+        return x_0 + 0.1 * t[:, None, None] * x_0.flip(-1)
+
+    noise = lambda step: torch.randn(2, 3, 256, dtype=torch.float64, generator=torch.Generator().manual_seed(step))  # noqa: E731
+    found = SAMPLERS[name](almost, process, noise, n_steps=n_steps)
+    last_t = time_grid(n_steps)[-1]
+    torch.testing.assert_close(found, x_0 + 0.1 * last_t * x_0.flip(-1))
+    # What the network saw stayed near the path of the true signal: nothing was carried on beyond all bounds.
+    truth = [process.from_basis(process.alpha(t[None]) * process.to_basis(x_0)) for t in time_grid(n_steps)]
+    assert all((x - y).abs().max() < 1.0 for x, y in zip(calls[1:], truth[1:], strict=True))
+
+
 def test_multistep_equals_deterministic_where_it_must():
     data = GaussianData("dct")
     arguments = (data.process, fixed_noise(3, channels=12))
