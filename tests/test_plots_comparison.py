@@ -8,6 +8,7 @@ import pytest
 
 from p2es_lib import plots
 from p2es_lib.errors import InputError
+from p2es_lib.variants import VARIANTS, variants_of
 
 
 def differences(variants=("no_blur", "no_affinity"), metrics=("rmse_lag", "pearson_lag")):
@@ -51,6 +52,15 @@ def test_validation_curves_over_steps_and_minutes():
     fig = plots.plot_validation_curves({"a": history, "b": history}, {"a": {"seconds": 120, "steps": 20}, "b": {"seconds": 60, "steps": 20}})
     np.testing.assert_allclose(fig.axes[0].lines[0].get_xdata(), [10, 20])
     np.testing.assert_allclose([line.get_xdata() for line in fig.axes[1].lines], [[1, 2], [0.5, 1]])
+
+
+def test_every_method_of_the_largest_comparison_has_a_line_of_its_own():
+    history, cost = pd.DataFrame({"step": [10, 20], "validation_rmse": [0.2, 0.1]}), {"seconds": 1, "steps": 20}
+    learned = [VARIANTS[name].label for name in ("p2es", *variants_of("full", "baselines"))]
+    for methods in (learned, ["a template", *learned], [f"method {k}" for k in range(9)]):
+        fig = plots.plot_validation_curves(dict.fromkeys(methods, history), dict.fromkeys(methods, cost))
+        looks = {(line.get_color(), str(line.get_linestyle()), str(line._dash_pattern)) for line in fig.axes[0].lines}
+        assert len(looks) == len(methods)
 
 
 def test_sampler_steps():

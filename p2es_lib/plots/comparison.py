@@ -48,10 +48,11 @@ def plot_validation_curves(histories: Mapping[str, pd.DataFrame], costs: Mapping
     fig = new_figure(PAGE_WIDTH, 2.5)
     axes = fig.subplots(1, 2, sharey=True)
     handles = []
-    for number, (label, history) in enumerate(histories.items()):
+    for label, history in histories.items():
         rows = history.dropna(subset=["validation_rmse"])
         minutes_per_step = costs[label]["seconds"] / 60 / costs[label]["steps"]
-        style = {"color": colours[label], "ls": _LINES[number // len(COLOURS) % len(_LINES)], "marker": "o", "ms": 2.5, "mew": 0}
+        again = sum(handle.get_color() == colours[label] for handle in handles)  # more methods than colours
+        style = {"color": colours[label], "ls": _LINES[again % len(_LINES)], "marker": "o", "ms": 2.5, "mew": 0}
         axes[0].plot(rows["step"], rows["validation_rmse"], **style)
         axes[1].plot(rows["step"] * minutes_per_step, rows["validation_rmse"], **style)
         handles.append(Line2D([], [], label=label, **style))

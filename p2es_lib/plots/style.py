@@ -159,8 +159,11 @@ def method_colours(methods: Iterable[str]) -> dict[str, str]:
     """Colour of each method by its label: P2Es blue, templates orange, irreducible errors black, others in turn."""
     names = {"p2es": ["blue", "sky"], "template": ["orange"], "irreducible": ["black", "grey"]}
     others = ["green", "vermillion", "purple", "sky", "yellow", "grey"]
+    methods = list(dict.fromkeys(methods))
+    if not any("template" in method.lower() for method in methods):
+        others.append("orange")
     colours: dict[str, str] = {}
-    for method in dict.fromkeys(methods):
+    for method in methods:
         family = next((names[word] for word in names if word in method.lower()), [])
         free = [COLOURS[name] for name in family + others if COLOURS[name] not in colours.values()]
         colours[method] = free[0] if free else COLOURS["grey"]
