@@ -121,7 +121,7 @@ def plot_differences(
 
     Filled: the interval excludes zero after the correction for many comparisons. Green lies on the side where the
     variant is better than the full model, red where it is worse. With several trainings, ticks mark the least and the
-    largest difference of a single one.
+    largest difference of a single one. A row far beyond all others is an arrow at the edge, with its value.
 
     Parameters
     ----------
@@ -152,21 +152,44 @@ def plot_differences(
     return fig
 
 
+_REACH = ["difference", "lower", "upper", "seed_min", "seed_max"]
+
+
+def _outside(rows: pd.DataFrame) -> tuple[pd.Index, float]:
+    """Rows too far from the others to be drawn on one axis with them, at most two, and where the axis ends."""
+    sizes = rows[_REACH].abs().max(axis=1).sort_values(ascending=False)
+    n = 0
+    while n < min(2, len(sizes) - 2) and sizes.iloc[n] > 2 * sizes.iloc[n + 1]:
+        n += 1
+    return sizes.index[:n], 1.08 * sizes.iloc[n]
+
+
 def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int], metric: str) -> None:
     known = METRICS[metric]
+    outside, end = _outside(rows)
     for row in rows.itertuples():
         worse = (row.difference > 0) == (known.better == "lower")
         colour = COLOURS["vermillion"] if worse else COLOURS["green"]
         y, clear = position[row.method], row.p_holm < 0.05
+        if row.Index in outside:  # it would press all others together
+            side = np.sign(row.difference)
+            ax.plot(side * end, y, ">" if side > 0 else "<", ms=4, color=colour if clear else COLOURS["grey"], clip_on=False)
+            ax.annotate(f"{row.difference:+.2g}", (side * end, y), xytext=(-4 * side, 0), textcoords="offset points", va="center",
+                        ha="right" if side > 0 else "left", fontsize=6.5)  # fmt: skip
+            continue
         ax.plot([row.lower, row.upper], [y, y], lw=1.1, color=colour if clear else COLOURS["grey"])
         ax.plot(row.difference, y, "o", ms=3.6, mew=0.8, mec=colour if clear else COLOURS["grey"],
                 mfc=colour if clear else "white")  # fmt: skip
         if row.seeds > 1:
             ax.plot([row.seed_min, row.seed_max], [y, y], ls="", marker="|", ms=5.5, mew=0.8, color=TRUTH)
     ax.axvline(0, color=TRUTH, lw=0.7)
+    if len(outside):
+        ends, signs = rows.drop(index=outside)[_REACH].to_numpy(), np.sign(rows.loc[outside, "difference"])
+        left, right = (-end if (signs < 0).any() else min(1.08 * ends.min(), -0.05 * end)), (end if (signs > 0).any() else 1.08 * ends.max())
+        ax.set_xlim(left, max(right, 0.05 * end))
     ax.set_title(known.label.replace(", ", ",\n"))  # a column is narrow
     ax.set_xlabel(known.unit or " ")
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     ax.tick_params(axis="y", length=0)
