@@ -90,8 +90,9 @@ def test_another_forward_process_is_refused(windows, full):
 def test_figure_draws_the_variants_that_it_is_given():
     rows = [(v, s, t, 0.1 * t, 1.2, 1.1, 1.3, 5) for v in ("p2es", "a", "b") for s in ("stage 1", "both stages") for t in (0.2, 0.6, 1.0)]
     table = pd.DataFrame(rows, columns=["variant", "stage", "t", "rmse", "ratio", "lower", "upper", "n_subjects"])
-    left, right = plots.plot_error_by_time(table, {"p2es": "P2Es", "a": "without a"}).axes
-    assert len(left.lines) == 2 and [text.get_text() for text in right.get_legend().get_texts()] == ["without a"]
+    fig = plots.plot_error_by_time(table, {"p2es": "P2Es", "a": "without a"})
+    left, right = fig.axes
+    assert len(left.lines) == 2 and [text.get_text() for text in fig.legends[0].get_texts()] == ["without a"]
     np.testing.assert_allclose(right.lines[0].get_ydata(), 20.0)
     with pytest.raises(InputError, match="p2es is not among"):
         plots.plot_error_by_time(table, {"a": "without a"})

@@ -223,11 +223,13 @@ if (!slider) return false;
 slider.scrollIntoView({block: 'center'}); slider.focus();
 return slider === document.activeElement;
 """
-#: Address of the picture beside that slider, its value, and its bytes as numbers.
+#: Address of the picture beside that slider, its value, and its bytes as numbers. Decoding fails if a new picture comes
+#: meanwhile; one that can never be decoded ends in the browser's own time limit.
 PICTURE = """
 const picture = document.querySelector('.p2es-explore .p2es-picture');
 const value = document.querySelector('.p2es-explore .p2es-slider [role=slider]').getAttribute('aria-valuetext');
-return picture.decode().then(() => fetch(picture.src)).then(file => file.arrayBuffer()).then(bytes => (
+const decoded = () => picture.decode().catch(() => new Promise(then => setTimeout(then, 100)).then(decoded));
+return decoded().then(() => fetch(picture.src)).then(file => file.arrayBuffer()).then(bytes => (
   {src: picture.src, value: value, width: picture.naturalWidth, bytes: [...new Uint8Array(bytes)].join(' ')}));
 """
 RIGHT, LEFT = "\ue014", "\ue012"

@@ -61,6 +61,9 @@ def test_noise_has_a_column_per_disturbance():
 def test_frontier_joins_the_settings_of_a_family():
     table = pd.DataFrame({"label": ["4 steps", "1 step", "U-Net"], "family": ["P2Es", "P2Es", "U-Net"], "ms": [40.0, 10.0, 8.0],
                           "ms_low": 1, "ms_high": 2, "rmse_lag": [0.13, 0.14, 0.135]})  # fmt: skip
-    ax = plots.plot_frontier(table, "rmse_lag", budgets_ms={"50 ms": 50}).axes[0]
+    fig = plots.plot_frontier(table, "rmse_lag", budgets_ms={"50 ms": 50})
+    ax = fig.axes[0]
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [10, 40])
-    assert ax.get_xscale() == "log" and {text.get_text() for text in ax.texts} >= {"4 steps", "U-Net", "50 ms"}
+    assert ax.get_xscale() == "log" and {text.get_text() for text in ax.texts} == {"4 steps", "1 step", "50 ms"}
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["P2Es", "U-Net"]
+    assert len({line.get_marker() for line in ax.lines[:2]}) == 2

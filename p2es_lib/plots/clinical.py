@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from p2es_lib.errors import InputError
 from p2es_lib.metrics import METRICS
@@ -229,31 +230,32 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
     Parameters
     ----------
     table : DataFrame
-        Columns label, family (dots of one family are joined), ms, ms_low, ms_high and one per quality.
+        Columns label, family (a colour and a marker; dots of one family are joined and labelled), ms, ms_low, ms_high and one per quality.
     quality : str
         Column that is drawn upwards, a metric.
     budgets_ms : mapping, optional
         Name to a time that is marked.
     """
     known = METRICS[quality]
-    fig = new_figure(PAGE_WIDTH, 3.0)
-    ax = fig.subplots()
     colours = method_colours(dict.fromkeys(table["family"]))
-    for family, rows in table.groupby("family", sort=False):
+    n_columns = 4
+    fig = new_figure(PAGE_WIDTH, 2.8 + 0.16 * (len(colours) // n_columns))
+    ax = fig.subplots()
+    for (family, rows), marker in zip(table.groupby("family", sort=False), cycle("osD^vPX<>")):
         rows = rows.sort_values("ms")
-        ax.plot(rows["ms"], rows[quality], "-o", lw=0.9, ms=4, color=colours[family], label=family)
-        # Labels of joined dots above them, where a falling line leaves room, the others' below: they often lie on that line.
-        place = {"xytext": (3, 3), "va": "bottom"} if len(rows) > 1 else {"xytext": (0, -5), "va": "top", "ha": "center"}
-        for row in rows.itertuples():
-            ax.annotate(row.label.replace(" (", "\n("), (row.ms, getattr(row, quality)), textcoords="offset points", fontsize=6.5,
-                        color=colours[family], path_effects=[withStroke(linewidth=2, foreground="white")], **place)  # fmt: skip
+        ax.plot(rows["ms"], rows[quality], "-", marker=marker, lw=0.9, ms=4, color=colours[family], label=family.partition(" (")[0])
+        for row in rows.itertuples() if len(rows) > 1 else ():  # above, where a falling line leaves room
+            ax.annotate(row.label, (row.ms, getattr(row, quality)), xytext=(3, 3), textcoords="offset points", fontsize=6.5,
+                        color=colours[family], path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=n_columns)
     for name, milliseconds in (budgets_ms or {}).items():
         ax.axvline(milliseconds, lw=0.8, ls=(0, (3, 2)), color=SPREAD)
         ax.annotate(name, (milliseconds, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points",
                     fontsize=6.5, color=COLOURS["grey"])  # fmt: skip
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(x=0.08, y=0.12)
     ax.set(xlabel="Milliseconds for 10 s of signal, 12 leads, batch 1", ylabel=known.label + (f" ({known.unit})" if known.unit else ""))
     ax.grid(axis="both")

@@ -249,7 +249,8 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference
     """
     if reference not in labels:
         raise InputError(f"plot_error_by_time: {reference} is not among the variants to draw ({', '.join(labels)})")
-    fig = new_figure(PAGE_WIDTH, 2.9)
+    others = [name for name in labels if name != reference]
+    fig = new_figure(PAGE_WIDTH, 2.7 + 0.16 * -(-len(others) // 2))
     left, right = fig.subplots(1, 2, width_ratios=[0.8, 1.2])
     whole = table[table["stage"] == "both stages"]
     for stage, style in (("stage 1", "--"), ("both stages", "-")):
@@ -257,16 +258,15 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference
         left.plot(rows["t"], rows["rmse"], style, color=ESTIMATE, label=stage)
     left.set(xlabel="Time of the forward process, $t$", ylabel="RMSE of the estimate of $x_0$ (mV)", title=labels[reference], ylim=(0, None))
     left.legend(loc="upper left")
-    others = [name for name in labels if name != reference]
-    for name, colour in zip(others, cycle(CYCLE[1:])):
+    for name, colour, marker in zip(others, cycle(CYCLE[1:]), cycle("osD^vP")):
         rows = whole[whole["variant"] == name].sort_values("t")
         right.fill_between(rows["t"], 100 * (rows["lower"] - 1), 100 * (rows["upper"] - 1), color=colour, lw=0, alpha=0.25)
-        right.plot(rows["t"], 100 * (rows["ratio"] - 1), "o-", ms=2.5, color=colour, label=labels[name])
+        right.plot(rows["t"], 100 * (rows["ratio"] - 1), marker=marker, ms=2.5, color=colour, label=labels[name])
     right.axhline(0, color="0.4", lw=0.8)
     # One model may be several times worse at small t: a linear scale near zero, a logarithmic one beyond.
     right.set_yscale("symlog", linthresh=10)
     right.yaxis.set_major_formatter("{x:g}")
     right.set(xlabel="Time of the forward process, $t$", ylabel="Squared error above the full model's (%)", title="Without one part")
-    right.legend(loc="upper right")
+    fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     letter_panels([left, right])
     return fig
