@@ -243,7 +243,8 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
     ax = fig.subplots()
     for (family, rows), marker in zip(table.groupby("family", sort=False), cycle("osD^vPX<>")):
         rows = rows.sort_values("ms")
-        ax.plot(rows["ms"], rows[quality], "-", marker=marker, lw=0.9, ms=4, color=colours[family], label=family.partition(" (")[0])
+        ax.plot(rows["ms"], rows[quality], "-", marker=marker, lw=0.9, ms=4, color=colours[family], zorder=4,
+                label=family.partition(" (")[0])  # fmt: skip
         for row in rows.itertuples() if len(rows) > 1 else ():  # above, where a falling line leaves room
             ax.annotate(row.label, (row.ms, getattr(row, quality)), xytext=(3, 3), textcoords="offset points", fontsize=6.5,
                         color=colours[family], path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
