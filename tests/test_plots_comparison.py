@@ -39,11 +39,14 @@ def test_differences_are_drawn_under_their_headings():
 
 @pytest.mark.parametrize("side", (1, -1))
 def test_a_difference_far_beyond_the_others_is_an_arrow_at_the_edge(side):
-    table = pd.concat([differences(), differences(("no_blur",)).assign(method="far away", difference=side * 0.5, lower=side * 0.51 - 0.01,
+    many = pd.concat([differences(("no_affinity",)).assign(method=f"another {k}") for k in range(7)])
+    table = pd.concat([differences(), many, differences(("no_blur",)).assign(method="far away", difference=side * 0.5, lower=side * 0.51 - 0.01,
                                                                        upper=side * 0.49 + 0.02)], ignore_index=True)  # fmt: skip
     ax = plots.plot_differences(table, ["rmse_lag"], {"forward": "Forward", "affinity": "Affinity"}).axes[0]
     assert {line.get_marker() for line in ax.lines if line.get_marker() in "<>"} == {">" if side > 0 else "<"}
     assert [text.get_text() for text in ax.texts] == [f"{side * 0.5:+.2g}"] and max(map(abs, ax.get_xlim())) < 0.1
+    few = plots.plot_differences(pd.concat([differences(), table[table["method"] == "far away"]]), ["rmse_lag"], {"forward": "F", "affinity": "A"})
+    assert max(map(abs, few.axes[0].get_xlim())) > 0.5 and not few.axes[0].texts, "among few, nothing is cut off"
     left, right = ax.get_xlim()
     assert left < -0.001 and right > 0.03 - 1e-9, "all else lies on the axis, and so does zero"
 

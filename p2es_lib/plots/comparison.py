@@ -156,10 +156,10 @@ _REACH = ["difference", "lower", "upper", "seed_min", "seed_max"]
 
 
 def _outside(rows: pd.DataFrame) -> tuple[pd.Index, float]:
-    """Rows too far from the others to be drawn on one axis with them, at most two, and where the axis ends."""
+    """Rows too far from the others to be drawn on one axis with them, at most one in ten, and where the axis ends."""
     sizes = rows[_REACH].abs().max(axis=1).sort_values(ascending=False)
     n = 0
-    while n < min(2, len(sizes) - 2) and sizes.iloc[n] > 2 * sizes.iloc[n + 1]:
+    while n < len(sizes) // 10 and sizes.iloc[n] > 2 * sizes.iloc[n + 1]:
         n += 1
     return sizes.index[:n], 1.08 * sizes.iloc[n]
 
