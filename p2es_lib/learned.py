@@ -189,7 +189,7 @@ class LearnedTranslator(nn.Module):
         lost = int((~torch.isfinite(ecg)).flatten(1).any(dim=1).sum())
         if lost:
             raise InputError(f"{self.name}: the translation of {lost} of {len(ecg)} window(s) is not finite: the training diverged, "
-                             f"or sampler {self.config.sampling.sampler!r} does not suit the forward process")  # fmt: skip
+                             "or the steps of its sampler do not suit its forward process")  # fmt: skip
         ecg[:, :, self.trained_leads.cpu() == 0] = torch.nan
         return ecg if n_drawn == n_samples else ecg.expand(-1, n_samples, -1, -1).clone()
 

@@ -20,6 +20,7 @@ from p2es_lib.plots.style import (
     COLOURS,
     CYCLE,
     ESTIMATE,
+    MARKERS,
     PAGE_WIDTH,
     SPREAD,
     TRUTH,
@@ -241,7 +242,7 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
     n_columns = 4
     fig = new_figure(PAGE_WIDTH, 2.8 + 0.16 * (len(colours) // n_columns))
     ax = fig.subplots()
-    for (family, rows), marker in zip(table.groupby("family", sort=False), cycle("osD^vPX<>")):
+    for (family, rows), marker in zip(table.groupby("family", sort=False), cycle(MARKERS)):
         rows = rows.sort_values("ms")
         ax.plot(rows["ms"], rows[quality], "-", marker=marker, lw=0.9, ms=4, color=colours[family], zorder=4,
                 label=family.partition(" (")[0])  # fmt: skip

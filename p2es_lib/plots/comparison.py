@@ -19,6 +19,7 @@ from p2es_lib.plots.style import (
     COLOURS,
     CYCLE,
     ESTIMATE,
+    MARKERS,
     PAGE_WIDTH,
     SPREAD,
     TRUTH,
@@ -220,7 +221,7 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str =
             raise InputError(f"plot_steps: the table holds no {metric}")
         ax.fill_between(rows["n_steps"], rows["lower"], rows["upper"], color=SPREAD, lw=0, alpha=0.7)
         (handles[rows["method"].iloc[0] if others else "P2Es"],) = ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
-        for part, colour, marker in zip(others, cycle(CYCLE[1:]), cycle("sD^vP"), strict=False):
+        for part, colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS[1:]), strict=False):
             name = part["method"].iloc[0].partition(" (")[0]
             (handles[name],) = ax.plot(part["n_steps"], part["value"], marker=marker, color=colour, lw=0.8, ms=2.5)
         ax.set_xscale("log", base=2)
@@ -258,7 +259,7 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference
         left.plot(rows["t"], rows["rmse"], style, color=ESTIMATE, label=stage)
     left.set(xlabel="Time of the forward process, $t$", ylabel="RMSE of the estimate of $x_0$ (mV)", title=labels[reference], ylim=(0, None))
     left.legend(loc="upper left")
-    for name, colour, marker in zip(others, cycle(CYCLE[1:]), cycle("osD^vP")):
+    for name, colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS)):
         rows = whole[whole["variant"] == name].sort_values("t")
         right.fill_between(rows["t"], 100 * (rows["lower"] - 1), 100 * (rows["upper"] - 1), color=colour, lw=0, alpha=0.25)
         right.plot(rows["t"], 100 * (rows["ratio"] - 1), marker=marker, ms=2.5, color=colour, label=labels[name])

@@ -31,6 +31,8 @@ COLOURS = {
     "purple": "#CC79A7",
     "grey": "#8A8A8A",
 }
+#: Markers in the order in which lines of one panel take them: told apart in grey, too.
+MARKERS = "osD^vPX<>"
 #: Order in which unnamed things (groups, seeds, time scales) take their colours; yellow is too pale for lines.
 CYCLE = tuple(COLOURS[name] for name in ("blue", "orange", "green", "vermillion", "purple", "sky", "black", "grey"))
 #: The same thing has the same colour in every figure: references are black, estimates blue.
