@@ -43,6 +43,7 @@ VARIANT = "p2es"
 BASELINES = variants_of(PROFILE, "baselines")
 # Some ablations only use the trained model differently: those need no training of their own.
 ABLATIONS = [name for name in variants_of(PROFILE, "ablations") if not VARIANTS[name].weights_of]
+TRAINED = [VARIANT, *BASELINES, *ABLATIONS]
 
 PYTHON = sys.executable
 NOTEBOOKS = paths.checkout() / "notebooks"
@@ -208,8 +209,8 @@ rule train:
     params:
         name="05_train",
         settings=SETTINGS,
-    # First in line: the longest steps should not wait for the short ones. One core each: two trainings side by side do
-    # more steps a second than one after the other on both cores.
+    # First in line: the longest steps (08 and 09 come next) should not wait for the short ones. One core each: two
+    # trainings side by side do more steps a second than one after the other on both cores.
     priority: 10
     threads: 1
     resources:
@@ -284,6 +285,7 @@ rule ablations:
         name="08_ablations",
         settings=SETTINGS,
         seeds=SEEDS,
+    priority: 5
     threads: 1
     resources:
         runtime=MINUTES,
@@ -305,6 +307,7 @@ rule clinical_validity:
         name="09_clinical_validity",
         settings=SETTINGS,
         seeds=SEEDS,
+    priority: 5
     threads: 1
     resources:
         runtime=MINUTES,
@@ -319,7 +322,7 @@ rule robustness:
         windows=WINDOWS,
         references=rules.baselines.output.table,
         uses=rules.ablations.output.tables,
-        scores=scores_of([VARIANT, *BASELINES, *ABLATIONS]),
+        scores=scores_of(TRAINED),
     output:
         figures=expand(f"{FIGURES}/{{name}}.png", name=["fig25_noise"]),
         tables=expand(f"{FIGURES}/{{name}}.csv", name=["table15_groups", "table16_demographics", "table17_noise"]),
@@ -440,7 +443,7 @@ rule all:
             rules.reverse_process.output,
             rules.affinity.output,
             rules.solutions.output,
-            expand(rules.train.output, variant=[VARIANT, *BASELINES, *ABLATIONS], seed=SEEDS.split(",")),
+            [expand(rules.train.output, variant=name, seed=seeds_of(PROFILE, name, parse_seeds(SEEDS))) for name in TRAINED],
             rules.baselines.output,
             rules.results.output,
             rules.ablations.output,

@@ -234,10 +234,13 @@ def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int,
     folder, same = _start_run(config, variant, seed, hashed)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
-    return _write_scores(*_scores_of_model(model, config, seed, progress), folder)
+    # The one-step estimate belongs to the weights; where another variant's are used, that one's run has it already.
+    return _write_scores(*_scores_of_model(model, config, seed, progress, one_step=not weights_of), folder)
 
 
-def _scores_of_model(model: LearnedTranslator, config: Config, seed: int, progress: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _scores_of_model(
+    model: LearnedTranslator, config: Config, seed: int, progress: bool, *, one_step: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of the test windows and distances between distributions, of every estimate that the method has."""
     from p2es_lib.metrics import evaluate, frechet_table
 
@@ -247,7 +250,7 @@ def _scores_of_model(model: LearnedTranslator, config: Config, seed: int, progre
     estimates = ("mean", "single") if model.stochastic else ("mean",)
     as_distribution = ("samples",) if samples.shape[1] > 1 else ()
     scores = [evaluate(samples, test, rate, estimates=(*estimates, *as_distribution), **options)]
-    if model.has_direct_estimate:
+    if model.has_direct_estimate and one_step:
         demographics = told_demographics(test.demographics, config.evaluation.demographics)
         direct = model.translate(np.array(test.ppg), demographics, n_samples=1, n_steps=1, generator=seed)
         scores.append(evaluate(direct.numpy(), test, rate, estimates=("mean",), **options).assign(estimate="direct"))

@@ -147,6 +147,12 @@ def test_direct_estimate_is_one_step(home):
     np.testing.assert_allclose(scores.sort_values("window")["value"], ((one - test.ecg)[:, 7] ** 2).mean(-1), rtol=1e-3)
 
 
+def test_one_step_estimate_is_scored_once_for_weights_that_several_variants_use(home):
+    config = tiny_config(sampling__n_steps=2, sampling__n_samples=2)
+    scores = score_run(train_run(config, "steps_2", 0, progress=False), config, "steps_2", 0, progress=False)
+    assert set(scores["estimate"]) == {"mean", "single", "samples"}
+
+
 def test_floor_is_corrected_for_the_number_of_draws(tmp_path, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(tmp_path))
     config = tiny_config(data__n_train_subjects=6, data__n_validation_subjects=4, data__n_test_subjects=6, evaluation__n_floor_draws=4)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,10 @@ from toy_workflow import make_toy_checkout, p2es_command, toy_environment, write
 from p2es_lib import workflow
 from p2es_lib.errors import InputError
 from p2es_lib.processes import exclusive_lock
+from p2es_lib.variants import VARIANTS, seeds_of, variants_of
 from p2es_lib.workflow import check_jobs, check_mirror, headline_table
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 RUN = Path("runs/simulated/smoke/p2es/seed0")
 EXECUTED = Path("runs/simulated/smoke/notebooks")
 N_STEPS = 40  # of the toy training, 0.25 s each: time enough to stop it on a busy machine
@@ -170,6 +173,20 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     (notebooks / "07_results.ipynb").unlink()
     missing = reproduce(snakefile, home)
     assert missing.returncode == 1 and "07_results.ipynb" in missing.stderr
+
+
+@pytest.mark.parametrize("profile", ["smoke", "quick", "wide", "full"])
+def test_every_training_that_the_tables_read_is_made_and_no_other(home, profile):
+    settings = f"profile={profile} dataset=simulated seeds=0,1,2".split()
+    planned = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(CHECKOUT / "Snakefile"), "--dry-run", "--config", *settings],
+        env=os.environ | {"P2ES_HOME": str(home)}, cwd=home.parent, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert planned.returncode == 0, planned.stderr
+    runs = re.findall(r"^    output: runs/simulated/\w+/(\w+)/seed(\d+)/scores\.parquet", planned.stdout, re.MULTILINE)
+    names = ["p2es", *variants_of(profile, "baselines"), *variants_of(profile, "ablations")]
+    trained = [name for name in names if not VARIANTS[name].weights_of]
+    assert sorted(runs) == sorted((name, str(seed)) for name in trained for seed in seeds_of(profile, name, [0, 1, 2]))
 
 
 @pytest.mark.slow
