@@ -1,7 +1,8 @@
 """From nothing to every table and figure: one rule per notebook.
 
     prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity, solutions,
-    train (one per method and seed) -> baselines -> results; ablations -> robustness, efficiency; clinical_validity; then claims
+    train (one per method and seed) -> score (one per other use of a trained model) -> ablations, robustness, efficiency;
+    train -> baselines -> results; clinical_validity; then claims
 
 `make reproduce` and `p2es reproduce` call it. By hand, or on a cluster, where the rules' threads and resources become
 the job's request (any executor plugin works in the same way; nothing here is tied to the local machine):
@@ -41,9 +42,11 @@ SEEDS = ",".join(str(config.get("seeds", "0")).replace(" ", "").split(","))
 MIRROR = str(config.get("mirror") or "")
 VARIANT = "p2es"
 BASELINES = variants_of(PROFILE, "baselines")
-# Some ablations only use the trained model differently: those need no training of their own.
+# Some variants only use a trained model differently: those need no training of their own.
 ABLATIONS = [name for name in variants_of(PROFILE, "ablations") if not VARIANTS[name].weights_of]
 TRAINED = [VARIANT, *BASELINES, *ABLATIONS]
+TOLD = [name for name in variants_of(PROFILE, "ablations") if VARIANTS[name].weights_of]
+SAMPLERS, MORE_STEPS = variants_of(PROFILE, "samplers"), variants_of(PROFILE, "more_steps")
 
 PYTHON = sys.executable
 NOTEBOOKS = paths.checkout() / "notebooks"
@@ -203,13 +206,15 @@ rule train:
     input:
         notebook=NOTEBOOKS / "05_train.ipynb",
         windows=WINDOWS,
+    wildcard_constraints:
+        variant="|".join(TRAINED),
     output:
         scores=f"{RUNS}/{{variant}}/seed{{seed}}/scores.parquet",
         executed=f"{EXECUTED}/05_train-{{variant}}-seed{{seed}}.ipynb",
     params:
         name="05_train",
         settings=SETTINGS,
-    # First in line: the longest steps (08 and 09 come next) should not wait for the short ones. One core each: two
+    # First in line: the longest steps (then come 09 and scores) should not wait for the short ones. One core each: two
     # trainings side by side do more steps a second than one after the other on both cores.
     priority: 10
     threads: 1
@@ -223,6 +228,27 @@ rule train:
 def scores_of(variants):
     """Last files of finished runs of these variants."""
     return [f"{RUNS}/{name}/seed{seed}/scores.parquet" for name in variants for seed in seeds_of(PROFILE, name, parse_seeds(SEEDS))]
+
+
+rule score:
+    input:
+        windows=WINDOWS,
+        weights=lambda wildcards: f"{RUNS}/{VARIANTS[wildcards.variant].weights_of}/seed{wildcards.seed}/scores.parquet",
+    wildcard_constraints:
+        variant="|".join([*TOLD, *SAMPLERS, *MORE_STEPS]),
+    output:
+        scores=f"{RUNS}/{{variant}}/seed{{seed}}/scores.parquet",
+    params:
+        settings=SETTINGS,
+    priority: 5
+    threads: 1
+    resources:
+        runtime=MINUTES,
+        mem_mb=MEMORY_MB,
+    shell:
+        'export P2ES_HOME="$PWD" OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE; '
+        "exec {PYTHON:q} -m p2es_lib.cli score --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
+        " --variant {wildcards.variant} --seed {wildcards.seed}"
 
 
 rule baselines:
@@ -276,7 +302,7 @@ rule ablations:
     input:
         notebook=NOTEBOOKS / "08_ablations.ipynb",
         windows=WINDOWS,
-        scores=scores_of([VARIANT, *ABLATIONS]),
+        scores=scores_of([VARIANT, *ABLATIONS, *TOLD, *SAMPLERS, *MORE_STEPS]),
     output:
         figures=expand(f"{FIGURES}/{{name}}.png", name=["fig19_ablations", "fig20_sampler_steps", "fig28_error_by_time"]),
         tables=expand(f"{FIGURES}/{{name}}.csv", name=["table08_ablations", "table09_sampler_steps", "table24_error_by_time"]),
@@ -285,7 +311,6 @@ rule ablations:
         name="08_ablations",
         settings=SETTINGS,
         seeds=SEEDS,
-    priority: 5
     threads: 1
     resources:
         runtime=MINUTES,
@@ -307,7 +332,7 @@ rule clinical_validity:
         name="09_clinical_validity",
         settings=SETTINGS,
         seeds=SEEDS,
-    priority: 5
+    priority: 6
     threads: 1
     resources:
         runtime=MINUTES,
@@ -321,8 +346,7 @@ rule robustness:
         notebook=NOTEBOOKS / "10_robustness.ipynb",
         windows=WINDOWS,
         references=rules.baselines.output.table,
-        uses=rules.ablations.output.tables,
-        scores=scores_of(TRAINED),
+        scores=scores_of([*TRAINED, *TOLD]),
     output:
         figures=expand(f"{FIGURES}/{{name}}.png", name=["fig25_noise"]),
         tables=expand(f"{FIGURES}/{{name}}.csv", name=["table15_groups", "table16_demographics", "table17_noise"]),
@@ -343,8 +367,7 @@ rule efficiency:
     input:
         notebook=NOTEBOOKS / "11_efficiency.ipynb",
         windows=WINDOWS,
-        uses=rules.ablations.output.tables,
-        scores=scores_of([VARIANT, *BASELINES]),
+        scores=scores_of([VARIANT, *BASELINES, *SAMPLERS]),
     output:
         figures=expand(f"{FIGURES}/{{name}}.png", name=["fig26_frontier"]),
         tables=expand(f"{FIGURES}/{{name}}.csv", name=["table18_efficiency", "table19_long_signals", "table23_training"]),

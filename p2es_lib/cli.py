@@ -167,6 +167,33 @@ def train(
 
 
 @app.command()
+def score(
+    dataset: Dataset = "simulated",
+    profile: Profile = "quick",
+    variant: Annotated[str, typer.Option(help="One that uses another's weights, for example steps_8; see p2es_lib/variants.py.")] = "steps_8",
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    stop_with_parent: StopWithParent = False,
+) -> None:
+    """Score another use of a trained model: more steps of the sampler, or age and sex withheld."""
+    from p2es_lib.processes import stop_with_parent as ask_to_stop_with_parent
+
+    if stop_with_parent:
+        ask_to_stop_with_parent()
+    _check_settings(profile, dataset, variant, seed=seed)
+    from p2es_lib.experiments import SCORES_FILE, score_run, train_run, training_command
+    from p2es_lib.paths import run_dir
+    from p2es_lib.variants import VARIANTS, configure
+
+    if not VARIANTS[variant].weights_of:
+        raise InputError(f"variant {variant} is scored where it is trained: {training_command(dataset, profile, variant, seed)}")
+    config, label = configure(profile, dataset, variant), f"score-{variant}-seed{seed}"
+    model = train_run(config, variant, seed)
+    typer.echo(f"{label} | started", err=True)
+    score_run(model, config, variant, seed, progress=not stop_with_parent)
+    typer.echo(f"{label} | {run_dir(dataset, profile, variant, seed) / SCORES_FILE}", err=True)
+
+
+@app.command()
 def translate(
     record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with a PPG in it.")],
     out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB, CSV) and its page (PDF, PNG).")],

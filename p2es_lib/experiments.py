@@ -194,6 +194,8 @@ def _weights(config: Config, variant: str, seed: int) -> Path:
 
 def training_command(dataset: str, profile: str, variant: str, seed: int) -> str:
     """The command that makes a run, or scores a reference."""
+    if variant in VARIANTS and VARIANTS[variant].weights_of:
+        return f"p2es score --variant {variant} --seed {seed} --dataset {dataset} --profile {profile}"
     notebook = "06_baselines" if variant in REFERENCES else f"05_train --variant {variant} --seed {seed}"
     return f"p2es notebook {notebook} --dataset {dataset} --profile {profile}"
 

@@ -43,7 +43,7 @@ def test_help_and_version_answer_at_once():
     ]
 
 
-@pytest.mark.parametrize("command", [("reproduce",), ("notebook", "01_data"), ("table",)], ids=" ".join)
+@pytest.mark.parametrize("command", [("reproduce",), ("notebook", "01_data"), ("score",), ("table",)], ids=" ".join)
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -74,6 +74,8 @@ def test_unknown_profile_or_data_set(p2es, home, command, option, message):
         (("notebook", "05_train", "--seed", "-1"), "seed=-1"),
         (("notebook", "07_results", "--seeds", ""), "seeds=''"),
         (("notebook", "05_train", "--timeout", "-5"), "timeout=-5"),
+        (("score", "--variant", "p2es"), "variant p2es is scored where it is trained: p2es notebook 05_train --variant p2es"),
+        (("score", "--variant", "steps_2"), "weights.safetensors: this run is missing; make it with: p2es notebook 05_train --variant p2es"),
         (("table", "--profile", "smoke"), "table02_results.csv: this table is missing; make it with: p2es reproduce"),
         (("translate", "no_such_record", "--out", "OUT", "--age", "-3"), "age"),
         (("translate", "no_such_record", "--out", "OUT", "--age", "300"), "age"),

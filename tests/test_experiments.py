@@ -151,6 +151,8 @@ def test_one_step_estimate_is_scored_once_for_weights_that_several_variants_use(
     config = tiny_config(sampling__n_steps=2, sampling__n_samples=2)
     scores = score_run(train_run(config, "steps_2", 0, progress=False), config, "steps_2", 0, progress=False)
     assert set(scores["estimate"]) == {"mean", "single", "samples"}
+    with pytest.raises(InputError, match="p2es score --variant steps_3 --seed 0 --dataset simulated --profile smoke"):
+        load_scores("simulated", "smoke", "steps_3", [0])
 
 
 def test_floor_is_corrected_for_the_number_of_draws(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from p2es_lib.workflow import check_jobs, check_mirror, headline_table
 CHECKOUT = Path(__file__).resolve().parents[1]
 RUN = Path("runs/simulated/smoke/p2es/seed0")
 EXECUTED = Path("runs/simulated/smoke/notebooks")
+KINDS = ("baselines", "ablations", "samplers", "more_steps")
 N_STEPS = 40  # of the toy training, 0.25 s each: time enough to stop it on a busy machine
 
 
@@ -142,6 +143,8 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
         "13_own_ppg",
         "15_solutions",
     ]
+    uses = [name for kind in KINDS for name in variants_of("smoke", kind) if VARIANTS[name].weights_of]
+    assert {f"score-{name}-seed{seed}" for name in uses for seed in (0, 1)} <= started(first)
     assert sorted(path.stem for path in (home / EXECUTED).glob("[0-9]*.ipynb")) == names
     for artefact in ("table02_results.csv", "table26_runs.csv", "fig09_overlay.png", "fig03_forward_process.png"):
         assert (figures / artefact).is_file() and artefact in second.stdout
@@ -158,7 +161,8 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     # What was deleted is made again, with what follows from it.
     (figures / "table03_distance_to_floor.csv").unlink()
     (home / RUN.with_name("seed1") / "scores.parquet").unlink()
-    following = {name for name in names if "06" <= name < "14"}  # all that reads the scores of P2Es, seed 1
+    # All that reads the scores of P2Es, seed 1, or uses its weights.
+    following = {name for name in names if "06" <= name < "14"} | {f"score-{name}-seed1" for name in uses if VARIANTS[name].weights_of == "p2es"}
     assert started(reproduce(snakefile, home, "--seeds", "0,1")) == {"05_train-p2es-seed1", *following}
 
     # An edited notebook runs again, and its old results are gone when it fails.
@@ -176,7 +180,7 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "wide", "full"])
-def test_every_training_that_the_tables_read_is_made_and_no_other(home, profile):
+def test_every_run_that_the_tables_read_is_made_and_no_other(home, profile):
     settings = f"profile={profile} dataset=simulated seeds=0,1,2".split()
     planned = subprocess.run(
         [sys.executable, "-m", "snakemake", "--snakefile", str(CHECKOUT / "Snakefile"), "--dry-run", "--config", *settings],
@@ -184,9 +188,8 @@ def test_every_training_that_the_tables_read_is_made_and_no_other(home, profile)
     )  # fmt: skip
     assert planned.returncode == 0, planned.stderr
     runs = re.findall(r"^    output: runs/simulated/\w+/(\w+)/seed(\d+)/scores\.parquet", planned.stdout, re.MULTILINE)
-    names = ["p2es", *variants_of(profile, "baselines"), *variants_of(profile, "ablations")]
-    trained = [name for name in names if not VARIANTS[name].weights_of]
-    assert sorted(runs) == sorted((name, str(seed)) for name in trained for seed in seeds_of(profile, name, [0, 1, 2]))
+    names = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind))]
+    assert sorted(runs) == sorted((name, str(seed)) for name in names for seed in seeds_of(profile, name, [0, 1, 2]))
 
 
 @pytest.mark.slow

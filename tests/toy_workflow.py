@@ -40,6 +40,19 @@ for step in range(start, 40 if seed == 0 and variant == "p2es" else 8):
     print("step", step, flush=True)
 (run / "scores.parquet").write_text("scores")
 """
+# In place of scoring other uses of trained models, which have no weights here.
+_SCORE = """
+
+def train_run(config, variant, seed):
+    path = run_dir(config.dataset, config.profile, VARIANTS[variant].weights_of, seed) / SCORES_FILE
+    assert path.is_file()
+    return path
+
+
+def score_run(model, config, variant, seed, progress):
+    path = run_dir(config.dataset, config.profile, variant, seed) / SCORES_FILE
+    path.write_text(f"scores of {model}")
+"""
 # The real rules, asked for one training only.
 _TRAIN_ONLY = """\
 include: "Snakefile"
@@ -81,6 +94,8 @@ def make_toy_checkout(folder: Path) -> Path:
     """Copy library and Snakefile to ``folder`` and write one small notebook for each rule, with all its outputs."""
     shutil.copytree(CHECKOUT / "p2es_lib", folder / "p2es_lib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(CHECKOUT / "Snakefile", folder)
+    with (folder / "p2es_lib" / "experiments.py").open("a") as file:
+        file.write(_SCORE)
     (folder / "train_only.smk").write_text(_TRAIN_ONLY)
     notebooks = folder / "notebooks"
 
