@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,18 @@ def test_noise_has_a_column_per_disturbance():
     fig = plots.plot_noise(pd.DataFrame(rows), {"drift": "Drift", "motion": "Motion"})
     assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == ["Drift", "Motion"] and len(fig.axes) == 4
     np.testing.assert_allclose(fig.axes[2].lines[0].get_ydata(), [0.15, 0.3])
+
+
+def test_frontier_writes_no_name_over_another_or_over_the_line():
+    steps, quality = [1, 2, 3, 4, 8, 16, 50], [0.0581, 0.0479, 0.0444, 0.0435, 0.0431, 0.0432, 0.0433]
+    table = pd.DataFrame({"label": [f"{n} steps" for n in steps], "family": "P2Es", "ms": 14.0 * np.array(steps), "crps": quality})
+    fig = plots.plot_frontier(table, "crps")
+    fig.draw_without_rendering()
+    ax = fig.axes[0]
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) == 7 and not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    line = ax.lines[0].get_path().interpolated(100).transformed(ax.transData)
+    assert not any(box.count_contains(line.vertices) for box in boxes)
 
 
 def test_frontier_joins_the_settings_of_a_family():

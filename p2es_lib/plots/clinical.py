@@ -224,6 +224,16 @@ def plot_noise(table: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
     return fig
 
 
+def _label_beneath(ax: Axes, rows: pd.DataFrame, quality: str, height: float, colour: str) -> None:
+    """Names of the dots of a falling, flattening line, where it leaves room: to the lower left of what is steep, else beneath."""
+    drops = np.abs(np.diff(rows[quality].to_numpy()))
+    steep = np.maximum(np.append(drops, 0.0), np.append(0.0, drops)) > 0.05 * height
+    for row, is_steep in zip(rows.itertuples(), steep):
+        place = {"xytext": (-3, -2), "ha": "right"} if is_steep else {"xytext": (0, -4), "ha": "center"}
+        ax.annotate(row.label, (row.ms, getattr(row, quality)), **place, va="top", textcoords="offset points", fontsize=6.5,
+                    color=colour, path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+
+
 @styled
 def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str, float] | None = None) -> Figure:
     """Quality against the time of a translation, one dot per method and setting.
@@ -246,9 +256,8 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
         rows = rows.sort_values("ms")
         ax.plot(rows["ms"], rows[quality], "-", marker=marker, lw=0.9, ms=4, color=colours[family], zorder=4,
                 label=family.partition(" (")[0])  # fmt: skip
-        for row in rows.itertuples() if len(rows) > 1 else ():  # above, where a falling line leaves room
-            ax.annotate(row.label, (row.ms, getattr(row, quality)), xytext=(3, 3), textcoords="offset points", fontsize=6.5,
-                        color=colours[family], path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+        if len(rows) > 1:
+            _label_beneath(ax, rows, quality, float(np.ptp(table[quality])), colours[family])
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=n_columns)
     for name, milliseconds in (budgets_ms or {}).items():
         ax.axvline(milliseconds, lw=0.8, ls=(0, (3, 2)), color=SPREAD)
