@@ -467,6 +467,7 @@ rule all:
             rules.affinity.output,
             rules.solutions.output,
             [expand(rules.train.output, variant=name, seed=seeds_of(PROFILE, name, parse_seeds(SEEDS))) for name in TRAINED],
+            scores_of([*TOLD, *SAMPLERS, *MORE_STEPS]),
             rules.baselines.output,
             rules.results.output,
             rules.ablations.output,

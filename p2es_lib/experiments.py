@@ -31,6 +31,8 @@ CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
 #: Distances between distributions: they belong to a whole test set, not to a window.
 DISTRIBUTION_FILE = "distribution.csv"
+#: Settings that decide how trained weights are used and judged, not what they are.
+_OF_USE = ("sampling", "evaluation")
 #: Parts of the source tree that decide what comes out of a run.
 _DECIDES_RESULTS = ("p2es_lib", "notebooks", "Snakefile", "pyproject.toml", "requirements-lock.txt")
 
@@ -189,6 +191,12 @@ def _weights(config: Config, variant: str, seed: int) -> Path:
     path = run_dir(config.dataset, config.profile, variant, seed) / WEIGHTS_FILE
     if not path.is_file():
         raise InputError(f"{path}: this run is missing; make it with: {training_command(config.dataset, config.profile, variant, seed)}")
+    # Weights that saw other windows may have been trained on those that are test windows now.
+    record = json.loads((path.parent / CONFIG_FILE).read_text())
+    same = all(record["config"][part] == json.loads(json.dumps(now)) for part, now in config.to_dict().items() if part not in _OF_USE)
+    if not same or record["made_with"]["data_hash"] != data_hash(config):
+        command = training_command(config.dataset, config.profile, variant, seed)
+        raise InputError(f"{path}: trained with other settings or on other windows than those of now; train anew with: {command}")
     return path
 
 
@@ -236,7 +244,7 @@ def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int,
     folder, same = _start_run(config, variant, seed, hashed)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
-    # The one-step estimate belongs to the weights; where another variant's are used, that one's run has it already.
+    # The one-step estimate is shown for what was trained only, and is the same whatever the steps of the sampler.
     return _write_scores(*_scores_of_model(model, config, seed, progress, one_step=not weights_of), folder)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from p2es_lib.artefacts import ARTEFACTS, MINUTES_TABLE
 from p2es_lib.errors import InputError
 from p2es_lib.metrics import METRICS
+from p2es_lib.metrics.summary import beyond_chance
 from p2es_lib.paths import checkout, figures_dir, home
 from p2es_lib.plots import save_table
 from p2es_lib.plots.saving import markdown_table
@@ -49,6 +50,8 @@ def write_minutes(dataset: str, profile: str) -> pd.DataFrame:
     """Write how long each notebook took, from the executed notebooks, beside the other tables."""
     rows = []
     for path in sorted((home() / "runs" / dataset / profile / "notebooks").glob("[0-9]*.ipynb")):
+        if path.stem.endswith(".failed"):
+            continue
         seconds = json.loads(path.read_text())["metadata"].get("papermill", {}).get("duration")
         if seconds is not None:
             rows.append({"notebook": path.stem, "minutes": seconds / 60})
@@ -99,14 +102,15 @@ def artefact_section(folder: Path) -> str:
 
 
 def ablations_section(folder: Path) -> str:
-    """What each change costs: difference to the full model with its interval, **bold** if it survives Holm's correction."""
+    """What each change costs: difference to the full model with its interval, **bold** if chance does not explain it."""
     table = _read(folder, "table08_ablations")
+    table["shown"] = beyond_chance(table)
     columns: dict[str, dict[str, str]] = {}
     for metric, digits in ABLATION_METRICS.items():
         cells = {}
         for row in table[table["metric"] == metric].to_dict("records"):
             cell = f"{row['difference']:+.{digits}f} ({row['lower']:+.{digits}f} to {row['upper']:+.{digits}f})"
-            cells[row["method"]] = f"**{cell}**" if row["p_holm"] < 0.05 else cell
+            cells[row["method"]] = f"**{cell}**" if row["shown"] else cell
         unit = f", {METRICS[metric].unit}" if METRICS[metric].unit else ""
         columns[f"{METRICS[metric].label}{unit} (+ is worse)"] = cells
     shown = pd.DataFrame(columns, index=pd.Index(table["method"].unique(), name="changed")).fillna("").reset_index()

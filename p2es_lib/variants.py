@@ -179,7 +179,7 @@ def seeds_of(profile: str, variant: str, seeds: list[int]) -> list[int]:
 
 def count_seeds(profile: str, seeds: list[int]) -> str:
     """How many trainings are behind a table, for its caption."""
-    fewer = " (what quick leaves out: 1; see column seeds)" if profile == "wide" and len(seeds) > 1 else ""
+    fewer = " (what quick leaves out: 1)" if profile == "wide" and len(seeds) > 1 else ""
     return f"{len(seeds)} training seed(s){fewer}"
 
 

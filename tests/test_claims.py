@@ -28,7 +28,7 @@ def difference(variant, value, p, metric="rmse", about="baseline", seeds=3, full
 
 
 @pytest.mark.parametrize(("values", "lag", "seeds", "verdict"), [
-    ([(0.01, 0.001), (0.02, 0.001)], None, 1, SUPPORTED), ([(0.01, 0.2), (0.02, 0.001)], None, 3, NOT),
+    ([(0.01, 0.001), (0.02, 0.001)], None, 3, SUPPORTED), ([(0.01, 0.001), (0.02, 0.001)], None, 2, NOT), ([(0.01, 0.2), (0.02, 0.001)], None, 3, NOT),
     ([(0.0009, 0.001), (0.02, 0.001)], None, 3, NOT),  # beyond chance, and of no matter
     ([(-0.01, 0.01), (0.02, 0.001)], None, 3, CONTRADICTED), ([(-0.01, 0.01), (0.02, 0.001)], None, 2, NOT),
     ([(-0.01, 0.01), (0.02, 0.001)], [(0.01, 0.01), (0.02, 0.001)], 3, NOT),  # worse in one error, better in the other
@@ -48,16 +48,17 @@ def both_metrics(variant, crps, spectrum, seeds=3):
 
 
 @pytest.mark.parametrize(("crps", "spectrum", "seeds", "verdict"), [
-    ((0.01, 0.01), (0.0, 1.0), 1, SUPPORTED), ((0.001, 0.5), (0.1, 0.3), 3, NOT), ((-0.01, 0.01), (0.0, 1.0), 3, CONTRADICTED),
+    ((0.01, 0.01), (0.0, 1.0), 3, SUPPORTED), ((0.001, 0.5), (0.1, 0.3), 3, NOT), ((-0.01, 0.01), (0.0, 1.0), 3, CONTRADICTED),
     ((0.01, 0.01), (-1.0, 0.01), 3, NOT),
     ((0.01, 0.01), (-0.0005, 0.01), 3, NOT),  # however little is gained without it, as long as it is beyond chance
     ((-0.01, 0.01), (0.0005, 0.01), 3, NOT),
     ((0.0009, 0.01), (0.0, 1.0), 3, NOT), ((-0.0009, 0.01), (0.0, 1.0), 3, NOT),  # beyond chance, and of no matter
-    ((-0.01, 0.01), (0.0, 1.0), 2, NOT),  # so few trainings contradict nothing
+    ((0.01, 0.01), (0.0, 1.0), 2, NOT), ((-0.01, 0.01), (0.0, 1.0), 1, NOT),  # so few trainings show nothing, either way
 ])  # fmt: skip
 def test_an_innovation_must_hurt_where_it_is_missing(tables, crps, spectrum, seeds, verdict):
     found = tables(table08_ablations=both_metrics("no_blur", crps, spectrum, seeds))
-    assert claims._innovation("no_blur")(found)[1] == verdict
+    text, judged = claims._innovation("no_blur")(found)
+    assert judged == verdict and text.endswith({1: "; 1 training, 3 are asked for", 2: "; 2 trainings, 3 are asked for"}.get(seeds, " dB"))
     with pytest.raises(NotMeasured, match="does not train that variant"):
         claims._innovation("single_scale")(found)
 
@@ -67,6 +68,13 @@ def test_trainings_that_disagree_show_nothing(tables, spread, verdicts):
     for value, verdict in zip((0.01, -0.01), verdicts, strict=True):
         rows = [difference("no_blur", value, 0.001, "crps", spread=spread), difference("no_blur", 0.0, 1.0, "log_spectral_distance")]
         assert claims._innovation("no_blur")(tables(table08_ablations=rows))[1] == verdict
+
+
+def test_what_an_innovation_costs_with_few_steps_only_is_not_contradicted(tables):
+    hurts, nothing, helps = ((0.01, 0.01), (0.0, 1.0)), ((0.0, 1.0), (0.0, 1.0)), ((-0.01, 0.01), (0.0, 1.0))
+    tables(table08_ablations=both_metrics("no_blur", *helps))
+    for more, verdict in ((hurts, NOT), (nothing, NOT), (helps, CONTRADICTED)):
+        assert claims._innovation("no_blur")(tables(table27_more_steps=both_metrics("no_blur_steps_8", *more)))[1] == verdict
 
 
 def test_what_an_innovation_earns_with_few_steps_only_is_not_supported(tables):
@@ -85,7 +93,7 @@ def test_what_an_innovation_does_at_other_times_is_told_and_not_judged(tables):
     times = [{"variant": "no_blur", "stage": stage, "t": t, "ratio": ratio, "lower": ratio - 0.1, "upper": ratio + 0.1}
              for stage, ratio in (("stage 1", 9.0), ("both stages", 0.5)) for t in (0.7, 0.1)]  # fmt: skip
     after = claims._innovation("no_blur")(tables(table24_error_by_time=times))
-    assert after == (before[0] + "; squared error of one estimate times 0.50 (0.40 to 0.60) at t = 0.7 and 0.50 (0.40 to 0.60) at t = 0.1", before[1])
+    assert after == (before[0] + "; squared error of one estimate times 0.50 (0.40 to 0.60) at t = 0.7 and 0.50 (0.40 to 0.60) at t = 0.1 (first training)", before[1])
 
 
 @pytest.mark.parametrize(("crps", "spectrum", "verdict"), [

@@ -155,6 +155,19 @@ def test_one_step_estimate_is_scored_once_for_weights_that_several_variants_use(
         load_scores("simulated", "smoke", "steps_3", [0])
 
 
+@pytest.mark.parametrize("stale", ["settings", "windows"])
+def test_weights_of_other_windows_or_settings_are_not_used(home, stale):
+    """What was a training subject then may be a test subject now."""
+    config = tiny_config(sampling__n_steps=2)
+    assert train_run(config, "steps_2", 0, progress=False) is not None, "how a model is used is no setting of its training"
+    if stale == "settings":
+        config = tiny_config(sampling__n_steps=2, training__weight_decay=0.5)
+    else:
+        write_windows(windows_dir("simulated", "smoke"), synthetic_windows(n_test=5), {})
+    with pytest.raises(InputError, match="weights.safetensors: trained with other settings or on other windows.*05_train --variant p2es"):
+        train_run(config, "steps_2", 0, progress=False)
+
+
 def test_floor_is_corrected_for_the_number_of_draws(tmp_path, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(tmp_path))
     config = tiny_config(data__n_train_subjects=6, data__n_validation_subjects=4, data__n_test_subjects=6, evaluation__n_floor_draws=4)

@@ -43,11 +43,11 @@ def test_diagnoses_in_words_with_their_intervals():
 
 
 def test_groups_have_a_row_each_and_methods_a_colour():
-    table = pd.DataFrame([{"group": group, "method": method, "metric": "rmse_lag", "value": 0.1 * k, "lower": 0.05, "upper": 0.3}
+    table = pd.DataFrame([{"group": group, "method": method, "metric": "rmse_lag", "value": 0.1 * k, "lower": 0.05, "upper": 0.3, "n_subjects": 7 * k}
                           for k, group in enumerate(("women", "men"), 1) for method in ("P2Es", "U-Net")])  # fmt: skip
     fig = plots.plot_groups({"Sex": table}, ["rmse_lag"])
     ax = fig.axes[0]
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["women", "men"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["women (7)", "men (14)"]
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [0.1, 0.2])
     assert ax.lines[0].get_color() != ax.lines[1].get_color()
 

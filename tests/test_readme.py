@@ -46,14 +46,15 @@ def test_missing_files_and_markers_are_named(tmp_path):
 
 def test_ablations_show_differences_and_mark_those_beyond_chance(tmp_path):
     rows = []
-    for method, p_holm in (("no this", 0.001), ("no that", 0.2)):
+    for method, p_holm, least in (("no this", 0.001, 0.005), ("no that", 0.2, 0.005), ("no agreement", 0.001, -0.005)):
         for metric in ABLATION_METRICS:
             rows.append({"method": method, "metric": metric, "difference": 0.01, "lower": -0.02, "upper": 0.03, "p_holm": p_holm,
-                         "n_subjects": 7, "seeds": 2})  # fmt: skip
+                         "seed_min": least, "seed_max": 0.02, "n_subjects": 7, "seeds": 2})  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "table08_ablations.csv", index=False)
     section = ablations_section(tmp_path)
-    first, second = ([cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| no "))
+    first, second, third = ([cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| no "))
     assert first[:2] == ["no this", "**+0.01000 (-0.02000 to +0.03000)**"] and second[2] == "+0.0100 (-0.0200 to +0.0300)"
+    assert "**" not in "".join(second + third)
     assert len(first) == len(second) == 1 + len(ABLATION_METRICS)
     assert "7 test subjects, 2 training seed(s)" in section
 

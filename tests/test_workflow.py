@@ -161,8 +161,9 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     # What was deleted is made again, with what follows from it.
     (figures / "table03_distance_to_floor.csv").unlink()
     (home / RUN.with_name("seed1") / "scores.parquet").unlink()
+    (home / RUN.parent.with_name("steps_2") / "seed0" / "scores.parquet").unlink()
     # All that reads the scores of P2Es, seed 1, or uses its weights.
-    following = {name for name in names if "06" <= name < "14"} | {f"score-{name}-seed1" for name in uses if VARIANTS[name].weights_of == "p2es"}
+    following = {name for name in names if "06" <= name < "14"} | {f"score-{name}-seed1" for name in uses if VARIANTS[name].weights_of == "p2es"} | {"score-steps_2-seed0"}
     assert started(reproduce(snakefile, home, "--seeds", "0,1")) == {"05_train-p2es-seed1", *following}
 
     # An edited notebook runs again, and its old results are gone when it fails.

@@ -105,6 +105,23 @@ def summarise_difference(
     return table.assign(p_value=np.where(table["lower"].notna(), two_sided_p(draws), np.nan))
 
 
+def beyond_chance(differences: pd.DataFrame) -> pd.Series:
+    """Which rows of a table of differences are not explained by chance: over people, and over trainings.
+
+    Parameters
+    ----------
+    differences : DataFrame
+        Columns p_holm, seed_min and seed_max, as of :func:`p2es_lib.results.difference_table`.
+
+    Returns
+    -------
+    Series of bool
+        p < 0.05 after Holm's correction, and all single trainings on the same side of zero.
+    """
+    same_side = (differences["seed_min"] > 0) | (differences["seed_max"] < 0)
+    return (differences["p_holm"] < 0.05) & same_side
+
+
 def holm(p_values: np.ndarray) -> np.ndarray:
     """p-values (n,) corrected for n comparisons so that the chance of any false finding stays below the level.
 

@@ -149,7 +149,7 @@ def plot_groups(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> F
     Parameters
     ----------
     tables : mapping
-        Name of the grouping to a table with columns group, method, metric, value, lower, upper.
+        Name of the grouping to a table with columns group, method, metric, value, lower, upper, n_subjects (in brackets).
     metrics : sequence of str
     """
     if not tables:
@@ -161,9 +161,10 @@ def plot_groups(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> F
     axes = fig.subplots(len(tables), len(metrics), squeeze=False, height_ratios=heights, sharex="col")
     for row, (name, table) in zip(axes, tables.items(), strict=True):
         groups = list(dict.fromkeys(table["group"]))
+        people = table.groupby("group")["n_subjects"].max()
         for ax, metric in zip(row, metrics, strict=True):
             _draw_groups(ax, table[table["metric"] == metric], groups, methods, colours)
-        row[0].set_yticks(range(len(groups)), groups)
+        row[0].set_yticks(range(len(groups)), [f"{group} ({people[group]:g})" for group in groups])
         row[0].set_title(name, fontsize=7.5)
         for ax in row[1:]:
             ax.set_yticks(range(len(groups)), [""] * len(groups))

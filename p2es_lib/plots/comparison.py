@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from p2es_lib.errors import InputError
 from p2es_lib.leads import LEADS
 from p2es_lib.metrics import METRICS
+from p2es_lib.metrics.summary import beyond_chance
 from p2es_lib.plots.style import (
     COLOURS,
     CYCLE,
@@ -148,8 +149,8 @@ def plot_differences(
     for label, (heading, _) in zip(axes[0].get_yticklabels(), order, strict=True):
         label.set_fontweight("bold" if heading else "normal")
     axes[0].set_ylim(len(order) - 0.4, -0.6)
-    ticks = "; ticks: extremes of single trainings" if (shown["seeds"] > 1).any() else ""
-    fig.supxlabel(f"Difference to {reference}, 95 % interval; filled: not explained by chance (p < 0.05, Holm){ticks}", fontsize=7.5)
+    ticks = "\nTicks: extremes of single trainings; rows without: one training" if (shown["seeds"] > 1).any() else ""
+    fig.supxlabel(f"Difference to {reference}, 95 % interval; filled: not explained by chance (orange: worse, green: better){ticks}", fontsize=7.5)
     return fig
 
 
@@ -168,10 +169,11 @@ def _outside(rows: pd.DataFrame) -> tuple[pd.Index, float]:
 def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int], metric: str) -> None:
     known = METRICS[metric]
     outside, end = _outside(rows)
+    shown = rows.index[beyond_chance(rows)]
     for row in rows.itertuples():
         worse = (row.difference > 0) == (known.better == "lower")
         colour = COLOURS["vermillion"] if worse else COLOURS["green"]
-        y, clear = position[row.method], row.p_holm < 0.05
+        y, clear = position[row.method], row.Index in shown
         if row.Index in outside:  # it would press all others together
             side = np.sign(row.difference)
             ax.plot(side * end, y, ">" if side > 0 else "<", ms=4, color=colour if clear else COLOURS["grey"], clip_on=False)
