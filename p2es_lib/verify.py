@@ -137,9 +137,10 @@ def verify(dataset: str, profile: str) -> tuple[list[Comparison], bool]:
     Raises
     ------
     InputError
-        Nothing committed, or a table that the run did not make.
+        Nothing committed, a table that the run did not make, or tables of other seeds.
     """
     committed, folder = committed_tables(dataset, profile), paths.figures_dir(dataset, profile)
+    _check_seeds(committed, folder, f"make reproduce DATASET={dataset} PROFILE={profile}")
     machine = json.loads(committed.pop(MACHINE_FILE, "{}"))
     comparisons = []
     for file, text in committed.items():
@@ -149,6 +150,18 @@ def verify(dataset: str, profile: str) -> tuple[list[Comparison], bool]:
             raise InputError(f"{folder / file}: missing; make it with: make reproduce DATASET={dataset} PROFILE={profile}")
         comparisons.append(compare_tables(name, pd.read_csv(io.StringIO(text)), pd.read_csv(folder / file)))
     return comparisons, machine == describe_machine()
+
+
+def _check_seeds(committed: dict[str, str], folder: Path, command: str) -> None:
+    """Refuse to hold means over other trainings against each other: no row of theirs need agree."""
+    file = f"{RUNS_TABLE}.csv"
+    if file not in committed or not (folder / file).is_file():
+        return
+    wanted, made = (
+        ",".join(map(str, sorted(set(pd.read_csv(source)["seed"])))) for source in (io.StringIO(committed[file]), folder / file)
+    )
+    if wanted != made:
+        raise InputError(f"{folder}: made with seed(s) {made}, the committed tables with {wanted}; make it with: {command} SEEDS={wanted}")
 
 
 def is_reproduced(comparison: Comparison, same_machine: bool) -> bool:
