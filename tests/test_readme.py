@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pandas as pd
@@ -19,6 +20,16 @@ COMMITTED = checkout() / "figures" / "simulated-quick"
 def test_readme_is_up_to_date():
     text = (checkout() / "README.md").read_text()
     assert filled(text, COMMITTED) == text, "README.md is stale: run 'p2es readme' after 'make reproduce'"
+
+
+def test_minutes_are_those_of_notebooks_that_ran_to_their_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2ES_HOME", str(tmp_path))
+    folder = tmp_path / "runs" / "simulated" / "smoke" / "notebooks"
+    folder.mkdir(parents=True)
+    for name, seconds in (("01_data", 60), ("05_train-p2es-seed0", 90), ("07_results.failed", 30)):
+        (folder / f"{name}.ipynb").write_text(json.dumps({"metadata": {"papermill": {"duration": seconds}}}))
+    table = readme.write_minutes("simulated", "smoke")
+    assert table.set_index("notebook")["minutes"].to_dict() == {"01_data": 1.0, "05_train-p2es-seed0": 1.5}
 
 
 def test_changed_results_make_the_readme_stale(tmp_path):
