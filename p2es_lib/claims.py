@@ -219,7 +219,8 @@ def _light(tables: Tables) -> Finding:
     rows = tables("table18_efficiency").set_index("method")
     row = rows[rows.index.str.startswith("P2Es")].iloc[0]
     per_s = row["GFLOP per 10 s"] / 10
-    text = f"{row['parameters'] / 1e6:.2f} M parameters, {per_s:.3f} GFLOP per second of signal, {row['ms per 10 s, batch 1']:.0f} ms per 10 s"
+    # No milliseconds here: this table is the same wherever the same results come out.
+    text = f"{row['parameters'] / 1e6:.2f} M parameters, {per_s:.3f} GFLOP per second of signal (times: table18_efficiency)"
     return text, SUPPORTED if row["parameters"] <= MOBILE_PARAMETERS and per_s <= MOBILE_GFLOP_PER_S else NOT
 
 
@@ -316,7 +317,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("A", "inter-lead constraints", "Einthoven's and Goldberger's equations", _lead_relations),
     Claim("A", "clinically valid", "intervals and axis against the spread between people", _clinically_valid),
     Claim("A", "clinically valid: diagnoses", "classifier on translated ECG against PPG, age and sex", _diagnostic),
-    Claim("B", "light enough for mobile devices", "parameters, operations, time", _light),
+    Claim("B", "light enough for mobile devices", "parameters, operations", _light),
     Claim("B", "QRS morphology preserved", "QRS of single samples", _preserved("qrs_mv", "QRS amplitude", duration="qrs_ms")),
     Claim("B", "ST segments preserved", "ST level of single samples", _preserved("st60_mv", "ST level", largest_bias_mv=0.05)),
     Claim("B", "MIMIC II-IV", "", _untested("which recordings, and how 12 leads came from them, is not known")),

@@ -137,12 +137,15 @@ def test_light_and_heavy_are_opposites(tables):
     row = {"method": "P2Es, 4 steps", "parameters": 1e6, "GFLOP per 10 s": 2.0, "ms per 10 s, batch 1": 30.0}
     found = tables(table18_efficiency=[row])
     assert claims._light(found)[1] == SUPPORTED and claims._much_compute(found)[1] == CONTRADICTED
+    text = claims._light(found)[0]
+    slower = tables(table18_efficiency=[row | {"ms per 10 s, batch 1": 60.0}])
+    assert claims._light(slower)[0] == text, "two runs on one machine must give the same bytes, however busy it is"
     found = tables(table18_efficiency=[row | {"parameters": 1e8}])
     assert claims._light(found)[1] == NOT and claims._much_compute(found)[1] == SUPPORTED
 
 
 def test_wrong_demographics_must_hurt(tables):
-    for value, p, verdict in ((0.01, 0.01, SUPPORTED), (0.01, 0.2, NOT), (-0.01, 0.01, NOT)):
+    for value, p, verdict in ((0.01, 0.01, SUPPORTED), (0.01, 0.2, NOT), (-0.01, 0.01, NOT), (0.0009, 0.01, NOT)):
         rows = [difference("wrong_demographics", value, p, metric="rmse_lag")]
         assert claims._demographics(tables(table16_demographics=rows))[1] == verdict
 
