@@ -46,7 +46,8 @@ BASELINES = variants_of(PROFILE, "baselines")
 ABLATIONS = [name for name in variants_of(PROFILE, "ablations") if not VARIANTS[name].weights_of]
 TRAINED = [VARIANT, *BASELINES, *ABLATIONS]
 TOLD = [name for name in variants_of(PROFILE, "ablations") if VARIANTS[name].weights_of]
-SAMPLERS, MORE_STEPS = variants_of(PROFILE, "samplers"), variants_of(PROFILE, "more_steps")
+SAMPLERS = variants_of(PROFILE, "samplers")
+USES = [*TOLD, *SAMPLERS, *variants_of(PROFILE, "more_steps")]
 
 PYTHON = sys.executable
 NOTEBOOKS = paths.checkout() / "notebooks"
@@ -78,9 +79,9 @@ PREPARED = f"data/prepared/.done/{DATASET}-{PROFILE}"
 
 # exec: the notebook's process is then Snakemake's own child and ends with it. PASSIVE: a waiting thread must not take a
 # core from the step beside it.
+ENVIRONMENT = 'export P2ES_HOME="$PWD" OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE; '
 RUN = (
-    'export P2ES_HOME="$PWD" OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE; '
-    "exec {PYTHON:q} -m p2es_lib.cli notebook {params.name} --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
+    ENVIRONMENT + "exec {PYTHON:q} -m p2es_lib.cli notebook {params.name} --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
 )
 
 
@@ -235,7 +236,7 @@ rule score:
         windows=WINDOWS,
         weights=lambda wildcards: f"{RUNS}/{VARIANTS[wildcards.variant].weights_of}/seed{wildcards.seed}/scores.parquet",
     wildcard_constraints:
-        variant="|".join([*TOLD, *SAMPLERS, *MORE_STEPS]),
+        variant="|".join(USES),
     output:
         scores=f"{RUNS}/{{variant}}/seed{{seed}}/scores.parquet",
     params:
@@ -246,8 +247,7 @@ rule score:
         runtime=MINUTES,
         mem_mb=MEMORY_MB,
     shell:
-        'export P2ES_HOME="$PWD" OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE; '
-        "exec {PYTHON:q} -m p2es_lib.cli score --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
+        ENVIRONMENT + "exec {PYTHON:q} -m p2es_lib.cli score --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
         " --variant {wildcards.variant} --seed {wildcards.seed}"
 
 
@@ -302,7 +302,7 @@ rule ablations:
     input:
         notebook=NOTEBOOKS / "08_ablations.ipynb",
         windows=WINDOWS,
-        scores=scores_of([VARIANT, *ABLATIONS, *TOLD, *SAMPLERS, *MORE_STEPS]),
+        scores=scores_of([VARIANT, *ABLATIONS, *USES]),
     output:
         figures=expand(f"{FIGURES}/{{name}}.png", name=["fig19_ablations", "fig20_sampler_steps", "fig28_error_by_time"]),
         tables=expand(f"{FIGURES}/{{name}}.csv", name=["table08_ablations", "table09_sampler_steps", "table24_error_by_time"]),
@@ -467,7 +467,7 @@ rule all:
             rules.affinity.output,
             rules.solutions.output,
             [expand(rules.train.output, variant=name, seed=seeds_of(PROFILE, name, parse_seeds(SEEDS))) for name in TRAINED],
-            scores_of([*TOLD, *SAMPLERS, *MORE_STEPS]),
+            scores_of(USES),
             rules.baselines.output,
             rules.results.output,
             rules.ablations.output,

@@ -15,7 +15,7 @@ from typing import Annotated, Optional
 import typer
 
 from p2es_lib import __version__, cli_live
-from p2es_lib.cli_data import data_app
+from p2es_lib.cli_data import StopWithParent, data_app
 from p2es_lib.errors import InputError
 
 app = typer.Typer(
@@ -36,8 +36,6 @@ Dataset = Annotated[
 ]
 Profile = Annotated[str, typer.Option(help="Size of everything: smoke, quick, wide or full.")]
 Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: PhysioNet.")]
-# The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
-StopWithParent = Annotated[bool, typer.Option("--stop-with-parent", hidden=True)]
 
 
 def _print_version(wanted: bool) -> None:
@@ -73,10 +71,7 @@ def notebook(
     from p2es_lib.config import PROFILES
     from p2es_lib.errors import check_choice
     from p2es_lib.notebooks import CELL_TIMEOUT_S, check_parameters, executed_notebook, read_parameters, run_notebook
-    from p2es_lib.processes import stop_with_parent as ask_to_stop_with_parent
 
-    if stop_with_parent:
-        ask_to_stop_with_parent()
     check_choice("profile", profile, PROFILES)
     given = {"dataset": dataset, "profile": profile, "variant": variant, "seed": seed, "seeds": seeds, "mirror": mirror}
     parameters = {key: value for key, value in given.items() if value is not None}
@@ -109,10 +104,7 @@ def reproduce(
 ) -> None:
     """Make every table and figure: run what is missing or stale, continue what was interrupted."""
     from p2es_lib import paths, workflow
-    from p2es_lib.processes import stop_with_parent as ask_to_stop_with_parent
 
-    if stop_with_parent:
-        ask_to_stop_with_parent()
     _check_settings(profile, dataset, None)
     from p2es_lib.variants import parse_seeds  # takes seconds: after what can be refused at once
     from p2es_lib.verify import write_machine
@@ -175,10 +167,6 @@ def score(
     stop_with_parent: StopWithParent = False,
 ) -> None:
     """Score another use of a trained model: more steps of the sampler, or age and sex withheld."""
-    from p2es_lib.processes import stop_with_parent as ask_to_stop_with_parent
-
-    if stop_with_parent:
-        ask_to_stop_with_parent()
     _check_settings(profile, dataset, variant, seed=seed)
     from p2es_lib.experiments import SCORES_FILE, score_run, train_run, training_command
     from p2es_lib.paths import run_dir

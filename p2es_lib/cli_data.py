@@ -13,6 +13,17 @@ data_app = typer.Typer(
     help="Real recordings: list data sets, download, verify, prepare.", no_args_is_help=True, rich_markup_mode=None
 )
 
+
+def _ask_to_stop_with_parent(wanted: bool) -> bool:
+    if wanted:
+        from p2es_lib.processes import stop_with_parent
+
+        stop_with_parent()
+    return wanted
+
+
+# The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
+StopWithParent = Annotated[bool, typer.Option("--stop-with-parent", hidden=True, callback=_ask_to_stop_with_parent)]
 Name = Annotated[str, typer.Argument(help="Data set, see p2es data sources; a+b: both; a~b: b for testing only.")]
 Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: what was fetched, as it "
                                                "is, and the data set's home.")]  # fmt: skip
@@ -105,7 +116,7 @@ def prepare(
     profile: Profile = "quick",
     shard: Annotated[Optional[str], typer.Option(help="SOURCE/SHARD: that one only (the workflow's jobs).")] = None,
     jobs: Jobs = 1,
-    stop_with_parent: Annotated[bool, typer.Option("--stop-with-parent", hidden=True)] = False,
+    stop_with_parent: StopWithParent = False,
 ) -> None:
     """Prepare windows: records that did not change are not prepared again."""
     from p2es_lib.config import get_config
@@ -115,10 +126,6 @@ def prepare(
     from p2es_lib.windows import read_windows
     from p2es_lib.workflow import check_mirror
 
-    if stop_with_parent:
-        from p2es_lib.processes import stop_with_parent as ask_to_stop_with_parent
-
-        ask_to_stop_with_parent()
     config, location = get_config(profile, name), check_mirror(name, mirror) or None
     if shard is None:
         run_jobs(list_jobs(config, location), config, location, n_processes=jobs)

@@ -193,7 +193,7 @@ def _weights(config: Config, variant: str, seed: int) -> Path:
         raise InputError(f"{path}: this run is missing; make it with: {training_command(config.dataset, config.profile, variant, seed)}")
     # Weights that saw other windows may have been trained on those that are test windows now.
     record = json.loads((path.parent / CONFIG_FILE).read_text())
-    same = all(record["config"][part] == json.loads(json.dumps(now)) for part, now in config.to_dict().items() if part not in _OF_USE)
+    same = all(record["config"].get(part) == json.loads(json.dumps(now)) for part, now in config.to_dict().items() if part not in _OF_USE)
     if not same or record["made_with"]["data_hash"] != data_hash(config):
         command = training_command(config.dataset, config.profile, variant, seed)
         raise InputError(f"{path}: trained with other settings or on other windows than those of now; train anew with: {command}")
