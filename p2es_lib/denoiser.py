@@ -65,15 +65,14 @@ class Condition:
         From :meth:`p2es_lib.demographics.Demographics.features`.
     affinity : Tensor, shape (B, 12, 12)
         From :class:`p2es_lib.affinity.LeadAffinity`.
+    encoded_ppg : list of list of Tensor, optional
+        What :meth:`MultiScaleGenerator.encode_ppg` made of ``ppg_features``; None: each call does it again.
     """
 
     ppg_features: Tensor
     demographics: Tensor
     affinity: Tensor
-
-    def repeat(self, times: int) -> Condition:
-        """Each row ``times`` times in a row (several samples of one window)."""
-        return Condition(*(getattr(self, name).repeat_interleave(times, 0) for name in self.__dataclass_fields__))
+    encoded_ppg: list[list[Tensor]] | None = None
 
 
 class Estimate(NamedTuple):
@@ -100,6 +99,14 @@ class FourierEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+def average_pool(x: Tensor, size: int) -> Tensor:
+    """Mean of each ``size`` neighbours, (B, W, T) to (B, W, T // size): ``F.avg_pool1d``, which on CPUs takes several times as long."""
+    first, *others = x[..., : x.shape[-1] // size * size].float().unflatten(-1, (-1, size)).unbind(-1)
+    for other in others:
+        first = first + other  # one after the other, as there: the same bits
+    return (first / size).to(x.dtype)
+
+
 class MultiScaleBlock(nn.Module):
     """Parallel receptive fields, PPG at every scale, modulation by t and demographics, exchange among the leads."""
 
@@ -121,12 +128,12 @@ class MultiScaleBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, h: Tensor, ppg_scales: list[Tensor], condition: Tensor, affinity: Tensor) -> Tensor:
+    def forward(self, h: Tensor, ppg: list[Tensor], condition: Tensor, affinity: Tensor) -> Tensor:
         scale, shift = self.modulation(condition)[:, :, None].chunk(2, dim=1)
         x = self.norm(h) * (1 + scale) + shift  # (B, W, T')
         # Sum of the branches from the coarsest to the finest: each is interpolated only to the next finer stride.
         y = None
-        for branch, finer in zip(reversed(self.branch_outputs(x, ppg_scales)), reversed((None, *self.scales[:-1])), strict=True):
+        for branch, finer in zip(reversed(self.branch_outputs(x, ppg)), reversed((None, *self.scales[:-1])), strict=True):
             y = branch if y is None else y + branch
             if finer is not None:
                 y = F.interpolate(y, size=x.shape[-1] // finer, mode="linear")
@@ -134,14 +141,17 @@ class MultiScaleBlock(nn.Module):
         y = y + self.lead_gate * exchanged
         return h + self.output(F.gelu(y))
 
-    def branch_outputs(self, x: Tensor, ppg_scales: list[Tensor]) -> list[Tensor]:
+    def project_ppg(self, ppg_scales: list[Tensor]) -> list[Tensor]:
+        """What the block adds at each of its scales that sees the PPG; shapes (B, W, T' / s)."""
+        return [project(ppg) for project, ppg in zip(self.ppg_projections, ppg_scales)]
+
+    def branch_outputs(self, x: Tensor, ppg: list[Tensor]) -> list[Tensor]:
         """Per scale s: average-pool to stride s, add the PPG at that stride, convolve; shapes (B, W, T' / s)."""
         outputs, stride = [], 1
         for index, (s, branch) in enumerate(zip(self.scales, self.branches, strict=True)):
             if s > stride:
-                x, stride = F.avg_pool1d(x, s // stride), s
-            has_ppg = index < len(self.ppg_projections)
-            outputs.append(branch(F.gelu(x + self.ppg_projections[index](ppg_scales[index]) if has_ppg else x)))
+                x, stride = average_pool(x, s // stride), s
+            outputs.append(branch(F.gelu(x + ppg[index] if index < len(ppg) else x)))
         return outputs
 
 
@@ -187,14 +197,19 @@ class MultiScaleGenerator(nn.Module):
         demographics = condition.demographics if self.uses_demographics else torch.zeros_like(condition.demographics)
         noise_level = self.embed_noise(logsnr) * float(self.uses_noise_level)
         c = self.embed_condition(torch.cat([noise_level, demographics], dim=1))
-        ppg = F.gelu(self.ppg_encoder(condition.ppg_features))
-        ppg_scales = [F.avg_pool1d(ppg, stride) if stride > 1 else ppg for stride in self.scales]
+        encoded_ppg = self.encode_ppg(condition.ppg_features) if condition.encoded_ppg is None else condition.encoded_ppg
         h = self.stem(x_t)
-        for block in self.blocks:
-            h = block(h, ppg_scales, c, condition.affinity)
+        for block, ppg in zip(self.blocks, encoded_ppg, strict=True):
+            h = block(h, ppg, c, condition.affinity)
         h = F.gelu(self.output_norm(h))
         trust = None if self.trust is None else torch.sigmoid(self.trust(h).float())[..., : x_t.shape[-1]]
         return self.output(h)[..., : x_t.shape[-1]].float(), trust
+
+    def encode_ppg(self, ppg_features: Tensor) -> list[list[Tensor]]:
+        """What each block adds at each scale; it does not depend on x_t, so one computation serves all steps of a sampler."""
+        ppg = F.gelu(self.ppg_encoder(ppg_features))
+        ppg_scales = [F.avg_pool1d(ppg, stride) if stride > 1 else ppg for stride in self.scales]
+        return [block.project_ppg(ppg_scales) for block in self.blocks]
 
 
 class FrequencyDeblurring(nn.Module):

@@ -31,6 +31,10 @@ CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
 #: Distances between distributions: they belong to a whole test set, not to a window.
 DISTRIBUTION_FILE = "distribution.csv"
+#: Samples of the test windows as they were scored, of every method: what measures them otherwise need not draw them again.
+SAMPLES_FILE = "samples.npy"
+#: Larger ones are drawn again.
+MAX_KEPT_BYTES = 500_000_000
 #: Settings that decide how trained weights are used and judged, not what they are.
 _OF_USE = ("sampling", "evaluation")
 #: Parts of the source tree that decide what comes out of a run.
@@ -140,7 +144,7 @@ def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[P
     if path.is_file() and json.loads(path.read_text())["made_with"] == hashed:
         return folder, True
     # The checkpoint too: continued on other data, it would carry subjects of the old training split along.
-    for name in (SCORES_FILE, DISTRIBUTION_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
+    for name in (SCORES_FILE, DISTRIBUTION_FILE, SAMPLES_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
         (folder / name).unlink(missing_ok=True)
     record = {"made_with": hashed, "config": config.to_dict(), "versions": _package_versions(), "git_commit": git_commit()}
     with atomic_path(path) as temporary:
@@ -237,6 +241,16 @@ def translate_test(model: LearnedTranslator, config: Config, seed: int, *, progr
         ).numpy()
 
 
+def drawn_samples(model: LearnedTranslator, config: Config, variant: str, seed: int) -> np.ndarray:
+    """Samples as of :func:`translate_test`: those that :func:`score_run` kept, or drawn again where it kept none."""
+    folder = run_dir(config.dataset, config.profile, variant, seed)
+    if (folder / SCORES_FILE).is_file() and (folder / SAMPLES_FILE).is_file():
+        made_with = json.loads((folder / CONFIG_FILE).read_text())["made_with"]
+        if (made_with["config_hash"], made_with["data_hash"]) == (config_hash(config), data_hash(config)):
+            return np.load(folder / SAMPLES_FILE)
+    return translate_test(model, config, seed)
+
+
 def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress: bool = True) -> pd.DataFrame:
     """Translate the test windows and write ``scores.parquet``; returns the scores, from the file if it is there."""
     weights_of = VARIANTS[variant].weights_of
@@ -244,19 +258,22 @@ def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int,
     folder, same = _start_run(config, variant, seed, hashed)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
+    samples = translate_test(model, config, seed, progress=progress)
+    if VARIANTS[variant].about in ("", "baseline") and samples.nbytes <= MAX_KEPT_BYTES:
+        with atomic_path(folder / SAMPLES_FILE) as temporary, open(temporary, "wb") as file:
+            np.save(file, samples)
     # The one-step estimate is shown for what was trained only, and is the same whatever the steps of the sampler.
-    return _write_scores(*_scores_of_model(model, config, seed, progress, one_step=not weights_of), folder)
+    return _write_scores(*_scores_of_model(model, samples, config, seed, one_step=not weights_of), folder)
 
 
 def _scores_of_model(
-    model: LearnedTranslator, config: Config, seed: int, progress: bool, *, one_step: bool = True
+    model: LearnedTranslator, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of the test windows and distances between distributions, of every estimate that the method has."""
     from p2es_lib.metrics import evaluate, frechet_table
 
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     options = {"max_lag_s": config.evaluation.max_lag_s}
-    samples = translate_test(model, config, seed, progress=progress)
     estimates = ("mean", "single") if model.stochastic else ("mean",)
     as_distribution = ("samples",) if samples.shape[1] > 1 else ()
     scores = [evaluate(samples, test, rate, estimates=(*estimates, *as_distribution), **options)]
@@ -309,7 +326,8 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
     if transfer:
-        return _write_scores(*_scores_of_model(load_method(simulated_run(config.profile)), config, 0, progress), folder)
+        model = load_method(simulated_run(config.profile))
+        return _write_scores(*_scores_of_model(model, translate_test(model, config, 0, progress=progress), config, 0), folder)
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     estimate = _reference_estimate(config, name, progress)
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))

@@ -121,11 +121,12 @@ class P2Es(LearnedTranslator):
         """
         settings = self.config.sampling
         sample = get_sampler(sampler or settings.sampler)
-        fixed = [part.repeat_interleave(noise.n_samples, 0) for part in self.condition(ppg, demographics)]
+        features, demographics, pi = (part.repeat_interleave(noise.n_samples, 0) for part in self.condition(ppg, demographics))
+        condition = Condition(features, demographics, self.lead_affinity(pi), self.denoiser.generator.encode_ppg(features))
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             # Leads absent in training were zero there; keep them zero here, so that x_t looks as it did then.
-            return self(x_t, t, *fixed).refined * self.trained_leads[:, None]
+            return self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None]
 
         return sample(denoise, self.process, noise, n_steps=n_steps or settings.n_steps)
 

@@ -246,6 +246,12 @@ def resample_at(x: np.ndarray, position: np.ndarray, rate_in: float, rate_out: f
     return y
 
 
+@lru_cache(64)
+def _butterworth(order: int, corners: tuple[float, ...], kind: str, sampling_rate: float) -> np.ndarray:
+    """Second-order sections; designing them takes as long as filtering a window."""
+    return scipy_signal.butter(order, corners if len(corners) == 2 else corners[0], btype=kind, fs=sampling_rate, output="sos")
+
+
 def filter_bandpass(
     x: np.ndarray, low_hz: float | None, high_hz: float | None, sampling_rate: float, order: int = 2
 ) -> np.ndarray:
@@ -283,7 +289,7 @@ def filter_bandpass(
     if x.ndim == 0 or x.shape[-1] < 2:
         raise InputError("filter_bandpass: the signal has fewer than two samples")
     kind = "bandpass" if len(corners) == 2 else "highpass" if high_hz is None else "lowpass"
-    sos = scipy_signal.butter(order, corners if len(corners) == 2 else corners[0], btype=kind, fs=sampling_rate, output="sos")
+    sos = _butterworth(order, tuple(corners), kind, float(sampling_rate)).copy()  # nobody's filter changes another's
     filled, is_gap = fill_gaps(x)
     n_padding = min(x.shape[-1] - 1, math.ceil(3 * sampling_rate / corners[0]))
     y = scipy_signal.sosfiltfilt(sos, filled, axis=-1, padtype="even", padlen=n_padding)

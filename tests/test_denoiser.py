@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from p2es_lib.config import DenoiserConfig, ProcessConfig
-from p2es_lib.denoiser import Condition, Denoiser, FrequencyDeblurring, MultiScaleBlock
+from p2es_lib.denoiser import Condition, Denoiser, FrequencyDeblurring, MultiScaleBlock, average_pool
 from p2es_lib.forward_process import ForwardProcess
 from p2es_lib.leads import lead_residual
 
@@ -58,9 +58,32 @@ def test_output_obeys_einthoven_unless_switched_off():
 
 def test_rows_do_not_depend_on_the_batch():
     x_t, t, condition = inputs(3)
-    alone = Condition(*(getattr(condition, f.name)[1:2] for f in dataclasses.fields(condition)))
+    alone = Condition(*(getattr(condition, name)[1:2] for name in ("ppg_features", "demographics", "affinity")))
     denoiser = make()
     torch.testing.assert_close(denoiser(x_t, t, condition).refined[1:2], denoiser(x_t[1:2], t[1:2], alone).refined, atol=1e-5, rtol=1e-4)
+
+
+def test_an_encoded_ppg_changes_no_bit():
+    x_t, t, condition = inputs()
+    denoiser = make()
+    encoded = dataclasses.replace(condition, encoded_ppg=denoiser.generator.encode_ppg(condition.ppg_features))
+    assert torch.equal(denoiser(x_t, t, condition).refined, denoiser(x_t, t, encoded).refined)
+    # It is what is used, then: the features themselves are not looked at again.
+    forgotten = dataclasses.replace(encoded, ppg_features=torch.zeros_like(condition.ppg_features))
+    assert torch.equal(denoiser(x_t, t, condition).refined, denoiser(x_t, t, forgotten).refined)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("length", "size"), [(256, 2), (128, 4), (100, 8)])
+def test_average_pooling_is_that_of_torch_to_the_last_bit(length, size, dtype):
+    x = torch.randn(3, 5, length, generator=torch.Generator().manual_seed(0)).to(dtype)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    pooled, reference = average_pool(ours, size), torch.nn.functional.avg_pool1d(theirs, size)
+    assert pooled.dtype == dtype and torch.equal(pooled, reference)
+    weights = torch.randn(reference.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    for output in (pooled, reference):
+        (output * weights).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
 
 
 def test_switches_cut_what_they_name():
@@ -87,7 +110,7 @@ def test_affinity_carries_information_between_leads():
     changed = h.clone()
     # Change lead 5 in a way that leaves mean and variance over all leads, and so the normalisation, as they are.
     changed[:, 5] = h[:, 5].flip(-1)
-    ppg, condition = [torch.zeros(1, 4, 32)], torch.zeros(1, 128)
+    ppg, condition = [torch.zeros(1, 12, 32)], torch.zeros(1, 128)
     identity = torch.eye(12)[None]
     moved = (block(h, ppg, condition, identity) - block(changed, ppg, condition, identity)).abs().amax(-1)[0]
     assert moved[5] > 0.1 and moved[[i for i in range(12) if i != 5]].max() < 1e-5
@@ -170,7 +193,7 @@ def test_receptive_field_grows_with_the_scales():
         block = MultiScaleBlock(12, 4, 128, scales)
         ppg = torch.zeros(1, 4, 256, requires_grad=True)
         pooled = [torch.nn.functional.avg_pool1d(ppg, s) if s > 1 else ppg for s in scales]
-        outputs = block.branch_outputs(torch.zeros(1, 12, 256), pooled)
+        outputs = block.branch_outputs(torch.zeros(1, 12, 256), block.project_ppg(pooled))
         finest = sum(torch.nn.functional.interpolate(y, size=256, mode="nearest") for y in outputs)
         (gradient,) = torch.autograd.grad(finest[0, :, 128].sum(), ppg)
         reach[scales] = int((gradient.abs().sum(1)[0] > 0).sum())

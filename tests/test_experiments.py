@@ -15,7 +15,7 @@ from p2es_lib import experiments
 from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.config import config_hash, get_config
 from p2es_lib.errors import InputError
-from p2es_lib.experiments import load_windows, score_reference, score_run, teaching_windows, train_run
+from p2es_lib.experiments import drawn_samples, load_windows, score_reference, score_run, teaching_windows, train_run
 from p2es_lib.p2es import P2Es
 from p2es_lib.paths import run_dir, windows_dir
 from p2es_lib.results import distance_to_floor, load_scores, results_table
@@ -153,6 +153,40 @@ def test_one_step_estimate_is_scored_once_for_weights_that_several_variants_use(
     assert set(scores["estimate"]) == {"mean", "single", "samples"}
     with pytest.raises(InputError, match="p2es score --variant steps_3 --seed 0 --dataset simulated --profile smoke"):
         load_scores("simulated", "smoke", "steps_3", [0])
+
+
+def test_samples_are_drawn_once(home, monkeypatch):
+    config = tiny_config()
+    model = train_run(config, "p2es", 0, progress=False)
+    anew = experiments.translate_test(model, config, 0, progress=False)
+    monkeypatch.setattr(experiments, "translate_test", lambda *_, **__: pytest.fail("drawn again"))
+    assert np.array_equal(drawn_samples(model, config, "p2es", 0), anew)
+
+
+@pytest.mark.parametrize("stale", ["settings", "windows", "unfinished", "too large"])
+def test_samples_that_do_not_belong_to_the_run_are_drawn_again(home, stale, monkeypatch):
+    config = tiny_config()
+    model = train_run(config, "p2es", 0, progress=False)
+    folder = run_dir("simulated", "smoke", "p2es", 0)
+    if stale == "settings":
+        config = config.replace("sampling.n_samples", 5)
+    elif stale == "windows":
+        write_windows(windows_dir("simulated", "smoke"), synthetic_windows(n_validation=3), {})
+    elif stale == "unfinished":
+        (folder / "scores.parquet").unlink()
+    else:
+        monkeypatch.setattr(experiments, "MAX_KEPT_BYTES", 1000)
+        (folder / "scores.parquet").unlink()
+        (folder / "samples.npy").unlink()
+        score_run(model, config, "p2es", 0, progress=False)
+        assert not (folder / "samples.npy").exists()
+    monkeypatch.setattr(experiments, "translate_test", lambda *_, **__: "drawn again")
+    assert drawn_samples(model, config, "p2es", 0) == "drawn again"
+    if stale == "settings":  # and what is scored anew replaces them
+        monkeypatch.undo()
+        monkeypatch.setenv("P2ES_HOME", str(home))
+        score_run(train_run(config, "p2es", 0, progress=False), config, "p2es", 0, progress=False)
+        assert drawn_samples(model, config, "p2es", 0).shape[1] == 5
 
 
 @pytest.mark.parametrize("stale", ["settings", "windows"])
