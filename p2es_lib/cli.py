@@ -243,12 +243,14 @@ def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     from p2es_lib import verify as verification
 
     _check_settings(profile, dataset, None)
-    comparisons, same_machine = verification.verify(dataset, profile)
-    typer.echo("the committed tables were made on such a machine: every number must be the same" if same_machine else
-               "the committed tables were made on another machine: numbers must lie within their own intervals")  # fmt: skip
+    comparisons, differences = verification.verify(dataset, profile)
+    typer.echo("the committed tables were made on another machine: numbers must lie within their own intervals" if differences else
+               "the committed tables were made on such a machine: every number must be the same")  # fmt: skip
+    for difference in differences:
+        typer.echo(f"    here {difference}")
     failed = 0
     for comparison in comparisons:
-        good = verification.is_reproduced(comparison, same_machine)
+        good = verification.is_reproduced(comparison, not differences)
         failed += not good
         counts = f"{comparison.same} of {comparison.rows} rows equal, {comparison.within} more within their interval, "
         typer.echo(f"{'reproduced    ' if good else 'NOT reproduced'} {comparison.table}: {counts}{comparison.unjudged} not judged")

@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from p2es_lib import paths
 from p2es_lib.artefacts import MINUTES_TABLE, RUNS_TABLE
 from p2es_lib.errors import InputError
+from p2es_lib.optimisation import has_cpu_bf16
 
 #: What a set of tables was made on, beside them.
 MACHINE_FILE = "machine.json"
@@ -30,13 +32,18 @@ _INTERVAL = ("lower", "upper")
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, system and versions: where all of it is the same, equal input gives equal bytes."""
+    """Processor, system and versions: where all of it is the same, equal input gives equal bytes.
+
+    The name of a processor is not enough: virtual machines of one name ("AMD EPYC") were met with AVX2 alone and with
+    AVX-512, whose sums run in another order, and bfloat16, where there is such arithmetic, is what a training uses.
+    """
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "pandas")}
-    return {"cpu": cpu, "system": platform.system(), "python": platform.python_version()} | packages
+    instructions = torch.backends.cpu.get_cpu_capability() + (" bfloat16" if has_cpu_bf16() else "")
+    return {"cpu": cpu, "instructions": instructions, "system": platform.system(), "python": platform.python_version()} | packages
 
 
 def write_machine(folder: Path) -> None:
@@ -125,14 +132,14 @@ def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def verify(dataset: str, profile: str) -> tuple[list[Comparison], bool]:
+def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
     """Hold the tables of the run in ``$P2ES_HOME`` against the committed ones.
 
     Returns
     -------
     comparisons : list of Comparison
-    same_machine : bool
-        Whether the committed tables were made on such a machine: then only equal rows count as reproduced.
+    differences : list of str
+        In what this machine differs from the one that made the committed tables. Empty: only equal rows count as reproduced.
 
     Raises
     ------
@@ -149,7 +156,8 @@ def verify(dataset: str, profile: str) -> tuple[list[Comparison], bool]:
         if not (folder / file).is_file():
             raise InputError(f"{folder / file}: missing; make it with: make reproduce DATASET={dataset} PROFILE={profile}")
         comparisons.append(compare_tables(name, pd.read_csv(io.StringIO(text)), pd.read_csv(folder / file)))
-    return comparisons, machine == describe_machine()
+    here = describe_machine()
+    return comparisons, [f"{name} {here[name]}, there {machine.get(name, 'not recorded')}" for name in here if machine.get(name) != here[name]]
 
 
 def _check_seeds(committed: dict[str, str], folder: Path, command: str) -> None:

@@ -68,10 +68,21 @@ def test_the_command_says_reproduced_or_not(repository):
     pd.DataFrame(TABLE.assign(value=[1.05, 2.0, 3.0])).to_csv(fresh / "table02_results.csv", index=False)
     TABLE.assign(value=9.0).to_csv(fresh / "table04_minutes.csv", index=False)  # minutes differ, and may
     assert run().exit_code == 1 and "NOT reproduced table02_results" in run().stdout
-    machine = json.loads((committed / "machine.json").read_text()) | {"cpu": "another"}
-    (committed / "machine.json").write_text(json.dumps(machine))
+
+
+@pytest.mark.parametrize(("recorded", "said"), [
+    ({"cpu": "another"}, "there another"),
+    ({"instructions": "AVX512 bfloat16"}, "there AVX512 bfloat16"),  # a processor of the same name that adds in another order
+    ({"instructions": None}, "there not recorded"),
+])  # fmt: skip
+def test_another_machine_is_named_and_only_intervals_count(repository, recorded, said):
+    committed, fresh = repository
+    TABLE.assign(value=[1.05, 2.0, 3.0]).to_csv(fresh / "table02_results.csv", index=False)
+    assert run().exit_code == 1 and "such a machine" in run().stdout
+    machine = json.loads((committed / "machine.json").read_text()) | recorded
+    (committed / "machine.json").write_text(json.dumps({name: value for name, value in machine.items() if value is not None}))
     subprocess.run(["git", "-C", str(committed), "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "y"], check=True)
-    assert run().exit_code == 0 and "another machine" in run().stdout
+    assert run().exit_code == 0 and "another machine" in run().stdout and said in run().stdout
 
 
 def test_other_seeds_are_no_failed_reproduction(repository):
