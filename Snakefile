@@ -24,11 +24,12 @@ killed, and these are what the next call continues from. The last file of a run,
 """
 
 import json
-import os
 import sys
 
 from p2es_lib import paths
 from p2es_lib.config import config_hash, get_config
+from p2es_lib.experiments import simulated_model_folder
+from p2es_lib.learned import WEIGHTS_FILE
 from p2es_lib.sources import parse_dataset
 from p2es_lib.variants import VARIANTS, parse_seeds, seeds_of, variants_of
 from p2es_lib.workflow import is_timing_only, write_jobs
@@ -56,8 +57,8 @@ FIGURES = f"figures/{DATASET}-{PROFILE}"
 RUNS = f"runs/{DATASET}/{PROFILE}"
 EXECUTED = f"{RUNS}/notebooks"
 # On real recordings, 07 and 14 also show the model trained on simulated data: if there is one, it belongs to the results.
-TRANSFER = f"runs/simulated/{PROFILE}/{VARIANT}/seed0/weights.safetensors"
-TRANSFER = [TRANSFER] if DATASET != "simulated" and os.path.exists(TRANSFER) else []
+TRANSFER = simulated_model_folder(PROFILE) / WEIGHTS_FILE
+TRANSFER = [str(TRANSFER)] if DATASET != "simulated" and TRANSFER.is_file() else []
 # Recordings that name no ECG lead show when pulses follow beats, and nothing can be trained on them.
 ROLES = {source.role for source in parse_dataset(DATASET)}
 TIMING_ONLY = is_timing_only(DATASET)

@@ -20,7 +20,7 @@ import pandas as pd
 from p2es_lib.config import Config, config_hash, get_config
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.learned import PRETRAINED, WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.methods import load_method
 from p2es_lib.training import CHECKPOINT_FILE, train
 from p2es_lib.paths import atomic_path, checkout, run_dir, windows_dir
@@ -58,6 +58,16 @@ def load_windows(config: Config) -> WindowSet:
     return windows
 
 
+def simulated_windows(config: Config) -> WindowSet:
+    """The simulated cohort of this configuration, as notebook 01 makes it; made now, if it is not there yet."""
+    if read_settings(windows_dir(config.dataset, config.profile)) is None:
+        from p2es_lib.preparation import prepare_windows
+
+        print(f"no prepared windows of profile {config.profile} yet: simulating the cohort, once (notebook 01 shows it)", flush=True)
+        prepare_windows(config)
+    return load_windows(config)
+
+
 def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
     """Windows for the pictures of a teaching notebook, and a note if they are not those of the data set.
 
@@ -70,12 +80,7 @@ def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
     InputError
         No windows of a real data set (names the command that prepares them), or a data set that names no ECG lead.
     """
-    if config.dataset == "simulated" and read_settings(windows_dir(config.dataset, config.profile)) is None:
-        from p2es_lib.preparation import prepare_windows
-
-        print(f"no prepared windows of profile {config.profile} yet: simulating the cohort, once (notebook 01 shows it)", flush=True)
-        prepare_windows(config)
-    windows = load_windows(config)
+    windows = simulated_windows(config) if config.dataset == "simulated" else load_windows(config)
     if ((windows.lead_mask > 0).sum(axis=1) >= n_leads).mean() > 0.5:
         return windows, ""
     from p2es_lib.sources.simulated import simulate_cohort
@@ -291,12 +296,16 @@ def references_for(config: Config) -> list[str]:
     always = ["template", "template_groups", "ridge"]
     if config.dataset == "simulated":
         return [*always, "irreducible", "irreducible_beats"]
-    return always + (["transfer"] if (simulated_run(config.profile) / WEIGHTS_FILE).is_file() else [])
+    return always + (["transfer"] if (simulated_model_folder(config.profile) / WEIGHTS_FILE).is_file() else [])
 
 
-def simulated_run(profile: str) -> Path:
-    """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings."""
-    return run_dir("simulated", profile, "p2es", 0)
+def simulated_model_folder(profile: str) -> Path:
+    """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings.
+
+    That of the profile's run, which may not be there yet; for ``quick`` that of the package, so that a real data set asks
+    for no other training.
+    """
+    return PRETRAINED if profile == "quick" else run_dir("simulated", profile, "p2es", 0)
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
@@ -321,12 +330,12 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
         )
     transfer, source = name == "transfer", {}
     if transfer:
-        source = {"weights": file_hash(simulated_run(config.profile) / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
+        source = {"weights": file_hash(simulated_model_folder(config.profile) / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
     folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
     if transfer:
-        model = load_method(simulated_run(config.profile))
+        model = load_method(simulated_model_folder(config.profile))
         return _write_scores(*_scores_of_model(model, translate_test(model, config, 0, progress=progress), config, 0), folder)
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     estimate = _reference_estimate(config, name, progress)

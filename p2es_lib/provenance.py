@@ -9,8 +9,8 @@ import pandas as pd
 
 from p2es_lib.artefacts import RUNS_TABLE
 from p2es_lib.config import get_config
-from p2es_lib.experiments import CONFIG_FILE, SCORES_FILE, file_hash, references_for, simulated_run
-from p2es_lib.learned import WEIGHTS_FILE
+from p2es_lib.experiments import CONFIG_FILE, SCORES_FILE, file_hash, references_for, simulated_model_folder
+from p2es_lib.learned import PRETRAINED, WEIGHTS_FILE
 from p2es_lib.paths import figures_dir, home, run_dir
 from p2es_lib.plots import save_table
 from p2es_lib.variants import REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
@@ -39,7 +39,8 @@ def _describe(folder: Path) -> dict[str, object]:
 def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     """The finished runs that the workflow's tables are made of: those of this profile's variants, and of the references.
 
-    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them, if it is there.
+    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them, if it is there: a run,
+    or the weights of the package, which are no run.
 
     Returns
     -------
@@ -51,9 +52,13 @@ def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     learned = ["p2es", *(name for kind in ("baselines", "ablations", "samplers", "more_steps") for name in variants_of(profile, kind))]
     folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]
     folders += [run_dir(dataset, profile, name, 0) for name in references_for(get_config(profile, dataset))]
-    folders += [simulated_run(profile)] if dataset != "simulated" else []
-    columns = ["run", "method", "seed", "config", "data", "weights", "scores", "commit"]
-    return pd.DataFrame([_describe(folder) for folder in folders if (folder / SCORES_FILE).is_file()], columns=columns)
+    carried_over = simulated_model_folder(profile) if dataset != "simulated" else None
+    folders += [carried_over] if carried_over not in (None, PRETRAINED) else []
+    rows = [_describe(folder) for folder in folders if (folder / SCORES_FILE).is_file()]
+    if rows and carried_over == PRETRAINED:
+        weights = file_hash(PRETRAINED / WEIGHTS_FILE)
+        rows.append({"run": "p2es_lib/pretrained", "method": VARIANTS["p2es"].label, "seed": 0, "weights": weights})
+    return pd.DataFrame(rows, columns=["run", "method", "seed", "config", "data", "weights", "scores", "commit"]).fillna("")
 
 
 def write_runs(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:

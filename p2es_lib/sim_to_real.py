@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from p2es_lib.config import Config, get_config
 from p2es_lib.errors import InputError
-from p2es_lib.experiments import load_windows, simulated_run
+from p2es_lib.experiments import simulated_model_folder, simulated_windows
 from p2es_lib.leads import ABSENT, MEASURED
 from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.methods import load_method
@@ -42,8 +42,8 @@ _CHUNK = 64
 
 
 def simulated_model(profile: str) -> LearnedTranslator:
-    """P2Es as trained on the simulated cohort with this profile; an :class:`InputError` says how to make it."""
-    folder = simulated_run(profile)
+    """P2Es as trained on the simulated cohort; an :class:`InputError` says how to make what is not there."""
+    folder = simulated_model_folder(profile)
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"{folder / WEIGHTS_FILE}: no model yet; make it with: make reproduce DATASET=simulated PROFILE={profile}")
     return load_method(folder)
@@ -186,7 +186,7 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
 
     model, windows = simulated_model(config.profile), usable_windows(config)
     simulated = get_config(config.profile)
-    template = MeanBeatTemplate(simulated).fit(load_windows(simulated).split("train"))
+    template = MeanBeatTemplate(simulated).fit(simulated_windows(simulated).split("train"))
     rate, ppg = config.signal.sampling_rate, np.array(windows.ppg)
     means = []
     # Chunk by chunk, because all samples of a large data set would take tens of GB.

@@ -14,7 +14,7 @@ import numpy as np
 from p2es_lib import __version__
 from p2es_lib.ecg_files import CSV_BYTES_PER_LINE, CsvWriter, WfdbWriter
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.learned import PRETRAINED, WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.live import EcgBlock, LiveTranslator, ecg_blocks
 from p2es_lib.methods import load_method
 from p2es_lib.paths import check_output_folder, run_dir
@@ -22,8 +22,6 @@ from p2es_lib.polarity import POLARITIES, turn_upright
 from p2es_lib.signals import fault_mask
 from p2es_lib.translation_report import Excerpt, Summary
 
-#: P2Es as ``make reproduce`` trains it (simulated cohort, profile quick, seed 0).
-PRETRAINED = Path(__file__).parent / "pretrained"
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
 #: Told after each translation, because beats that line up with the pulses look as if their time had been measured.
@@ -38,9 +36,12 @@ MAX_CSV_S = 3600.0
 
 
 def default_model_folder() -> Path:
-    """Model that ``make reproduce`` trained here, or else the one that comes with the package, made by the same command."""
-    own = run_dir("simulated", "quick", "p2es", 0)
-    return own if (own / WEIGHTS_FILE).is_file() else PRETRAINED
+    """Model of the longest training on the simulated cohort that is here: of profile full, of wide, or that of the package.
+
+    Not of quick, whose training is no longer than that of the package.
+    """
+    own = [run_dir("simulated", profile, "p2es", 0) for profile in ("full", "wide")]
+    return next((folder for folder in own if (folder / WEIGHTS_FILE).is_file()), PRETRAINED)
 
 
 def describe_model(model: LearnedTranslator, folder: str | Path) -> str:
@@ -186,8 +187,6 @@ def translate_file(
     check_choice("--polarity", polarity, POLARITIES)
     check_output_folder(out, "--out")
     folder = Path(model) if model else default_model_folder()
-    if not model and not (folder / WEIGHTS_FILE).is_file():
-        raise InputError(f"no model: {folder / WEIGHTS_FILE} does not exist; run 'make reproduce' first, or name a model with --model")
     network = load_method(folder)
     signal = network.config.signal
     rate, window_s = signal.sampling_rate, signal.n_samples / signal.sampling_rate

@@ -15,7 +15,17 @@ from p2es_lib import experiments
 from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.config import config_hash, get_config
 from p2es_lib.errors import InputError
-from p2es_lib.experiments import drawn_samples, load_windows, score_reference, score_run, teaching_windows, train_run
+from p2es_lib.experiments import (
+    drawn_samples,
+    load_windows,
+    references_for,
+    score_reference,
+    score_run,
+    simulated_model_folder,
+    teaching_windows,
+    train_run,
+)
+from p2es_lib.learned import PRETRAINED
 from p2es_lib.p2es import P2Es
 from p2es_lib.paths import run_dir, windows_dir
 from p2es_lib.results import distance_to_floor, load_scores, results_table
@@ -234,6 +244,11 @@ def test_transfer_applies_the_simulated_model_as_it_is(home):
     distances = [pd.read_csv(folder / "distribution.csv") for folder in folders]
     assert list(distances[0]["estimate"]) == list(distances[1]["estimate"])
     np.testing.assert_allclose(distances[0]["value"], distances[1]["value"], rtol=1e-3)
+
+
+def test_quick_carries_the_weights_of_the_package_to_real_recordings(home):
+    assert "transfer" in references_for(get_config("quick", "bidmc")) and "transfer" not in references_for(get_config("wide", "bidmc"))
+    assert simulated_model_folder("quick") == PRETRAINED and simulated_model_folder("wide") == run_dir("simulated", "wide", "p2es", 0)
 
 
 def test_transfer_scored_as_one_answer_is_scored_anew(home):

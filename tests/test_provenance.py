@@ -16,6 +16,7 @@ from p2es_lib import experiments, workflow
 from p2es_lib.artefacts import ARTEFACTS, notebook_of, provenance
 from p2es_lib.cli import app
 from p2es_lib.experiments import file_hash, git_commit
+from p2es_lib.learned import PRETRAINED
 from p2es_lib.paths import figures_dir, run_dir
 from p2es_lib.plots import save_table
 from p2es_lib.provenance import runs_table, write_runs
@@ -150,6 +151,16 @@ def test_every_variant_of_the_profile_is_looked_for(home):
 def test_real_recordings_also_name_the_simulated_run_that_is_carried_over(home):
     make_run("simulated", "p2es", weights=b"weights")
     assert list(runs_table("bidmc", "smoke", [0])["run"]) == ["simulated/smoke/p2es/seed0"]
+
+
+def test_weights_of_the_package_that_are_carried_over_are_named(home):
+    assert runs_table("bidmc", "quick", [0]).empty  # nothing was made
+    folder = run_dir("bidmc", "quick", "p2es", 0)
+    folder.mkdir(parents=True)
+    (folder / "scores.parquet").write_bytes(b"scores")
+    carried_over = runs_table("bidmc", "quick", [0]).iloc[-1]
+    assert carried_over["run"] == "p2es_lib/pretrained" and carried_over["weights"] == file_hash(PRETRAINED / "weights.safetensors")
+    assert "p2es_lib/pretrained" not in set(runs_table("simulated", "quick", [0])["run"])
 
 
 def test_the_table_of_runs_is_the_same_file_twice_and_names_its_seeds(home):

@@ -321,8 +321,9 @@ def test_the_simulated_cohort_is_no_real_data_set(home):
 
 
 def test_what_is_missing_is_named_with_its_command(home):
-    with pytest.raises(InputError, match="safetensors: no model yet.*make reproduce DATASET=simulated PROFILE=quick"):
-        simulated_model("quick")
+    with pytest.raises(InputError, match="safetensors: no model yet.*make reproduce DATASET=simulated PROFILE=wide"):
+        simulated_model("wide")
+    assert simulated_model("quick").config.dataset == "simulated"  # comes with the package
     with pytest.raises(InputError, match="p2es notebook 01_data --dataset bidmc --profile smoke"):
         usable_windows(get_config("smoke", "bidmc"))
 
@@ -336,7 +337,7 @@ def transferred(make_pair, monkeypatch):
         model = Oracle(windows, late)
         monkeypatch.setattr(sim_to_real, "simulated_model", lambda profile: model)
         monkeypatch.setattr(sim_to_real, "usable_windows", lambda config: windows)
-        monkeypatch.setattr(sim_to_real, "load_windows", lambda config: synthetic_windows(n_samples=N_SAMPLES))
+        monkeypatch.setattr(sim_to_real, "simulated_windows", lambda config: synthetic_windows(n_samples=N_SAMPLES))
         return sim_to_real_scores(get_config("smoke", "bidmc"), seed=5, progress=False), model
 
     return scores
