@@ -25,9 +25,9 @@ from p2es_lib.paths import atomic_path
 from p2es_lib.sampling import WindowNoise
 from p2es_lib.translator import check_translation_input
 
-WEIGHTS_FILE = "weights.safetensors"
 #: P2Es as it comes with the package: trained on the simulated cohort, seed 0, with the settings of profile wide.
 PRETRAINED = Path(__file__).parent / "pretrained"
+WEIGHTS_FILE = "weights.safetensors"
 #: Probability with which age or sex is hidden in training, so that missing entries are known ground.
 HIDE_PROBABILITY = 0.1
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import html
 import re
+import shutil
 import sys
 import tempfile
 import threading
 import time
+import weakref
 from typing import TextIO
 
 from jupyter_client.kernelspec import KernelSpec
@@ -130,10 +132,10 @@ class ThisPython(AsyncKernelManager):
 
     def __init__(self, **kwargs):
         # A socket's path may have about 100 characters.
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="p2es-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp"
-        )
-        super().__init__(transport="ipc", connection_file=f"{self._folder.name}/kernel.json", **kwargs)
+        folder = tempfile.mkdtemp(prefix="p2es-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp")
+        # Not TemporaryDirectory, which warns when nobody has closed it: nobody is asked to.
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        super().__init__(transport="ipc", connection_file=f"{folder}/kernel.json", **kwargs)
 
     @property
     def kernel_spec(self) -> KernelSpec:
