@@ -110,9 +110,7 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     write_notebook(
         notebooks, "02_forward_process", ["from p2es_lib.errors import InputError\nraise InputError('wrong thing')"]
     )
-    before = processor_time()
     first = reproduce(snakefile, home, "--seeds", "0,1")
-    making = processor_time() - before
     assert first.returncode == 1
     assert "05_train-p2es-seed1 | step 7" in first.stderr
     assert (figures / "table02_results.csv").is_file()
@@ -152,13 +150,13 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
         assert (figures / artefact).is_file() and artefact in second.stdout
     assert re.search(r"P2Es +0\.131 \[0\.120, 0\.142\]", second.stdout)
 
-    # All done: nothing runs, also after an edit of the library, and quickly (processor time: other tests run too; a share
-    # of the first run, whatever the processor: 3 % were seen).
+    # All done: nothing runs, also after an edit of the library, and quickly (processor time: other tests run too; 8 to 16 s
+    # on processors of different speed, most of it for loading libraries).
     (checkout / "p2es_lib" / "config.py").touch()
     before = processor_time()
     third = reproduce(snakefile, home, "--seeds", "0,1")
     assert third.returncode == 0 and not started(third)
-    assert processor_time() - before < making / 12
+    assert processor_time() - before < 30
     assert "table02_results.csv" in third.stdout
 
     # What was deleted is made again, with what follows from it.
