@@ -253,11 +253,13 @@ def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
         good = verification.is_reproduced(comparison, not differences)
         failed += not good
         counts = f"{comparison.same} of {comparison.rows} rows equal, {comparison.within} more within their interval, "
-        typer.echo(f"{'reproduced    ' if good else 'NOT reproduced'} {comparison.table}: {counts}{comparison.unjudged} not judged")
-        for line in comparison.differing[:10]:
+        counts += f"{len(comparison.outside)} outside, {comparison.unjudged} not judged"
+        typer.echo(f"{'reproduced    ' if good else 'NOT reproduced'} {comparison.table}: {counts}")
+        lines = comparison.differing + comparison.outside
+        for line in lines[:10]:
             typer.echo(f"    {line}")
-        if len(comparison.differing) > 10:
-            typer.echo(f"    ... and {len(comparison.differing) - 10} more")
+        if len(lines) > 10:
+            typer.echo(f"    ... and {len(lines) - 10} more")
     if failed:
         raise typer.Exit(1)
 

@@ -19,17 +19,31 @@ TABLE = pd.DataFrame({"method": ["a", "b", "c"], "n_subjects": [5, 5, 5], "value
 
 def test_equal_tables_are_equal_row_by_row():
     found = verify.compare_tables("t", TABLE, TABLE.iloc[::-1])
-    assert (found.rows, found.same, found.within, found.unjudged, found.differing) == (3, 3, 0, 0, [])
+    assert (found.rows, found.same, found.within, found.unjudged, found.outside, found.differing) == (3, 3, 0, 0, [], [])
     assert verify.is_reproduced(found, same_machine=True)
 
 
 def test_elsewhere_a_number_may_move_within_its_interval():
     found = verify.compare_tables("t", TABLE, TABLE.assign(value=[1.05, 2.0, 3.3]))
-    assert (found.same, found.within, found.unjudged, found.differing) == (1, 1, 1, [])
+    assert (found.same, found.within, found.unjudged, found.outside, found.differing) == (1, 1, 1, [], [])
     assert verify.is_reproduced(found, same_machine=False) and not verify.is_reproduced(found, same_machine=True)
     found = verify.compare_tables("t", TABLE, TABLE.assign(value=[1.2, 2.0, 3.0]))
-    assert found.differing == ["a, 5: value 1.2, committed 1 (0.9 to 1.1)"]
+    assert found.outside == ["a, 5: value 1.2, committed 1 (0.9 to 1.1)"] and not found.differing
     assert not verify.is_reproduced(found, same_machine=False)
+
+
+@pytest.mark.parametrize(("outside", "reproduced"), [(2, True), (3, False)])
+def test_elsewhere_one_judged_row_in_twenty_may_lie_outside(outside, reproduced):
+    n = 50  # of which 10 state no interval: 40 are judged
+    bounds = [(value - 0.5, value + 0.5) if value < 40 else (float("nan"),) * 2 for value in range(n)]
+    table = pd.DataFrame({"method": [f"m{i}" for i in range(n)], "value": map(float, range(n))})
+    table["lower"], table["upper"] = zip(*bounds)
+    fresh = table.assign(value=[value + (1 if value < outside else 0.1) for value in table["value"]])
+    found = verify.compare_tables("t", table, fresh)
+    assert (len(found.outside), found.within, found.unjudged) == (outside, 40 - outside, 10)
+    assert verify.is_reproduced(found, same_machine=False) == reproduced and not verify.is_reproduced(found, same_machine=True)
+    # A row that is not there is no matter of chance.
+    assert not verify.is_reproduced(verify.compare_tables("t", table, fresh.iloc[1:]), same_machine=False)
 
 
 def test_rows_and_columns_that_are_not_there_are_named():
