@@ -30,7 +30,10 @@ from p2es_lib.optimisation import has_cpu_bf16
 MACHINE_FILE = "machine.json"
 #: Tables that are about the machine itself, or about which commit and which files the others were made of.
 _NOT_COMPARED = (MINUTES_TABLE, "table18_efficiency", "table19_long_signals", "table23_training", RUNS_TABLE)
-_INTERVAL = ("lower", "upper")
+#: What a row is judged by, if its table has it, and then by the interval of the same name or the only one.
+_ESTIMATES = ("difference", "value", "bias", "auroc")
+#: Whole numbers and words that are results: another training finds other waves, and other numbers to quote.
+_RESULTS = {"table10_agreement": ("n_subjects", "n_windows"), "table21_claims": ("found", "verdict")}
 #: Share of the judged rows that may lie outside their 95 % intervals on another machine.
 _MAY_BE_OUTSIDE = 0.05
 
@@ -84,13 +87,14 @@ class Comparison:
 
 
 def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame) -> Comparison:
-    """Hold the rows of two tables against each other, matched by their text columns and counts."""
+    """Hold the rows of two tables against each other, matched by their text columns and counts, but for those that are results."""
     if list(committed.columns) != list(fresh.columns):
         return Comparison(name, len(committed), 0, 0, 0, [], [f"columns {list(fresh.columns)} instead of {list(committed.columns)}"])
     numbers = [c for c in committed if pd.api.types.is_float_dtype(committed[c]) or pd.api.types.is_float_dtype(fresh[c])]
-    keys = [c for c in committed if c not in numbers]
-    estimate = next((c for c in ("difference", "value") if c in numbers), None)
-    has_interval = estimate is not None and set(_INTERVAL) <= set(numbers)
+    results = [c for c in _RESULTS.get(name, ()) if c in committed]
+    keys = [c for c in committed if c not in numbers and c not in results]
+    estimate = next((c for c in _ESTIMATES if c in numbers), None)
+    bounds = next((b for b in ([f"{estimate}_lower", f"{estimate}_upper"], ["lower", "upper"]) if estimate and set(b) <= set(numbers)), None)
 
     def labelled(table: pd.DataFrame) -> pd.DataFrame:
         label = table[keys].fillna("").astype(str).agg(", ".join, axis=1) if keys else table.index.astype(str).to_series()
@@ -103,11 +107,13 @@ def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame) -> C
     same, within, unjudged, outside = 0, 0, 0, []
     for row in ours.index.intersection(theirs.index, sort=False):
         a, b = ours.loc[row, numbers].to_numpy(float), theirs.loc[row, numbers].to_numpy(float)
-        if np.array_equal(a, b, equal_nan=True):
+        if np.array_equal(a, b, equal_nan=True) and all(ours.loc[row, c] == theirs.loc[row, c] for c in results):
             same += 1
             continue
-        low, high = ours.loc[row, list(_INTERVAL)].astype(float) if has_interval else (np.nan, np.nan)
-        if not low <= high:
+        low, high = ours.loc[row, bounds].astype(float) if bounds else (np.nan, np.nan)
+        if "verdict" in results and ours.loc[row, "verdict"] != theirs.loc[row, "verdict"]:
+            outside.append(f"{row}: {theirs.loc[row, 'verdict']}, committed: {ours.loc[row, 'verdict']}")
+        elif not low <= high:
             unjudged += 1
         elif low <= (value := float(theirs.loc[row, estimate])) <= high:
             within += 1

@@ -54,6 +54,21 @@ def test_rows_and_columns_that_are_not_there_are_named():
     assert len(verify.compare_tables("t", TABLE, TABLE.assign(n_subjects=4)).differing) == 6
 
 
+def test_counts_and_words_that_are_results_do_not_tell_rows_apart():
+    waves = pd.DataFrame({"metric": ["pr_ms", "qt_ms"], "n_subjects": [194, 200], "n_windows": [378, 400], "bias": [8.8, 1.0],
+                          "bias_lower": [5.3, 0.5], "bias_upper": [12.3, 1.5], "sd": [25.7, 9.0]})  # fmt: skip
+    other = waves.assign(n_windows=[379, 400], bias=[9.5, 1.6])  # one wave more was found
+    found = verify.compare_tables("table10_agreement", waves, other)
+    assert (found.within, found.outside, found.differing) == (1, ["qt_ms: bias 1.6, committed 1 (0.5 to 1.5)"], [])
+    assert verify.compare_tables("table10_agreement", waves, waves.assign(n_windows=[379, 400])).same == 1
+    assert verify.compare_tables("table08_ablations", waves, other).differing  # elsewhere a count is what a row is
+    claims = pd.DataFrame({"claim": ["light", "better"], "found": ["1.02 M", "0.158"], "verdict": ["supported", "not supported"]})
+    found = verify.compare_tables("table21_claims", claims, claims.assign(found=["1.02 M", "0.159"]))
+    assert (found.same, found.unjudged, found.outside, found.differing) == (1, 1, [], [])
+    found = verify.compare_tables("table21_claims", claims, claims.assign(verdict=["supported", "supported"]))
+    assert found.outside == ["better: supported, committed: not supported"] and not verify.is_reproduced(found, same_machine=False)
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A git checkout with committed tables, and a home whose run gave the same."""
