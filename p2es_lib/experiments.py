@@ -302,10 +302,11 @@ def references_for(config: Config) -> list[str]:
 def simulated_model_folder(profile: str) -> Path:
     """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings.
 
-    That of the profile's run, which may not be there yet; for ``quick`` that of the package, so that a real data set asks
-    for no other training.
+    That of the profile's run, which may not be there yet; then, for ``quick``, that of the package, so that a real data set
+    asks for no other training.
     """
-    return PRETRAINED if profile == "quick" else run_dir("simulated", profile, "p2es", 0)
+    own = run_dir("simulated", profile, "p2es", 0)
+    return PRETRAINED if profile == "quick" and not (own / WEIGHTS_FILE).is_file() else own
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:

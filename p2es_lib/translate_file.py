@@ -14,10 +14,11 @@ import numpy as np
 from p2es_lib import __version__
 from p2es_lib.ecg_files import CSV_BYTES_PER_LINE, CsvWriter, WfdbWriter
 from p2es_lib.errors import InputError, check_choice
-from p2es_lib.learned import PRETRAINED, WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.experiments import simulated_model_folder
+from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
 from p2es_lib.live import EcgBlock, LiveTranslator, ecg_blocks
 from p2es_lib.methods import load_method
-from p2es_lib.paths import check_output_folder, run_dir
+from p2es_lib.paths import check_output_folder
 from p2es_lib.polarity import POLARITIES, turn_upright
 from p2es_lib.signals import fault_mask
 from p2es_lib.translation_report import Excerpt, Summary
@@ -36,12 +37,8 @@ MAX_CSV_S = 3600.0
 
 
 def default_model_folder() -> Path:
-    """Model of the longest training on the simulated cohort that is here: of profile full, of wide, or that of the package.
-
-    Not of quick, whose training is no longer than that of the package.
-    """
-    own = [run_dir("simulated", profile, "p2es", 0) for profile in ("full", "wide")]
-    return next((folder for folder in own if (folder / WEIGHTS_FILE).is_file()), PRETRAINED)
+    """Model that ``make reproduce`` trained here, or else the one that comes with the package, made by the same command."""
+    return simulated_model_folder("quick")
 
 
 def describe_model(model: LearnedTranslator, folder: str | Path) -> str:
