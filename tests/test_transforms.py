@@ -172,3 +172,17 @@ def test_resampling_at_places_keeps_gaps_and_refuses_nothing_at_all():
     np.testing.assert_allclose(resample_at(np.full(1, 3.0), np.zeros(2), 64.0, 125.0), [3.0, 3.0], rtol=1e-12)
     with pytest.raises(InputError, match="empty"):
         resample_at(np.zeros(0), np.zeros(1), 64.0, 125.0)
+
+
+@pytest.mark.parametrize("band", [(0.5, 8.0), (0.5, 40.0), (1.0, None), (None, 20.0)])
+def test_a_filter_designed_before_is_not_taken_for_another(band):
+    from scipy.signal import butter, sosfiltfilt
+
+    kind = "bandpass" if None not in band else "highpass" if band[1] is None else "lowpass"
+    corners = [corner for corner in band if corner is not None]
+    x = np.random.default_rng(0).standard_normal(2000)
+    for rate in (125.0, 250.0, 125.0):
+        sos = butter(2, corners if len(corners) == 2 else corners[0], btype=kind, fs=rate, output="sos")
+        padding = min(1999, int(np.ceil(3 * rate / corners[0])))
+        expected = sosfiltfilt(sos, x, padtype="even", padlen=padding)
+        np.testing.assert_allclose(filter_bandpass(x, *band, rate), expected, atol=1e-12)

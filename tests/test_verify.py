@@ -116,3 +116,9 @@ def test_what_is_missing_is_named(repository):
         verify.verify("simulated", "smoke")
     with pytest.raises(InputError, match="no tables of data set bidmc"):
         verify.verify("bidmc", "smoke")
+
+
+def test_arithmetic_that_trainings_use_is_part_of_a_machine(monkeypatch):
+    for has, word in ((True, True), (False, False)):
+        monkeypatch.setattr(verify, "has_cpu_bf16", lambda has=has: has)
+        assert ("bfloat16" in verify.describe_machine()["instructions"]) == word
