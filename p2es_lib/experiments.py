@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.config import Config, config_hash, get_config
+from p2es_lib.config import Config, config_hash, get_config, real_profile
 from p2es_lib.demographics import Demographics
 from p2es_lib.errors import InputError, check_choice
 from p2es_lib.learned import PRETRAINED, WEIGHTS_FILE, LearnedTranslator
@@ -302,11 +302,12 @@ def references_for(config: Config) -> list[str]:
 def simulated_model_folder(profile: str) -> Path:
     """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings.
 
-    That of the profile's run, which may not be there yet; then, for ``quick``, that of the package, so that a real data set
-    asks for no other training.
+    That of one's own run (``quick``: of profile ``wide``, see :func:`p2es_lib.config.real_profile`), which may not be there
+    yet; then, for ``quick`` and ``wide``, that of the package, so that a real data set asks for no other training.
     """
-    own = run_dir("simulated", profile, "p2es", 0)
-    return PRETRAINED if profile == "quick" and not (own / WEIGHTS_FILE).is_file() else own
+    source = real_profile(profile)
+    own = run_dir("simulated", source, "p2es", 0)
+    return PRETRAINED if source == "wide" and not (own / WEIGHTS_FILE).is_file() else own
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from p2es_lib.paths import atomic_path
 from p2es_lib.sampling import WindowNoise
 from p2es_lib.translator import check_translation_input
 
-#: P2Es as it comes with the package: trained on the simulated cohort, profile quick, seed 0.
+#: P2Es as it comes with the package: trained on the simulated cohort, profile wide, seed 0.
 PRETRAINED = Path(__file__).parent / "pretrained"
 WEIGHTS_FILE = "weights.safetensors"
 #: Probability with which age or sex is hidden in training, so that missing entries are known ground.

@@ -37,7 +37,7 @@ _STORE_ROWS = (
 )  # fmt: skip
 #: Data set of the second main comparison: real ECG, simulated PPG.
 SECOND = "ptb-xl"
-#: Profile in which everything is compared, at the size of the one that the page shows.
+#: Profile in which everything is compared, trained as long as on real recordings: what the page shows where it is there.
 EVERYTHING = "wide"
 NOT_YET = "*Not made with this version yet: `make reproduce {}`, then `p2es readme`.*"
 #: Metrics of the table of ablations, and their decimals; less of each is better.
@@ -203,21 +203,23 @@ def filled(text: str, folder: Path, profile: str = "quick") -> str:
     """README text with every generated section renewed.
 
     From the tables in ``folder`` (of the simulated cohort), and from those that the repository holds of the store, of
-    PTB-XL and of other real recordings with this profile, and of the simulated cohort with everything compared. Claims
-    come from the latter where it is there: it has the variants that some of them need.
+    PTB-XL and of other real recordings with this profile, and of the simulated cohort with everything compared. Where the
+    latter is there, all but what ``folder`` is there to show comes from it: it has the longer trainings, and the variants
+    that some claims need.
     """
     figures = checkout() / "figures"
     second, everything = figures / f"{SECOND}-{profile}", figures / f"simulated-{EVERYTHING}"
     second_is_there, all_there = ((path / "table21_claims.csv").is_file() for path in (second, everything))
+    best = everything if all_there else folder
     sections = {
-        "headline": headline_section(folder),
+        "headline": headline_section(everything) if all_there else NOT_YET.format(f"PROFILE={EVERYTHING}"),
         "headline-real": headline_section(second) if second_is_there else NOT_YET.format(f"DATASET={SECOND}"),
-        "everything": headline_section(everything) if all_there else NOT_YET.format(f"PROFILE={EVERYTHING}"),
-        "ablations": ablations_section(everything if all_there else folder),
+        "quick": headline_section(folder),
+        "ablations": ablations_section(best),
         "artefacts": artefact_section(folder),
         "store": store_section(),
-        "limits": limits_section(folder, second),
-        "claims": claims_section(everything if all_there else folder, second),
+        "limits": limits_section(best, second),
+        "claims": claims_section(best, second),
         "sim-to-real": sim_to_real_section(figures, profile),
     }
     for name, section in sections.items():

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-from p2es_lib.config import Config, get_config
+from p2es_lib.config import Config, get_config, real_profile
 from p2es_lib.errors import InputError
 from p2es_lib.experiments import simulated_model_folder, simulated_windows
 from p2es_lib.leads import ABSENT, MEASURED
@@ -185,7 +185,7 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
     from p2es_lib.baselines.template import MeanBeatTemplate
 
     model, windows = simulated_model(config.profile), usable_windows(config)
-    simulated = get_config(config.profile)
+    simulated = get_config(real_profile(config.profile))
     template = MeanBeatTemplate(simulated).fit(simulated_windows(simulated).split("train"))
     rate, ppg = config.signal.sampling_rate, np.array(windows.ppg)
     means = []

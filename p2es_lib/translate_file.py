@@ -37,7 +37,7 @@ MAX_CSV_S = 3600.0
 
 
 def default_model_folder() -> Path:
-    """Model that ``make reproduce`` trained here, or else the one that comes with the package, made by the same command."""
+    """Model that ``make reproduce PROFILE=wide`` trained here, or else the one that comes with the package, made in the same way."""
     return simulated_model_folder("quick")
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from p2es_lib.config import PROFILES, Config, config_hash, get_config
+from p2es_lib.config import PROFILES, Config, config_hash, get_config, real_profile
 from p2es_lib.errors import InputError
 
 SECTIONS = [f.name for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING]
@@ -26,9 +26,24 @@ def test_profiles_differ_in_size():
     assert smoke.data.n_train_subjects < quick.data.n_train_subjects < full.data.n_train_subjects
 
 
-def test_wide_is_quick_in_all_but_what_it_compares():
-    quick, wide = get_config("quick").to_dict(), get_config("wide").to_dict()
-    assert {name for name in quick if quick[name] != wide[name]} == {"profile"}
+def test_real_recordings_of_quick_get_the_settings_of_wide():
+    for dataset in ("ptb-xl", "simulated+bidmc"):
+        quick, wide = get_config("quick", dataset).to_dict(), get_config("wide", dataset).to_dict()
+        assert {name for name in quick if quick[name] != wide[name]} == {"profile"}
+    assert [real_profile(profile) for profile in PROFILES] == ["smoke", "wide", "wide", "full"]
+
+
+def test_quick_is_a_shorter_wide_on_the_embedded_cohort():
+    quick, wide = get_config("quick"), get_config("wide")
+    changed = {
+        (section, name)
+        for section, values in quick.to_dict().items() if isinstance(values, dict)
+        for name, value in values.items() if value != wide.to_dict()[section][name]
+    }  # fmt: skip
+    assert changed == {("data", "n_train_subjects"), ("data", "windows_per_subject"), ("training", "n_steps")}
+    assert quick.training.n_steps < wide.training.n_steps
+    counts = [config.data.n_train_subjects * config.data.windows_per_subject for config in (quick, wide)]
+    assert counts[0] == counts[1], "as many stored windows to learn templates from"
 
 
 def test_every_setting_changes_the_hash():

@@ -247,13 +247,15 @@ def test_transfer_applies_the_simulated_model_as_it_is(home):
 
 
 def test_quick_carries_the_weights_of_the_package_to_real_recordings(home):
-    assert "transfer" in references_for(get_config("quick", "bidmc")) and "transfer" not in references_for(get_config("wide", "bidmc"))
-    assert simulated_model_folder("quick") == PRETRAINED and simulated_model_folder("wide") == run_dir("simulated", "wide", "p2es", 0)
-    # A training of one's own comes first: it may be of a network that somebody changed.
-    own = run_dir("simulated", "quick", "p2es", 0)
-    own.mkdir(parents=True)
-    (own / "weights.safetensors").write_bytes(b"trained here")
-    assert simulated_model_folder("quick") == own
+    assert "transfer" in references_for(get_config("quick", "bidmc")) and "transfer" not in references_for(get_config("full", "bidmc"))
+    assert simulated_model_folder("quick") == simulated_model_folder("wide") == PRETRAINED
+    assert simulated_model_folder("full") == run_dir("simulated", "full", "p2es", 0)
+    # A training of one's own comes first: it may be of a network that somebody changed. But as long a one.
+    for profile, expected in (("quick", PRETRAINED), ("wide", run_dir("simulated", "wide", "p2es", 0))):
+        own = run_dir("simulated", profile, "p2es", 0)
+        own.mkdir(parents=True)
+        (own / "weights.safetensors").write_bytes(b"trained here")
+        assert simulated_model_folder("quick") == simulated_model_folder("wide") == expected
 
 
 def test_transfer_scored_as_one_answer_is_scored_anew(home):

@@ -80,9 +80,13 @@ def test_everything_compared_takes_the_place_of_quick_where_it_is_there(tmp_path
     wide = shutil.copytree(figures / "simulated-quick", figures / "simulated-wide")
     claims = pd.read_csv(wide / "table21_claims.csv")
     claims.assign(found="found with everything").to_csv(wide / "table21_claims.csv", index=False)
+    uncertainty = pd.read_csv(wide / "table11_uncertainty.csv")
+    uncertainty.assign(value=0.4321).to_csv(wide / "table11_uncertainty.csv", index=False)
     text = filled(text, COMMITTED)
-    assert "figures/simulated-wide/table02_results.csv" in text and "figures/simulated-wide/table08_ablations.csv" in text
-    assert text.count("found with everything") == len(claims) and "figures/simulated-quick/table02_results.csv" in text
+    section = {name: text.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0] for name in ("headline", "quick", "limits")}
+    assert "figures/simulated-wide/table02_results.csv" in section["headline"] and "figures/simulated-wide/table08_ablations.csv" in text
+    assert "figures/simulated-quick/table02_results.csv" in section["quick"] and "| 43 % " in section["limits"]
+    assert text.count("found with everything") == len(claims)
 
 
 def test_limits_are_those_of_p2es_in_the_tables(tmp_path):

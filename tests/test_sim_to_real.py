@@ -321,8 +321,8 @@ def test_the_simulated_cohort_is_no_real_data_set(home):
 
 
 def test_what_is_missing_is_named_with_its_command(home):
-    with pytest.raises(InputError, match="safetensors: no model yet.*make reproduce DATASET=simulated PROFILE=wide"):
-        simulated_model("wide")
+    with pytest.raises(InputError, match="safetensors: no model yet.*make reproduce DATASET=simulated PROFILE=full"):
+        simulated_model("full")
     assert simulated_model("quick").config.dataset == "simulated"  # comes with the package
     with pytest.raises(InputError, match="p2es notebook 01_data --dataset bidmc --profile smoke"):
         usable_windows(get_config("smoke", "bidmc"))

@@ -277,12 +277,12 @@ def test_bad_input_is_named_and_leaves_nothing(model_folder, tmp_path, change, m
 def test_without_a_training_of_ones_own_the_model_of_the_package_translates(home, tmp_path):
     assert default_model_folder() == PRETRAINED
     model = load_method(PRETRAINED)
-    assert model.config == configure("quick"), "settings changed since these weights were trained: put those of a new run there"
+    assert model.config == configure("wide"), "settings changed since these weights were trained: put those of a new run there"
     assert model.trained_leads.all() and all(name.startswith("sim-") for name in model.training_subjects())
     translate_file(write_csv(tmp_path / "walk.csv"), age=60, sex="F", out=tmp_path / "out", n_samples=2, progress=False)
     header = next((tmp_path / "out").glob("*ecg.hea"), None) or next((tmp_path / "out").glob("*.hea"))
-    assert "trained on simulated (quick)" in header.read_text()
-    own = run_dir("simulated", "quick", "p2es", 0)
+    assert "trained on simulated (wide)" in header.read_text()
+    own = run_dir("simulated", "wide", "p2es", 0)
     own.mkdir(parents=True)
     (own / "weights.safetensors").write_bytes((PRETRAINED / "weights.safetensors").read_bytes())
     assert default_model_folder() == own, "a training of one's own comes first"
