@@ -344,7 +344,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
         "data.n_train_subjects": 2000,
         "data.windows_per_subject": 1,
         "training.n_threads": 1,
-        "training.n_steps": 600,
+        "training.n_steps": 800,
     },
     "full": {
         "data.n_train_subjects": 8000,
