@@ -40,6 +40,9 @@ def test_diagnoses_in_words_with_their_intervals():
     assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == ["atrial fibrillation"]
     assert len(fig.axes[0].containers) == 2
     assert {text.get_text() for text in fig.legends[0].get_texts()} == {"true ECG", "learnt on true ECG, tried on translated ECG"}
+    assert fig.axes[0].get_xlim() == (0.2, 1.02)
+    rare = plots.plot_diagnostic(pd.DataFrame(rows).assign(lower=[0.8, 0.1]))
+    assert rare.axes[0].get_xlim()[0] < 0.1, "an interval is cut off"
 
 
 def test_groups_have_a_row_each_and_methods_a_colour():

@@ -134,7 +134,7 @@ def plot_diagnostic(table: pd.DataFrame) -> Figure:
     ax.axvline(0.5, lw=0.7, ls=(0, (3, 2)), color=COLOURS["grey"])
     ax.set_yticks(range(len(labels)), [label_words(label.rpartition(": ")[2]) for label in labels])
     ax.set_ylim(len(labels) - 0.45, -0.55)
-    ax.set(xlabel="Area under the ROC curve (95 % interval over subjects)", xlim=(0.2, 1.02))
+    ax.set(xlabel="Area under the ROC curve (95 % interval over subjects)", xlim=(min(0.2, table["lower"].min() - 0.02), 1.02))
     for y in range(1, len(labels)):
         ax.axhline(y - 0.5, color="#DDDDDD", lw=0.5)
     ax.tick_params(axis="y", length=0)
