@@ -339,7 +339,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     # What two cores can do: one thread, not two, because trainings run side by side.
     "wide": {"training.n_threads": 1, "training.n_steps": 2000},
     # All of it in three quarters of an hour on two slow cores: fewer steps, and half the windows to validate and to score,
-    # one of each subject. As many training subjects more: templates and classifiers learn from stored windows.
+    # one of each subject. Twice the training subjects: as many stored windows, from which templates and classifiers learn.
     "quick": {
         "data.n_train_subjects": 2000,
         "data.windows_per_subject": 1,
@@ -375,8 +375,8 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
 def real_profile(profile: str) -> str:
     """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
 
-    ``quick`` is cut so far that the embedded cohort takes no longer than it promises. Real recordings vary more, and the
-    model that is carried over to them, which comes with the package, is that of ``wide``.
+    ``quick`` is cut so far that the embedded cohort takes no longer than it promises. Real recordings, alone or combined with
+    it (``simulated+bidmc``), vary more, and the model that is carried over to them, which comes with the package, is that of ``wide``.
     """
     return "wide" if profile == "quick" else profile
 

@@ -328,7 +328,7 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     if name not in references_for(config):
         raise InputError(
             f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs known "
-            f"latents (simulated data), the transfer a model: make reproduce DATASET=simulated PROFILE={config.profile}"
+            f"latents (simulated data), the transfer a model: make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
         )
     transfer, source = name == "transfer", {}
     if transfer:

@@ -93,7 +93,7 @@ def headline_section(folder: Path) -> str:
 
 
 def artefact_section(folder: Path) -> str:
-    """Which notebook makes what, and how long it took when this page's figures were made (2 cores)."""
+    """Which notebook makes what, and how long it took in the run of ``make reproduce`` that made ``folder`` (2 cores)."""
     minutes = _read(folder, MINUTES_TABLE)
     minutes = minutes.groupby(minutes["notebook"].str.split("-").str[0])["minutes"].sum()
     minutes = {name: f"{minutes[name]:.1f}" if name in minutes else "" for name in ARTEFACTS}

@@ -45,7 +45,7 @@ def simulated_model(profile: str) -> LearnedTranslator:
     """P2Es as trained on the simulated cohort; an :class:`InputError` says how to make what is not there."""
     folder = simulated_model_folder(profile)
     if not (folder / WEIGHTS_FILE).is_file():
-        raise InputError(f"{folder / WEIGHTS_FILE}: no model yet; make it with: make reproduce DATASET=simulated PROFILE={profile}")
+        raise InputError(f"{folder / WEIGHTS_FILE}: no model yet; make it with: make reproduce DATASET=simulated PROFILE={real_profile(profile)}")
     return load_method(folder)
 
 

@@ -145,7 +145,7 @@ def translate_file(
     out : path
         Folder for the results, made if needed.
     model : path, optional
-        Folder with ``weights.safetensors``; default: the one that ``make reproduce`` trains.
+        Folder with ``weights.safetensors``; default: :func:`default_model_folder`.
     sampling_rate, column : optional
         Of a CSV without a time column (Hz), and which column holds the PPG (name or number).
     polarity : "auto", "up" or "down"

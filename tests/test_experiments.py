@@ -316,6 +316,8 @@ def test_floor_of_real_data_is_refused(home):
     for name in ("irreducible", "transfer"):
         with pytest.raises(InputError, match="latents.*make reproduce DATASET=simulated"):
             score_reference(experiments.get_config("smoke", "bidmc"), name)
+    with pytest.raises(InputError, match="DATASET=simulated PROFILE=wide"):  # whose model real recordings of quick are given
+        score_reference(experiments.get_config("quick", "bidmc"), "irreducible")
     with pytest.raises(InputError, match="reference"):
         score_reference(tiny_config(), "oracle")
 
