@@ -18,8 +18,10 @@ from p2es_lib import paths, plots, sim_to_real
 from p2es_lib.config import get_config
 from p2es_lib.errors import InputError
 from p2es_lib.leads import expand_leads
+from p2es_lib.learned import PRETRAINED
 from p2es_lib.metrics.clinical import r_peak_times
 from p2es_lib.notebooks import executed_notebook, run_notebook
+from p2es_lib.p2es import P2Es
 from p2es_lib.plots.transfer import MOST_RECORDS
 from p2es_lib.sim_to_real import (
     DETECTOR,
@@ -363,6 +365,17 @@ def test_a_model_that_draws_the_truth_late_loses_nothing(make_pair, transferred,
     assert detector["pearson_lag"].isna().all() and (detector["r_peak_f1_lag"] > 0.9).all()
     assert detector["lag_ms"][3] - detector["lag_ms"][0] == pytest.approx(200, abs=15)
     assert by[TEMPLATE]["pearson_lag"].notna().all() and (by[TEMPLATE]["r_peak_f1_lag"] > 0.8).all()
+
+
+def test_model_and_template_of_quick_know_the_same_people_those_of_wide(make_pair, monkeypatch):
+    windows, asked = real_windows(make_pair, {"a": 0.25}), []
+    monkeypatch.setattr(sim_to_real, "simulated_model_folder", lambda profile: PRETRAINED)
+    monkeypatch.setattr(sim_to_real, "load_method", lambda folder: Oracle(windows, 0))
+    monkeypatch.setattr(sim_to_real, "usable_windows", lambda config: windows)
+    monkeypatch.setattr(sim_to_real, "simulated_windows", lambda config: asked.append(config) or synthetic_windows(n_samples=N_SAMPLES))
+    sim_to_real_scores(get_config("quick", "bidmc"), progress=False)
+    trained_on = P2Es.from_pretrained(PRETRAINED).config
+    assert [(config.dataset, config.data) for config in asked] == [("simulated", trained_on.data)]
 
 
 def test_chunks_change_nothing(make_pair, transferred, monkeypatch):
