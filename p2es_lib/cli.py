@@ -188,7 +188,7 @@ def translate(
     age: Annotated[Optional[float], typer.Option(help="Age in years; leave out if unknown.")] = None,
     sex: Annotated[Optional[str], typer.Option(help="F or M; leave out if unknown.")] = None,
     model: Annotated[
-        Optional[Path], typer.Option(help="Folder with weights.safetensors; default: that of profile wide trained here, else that of the package.")
+        Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the longest training here (full, wide), else that of the package.")
     ] = None,
     sampling_rate: Annotated[Optional[float], typer.Option(help="Hz, for a CSV without a time column.")] = None,
     column: Annotated[

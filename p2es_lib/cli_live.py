@@ -15,7 +15,7 @@ from p2es_lib.errors import InputError
 #: Lines of standard input that are pushed together, s: what they add to the delay.
 CHUNK_S = 0.1
 
-Model = Annotated[Optional[Path], typer.Option(help="Folder with weights.safetensors; default: that of profile wide trained here, else that of the package.")]
+Model = Annotated[Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the longest training here (full, wide), else that of the package.")]
 
 
 def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
@@ -40,7 +40,7 @@ def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
 
 
 def load(model: Path | None):
-    """The model of a folder, or the one that ``make reproduce PROFILE=wide`` trained here, or else the one that comes with the package."""
+    """The model of a folder, or the one that ``default_model_folder`` finds."""
     from p2es_lib.methods import load_method
     from p2es_lib.translate_file import default_model_folder
 

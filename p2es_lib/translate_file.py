@@ -37,8 +37,12 @@ MAX_CSV_S = 3600.0
 
 
 def default_model_folder() -> Path:
-    """Model that ``make reproduce PROFILE=wide`` trained here, or else the one that comes with the package, made in the same way."""
-    return simulated_model_folder("quick")
+    """Model of the longest training on the simulated cohort that is here: of profile full, of wide, or that of the package.
+
+    Not of quick, whose training is shorter than that of the package.
+    """
+    full = simulated_model_folder("full")
+    return full if (full / WEIGHTS_FILE).is_file() else simulated_model_folder("wide")
 
 
 def describe_model(model: LearnedTranslator, folder: str | Path) -> str:
