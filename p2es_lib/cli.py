@@ -187,9 +187,7 @@ def translate(
     out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB, CSV) and its page (PDF, PNG).")],
     age: Annotated[Optional[float], typer.Option(help="Age in years; leave out if unknown.")] = None,
     sex: Annotated[Optional[str], typer.Option(help="F or M; leave out if unknown.")] = None,
-    model: Annotated[
-        Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the longest training here (full, wide), else that of the package.")
-    ] = None,
+    model: cli_live.Model = None,
     sampling_rate: Annotated[Optional[float], typer.Option(help="Hz, for a CSV without a time column.")] = None,
     column: Annotated[
         Optional[str], typer.Option(help="Column of the PPG, where it cannot be told by its name.")

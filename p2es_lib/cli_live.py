@@ -15,7 +15,9 @@ from p2es_lib.errors import InputError
 #: Lines of standard input that are pushed together, s: what they add to the delay.
 CHUNK_S = 0.1
 
-Model = Annotated[Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the longest training here (full, wide), else that of the package.")]
+Model = Annotated[
+    Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the longest training here (full, wide), else that of the package.")
+]
 
 
 def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:

@@ -376,7 +376,8 @@ def real_profile(profile: str) -> str:
     """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
 
     ``quick`` is cut so far that the embedded cohort takes no longer than it promises. Real recordings, alone or combined with
-    it (``simulated+bidmc``), vary more, and the model that is carried over to them, which comes with the package, is that of ``wide``.
+    it (``simulated+bidmc``), vary more, and the model that is carried over to them, which comes with the package, is that
+    of ``wide``.
     """
     return "wide" if profile == "quick" else profile
 

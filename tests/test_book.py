@@ -208,6 +208,22 @@ def test_works_in_a_docstring_are_told_apart(section, keys):
     assert [work_key(text) for text in split_works(section)] == keys
 
 
+def test_claims_of_the_longer_trainings_come_first(tmp_path, monkeypatch):
+    from pages import write_claims
+
+    monkeypatch.setenv("P2ES_HOME", str(tmp_path))
+    own = tmp_path / "figures" / "simulated-quick"
+    own.mkdir(parents=True)
+    (own / "table21_claims.md").write_text("made here")
+    write_claims(tmp_path, "simulated", "quick")
+    text = (tmp_path / "claims.md").read_text()
+    assert re.findall("^## On (.*)", text, re.MULTILINE) == [f"{name}, profile {size}" for name, size in
+                                                             (("simulated", "wide"), ("simulated", "quick"), ("ptb-xl", "quick"))]  # fmt: skip
+    assert text.count("made here") == 1 and text.count("not supported") > 10  # the other two are those in git
+    write_claims(tmp_path, "simulated", "smoke")
+    assert "make reproduce PROFILE=smoke" in (tmp_path / "claims.md").read_text()
+
+
 def test_identifiers_become_addresses():
     text = "A B. Title. AAAI 2021, arXiv 2010.00104, doi 10.1016/0047-259X(82)90077-X."
     assert set(identifiers(text).values()) == {"https://arxiv.org/abs/2010.00104", "https://doi.org/10.1016/0047-259X(82)90077-X"}
