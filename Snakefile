@@ -26,13 +26,13 @@ killed, and these are what the next call continues from. The last file of a run,
 import json
 import sys
 
-from p2es_lib import paths
-from p2es_lib.config import config_hash, get_config
-from p2es_lib.experiments import simulated_model_folder
-from p2es_lib.learned import WEIGHTS_FILE
-from p2es_lib.sources import parse_dataset
-from p2es_lib.variants import VARIANTS, parse_seeds, seeds_of, variants_of
-from p2es_lib.workflow import is_timing_only, write_jobs
+from p2es_lib.core import paths
+from p2es_lib.core.config import config_hash, get_config
+from p2es_lib.experiments.runs import simulated_model_folder
+from p2es_lib.core.learned import WEIGHTS_FILE
+from p2es_lib.data.sources import parse_dataset
+from p2es_lib.experiments.variants import VARIANTS, parse_seeds, seeds_of, variants_of
+from p2es_lib.companion.workflow import is_timing_only, write_jobs
 
 # Relative paths below are in $P2ES_HOME.
 workdir: str(paths.home())

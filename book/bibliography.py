@@ -57,7 +57,9 @@ def read_works(package: Path, citations: dict[str, str]) -> dict[str, Work]:
 
 def work_key(text: str) -> str | None:
     """``"Wang 2004"``: first author and year; without an author, the name of the method. None: a remark, not a work."""
-    name = re.match(r"(?:[\w-]+: )?((?:[a-z]+ )*[^\W\d][\w'-]*(?: [a-z][\w-]*)*) (?=[A-Z]{1,3}\b|et al)|([\w'-]+)", text)
+    name = re.match(
+        r"(?:[\w-]+: )?((?:[a-z]+ )*[^\W\d][\w'-]*(?: [a-z][\w-]*)*) (?=[A-Z]{1,3}\b|et al)|([\w'-]+)", text
+    )
     arxiv = _ARXIV.search(text)
     years = _YEAR.findall(_ARXIV.sub("", _DOI.sub("", text))) or ([f"20{arxiv[1][:2]}"] if arxiv else [])
     return f"{name[1] or name[2]} {years[-1]}" if years and name else None

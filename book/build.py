@@ -35,12 +35,33 @@ def build(out: Path, dataset: str, profile: str) -> int:
     from sphinx.cmd.build import main
 
     source, html = out / "source", out / "html"
-    for folder in (source, html, out / "doctrees"):  # pages of what no longer exists must not stay, nor be found by the search
+    for folder in (
+        source,
+        html,
+        out / "doctrees",
+    ):  # pages of what no longer exists must not stay, nor be found by the search
         shutil.rmtree(folder, ignore_errors=True)
     missing = lay_out(source, dataset, profile)
-    status = main(["-b", "html", "-c", str(BOOK), "-d", str(out / "doctrees"), "-W", "--keep-going", "-n", "-q", str(source), str(html)])
+    status = main(
+        [
+            "-b",
+            "html",
+            "-c",
+            str(BOOK),
+            "-d",
+            str(out / "doctrees"),
+            "-W",
+            "--keep-going",
+            "-n",
+            "-q",
+            str(source),
+            str(html),
+        ]
+    )
     if missing:
-        print(f"without outputs, because not executed for {dataset}, {profile}: {', '.join(missing)}; their pages say how to make them")
+        print(
+            f"without outputs, because not executed for {dataset}, {profile}: {', '.join(missing)}; their pages say how to make them"
+        )
     if status == 0:
         print(html / "index.html")
     return status

@@ -94,7 +94,10 @@ def _prepare_docstring(app, what, name, obj, options, lines):
         # Napoleon takes what stands before a colon in the first line for a type. An escaped line break has none, and shows nothing.
         lines.insert(0, "\\")
     # |x - y|, but not in literals.
-    lines[:] = ["".join(part if part.startswith("``") else part.replace("|", r"\|") for part in _LITERAL.split(line)) for line in lines]
+    lines[:] = [
+        "".join(part if part.startswith("``") else part.replace("|", r"\|") for part in _LITERAL.split(line))
+        for line in lines
+    ]
 
 
 _BOILERPLATE = re.compile(r"Alias for field number \d+|Define the computation performed at every call\.")

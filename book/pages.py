@@ -15,22 +15,13 @@ from pathlib import Path
 import yaml
 from bibliography import identifiers, read_works
 
-from p2es_lib import paths
-from p2es_lib.notebooks import list_notebooks
-from p2es_lib.artefacts import ARTEFACTS
-from p2es_lib.readme import EVERYTHING
-from p2es_lib.sources import SOURCES
+from p2es_lib.companion.notebooks import list_notebooks
+from p2es_lib.companion.readme import EVERYTHING
+from p2es_lib.core import paths
+from p2es_lib.data.sources import SOURCES
+from p2es_lib.plots.artefacts import ARTEFACTS
 
 BOOK = Path(__file__).resolve().parent
-#: Titles of the layers of tests/test_layers.py, as the README's "Design" lists them.
-LAYERS = (
-    "Ground: leads, demographics, settings, paths",
-    "Signals",
-    "Data, the process, the denoiser, affinity",
-    "Methods, training, metrics",
-    "Experiments, results, plots",
-    "Notebooks and commands",
-)
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 #: Data sets on which notebook 14 has nothing to do: it takes a model from simulation to real recordings.
 _REAL_ONLY = {"14_sim_to_real"}
@@ -66,7 +57,16 @@ def write_front_page(source: Path, notebooks: dict[str, str]) -> None:
 
 
 def _toctree(caption: str, pages: list[str], hidden: bool = True) -> str:
-    lines = ["", "```{toctree}", ":maxdepth: 2", f":caption: {caption}", *([":hidden:"] if hidden else []), "", *pages, "```"]
+    lines = [
+        "",
+        "```{toctree}",
+        ":maxdepth: 2",
+        f":caption: {caption}",
+        *([":hidden:"] if hidden else []),
+        "",
+        *pages,
+        "```",
+    ]
     return "\n".join(lines)
 
 
@@ -108,7 +108,10 @@ def write_notebooks(source: Path, dataset: str, profile: str) -> tuple[dict[str,
         f"# Notebooks\n\nAs executed on the data set `{dataset}` with the profile `{profile}`; `make book PROFILE=...` and "
         "`DATASET=...` take others. `make lab` opens the same notebooks in JupyterLab.\n"
     )
-    rows = [f"- [`{name}`]({Path(page).name}): {_plain(ARTEFACTS.get(name, 'see its first cell'))}" for name, page in pages.items()]
+    rows = [
+        f"- [`{name}`]({Path(page).name}): {_plain(ARTEFACTS.get(name, 'see its first cell'))}"
+        for name, page in pages.items()
+    ]
     lists = [_toctree(f"On {dataset}", listed)]
     for other, names in others.items():
         rows.append(f"- On `{other}`: " + ", ".join(f"[`{Path(name).name}`]({name}.ipynb)" for name in names))
@@ -156,10 +159,14 @@ def clean_notebook(notebook: dict) -> dict:
         # Metadata of papermill: when each cell ran. The page has no use for it, and tags may hide cells.
         cell["metadata"] = {}
         if cell["cell_type"] == "code":
-            cell["outputs"] = [output for output in cell["outputs"] if not _needs_kernel(output) and output.get("name") != "stderr"]
+            cell["outputs"] = [
+                output for output in cell["outputs"] if not _needs_kernel(output) and output.get("name") != "stderr"
+            ]
             for output in cell["outputs"]:  # sliders carry a picture for where they cannot be
                 output.get("data", {}).pop(_WIDGET, None)
-    notebook["metadata"] = {key: value for key, value in notebook["metadata"].items() if key in ("kernelspec", "language_info")}
+    notebook["metadata"] = {
+        key: value for key, value in notebook["metadata"].items() if key in ("kernelspec", "language_info")
+    }
     return notebook
 
 
@@ -196,29 +203,32 @@ def _plain(text: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------- API reference
-def read_layers() -> list[list[str]]:
-    """Modules in layers, from the test that checks them."""
+def read_floors() -> list[list[str]]:
+    """Rooms of the library, floor by floor, from the test that checks them."""
     tree = ast.parse((paths.checkout() / "tests" / "test_layers.py").read_text(encoding="utf-8"))
     for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and node.target.id == "LAYERS":
-            return [list(layer) for layer in ast.literal_eval(node.value)]
-    raise ValueError("tests/test_layers.py: no LAYERS")
+        if isinstance(node, ast.AnnAssign) and node.target.id == "FLOORS":
+            return [list(floor) for floor in ast.literal_eval(node.value)]
+    raise ValueError("tests/test_layers.py: no FLOORS")
 
 
 def write_api(source: Path) -> None:
-    """One page per module of the library, or per package with all its modules, in the order of the layers."""
+    """One page per room of the library, with all its modules, from the ground floor up."""
     folder = source / "api"
     folder.mkdir()
     package = paths.checkout() / "p2es_lib"
-    lines = ["# API reference", "", "Each module imports only from modules above it; `tests/test_layers.py` checks that.", ""]
-    for title, names in zip(LAYERS, read_layers(), strict=True):
-        lines += [f"## {title}", ""]
-        for name in names:
-            (folder / f"{name}.rst").write_text(_api_page(package, name), encoding="utf-8")
-            path = package / name / "__init__.py" if (package / name).is_dir() else package / f"{name}.py"
-            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-            lines.append(f"- [`{name}`]({name}.rst): {_first_sentence(doc)}")
-        lines += [_toctree(title, names), ""]
+    lines = [
+        "# API reference",
+        "",
+        "Each room imports only from those above it in this list; `tests/test_layers.py` checks that.",
+        "",
+    ]
+    rooms = [room for floor in read_floors() for room in floor]
+    for room in rooms:
+        (folder / f"{room}.rst").write_text(_api_page(package, room), encoding="utf-8")
+        doc = ast.get_docstring(ast.parse((package / room / "__init__.py").read_text(encoding="utf-8"))) or ""
+        lines.append(f"- [`{room}`]({room}.rst): {_first_sentence(doc)}")
+    lines += ["", _toctree("Rooms", rooms), ""]
     (folder / "index.md").write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -230,8 +240,6 @@ def _first_sentence(doc: str) -> str:
 def _api_page(package: Path, name: str) -> str:
     title = f"p2es_lib.{name}"
     lines = [title, "=" * len(title), ""]
-    if not (package / name).is_dir():
-        return "\n".join([*lines, f".. automodule:: {title}", ""])
     # What the package re-exports is described once, in the module that defines it.
     lines += [f".. automodule:: {title}", "   :no-members:", ""]
     for path in sorted((package / name).rglob("*.py")):
@@ -249,7 +257,7 @@ def write_claims(source: Path, dataset: str, profile: str) -> None:
         "# The claims",
         "",
         "Every statement about P2Es that we know of, held against the tables of the runs by rules that stand in "
-        "{py:mod}`p2es_lib.claims` (notebook 12). Levels: A, the paper's abstract; B and C, summaries by others, of which C "
+        "{py:mod}`p2es_lib.experiments.claims` (notebook 12). Levels: A, the paper's abstract; B and C, summaries by others, of which C "
         "contradicts the abstract in places. Trainings took minutes: *not supported* is no refutation.",
         "",
     ]
@@ -269,7 +277,11 @@ def write_claims(source: Path, dataset: str, profile: str) -> None:
 
 def write_bibliography(source: Path) -> None:
     """What the code cites, with addresses, and where it does."""
-    citations = {f"p2es_lib.sources.{s.name.replace('-', '_')}": s.citation for s in SOURCES.values() if s.role != "simulated"}
+    citations = {
+        f"p2es_lib.data.sources.{s.name.replace('-', '_')}": s.citation
+        for s in SOURCES.values()
+        if s.role != "simulated"
+    }
     works = read_works(paths.checkout() / "p2es_lib", citations)
     lines = [
         "# Bibliography",
@@ -285,7 +297,9 @@ def write_bibliography(source: Path) -> None:
         text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", work.text).replace("``", "`")
         for written, address in identifiers(work.text).items():
             text = text.replace(written, f"[{written}]({address})")
-        modules = ", ".join(f"{{py:mod}}`{module.removeprefix('p2es_lib.')} <{module}>`" for module in sorted(work.cited_in))
+        modules = ", ".join(
+            f"{{py:mod}}`{module.removeprefix('p2es_lib.')} <{module}>`" for module in sorted(work.cited_in)
+        )
         lines += [f"- {text.rstrip('.')}. Cited in {modules}."]
     (source / "bibliography.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
 
@@ -313,6 +327,17 @@ def write_citation(source: Path) -> None:
         f"  license = {{{cff['license']}}},",
         "}",
     ]
-    lines = ["# Citation", "", cff["message"], "", "```bibtex", *bibtex, "```", "", " ".join(cff["abstract"].split()), ""]
+    lines = [
+        "# Citation",
+        "",
+        cff["message"],
+        "",
+        "```bibtex",
+        *bibtex,
+        "```",
+        "",
+        " ".join(cff["abstract"].split()),
+        "",
+    ]
     lines += [f"Licence: {cff['license']}. Data sets have licences of their own: `p2es data sources`.", ""]
     (source / "citation.md").write_text("\n".join(lines), encoding="utf-8")

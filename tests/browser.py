@@ -32,9 +32,13 @@ class Browser:
     def __init__(self, profile: Path, timeout_s: float = 120.0):
         chromium, driver = find_chromium()
         self.timeout_s = timeout_s
-        self._driver = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self._driver = subprocess.Popen(
+            [driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         try:
-            port = next(match[1] for line in self._driver.stdout if (match := re.search(r"successfully on port (\d+)", line)))
+            port = next(
+                match[1] for line in self._driver.stdout if (match := re.search(r"successfully on port (\d+)", line))
+            )
             self._url = f"http://127.0.0.1:{port}/session"
             options = {"binary": chromium, "args": [*FLAGS, f"--user-data-dir={profile}"]}
             wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.config import Config, get_config
-from p2es_lib.preparation import prepare_shard, prepare_windows, read_shard_settings
-from p2es_lib.sources.contract import Reading, Record, Source, Stretch
-from p2es_lib.windows import Shards, read_table, read_windows
+from p2es_lib.core.config import Config, get_config
+from p2es_lib.data.preparation import prepare_shard, prepare_windows, read_shard_settings
+from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.data.windows import Shards, read_table, read_windows
 
 MIRROR_FOLDER = "mirror"
 

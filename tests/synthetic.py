@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from p2es_lib.config import Config, get_config
-from p2es_lib.leads import expand_leads
-from p2es_lib.p2es import P2Es
-from p2es_lib.windows import WindowSet
+from p2es_lib.core.config import Config, get_config
+from p2es_lib.core.leads import expand_leads
+from p2es_lib.data.windows import WindowSet
+from p2es_lib.method.p2es import P2Es
 
 _TINY = {
     "signal.n_samples": 256,
@@ -40,7 +40,9 @@ def tiny_config(**changes) -> Config:
     return config
 
 
-def synthetic_windows(n_train: int = 12, n_validation: int = 4, n_test: int = 6, n_samples: int = 256, lead_mask=None) -> WindowSet:
+def synthetic_windows(
+    n_train: int = 12, n_validation: int = 4, n_test: int = 6, n_samples: int = 256, lead_mask=None
+) -> WindowSet:
     """Periodic pulses and beats: one subject per window, amplitude of the beat tied to sex, splits by subject."""
     rng = np.random.default_rng(0)
     n = n_train + n_validation + n_test

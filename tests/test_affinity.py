@@ -10,13 +10,13 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from p2es_lib.affinity import GroupFinder, LeadAffinity, contrastive_loss, nearest_neighbours, reference_space
-from p2es_lib.affinity.descriptors import lead_relations, pulse_features
-from p2es_lib.affinity.selection import spread_over_subjects
-from p2es_lib.config import AffinityConfig
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS, expand_leads
+from p2es_lib.core.config import AffinityConfig
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS, expand_leads
+from p2es_lib.method.affinity import GroupFinder, LeadAffinity, contrastive_loss, nearest_neighbours, reference_space
+from p2es_lib.method.affinity.descriptors import lead_relations, pulse_features
+from p2es_lib.method.affinity.spread import spread_over_subjects
 
 CONFIG = AffinityConfig(n_groups=2, k_neighbours=8, n_steps=150, batch_size=64, embedding_dim=8)
 FS = 62.5
@@ -301,7 +301,9 @@ def stored(windows, read, rows=None):
 
 
 def same_fit(finder, other):
-    return all(torch.equal(a, b) for a, b in zip(finder.state_dict().values(), other.state_dict().values(), strict=True))
+    return all(
+        torch.equal(a, b) for a, b in zip(finder.state_dict().values(), other.state_dict().values(), strict=True)
+    )
 
 
 def test_only_so_many_windows_are_read_and_kept_spread_over_subjects(windows):

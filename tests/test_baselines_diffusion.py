@@ -12,15 +12,15 @@ from synthetic import synthetic_windows, tiny_config
 from p2es_lib.baselines import rddm, rectified_flow
 from p2es_lib.baselines.blocks import denoiser_parameters
 from p2es_lib.baselines.conditional_unet import ConditionalUNet
-from p2es_lib.config import get_config
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.learned import Batch
-from p2es_lib.methods import get_method
-from p2es_lib.metrics.clinical import r_peak_times
-from p2es_lib.sampling import WindowNoise
-from p2es_lib.training import train
-from p2es_lib.training_record import read_history
+from p2es_lib.core.config import get_config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.learned import Batch
+from p2es_lib.core.noise import WindowNoise
+from p2es_lib.evaluation.metrics.clinical import r_peak_times
+from p2es_lib.training.loop import train
+from p2es_lib.training.record import read_history
+from p2es_lib.training.registry import get_method
 
 LIMB_MASK = np.array([2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 METHODS = ("rddm", "rectified_flow")

@@ -11,17 +11,17 @@ from lightning.fabric import Fabric
 from synthetic import synthetic_windows, tiny_config
 from torch import nn
 
-from p2es_lib import optimisation, training
 from p2es_lib.baselines.adversarial import condition_channels, present_leads
 from p2es_lib.baselines.blocks import denoiser_parameters
 from p2es_lib.baselines.cardiogan import FRAME_SAMPLES, AttentionGate, SpectrogramCritic
 from p2es_lib.baselines.p2e_wgan import PatchCritic, dropout, gradient_penalty
-from p2es_lib.config import get_config
-from p2es_lib.demographics import Demographics
-from p2es_lib.learned import Batch
-from p2es_lib.methods import get_method, load_method
-from p2es_lib.training import train
-from p2es_lib.training_record import read_history
+from p2es_lib.core.config import get_config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.learned import Batch
+from p2es_lib.training import loop, optimisation
+from p2es_lib.training.loop import train
+from p2es_lib.training.record import read_history
+from p2es_lib.training.registry import get_method, load_method
 
 METHODS = ("p2e_wgan", "cardiogan")
 LIMB_MASK = np.array([1, 2, 1, 1, 2, 1] + [0] * 6, np.uint8)
@@ -278,7 +278,7 @@ def test_last_average_is_kept(name, windows, tmp_path, monkeypatch):
         averages.append(weights(model))
         return {"validation_rmse": next(scores)}
 
-    monkeypatch.setattr(training, "validate", fake)
+    monkeypatch.setattr(loop, "validate", fake)
     config = tiny_config(method__name=name, training__n_steps=2, training__validate_every=1)
     saved = weights(train(config, windows, tmp_path, progress=False))
     assert same(averages[1], saved) and not same(averages[0], saved)

@@ -13,15 +13,15 @@ from synthetic import synthetic_windows, tiny_config
 from p2es_lib.baselines import ridge as ridge_module
 from p2es_lib.baselines.blocks import UNet1d, denoiser_parameters, matched_width
 from p2es_lib.baselines.ridge import PENALTY_GRID, LaggedRidge
-from p2es_lib.config import get_config
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.leads import lead_residual
-from p2es_lib.learned import Batch
-from p2es_lib.methods import get_method
-from p2es_lib.p2es import P2Es
-from p2es_lib.training import train
-from p2es_lib.training_record import read_history
+from p2es_lib.core.config import get_config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import lead_residual
+from p2es_lib.core.learned import Batch
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.training.loop import train
+from p2es_lib.training.record import read_history
+from p2es_lib.training.registry import get_method
 
 LIMB_MASK = np.array([2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 NETWORKS = ("unet", "bilstm")

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from wfdb_files import read_record, write_record
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources import bidmc
-from p2es_lib.sources.mirror import MissingFile
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.sources import bidmc
 
 HEADER = "Time [s], RESP, PLETH, V, AVR, II"
 

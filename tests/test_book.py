@@ -53,11 +53,16 @@ def write_executed(home: Path) -> None:
     folder = home / "runs" / "simulated" / "smoke" / "notebooks"
     folder.mkdir(parents=True)
     wide = "<table><tr>" + "".join(f"<td>column_{number}</td>" for number in range(40)) + "</tr></table>"
-    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "a", "version_major": 2}, "text/plain": "  0%| |"}
+    widget = {
+        "application/vnd.jupyter.widget-view+json": {"model_id": "a", "version_major": 2},
+        "text/plain": "  0%| |",
+    }
     outputs = [
         figure_output(home),
         nbformat.v4.new_output("display_data", {"text/html": wide, "text/plain": "a table"}),
-        nbformat.v4.new_output("display_data", {"text/markdown": "At frequency $f_9$:\n\n| K | factor |\n|---|---|\n| 2 | 1.5 |\n"}),
+        nbformat.v4.new_output(
+            "display_data", {"text/markdown": "At frequency $f_9$:\n\n| K | factor |\n|---|---|\n| 2 | 1.5 |\n"}
+        ),
         nbformat.v4.new_output("display_data", widget),
         # Sliders, as a notebook that was run by hand has them.
         nbformat.v4.new_output("display_data", widget | {"image/png": figure_output(home)["data"]["image/png"]}),
@@ -124,10 +129,9 @@ def pages(book) -> dict[Path, Page]:
 
 @pytest.mark.slow
 def test_every_page_is_there(book, pages):
-    layers = re.search(r"LAYERS: .*?\n\)", (CHECKOUT / "tests" / "test_layers.py").read_text(), re.S)[0]
-    modules = re.findall(r'"([a-z0-9_]+)"', layers)
+    rooms = [path.parent.name for path in (CHECKOUT / "p2es_lib").glob("*/__init__.py")]
     notebooks = [path.stem for path in (CHECKOUT / "notebooks").glob("*.ipynb") if path.stem != "05_train"]
-    expected = [*PAGES, *(f"api/{name}" for name in modules), *(f"notebooks/{name}" for name in (*notebooks, *EXECUTED))]
+    expected = [*PAGES, *(f"api/{name}" for name in rooms), *(f"notebooks/{name}" for name in (*notebooks, *EXECUTED))]
     assert not [name for name in expected if book / f"{name}.html" not in pages]
 
 
@@ -149,15 +153,26 @@ def test_no_internal_link_is_broken(book, pages):
 
 @pytest.mark.slow
 def test_nothing_is_loaded_from_another_host(book, pages):
-    outside = [f"{path.name}: {file}" for path, page in pages.items() for file in page.files if "//" in file and not file.startswith("data:")]
+    outside = [
+        f"{path.name}: {file}"
+        for path, page in pages.items()
+        for file in page.files
+        if "//" in file and not file.startswith("data:")
+    ]
     for path in book.rglob("*.css"):
-        outside += [f"{path.name}: {url}" for url in re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^\"')]*", path.read_text())]
+        outside += [
+            f"{path.name}: {url}"
+            for url in re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^\"')]*", path.read_text())
+        ]
     assert not outside, "\n".join(outside)
 
 
 @pytest.mark.slow
 def test_notebooks_are_shown_as_executed(book, pages):
-    shown = {name: " ".join("".join(pages[book / "notebooks" / f"{name}.html"].text).split()) for name in (*EXECUTED, "01_data", "14_sim_to_real")}
+    shown = {
+        name: " ".join("".join(pages[book / "notebooks" / f"{name}.html"].text).split())
+        for name in (*EXECUTED, "01_data", "14_sim_to_real")
+    }
     executed = shown[EXECUTED[0]]
     assert "column_39" in executed and "written to figures" in executed, "outputs, and no folder of this machine"
     assert "nobody needs" not in executed and "0%|" not in executed, "neither progress nor widgets"
@@ -186,7 +201,18 @@ def test_the_search_knows_all_pages(book):
 def test_glossary_explains_what_the_figures_name():
     text = (BOOK / "pages" / "glossary.md").read_text()
     terms = set(re.findall(r"^(\S.*)\n  \S", text, re.M))
-    assert {"lead", "P wave", "QRS complex", "T wave", "PAT", "affinity", "blur", "SNR", "posterior mean", "irreducible error"} <= terms
+    assert {
+        "lead",
+        "P wave",
+        "QRS complex",
+        "T wave",
+        "PAT",
+        "affinity",
+        "blur",
+        "SNR",
+        "posterior mean",
+        "irreducible error",
+    } <= terms
     assert sorted(terms, key=str.lower) == [term for term in re.findall(r"^(\S.*)\n  \S", text, re.M)]
 
 
@@ -196,10 +222,19 @@ def test_glossary_explains_what_the_figures_name():
 @pytest.mark.parametrize(
     ("section", "keys"),
     [
-        ("Wang Z, Bovik AC. Image quality: from visibility to\nsimilarity. IEEE Trans 2004;13(4):600-612.\n", ["Wang 2004"]),
-        ("Kors JA et al. Eur Heart J 11:1083, 1990. Wagner P et al. PTB-XL. Sci Data 7:154, 2020.\n", ["Kors 1990", "Wagner 2020"]),
+        (
+            "Wang Z, Bovik AC. Image quality: from visibility to\nsimilarity. IEEE Trans 2004;13(4):600-612.\n",
+            ["Wang 2004"],
+        ),
+        (
+            "Kors JA et al. Eur Heart J 11:1083, 1990. Wagner P et al. PTB-XL. Sci Data 7:154, 2020.\n",
+            ["Kors 1990", "Wagner 2020"],
+        ),
         ("Ferro CAT. Fair scores. Q J 2014;140:1917-1923 (the correction).", ["Ferro 2014"]),
-        ("RDDM: Shome D, Sarkar P. AAAI 2024, arXiv 2308.13568.\nUNet-BiLSTM: a method. Electronics 13, 2024.", ["Shome 2024", "UNet-BiLSTM 2024"]),
+        (
+            "RDDM: Shome D, Sarkar P. AAAI 2024, arXiv 2308.13568.\nUNet-BiLSTM: a method. Electronics 13, 2024.",
+            ["Shome 2024", "UNet-BiLSTM 2024"],
+        ),
         ("Lu C et al. DPM-Solver++. arXiv 2211.01095 (the idea).", ["Lu 2022"]),
         ("The other sources stand in the modules.", [None]),
     ],
@@ -226,7 +261,10 @@ def test_claims_of_the_longer_trainings_come_first(tmp_path, monkeypatch):
 
 def test_identifiers_become_addresses():
     text = "A B. Title. AAAI 2021, arXiv 2010.00104, doi 10.1016/0047-259X(82)90077-X."
-    assert set(identifiers(text).values()) == {"https://arxiv.org/abs/2010.00104", "https://doi.org/10.1016/0047-259X(82)90077-X"}
+    assert set(identifiers(text).values()) == {
+        "https://arxiv.org/abs/2010.00104",
+        "https://doi.org/10.1016/0047-259X(82)90077-X",
+    }
 
 
 # --- walkthroughs -----------------------------------------------------------------------------------------------------
@@ -246,7 +284,11 @@ def test_walkthrough_does_what_it_says(name, tmp_path):
     """The files, changes and commands of the page, in its order, on a copy of the library."""
     shutil.copytree(CHECKOUT / "p2es_lib", tmp_path / "p2es_lib", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "notebooks").mkdir()  # by which a source tree is known
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "P2ES_HOME": str(tmp_path / "home"), "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    environment = os.environ | {
+        "PYTHONPATH": str(tmp_path),
+        "P2ES_HOME": str(tmp_path / "home"),
+        "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),
+    }
     environment.pop("P2ES_MIRROR", None)
     blocks = BLOCK.findall((BOOK / "pages" / f"{name}.md").read_text())
     assert {language for language, _, _ in blocks} == {"python", "diff", "console"}
@@ -259,12 +301,16 @@ def test_walkthrough_does_what_it_says(name, tmp_path):
         elif language == "diff":
             before = (tmp_path / caption).read_text()
             # One line of context is enough: the files go on changing, and neighbours may.
-            subprocess.run(["git", "apply", "-C1", "-"], input=body, text=True, cwd=tmp_path, env=environment, check=True)
+            subprocess.run(
+                ["git", "apply", "-C1", "-"], input=body, text=True, cwd=tmp_path, env=environment, check=True
+            )
             assert (tmp_path / caption).read_text() != before
         else:
             for line in body.splitlines():
                 program, *arguments = line.removeprefix("$ ").split()
-                command = {"python": [sys.executable], "p2es": [sys.executable, "-m", "p2es_lib.cli"]}[program] + arguments
+                command = {"python": [sys.executable], "p2es": [sys.executable, "-m", "p2es_lib.cli.main"]}[
+                    program
+                ] + arguments
                 result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
                 printed = result.stdout + result.stderr
                 assert result.returncode == 0, f"{line}\n{printed}"
@@ -289,7 +335,10 @@ return (window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.re
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_chromium() is None, reason="Chromium and chromedriver are not installed, so the pages were not opened in a browser")
+@pytest.mark.skipif(
+    find_chromium() is None,
+    reason="Chromium and chromedriver are not installed, so the pages were not opened in a browser",
+)
 def test_pages_in_a_browser(book, pages, tmp_path):
     """Every page opens at desktop and phone width: no script error, figures and formulas there, nothing wider than a phone."""
     wrong, formulas = [], 0

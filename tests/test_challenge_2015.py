@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from wfdb_files import read_record, write_record
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources import challenge_2015
-from p2es_lib.sources.mirror import MissingFile
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.sources import challenge_2015
 
 SOURCE = challenge_2015.SOURCE
 PAIR = (60.0, 250.0)

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from wfdb_files import read_record
 
-from p2es_lib.config import get_config
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.preparation import assembly, list_jobs, reject, run_job
+from p2es_lib.core.config import get_config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.preparation import assembly, list_jobs, reject, run_job
+from p2es_lib.data.sources import challenge_2021
 from p2es_lib.simulator.demographics_effects import RHYTHMS
 from p2es_lib.simulator.morphology import CLASSES
-from p2es_lib.sources import challenge_2021
-from p2es_lib.sources.mirror import MissingFile
 
 SOURCE = challenge_2021.SOURCE
 PATH = "training/georgia/g1/E00001"

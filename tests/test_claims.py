@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from p2es_lib import claims
-from p2es_lib.claims import CLAIMS, CONTRADICTED, NOT, SUPPORTED, UNTESTED, Claim, NotMeasured, Tables
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
+from p2es_lib.experiments import claims
+from p2es_lib.experiments.claims import CLAIMS, CONTRADICTED, NOT, SUPPORTED, UNTESTED, Claim, NotMeasured, Tables
 
 
 @pytest.fixture
@@ -37,14 +37,19 @@ def difference(variant, value, p, metric="rmse", about="baseline", seeds=3, full
 def test_better_than_every_other_method(tables, values, lag, seeds, verdict):
     rows = []
     for metric, these in (("rmse", values), ("rmse_lag", lag or values)):
-        rows += [difference(name, *value, metric=metric, seeds=seeds) for name, value in zip(("unet", "template"), these)]
+        rows += [
+            difference(name, *value, metric=metric, seeds=seeds) for name, value in zip(("unet", "template"), these)
+        ]
         # nobody is better than that, and it is no method
         rows.append(difference("irreducible", -0.02, 0.001, metric=metric, about="reference", seeds=seeds))
     assert claims._better_than_baselines(tables(table20_against_methods=rows))[1] == verdict
 
 
 def both_metrics(variant, crps, spectrum, seeds=3):
-    return [difference(variant, *crps, metric="crps", seeds=seeds), difference(variant, *spectrum, metric="log_spectral_distance", seeds=seeds)]
+    return [
+        difference(variant, *crps, metric="crps", seeds=seeds),
+        difference(variant, *spectrum, metric="log_spectral_distance", seeds=seeds),
+    ]
 
 
 @pytest.mark.parametrize(("crps", "spectrum", "seeds", "verdict"), [
@@ -58,7 +63,9 @@ def both_metrics(variant, crps, spectrum, seeds=3):
 def test_an_innovation_must_hurt_where_it_is_missing(tables, crps, spectrum, seeds, verdict):
     found = tables(table08_ablations=both_metrics("no_blur", crps, spectrum, seeds))
     text, judged = claims._innovation("no_blur")(found)
-    assert judged == verdict and text.endswith({1: "; 1 training, 3 are asked for", 2: "; 2 trainings, 3 are asked for"}.get(seeds, " dB"))
+    assert judged == verdict and text.endswith(
+        {1: "; 1 training, 3 are asked for", 2: "; 2 trainings, 3 are asked for"}.get(seeds, " dB")
+    )
     with pytest.raises(NotMeasured, match="does not train that variant"):
         claims._innovation("single_scale")(found)
 
@@ -66,7 +73,10 @@ def test_an_innovation_must_hurt_where_it_is_missing(tables, crps, spectrum, see
 @pytest.mark.parametrize(("spread", "verdicts"), [(0.009, (SUPPORTED, CONTRADICTED)), (0.011, (NOT, NOT))])
 def test_trainings_that_disagree_show_nothing(tables, spread, verdicts):
     for value, verdict in zip((0.01, -0.01), verdicts, strict=True):
-        rows = [difference("no_blur", value, 0.001, "crps", spread=spread), difference("no_blur", 0.0, 1.0, "log_spectral_distance")]
+        rows = [
+            difference("no_blur", value, 0.001, "crps", spread=spread),
+            difference("no_blur", 0.0, 1.0, "log_spectral_distance"),
+        ]
         assert claims._innovation("no_blur")(tables(table08_ablations=rows))[1] == verdict
 
 
@@ -74,7 +84,10 @@ def test_what_an_innovation_costs_with_few_steps_only_is_not_contradicted(tables
     hurts, nothing, helps = ((0.01, 0.01), (0.0, 1.0)), ((0.0, 1.0), (0.0, 1.0)), ((-0.01, 0.01), (0.0, 1.0))
     tables(table08_ablations=both_metrics("no_blur", *helps))
     for more, verdict in ((hurts, NOT), (nothing, NOT), (helps, CONTRADICTED)):
-        assert claims._innovation("no_blur")(tables(table27_more_steps=both_metrics("no_blur_steps_8", *more)))[1] == verdict
+        assert (
+            claims._innovation("no_blur")(tables(table27_more_steps=both_metrics("no_blur_steps_8", *more)))[1]
+            == verdict
+        )
 
 
 def test_what_an_innovation_earns_with_few_steps_only_is_not_supported(tables):
@@ -88,12 +101,19 @@ def test_what_an_innovation_earns_with_few_steps_only_is_not_supported(tables):
 
 
 def test_what_an_innovation_does_at_other_times_is_told_and_not_judged(tables):
-    rows = [difference("no_blur", 0.01, 0.01, metric="crps"), difference("no_blur", 0.0, 1.0, metric="log_spectral_distance")]
+    rows = [
+        difference("no_blur", 0.01, 0.01, metric="crps"),
+        difference("no_blur", 0.0, 1.0, metric="log_spectral_distance"),
+    ]
     before = claims._innovation("no_blur")(tables(table08_ablations=rows))
     times = [{"variant": "no_blur", "stage": stage, "t": t, "ratio": ratio, "lower": ratio - 0.1, "upper": ratio + 0.1}
              for stage, ratio in (("stage 1", 9.0), ("both stages", 0.5)) for t in (0.7, 0.1)]  # fmt: skip
     after = claims._innovation("no_blur")(tables(table24_error_by_time=times))
-    assert after == (before[0] + "; squared error of one estimate times 0.50 (0.40 to 0.60) at t = 0.7 and 0.50 (0.40 to 0.60) at t = 0.1 (first training)", before[1])
+    assert after == (
+        before[0]
+        + "; squared error of one estimate times 0.50 (0.40 to 0.60) at t = 0.7 and 0.50 (0.40 to 0.60) at t = 0.1 (first training)",
+        before[1],
+    )
 
 
 @pytest.mark.parametrize(("crps", "spectrum", "verdict"), [
@@ -102,7 +122,10 @@ def test_what_an_innovation_does_at_other_times_is_told_and_not_judged(tables):
     ((-0.01, 0.01), (0.1, 0.01), NOT), ((-0.01, 0.2), (-0.1, 0.2), NOT),  # both, or nothing for sure
 ])  # fmt: skip
 def test_adversarial_losses_must_help_where_they_are_added(tables, crps, spectrum, verdict):
-    rows = [difference("adversarial", *crps, metric="crps"), difference("adversarial", *spectrum, metric="log_spectral_distance")]
+    rows = [
+        difference("adversarial", *crps, metric="crps"),
+        difference("adversarial", *spectrum, metric="log_spectral_distance"),
+    ]
     text, found = claims._hybrid(tables(table08_ablations=rows))
     assert found == verdict and text.startswith(f"with both: CRPS {crps[0]:+.5f}") and "without" not in text
     with pytest.raises(NotMeasured, match="does not train that variant"):
@@ -119,7 +142,12 @@ def test_similarity_is_judged_by_what_is_claimed_and_told_beside_what_can_be_rea
     assert claims._ssim(tables(table02_results=headline([ours]))) == ("SSIM 0.800 (0.799 to 0.801)", NOT)
     text, verdict = claims._ssim(tables(table02_results=headline([ours, ("Irreducible error", "ssim", 0.85)])))
     assert verdict == NOT and text.endswith("leave open has 0.850")
-    assert claims._ssim(tables(table02_results=headline([("P2Es, mean", "ssim", 0.99), ("Irreducible error", "ssim", 0.995)])))[1] == SUPPORTED
+    assert (
+        claims._ssim(
+            tables(table02_results=headline([("P2Es, mean", "ssim", 0.99), ("Irreducible error", "ssim", 0.995)]))
+        )[1]
+        == SUPPORTED
+    )
 
 
 def test_eighteen_percent_is_against_the_best_other_method(tables):
@@ -160,7 +188,14 @@ def test_clinical_rules(tables):
     rows[1]["sd"] = 15.0
     found = tables(table10_agreement=rows)
     assert claims._clinically_valid(found)[1] == NOT
-    diagnosis = {"label": "rhythm: af", "fit_on": "true ECG", "tried_on": "translated ECG", "auroc": 0.9, "gain": 0.1, "gain_lower": 0.02}
+    diagnosis = {
+        "label": "rhythm: af",
+        "fit_on": "true ECG",
+        "tried_on": "translated ECG",
+        "auroc": 0.9,
+        "gain": 0.1,
+        "gain_lower": 0.02,
+    }
     assert claims._diagnostic(tables(table13_diagnostic=[diagnosis]))[1] == SUPPORTED
     assert claims._diagnostic(tables(table13_diagnostic=[diagnosis | {"gain_lower": -0.02}]))[1] == NOT
 
@@ -176,7 +211,15 @@ def test_waves_are_preserved_only_if_people_are_told_apart_by_them(tables, chang
     typical = {("qrs_mv", "I"): (0.1, 0.3, 0.5), ("qrs_mv", "V2"): (-0.2, 0.4, 0.5), ("qrs_ms", "all"): (3.0, 9.0, 12.0),
                ("st60_mv", "I"): (0.01, 0.03, 0.05), ("st60_mv", "V2"): (-0.02, 0.08, 0.1)}  # fmt: skip
     rows = [
-        {"method": claims.VARIANTS["p2es"].label, "metric": metric, "lead": lead, "bias": bias, "sd": sd, "sd_true": sd_true, "correlation": 0.5}
+        {
+            "method": claims.VARIANTS["p2es"].label,
+            "metric": metric,
+            "lead": lead,
+            "bias": bias,
+            "sd": sd,
+            "sd_true": sd_true,
+            "correlation": 0.5,
+        }
         | changes.get((metric, lead), {})
         for (metric, lead), (bias, sd, sd_true) in typical.items()
     ]
@@ -202,13 +245,18 @@ def test_noise_must_hurt_with_most_disturbances(tables):
 
 def test_every_level_has_claims_and_missing_tables_are_named(tables):
     assert {claim.level for claim in CLAIMS} == {"A", "B", "C"} and len(CLAIMS) >= 15
-    assert all((claim.test.__doc__ or claim.test.__qualname__.startswith(("_innovation", "_preserved", "_untested"))) for claim in CLAIMS), "a rule is stated"
+    assert all(
+        (claim.test.__doc__ or claim.test.__qualname__.startswith(("_innovation", "_preserved", "_untested")))
+        for claim in CLAIMS
+    ), "a rule is stated"
     with pytest.raises(InputError, match="table02_results.csv: missing"):
         claims._ssim(tables())
 
 
 def test_what_a_data_set_lacks_cannot_be_tested(tables, monkeypatch):
     found = tables(table02_results=headline([("P2Es, mean", "ssim", 0.9)]))
-    monkeypatch.setattr(claims, "CLAIMS", (Claim("A", "leads", "", claims._lead_relations), Claim("C", "similar", "", claims._ssim)))
+    monkeypatch.setattr(
+        claims, "CLAIMS", (Claim("A", "leads", "", claims._lead_relations), Claim("C", "similar", "", claims._ssim))
+    )
     table = claims.claims_table(found.folder, "real")
     assert list(table["verdict"]) == [UNTESTED, NOT] and "no einthoven_residual" in table["found"][0]

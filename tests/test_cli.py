@@ -9,9 +9,10 @@ import subprocess
 import pytest
 from toy_workflow import p2es_command
 
-from p2es_lib import __version__, cli
-from p2es_lib.config import PROFILES
-from p2es_lib.notebooks import NotebookError
+from p2es_lib import __version__
+from p2es_lib.cli import main
+from p2es_lib.companion.notebooks import NotebookError
+from p2es_lib.core.config import PROFILES
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def p2es(home, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["p2es", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
             raise SystemExit(0)
         return (ended.value.code or 0, *capsys.readouterr())
 
@@ -74,8 +75,14 @@ def test_unknown_profile_or_data_set(p2es, home, command, option, message):
         (("notebook", "05_train", "--seed", "-1"), "seed=-1"),
         (("notebook", "07_results", "--seeds", ""), "seeds=''"),
         (("notebook", "05_train", "--timeout", "-5"), "timeout=-5"),
-        (("score", "--variant", "p2es"), "variant p2es is scored where it is trained: p2es notebook 05_train --variant p2es"),
-        (("score", "--variant", "steps_2"), "weights.safetensors: this run is missing; make it with: p2es notebook 05_train --variant p2es"),
+        (
+            ("score", "--variant", "p2es"),
+            "variant p2es is scored where it is trained: p2es notebook 05_train --variant p2es",
+        ),
+        (
+            ("score", "--variant", "steps_2"),
+            "weights.safetensors: this run is missing; make it with: p2es notebook 05_train --variant p2es",
+        ),
         (("table", "--profile", "smoke"), "table02_results.csv: this table is missing; make it with: p2es reproduce"),
         (("translate", "no_such_record", "--out", "OUT", "--age", "-3"), "age"),
         (("translate", "no_such_record", "--out", "OUT", "--age", "300"), "age"),
@@ -106,9 +113,9 @@ def test_a_failed_notebook_is_not_wrong_input(p2es, monkeypatch):
     def fail(*_, **__):
         raise NotebookError("notebook 05_train stopped")
 
-    monkeypatch.setattr("p2es_lib.notebooks.run_notebook", fail)
-    monkeypatch.setattr("p2es_lib.notebooks.check_parameters", lambda *_: None)
-    monkeypatch.setattr("p2es_lib.notebooks.read_parameters", lambda *_: {"seed": 0, "variant": "p2es"})
+    monkeypatch.setattr("p2es_lib.companion.notebooks.run_notebook", fail)
+    monkeypatch.setattr("p2es_lib.companion.notebooks.check_parameters", lambda *_: None)
+    monkeypatch.setattr("p2es_lib.companion.notebooks.read_parameters", lambda *_: {"seed": 0, "variant": "p2es"})
     assert p2es("notebook", "05_train") == (1, "", "error: notebook 05_train stopped\n")
 
 
@@ -116,7 +123,7 @@ def test_an_interrupt_says_that_the_next_call_continues(p2es, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("p2es_lib.workflow.reproduce", interrupt)
+    monkeypatch.setattr("p2es_lib.companion.workflow.reproduce", interrupt)
     status, _, stderr = p2es("reproduce")
     assert status == 130 and "the same command continues" in stderr
 
@@ -124,26 +131,27 @@ def test_an_interrupt_says_that_the_next_call_continues(p2es, monkeypatch):
 def test_a_programming_error_keeps_its_traceback(home, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["p2es", "table"])
-    monkeypatch.setattr("p2es_lib.workflow.headline_table", lambda *_: 1 / 0)
+    monkeypatch.setattr("p2es_lib.companion.workflow.headline_table", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        cli.main()
+        main.main()
 
 
 def test_notebook_passes_on_what_was_given_and_names_the_output_after_it(p2es, home, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(
-        "p2es_lib.notebooks.run_notebook", lambda *arguments, **options: calls.append((arguments, options))
+        "p2es_lib.companion.notebooks.run_notebook", lambda *arguments, **options: calls.append((arguments, options))
     )
-    monkeypatch.setattr("p2es_lib.notebooks.check_parameters", lambda *_: None)
+    monkeypatch.setattr("p2es_lib.companion.notebooks.check_parameters", lambda *_: None)
     known = {"dataset": "simulated", "profile": "quick", "variant": "p2es", "seed": 0}
-    monkeypatch.setattr("p2es_lib.notebooks.read_parameters", lambda *_: known)
+    monkeypatch.setattr("p2es_lib.companion.notebooks.read_parameters", lambda *_: known)
     assert p2es("notebook", "05_train", "--profile", "smoke", "--seed", "3")[0] == 0
     folder = home / "runs" / "simulated" / "smoke" / "notebooks"
     (name, parameters, output), options = calls[0]
     assert (name, parameters) == ("05_train", {"dataset": "simulated", "profile": "smoke", "seed": 3})
     assert output == folder / "05_train-p2es-seed3.ipynb" and options == {"timeout_s": 900}
     monkeypatch.setattr(
-        "p2es_lib.notebooks.read_parameters", lambda *_: {"dataset": "", "profile": "", "variant": "p2es", "seeds": "0"}
+        "p2es_lib.companion.notebooks.read_parameters",
+        lambda *_: {"dataset": "", "profile": "", "variant": "p2es", "seeds": "0"},
     )
     p2es("notebook", "07_results", "--profile", "smoke", "--seeds", "0,1", "--timeout", "60")
     assert calls[1][0] == (
@@ -157,11 +165,11 @@ def test_notebook_passes_on_what_was_given_and_names_the_output_after_it(p2es, h
 def test_translate_hands_everything_over(p2es, monkeypatch, tmp_path):
     given = {}
 
-    def translate_file(record, **options):
+    def translate(record, **options):
         given.update(options, record=record)
         return {"ecg": tmp_path / "r_p2es.hea"}
 
-    monkeypatch.setattr("p2es_lib.translate_file.translate_file", translate_file)
+    monkeypatch.setattr("p2es_lib.translation.file.translate", translate)
     options = (
         "--age",
         "63",

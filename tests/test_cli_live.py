@@ -10,12 +10,12 @@ import pytest
 from synthetic import tiny_p2es
 from typer.testing import CliRunner
 
-from p2es_lib.cli import app
-from p2es_lib.cli_live import read_numbers
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.p2es import P2Es
-from p2es_lib.translate_file import translate_long
+from p2es_lib.cli.live import read_numbers
+from p2es_lib.cli.main import app
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.translation.file import translate_long
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,27 @@ def model_folder(tmp_path_factory):
 
 def test_lines_in_lines_out_as_a_file_is_translated(model_folder, make_pair):
     ppg = make_pair(6, 64.0).ppg
-    arguments = ["live", "--sampling-rate", "64", "--age", "60", "--sex", "F", "--samples", "2", "--model", str(model_folder)]
+    arguments = [
+        "live",
+        "--sampling-rate",
+        "64",
+        "--age",
+        "60",
+        "--sex",
+        "F",
+        "--samples",
+        "2",
+        "--model",
+        str(model_folder),
+    ]
     result = CliRunner().invoke(app, arguments, input="".join(f"{x!r}\n" for x in ppg.tolist()))
     assert result.exit_code == 0 and "not a diagnosis" in result.stderr and " s behind" in result.stderr
     table = pd.read_csv(io.StringIO(result.stdout))
     assert list(table.columns) == ["time_s", *(f"{lead}_mV" for lead in LEADS)] and len(table) == 750
     np.testing.assert_allclose(table["time_s"], np.arange(750) / 125, atol=1e-4)
-    file = translate_long(P2Es.from_pretrained(model_folder), ppg, 60, "F", n_samples=2, sampling_rate=64.0, progress=False)
+    file = translate_long(
+        P2Es.from_pretrained(model_folder), ppg, 60, "F", n_samples=2, sampling_rate=64.0, progress=False
+    )
     np.testing.assert_allclose(table.iloc[:, 1:].to_numpy().T, file.mean, atol=1e-4)
 
 

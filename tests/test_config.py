@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from p2es_lib.config import PROFILES, Config, config_hash, get_config, real_profile
-from p2es_lib.errors import InputError
+from p2es_lib.core.config import PROFILES, Config, config_hash, get_config, real_profile
+from p2es_lib.core.errors import InputError
 
 SECTIONS = [f.name for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib.demographics import Demographics, parse_age, parse_sex
-from p2es_lib.errors import InputError
+from p2es_lib.core.demographics import Demographics, parse_age, parse_sex
+from p2es_lib.core.errors import InputError
 
 
 @pytest.mark.parametrize(("written", "sex"), [

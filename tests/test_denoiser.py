@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 
-from p2es_lib.config import DenoiserConfig, ProcessConfig
-from p2es_lib.denoiser import Condition, Denoiser, FrequencyDeblurring, MultiScaleBlock, average_pool
-from p2es_lib.forward_process import ForwardProcess
-from p2es_lib.leads import lead_residual
+from p2es_lib.core.config import DenoiserConfig, ProcessConfig
+from p2es_lib.core.leads import lead_residual
+from p2es_lib.method.denoiser import Condition, Denoiser, FrequencyDeblurring, MultiScaleBlock, average_pool
+from p2es_lib.method.forward_process import ForwardProcess
 
 T = 256
 SMALL = DenoiserConfig(lead_features=2, n_blocks=2)
@@ -60,7 +60,9 @@ def test_rows_do_not_depend_on_the_batch():
     x_t, t, condition = inputs(3)
     alone = Condition(*(getattr(condition, name)[1:2] for name in ("ppg_features", "demographics", "affinity")))
     denoiser = make()
-    torch.testing.assert_close(denoiser(x_t, t, condition).refined[1:2], denoiser(x_t[1:2], t[1:2], alone).refined, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        denoiser(x_t, t, condition).refined[1:2], denoiser(x_t[1:2], t[1:2], alone).refined, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_an_encoded_ppg_changes_no_bit():
@@ -182,7 +184,9 @@ def test_a_local_share_beats_any_stationary_one_where_the_error_is_local():
     observed = truth + torch.randn(4000, T, generator=generator)  # no blur: every coefficient is alike
     stationary = min(float(((g * observed - truth) ** 2).mean()) for g in torch.linspace(0, 1, 101).tolist())
     local = float((torch.where(t < T // 2, 0.5, 0.0) * observed - truth).square().mean())
-    assert abs(stationary - 1 / 3) < 0.01 and abs(local - 1 / 4) < 0.01  # P s / (P + s) over the window, and in its half
+    assert (
+        abs(stationary - 1 / 3) < 0.01 and abs(local - 1 / 4) < 0.01
+    )  # P s / (P + s) over the window, and in its half
 
 
 def test_receptive_field_grows_with_the_scales():

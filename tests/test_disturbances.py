@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 from p2es_lib.simulator.disturbances import DISTURBANCES, disturb
 from p2es_lib.simulator.pulse import pulse_shape, pulse_train, stiffness_from_age
 

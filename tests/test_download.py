@@ -25,17 +25,17 @@ import pytest
 from toy_workflow import p2es_command
 from wfdb_files import write_mimic4, write_record
 
-from p2es_lib import cli, cli_data
-from p2es_lib.config import get_config
-from p2es_lib.errors import InputError
-from p2es_lib.preparation.jobs import list_jobs, prepare_windows, run_job
-from p2es_lib.sources import SOURCES, get_source
-from p2es_lib.sources import mirror as mirror_module
-from p2es_lib.sources import transfer
-from p2es_lib.sources.checksums import read_checksums
-from p2es_lib.sources.contract import Record
-from p2es_lib.sources.download import get_records, verify_records
-from p2es_lib.sources.selection import add_to_selection, read_selection, sample_records, select_records
+from p2es_lib.cli import data, main
+from p2es_lib.core.config import get_config
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download import http
+from p2es_lib.data.download import mirror as mirror_module
+from p2es_lib.data.download.checksums import read_checksums
+from p2es_lib.data.download.fetch import get_records, verify_records
+from p2es_lib.data.download.selection import add_to_selection, read_selection, sample_records, select_records
+from p2es_lib.data.preparation.jobs import list_jobs, prepare_windows, run_job
+from p2es_lib.data.sources import SOURCES, get_source
+from p2es_lib.data.sources.contract import Record
 
 CHALLENGE, MIMIC4, BIDMC, PTB_XL = (get_source(name) for name in ("challenge-2015", "mimic4wdb", "bidmc", "ptb-xl"))
 NAMES = [f"a{number}l" for number in range(101, 107)] + ["v201s", "v202s"]
@@ -137,7 +137,7 @@ def p2es(home, monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["p2es", "data", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
             raise SystemExit(0)
         return (ended.value.code or 0, *capsys.readouterr())
 
@@ -223,7 +223,7 @@ def test_what_was_fetched_is_used_without_naming_the_mirror_again(server, root, 
     location = root if from_folder else server.url
     get(MIMIC4, location, records=["80"])
     get(MIMIC4, location, records=["81"])  # what the records before it lack is not forgotten
-    monkeypatch.setattr(transfer.urllib.request, "urlopen", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr(http.urllib.request, "urlopen", lambda *_, **__: pytest.fail("the network was asked"))
     assert [MIMIC4.mirror().try_fetch(path) for path in ABSENT] == [None, None]
     status, _, errors = p2es("prepare", "mimic4wdb", "--profile", "smoke")
     assert status == 0 and "1 of its segments are not on the mirror (80_0009)" in errors, errors
@@ -338,7 +338,9 @@ def test_a_subject_that_a_table_names_is_found_without_any_record(server, root):
     assert [record.name[:5] for record in chosen] == ["00014", "00015", "00022", "00023"]
     assert set(gets(server)) <= {"ptbxl_database.csv", "SHA256SUMS.txt"}
     (root / "vitaldb" / "1.0.0").mkdir(parents=True)
-    (root / "vitaldb" / "1.0.0" / "clinical_data.csv").write_text("caseid,subjectid,age,sex\n1,70,5,F\n2,71,6,M\n3,70,5,F\n")
+    (root / "vitaldb" / "1.0.0" / "clinical_data.csv").write_text(
+        "caseid,subjectid,age,sex\n1,70,5,F\n2,71,6,M\n3,70,5,F\n"
+    )
     vitaldb, ncku = get_source("vitaldb"), get_source("ncku")
     chosen = select_records(vitaldb, vitaldb.mirror(server.url), subjects=["70"])
     assert [record.name for record in chosen] == ["0001", "0003"] and not gets(server, ".vital")
@@ -359,7 +361,9 @@ def test_headers_that_name_subjects_are_fetched_side_by_side_with_a_bar(server, 
 
 def test_a_header_that_cannot_be_had_is_named_where_a_subject_is_not_found(server):
     server.trouble = {"a102l.hea": 418}
-    with pytest.raises(InputError, match=r"no subject 'a102l'; did you mean .*1 records do not say .*a102l.hea: HTTP 418"):
+    with pytest.raises(
+        InputError, match=r"no subject 'a102l'; did you mean .*1 records do not say .*a102l.hea: HTTP 418"
+    ):
         get(IN_HEADERS, server.url, subjects=["a102l"])
     assert [record.name for record in get(IN_HEADERS, server.url, subjects=["a103l"]).records] == ["a103l"]
 
@@ -528,7 +532,7 @@ def test_older_bytes_never_stand_beside_a_newer_validator(server, root, monkeypa
     """A kill just after the answer: what was held of a file that has changed must not be continued."""
     server.trouble = {"a101l.dat": "hold"}
     file = root / "challenge-2015" / "1.0.0" / "training" / "a101l.dat"
-    monkeypatch.setattr(transfer, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(mirror_module, "ATTEMPTS", 1)
     mirror = CHALLENGE.mirror(server.url)
     with pytest.raises(InputError, match="cannot be fetched"):
@@ -542,7 +546,7 @@ def test_older_bytes_never_stand_beside_a_newer_validator(server, root, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(transfer, "write_blocks", killed)
+        patch.setattr(http, "write_blocks", killed)
         with pytest.raises(KeyboardInterrupt):
             mirror.fetch("training/a101l.dat")
     assert mirror.fetch("training/a101l.dat").read_bytes() == file.read_bytes()
@@ -806,7 +810,10 @@ def test_a_published_list_that_was_cut_short_is_refused_and_fetched_again(server
 
 
 def test_a_damaged_file_in_data_raw_is_not_prepared(server, home):
-    config, folder = get_config("quick", "challenge-2015"), get(CHALLENGE, server.url, records=["a101l", "a102l"]).folder
+    config, folder = (
+        get_config("quick", "challenge-2015"),
+        get(CHALLENGE, server.url, records=["a101l", "a102l"]).folder,
+    )
     file = folder / "training" / "a102l.dat"
     file.write_bytes(altered(file.read_bytes()))
     (job,) = list_jobs(config, server.url)
@@ -843,7 +850,9 @@ def test_the_selection_decides_what_is_prepared_from_any_mirror(server, root):
 def test_records_that_are_not_there_are_not_selected(root, home):
     write_ptb_xl(root)
     publish(root / "ptb-xl" / "1.0.3")
-    with pytest.raises(InputError, match=r"ptb-xl: none of its .* the 5 record\(s\) asked for \(records500/.* is not there\)"):
+    with pytest.raises(
+        InputError, match=r"ptb-xl: none of its .* the 5 record\(s\) asked for \(records500/.* is not there\)"
+    ):
         get(PTB_XL, root, number=5)
     assert read_selection(PTB_XL) is None
     add_to_selection(PTB_XL, PTB_XL.list_records(PTB_XL.mirror(root))[:1])
@@ -855,7 +864,9 @@ def test_records_that_are_not_there_are_not_selected(root, home):
 def test_an_error_of_prepare_names_the_selection(root, home):
     get(CHALLENGE, root, records=["a101l"])
     config = get_config("quick", "challenge-2015")
-    with pytest.raises(InputError, match=r"\(only the records that p2es data get selected: .*\.selection; delete it to use all\)$"):
+    with pytest.raises(
+        InputError, match=r"\(only the records that p2es data get selected: .*\.selection; delete it to use all\)$"
+    ):
         prepare_windows(config, mirror=root, progress=False)
 
 
@@ -871,7 +882,9 @@ def test_a_selection_that_a_mirror_holds_nothing_of_is_an_error(root, tmp_path, 
     get(CHALLENGE, root, records=["v201s"])
     listing = root / "challenge-2015" / "1.0.0" / "training" / "RECORDS"
     listing.write_text("a101l\na102l\n")
-    with pytest.raises(InputError, match=r"challenge-2015: none of the records that p2es data get selected .*\.selection"):
+    with pytest.raises(
+        InputError, match=r"challenge-2015: none of the records that p2es data get selected .*\.selection"
+    ):
         list_jobs(get_config("quick", "challenge-2015"), root)
 
 
@@ -914,10 +927,14 @@ def test_records_that_are_not_on_the_mirror_take_one_line():
     absent = [f"record a{number}: not on the mirror (a{number}.hea: not in this mirror)" for number in range(40)]
     odd = [f"record b{number}: no window of 8 s" for number in range(12)]
     damaged = ["record c: left out (c.dat: SHA-256 is 1)", "record d: left out (d.dat: cannot be read (denied))"]
-    shown, last = cli_data._sum_up(absent + odd + damaged)
+    shown, last = data._sum_up(absent + odd + damaged)
     assert shown[:2] == damaged and shown[2:10] == odd[:8] and last == ["2 record(s) damaged"]
-    assert shown[10] == "... and 4 more notes" and shown[11].startswith("40 record(s) not on the mirror") and len(shown) == 12
-    assert cli_data._sum_up([]) == ([], [])
+    assert (
+        shown[10] == "... and 4 more notes"
+        and shown[11].startswith("40 record(s) not on the mirror")
+        and len(shown) == 12
+    )
+    assert data._sum_up([]) == ([], [])
 
 
 def test_what_was_fetched_is_prepared_without_the_server(server, p2es, home):

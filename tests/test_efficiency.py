@@ -8,10 +8,10 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib import efficiency
-from p2es_lib.efficiency import Timed, training_cost
-from p2es_lib.learned import LearnedTranslator
-from p2es_lib.p2es import P2Es
+from p2es_lib.core.learned import LearnedTranslator
+from p2es_lib.evaluation import efficiency
+from p2es_lib.evaluation.efficiency import Timed, training_cost
+from p2es_lib.method.p2es import P2Es
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ def test_rows_are_timed_in_turn_with_the_threads_asked_for(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(efficiency.time, "perf_counter", lambda: clock[0])
     before = torch.get_num_threads()
-    table = efficiency.time_methods({"a": spy("a", 0.1), "b": spy("b", 0.3)}, batch=2, n_threads=1, rounds=3, progress=False)
+    table = efficiency.time_methods(
+        {"a": spy("a", 0.1), "b": spy("b", 0.3)}, batch=2, n_threads=1, rounds=3, progress=False
+    )
     assert [name for name, *_ in calls] == ["a", "b"] * 4 and {(n, threads) for _, n, threads in calls} == {(2, 1)}
     assert torch.get_num_threads() == before
     # 0.1 s for 2 windows of 2.048 s.
@@ -77,7 +79,9 @@ def test_peak_memory_grows_with_the_batch(model, tmp_path):
 
 
 def test_training_cost_by_hand():
-    history = pd.DataFrame({"step": [5, 10, 20, 40], "loss": [1.0, np.nan, np.nan, np.nan], "validation_rmse": [np.nan, 0.24, 0.18, 0.17]})
+    history = pd.DataFrame(
+        {"step": [5, 10, 20, 40], "loss": [1.0, np.nan, np.nan, np.nan], "validation_rmse": [np.nan, 0.24, 0.18, 0.17]}
+    )
     seconds = {"preparing": 30.0, "loading": 4.0, "validating": 10.0}
     cost = {"seconds": 120.0, "seconds_of": seconds, "steps": 40, "batch_size": 16, "threads": 1}
     row = training_cost(history, cost, floor=0.16, factors=(1.5, 1.125, 1.05))

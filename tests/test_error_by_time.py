@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from synthetic import tiny_config, synthetic_windows
+from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib import plots
-from p2es_lib.error_by_time import error_by_time, squared_errors
-from p2es_lib.errors import InputError
-from p2es_lib.inspection import view_stages
-from p2es_lib.p2es import P2Es
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.error_by_time import error_by_time, squared_errors
+from p2es_lib.evaluation.inspection import view_stages
+from p2es_lib.method.p2es import P2Es
 
 
 def model(windows, **changes) -> P2Es:
@@ -74,7 +74,9 @@ def test_ratio_is_one_for_the_reference_and_follows_the_squared_errors(windows, 
     plain = model(windows, denoiser__deblurring=False)
     table = error_by_time({"p2es": full, "no_deblurring": plain}, windows, [1.0, 0.3], n_bootstrap=50)
     own = table[(table["variant"] == "p2es") & (table["stage"] == "both stages")]
-    assert (own[["ratio", "lower", "upper"]] == 1.0).all(axis=None) and (own["n_subjects"] == windows.index["subject"].nunique()).all()
+    assert (own[["ratio", "lower", "upper"]] == 1.0).all(axis=None) and (
+        own["n_subjects"] == windows.index["subject"].nunique()
+    ).all()
     assert set(table.loc[table["variant"] == "no_deblurring", "stage"]) == {"both stages"}
     assert set(table.loc[table["variant"] == "p2es", "stage"]) == {"stage 1", "both stages"}
     other = table[table["variant"] == "no_deblurring"].set_index("t")
@@ -88,7 +90,12 @@ def test_another_forward_process_is_refused(windows, full):
 
 
 def test_figure_draws_the_variants_that_it_is_given():
-    rows = [(v, s, t, 0.1 * t, 1.2, 1.1, 1.3, 5) for v in ("p2es", "a", "b") for s in ("stage 1", "both stages") for t in (0.2, 0.6, 1.0)]
+    rows = [
+        (v, s, t, 0.1 * t, 1.2, 1.1, 1.3, 5)
+        for v in ("p2es", "a", "b")
+        for s in ("stage 1", "both stages")
+        for t in (0.2, 0.6, 1.0)
+    ]
     table = pd.DataFrame(rows, columns=["variant", "stage", "t", "rmse", "ratio", "lower", "upper", "n_subjects"])
     fig = plots.plot_error_by_time(table, {"p2es": "P2Es", "a": "without a"})
     left, right = fig.axes

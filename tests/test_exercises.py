@@ -11,9 +11,9 @@ import pytest
 import torch
 from toy_workflow import write_notebook
 
-from p2es_lib.errors import InputError
-from p2es_lib.exercises import check, check_exercise, load_lesson, needed_cells, read_exercises, stub_names
-from p2es_lib.notebooks import run_notebook
+from p2es_lib.companion.exercises import check, check_exercise, load_lesson, needed_cells, read_exercises, stub_names
+from p2es_lib.companion.notebooks import run_notebook
+from p2es_lib.core.errors import InputError
 
 TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")
 SOLUTIONS = "15_solutions"
@@ -77,7 +77,9 @@ def test_what_is_missing_is_named(toy):
 PAIR = np.array([0.5, 2.0])
 
 
-@pytest.mark.parametrize("given", [[0.5, 2], (0.5, 2.0), PAIR, torch.tensor([0.5, 2.0]), PAIR.astype("float32"), [0.5, 2 + 1e-7]])
+@pytest.mark.parametrize(
+    "given", [[0.5, 2], (0.5, 2.0), PAIR, torch.tensor([0.5, 2.0]), PAIR.astype("float32"), [0.5, 2 + 1e-7]]
+)
 def test_a_right_answer_may_have_any_type(given, capsys):
     check(1, given, PAIR, 1e-6)
     assert capsys.readouterr().out == "exercise 1: right\n"
@@ -117,7 +119,7 @@ def test_lessons_write_nothing_and_every_exercise_has_one_stub(name):
 
 def solution_cells() -> dict[tuple[str, int], str]:
     """Code of each solution, without the call of its check."""
-    from p2es_lib.paths import checkout
+    from p2es_lib.core.paths import checkout
 
     cells = json.loads((checkout() / "notebooks" / f"{SOLUTIONS}.ipynb").read_text())["cells"]
     found = {}
@@ -128,12 +130,16 @@ def solution_cells() -> dict[tuple[str, int], str]:
 
 
 def test_there_is_a_solution_with_a_reason_for_every_exercise():
-    from p2es_lib.paths import checkout
+    from p2es_lib.core.paths import checkout
 
     assert list(solution_cells()) == [(name, number) for name in TEACHING for number in (1, 2, 3)]
     cells = json.loads((checkout() / "notebooks" / f"{SOLUTIONS}.ipynb").read_text())["cells"]
     for before, cell in zip(cells, cells[1:], strict=False):
-        if "check_exercise(" in "".join(cell["source"]) and cell["cell_type"] == "code" and "import" not in "".join(cell["source"]):
+        if (
+            "check_exercise(" in "".join(cell["source"])
+            and cell["cell_type"] == "code"
+            and "import" not in "".join(cell["source"])
+        ):
             assert before["cell_type"] == "markdown" and len("".join(before["source"]).split()) > 50
 
 
@@ -158,7 +164,10 @@ MORE_WRONG = {
     ("04_affinity", 3): [
         "def hard_membership(z, bank, group_of, n_groups):\n    soft = memberships(z, bank, group_of, n_groups, 10, 0.2)\n"
         "    return np.eye(n_groups)[soft.argmax()]",
-        *(f"def hard_membership(z, bank, group_of, n_groups):\n    return np.eye(n_groups)[{group}]" for group in range(3)),
+        *(
+            f"def hard_membership(z, bank, group_of, n_groups):\n    return np.eye(n_groups)[{group}]"
+            for group in range(3)
+        ),
         "def hard_membership(z, bank, group_of, n_groups):\n    return group_of[np.argmax(bank @ z)]",
     ],
 }
@@ -182,7 +191,10 @@ def test_solutions_are_right_slips_are_wrong_and_nothing_is_not_tried(home, caps
             exec(source, names)  # as it stands in the notebook
             assert f"exercise {number}: not tried yet\n" in capsys.readouterr().out
             (stub,) = stub_names(source)
-            for answer, said in ((solution_cells()[name, number], "right"), (WRONG[name, number], "not yet, look again")):
+            for answer, said in (
+                (solution_cells()[name, number], "right"),
+                (WRONG[name, number], "not yet, look again"),
+            ):
                 assert stub in {node.id for node in ast.walk(ast.parse(answer)) if isinstance(node, ast.Name)} | {
                     node.name for node in ast.walk(ast.parse(answer)) if isinstance(node, ast.FunctionDef)
                 }

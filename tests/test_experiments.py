@@ -11,11 +11,16 @@ import pandas as pd
 import pytest
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib import experiments
 from p2es_lib.baselines.template import MeanBeatTemplate
-from p2es_lib.config import config_hash, get_config
-from p2es_lib.errors import InputError
-from p2es_lib.experiments import (
+from p2es_lib.core.config import config_hash, get_config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.paths import PRETRAINED, run_dir, windows_dir
+from p2es_lib.data.preparation import prepare_windows
+from p2es_lib.data.sources.simulated import simulated_split
+from p2es_lib.data.windows import simulator_config, write_windows
+from p2es_lib.experiments import runs
+from p2es_lib.experiments.results import distance_to_floor, load_scores, results_table
+from p2es_lib.experiments.runs import (
     drawn_samples,
     load_windows,
     references_for,
@@ -25,15 +30,9 @@ from p2es_lib.experiments import (
     teaching_windows,
     train_run,
 )
-from p2es_lib.learned import PRETRAINED
-from p2es_lib.p2es import P2Es
-from p2es_lib.paths import run_dir, windows_dir
-from p2es_lib.results import distance_to_floor, load_scores, results_table
+from p2es_lib.experiments.variants import REFERENCES, VARIANTS, configure, parse_seeds
+from p2es_lib.method.p2es import P2Es
 from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
-from p2es_lib.sources.simulated import simulated_split
-from p2es_lib.preparation import prepare_windows
-from p2es_lib.variants import REFERENCES, VARIANTS, configure, parse_seeds
-from p2es_lib.windows import simulator_config, write_windows
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,10 @@ def test_every_variant_changes_the_settings_and_the_name_of_the_run():
         whose = VARIANTS[variant.weights_of]
         assert not whose.weights_of and whose.changes.items() <= variant.changes.items()
         # All that differs from the training whose weights are taken is how they are used.
-        assert all(setting.split(".")[0] in ("sampling", "evaluation") for setting in variant.changes.keys() - whose.changes.keys())
+        assert all(
+            setting.split(".")[0] in ("sampling", "evaluation")
+            for setting in variant.changes.keys() - whose.changes.keys()
+        )
 
 
 def test_seeds_are_parsed_or_refused():
@@ -99,11 +101,13 @@ def test_teaching_notebooks_make_a_missing_simulated_cohort_and_only_that(home, 
 
 def test_finished_run_is_reused_and_changed_settings_are_not(home, monkeypatch):
     calls = []
-    monkeypatch.setattr("p2es_lib.experiments.train", lambda *a, **k: calls.append(a) or pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "p2es_lib.experiments.runs.train", lambda *a, **k: calls.append(a) or pytest.fail("trained again")
+    )
     model = train_run(tiny_config(), "p2es", 0, progress=False)
     score_run(model, tiny_config(), "p2es", 0, progress=False)
     assert not calls
-    monkeypatch.setattr("p2es_lib.experiments.train", lambda *a, **k: calls.append(a))
+    monkeypatch.setattr("p2es_lib.experiments.runs.train", lambda *a, **k: calls.append(a))
     train_run(tiny_config(training__weight_decay=0.5), "p2es", 0, progress=False)
     assert calls, "another setting must train anew"
     folder = run_dir("simulated", "smoke", "p2es", 0)
@@ -113,7 +117,7 @@ def test_finished_run_is_reused_and_changed_settings_are_not(home, monkeypatch):
 def test_changed_windows_make_a_run_stale(home, monkeypatch):
     write_windows(windows_dir("simulated", "smoke"), synthetic_windows(n_test=5), {})
     calls = []
-    monkeypatch.setattr("p2es_lib.experiments.train", lambda *a, **k: calls.append(a))
+    monkeypatch.setattr("p2es_lib.experiments.runs.train", lambda *a, **k: calls.append(a))
     train_run(tiny_config(), "p2es", 0, progress=False)
     assert calls
 
@@ -128,7 +132,7 @@ def test_checkpoint_of_other_data_is_not_continued(home, monkeypatch):
         return 1e-3
 
     with monkeypatch.context() as patch:
-        patch.setattr("p2es_lib.training.learning_rate_at", stop)
+        patch.setattr("p2es_lib.training.loop.learning_rate_at", stop)
         with pytest.raises(KeyboardInterrupt):
             train_run(tiny_config(), "p2es", 3, progress=False)
     assert (folder / "checkpoint.ckpt").is_file()
@@ -143,7 +147,9 @@ def test_checkpoint_of_other_data_is_not_continued(home, monkeypatch):
 def test_references_learn_from_training_windows_only(home, monkeypatch):
     seen = []
     original = MeanBeatTemplate.fit
-    monkeypatch.setattr(MeanBeatTemplate, "fit", lambda self, windows: seen.extend(windows.index["split"]) or original(self, windows))
+    monkeypatch.setattr(
+        MeanBeatTemplate, "fit", lambda self, windows: seen.extend(windows.index["split"]) or original(self, windows)
+    )
     (run_dir("simulated", "smoke", "template", 0) / "scores.parquet").unlink()
     score_reference(tiny_config(), "template", progress=False)
     assert seen and set(seen) == {"train"}
@@ -153,7 +159,9 @@ def test_direct_estimate_is_one_step(home):
     test = load_windows(tiny_config()).split("test")
     model = P2Es.from_pretrained(run_dir("simulated", "smoke", "p2es", 0))
     one = model.translate(np.array(test.ppg), test.demographics, n_steps=1)[:, 0].numpy()
-    scores = load_scores("simulated", "smoke", "p2es", [0]).query("estimate == 'direct' and metric == 'mse' and lead == 'V2'")
+    scores = load_scores("simulated", "smoke", "p2es", [0]).query(
+        "estimate == 'direct' and metric == 'mse' and lead == 'V2'"
+    )
     np.testing.assert_allclose(scores.sort_values("window")["value"], ((one - test.ecg)[:, 7] ** 2).mean(-1), rtol=1e-3)
 
 
@@ -168,8 +176,8 @@ def test_one_step_estimate_is_scored_once_for_weights_that_several_variants_use(
 def test_samples_are_drawn_once(home, monkeypatch):
     config = tiny_config()
     model = train_run(config, "p2es", 0, progress=False)
-    anew = experiments.translate_test(model, config, 0, progress=False)
-    monkeypatch.setattr(experiments, "translate_test", lambda *_, **__: pytest.fail("drawn again"))
+    anew = runs.translate_test(model, config, 0, progress=False)
+    monkeypatch.setattr(runs, "translate_test", lambda *_, **__: pytest.fail("drawn again"))
     assert np.array_equal(drawn_samples(model, config, "p2es", 0), anew)
 
 
@@ -185,12 +193,12 @@ def test_samples_that_do_not_belong_to_the_run_are_drawn_again(home, stale, monk
     elif stale == "unfinished":
         (folder / "scores.parquet").unlink()
     else:
-        monkeypatch.setattr(experiments, "MAX_KEPT_BYTES", 1000)
+        monkeypatch.setattr(runs, "MAX_KEPT_BYTES", 1000)
         (folder / "scores.parquet").unlink()
         (folder / "samples.npy").unlink()
         score_run(model, config, "p2es", 0, progress=False)
         assert not (folder / "samples.npy").exists()
-    monkeypatch.setattr(experiments, "translate_test", lambda *_, **__: "drawn again")
+    monkeypatch.setattr(runs, "translate_test", lambda *_, **__: "drawn again")
     assert drawn_samples(model, config, "p2es", 0) == "drawn again"
     if stale == "settings":  # and what is scored anew replaces them
         monkeypatch.undo()
@@ -203,18 +211,25 @@ def test_samples_that_do_not_belong_to_the_run_are_drawn_again(home, stale, monk
 def test_weights_of_other_windows_or_settings_are_not_used(home, stale):
     """What was a training subject then may be a test subject now."""
     config = tiny_config(sampling__n_steps=2)
-    assert train_run(config, "steps_2", 0, progress=False) is not None, "how a model is used is no setting of its training"
+    assert train_run(config, "steps_2", 0, progress=False) is not None, (
+        "how a model is used is no setting of its training"
+    )
     if stale == "settings":
         config = tiny_config(sampling__n_steps=2, training__weight_decay=0.5)
     else:
         write_windows(windows_dir("simulated", "smoke"), synthetic_windows(n_test=5), {})
-    with pytest.raises(InputError, match="weights.safetensors: trained with other settings or on other windows.*05_train --variant p2es"):
+    with pytest.raises(
+        InputError,
+        match="weights.safetensors: trained with other settings or on other windows.*05_train --variant p2es",
+    ):
         train_run(config, "steps_2", 0, progress=False)
 
 
 def test_floor_is_corrected_for_the_number_of_draws(tmp_path, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(tmp_path))
-    config = tiny_config(data__n_train_subjects=6, data__n_validation_subjects=4, data__n_test_subjects=6, evaluation__n_floor_draws=4)
+    config = tiny_config(
+        data__n_train_subjects=6, data__n_validation_subjects=4, data__n_test_subjects=6, evaluation__n_floor_draws=4
+    )
     prepare_windows(config, progress=False)
     scores = score_reference(config, "irreducible", progress=False).query("lead == 'all' and metric == 'mse'")
     cohort = simulated_split(config, "test")
@@ -238,7 +253,10 @@ def test_transfer_applies_the_simulated_model_as_it_is(home):
     merged = transferred.merge(at_home, on=["window", "lead", "metric", "estimate"])
     assert len(merged) == len(transferred) == len(at_home)
     np.testing.assert_allclose(merged["value_x"], merged["value_y"], rtol=1e-4, atol=1e-6)
-    labels = [f"{REFERENCES['transfer']}, {kind}" for kind in ("mean of 3 samples", "single sample", "one-step posterior mean")]
+    labels = [
+        f"{REFERENCES['transfer']}, {kind}"
+        for kind in ("mean of 3 samples", "single sample", "one-step posterior mean")
+    ]
     assert list(results_table(config, ["transfer"], [0])["method"].unique()) == labels
     folders = (run_dir("bidmc", "smoke", "transfer", 0), run_dir("simulated", "smoke", "p2es", 0))
     distances = [pd.read_csv(folder / "distribution.csv") for folder in folders]
@@ -247,7 +265,9 @@ def test_transfer_applies_the_simulated_model_as_it_is(home):
 
 
 def test_quick_carries_the_weights_of_the_package_to_real_recordings(home):
-    assert "transfer" in references_for(get_config("quick", "bidmc")) and "transfer" not in references_for(get_config("full", "bidmc"))
+    assert "transfer" in references_for(get_config("quick", "bidmc")) and "transfer" not in references_for(
+        get_config("full", "bidmc")
+    )
     assert simulated_model_folder("quick") == simulated_model_folder("wide") == PRETRAINED
     assert simulated_model_folder("full") == run_dir("simulated", "full", "p2es", 0)
     # A training of one's own comes first: it may be of a network that somebody changed. But as long a one.
@@ -269,11 +289,18 @@ def test_transfer_scored_as_one_answer_is_scored_anew(home):
     weights = {key: value for key, value in record["made_with"].items() if key != "estimates"}
     (folder / "config.json").write_text(json.dumps(record | {"made_with": weights}))
     scores[scores["estimate"] == "mean"].to_parquet(folder / "scores.parquet", index=False)
-    assert set(score_reference(config, "transfer", progress=False)["estimate"]) == {"mean", "single", "samples", "direct"}
+    assert set(score_reference(config, "transfer", progress=False)["estimate"]) == {
+        "mean",
+        "single",
+        "samples",
+        "direct",
+    }
 
 
 def test_missing_run_names_the_command(home):
-    with pytest.raises(InputError, match=r"p2es notebook 05_train --variant p2es --seed 7 --dataset simulated --profile smoke"):
+    with pytest.raises(
+        InputError, match=r"p2es notebook 05_train --variant p2es --seed 7 --dataset simulated --profile smoke"
+    ):
         load_scores("simulated", "smoke", "p2es", [0, 7])
 
 
@@ -282,18 +309,29 @@ def test_headline_table(home):
     table = results_table(config, ["p2es", "template"], [0])
     assert list(table.columns) == ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds", "data"]
     assert not table.duplicated(["method", "lead", "metric"]).any()
-    methods = ["P2Es, mean of 3 samples", "P2Es, single sample", "P2Es, one-step posterior mean", REFERENCES["template"]]
+    methods = [
+        "P2Es, mean of 3 samples",
+        "P2Es, single sample",
+        "P2Es, one-step posterior mean",
+        REFERENCES["template"],
+    ]
     assert list(table["method"].unique()) == methods
     rmse = table[(table["metric"] == "rmse") & (table["lead"] == "all")]
     assert (rmse["lower"] <= rmse["value"]).all() and (rmse["value"] <= rmse["upper"]).all()
     assert (rmse["n_subjects"] == 6).all() and (rmse["seeds"] == 1).all()
-    scores = load_scores("simulated", "smoke", "p2es", [0]).query("lead == 'all' and metric == 'mse' and estimate == 'mean'")
+    scores = load_scores("simulated", "smoke", "p2es", [0]).query(
+        "lead == 'all' and metric == 'mse' and estimate == 'mean'"
+    )
     assert rmse["value"].iloc[0] == pytest.approx(np.sqrt(scores["value"].mean()))
     assert table.equals(results_table(config, ["p2es", "template"], [0])), "the same runs give the same table"
 
 
 def test_template_beats_an_untrained_network_on_periodic_data(home):
-    table = results_table(tiny_config(), ["p2es", "template"], [0]).query("lead == 'all' and metric == 'rmse'").set_index("method")["value"]
+    table = (
+        results_table(tiny_config(), ["p2es", "template"], [0])
+        .query("lead == 'all' and metric == 'rmse'")
+        .set_index("method")["value"]
+    )
     assert table[REFERENCES["template"]] < 0.8 * table["P2Es, mean of 3 samples"]
 
 
@@ -315,9 +353,11 @@ def test_floor_of_real_data_is_refused(home):
     (run_dir("simulated", "smoke", "p2es", 0) / "weights.safetensors").unlink()
     for name in ("irreducible", "transfer"):
         with pytest.raises(InputError, match="latents.*make reproduce DATASET=simulated"):
-            score_reference(experiments.get_config("smoke", "bidmc"), name)
-    with pytest.raises(InputError, match="DATASET=simulated PROFILE=wide"):  # whose model real recordings of quick are given
-        score_reference(experiments.get_config("quick", "bidmc"), "irreducible")
+            score_reference(runs.get_config("smoke", "bidmc"), name)
+    with pytest.raises(
+        InputError, match="DATASET=simulated PROFILE=wide"
+    ):  # whose model real recordings of quick are given
+        score_reference(runs.get_config("quick", "bidmc"), "irreducible")
     with pytest.raises(InputError, match="reference"):
         score_reference(tiny_config(), "oracle")
 
@@ -326,16 +366,20 @@ def test_validation_floor_is_that_of_the_validation_windows():
     config = configure("smoke").replace("data.n_validation_subjects", 6)
     windows = simulated_split(config, "validation")
     mean = conditional_mean_ecg(windows, simulator_config(config), n_draws=6).mean
-    expected = np.sqrt(np.mean((windows.ecg.astype(float) - mean) ** 2) / (1 + 1 / 6))  # the mean of 6 draws misses by 1/6 more
-    assert experiments.validation_floor(config, n_draws=6, progress=False) == pytest.approx(expected, rel=1e-6)
+    expected = np.sqrt(
+        np.mean((windows.ecg.astype(float) - mean) ** 2) / (1 + 1 / 6)
+    )  # the mean of 6 draws misses by 1/6 more
+    assert runs.validation_floor(config, n_draws=6, progress=False) == pytest.approx(expected, rel=1e-6)
 
 
 def test_real_data_have_no_known_floor():
     with pytest.raises(InputError, match="simulated data only"):
-        experiments.validation_floor(configure("smoke", "bidmc"))
+        runs.validation_floor(configure("smoke", "bidmc"))
 
 
 def test_training_without_windows_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="no prepared windows here; make them with: p2es notebook 01_data --dataset simulated"):
+    with pytest.raises(
+        InputError, match="no prepared windows here; make them with: p2es notebook 01_data --dataset simulated"
+    ):
         train_run(configure("smoke"), "p2es", 0, progress=False)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from p2es_lib.config import ProcessConfig
-from p2es_lib.errors import InputError
-from p2es_lib.forward_process import ForwardProcess
-from p2es_lib.transforms import dct
+from p2es_lib.core.config import ProcessConfig
+from p2es_lib.core.errors import InputError
+from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.signals.transforms import dct
 
 BLURS = ("dct", "spectral", "none")
 N, RATE = 64, 125.0
@@ -216,7 +216,9 @@ def test_precision_follows_the_input():
     process = process_of("dct")
     t = torch.tensor([0.2, 0.7])
     x = torch.randn(2, 12, N)
-    assert {f(t).dtype for f in (process.alpha, process.sigma, process.logsnr, process.blur_response)} == {torch.float32}
+    assert {f(t).dtype for f in (process.alpha, process.sigma, process.logsnr, process.blur_response)} == {
+        torch.float32
+    }
     assert process.marginal(x, t, x).dtype == process.marginal(x, t.double(), x).dtype == torch.float32
     mean, std = process.posterior(x, x, t.double() / 2, t.double())
     assert mean.dtype == std.dtype == torch.float32

@@ -9,10 +9,10 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib.errors import InputError
-from p2es_lib.pulse_features import pulse_upstrokes
-from p2es_lib.windows import TrainingBatches
-from p2es_lib.windows.fresh_ppg import FreshPulses, clean_and_scale, disturb_share
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.windows import TrainingBatches
+from p2es_lib.data.windows.fresh_ppg import FreshPulses, clean_and_scale, disturb_share
+from p2es_lib.signals.pulse_features import pulse_upstrokes
 
 RATE = 125.0
 BEATS = np.array([0.35, 1.15, 1.95, 2.70, 3.50])
@@ -20,7 +20,7 @@ BEATS = np.array([0.35, 1.15, 1.95, 2.70, 3.50])
 
 def windows_of_real_ecg(n_samples=512, origin="simulated"):
     windows = synthetic_windows(n_samples=n_samples)
-    text = " ".join(f"{beat:.3f}" for beat in BEATS[BEATS < n_samples / RATE])
+    text = " ".join(f"{beat:.3f}" for beat in BEATS[n_samples / RATE > BEATS])
     return dataclasses.replace(windows, index=windows.index.assign(ppg_origin=origin, rpeaks_s=text))
 
 
@@ -31,7 +31,9 @@ def test_the_stated_share_is_disturbed_and_the_others_are_untouched():
     changed = (disturbed != ppg).any(axis=(1, 2))
     assert 0.22 < changed.mean() < 0.38
     assert disturbed.dtype == np.float32 and np.isfinite(disturbed).all()
-    assert np.allclose(disturbed[changed].mean(-1), 0, atol=1e-4) and np.allclose(disturbed[changed].std(-1), 1, atol=1e-3)
+    assert np.allclose(disturbed[changed].mean(-1), 0, atol=1e-4) and np.allclose(
+        disturbed[changed].std(-1), 1, atol=1e-3
+    )
     distance = ((disturbed - ppg) ** 2).mean((1, 2))[changed]
     assert distance.min() < 0.1 < 0.5 < distance.max()  # from hardly visible to as large as the pulse
 
@@ -49,7 +51,11 @@ def test_cleaning_removes_what_lies_outside_the_band():
     t = np.arange(1024) / RATE
     pulse = np.sin(2 * np.pi * 1.2 * t)
     cleaned = clean_and_scale(5.0 + pulse + 0.5 * np.sin(2 * np.pi * 50 * t), RATE)
-    assert np.corrcoef(cleaned, pulse)[0, 1] > 0.99 and abs(cleaned.mean()) < 1e-5 and cleaned.std() == pytest.approx(1, abs=1e-4)
+    assert (
+        np.corrcoef(cleaned, pulse)[0, 1] > 0.99
+        and abs(cleaned.mean()) < 1e-5
+        and cleaned.std() == pytest.approx(1, abs=1e-4)
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- fresh pulses
@@ -120,7 +126,10 @@ def test_batches_disturb_stored_and_streamed_windows():
         settings = {"data__stream_training": streamed, "signal__n_samples": 256}
         clean = tiny_config(**settings, data__disturbed_share=0.0)
         disturbed = tiny_config(**settings, data__disturbed_share=1.0)
-        with TrainingBatches(clean, synthetic_windows(), 0) as one, TrainingBatches(disturbed, synthetic_windows(), 0) as other:
+        with (
+            TrainingBatches(clean, synthetic_windows(), 0) as one,
+            TrainingBatches(disturbed, synthetic_windows(), 0) as other,
+        ):
             a, b = one.batch(1), other.batch(1)
         assert np.array_equal(a["ecg"], b["ecg"]) and a["subjects"] == b["subjects"]
         assert ((a["ppg"] - b["ppg"]).abs().amax((1, 2)) > 0.01).all()

@@ -15,15 +15,16 @@ from lightning.fabric import Fabric
 from synthetic import synthetic_windows, tiny_config
 from torch import nn
 
-from p2es_lib import hybrid, optimisation, training
+from p2es_lib.baselines import hybrid
 from p2es_lib.baselines.cardiogan import CRITIC_MULTIPLIERS, SPECTRUM_WEIGHT, TIME_WEIGHT, DualCritic
-from p2es_lib.hybrid import ADVERSARIAL_WEIGHT, PERCEPTUAL_WEIGHT, HybridP2Es
-from p2es_lib.learned import Batch
-from p2es_lib.methods import load_method
-from p2es_lib.p2es import P2Es
-from p2es_lib.training import train
-from p2es_lib.training_record import read_history
-from p2es_lib.variants import configure
+from p2es_lib.baselines.hybrid import ADVERSARIAL_WEIGHT, PERCEPTUAL_WEIGHT, HybridP2Es
+from p2es_lib.core.learned import Batch
+from p2es_lib.experiments.variants import configure
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.training import loop, optimisation
+from p2es_lib.training.loop import train
+from p2es_lib.training.record import read_history
+from p2es_lib.training.registry import load_method
 
 LIMB_MASK = np.array([1, 2, 1, 1, 2, 1] + [0] * 6, np.uint8)
 
@@ -79,7 +80,9 @@ class Bench:
     def gradients(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
         named = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)}
+        return {
+            name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(named.items(), found, strict=True)
+        }
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -135,7 +138,9 @@ def terms_by_hand(bench: Bench, seed: int) -> tuple[torch.Tensor, torch.Tensor, 
     said_real = [F.binary_cross_entropy_with_logits(part, torch.ones_like(part)) for part in logits["fake"]]
     adversarial = TIME_WEIGHT * said_real[0] + SPECTRUM_WEIGHT * said_real[1]
     assert len(kept["real"]) == 8
-    perceptual = torch.stack([(a - b.detach()).abs().mean() for a, b in zip(kept["fake"], kept["real"], strict=True)]).mean()
+    perceptual = torch.stack(
+        [(a - b.detach()).abs().mean() for a, b in zip(kept["fake"], kept["real"], strict=True)]
+    ).mean()
     return ours, adversarial, perceptual
 
 
@@ -236,7 +241,7 @@ def test_last_average_is_kept(windows, tmp_path, monkeypatch):
         averages.append(weights(model))
         return {"validation_rmse": next(scores)}
 
-    monkeypatch.setattr(training, "validate", validate)
+    monkeypatch.setattr(loop, "validate", validate)
     config = tiny_config(method__name="p2es_hybrid", training__n_steps=2, training__validate_every=1)
     saved = weights(train(config, windows, tmp_path, progress=False))
     assert same(averages[1], saved) and not same(averages[0], saved)
@@ -253,8 +258,8 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from synthetic import synthetic_windows, tiny_config
-from p2es_lib.optimisation import make_fabric
-from p2es_lib.training import train
+from p2es_lib.training.optimisation import make_fabric
+from p2es_lib.training.loop import train
 fabric = make_fabric(devices=2)
 fabric.launch()
 config = tiny_config(method__name="p2es_hybrid", training__n_steps=3)

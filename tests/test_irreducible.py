@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
 from p2es_lib.simulator import SimulatorConfig, conditional_mean_ecg, irreducible_rmse, simulate
 from p2es_lib.simulator.demographics_effects import Body, draw_traits
 from p2es_lib.simulator.draws import draw_block
@@ -118,7 +118,8 @@ def test_full_variation_is_calibrated_and_timing_costs():
 
 
 @pytest.mark.parametrize(
-    "scale", ["morphology", "intervals", "amplitudes", "axis", "qrs_shape", "electrodes", "breathing", "pat_jitter", "body"]
+    "scale",
+    ["morphology", "intervals", "amplitudes", "axis", "qrs_shape", "electrodes", "breathing", "pat_jitter", "body"],
 )
 def test_no_kind_of_variation_leaks(scale):
     """Each kind alone: the draws spread, and as far as the windows themselves do (morphology: few classes, so wider)."""
@@ -179,5 +180,7 @@ def test_floor_does_not_know_what_the_ppg_does_not_reveal(name):
 def test_floor_knows_what_the_ppg_reveals():
     windows, config = simulate(range(300, 310), 1, SimulatorConfig()), SimulatorConfig()
     later = dataclasses.replace(windows.latents, pulse_onsets=windows.latents.pulse_onsets + 0.1)
-    means = [conditional_mean_ecg(w, config, n_draws=3).mean for w in (windows, dataclasses.replace(windows, latents=later))]
+    means = [
+        conditional_mean_ecg(w, config, n_draws=3).mean for w in (windows, dataclasses.replace(windows, latents=later))
+    ]
     assert np.abs(means[0] - means[1]).max() > 0.05

@@ -7,12 +7,12 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib.errors import InputError
-from p2es_lib.live import OVERLAP_S, window_starts
-from p2es_lib.metrics import join_errors, join_excess
-from p2es_lib.p2es import P2Es
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics import join_errors, join_excess
+from p2es_lib.method.p2es import P2Es
 from p2es_lib.simulator import SimulatorConfig, simulate
-from p2es_lib.translate_file import translate_long
+from p2es_lib.translation.file import translate_long
+from p2es_lib.translation.live import OVERLAP_S, window_starts
 
 N, T = 256, 4096
 
@@ -75,4 +75,6 @@ def test_long_translations_have_no_seams(long_recordings):
     table = join_errors(np.stack(errors), window_starts(n_total, 512, n_overlap), 512)
     for what in ("rmse", "step"):
         excess, low, _ = join_excess(table, what)
-        assert low < 0 or excess < 0.01 * table[f"{what}_elsewhere"].mean(), f"{what}: {excess:.5f} mV above elsewhere at the joins"
+        assert low < 0 or excess < 0.01 * table[f"{what}_elsewhere"].mean(), (
+            f"{what}: {excess:.5f} mV above elsewhere at the joins"
+        )

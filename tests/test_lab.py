@@ -19,14 +19,16 @@ import pytest
 from browser import Browser, find_chromium
 from nbclient import NotebookClient
 
-from p2es_lib.notebook_client import ThisPython
-from p2es_lib.processes import stop_with_parent
+from p2es_lib.companion.notebook_client import ThisPython
+from p2es_lib.core.processes import stop_with_parent
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "02_forward_process"
 TOKEN = "only-for-this-test"
 #: By /proc all that was started is found again and ended.
-NEEDS_PROC = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc on this system, so JupyterLab was not started")
+NEEDS_PROC = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="no /proc on this system, so JupyterLab was not started"
+)
 #: A Python and a JupyterLab of somebody else, which must not be started.
 FOREIGN = "#!/bin/sh\necho the wrong $0 was started >&2\nexit 1\n"
 
@@ -62,7 +64,11 @@ class Lab:
             argv = [str(foreign / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
             spec = {"argv": argv, "display_name": "Python 3", "language": "python"}
             (data / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "JUPYTER", "P2ES_"))}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MAKE", "MFLAGS", "JUPYTER", "P2ES_"))
+        }
         own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "HOME": "home",
                "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}  # fmt: skip
         self.environment = kept | {key: str(folder / "user" / name) for key, name in own.items()}
@@ -125,7 +131,9 @@ class Lab:
     def ask(self, path: str, body: dict | None = None):
         """Answer of the server's interface."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.server['port']}{path}", data, {"Authorization": f"token {TOKEN}"})
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.server['port']}{path}", data, {"Authorization": f"token {TOKEN}"}
+        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=30) as answer:
             return json.load(answer)
@@ -183,7 +191,11 @@ def test_a_notebook_finds_its_files_from_any_working_folder(where, tmp_path, mon
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))  # as an installation in editable mode has it
     notebook = nbformat.read(CHECKOUT / "notebooks" / f"{NOTEBOOK}.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"][:4]
-    code.append(nbformat.v4.new_code_cell("from p2es_lib import paths\nprint(figures_dir(dataset, profile), paths.home(), sep='\\n')"))
+    code.append(
+        nbformat.v4.new_code_cell(
+            "from p2es_lib import paths\nprint(figures_dir(dataset, profile), paths.home(), sep='\\n')"
+        )
+    )
     notebook.cells = code
     folder = {"checkout": CHECKOUT, "notebooks": CHECKOUT / "notebooks", "elsewhere": tmp_path}[where]
     NotebookClient(notebook, kernel_manager_class=ThisPython, resources={"metadata": {"path": str(folder)}}).execute()
@@ -200,7 +212,9 @@ RUN_ALL = PANEL + "window.ran = 0; app.commands.execute('notebook:run-all-cells'
 RAN = PANEL + "return window.ran === 1 && panel.sessionContext.session.kernel.status === 'idle';"
 CELLS = PANEL + "return panel.context.model.toJSON().cells;"
 #: The figure of one cell, once the page has laid it out: its width in the file, and whether it is in view.
-FIGURE = PANEL + """
+FIGURE = (
+    PANEL
+    + """
 panel.content.activeCellIndex = INDEX;
 const show = panel.content.scrollToItem(INDEX, 'center');
 return Promise.resolve(show).then(() => new Promise(done => {
@@ -217,6 +231,7 @@ return Promise.resolve(show).then(() => new Promise(done => {
   look();
 }));
 """
+)
 FOCUS = """
 const slider = document.querySelector('.p2es-explore .p2es-slider [role=slider]');
 if (!slider) return false;
@@ -238,7 +253,9 @@ RIGHT, LEFT = "\ue014", "\ue012"
 @pytest.mark.slow
 @pytest.mark.notebook
 @NEEDS_PROC
-@pytest.mark.skipif(find_chromium() is None, reason="Chromium and chromedriver are not installed, so no notebook was run in JupyterLab")
+@pytest.mark.skipif(
+    find_chromium() is None, reason="Chromium and chromedriver are not installed, so no notebook was run in JupyterLab"
+)
 def test_a_notebook_runs_in_jupyterlab_and_its_slider_moves_the_picture(tmp_path):
     """As a student meets it: fresh checkout, nothing prepared, open notebook 02, Run All Cells, take the slider."""
     with Lab(tmp_path) as lab, Browser(tmp_path / "profile") as browser:
@@ -250,12 +267,21 @@ def test_a_notebook_runs_in_jupyterlab_and_its_slider_moves_the_picture(tmp_path
 
         cells = list(enumerate(browser.run(CELLS)))
         code = [(index, cell) for index, cell in cells if cell["cell_type"] == "code"]
-        errors = [f"{output['ename']}: {output['evalue']}" for _, cell in code for output in cell["outputs"] if output["output_type"] == "error"]
+        errors = [
+            f"{output['ename']}: {output['evalue']}"
+            for _, cell in code
+            for output in cell["outputs"]
+            if output["output_type"] == "error"
+        ]
         assert not errors
         assert [cell["execution_count"] for _, cell in code] == list(range(1, len(code) + 1))
-        printed = ["".join(output["text"]) for _, cell in code for output in cell["outputs"] if output.get("name") == "stderr"]
+        printed = [
+            "".join(output["text"]) for _, cell in code for output in cell["outputs"] if output.get("name") == "stderr"
+        ]
         assert not printed, "warnings"
-        figures = [index for index, cell in code if any("image/png" in output.get("data", {}) for output in cell["outputs"])]
+        figures = [
+            index for index, cell in code if any("image/png" in output.get("data", {}) for output in cell["outputs"])
+        ]
         assert len(figures) >= 6
         for index in figures:
             width, seen = browser.run(FIGURE.replace("INDEX", str(index))) or (0, False)
@@ -275,4 +301,7 @@ def test_a_notebook_runs_in_jupyterlab_and_its_slider_moves_the_picture(tmp_path
 
         assert (lab.home / "data" / "windows" / "simulated-smoke" / "settings.json").is_file()
         assert (lab.home / "figures" / "simulated-smoke" / "fig03_forward_process.png").stat().st_size > 10_000
-        assert {path.name for path in (lab.checkout / "notebooks").iterdir()} <= {f"{NOTEBOOK}.ipynb", ".ipynb_checkpoints"}
+        assert {path.name for path in (lab.checkout / "notebooks").iterdir()} <= {
+            f"{NOTEBOOK}.ipynb",
+            ".ipynb_checkpoints",
+        }

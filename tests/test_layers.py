@@ -1,4 +1,4 @@
-"""Modules import downward only: the layers of the library, checked in the source text of every module."""
+"""The rooms of the library: folders import downward only, in no circle, checked in the source text of every module."""
 
 from __future__ import annotations
 
@@ -11,43 +11,40 @@ import pytest
 import p2es_lib
 
 PACKAGE = Path(p2es_lib.__file__).parent
-#: Modules and packages of p2es_lib, layer by layer. Each may import from the layers above it in this table, and within
-#: its own layer from those that stand before it. A new module goes into the table, or the test below fails.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "leads", "demographics", "config", "paths", "processes", "artefacts"),
-    ("transforms", "pulse_quality", "signals", "polarity"),
-    ("simulator", "windows", "sources", "preparation", "forward_process", "pulse_features", "denoiser", "affinity"),
-    ("sampling", "translator", "learned", "live", "baselines", "p2es", "onnx_export", "hybrid", "methods", "optimisation", "training_record", "training", "metrics", "inspection", "error_by_time", "realism", "robustness"),
-    ("plots", "efficiency", "variants", "experiments", "provenance", "results", "sim_to_real", "claims", "verify", "ecg_files", "translation_report", "translate_file", "readme", "normal_beat_fit"),
-    ("notebook_client", "notebooks", "exercises", "workflow", "cli_data", "cli_live", "cli"),
+#: Rooms of p2es_lib, floor by floor. A room imports only from the floors before it, and from none beside it.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("core",),
+    ("signals",),
+    ("method", "simulator"),
+    ("data",),
+    ("baselines", "evaluation", "training"),
+    ("plots",),
+    ("experiments",),
+    ("companion", "translation"),
+    ("cli",),
 )
-#: Calls against the order, and why; they must stay inside functions, so that no import cycle arises.
-DEFERRED: dict[tuple[str, str], str] = {}
-
-CORE_LAYERS = LAYERS[:4]
-#: They read recordings with wfdb, so a bare GPU machine does without them.
-NOT_CORE = ("sources", "preparation")
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+#: Rooms, and parts of rooms, that a bare GPU machine trains with.
+CORE_ROOMS = ("core", "signals", "method", "simulator", "data.windows", "baselines", "training", "evaluation")
 CORE_PACKAGES = {"numpy", "scipy", "torch", "sklearn", "pandas", "lightning", "tqdm"}
 
-ORDER = [name for layer in LAYERS for name in layer]
 
-
-def module_files() -> dict[str, list[Path]]:
-    """Top-level module or package of p2es_lib to its files, from the file tree."""
-    files: dict[str, list[Path]] = {}
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name without ``p2es_lib.``; a package by its ``__init__``."""
+    found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if name != "__init__":
-            files.setdefault(name, []).append(path)
-    return files
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+        if name:
+            found[name] = path
+    return found
+
+
+MODULES = modules()
 
 
 def core_modules() -> list[str]:
     """Dotted names of all core modules, with those inside packages."""
-    core = {name for layer in CORE_LAYERS for name in layer} - set(NOT_CORE)
-    paths = [path for name, files in module_files().items() if name in core for path in files]
-    dotted = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
-    return [name.removesuffix(".__init__") for name in dotted]
+    return [f"p2es_lib.{name}" for name in MODULES if any(f"{name}.".startswith(f"{room}.") for room in CORE_ROOMS)]
 
 
 def imports(path: Path, source: str | None = None) -> list[tuple[str, bool]]:
@@ -75,57 +72,88 @@ def imports(path: Path, source: str | None = None) -> list[tuple[str, bool]]:
     return found
 
 
-def violations(name: str, path: Path, source: str | None = None) -> list[str]:
-    """What a file of module ``name`` imports against the layers."""
-    wrong = []
-    for imported, outermost in imports(path, source):
-        parts = imported.split(".")
-        if parts[0] != "p2es_lib" or len(parts) == 1 or parts[1] in (name, "__version__"):
-            continue
-        if (name, parts[1]) in DEFERRED and not outermost:
-            continue
-        if parts[1] not in ORDER or ORDER.index(parts[1]) > ORDER.index(name):
-            wrong.append(f"{path.name} imports {imported}")
-    return wrong
+def imported_modules(path: Path, source: str | None = None) -> list[str]:
+    """Modules of the library that a file imports, anywhere in it; the face (``from p2es_lib import P2Es``) is none."""
+    found = []
+    for imported, _ in imports(path, source):
+        head, _, name = imported.partition(".")
+        if head == "p2es_lib" and name and name not in p2es_lib.__all__:
+            found.append(name)
+    return found
 
 
-def test_every_module_has_a_layer():
-    missing = set(module_files()) - set(ORDER)
-    assert not missing, f"give {sorted(missing)} a place in LAYERS of {Path(__file__).name}"
-    assert len(ORDER) == len(set(ORDER))
+def violations(module: str, path: Path, source: str | None = None) -> list[str]:
+    """What a module imports from its own floor (another room) or from above."""
+    room = module.split(".")[0]
+    rooms = {name: name.split(".")[0] for name in imported_modules(path, source)}
+    return [
+        f"{module} imports {name}"
+        for name, other in rooms.items()
+        if other != room and FLOOR.get(other, 99) >= FLOOR[room]
+    ]
 
 
-@pytest.mark.parametrize("name", sorted(module_files()))
-def test_modules_import_downward_only(name):
-    if name not in ORDER:
-        pytest.fail(f"{name} has no layer")
-    wrong = [line for path in module_files()[name] for line in violations(name, path)]
+def test_every_room_has_a_floor_and_the_library_shows_few_entries():
+    assert {name.split(".")[0] for name in MODULES} == set(FLOOR)
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 15, entries
+
+
+@pytest.mark.parametrize("room", sorted(FLOOR))
+def test_rooms_import_downward_only(room):
+    wrong = [line for name, path in MODULES.items() if name.split(".")[0] == room for line in violations(name, path)]
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    below = {
+        name: {other for other in imported_modules(path) if other in MODULES and other != name}
+        for name, path in MODULES.items()
+    }
+    # What a package re-exports it imports from its own modules: those do not count as importing the package.
+    for name in below:
+        below[name] -= {package for package in below if name.startswith(f"{package}.")}
+    left = dict(below)
+    while free := [name for name, others in left.items() if not others & set(left)]:
+        for name in free:
+            del left[name]
+    assert not left, f"in circles, or above one: {sorted(left)}"
 
 
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("from p2es_lib.training import train", 1),
+        ("from p2es_lib.training.loop import train", 1),
         ("def f():\n    import p2es_lib.plots.style", 1),
-        ("from p2es_lib import errors, cli", 1),
-        ("from .metrics import evaluate", 1),
-        ("from p2es_lib.sources import get_source", 1),
-        ("def f():\n    from p2es_lib.sources import get_source", 1),
-        ("import numpy\nfrom p2es_lib import __version__, paths\nfrom p2es_lib.leads import LEADS", 0),
+        ("from p2es_lib import core, cli", 1),
+        ("from ...evaluation import metrics", 1),
+        ("from p2es_lib.data.sources import get_source", 0),
+        ("import numpy\nfrom p2es_lib import P2Es, __version__, core\nfrom p2es_lib.core.leads import LEADS", 0),
     ],
 )
 def test_the_check_sees_a_violation(source, expected):
-    assert len(violations("windows", PACKAGE / "windows.py", source)) == expected
+    assert len(violations("data.windows.store", PACKAGE / "data" / "windows" / "store.py", source)) == expected
+
+
+def test_the_paper_fits_in_its_room():
+    lines = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / "method").rglob("*.py")
+    }
+    assert sum(lines.values()) <= 1600, lines
+
+
+def test_the_face():
+    for name in ("P2Es", "Demographics", "simulate", "translate"):
+        assert callable(getattr(p2es_lib, name)) and name in dir(p2es_lib)
+    with pytest.raises(AttributeError, match="nonsense"):
+        p2es_lib.nonsense  # noqa: B018
 
 
 def test_core_names_only_core_packages_at_import_time():
     """What the core imports at module level is the standard library, itself or one of the core packages."""
     wrong = []
     for name in core_modules():
-        path = PACKAGE.parent.joinpath(*name.split("."))
-        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        for imported, outermost in imports(path):
+        for imported, outermost in imports(MODULES[name.removeprefix("p2es_lib.")]):
             top = imported.split(".")[0]
             if outermost and top not in CORE_PACKAGES | {"p2es_lib"} and top not in sys.stdlib_module_names:
                 wrong.append(f"{name} imports {imported}")

@@ -3,11 +3,23 @@
 import numpy as np
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import (
-    ABSENT, DERIVED, INDEPENDENT_ROWS, LEAD_MATRIX, LEADS, LIMB_LEADS, MEASURED, PROJECTION,
-    complete_limb_leads, expand_leads, lead_residual, lead_rows, parse_lead, split_unit,
-)  # fmt: skip
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import (  # fmt: skip
+    ABSENT,
+    DERIVED,
+    INDEPENDENT_ROWS,
+    LEAD_MATRIX,
+    LEADS,
+    LIMB_LEADS,
+    MEASURED,
+    PROJECTION,
+    complete_limb_leads,
+    expand_leads,
+    lead_residual,
+    lead_rows,
+    parse_lead,
+    split_unit,
+)
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib import optimisation
-from p2es_lib.config import METHODS
-from p2es_lib.methods import get_method, load_method
-from p2es_lib.training import CHECKPOINT_FILE, train
+from p2es_lib.core.config import METHODS
+from p2es_lib.training import optimisation
+from p2es_lib.training.loop import CHECKPOINT_FILE, train
+from p2es_lib.training.registry import get_method, load_method
 
 
 @pytest.fixture(scope="module")
@@ -63,4 +63,6 @@ def test_a_continued_training_needs_the_critic_and_its_optimiser(name, forgotten
 
     monkeypatch.setattr(optimisation.Adversary, "load", load)
     halved = train(config, windows, tmp_path / "halved", progress=False)
-    assert not all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), halved.state_dict().values(), strict=True))
+    assert not all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), halved.state_dict().values(), strict=True)
+    )

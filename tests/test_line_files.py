@@ -7,8 +7,8 @@ from multiprocessing import get_context
 
 import pytest
 
-from p2es_lib.sources.checksums import parse_checksum
-from p2es_lib.sources.line_files import LineFile, append_line
+from p2es_lib.data.download.checksums import parse_checksum
+from p2es_lib.data.download.line_files import LineFile, append_line
 
 
 def parse(line):

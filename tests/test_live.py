@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from synthetic import tiny_p2es
 
-from p2es_lib.errors import InputError
-from p2es_lib.live import EcgBlock, LiveTranslator, ecg_blocks, refusal
-from p2es_lib.p2es import P2Es
+from p2es_lib.core.errors import InputError
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.translation.live import EcgBlock, LiveTranslator, ecg_blocks, refusal
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_chunks_do_not_matter(model, ppg, rate):
 
 def test_a_file_is_translated_as_the_same_ppg_is_live(model, make_pair):
     """The whole way of p2es translate, a minute at a time, against chunks of a second."""
-    from p2es_lib.translate_file import translate_long
+    from p2es_lib.translation.file import translate_long
 
     x = make_pair(70, 64.0, noise=0.02).ppg
     file = translate_long(model, x, 60, "F", n_samples=3, sampling_rate=64.0, progress=False)
@@ -123,7 +123,7 @@ def test_there_is_no_seam_before_a_gap(model, monkeypatch, first):
     x = np.sin(np.arange(2000) / 20)
     x[first : first + 100] = np.nan
     block = offline_ecg(model, x, 125.0)
-    mean = block.mean[0, : first]
+    mean = block.mean[0, :first]
     assert np.nanmax(np.abs(np.diff(mean))) <= 6 / 128 + 1e-3, "no steeper than between any two windows"
 
 

@@ -13,16 +13,16 @@ import pandas as pd
 import pytest
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib import cli
-from p2es_lib.errors import InputError
-from p2es_lib.learned import Batch
-from p2es_lib.p2es import P2Es
-from p2es_lib.preparation import measure as measure_module
-from p2es_lib.preparation import measure_store
-from p2es_lib.preparation.measure import COLUMNS, measure
-from p2es_lib.preparation.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, zarr_found
-from p2es_lib.windows import Shards, ShardWriter, WindowArray
-from p2es_lib.windows import shards as shards_module
+from p2es_lib.cli import main
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.learned import Batch
+from p2es_lib.data.preparation import measure as measure_module
+from p2es_lib.data.preparation import measure_store
+from p2es_lib.data.preparation.measure import COLUMNS, measure
+from p2es_lib.data.preparation.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, zarr_found
+from p2es_lib.data.windows import Shards, ShardWriter, WindowArray
+from p2es_lib.data.windows import memory_maps as shards_module
+from p2es_lib.method.p2es import P2Es
 
 READING = ["reading at random, warm", "reading at random, cold"]
 LOADER = [f"loader: batch of 4, {how}" for how in ("warm", "cold", "read ahead, cold: training waits")]
@@ -129,7 +129,7 @@ def test_the_command_writes_the_table_and_removes_what_it_made(table, home, monk
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["p2es", "data", "measure", "--windows", "20000"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert not ended.value.code
     assert asked == {"n_windows": [1000, 10_000, 20_000], "only_stores": False}
     path = home / "figures" / "store" / "table01_store.csv"
@@ -154,9 +154,11 @@ def test_what_was_written_goes_whatever_ends_it(home, monkeypatch, error):
     monkeypatch.setattr(ShardWriter, "append", interrupted)
     monkeypatch.setattr(measure_module, "training_step", lambda *_: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr("sys.argv", ["p2es", "data", "measure", "--windows", "1000", "--samples", "512", "--only-stores"])
+    monkeypatch.setattr(
+        "sys.argv", ["p2es", "data", "measure", "--windows", "1000", "--samples", "512", "--only-stores"]
+    )
     with pytest.raises((SystemExit, OSError)):
-        cli.main()
+        main.main()
     assert len(seen) == 2 and left.name not in seen
     assert not list((home / "data").iterdir()) and not (home / "figures").exists()
 
@@ -177,7 +179,9 @@ def test_only_stores_that_are_written_and_where_they_were_read_from(tmp_path):
 def test_a_store_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(measure_store, "FLUSH_BYTES", 100 * 13 * 128 * 4)
     synced, real = [], measure_store.os.fsync
-    monkeypatch.setattr(measure_store.os, "fsync", lambda number: synced.append(os.fstat(number).st_size) or real(number))
+    monkeypatch.setattr(
+        measure_store.os, "fsync", lambda number: synced.append(os.fstat(number).st_size) or real(number)
+    )
     block = np.ones((4, 13, 128), np.float32)
     with ShardWriter(tmp_path, 128) as writer:
         append = lambda row: writer.append(block[0, :1], block[0, 1:])  # noqa: E731
@@ -190,7 +194,7 @@ def test_too_few_windows_are_refused(home, monkeypatch, capsys):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["p2es", "data", "measure", "--windows", "10"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == 2 and "windows=10: at least 1000" in capsys.readouterr().err
     assert not home.exists()
 
@@ -240,7 +244,9 @@ def read_at_random(folders, places, monkeypatch) -> tuple[int, int]:
     """Read every window three times, in any order, PPG and ECG; how often a file and a header was opened for it."""
     opened, parsed = [], []
     real_map, real_layout = Shards._map, shards_module._read_layout
-    monkeypatch.setattr(Shards, "_map", lambda self, number, path: opened.append(number) or real_map(self, number, path))
+    monkeypatch.setattr(
+        Shards, "_map", lambda self, number, path: opened.append(number) or real_map(self, number, path)
+    )
     monkeypatch.setattr(shards_module, "_read_layout", lambda file: parsed.append(1) or real_layout(file))
     shards = Shards(folders)
     for seed in range(3):

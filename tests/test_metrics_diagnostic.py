@@ -8,10 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.diagnostic import INPUTS, PPG, TRANSLATED, TRUE, diagnoses, diagnostic_features, diagnostic_table
-from p2es_lib.metrics.features import ecg_features, ppg_features, rhythm_features
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.diagnostic import (
+    INPUTS,
+    PPG,
+    TRANSLATED,
+    TRUE,
+    diagnoses,
+    diagnostic_features,
+    diagnostic_table,
+)
+from p2es_lib.evaluation.metrics.features import ecg_features, ppg_features, rhythm_features
 from p2es_lib.simulator import SimulatorConfig, simulate
 
 
@@ -59,7 +67,10 @@ def test_only_diagnoses_that_enough_people_have():
     assert diagnoses(fit, few) == [("rhythm", "af")]
     # Windows are not people.
     windows = pd.concat([few] * 3)
-    assert diagnoses(fit, windows) == [("rhythm", "af")] and diagnoses(fit, windows, least=7)[-1] == ("morphology", "lbbb")
+    assert diagnoses(fit, windows) == [("rhythm", "af")] and diagnoses(fit, windows, least=7)[-1] == (
+        "morphology",
+        "lbbb",
+    )
     assert diagnoses(fit.assign(rhythm=""), test.assign(rhythm="")) == [("morphology", "lbbb")]
 
 

@@ -1,13 +1,14 @@
 """Gaussian Frechet distance against closed forms and scipy's matrix square root."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.linalg import sqrtm
-from types import SimpleNamespace
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.distribution import frechet_table, gaussian_frechet_distance
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.distribution import frechet_table, gaussian_frechet_distance
 
 
 def _covariance(rng, dim):

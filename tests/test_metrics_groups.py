@@ -6,9 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics import summarise
-from p2es_lib.metrics.groups import group_differences, group_labels, pulse_snr_db, summarise_groups, with_group
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics import summarise
+from p2es_lib.evaluation.metrics.groups import (
+    group_differences,
+    group_labels,
+    pulse_snr_db,
+    summarise_groups,
+    with_group,
+)
 
 
 def _scores(values, subjects, metric="mse", **columns):

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.metrics import summarise
-from p2es_lib.metrics.delineation import delineation_differences, neurokit_intervals
-from p2es_lib.metrics.intervals import (
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.evaluation.metrics import summarise
+from p2es_lib.evaluation.metrics.delineation import delineation_differences, neurokit_intervals
+from p2es_lib.evaluation.metrics.intervals import (
     QUANTITIES,
     _st_level,
     agreement_rows,
@@ -20,8 +20,8 @@ from p2es_lib.metrics.intervals import (
     limits_of_agreement,
     measure_ecg,
 )
-from p2es_lib.metrics.long_table import whole_window
-from p2es_lib.metrics.morphology import average_beats, beat_times, measure_beats
+from p2es_lib.evaluation.metrics.long_table import whole_window
+from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
 from p2es_lib.simulator import SimulatorConfig, simulate
 
 RATE = 125.0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.decomposition import error_split
-from p2es_lib.metrics.lag import constant_lags, overlaps
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.decomposition import error_split
+from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
 
 
 def _signals(n_windows, n_leads=3, n_samples=400, seed=0):

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from p2es_lib.leads import LEADS
-from p2es_lib.metrics.morphology import BEAT_RATE, average_beats, beat_times, measure_beats, measure_windows
+from p2es_lib.core.leads import LEADS
+from p2es_lib.evaluation.metrics.measurements import (
+    BEAT_RATE,
+    average_beats,
+    beat_times,
+    measure_beats,
+    measure_windows,
+)
 from p2es_lib.simulator import SimulatorConfig, simulate
 
 

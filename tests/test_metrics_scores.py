@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEAD_MATRIX, LEADS
-from p2es_lib.metrics import METRICS, evaluate, summarise, summarise_difference, waveform
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEAD_MATRIX, LEADS
+from p2es_lib.evaluation.metrics import METRICS, evaluate, summarise, summarise_difference, waveform
 
 FS, N_SAMPLES = 125.0, 1024
 

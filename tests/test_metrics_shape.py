@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics import waveform, waveform_shape
-from p2es_lib.metrics.waveform_shape import coherence_bands, dtw, frechet_curve_distance
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics import waveform, waveform_shape
+from p2es_lib.evaluation.metrics.waveform_shape import coherence_bands, dtw, frechet_curve_distance
 
 FS = 125.0
 

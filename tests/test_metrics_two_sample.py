@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.resampling import percentile_interval, subject_weights, two_sided_p, weighted_auroc
-from p2es_lib.metrics.two_sample import _swap_p, classifier_test, mmd, two_sample_table
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights, two_sided_p, weighted_auroc
+from p2es_lib.evaluation.metrics.two_sample import _swap_p, classifier_test, mmd, two_sample_table
 from p2es_lib.simulator import SimulatorConfig, simulate
 
 

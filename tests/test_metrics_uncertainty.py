@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics import evaluate, summarise
-from p2es_lib.metrics.abstention import risk_coverage, spread_skill
-from p2es_lib.metrics.conformal import LEAST_SD_MV, ConformalBand
-from p2es_lib.metrics.uncertainty import (
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics import evaluate, summarise
+from p2es_lib.evaluation.metrics.abstention import risk_coverage, spread_skill
+from p2es_lib.evaluation.metrics.conformal import LEAST_SD_MV, ConformalBand
+from p2es_lib.evaluation.metrics.uncertainty import (
     attainable_level,
     calibration_curve,
     central_band,
@@ -146,7 +146,7 @@ def test_spread_that_ranks_perfectly_and_one_that_is_blind():
 
 
 def test_correlation_in_a_resample_is_that_of_the_repeated_windows():
-    from p2es_lib.metrics.abstention import _spearman
+    from p2es_lib.evaluation.metrics.abstention import _spearman
 
     rng = np.random.default_rng(5)
     x, y = rng.normal(size=(2, 40))

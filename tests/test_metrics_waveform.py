@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics import waveform
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics import waveform
 
 FS = 125.0
 POINTWISE = [waveform.mse, waveform.rmse, waveform.mae, waveform.pearson, waveform.prd, waveform.ppe]

@@ -9,10 +9,10 @@ import pytest
 import wfdb
 from wfdb_files import read_record
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError
-from p2es_lib.sources import mimic3wdb_matched
-from p2es_lib.sources.mirror import MissingFile
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.sources import mimic3wdb_matched
 
 NAME = "p000020-2183-04-28-17-47"
 RECORD = f"p00/p000020/{NAME}"

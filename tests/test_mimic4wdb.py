@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from wfdb_files import RATE, read_record, write_mimic4
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError
-from p2es_lib.sources import mimic4wdb
-from p2es_lib.sources.mirror import MissingFile
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.sources import mimic4wdb
 
 HEADER = "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod\n"
 PATIENTS = HEADER + "10000001,F,52,2148,2011 - 2013,\n10000002,M,91,2153,2011 - 2013,2154-02-02\n"

@@ -14,14 +14,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources import mirror as mirror_module
-from p2es_lib.sources import transfer
-from p2es_lib.sources.checksums import hash_file, parse_checksum, read_checksums
-from p2es_lib.sources.mirror import (
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download import http
+from p2es_lib.data.download import mirror as mirror_module
+from p2es_lib.data.download.checksums import hash_file, parse_checksum, read_checksums
+from p2es_lib.data.download.mirror import (
     DEFAULT_MIRROR,
-    MissingFile,
     Mirror,
+    MissingFile,
     UnusableFile,
     WrongContent,
     check_relative,
@@ -167,7 +167,7 @@ def test_a_wrong_range_is_not_believed(server, remote):
 
 
 def test_slow_servers_time_out(server, remote, monkeypatch):
-    monkeypatch.setattr(transfer, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(http, "TIMEOUT_S", 0.2)
     server.script = ["slow"]
     assert remote.fetch(FILE).read_bytes() == CONTENT
     assert len(server.requests) == 2
@@ -237,7 +237,9 @@ def test_files_are_held_against_the_published_hashes(server, remote, home):
     with pytest.raises(InputError, match=f"{wrong}.*SHA256SUMS.txt says {good}"):
         Mirror(remote.location, "set", "1.0.0").fetch(FILE)
     assert "recording.dat" not in leftovers(home) and "recording.dat.part" not in leftovers(home)
-    assert len(server.requests) == 1 + mirror_module.ATTEMPTS  # the transfer may have been at fault, so it is tried again
+    assert (
+        len(server.requests) == 1 + mirror_module.ATTEMPTS
+    )  # the transfer may have been at fault, so it is tried again
     server.content = CONTENT
     assert Mirror(remote.location, "set", "1.0.0").fetch(FILE).read_bytes() == CONTENT
 
@@ -254,7 +256,10 @@ def test_a_file_that_later_differs_is_refused(server, remote, home):
         remote.fetch(FILE)
     assert not local.exists()
     assert remote.fetch("folder/other.dat").read_bytes() == CONTENT[::-1]
-    assert read_checksums(seen) == {FILE: hashlib.sha256(CONTENT).hexdigest(), "folder/other.dat": hashlib.sha256(CONTENT[::-1]).hexdigest()}
+    assert read_checksums(seen) == {
+        FILE: hashlib.sha256(CONTENT).hexdigest(),
+        "folder/other.dat": hashlib.sha256(CONTENT[::-1]).hexdigest(),
+    }
 
 
 def test_threads_that_want_the_same_file_fetch_it_once(server, remote, home):
@@ -429,7 +434,9 @@ def test_which_mirror(tmp_path, monkeypatch):
         resolve_mirror("ftp://host.example/")
 
 
-@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Log in</title>", b"\n <html><body>please log in</body></html>"])
+@pytest.mark.parametrize(
+    "page", [b"<!DOCTYPE html><title>Log in</title>", b"\n <html><body>please log in</body></html>"]
+)
 def test_a_web_page_in_place_of_a_file_is_refused(server, remote, home, page):
     """Servers send their page to log in with status 200: it must not become a recording, a table or a list of hashes."""
     good, server.content = server.content, page

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from wfdb_files import read_record
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources import ncku
-from p2es_lib.sources.mirror import MissingFile
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.sources import ncku
 
 SOURCE = ncku.SOURCE
 NAME = "125_static_level1_20260113_164748"

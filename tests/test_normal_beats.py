@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from p2es_lib.leads import INDEPENDENT_ROWS, lead_residual
-from p2es_lib.metrics.morphology import measure_beats, measure_windows
-from p2es_lib.normal_beat_fit import fit_normal_beats, read_beats
-from p2es_lib.signals import ecg_clean
+from p2es_lib.core.leads import INDEPENDENT_ROWS, lead_residual
+from p2es_lib.evaluation.metrics.measurements import measure_beats, measure_windows
+from p2es_lib.signals.cleaning import ecg_clean
 from p2es_lib.simulator import SimulatorConfig, simulate
 from p2es_lib.simulator.draws import SUBJECT_LATER_NORMALS, SUBJECT_NORMALS
 from p2es_lib.simulator.normal_beats import FILE, N_LOCAL, fitted
+from tools.fit_normal_beats import fit_normal_beats, read_beats
 
 
 def test_the_file_has_the_shapes_that_are_read():
@@ -43,7 +43,9 @@ def test_the_file_is_what_the_fit_gives(real):
         pytest.skip(f"fitted to 500 records, the mirror has {len(about)}")
     again, stored = fit_normal_beats(beats, r_peaks, about), json.loads(FILE.read_text())
     assert again.keys() == stored.keys()
-    sign = np.ones(6 + len(stored["components"]))  # a principal component has none: those of the new fit are given the stored ones'
+    sign = np.ones(
+        6 + len(stored["components"])
+    )  # a principal component has none: those of the new fit are given the stored ones'
     sign[6:] = np.sign(np.sum(np.multiply(again["components"], stored["components"]), axis=1))
     again["components"] = sign[6:, None] * again["components"]
     again["covariance"] = np.outer(sign, sign) * again["covariance"]

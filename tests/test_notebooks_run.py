@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from toy_workflow import p2es_command
 
-from p2es_lib.exercises import read_exercises
-from p2es_lib.leads import LEADS
-from p2es_lib.notebooks import list_notebooks, read_parameters
+from p2es_lib.companion.exercises import read_exercises
+from p2es_lib.companion.notebooks import list_notebooks, read_parameters
+from p2es_lib.core.leads import LEADS
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
@@ -116,7 +116,18 @@ COLAB = (
     "Colab's own torch stays."
 )
 #: Packages of pyproject.toml that neither Colab has nor that line installs, by the names of their modules.
-NOT_IN_COLAB = ("furo", "jupyterlab", "myst_nb", "onnx", "onnxruntime", "onnxscript", "papermill", "pytest_timeout", "snakemake", "xdist")
+NOT_IN_COLAB = (
+    "furo",
+    "jupyterlab",
+    "myst_nb",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "papermill",
+    "pytest_timeout",
+    "snakemake",
+    "xdist",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,7 +135,11 @@ def test_first_cell_says_what_colab_needs_and_no_other_cell_knows_of_it(name):
     first, *others = cells(name)
     assert first["source"].count("Colab") == COLAB.count("Colab")
     assert COLAB in first["source"].split("\n"), "on a line of its own, in the same words in all notebooks"
-    assert not [cell["source"] for cell in others if "colab" in cell["source"].lower() or re.search(r"^[%!](pip|cd|git)", cell["source"], re.M)]
+    assert not [
+        cell["source"]
+        for cell in others
+        if "colab" in cell["source"].lower() or re.search(r"^[%!](pip|cd|git)", cell["source"], re.M)
+    ]
 
 
 @pytest.mark.slow
@@ -133,12 +148,16 @@ def test_imports_of_all_notebooks_need_nothing_that_colab_lacks():
     assert set(re.search(r"install (\w+ [\w ]+)`", COLAB)[1].split()) <= dependencies
     code = [next(cell["source"] for cell in cells(name) if cell["cell_type"] == "code") for name in NAMES]
     absent = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in NOT_IN_COLAB)
-    result = subprocess.run([sys.executable, "-c", absent + "\n".join(code)], cwd=CHECKOUT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", absent + "\n".join(code)], cwd=CHECKOUT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
 
 
 def markdown_texts() -> dict[str, str]:
-    texts = {name: "\n\n".join(cell["source"] for cell in cells(name) if cell["cell_type"] == "markdown") for name in NAMES}
+    texts = {
+        name: "\n\n".join(cell["source"] for cell in cells(name) if cell["cell_type"] == "markdown") for name in NAMES
+    }
     return texts | {"README.md": (CHECKOUT / "README.md").read_text()}
 
 
@@ -155,7 +174,11 @@ def github_breaks(display: list[str], inline: list[str], in_file: bool) -> list[
     """Formulas that GitHub is known not to show, or not as they are meant."""
     found = [one for one in display if re.search(r"\n[ \t]*\n|^[ \t]*(?:[-=+>#]|\d+\.\s)", one.strip("\n"), re.M)]
     found += [one for one in inline if "\n" in one or one != one.strip()]
-    found += [one for one in [*display, *inline] if re.search(r"\\_|\\operatorname|\\(?:re)?newcommand|\\def\b|\*|<(?! )|%", one)]
+    found += [
+        one
+        for one in [*display, *inline]
+        if re.search(r"\\_|\\operatorname|\\(?:re)?newcommand|\\def\b|\*|<(?! )|%", one)
+    ]
     # In a Markdown file a backslash before punctuation is gone before the formula is read.
     return found + [one for one in [*display, *inline] if in_file and re.search(r"\\[^A-Za-z\s]", one)]
 
@@ -166,7 +189,18 @@ def test_github_shows_all_formulas(name):
 
 
 @pytest.mark.parametrize(
-    "text", ["$$a\n\n b$$", "$$a\n- b$$", "$$a\n= b$$", "$a\nb$", "$ a$", "$\\operatorname{E} x$", "$$x\\_1$$", "$w^*$", "$a<b$"]
+    "text",
+    [
+        "$$a\n\n b$$",
+        "$$a\n- b$$",
+        "$$a\n= b$$",
+        "$a\nb$",
+        "$ a$",
+        "$\\operatorname{E} x$",
+        "$$x\\_1$$",
+        "$w^*$",
+        "$a<b$",
+    ],
 )
 def test_formulas_that_github_breaks_are_found(text):
     assert github_breaks(*mathematics(text), in_file=False)
@@ -204,8 +238,15 @@ def check_teaching(executed: list[dict]) -> None:
     (sliders,) = [cell for cell in executed if re.search(r"^explore\(", "".join(cell["source"]), re.M)]
     shown = [output["data"] for output in sliders["outputs"]]
     assert len(shown) == 1 and len(shown[0]["image/png"]) > 20_000 and WIDGET not in shown[0]
-    printed = "".join("".join(output["text"]) for cell in executed for output in cell.get("outputs", []) if output.get("name") == "stdout")
-    assert re.findall(r"^exercise (\d): (.*)", printed, re.M) == [(str(number), "not tried yet") for number in (1, 2, 3)]
+    printed = "".join(
+        "".join(output["text"])
+        for cell in executed
+        for output in cell.get("outputs", [])
+        if output.get("name") == "stdout"
+    )
+    assert re.findall(r"^exercise (\d): (.*)", printed, re.M) == [
+        (str(number), "not tried yet") for number in (1, 2, 3)
+    ]
 
 
 # --- the whole workflow -----------------------------------------------------------------------------------------------
@@ -256,8 +297,13 @@ def test_the_smoke_workflow_makes_everything_and_then_nothing(tmp_path):
         assert (figures / f"{name}.pdf").read_bytes().startswith(b"%PDF"), name
     for name in TABLES:
         assert len(pd.read_csv(figures / f"{name}.csv")) > 0, name
-        assert re.search(r"^Made by `p2es .*--dataset simulated --profile smoke`", (figures / f"{name}.md").read_text().splitlines()[-1]), name
-    assert {"simulated/smoke/" + name + "/seed0" for name in TRAINED} <= set(pd.read_csv(figures / "table26_runs.csv")["run"])
+        assert re.search(
+            r"^Made by `p2es .*--dataset simulated --profile smoke`",
+            (figures / f"{name}.md").read_text().splitlines()[-1],
+        ), name
+    assert {"simulated/smoke/" + name + "/seed0" for name in TRAINED} <= set(
+        pd.read_csv(figures / "table26_runs.csv")["run"]
+    )
     run = home / "runs" / "simulated" / "smoke" / "p2es" / "seed0"
     for name in ("config.json", "weights.safetensors", "history.csv", "scores.parquet"):
         assert (run / name).stat().st_size > 0, name

@@ -11,10 +11,11 @@ import nbformat
 import pytest
 from toy_workflow import write_notebook as write_toy_notebook
 
-from p2es_lib import notebooks, processes
-from p2es_lib.errors import InputError
-from p2es_lib.notebook_client import CellProgress, duration
-from p2es_lib.notebooks import NotebookError, check_parameters, list_notebooks, read_parameters, run_notebook
+from p2es_lib.companion import notebooks
+from p2es_lib.companion.notebook_client import CellProgress, duration
+from p2es_lib.companion.notebooks import NotebookError, check_parameters, list_notebooks, read_parameters, run_notebook
+from p2es_lib.core import processes
+from p2es_lib.core.errors import InputError
 
 PARAMETERS = 'dataset = "simulated"\nseed = 0\nrate = 0.5\nnames = ["a"]\nlimit = -1'
 
@@ -145,7 +146,7 @@ def test_input_errors_of_a_cell_stay_input_errors(tmp_path):
     write_notebook(
         tmp_path,
         "01_a",
-        ["from p2es_lib.errors import InputError\nraise InputError('record r1: no PPG; name another')"],
+        ["from p2es_lib.core.errors import InputError\nraise InputError('record r1: no PPG; name another')"],
     )
     with pytest.raises(InputError) as caught:
         run_notebook("01_a", {}, tmp_path / "01_out.ipynb", folder=tmp_path, log=io.StringIO())

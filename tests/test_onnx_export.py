@@ -10,11 +10,11 @@ import torch
 from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib.baselines.unet import UNetRegression
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.onnx_export import INPUTS, OUTPUTS, MatrixProcess, OneCall, example_inputs, export_onnx
-from p2es_lib.p2es import P2Es
-from p2es_lib.pulse_features import pulse_features
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.signals.pulse_features import pulse_features
+from p2es_lib.translation.onnx_export import INPUTS, OUTPUTS, MatrixProcess, OneCall, example_inputs, export_onnx
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,10 @@ def model() -> P2Es:
 def one_step_inputs(model: P2Es, n_windows: int):
     """Noise at t = 1, PPG, its features and people: the arguments of the one-step translation."""
     windows = synthetic_windows().split("test").select(np.arange(n_windows))
-    ppg, people = torch.as_tensor(np.array(windows.ppg)), Demographics(np.array([60.0, np.nan, 30.0])[:n_windows], np.array(["F", "", "M"])[:n_windows])
+    ppg, people = (
+        torch.as_tensor(np.array(windows.ppg)),
+        Demographics(np.array([60.0, np.nan, 30.0])[:n_windows], np.array(["F", "", "M"])[:n_windows]),
+    )
     x_t = torch.randn(n_windows, 12, ppg.shape[-1], generator=torch.Generator().manual_seed(1))
     features = pulse_features(ppg, model.config.signal.sampling_rate)
     return x_t, torch.ones(n_windows), ppg, features, torch.as_tensor(people.features())
@@ -48,7 +51,9 @@ def test_transforms_as_matrices_are_the_transforms(model):
     torch.testing.assert_close(process.from_basis(x), model.process.from_basis(x), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("setting", [{}, {"affinity__mixing": "shared"}, {"affinity__clustering": "centroid"}, {"process__blur": "spectral"}])
+@pytest.mark.parametrize(
+    "setting", [{}, {"affinity__mixing": "shared"}, {"affinity__clustering": "centroid"}, {"process__blur": "spectral"}]
+)
 def test_the_module_that_is_exported_is_the_model(setting):
     torch.manual_seed(0)
     model = P2Es(tiny_config(**setting))
@@ -69,11 +74,18 @@ def test_onnxruntime_gives_the_same_numbers(model, tmp_path, caplog):
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
     path = export_onnx(model, tmp_path / "model.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"], "one file, nothing left beside it"
-    assert not [record for record in caplog.records if record.levelname == "WARNING"], "what the exporter misses is not missed here"
+    assert not [record for record in caplog.records if record.levelname == "WARNING"], (
+        "what the exporter misses is not missed here"
+    )
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    assert [i.name for i in session.get_inputs()] == list(INPUTS) and [o.name for o in session.get_outputs()] == list(OUTPUTS)
+    assert [i.name for i in session.get_inputs()] == list(INPUTS) and [o.name for o in session.get_outputs()] == list(
+        OUTPUTS
+    )
     metadata = session.get_modelmeta().custom_metadata_map
-    assert float(metadata["ecg_scale_mv"]) == pytest.approx(0.3) and json.loads(metadata["config"]) == model.config.to_dict()
+    assert (
+        float(metadata["ecg_scale_mv"]) == pytest.approx(0.3)
+        and json.loads(metadata["config"]) == model.config.to_dict()
+    )
     for inputs in (one_step_inputs(model, 1), one_step_inputs(model, 3), example_inputs(model, 2)):
         x_0, ecg_mv = session.run(None, {name: value.numpy() for name, value in zip(INPUTS, inputs, strict=True)})
         with torch.no_grad():

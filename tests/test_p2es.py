@@ -9,13 +9,13 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config, tiny_p2es
 
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.leads import lead_residual
-from p2es_lib.learned import WEIGHTS_FILE, ecg_scale_mv
-from p2es_lib.p2es import P2Es
-from p2es_lib.sampling import WindowNoise
-from p2es_lib.variants import VARIANTS
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import lead_residual
+from p2es_lib.core.learned import WEIGHTS_FILE, ecg_scale_mv
+from p2es_lib.core.noise import WindowNoise
+from p2es_lib.experiments.variants import VARIANTS
+from p2es_lib.method.p2es import P2Es
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,12 @@ def test_sample_of_a_window_does_not_depend_on_the_batch(model, windows):
     together = model.translate(test.ppg, test.demographics, n_samples=3, generator=5)
     alone = model.translate(test.ppg[4:5], test.demographics[4:5], n_samples=3, generator=5)
     torch.testing.assert_close(alone[0], together[4], atol=1e-5, rtol=1e-4)
-    named = [model.translate(test.ppg[i : i + 1], test.demographics[i : i + 1], generator=WindowNoise(5, ["a"], 1, (12, 256))) for i in (0, 0)]
+    named = [
+        model.translate(
+            test.ppg[i : i + 1], test.demographics[i : i + 1], generator=WindowNoise(5, ["a"], 1, (12, 256))
+        )
+        for i in (0, 0)
+    ]
     assert torch.equal(*named)
     fewer = model.translate(test.ppg, test.demographics, n_samples=1, generator=5)
     torch.testing.assert_close(fewer[:, 0], together[:, 0], atol=1e-5, rtol=1e-4)
@@ -113,7 +118,10 @@ def test_save_and_load_round_trip(model, windows, tmp_path):
     path = model.save(tmp_path / "run")
     again = P2Es.from_pretrained(tmp_path / "run")
     assert again.config == model.config and again.group_finder.bank_subjects == model.group_finder.bank_subjects
-    assert torch.equal(again.translate(test.ppg, test.demographics, n_samples=2), model.translate(test.ppg, test.demographics, n_samples=2))
+    assert torch.equal(
+        again.translate(test.ppg, test.demographics, n_samples=2),
+        model.translate(test.ppg, test.demographics, n_samples=2),
+    )
     assert path.name == WEIGHTS_FILE and [p.name for p in path.parent.iterdir()] == [WEIGHTS_FILE]
 
 

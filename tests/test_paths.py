@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError, check_choice
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError, check_choice
 
 
 def test_home_moves_everything(tmp_path, monkeypatch):
@@ -108,7 +108,11 @@ def test_leftovers_go_and_what_is_being_written_stays(tmp_path):
         (temporary / "whole").touch()
     living.communicate(b"go on\n", timeout=20)
     assert living.returncode == 0
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["deep", "deep/one", "deep/one/half"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "deep",
+        "deep/one",
+        "deep/one/half",
+    ]
 
 
 def test_where_no_lock_tells_a_day_without_a_change_decides(tmp_path, monkeypatch):

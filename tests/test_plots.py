@@ -17,8 +17,8 @@ import pytest
 from matplotlib.text import Text
 
 from p2es_lib import plots
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS, expand_leads
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS, expand_leads
 from p2es_lib.plots.results import PARTS
 from p2es_lib.plots.style import method_colours
 
@@ -300,10 +300,14 @@ def test_the_page_is_a4_and_true_to_scale():
     fig.canvas.draw()
     assert fig.get_size_inches() * 25.4 == pytest.approx([297.0, 210.0])
     rhythm = _printed_mm(fig, _by_gid(fig, "estimate II rhythm"))
-    assert np.diff(rhythm[:, 0]) == pytest.approx(25.0 / RATE) and np.ptp(rhythm[:, 1]) == pytest.approx(10.0 * 1249 / 1250)
+    assert np.diff(rhythm[:, 0]) == pytest.approx(25.0 / RATE) and np.ptp(rhythm[:, 1]) == pytest.approx(
+        10.0 * 1249 / 1250
+    )
     for column, lead in enumerate(("I", "aVR", "V1", "V4")):
         printed = _printed_mm(fig, _by_gid(fig, f"estimate {lead}"))
-        assert len(printed) == pytest.approx(312.5, abs=1) and printed[0, 0] == pytest.approx(rhythm[0, 0] + 62.5 * column, abs=0.11)
+        assert len(printed) == pytest.approx(312.5, abs=1) and printed[0, 0] == pytest.approx(
+            rhythm[0, 0] + 62.5 * column, abs=0.11
+        )
         assert np.ptp(printed[:, 1]) == pytest.approx(10.0 * (len(printed) - 1) / 1250)
         band = _by_gid(fig, f"spread {lead}").get_paths()[0]
         heights = band.transformed(_by_gid(fig, f"spread {lead}").get_transform()).vertices[:, 1] / fig.dpi * 25.4
@@ -508,7 +512,9 @@ def test_pyplot_figures_are_closed_unless_told_otherwise(tmp_path):
     assert not plt.get_fignums()
 
 
-@pytest.mark.parametrize("name", ["cohort", "fig1_a", "fig01_Cohort", "fig01_", "fig01_a.png", "../fig01_a", "table01_a"])
+@pytest.mark.parametrize(
+    "name", ["cohort", "fig1_a", "fig01_Cohort", "fig01_", "fig01_a.png", "../fig01_a", "table01_a"]
+)
 def test_figure_names_are_checked(tmp_path, name):
     with pytest.raises(InputError, match="fig01_cohort"):
         plots.save_figure(plt.Figure(), tmp_path, name)

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from p2es_lib import plots
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 
 def test_bland_altman_draws_differences_against_means():
-    differences = pd.DataFrame({"metric": "qrs_ms", "lead": "all", "true": [90.0, 100.0, 110.0], "measured": [92.0, 98.0, np.nan]})
+    differences = pd.DataFrame(
+        {"metric": "qrs_ms", "lead": "all", "true": [90.0, 100.0, 110.0], "measured": [92.0, 98.0, np.nan]}
+    )
     differences["value"] = differences["measured"] - differences["true"]
     limits = pd.DataFrame([{"metric": "qrs_ms", "lead": "all", "bias": 0.0, "low": -5.5, "high": 5.5}])
     ax = plots.plot_bland_altman(differences, limits, [("qrs_ms", "all")]).axes[0]
@@ -39,7 +41,10 @@ def test_diagnoses_in_words_with_their_intervals():
     fig = plots.plot_diagnostic(pd.DataFrame(rows))
     assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == ["atrial fibrillation"]
     assert len(fig.axes[0].containers) == 2
-    assert {text.get_text() for text in fig.legends[0].get_texts()} == {"true ECG", "learnt on true ECG, tried on translated ECG"}
+    assert {text.get_text() for text in fig.legends[0].get_texts()} == {
+        "true ECG",
+        "learnt on true ECG, tried on translated ECG",
+    }
     assert fig.axes[0].get_xlim() == (0.2, 1.02)
     rare = plots.plot_diagnostic(pd.DataFrame(rows).assign(lower=[0.8, 0.1]))
     assert rare.axes[0].get_xlim()[0] < 0.1, "an interval is cut off"
@@ -65,7 +70,10 @@ def test_noise_has_a_column_per_disturbance():
 
 def test_frontier_writes_no_name_over_another_or_over_the_line():
     labels = [f"{n} steps" for n in (1, 2, 3, 4, 8, 16, 50)]
-    measured = {"ms": [14.9, 27.1, 40.8, 50.4, 92.6, 193.7, 558.2], "crps": [0.0581, 0.0479, 0.0444, 0.0435, 0.0431, 0.0432, 0.0433]}
+    measured = {
+        "ms": [14.9, 27.1, 40.8, 50.4, 92.6, 193.7, 558.2],
+        "crps": [0.0581, 0.0479, 0.0444, 0.0435, 0.0431, 0.0432, 0.0433],
+    }
     table = pd.DataFrame({"label": labels, "family": "P2Es", **measured})
     names = ["Conditional DDPM", "Rectified flow", "CardioGAN"]
     others = pd.DataFrame({"label": names, "family": names, "ms": [27.1, 101.2, 4.7], "crps": [0.0464, 0.0446, 0.0683]})

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from p2es_lib import plots
-from p2es_lib.errors import InputError
-from p2es_lib.variants import VARIANTS, variants_of
+from p2es_lib.core.errors import InputError
+from p2es_lib.experiments.variants import VARIANTS, variants_of
 
 
 def differences(variants=("no_blur", "no_affinity"), metrics=("rmse_lag", "pearson_lag")):
@@ -20,7 +20,9 @@ def differences(variants=("no_blur", "no_affinity"), metrics=("rmse_lag", "pears
 
 
 def test_differences_are_drawn_under_their_headings():
-    fig = plots.plot_differences(differences(), ["rmse_lag", "pearson_lag"], {"forward": "Forward", "affinity": "Affinity"})
+    fig = plots.plot_differences(
+        differences(), ["rmse_lag", "pearson_lag"], {"forward": "Forward", "affinity": "Affinity"}
+    )
     labels = [text.get_text() for text in fig.axes[0].get_yticklabels()]
     assert labels == ["Forward", "label of no_blur", "Affinity", "label of no_affinity"]
     assert [text.get_fontweight() for text in fig.axes[0].get_yticklabels()] == ["bold", "normal"] * 2
@@ -29,7 +31,9 @@ def test_differences_are_drawn_under_their_headings():
     filled = [dot.get_markerfacecolor() != "white" for dot in dots]
     assert filled == [True, False], "only what survives the correction is filled"
     ticks = [line for line in fig.axes[0].lines if line.get_marker() == "|"]
-    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in ticks] == [([0.001, 0.03], [1, 1])], "one training has no extremes"
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in ticks] == [([0.001, 0.03], [1, 1])], (
+        "one training has no extremes"
+    )
     # A larger error is worse, a larger correlation better.
     colours = [next(line for line in ax.lines if line.get_marker() == "o").get_markeredgecolor() for ax in fig.axes]
     assert colours[0] != colours[1]
@@ -39,7 +43,11 @@ def test_differences_are_drawn_under_their_headings():
 
 def test_a_difference_that_trainings_do_not_agree_on_is_not_filled():
     table = differences(("no_blur",)).assign(seed_min=-0.001, seed_max=0.03)
-    (dot,) = (line for line in plots.plot_differences(table, ["rmse_lag"], {"forward": "Forward"}).axes[0].lines if line.get_marker() == "o")
+    (dot,) = (
+        line
+        for line in plots.plot_differences(table, ["rmse_lag"], {"forward": "Forward"}).axes[0].lines
+        if line.get_marker() == "o"
+    )
     assert dot.get_markerfacecolor() == "white"
 
 
@@ -51,7 +59,11 @@ def test_a_difference_far_beyond_the_others_is_an_arrow_at_the_edge(side):
     ax = plots.plot_differences(table, ["rmse_lag"], {"forward": "Forward", "affinity": "Affinity"}).axes[0]
     assert {line.get_marker() for line in ax.lines if line.get_marker() in "<>"} == {">" if side > 0 else "<"}
     assert [text.get_text() for text in ax.texts] == [f"{side * 0.5:+.2g}"] and max(map(abs, ax.get_xlim())) < 0.1
-    few = plots.plot_differences(pd.concat([differences(), table[table["method"] == "far away"]]), ["rmse_lag"], {"forward": "F", "affinity": "A"})
+    few = plots.plot_differences(
+        pd.concat([differences(), table[table["method"] == "far away"]]),
+        ["rmse_lag"],
+        {"forward": "F", "affinity": "A"},
+    )
     assert max(map(abs, few.axes[0].get_xlim())) > 0.5 and not few.axes[0].texts, "among few, nothing is cut off"
     left, right = ax.get_xlim()
     assert left < -0.001 and right > 0.03 - 1e-9, "all else lies on the axis, and so does zero"
@@ -60,7 +72,9 @@ def test_a_difference_far_beyond_the_others_is_an_arrow_at_the_edge(side):
 def test_one_window_of_all_methods():
     rng = np.random.default_rng(0)
     truth, samples = rng.standard_normal((12, 400)), rng.standard_normal((8, 12, 400))
-    fig = plots.plot_one_window(truth, {"draws": samples, "regression": samples[:1]}, 125.0, leads=("II", "V5"), seconds=2.0)
+    fig = plots.plot_one_window(
+        truth, {"draws": samples, "regression": samples[:1]}, 125.0, leads=("II", "V5"), seconds=2.0
+    )
     grid = fig.axes
     assert len(grid) == 4 and len(grid[0].collections) == 1 and not grid[2].collections
     np.testing.assert_allclose(grid[1].lines[0].get_ydata(), truth[10, 75:325])
@@ -69,7 +83,9 @@ def test_one_window_of_all_methods():
 
 def test_validation_curves_over_steps_and_minutes():
     history = pd.DataFrame({"step": [10, 10, 20], "validation_rmse": [0.2, np.nan, 0.1]})
-    fig = plots.plot_validation_curves({"a": history, "b": history}, {"a": {"seconds": 120, "steps": 20}, "b": {"seconds": 60, "steps": 20}})
+    fig = plots.plot_validation_curves(
+        {"a": history, "b": history}, {"a": {"seconds": 120, "steps": 20}, "b": {"seconds": 60, "steps": 20}}
+    )
     np.testing.assert_allclose(fig.axes[0].lines[0].get_xdata(), [10, 20])
     np.testing.assert_allclose([line.get_xdata() for line in fig.axes[1].lines], [[1, 2], [0.5, 1]])
 
@@ -84,7 +100,9 @@ def test_every_method_of_the_largest_comparison_has_a_line_of_its_own():
 
 
 def test_sampler_steps():
-    table = pd.DataFrame({"n_steps": [4, 1, 2], "metric": "rmse_lag", "value": [3.0, 1.0, 2.0], "lower": 0.0, "upper": 4.0})
+    table = pd.DataFrame(
+        {"n_steps": [4, 1, 2], "metric": "rmse_lag", "value": [3.0, 1.0, 2.0], "lower": 0.0, "upper": 4.0}
+    )
     fig = plots.plot_steps(table, {"rmse_lag": "Mean"})
     np.testing.assert_allclose(fig.axes[0].lines[0].get_ydata(), [1, 2, 3])
     with pytest.raises(InputError, match="holds no ppe"):

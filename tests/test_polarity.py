@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.polarity import BRIDGED_S, Polarity, pulse_polarity
-from p2es_lib.signals import bridge_short_gaps, ppg_quality
+from p2es_lib.core.errors import InputError
+from p2es_lib.signals.cleaning import bridge_short_gaps, ppg_quality
+from p2es_lib.signals.polarity import BRIDGED_S, Polarity, pulse_polarity
 from p2es_lib.simulator import SimulatorConfig, simulate
-from p2es_lib.sources.user_file import read_ppg
+from p2es_lib.translation.readers.user_file import read_ppg
 
 
 @pytest.mark.parametrize("rate", [25.0, 64.0, 250.0])

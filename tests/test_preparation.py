@@ -9,15 +9,15 @@ import pytest
 from fake_source import stretch_of
 from wfdb_files import write_multirate
 
-from p2es_lib import signals
-from p2es_lib.config import get_config
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS, LIMB_LEADS
-from p2es_lib.preparation import list_jobs, make_recording, reject, run_job
-from p2es_lib.preparation.assembly import collect_index
-from p2es_lib.sources import get_source
-from p2es_lib.sources.contract import Reading, Stretch
-from p2es_lib.sources.wfdb_records import segment_stretches
+from p2es_lib.core.config import get_config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS, LIMB_LEADS
+from p2es_lib.data.preparation import list_jobs, make_recording, reject, run_job
+from p2es_lib.data.preparation.assembly import collect_index
+from p2es_lib.data.sources import get_source
+from p2es_lib.data.sources.contract import Reading, Stretch
+from p2es_lib.data.sources.wfdb_records import segment_stretches
+from p2es_lib.signals import cleaning
 
 RATE = 125.0
 
@@ -67,7 +67,7 @@ def test_signals_of_different_rates_are_aligned_to_a_tenth_of_a_sample(rates):
 
 
 def test_a_wfdb_record_of_two_rates_is_aligned_in_every_part(tmp_path, monkeypatch, make_pair):
-    monkeypatch.setattr("p2es_lib.sources.wfdb_records.PART_S", 40.0)
+    monkeypatch.setattr("p2es_lib.data.sources.wfdb_records.PART_S", 40.0)
     pair = make_pair(120, 4 * 62.4725, noise=0.002)
     write_multirate(tmp_path, "m", pair, rate=62.4725)
     ecg_offsets, ppg_offsets = [], []
@@ -76,7 +76,7 @@ def test_a_wfdb_record_of_two_rates_is_aligned_in_every_part(tmp_path, monkeypat
         seen = slice(recording.begins_s + 2, recording.begins_s + len(recording.ppg) / RATE - 2)
         beats = pair.rpeaks_s[(pair.rpeaks_s > seen.start) & (pair.rpeaks_s < seen.stop)] - recording.begins_s
         ecg_offsets.append((peak_times(recording.ecg[1], beats) - beats) * RATE)
-        onsets = signals.ppg_onsets(recording.ppg, RATE) / RATE
+        onsets = cleaning.ppg_onsets(recording.ppg, RATE) / RATE
         ppg_offsets.append((onsets[np.argmin(np.abs(onsets - beats[:, None] - 0.25), axis=1)] - beats - 0.25) * RATE)
     assert len(ecg_offsets) == 3
     assert np.max(np.abs(np.concatenate(ecg_offsets))) < 0.3
@@ -152,7 +152,7 @@ def twelve_leads(make_pair):
     """Physical limb leads with distinct shapes, and the same filtered: (6, T) each."""
     one, two = make_pair(20, RATE, 0.8).ecg, 0.7 * make_pair(20, RATE, 0.8, seed=3).ecg
     limb = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2])
-    return limb, signals.ecg_clean(limb, RATE)
+    return limb, cleaning.ecg_clean(limb, RATE)
 
 
 @pytest.mark.parametrize("names", list(combinations(LIMB_LEADS, 2)), ids="-".join)
@@ -206,7 +206,7 @@ def test_measured_leads_stay_as_measured_and_contradictions_are_told(make_pair):
     assert recording_of(Stretch(0.0, (limb[0], RATE), leads)).lead_residual.max() < 1e-9
     third = leads["III"][0] + 0.3 * bumps([8.4], 20, RATE, 0.03)
     recording = recording_of(Stretch(0.0, (limb[0], RATE), leads | {"III": (third, RATE)}))
-    assert np.allclose(recording.ecg[2], signals.ecg_clean(third, RATE))
+    assert np.allclose(recording.ecg[2], cleaning.ecg_clean(third, RATE))
     assert np.allclose(recording.ecg[[0, 1, 3, 4, 5]], filtered[[0, 1, 3, 4, 5]])  # derived from the first two
     assert recording.lead_residual[1000:1100].max() > 0.05 and recording.lead_residual[:400].max() < 0.005
 
@@ -215,7 +215,7 @@ def test_an_ecg_of_unknown_lead_serves_for_beats_only(make_pair):
     pair = make_pair(20, RATE)
     recording = recording_of(Stretch(0.0, (pair.ppg, RATE), {}, rhythm=(pair.ecg, RATE)))
     assert not recording.ecg.any() and not recording.lead_mask.any()
-    assert np.allclose(recording.rhythm, signals.ecg_clean(pair.ecg, RATE))
+    assert np.allclose(recording.rhythm, cleaning.ecg_clean(pair.ecg, RATE))
     leads = {"V1": (pair.ecg, RATE), "II": (-pair.ecg, RATE)}
     named = recording_of(Stretch(0.0, (pair.ppg, RATE), leads, rhythm=(pair.ppg, RATE)))
     assert np.array_equal(named.rhythm, named.ecg[1])  # a named lead goes before it
@@ -252,7 +252,7 @@ def test_without_a_ppg_one_is_simulated_from_the_beats(make_pair):
     recording = recording_of(stretch)
     assert recording.ppg_origin == "simulated" and recording_of(stretch_of(pair)).ppg_origin == "measured"
     assert recording.ppg.shape == (3750,) and not any(mask.any() for mask in recording.ppg_faults.values())
-    onsets = signals.ppg_onsets(recording.ppg, RATE) / RATE
+    onsets = cleaning.ppg_onsets(recording.ppg, RATE) / RATE
     delays = onsets[np.searchsorted(onsets, pair.rpeaks_s[1:-1] + 0.08)] - pair.rpeaks_s[1:-1]
     assert 0.1 < np.median(delays) < 0.4 and np.std(delays) < 0.05
     assert np.array_equal(recording.ppg, recording_of(stretch).ppg)

@@ -10,9 +10,10 @@ import pytest
 import wfdb
 from fake_source import FakeSource, add_people, lead_noise, settings, stretch_of, windows_of
 
-from p2es_lib import paths, sources
-from p2es_lib.errors import InputError
-from p2es_lib.preparation import (
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.data import sources
+from p2es_lib.data.preparation import (
     assembly,
     jobs,
     list_jobs,
@@ -22,10 +23,10 @@ from p2es_lib.preparation import (
     reject,
     run_job,
 )
-from p2es_lib.preparation.jobs import folder_state
-from p2es_lib.sources import bidmc
-from p2es_lib.sources.contract import Stretch
-from p2es_lib.windows import SPLITS, read_rejected, read_settings, read_windows
+from p2es_lib.data.preparation.jobs import folder_state
+from p2es_lib.data.sources import bidmc
+from p2es_lib.data.sources.contract import Stretch
+from p2es_lib.data.windows import SPLITS, read_rejected, read_settings, read_windows
 
 RATE, WINDOW_S = 125.0, 8.192
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from fake_source import lead_noise, stretch_of
 
-from p2es_lib.preparation import REASONS, judge_windows, make_recording, reject
-from p2es_lib.signals import FAULTS
-from p2es_lib.sources.contract import Reading, Stretch
+from p2es_lib.data.preparation import REASONS, judge_windows, make_recording, reject
+from p2es_lib.data.sources.contract import Reading, Stretch
+from p2es_lib.signals.cleaning import FAULTS
 
 RATE, LENGTH = 125.0, 1024
 SPOILT = 3  # number of the window with the fault, of 7

@@ -16,11 +16,11 @@ import pytest
 from fake_source import FakeSource, prepare_and_die, settings, shard_content, stretch_of
 from wfdb_files import write_mimic4
 
-from p2es_lib.errors import InputError
-from p2es_lib.preparation import prepare_shard, prepared_dir
-from p2es_lib.sources import mimic4wdb, parts
-from p2es_lib.sources.contract import Stretch
-from p2es_lib.sources.parts import in_parts
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.preparation import prepare_shard, prepared_dir
+from p2es_lib.data.sources import mimic4wdb, parts
+from p2es_lib.data.sources.contract import Stretch
+from p2es_lib.data.sources.parts import in_parts
 
 RATE, LENGTH = 125.0, 1024
 WINDOW_S = LENGTH / RATE

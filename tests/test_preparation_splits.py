@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from fake_source import FakeSource, add_people, settings, stretch_of, windows_of
 
-from p2es_lib import paths, sources
-from p2es_lib.errors import InputError
-from p2es_lib.preparation import assembly, choose_windows
-from p2es_lib.windows import SPLITS
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.data import sources
+from p2es_lib.data.preparation import assembly, choose_windows
+from p2es_lib.data.windows import SPLITS
 
 RATE, WINDOW_S = 125.0, 8.192
 

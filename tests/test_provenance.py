@@ -12,15 +12,15 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from typer.testing import CliRunner
 
-from p2es_lib import experiments, workflow
-from p2es_lib.artefacts import ARTEFACTS, notebook_of, provenance
-from p2es_lib.cli import app
-from p2es_lib.experiments import file_hash, git_commit
-from p2es_lib.learned import PRETRAINED
-from p2es_lib.paths import figures_dir, run_dir
+from p2es_lib.cli.main import app
+from p2es_lib.companion import workflow
+from p2es_lib.core.paths import PRETRAINED, figures_dir, run_dir
+from p2es_lib.experiments import runs as experiments
+from p2es_lib.experiments.provenance import runs_table, write_runs
+from p2es_lib.experiments.runs import file_hash, git_commit
+from p2es_lib.experiments.variants import _CHOSEN, VARIANTS
 from p2es_lib.plots import save_table
-from p2es_lib.provenance import runs_table, write_runs
-from p2es_lib.variants import _CHOSEN, VARIANTS
+from p2es_lib.plots.artefacts import ARTEFACTS, notebook_of, provenance
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 FRAME = pd.DataFrame({"method": ["P2Es"], "value": [0.5]})
@@ -49,7 +49,9 @@ def home(tmp_path, monkeypatch):
 def test_every_table_of_a_notebook_is_known_to_be_its():
     tables = saving_cells()
     assert len(tables) > 20
-    assert {table: notebook_of(table) for table in tables} == {table: notebook for table, (notebook, _) in tables.items()}
+    assert {table: notebook_of(table) for table in tables} == {
+        table: notebook for table, (notebook, _) in tables.items()
+    }
     named = {table for text in ARTEFACTS.values() for table in re.findall(r"table\d\d_\w+", text)}
     assert named == set(tables)
 
@@ -61,10 +63,19 @@ def test_markdown_ends_with_the_command_and_the_csv_does_not_change(home, tmp_pa
     text, other = ((where / "table08_ablations.md").read_text() for where in (folder, tmp_path / "elsewhere"))
     line = "Made by `p2es notebook 08_ablations --dataset ptb-xl --profile smoke`. Its runs: those of `table26_runs`."
     assert text == f"{other}\n{line}\n" and other.endswith("|\n")
-    assert (folder / "table08_ablations.csv").read_bytes() == (tmp_path / "elsewhere" / "table08_ablations.csv").read_bytes()
+    assert (folder / "table08_ablations.csv").read_bytes() == (
+        tmp_path / "elsewhere" / "table08_ablations.csv"
+    ).read_bytes()
     save_table(FRAME, folder, "table01_cohort", "Caption.")
-    assert (folder / "table01_cohort.md").read_text().endswith("\n\nMade by `p2es notebook 01_data --dataset ptb-xl --profile smoke`.\n")
-    assert provenance(folder, "table04_minutes", {"seeds": "1"}) == "Made by `p2es readme --dataset ptb-xl --profile smoke`."
+    assert (
+        (folder / "table01_cohort.md")
+        .read_text()
+        .endswith("\n\nMade by `p2es notebook 01_data --dataset ptb-xl --profile smoke`.\n")
+    )
+    assert (
+        provenance(folder, "table04_minutes", {"seeds": "1"})
+        == "Made by `p2es readme --dataset ptb-xl --profile smoke`."
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,9 +92,13 @@ def test_seeds_are_those_of_the_running_notebook(home):
     folder, shell = figures_dir("simulated", "quick"), InteractiveShell.instance()
     try:
         shell.user_ns |= {"seeds": "0, 1", "variant": "no_blur"}
-        assert "08_ablations --dataset simulated --profile quick --seeds 0,1`" in provenance(folder, "table08_ablations")
+        assert "08_ablations --dataset simulated --profile quick --seeds 0,1`" in provenance(
+            folder, "table08_ablations"
+        )
         # A variable of that name is a parameter in notebook 07 only.
-        assert "07_results --dataset simulated --profile quick --variant no_blur --seeds 0,1`" in provenance(folder, "table02_results")
+        assert "07_results --dataset simulated --profile quick --variant no_blur --seeds 0,1`" in provenance(
+            folder, "table02_results"
+        )
         assert "--seeds" not in provenance(folder, "table01_cohort") + provenance(folder, "table22_sim_to_real")
         shell.user_ns |= {"seeds": "0", "variant": "p2es"}
         assert "07_results --dataset simulated --profile quick`" in provenance(folder, "table02_results")
@@ -110,10 +125,16 @@ def test_caption_of_the_methods_promises_no_column_that_is_not_there():
 # --- the runs ---------------------------------------------------------------------------------------------------------
 
 
-def make_run(dataset: str, variant: str, seed: int = 0, *, weights: bytes = b"", weights_of: str = "", finished: bool = True) -> None:
+def make_run(
+    dataset: str, variant: str, seed: int = 0, *, weights: bytes = b"", weights_of: str = "", finished: bool = True
+) -> None:
     folder = run_dir(dataset, "smoke", variant, seed)
     folder.mkdir(parents=True)
-    record = {"made_with": {"config_hash": f"c-{variant}", "data_hash": "d"} | ({"weights": weights_of} if weights_of else {}), "git_commit": "0123456789ab"}
+    record = {
+        "made_with": {"config_hash": f"c-{variant}", "data_hash": "d"}
+        | ({"weights": weights_of} if weights_of else {}),
+        "git_commit": "0123456789ab",
+    }
     (folder / "config.json").write_text(json.dumps(record))
     if weights:
         (folder / "weights.safetensors").write_bytes(weights)
@@ -159,7 +180,9 @@ def test_weights_of_the_package_that_are_carried_over_are_named(home):
     folder.mkdir(parents=True)
     (folder / "scores.parquet").write_bytes(b"scores")
     carried_over = runs_table("bidmc", "quick", [0]).iloc[-1]
-    assert carried_over["run"] == "p2es_lib/pretrained" and carried_over["weights"] == file_hash(PRETRAINED / "weights.safetensors")
+    assert carried_over["run"] == "p2es_lib/pretrained" and carried_over["weights"] == file_hash(
+        PRETRAINED / "weights.safetensors"
+    )
     assert "p2es_lib/pretrained" not in set(runs_table("simulated", "quick", [0])["run"])
 
 
@@ -170,7 +193,9 @@ def test_the_table_of_runs_is_the_same_file_twice_and_names_its_seeds(home):
     first = [write_runs("simulated", "smoke", [3]) is not None and path.read_bytes() for path in files]
     assert first == [write_runs("simulated", "smoke", [3]) is not None and path.read_bytes() for path in files]
     text = first[1].decode()
-    assert "1 training seed(s)" in text and text.endswith("Made by `p2es reproduce --dataset simulated --profile smoke --seeds 3`.\n")
+    assert "1 training seed(s)" in text and text.endswith(
+        "Made by `p2es reproduce --dataset simulated --profile smoke --seeds 3`.\n"
+    )
     assert not re.search(r"20\d\d-\d\d", text)
 
 

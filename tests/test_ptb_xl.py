@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from wfdb_files import read_record, write_record
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.download.selection import select_records
+from p2es_lib.data.sources import ptb_xl
 from p2es_lib.simulator.demographics_effects import RHYTHMS
 from p2es_lib.simulator.morphology import CLASSES
-from p2es_lib.sources import ptb_xl
-from p2es_lib.sources.mirror import MissingFile
-from p2es_lib.sources.selection import select_records
 
 SOURCE = ptb_xl.SOURCE
 HEADER = "ecg_id,patient_id,age,sex,height,recording_date,report,scp_codes,strat_fold,filename_lr,filename_hr"
@@ -184,7 +184,10 @@ def test_terms():
         ([renamed("/etc/00001_hr")], "row 2, filename_hr: refusing the file name '/etc/00001_hr'"),
         ([renamed("00001_hr")], "row 2, filename_hr '00001_hr' is no path such as records500/00000/00001_hr"),
         ([renamed("a folder/00001_hr")], "row 2, filename_hr 'a folder/00001_hr' is no path such as"),
-        ([row(), renamed("records500/1/00001_hr")], "row 3, filename_hr 'records500/1/00001_hr' has the name of another"),
+        (
+            [row(), renamed("records500/1/00001_hr")],
+            "row 3, filename_hr 'records500/1/00001_hr' has the name of another",
+        ),
     ],
 )
 def test_a_broken_row(top, rows, match):

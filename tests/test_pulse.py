@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 from p2es_lib.simulator.pulse import (
     N_SHAPE_VARIATIONS,
     PulseShape,

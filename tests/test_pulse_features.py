@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from p2es_lib.errors import InputError
-from p2es_lib.pulse_features import FEATURES, N_FEATURES, pulse_features, pulse_upstrokes
+from p2es_lib.core.errors import InputError
+from p2es_lib.signals.pulse_features import FEATURES, N_FEATURES, pulse_features, pulse_upstrokes
 from p2es_lib.simulator.disturbances import disturb
 from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train, stiffness_from_age
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from p2es_lib import signals
-from p2es_lib.pulse_quality import pulse_likeness, reversal_ratio
+from p2es_lib.data.sources import get_source
+from p2es_lib.data.sources.wfdb_records import segment_stretches
+from p2es_lib.signals import cleaning
+from p2es_lib.signals.pulse_quality import pulse_likeness, reversal_ratio
 from p2es_lib.simulator import SimulatorConfig, simulate
-from p2es_lib.sources import get_source
-from p2es_lib.sources.wfdb_records import segment_stretches
 
 RATE = 125.0
 BANDS_HZ = [(0.5, 8.0), (0.5, 4.0), (0.5, 2.5), (0.8, 2.0), (1.0, 4.0), (2.0, 8.0)]
@@ -21,13 +21,13 @@ def noise(n_windows: int, length: int, band_hz: tuple[float, float], pink: bool,
     hertz = np.fft.rfftfreq(white.shape[1], 1 / RATE)
     inside = (hertz >= band_hz[0]) & (hertz <= band_hz[1])
     gain = np.where(inside, 1 / np.sqrt(np.maximum(hertz, 0.1)) if pink else 1.0, 0.0)
-    x = signals.ppg_clean(np.fft.irfft(gain * np.fft.rfft(white), white.shape[1]), RATE)
+    x = cleaning.ppg_clean(np.fft.irfft(gain * np.fft.rfft(white), white.shape[1]), RATE)
     return x[:, 500 : 500 + length]
 
 
 def accepted(windows: np.ndarray) -> float:
     """Share of windows with a quality of 0.7 or more."""
-    return float(np.mean([signals.ppg_quality(window, RATE) >= 0.7 for window in windows]))
+    return float(np.mean([cleaning.ppg_quality(window, RATE) >= 0.7 for window in windows]))
 
 
 @pytest.mark.parametrize("pink", [False, True], ids=["white", "pink"])
@@ -51,7 +51,7 @@ def test_the_ratio_is_one_for_what_reads_the_same_backwards():
     assert reversal_ratio(np.sin(2 * np.pi * 1.25 * t), beats) == pytest.approx(1, abs=0.05)
     ratios = []
     for x in noise(300, 1250, (0.5, 8.0), False, seed=3):
-        ratios.append(reversal_ratio(x, signals.ppg_onsets(x, RATE)))
+        ratios.append(reversal_ratio(x, cleaning.ppg_onsets(x, RATE)))
     assert np.median(ratios) == pytest.approx(1, abs=0.05)
 
 
@@ -83,5 +83,5 @@ def test_real_pulses_are_accepted(mirror, home, name, length, least):
     x, rate = stretches[0].ppg
     every = round(length / RATE * rate)
     windows = [x[first : first + every] for first in range(0, len(x) - every + 1, every)]
-    clean = [window for window in windows if signals.fault_mask(window, rate).mean() < 0.01]
-    assert np.mean([signals.ppg_quality(window, rate) >= 0.7 for window in clean]) >= least
+    clean = [window for window in windows if cleaning.fault_mask(window, rate).mean() < 0.01]
+    assert np.mean([cleaning.ppg_quality(window, rate) >= 0.7 for window in clean]) >= least

@@ -8,11 +8,19 @@ import shutil
 import pandas as pd
 import pytest
 
-from p2es_lib import readme
-from p2es_lib.errors import InputError
-from p2es_lib.paths import checkout
-from p2es_lib.readme import ABLATION_METRICS, ablations_section, claims_section, filled, headline_section, limits_section, sim_to_real_section
-from p2es_lib.sim_to_real import DETECTOR, MODEL, TEMPLATE
+from p2es_lib.companion import readme
+from p2es_lib.companion.readme import (
+    ABLATION_METRICS,
+    ablations_section,
+    claims_section,
+    filled,
+    headline_section,
+    limits_section,
+    sim_to_real_section,
+)
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.paths import checkout
+from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
 
 COMMITTED = checkout() / "figures" / "simulated-quick"
 
@@ -63,8 +71,14 @@ def test_ablations_show_differences_and_mark_those_beyond_chance(tmp_path):
                          "seed_min": least, "seed_max": 0.02, "n_subjects": 7, "seeds": 2})  # fmt: skip
     pd.DataFrame(rows).to_csv(tmp_path / "table08_ablations.csv", index=False)
     section = ablations_section(tmp_path)
-    first, second, third = ([cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| no "))
-    assert first[:2] == ["no this", "**+0.01000 (-0.02000 to +0.03000)**"] and second[2] == "+0.0100 (-0.0200 to +0.0300)"
+    first, second, third = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("| no ")
+    )
+    assert (
+        first[:2] == ["no this", "**+0.01000 (-0.02000 to +0.03000)**"] and second[2] == "+0.0100 (-0.0200 to +0.0300)"
+    )
     assert "**" not in "".join(second + third)
     assert len(first) == len(second) == 1 + len(ABLATION_METRICS)
     assert "7 test subjects, 2 training seed(s)" in section
@@ -83,8 +97,14 @@ def test_everything_compared_takes_the_place_of_quick_where_it_is_there(tmp_path
     uncertainty = pd.read_csv(wide / "table11_uncertainty.csv")
     uncertainty.assign(value=0.4321).to_csv(wide / "table11_uncertainty.csv", index=False)
     text = filled(text, COMMITTED)
-    section = {name: text.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0] for name in ("headline", "quick", "limits")}
-    assert "figures/simulated-wide/table02_results.csv" in section["headline"] and "figures/simulated-wide/table08_ablations.csv" in text
+    section = {
+        name: text.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0]
+        for name in ("headline", "quick", "limits")
+    }
+    assert (
+        "figures/simulated-wide/table02_results.csv" in section["headline"]
+        and "figures/simulated-wide/table08_ablations.csv" in text
+    )
     assert "figures/simulated-quick/table02_results.csv" in section["quick"] and "| 43 % " in section["limits"]
     assert text.count("found with everything") == len(claims)
 
@@ -106,7 +126,14 @@ def test_claims_of_both_data_sets_stand_side_by_side(tmp_path):
     for folder, found in ((first, ("a1", "b1")), (second, ("b2", "a2"))):
         folder.mkdir()
         names = ["a", "b"] if folder == first else ["b", "a"]  # by name, whatever the order
-        rows = {"level": "A", "claim": names, "tested by": "", "found": found, "verdict": [f"v{text}" for text in found], "data": ""}
+        rows = {
+            "level": "A",
+            "claim": names,
+            "tested by": "",
+            "found": found,
+            "verdict": [f"v{text}" for text in found],
+            "data": "",
+        }
         pd.DataFrame(rows).to_csv(folder / "table21_claims.csv", index=False)
     both = claims_section(first, second).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in both if "a1" in line or "b1" in line]
@@ -133,8 +160,24 @@ def test_sim_to_real_averages_over_records(tmp_path):
         (10, [(0.9, 1.8, 300), (0.9, 1.7, 310), (0.9, 1.6, 480)]), (30, [(1.0, 2.0, 320), (1.0, 2.0, 330), (1.0, 2.0, 500)]),
     ])  # fmt: skip
     table, note = sim_to_real_section(tmp_path, "quick").split("\n\n")
-    header, cells = ([cell.strip() for cell in line.strip("|").split("|")] for line in (table.splitlines()[0], table.splitlines()[-1]))
-    assert cells == ["x", "2", "40", "0.950", "1.90", "0.50", "0.950", "1.85", "0.50", "0.950", "1.80", "310 / 320 / 490"]
+    header, cells = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (table.splitlines()[0], table.splitlines()[-1])
+    )
+    assert cells == [
+        "x",
+        "2",
+        "40",
+        "0.950",
+        "1.90",
+        "0.50",
+        "0.950",
+        "1.85",
+        "0.50",
+        "0.950",
+        "1.80",
+        "310 / 320 / 490",
+    ]
     assert header[-1] == "lag (ms), P2Es / template / detector" and len(header) == len(cells)
     assert "template's in 1 of 1" in note and "detector's in 0 of 1" in note and "one person: 0 of 1" in note
 

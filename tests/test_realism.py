@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib import realism
-from p2es_lib.config import get_config
-from p2es_lib.errors import InputError
+from p2es_lib.core.config import get_config
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.windows import WindowSet, simulator_config
+from p2es_lib.evaluation import realism
 from p2es_lib.plots import plot_beats_compared, plot_measurements_compared, plot_recorded_simulated
 from p2es_lib.simulator import simulate
-from p2es_lib.windows import WindowSet, simulator_config
 
 CONFIG = get_config("smoke", "simulated")
 
@@ -23,7 +23,9 @@ def people(*rows):
 
 
 def test_counterparts_are_the_nearest_of_the_same_kind_each_used_once():
-    pool = people((30, "F", "sinus", "normal"), (60, "F", "sinus", "normal"), (61, "M", "sinus", "normal"), (60, "F", "af", "lvh"))
+    pool = people(
+        (30, "F", "sinus", "normal"), (60, "F", "sinus", "normal"), (61, "M", "sinus", "normal"), (60, "F", "af", "lvh")
+    )
     wanted = people((58, "F", "sinus", "normal"), (59, "F", "", ""), (61, "F", "sinus", "normal"), (np.nan, "", "", ""),
                     (50, "M", "af", "normal"))  # fmt: skip
     assert list(realism.match_people(wanted, pool)) == [1, 3, 0, 2, -1]
@@ -147,7 +149,9 @@ def test_area_agrees_with_scikit_learn_and_its_interval_counts_subjects():
     area = realism._area_with_interval(real, simulated, np.arange(80), 500, 0)
     assert area["auroc"] == pytest.approx(roc_auc_score([1] * 80 + [0] * 80, [*real, *simulated]))
     few = realism._area_with_interval(real, simulated, np.arange(80) // 20, 500, 0)
-    wide = realism._area_with_interval(np.tile(real[:20], 4), np.tile(simulated[:20], 4), np.tile(np.arange(20), 4), 500, 0)
+    wide = realism._area_with_interval(
+        np.tile(real[:20], 4), np.tile(simulated[:20], 4), np.tile(np.arange(20), 4), 500, 0
+    )
     narrow = realism._area_with_interval(np.tile(real[:20], 4), np.tile(simulated[:20], 4), np.arange(80), 500, 0)
     assert few["lower"] < area["auroc"] < few["upper"]
     assert wide["upper"] - wide["lower"] > 1.5 * (narrow["upper"] - narrow["lower"])

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control
 
-from p2es_lib import results
-from p2es_lib.config import get_config
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.experiments import told_demographics, training_command
-from p2es_lib.metrics.summary import holm, summarise_difference
-from p2es_lib.variants import MORE_STEPS, REFERENCES, SUBJECTS, VARIANTS, count_seeds, seeds_of, variants_of
+from p2es_lib.core.config import get_config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.summary import holm, summarise_difference
+from p2es_lib.experiments import results
+from p2es_lib.experiments.runs import told_demographics, training_command
+from p2es_lib.experiments.variants import MORE_STEPS, REFERENCES, SUBJECTS, VARIANTS, count_seeds, seeds_of, variants_of
 
 
 def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single", "samples"), seed=0, n=40):
@@ -52,7 +52,11 @@ def test_profiles_choose_from_the_table():
         assert variants_of("wide", kind) == everything
     together = [name for kind in kinds for name in variants_of("full", kind)]
     assert sorted([*together, "p2es"]) == sorted(VARIANTS)
-    assert {VARIANTS[name].about for name in variants_of("quick", "ablations")} >= {"forward", "affinity", "demographics"}
+    assert {VARIANTS[name].about for name in variants_of("quick", "ablations")} >= {
+        "forward",
+        "affinity",
+        "demographics",
+    }
     assert {VARIANTS[name].about for name in variants_of("full", "ablations")} == set(SUBJECTS)
     for profile in ("smoke", "quick", "full"):  # what more steps are compared with is there, and so are the weights
         there = [name for kind in kinds for name in variants_of(profile, kind)]
@@ -73,7 +77,10 @@ def test_demographics_as_a_test_gives_them():
 
 
 def test_commands_name_the_notebook_that_makes_a_run():
-    assert training_command("bidmc", "full", "unet", 2) == "p2es notebook 05_train --variant unet --seed 2 --dataset bidmc --profile full"
+    assert (
+        training_command("bidmc", "full", "unet", 2)
+        == "p2es notebook 05_train --variant unet --seed 2 --dataset bidmc --profile full"
+    )
     assert "06_baselines" in training_command("bidmc", "full", "ridge", 0)
 
 
@@ -105,7 +112,9 @@ def test_differences_are_paired_and_corrected(runs):
     assert set(table["metric"]) == set(results.COMPARED) and len(table) == 2 * len(results.COMPARED)
     blur = table[table["variant"] == "no_blur"].set_index("metric")
     hardness = runs["p2es"].query("metric == 'mse' and estimate == 'mean'")["value"]
-    expected = np.sqrt(runs["no_blur"].query("metric == 'mse' and estimate == 'mean'")["value"].mean()) - np.sqrt(hardness.mean())
+    expected = np.sqrt(runs["no_blur"].query("metric == 'mse' and estimate == 'mean'")["value"].mean()) - np.sqrt(
+        hardness.mean()
+    )
     assert blur.loc["rmse", "difference"] == pytest.approx(expected)
     assert blur.loc["ppe", "difference"] == pytest.approx(0.01, abs=1e-3) and blur.loc["ppe", "estimate"] == "single"
     assert (blur["p_holm"] < 0.05).all() and set(blur["about"]) == {"forward"}
@@ -117,9 +126,15 @@ def test_differences_are_paired_and_corrected(runs):
 
 def test_each_training_is_compared_with_the_one_of_its_seed(runs):
     def trainings(shifts, **kwargs):
-        return pd.concat([scores_of(shift, **kwargs).assign(seed=seed) for seed, shift in enumerate(shifts)], ignore_index=True)
+        return pd.concat(
+            [scores_of(shift, **kwargs).assign(seed=seed) for seed, shift in enumerate(shifts)], ignore_index=True
+        )
 
-    runs |= {"p2es": trainings((0.0, 0.01, 0.02)), "no_blur": trainings((0.01, 0.01, 0.04)), "no_projection": trainings((0.03,))}
+    runs |= {
+        "p2es": trainings((0.0, 0.01, 0.02)),
+        "no_blur": trainings((0.01, 0.01, 0.04)),
+        "no_projection": trainings((0.03,)),
+    }
     runs["template"] = scores_of(0.05, estimates=("mean",))
     config = get_config("wide")
     table = results.difference_table(config, ["no_blur", "no_projection", "template"], [0, 1, 2])
@@ -137,8 +152,14 @@ def test_wide_repeats_only_what_quick_compares():
     for name, variant in VARIANTS.items():  # the weights that a variant uses are trained with its seeds
         if variant.weights_of:
             assert set(seeds_of("wide", name, [0, 1])) <= set(seeds_of("wide", variant.weights_of, [0, 1]))
-    assert count_seeds("full", [0, 1]) == "2 training seed(s)" == count_seeds("wide", [0, 1]).removesuffix(" (what quick leaves out: 1)")
-    assert count_seeds("wide", [0, 1]) != count_seeds("full", [0, 1]) and count_seeds("wide", [0]) == count_seeds("full", [0])
+    assert (
+        count_seeds("full", [0, 1])
+        == "2 training seed(s)"
+        == count_seeds("wide", [0, 1]).removesuffix(" (what quick leaves out: 1)")
+    )
+    assert count_seeds("wide", [0, 1]) != count_seeds("full", [0, 1]) and count_seeds("wide", [0]) == count_seeds(
+        "full", [0]
+    )
     assert count_seeds("wide", [4]) == "1 training seed(s)"
 
 
@@ -170,7 +191,10 @@ def test_a_reference_that_draws_samples_is_compared_like_with_like(runs):
 def test_labels_of_methods_with_one_and_with_several_estimates():
     config = get_config("quick")
     several = results._method_labels(config, "ddpm", pd.Series(["mean", "single"]))
-    assert list(several) == [f"{VARIANTS['ddpm'].label}, mean of 16 samples", f"{VARIANTS['ddpm'].label}, single sample"]
+    assert list(several) == [
+        f"{VARIANTS['ddpm'].label}, mean of 16 samples",
+        f"{VARIANTS['ddpm'].label}, single sample",
+    ]
     transfer = results._method_labels(config, "transfer", pd.Series(["mean", "single", "direct"]))
     endings = ("mean of 16 samples", "single sample", "one-step posterior mean")
     assert list(transfer) == [f"{REFERENCES['transfer']}, {ending}" for ending in endings]

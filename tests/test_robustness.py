@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib.robustness import KINDS, disturb_windows, gate_rows, passes_gate
+from p2es_lib.evaluation.robustness import KINDS, disturb_windows, gate_rows, passes_gate
 from p2es_lib.simulator.disturbances import DISTURBANCES
 
 
@@ -80,6 +80,12 @@ def test_what_noise_adds_is_paired_over_subjects():
 def test_rows_without_windows_or_with_one_subject_state_no_interval():
     scores = noisy_table({"a": [0.01, 0.03], "b": [0.02]})
     none = gate_rows(scores, np.zeros(3, dtype=bool), 50)[1]
-    assert none["n_subjects"] == 0 and none["kept"] == 0 and all(np.isnan(none[name]) for name in ("rmse_lag", "rmse_lag_lower", "r_peak_f1_lag"))
+    assert (
+        none["n_subjects"] == 0
+        and none["kept"] == 0
+        and all(np.isnan(none[name]) for name in ("rmse_lag", "rmse_lag_lower", "r_peak_f1_lag"))
+    )
     one = gate_rows(scores, np.array([True, True, False]), 50)[1]
-    assert one["rmse_lag"] == pytest.approx(np.sqrt(0.02)) and np.isnan(one["rmse_lag_lower"]) and one["n_subjects"] == 1
+    assert (
+        one["rmse_lag"] == pytest.approx(np.sqrt(0.02)) and np.isnan(one["rmse_lag_lower"]) and one["n_subjects"] == 1
+    )

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from p2es_lib.config import ProcessConfig
-from p2es_lib.errors import InputError
-from p2es_lib.forward_process import ForwardProcess
-from p2es_lib.sampling import (
+from p2es_lib.core.config import ProcessConfig
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.noise import WindowNoise
+from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.method.sampling import (
     SAMPLERS,
-    WindowNoise,
     get_sampler,
     sample_ancestral,
     sample_deterministic,

@@ -7,9 +7,9 @@ import pytest
 import wfdb
 from wfdb_files import read_record
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources import senssmarttech
-from p2es_lib.sources.mirror import MissingFile
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.sources import senssmarttech
 
 NAME = "5_08-59-04"
 GAINS = {"I": 0.6, "II": 1.0, "V3": 1.4, "V4": -0.7}

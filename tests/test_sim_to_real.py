@@ -14,16 +14,17 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib import paths, plots, sim_to_real
-from p2es_lib.config import get_config
-from p2es_lib.errors import InputError
-from p2es_lib.leads import expand_leads
-from p2es_lib.learned import PRETRAINED
-from p2es_lib.metrics.clinical import r_peak_times
-from p2es_lib.notebooks import executed_notebook, run_notebook
-from p2es_lib.p2es import P2Es
-from p2es_lib.plots.transfer import MOST_RECORDS
-from p2es_lib.sim_to_real import (
+from p2es_lib import plots
+from p2es_lib.companion.notebooks import executed_notebook, run_notebook
+from p2es_lib.core import paths
+from p2es_lib.core.config import get_config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import expand_leads
+from p2es_lib.core.paths import PRETRAINED
+from p2es_lib.data.windows import WindowSet, write_windows
+from p2es_lib.evaluation.metrics.clinical import r_peak_times
+from p2es_lib.experiments import sim_to_real
+from p2es_lib.experiments.sim_to_real import (
     DETECTOR,
     MAX_WINDOWS_PER_RECORD,
     MODEL,
@@ -37,8 +38,9 @@ from p2es_lib.sim_to_real import (
     simulated_model,
     usable_windows,
 )
-from p2es_lib.training import train
-from p2es_lib.windows import WindowSet, write_windows
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.plots.sim_to_real import MOST_RECORDS
+from p2es_lib.training.loop import train
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 WINDOW_S, RATE, N_SAMPLES = 8.192, 125.0, 1024
@@ -73,7 +75,9 @@ def bare_windows(beats: list[np.ndarray], records: list[str], n_samples: int = 1
     return WindowSet(zeros[:, :1], zeros[:, 1:], np.full((n, 12), 2, np.uint8), index_of(beats, records, **columns))
 
 
-def real_windows(make_pair, delays_s: dict[str, float], n_each: int = 3, named: dict[str, bool] | None = None) -> WindowSet:
+def real_windows(
+    make_pair, delays_s: dict[str, float], n_each: int = 3, named: dict[str, bool] | None = None
+) -> WindowSet:
     """Made-up recordings, each with its own delay from R peak to pulse; a record that is not ``named`` has no lead."""
     ppg, ecg, mask, beats, records = [], [], [], [], []
     for seed, (record, delay_s) in enumerate(delays_s.items()):
@@ -155,7 +159,9 @@ def test_of_equally_good_lags_the_one_nearest_zero():
     assert beat_lag_s([np.array([1.16]), np.array([1.2])], [np.array([1.0])] * 2) == pytest.approx(0.16, abs=1e-9)
     # A regular rhythm between two beats: each lag meets one beat.
     assert beat_lag_s([np.array([1.3])], [np.array([1.0, 1.48])]) == pytest.approx(-0.18, abs=0.002)
-    assert beat_lag_s([np.array([1.3])], [np.array([1.0, 1.8])]) == pytest.approx(0.3, abs=1e-9), "-0.5 s would be hastening"
+    assert beat_lag_s([np.array([1.3])], [np.array([1.0, 1.8])]) == pytest.approx(0.3, abs=1e-9), (
+        "-0.5 s would be hastening"
+    )
 
 
 @pytest.mark.parametrize("jitter_s", [0.003, 0.03])
@@ -213,7 +219,9 @@ def test_joint_lags_are_the_best_of_all_that_lie_within_half_a_beat():
 
     def density(predicted):
         differences = np.concatenate([np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true)])
-        return np.array([np.maximum(1 - np.abs(differences - lag) / 0.05, 0).sum() / (1 - abs(lag) / WINDOW_S) for lag in grid])
+        return np.array(
+            [np.maximum(1 - np.abs(differences - lag) / 0.05, 0).sum() / (1 - abs(lag) / WINDOW_S) for lag in grid]
+        )
 
     half = np.median(np.concatenate([np.diff(row) for row in true])) / 2
     total = np.add.outer(*map(density, methods))
@@ -289,7 +297,9 @@ def test_only_clean_windows_with_measured_ppg_and_beats(home):
         "ppg_origin": ["measured"] * 3 + ["simulated"] + ["measured"] * 2,
         "split": ["train", "test", "validation", "test", "test", "test"],
     }
-    write_windows(paths.windows_dir("bidmc", "smoke"), bare_windows(beats, ["b", "b", "a", "a", "a", "b"], **columns), {})
+    write_windows(
+        paths.windows_dir("bidmc", "smoke"), bare_windows(beats, ["b", "b", "a", "a", "a", "b"], **columns), {}
+    )
     found = usable_windows(get_config("smoke", "bidmc")).index
     assert list(zip(found["record"], found["quality"])) == [("a", 0.99), ("b", 0.9), ("b", 0.99)]
 
@@ -311,7 +321,9 @@ def test_so_many_windows_of_each_record_evenly_over_its_time(home, n):
 
 @pytest.mark.parametrize("columns", [{"ppg_origin": "simulated"}, {"quality": 0.5}, {"rpeaks_s": ""}])
 def test_nothing_to_carry_over_to(home, columns):
-    write_windows(paths.windows_dir("bidmc", "smoke"), bare_windows([np.array([1.0, 2.0])] * 2, ["a", "b"], **columns), {})
+    write_windows(
+        paths.windows_dir("bidmc", "smoke"), bare_windows([np.array([1.0, 2.0])] * 2, ["a", "b"], **columns), {}
+    )
     with pytest.raises(InputError, match="bidmc: no clean window with a measured PPG"):
         usable_windows(get_config("smoke", "bidmc"))
 
@@ -372,7 +384,9 @@ def test_model_and_template_of_quick_know_the_same_people_those_of_wide(make_pai
     monkeypatch.setattr(sim_to_real, "simulated_model_folder", lambda profile: PRETRAINED)
     monkeypatch.setattr(sim_to_real, "load_method", lambda folder: Oracle(windows, 0))
     monkeypatch.setattr(sim_to_real, "usable_windows", lambda config: windows)
-    monkeypatch.setattr(sim_to_real, "simulated_windows", lambda config: asked.append(config) or synthetic_windows(n_samples=N_SAMPLES))
+    monkeypatch.setattr(
+        sim_to_real, "simulated_windows", lambda config: asked.append(config) or synthetic_windows(n_samples=N_SAMPLES)
+    )
     sim_to_real_scores(get_config("quick", "bidmc"), progress=False)
     trained_on = P2Es.from_pretrained(PRETRAINED).config
     assert [(config.dataset, config.data) for config in asked] == [("simulated", trained_on.data)]
@@ -455,7 +469,9 @@ def test_averages_and_intervals_are_those_of_plain_numpy():
         means = [np.nanmean(np.repeat(value, counts)) for counts in draws]
         assert row.r_peak_f1_lag == pytest.approx(np.nanmean(value))
         assert row.heart_rate_error == pytest.approx(10 * np.nanmean(value))
-        np.testing.assert_allclose([row.r_peak_f1_lag_lower, row.r_peak_f1_lag_upper], np.percentile(means, [2.5, 97.5]))
+        np.testing.assert_allclose(
+            [row.r_peak_f1_lag_lower, row.r_peak_f1_lag_upper], np.percentile(means, [2.5, 97.5])
+        )
         assert row.r_peak_f1_lag_lower < row.r_peak_f1_lag < row.r_peak_f1_lag_upper
         assert np.isnan(row.pearson_lag) and np.isnan(row.pearson_lag_upper)
 
@@ -532,7 +548,15 @@ def test_the_workflow_asks_for_it_where_ppg_was_measured_and_a_model_is_there(ho
         weights.parent.mkdir(parents=True)
         weights.write_text("weights")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(CHECKOUT / "Snakefile"), "--directory", str(home)]
-    command += ["--cores", "1", "--dry-run", "--nolock", "--config", 'profile="smoke"', f"dataset={json.dumps(dataset)}"]
+    command += [
+        "--cores",
+        "1",
+        "--dry-run",
+        "--nolock",
+        "--config",
+        'profile="smoke"',
+        f"dataset={json.dumps(dataset)}",
+    ]
     environment = os.environ | {"P2ES_HOME": str(home), "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS, lead_residual
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS, lead_residual
 from p2es_lib.simulator import SimulatorConfig, simulate
 from p2es_lib.simulator.draws import generator
 from p2es_lib.simulator.rhythm import BEAT_PAC, BEAT_PVC
@@ -350,7 +350,11 @@ def test_disturbance_leaves_the_ecg_and_changes_the_ppg():
 @pytest.mark.parametrize(
     "change",
     [  # fmt: skip
-        {"disturbance": "earthquake"}, {"site": "toe"}, {"seed": -1}, {"hrv": -0.5}, {"sampling_rate": 1.0},
+        {"disturbance": "earthquake"},
+        {"site": "toe"},
+        {"seed": -1},
+        {"hrv": -0.5},
+        {"sampling_rate": 1.0},
         {"n_samples": 0},
     ],
 )

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from toy_workflow import write_notebook
 
-from p2es_lib.errors import InputError
-from p2es_lib.notebook_client import ThisPython
-from p2es_lib.notebooks import run_notebook
+from p2es_lib.companion.notebook_client import ThisPython
+from p2es_lib.companion.notebooks import run_notebook
+from p2es_lib.core.errors import InputError
 from p2es_lib.plots import explore, sliders
 from p2es_lib.plots.style import PaperFigure, new_figure
 
@@ -58,8 +58,16 @@ def test_every_control_draws_the_picture_anew(live, name, value):
 
 def test_controls_start_where_they_should_and_can_be_found_in_the_page(live):
     explorer = explore(draw, **CONTROLS)
-    assert {name: one.value for name, one in explorer.controls.items()} == {"t": 0.3, "steps": 1, "sex": "F", "noise": True}
-    assert type(explorer.controls["steps"]).__name__ == "IntSlider" and type(explorer.controls["t"]).__name__ == "FloatSlider"
+    assert {name: one.value for name, one in explorer.controls.items()} == {
+        "t": 0.3,
+        "steps": 1,
+        "sex": "F",
+        "noise": True,
+    }
+    assert (
+        type(explorer.controls["steps"]).__name__ == "IntSlider"
+        and type(explorer.controls["t"]).__name__ == "FloatSlider"
+    )
     assert [name for name, one in explorer.controls.items() if "p2es-slider" in one._dom_classes] == ["t", "steps"]
     assert all(f"p2es-control-{name}" in one._dom_classes for name, one in explorer.controls.items())
     assert "p2es-picture" in explorer.picture._dom_classes and "p2es-explore" in explorer.box._dom_classes
@@ -214,7 +222,9 @@ def test_kernels_tell_a_person_from_a_batch_execution_and_answer_a_slider():
         batch = next(content["data"] for kind, content in messages if kind == "execute_result")
         assert "image/png" in batch and WIDGET not in batch
 
-        messages = answers(client, client.execute("explorer = " + CELL.splitlines()[-1] + "\nexplorer", allow_stdin=True))
+        messages = answers(
+            client, client.execute("explorer = " + CELL.splitlines()[-1] + "\nexplorer", allow_stdin=True)
+        )
         bundle = next(content["data"] for kind, content in messages if kind == "execute_result")
         assert bundle["image/png"].strip() == batch["image/png"].strip() and "model_id" in bundle[WIDGET]
 
@@ -225,7 +235,11 @@ def test_kernels_tell_a_person_from_a_batch_execution_and_answer_a_slider():
         request = client.session.msg("comm_msg", {"comm_id": slider, "data": update})
         client.shell_channel.send(request)
         moved = answers(client, request["header"]["msg_id"])
-        changed = [content["comm_id"] for kind, content in moved if kind == "comm_msg" and content["data"]["method"] == "update"]
+        changed = [
+            content["comm_id"]
+            for kind, content in moved
+            if kind == "comm_msg" and content["data"]["method"] == "update"
+        ]
         assert picture in changed
     finally:
         client.stop_channels()

@@ -9,11 +9,11 @@ from scipy.special import expit
 
 from p2es_lib.baselines import template as template_module
 from p2es_lib.baselines.template import MeanBeatTemplate
-from p2es_lib.translator import check_translation_input
-from p2es_lib.config import get_config
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEAD_MATRIX
+from p2es_lib.core.config import get_config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEAD_MATRIX
+from p2es_lib.core.translator import check_translation_input
 
 FS, N_SAMPLES = 125.0, 1024
 DELAY_S = 0.3  # R peak to the steepest point of the pulse
@@ -139,7 +139,7 @@ def test_beats_are_placed_and_faded_as_stated(monkeypatch):
     ecg = _hand_made(lambda phase: phase, 0.0, monkeypatch, upstrokes)  # each sample shows its time since the upstroke
     begin = np.array(upstrokes) - 0.4
     for k in range(7):
-        inside = (T_AXIS > begin[k] + 0.021) & (T_AXIS < begin[k + 1] - 0.021)
+        inside = (begin[k] + 0.021 < T_AXIS) & (begin[k + 1] - 0.021 > T_AXIS)
         assert np.allclose(ecg[inside], (T_AXIS - upstrokes[k])[inside], atol=1e-6)
         at = np.interp(begin[k + 1], T_AXIS, ecg)  # half of either beat where they meet
         assert at == pytest.approx(0.5 * (begin[k + 1] - upstrokes[k]) - 0.5 * 0.4, abs=0.02)
@@ -150,7 +150,7 @@ def test_beats_are_placed_and_faded_as_stated(monkeypatch):
 def test_mean_signal_beyond_the_reach_of_the_template(monkeypatch):
     ecg = _hand_made(lambda phase: np.ones_like(phase), 0.3, monkeypatch, [0.3, 0.9])  # then 1.5, 2.1, 2.7 are added
     reach = 2.7 + template_module.TAIL_S
-    assert np.allclose(ecg[T_AXIS < reach], 1.0) and np.allclose(ecg[T_AXIS > reach + 0.01], 0.3)
+    assert np.allclose(ecg[reach > T_AXIS], 1.0) and np.allclose(ecg[reach + 0.01 < T_AXIS], 0.3)
 
 
 def test_stretches_without_pulse_get_the_mean(fitted, train, monkeypatch):

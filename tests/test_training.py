@@ -14,13 +14,14 @@ import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
 
-from p2es_lib import learned, optimisation, training
-from p2es_lib.errors import InputError
-from p2es_lib.learned import Batch, hide_demographics, masked_mse
-from p2es_lib.p2es import P2Es, draw_times
-from p2es_lib.optimisation import learning_rate_at
-from p2es_lib.training import CHECKPOINT_FILE, train
-from p2es_lib.training_record import Stopwatch, read_history
+from p2es_lib.core import learned
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.learned import Batch, hide_demographics, masked_mse
+from p2es_lib.method.p2es import P2Es, draw_times
+from p2es_lib.training import loop, optimisation
+from p2es_lib.training.loop import CHECKPOINT_FILE, train
+from p2es_lib.training.optimisation import learning_rate_at
+from p2es_lib.training.record import Stopwatch, read_history
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,9 @@ def test_loss_of_p2es_is_that_of_both_stages(windows):
     batch = Batch(module, raw, torch.Generator().manual_seed(0))
     estimate = module.estimate(module, batch, torch.Generator().manual_seed(1))
     loss, logged = module.training_loss(module, batch, torch.Generator().manual_seed(1))
-    of = [float(((part.detach() - batch.x_0) ** 2)[batch.mask > 0].mean()) for part in (estimate.refined, estimate.coarse)]
+    of = [
+        float(((part.detach() - batch.x_0) ** 2)[batch.mask > 0].mean()) for part in (estimate.refined, estimate.coarse)
+    ]
     assert of[0] != pytest.approx(of[1], rel=1e-3)
     assert loss.item() == pytest.approx(of[0] + 1.0 * of[1], rel=1e-5)
     assert float(logged) == pytest.approx(of[0], rel=1e-5) and not logged.requires_grad
@@ -82,7 +85,9 @@ def test_learning_rate_warms_up_and_decays():
 
 
 def test_it_learns_and_writes_a_finished_run(windows, tmp_path):
-    config = tiny_config(training__n_steps=150, training__validate_every=50, training__checkpoint_every=150, denoiser__lead_features=2)
+    config = tiny_config(
+        training__n_steps=150, training__validate_every=50, training__checkpoint_every=150, denoiser__lead_features=2
+    )
     config = config.replace("training.learning_rate", 5e-3)
     model = train(config, windows, tmp_path, progress=False)
     history = read_history(tmp_path)
@@ -91,12 +96,14 @@ def test_it_learns_and_writes_a_finished_run(windows, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cost.json", "history.csv", "weights.safetensors"]
     best = history["validation_rmse"].min()
     validation = windows.split("validation")
-    assert training.validate(model, validation)["validation_rmse"] == pytest.approx(best, rel=1e-4), "the best average is kept"
+    assert loop.validate(model, validation)["validation_rmse"] == pytest.approx(best, rel=1e-4), (
+        "the best average is kept"
+    )
 
 
 def test_cost_of_a_continued_training_counts_all_its_parts(monkeypatch):
     clock = {"now": 100.0}
-    monkeypatch.setattr("p2es_lib.training_record.time.monotonic", lambda: clock["now"])
+    monkeypatch.setattr("p2es_lib.training.record.time.monotonic", lambda: clock["now"])
     watch = Stopwatch()
     with watch("loading"):
         clock["now"] += 2
@@ -141,10 +148,10 @@ def test_checkpoint_of_other_settings_is_not_continued(windows, tmp_path, monkey
             raise KeyboardInterrupt
         return learning_rate_at(step, config)
 
-    monkeypatch.setattr(training, "learning_rate_at", stop)
+    monkeypatch.setattr(loop, "learning_rate_at", stop)
     with pytest.raises(KeyboardInterrupt):
         train(tiny_config(), windows, tmp_path, progress=False)
-    monkeypatch.setattr(training, "learning_rate_at", learning_rate_at)
+    monkeypatch.setattr(loop, "learning_rate_at", learning_rate_at)
     train(tiny_config(training__weight_decay=0.5), windows, tmp_path, progress=False)
     assert "continuing" not in capsys.readouterr().out
 
@@ -200,7 +207,9 @@ def test_validation_ignores_what_stands_in_absent_leads():
     module.group_finder.fit(limb.split("train"), seed=0)
     garbage = limb.ecg.copy()
     garbage[:, 6:] = 9.0
-    scores = [training.validate(module, dataclasses.replace(limb, ecg=ecg).split("validation")) for ecg in (limb.ecg, garbage)]
+    scores = [
+        loop.validate(module, dataclasses.replace(limb, ecg=ecg).split("validation")) for ecg in (limb.ecg, garbage)
+    ]
     assert scores[0] == pytest.approx(scores[1]) and all(math.isfinite(value) for value in scores[0].values())
 
 
@@ -212,7 +221,7 @@ def test_saved_weights_are_the_best_average(windows, tmp_path, monkeypatch):
         averages.append({name: p.detach().clone() for name, p in model.named_parameters()})
         return {"validation_rmse": next(scores), "validation_loss_mid": 0.0}
 
-    shadow, original = {}, training.update_average
+    shadow, original = {}, loop.update_average
 
     def by_hand(average, module, decay, step):
         decay_now = min(decay, (1 + step) / (10 + step))
@@ -221,8 +230,8 @@ def test_saved_weights_are_the_best_average(windows, tmp_path, monkeypatch):
             shadow[name] = decay_now * before + (1 - decay_now) * p.detach()
         original(average, module, decay, step)
 
-    monkeypatch.setattr(training, "validate", fake)
-    monkeypatch.setattr(training, "update_average", by_hand)
+    monkeypatch.setattr(loop, "validate", fake)
+    monkeypatch.setattr(loop, "update_average", by_hand)
     saved = train(tiny_config(training__n_steps=12), windows, tmp_path, progress=False)
     for name, p in saved.named_parameters():
         assert torch.equal(p, averages[1][name]), name
@@ -243,7 +252,9 @@ def test_training_windows_do_not_count_themselves_as_neighbours(windows, tmp_pat
     monkeypatch.setattr(P2Es, "condition", spy)
     train(tiny_config(), windows, tmp_path, progress=False)
     in_steps = [names for names in excluded if names is not None]
-    assert len(in_steps) == 8 and all(len(names) == 4 and all(isinstance(name, str) for name in names) for names in in_steps)
+    assert len(in_steps) == 8 and all(
+        len(names) == 4 and all(isinstance(name, str) for name in names) for names in in_steps
+    )
 
 
 def test_scale_and_weights_do_not_see_the_test_split(windows, tmp_path):
@@ -269,14 +280,14 @@ def test_history_of_a_missing_run_is_an_error(tmp_path):
 def test_moving_average_follows_the_weights(windows):
     module = P2Es(tiny_config())
     average = P2Es(tiny_config())
-    training.update_average(average, module, decay=0.5, step=10**6)
+    loop.update_average(average, module, decay=0.5, step=10**6)
     fresh = P2Es(tiny_config())
     with torch.no_grad():
         for p in fresh.parameters():
             p.fill_(2.0)
         for p in average.parameters():
             p.fill_(1.0)
-    training.update_average(average, fresh, decay=0.9, step=10**6)
+    loop.update_average(average, fresh, decay=0.9, step=10**6)
     assert all(torch.allclose(p, torch.tensor(1.1)) for p in average.parameters())
     assert math.isclose(dataclasses.asdict(tiny_config())["training"]["ema_decay"], 0.9)
 
@@ -286,8 +297,8 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from synthetic import synthetic_windows, tiny_config
-from p2es_lib.optimisation import make_fabric
-from p2es_lib.training import train
+from p2es_lib.training.optimisation import make_fabric
+from p2es_lib.training.loop import train
 fabric = make_fabric(devices=2)
 fabric.launch()
 model = train(tiny_config(), synthetic_windows(), Path(sys.argv[1]), fabric=fabric, progress=False)
@@ -301,7 +312,9 @@ def test_two_processes_train_one_model(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(_TWO_PROCESSES)
     command = [sys.executable, str(script), str(tmp_path / "run"), str(Path(__file__).parent)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     sums = [(tmp_path / f"run-{rank}.txt").read_text() for rank in (0, 1)]
     assert sums[0] == sums[1], "the processes must agree on the weights"
@@ -324,7 +337,9 @@ def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch, on_gpu, on_c
     assert {settings["accelerator"] for settings in made} == {"cuda" if on_gpu else "cpu"}
 
 
-@pytest.mark.parametrize("answers", [(False, False), (True, False), (False, True), (None, True), (True, None), (None, None)])
+@pytest.mark.parametrize(
+    "answers", [(False, False), (True, False), (False, True), (None, True), (True, None), (None, None)]
+)
 def test_bfloat16_of_a_cpu_is_known_by_either_instruction_set(monkeypatch, answers):
     for name, answer in zip(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), answers, strict=True):
         if answer is None:  # another version of torch
@@ -338,7 +353,7 @@ def test_precision_is_checked_and_reaches_the_loop(windows, tmp_path, monkeypatc
     with pytest.raises(InputError, match="training.precision"):
         tiny_config(training__precision="fp8")
     asked, original = [], optimisation.make_fabric
-    monkeypatch.setattr(training, "make_fabric", lambda **settings: asked.append(settings) or original(**settings))
+    monkeypatch.setattr(loop, "make_fabric", lambda **settings: asked.append(settings) or original(**settings))
     train(tiny_config(training__n_steps=1, training__precision="32-true"), windows, tmp_path, progress=False)
     assert asked == [{"precision": "32-true"}]
 
@@ -348,7 +363,9 @@ def test_a_step_in_bfloat16_is_near_that_in_float32(windows, tmp_path, monkeypat
     found = {}
     for precision in ("32-true", "bf16-mixed"):
         # In place of the average, which would be one tenth of the step, the trained weights themselves are saved.
-        monkeypatch.setattr(training, "update_average", lambda average, module, *_: average.load_state_dict(module.state_dict()))
+        monkeypatch.setattr(
+            loop, "update_average", lambda average, module, *_: average.load_state_dict(module.state_dict())
+        )
         config = tiny_config(training__n_steps=1, training__precision=precision)
         model = train(config, windows, tmp_path / precision, progress=False)
         found[precision] = torch.cat([p.flatten() for p in model.denoiser.parameters()])

@@ -5,8 +5,17 @@ import pytest
 import scipy.fft
 import torch
 
-from p2es_lib.errors import InputError
-from p2es_lib.transforms import dct, fill_gaps, filter_bandpass, filter_notch, idct, resample_at, resample_signal, resampling_reach
+from p2es_lib.core.errors import InputError
+from p2es_lib.signals.transforms import (
+    dct,
+    fill_gaps,
+    filter_bandpass,
+    filter_notch,
+    idct,
+    resample_at,
+    resample_signal,
+    resampling_reach,
+)
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 7, 8, 125, 512, 1024])
@@ -161,7 +170,9 @@ def test_resampling_at_places_is_the_resampling_of_the_whole(rate_in, rate_out):
     reach, middle = resampling_reach(rate_in, rate_out), position[len(position) // 2 :][:50]
     first = int(np.floor(middle[0])) - reach
     piece = x[first : int(np.floor(middle[-1])) + reach + 2]
-    np.testing.assert_array_equal(resample_at(piece, middle - first, rate_in, rate_out), whole[len(position) // 2 :][:50])
+    np.testing.assert_array_equal(
+        resample_at(piece, middle - first, rate_in, rate_out), whole[len(position) // 2 :][:50]
+    )
 
 
 def test_resampling_at_places_keeps_gaps_and_refuses_nothing_at_all():

@@ -9,16 +9,15 @@ import torch
 import wfdb
 from synthetic import tiny_p2es
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.learned import PRETRAINED
-from p2es_lib.p2es import P2Es
-from p2es_lib.live import ecg_blocks, window_starts
-from p2es_lib.methods import load_method
-from p2es_lib.paths import run_dir
-from p2es_lib.translate_file import default_model_folder, translate_file, translate_long
-from p2es_lib.translation_report import Excerpt, Summary
-from p2es_lib.variants import configure
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.paths import PRETRAINED, run_dir
+from p2es_lib.experiments.variants import configure
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.training.registry import load_method
+from p2es_lib.translation.file import default_model_folder, translate, translate_long
+from p2es_lib.translation.live import ecg_blocks, window_starts
+from p2es_lib.translation.report import Excerpt, Summary
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +34,18 @@ def model_folder(model, tmp_path_factory):
 
 def pulses(seconds: float, rate: float) -> np.ndarray:
     t = np.arange(round(seconds * rate)) / rate
-    return 2.0 + np.exp(-0.5 * (((t * 1.2) % 1 - 0.3) / 0.08) ** 2) + 0.3 * np.exp(-0.5 * (((t * 1.2) % 1 - 0.6) / 0.1) ** 2)
+    return (
+        2.0
+        + np.exp(-0.5 * (((t * 1.2) % 1 - 0.3) / 0.08) ** 2)
+        + 0.3 * np.exp(-0.5 * (((t * 1.2) % 1 - 0.6) / 0.1) ** 2)
+    )
 
 
 def write_csv(path, seconds=20.0, rate=64.0):
     t = np.arange(round(seconds * rate)) / rate
-    path.write_text("time_s,ppg\n" + "\n".join(f"{a:.6f},{b:.6f}" for a, b in zip(t, pulses(seconds, rate), strict=True)) + "\n")
+    path.write_text(
+        "time_s,ppg\n" + "\n".join(f"{a:.6f},{b:.6f}" for a, b in zip(t, pulses(seconds, rate), strict=True)) + "\n"
+    )
     return path
 
 
@@ -70,13 +75,23 @@ def test_join_of_equal_windows_leaves_no_seam(model, monkeypatch):
 
 
 def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
-    written = translate_file(write_csv(tmp_path / "walk.csv"), age=63, sex="F", out=tmp_path / "out", model=model_folder, n_samples=3, progress=False)
+    written = translate(
+        write_csv(tmp_path / "walk.csv"),
+        age=63,
+        sex="F",
+        out=tmp_path / "out",
+        model=model_folder,
+        n_samples=3,
+        progress=False,
+    )
     record = wfdb.rdrecord(str(written["ecg"].with_suffix("")))
     assert tuple(record.sig_name) == LEADS and record.fs == 125 and set(record.units) == {"mV"}
     assert abs(record.sig_len / 125 - 20.0) < 0.05 and np.isfinite(record.p_signal).all()
     one, two, three = record.p_signal[:, 0], record.p_signal[:, 1], record.p_signal[:, 2]
     assert np.abs(three - (two - one)).max() < 0.0021, "Einthoven, to the rounding of 16 bits"
-    assert any("not a diagnosis" in comment for comment in record.comments) and any("age 63, sex F" in c for c in record.comments)
+    assert any("not a diagnosis" in comment for comment in record.comments) and any(
+        "age 63, sex F" in c for c in record.comments
+    )
     spread = wfdb.rdrecord(str(written["spread"].with_suffix("")))
     assert (spread.p_signal >= 0).all() and spread.p_signal.mean() > 0
     assert all(path.stat().st_size > 1000 for key, path in written.items() if key.startswith("picture"))
@@ -101,7 +116,7 @@ def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
 def test_names_beyond_ascii_can_be_read_back_and_do_not_collide(model_folder, tmp_path):
     arguments = {"out": tmp_path / "out", "model": model_folder, "n_samples": 2, "progress": False}
     names = ("Müller 张.csv", "Möller 王.csv", "Müller_PPG.csv", "plain-1_b.csv")
-    written = {name: translate_file(write_csv(tmp_path / name, seconds=5.0), **arguments) for name in names}
+    written = {name: translate(write_csv(tmp_path / name, seconds=5.0), **arguments) for name in names}
     for files in written.values():
         for key in ("ecg", "spread"):
             assert files[key].name.isascii() and " " not in files[key].name
@@ -115,7 +130,11 @@ def test_gap_stays_a_gap(model):
     ppg = np.tile(pulses(10, 125), 3)
     ppg[1000:2000] = np.nan
     result = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
-    assert np.isnan(result.mean[:, 1300:1700]).all() and np.isfinite(result.mean[:, :900]).all() and np.isfinite(result.mean[:, 2100:]).all()
+    assert (
+        np.isnan(result.mean[:, 1300:1700]).all()
+        and np.isfinite(result.mean[:, :900]).all()
+        and np.isfinite(result.mean[:, 2100:]).all()
+    )
 
 
 def test_poor_and_missing_stretches_are_reported(model):
@@ -132,7 +151,8 @@ def test_poor_and_missing_stretches_are_reported(model):
 @pytest.mark.parametrize("poor_first", [True, False])
 def test_the_title_speaks_of_the_stretch_it_shows(model_folder, tmp_path, monkeypatch, poor_first):
     """The page shows the first ten seconds, and its title calls poor what is poor there; the report is of all."""
-    from p2es_lib import live, plots
+    from p2es_lib import plots
+    from p2es_lib.translation import live
 
     titles, judged, plot = [], [], plots.plot_translation
 
@@ -143,7 +163,7 @@ def test_the_title_speaks_of_the_stretch_it_shows(model_folder, tmp_path, monkey
     monkeypatch.setattr(live, "ppg_quality", quality)
     monkeypatch.setattr(plots, "plot_translation", lambda *a, **k: titles.append(k["record"]) or plot(*a, **k))
     arguments = {"out": tmp_path / "out", "model": model_folder, "n_samples": 1, "progress": False}
-    written = translate_file(write_csv(tmp_path / "r.csv", seconds=30.0), **arguments)
+    written = translate(write_csv(tmp_path / "r.csv", seconds=30.0), **arguments)
     assert len(judged) > 20 and "WARNING: the PPG is poor" in written["note"]
     assert titles == ["r, from 0.0 s" + (", POOR PPG" if poor_first else "")]
 
@@ -158,26 +178,30 @@ def test_refused_stretches_are_named_and_the_page_shows_the_first_whole_ten_seco
         summary.add(block)
         excerpt.add(block)
     gap = np.flatnonzero(~result.covered)
-    assert f"{gap[0] / 125:.1f} to {(gap[-1] + 1) / 125:.1f} s" in summary.lines(125.0, 0.0)[0] and len(summary.gaps) == 1
+    assert (
+        f"{gap[0] / 125:.1f} to {(gap[-1] + 1) / 125:.1f} s" in summary.lines(125.0, 0.0)[0] and len(summary.gaps) == 1
+    )
     shown = excerpt.longest()
     assert shown.start == gap[-1] + 1 and len(shown) == 1250
     np.testing.assert_array_equal(shown.mean, result.mean[:, shown.start : shown.start + 1250])
 
 
 def test_a_table_is_written_when_asked_for_and_a_long_one_is_not_by_itself(model_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("p2es_lib.translate_file.MAX_CSV_S", 5.0)
+    monkeypatch.setattr("p2es_lib.translation.file.MAX_CSV_S", 5.0)
     arguments = {"model": model_folder, "n_samples": 1, "progress": False}
     file = write_csv(tmp_path / "walk.csv", seconds=6.0)
-    left_out = translate_file(file, out=tmp_path / "a", **arguments)["csv"]
+    left_out = translate(file, out=tmp_path / "a", **arguments)["csv"]
     assert "GB; --csv writes it" in left_out and not list((tmp_path / "a").glob("*p2es.csv"))
-    assert translate_file(file, out=tmp_path / "b", csv=True, **arguments)["csv"].is_file()
+    assert translate(file, out=tmp_path / "b", csv=True, **arguments)["csv"].is_file()
 
 
 def test_wrapped_converter_is_reported(model_folder, tmp_path):
     t = np.arange(20 * 125) / 125
     wrapped = (3.0 * pulses(20, 125)) % 1.0  # overflows several times in each pulse
-    (tmp_path / "w.csv").write_text("time_s,ppg\n" + "\n".join(f"{a:.3f},{b:.6f}" for a, b in zip(t, wrapped, strict=True)))
-    note = translate_file(tmp_path / "w.csv", out=tmp_path / "out", model=model_folder, n_samples=2, progress=False)["note"]
+    (tmp_path / "w.csv").write_text(
+        "time_s,ppg\n" + "\n".join(f"{a:.3f},{b:.6f}" for a, b in zip(t, wrapped, strict=True))
+    )
+    note = translate(tmp_path / "w.csv", out=tmp_path / "out", model=model_folder, n_samples=2, progress=False)["note"]
     assert "wrapped around as recorded" in note
 
 
@@ -195,7 +219,7 @@ def given(monkeypatch):
         calls.append(ppg - np.median(ppg))
         return ecg_blocks(live, ppg, *arguments)
 
-    monkeypatch.setattr("p2es_lib.translate_file.ecg_blocks", recorded)
+    monkeypatch.setattr("p2es_lib.translation.file.ecg_blocks", recorded)
     return calls
 
 
@@ -204,7 +228,7 @@ def translated(model_folder, folder, ppg, **options) -> dict:
     folder.mkdir()
     np.savetxt(folder / "x.csv", ppg)
     arguments = {"sampling_rate": 64, "model": model_folder, "n_samples": 2, "progress": False, **options}
-    return translate_file(folder / "x.csv", out=folder / "out", **arguments)
+    return translate(folder / "x.csv", out=folder / "out", **arguments)
 
 
 def test_a_ppg_upside_down_is_turned_over_and_the_user_is_told(model_folder, tmp_path, upright_ppg, given):
@@ -212,10 +236,14 @@ def test_a_ppg_upside_down_is_turned_over_and_the_user_is_told(model_folder, tmp
     down = translated(model_folder, tmp_path / "down", 1e5 - upright_ppg)  # as light is counted: far above zero
     np.testing.assert_allclose(given[1], given[0], atol=1e-6)
     np.testing.assert_allclose(given[0], upright_ppg - np.median(upright_ppg))
-    assert "pulses point up (the wave rises faster than it falls in 13 of 13" in up["note"] and "TURNED" not in up["note"]
+    assert (
+        "pulses point up (the wave rises faster than it falls in 13 of 13" in up["note"] and "TURNED" not in up["note"]
+    )
     assert "the PPG was TURNED OVER, its pulses point down" in down["note"] and "--polarity up" in down["note"]
     comments = wfdb.rdheader(str(down["ecg"].with_suffix(""))).comments
-    assert any("TURNED OVER" in comment for comment in comments) and any(comment.startswith("read: ") for comment in comments)
+    assert any("TURNED OVER" in comment for comment in comments) and any(
+        comment.startswith("read: ") for comment in comments
+    )
     assert "64 Hz as given" in up["read"]
 
 
@@ -239,13 +267,15 @@ def test_a_polarity_that_cannot_be_told_is_left_and_said(model_folder, tmp_path)
 def test_output_that_cannot_be_a_folder_is_named_before_any_work(home, tmp_path, out):
     (tmp_path / "file.txt").write_text("mine")
     with pytest.raises(InputError, match="--out .*file.txt is a file"):
-        translate_file(write_csv(tmp_path / "walk.csv"), out=tmp_path / out, model="nowhere")
+        translate(write_csv(tmp_path / "walk.csv"), out=tmp_path / out, model="nowhere")
     assert (tmp_path / "file.txt").read_text() == "mine"
 
 
 def test_result_is_the_same_each_time_and_differs_with_the_seed(model):
     ppg = pulses(6, 125)
-    first, again, other = (translate_long(model, ppg, 50, "M", n_samples=2, seed=s, progress=False).mean for s in (0, 0, 1))
+    first, again, other = (
+        translate_long(model, ppg, 50, "M", n_samples=2, seed=s, progress=False).mean for s in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -270,16 +300,18 @@ def test_bad_input_is_named_and_leaves_nothing(model_folder, tmp_path, change, m
     arguments = {"age": 60, "sex": "F", "model": model_folder, "out": tmp_path / "out", **change}
     record = tmp_path / arguments.pop("record", "good.csv")
     with pytest.raises(InputError, match=message):
-        translate_file(record, progress=False, **arguments)
+        translate(record, progress=False, **arguments)
     assert not (tmp_path / "out").exists()
 
 
 def test_without_a_training_of_ones_own_the_model_of_the_package_translates(home, tmp_path):
     assert default_model_folder() == PRETRAINED
     model = load_method(PRETRAINED)
-    assert model.config == configure("wide"), "settings changed since these weights were trained: put those of a new run there"
+    assert model.config == configure("wide"), (
+        "settings changed since these weights were trained: put those of a new run there"
+    )
     assert model.trained_leads.all() and all(name.startswith("sim-") for name in model.training_subjects())
-    translate_file(write_csv(tmp_path / "walk.csv"), age=60, sex="F", out=tmp_path / "out", n_samples=2, progress=False)
+    translate(write_csv(tmp_path / "walk.csv"), age=60, sex="F", out=tmp_path / "out", n_samples=2, progress=False)
     header = next((tmp_path / "out").glob("*ecg.hea"), None) or next((tmp_path / "out").glob("*.hea"))
     assert "trained on simulated (wide)" in header.read_text()
     # A longer training of one's own comes first; that of quick is none.

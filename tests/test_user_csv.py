@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.user_csv import find_ppgs
-from p2es_lib.sources.user_file import read_ppg
+from p2es_lib.core.errors import InputError
+from p2es_lib.translation.readers.user_csv import find_ppgs
+from p2es_lib.translation.readers.user_file import read_ppg
 
 RATE = 64.0
 
@@ -56,13 +56,22 @@ def check(path, pair, *told, **options):
 @pytest.mark.parametrize("separator, word", [(";", "semicolons"), ("\t", "tabs")])
 def test_decimal_comma(write, pair, separator, word):
     text = table(pair, seconds(pair, ","), separator=separator, decimal=",")
-    check(write(text), pair, f"2 column(s) separated by {word}", "decimal comma", "64 Hz from column 'time (s)' (in s)", "PPG from 'PPG'")
+    check(
+        write(text),
+        pair,
+        f"2 column(s) separated by {word}",
+        "decimal comma",
+        "64 Hz from column 'time (s)' (in s)",
+        "PPG from 'PPG'",
+    )
 
 
 def test_decimal_comma_in_a_single_column_and_in_quotes(write, pair):
     single = "\n".join(["PPG", *(f"{x:.5f}".replace(".", ",") for x in pair.ppg)])
     check(write(single), pair, "1 column(s)", "decimal comma", "64 Hz as given", sampling_rate=64)
-    quoted = "\n".join(["time (s),PPG", *(f'"{t}","{x:.5f}"'.replace(".", ",") for t, x in zip(seconds(pair), pair.ppg))])
+    quoted = "\n".join(
+        ["time (s),PPG", *(f'"{t}","{x:.5f}"'.replace(".", ",") for t, x in zip(seconds(pair), pair.ppg))]
+    )
     check(write(quoted), pair, "separated by commas", "decimal comma")
 
 
@@ -98,7 +107,12 @@ def test_names_in_the_last_comment_line(tmp_path, pair):
     (("time", "PPG"), ("s", "a.u.")), (("'Elapsed time'", "'PLETH'"), ("'seconds'", "'NU'")), (('"t"', '"bvp"'), ('"[s]"', '""')),
 ])  # fmt: skip
 def test_units_beneath_the_names(write, pair, names, units):
-    check(write(table(pair, seconds(pair), names=names, units=units)), pair, "units from the row beneath the names", "(in s")
+    check(
+        write(table(pair, seconds(pair), names=names, units=units)),
+        pair,
+        "units from the row beneath the names",
+        "(in s",
+    )
 
 
 def test_a_unit_beneath_the_name_decides_and_must_not_contradict_it(write, pair):
@@ -131,7 +145,10 @@ def test_zeros_and_end_marks_behind_the_last_line(write, pair, tail):
     check(write(table(pair, seconds(pair)) + tail), pair)
 
 
-@pytest.mark.parametrize("encoding, told", [("utf-16", "UTF-16"), ("utf-8-sig", "UTF-8 with a mark"), ("latin-1", "Latin-1 text"), ("utf-32", "UTF-32")])
+@pytest.mark.parametrize(
+    "encoding, told",
+    [("utf-16", "UTF-16"), ("utf-8-sig", "UTF-8 with a mark"), ("latin-1", "Latin-1 text"), ("utf-32", "UTF-32")],
+)
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_encodings_and_line_ends(write, pair, encoding, told, end):
     text = table(pair, seconds(pair), separator="\t", names=("Zeit (s)", "PPG (µV)")).replace("\n", end)
@@ -171,14 +188,20 @@ def test_what_was_derived_from_a_ppg_is_none(derived, name):
     assert find_ppgs(["SpO2", derived, name]) == [name] and find_ppgs([derived]) == []
 
 
-@pytest.mark.parametrize("other", ["ppg_counter", "PPG ambient", "PPG_LED_current", "ppgPeaks", "ppg_valid", "PPG gain"])
+@pytest.mark.parametrize(
+    "other", ["ppg_counter", "PPG ambient", "PPG_LED_current", "ppgPeaks", "ppg_valid", "PPG gain"]
+)
 def test_what_is_recorded_beside_a_ppg_is_none(other):
     assert find_ppgs([other, "PPG_IR"]) == ["PPG_IR"]
 
 
 def test_a_column_called_just_ppg_comes_first(write, pair):
     rows = [f"{t},72,{-x:.5f},{x:.5f}" for t, x in zip(seconds(pair), pair.ppg)]
-    check(write("\n".join(["time_s,PPG_HR,PPG_red,PPG", *rows])), pair, "PPG from 'PPG', by its name; also there: 'PPG_red'")
+    check(
+        write("\n".join(["time_s,PPG_HR,PPG_red,PPG", *rows])),
+        pair,
+        "PPG from 'PPG', by its name; also there: 'PPG_red'",
+    )
     assert find_ppgs(["PPG_red", "SpO2 pleth", "ppg [V]"]) == ["ppg [V]", "PPG_red", "SpO2 pleth"]
 
 
@@ -194,7 +217,11 @@ def test_a_separator_at_the_end_of_lines(write, pair):
 @pytest.mark.parametrize("zone", ["", "Z", "+02:00", " +0200", " UTC"])
 def test_iso_8601(write, pair, form, zone):
     times = [stamp.strftime(form) + zone for stamp in stamps(pair)]
-    check(write(table(pair, times, separator=";", names=("timestamp", "PPG"))), pair, "ISO 8601, with" + ("" if zone else "out") + " a zone")
+    check(
+        write(table(pair, times, separator=";", names=("timestamp", "PPG"))),
+        pair,
+        "ISO 8601, with" + ("" if zone else "out") + " a zone",
+    )
 
 
 @pytest.mark.parametrize("form", [
@@ -361,7 +388,9 @@ def test_a_clock_without_constant_rate_is_interpolated_and_told(write, make_pair
     text[100] = text[100].split(",")[0] + ",nan"
     found = read_ppg(write("\n".join(["millis,ppg", *text])))
     notes = "; ".join(found.notes)
-    assert "has no constant rate: most steps are" in notes and "interpolated" in notes and "the longest gap 1.5" in notes
+    assert (
+        "has no constant rate: most steps are" in notes and "interpolated" in notes and "the longest gap 1.5" in notes
+    )
     at_s = np.arange(len(found.ppg)) / found.sampling_rate + ms[0] / 1000
     present, expected = np.isfinite(found.ppg), np.interp(at_s, np.arange(60_000) / 1000, truth.ppg)
     assert np.corrcoef(found.ppg[present], expected[present])[0, 1] > 0.995
@@ -386,7 +415,9 @@ def test_a_clock_that_was_set_is_refused(write, pair, first_ms, then_ms, jump):
     told = f"'timestamp_ms', the time jumps by {jump} between rows 50 and 51 .*from {times[49]} to {times[50]}"
     with pytest.raises(InputError, match=told):
         read_ppg(path)
-    counts = write(table(pair, [str(i + (10**12 if i >= 50 else 0)) for i in range(len(pair.ppg))], names=("time", "PPG")))
+    counts = write(
+        table(pair, [str(i + (10**12 if i >= 50 else 0)) for i in range(len(pair.ppg))], names=("time", "PPG"))
+    )
     with pytest.raises(InputError, match="days between rows 50 and 51"):
         read_ppg(counts, sampling_rate=64)
 
@@ -402,7 +433,9 @@ def test_a_counter_that_begins_again(write, pair, name, scale, bits, signed):
     assert f"a counter that begins again after {bits} bits" in "; ".join(found.notes)
 
 
-@pytest.mark.parametrize("unit, seconds_each", [("min", 60), ("Minutes", 60), ("h", 3600), ("hours", 3600), ("days", 86400)])
+@pytest.mark.parametrize(
+    "unit, seconds_each", [("min", 60), ("Minutes", 60), ("h", 3600), ("hours", 3600), ("days", 86400)]
+)
 def test_times_in_minutes_hours_and_days(write, make_pair, unit, seconds_each):
     """Ten minutes once passed for 10 s at 3840 Hz."""
     ppg = make_pair(600, 64).ppg
@@ -435,7 +468,12 @@ def test_clock_times_without_colons_are_refused(write, pair):
 
 def test_the_longest_gap_is_told_with_its_row(write, pair):
     """Local times where summer time begins: an hour that never was."""
-    local = pd.DatetimeIndex(stamps(pair, "2024-03-31T00:59:50")).tz_localize("UTC").tz_convert("Europe/Berlin").tz_localize(None)
+    local = (
+        pd.DatetimeIndex(stamps(pair, "2024-03-31T00:59:50"))
+        .tz_localize("UTC")
+        .tz_convert("Europe/Berlin")
+        .tz_localize(None)
+    )
     found = read_ppg(write(table(pair, [stamp.isoformat() for stamp in local], names=("time", "PPG"))))
     assert "the longest gap 3600.02 s after row 640 of the values" in "; ".join(found.notes)
 
@@ -467,7 +505,9 @@ def test_minutes_and_tenths_of_a_second_as_a_spreadsheet_saves_them(write, pair)
 
 def test_a_clock_that_goes_back_is_refused_with_its_row(write, pair):
     times = [stamp.isoformat() for stamp in [*stamps(pair)[:700], *(stamps(pair)[700:] - pd.Timedelta("1h"))]]
-    with pytest.raises(InputError, match=f"only rise.*goes back from {times[699]} \\(row 700 .*to {times[700]} \\(row 701"):
+    with pytest.raises(
+        InputError, match=f"only rise.*goes back from {times[699]} \\(row 700 .*to {times[700]} \\(row 701"
+    ):
         read_ppg(write(table(pair, times, names=("time", "PPG"))))
     with pytest.raises(InputError, match="but holds 'nan' in row 8"):
         read_ppg(write(table(pair, [*seconds(pair)[:7], "nan", *seconds(pair)[8:]])))
@@ -479,7 +519,9 @@ def test_an_assumed_unit_and_another_clock_are_told(write, pair):
     milliseconds = [f"{1000 * i / RATE:.3f}" for i in range(len(pair.ppg))]
     check(write(table(pair, milliseconds, names=("time", "PPG"))), pair, "taken as ms: no unit is stated")
     rows = [f"{t},{s},{x:.5f}" for t, s, x in zip(milliseconds, stamps(pair), pair.ppg)]
-    check(write("\n".join(["time_ms,datetime,PPG", *rows])), pair, "from column 'time_ms' (in ms) (not from 'datetime')")
+    check(
+        write("\n".join(["time_ms,datetime,PPG", *rows])), pair, "from column 'time_ms' (in ms) (not from 'datetime')"
+    )
     rows = [f"{t},0.5,{x:.5f}" for t, x in zip(milliseconds, pair.ppg)]  # neither of these is a clock
     found = check(write("\n".join(["time_ms,t_skin,PPG", *rows])), pair)
     assert "t_skin" not in "".join(found.notes)
@@ -507,14 +549,21 @@ def polar(pair, names="channel 0;channel 1;channel 2;ambient") -> str:
 
 def test_polar_sensor_logger(write, pair):
     path = write(polar(pair), name="recording.txt")
-    told = ("Polar Sensor Logger layout", "'channel 1'", "64 Hz from column 'sensor timestamp [ns]' (in ns)", "PPG from 'channel 0'")
+    told = (
+        "Polar Sensor Logger layout",
+        "'channel 1'",
+        "64 Hz from column 'sensor timestamp [ns]' (in ns)",
+        "PPG from 'channel 0'",
+    )
     check(path, pair, *told)
     np.testing.assert_allclose(read_ppg(path, column="channel 1").ppg, -pair.ppg, atol=1e-5)
     with pytest.raises(InputError, match="no PPG channel"):
         read_ppg(write(polar(pair, "X [mg];Y [mg];Z [mg];spare")))
 
 
-@pytest.mark.parametrize("name, advice", [("x.edf", "no such file"), ("x.xlsx", "export it as CSV"), ("x.h5", "export it as CSV")])
+@pytest.mark.parametrize(
+    "name, advice", [("x.edf", "no such file"), ("x.xlsx", "export it as CSV"), ("x.h5", "export it as CSV")]
+)
 def test_other_formats_are_refused_with_what_to_do(tmp_path, name, advice):
     with pytest.raises(InputError, match=advice):
         read_ppg(tmp_path / name)
@@ -537,7 +586,10 @@ def test_ecg_in_its_unit(write, pair, name, unit, factor, lead):
 
 def test_ecg_without_a_unit_in_a_strange_one_or_in_two(write, pair):
     assert list(check(write(with_ecg(pair, "II")), pair, "ECG II without a unit: taken as mV").ecg) == ["II"]
-    assert check(write(with_ecg(pair, "II (adu)")), pair, "'II (adu)' left out: its unit 'adu' is neither mV nor uV").ecg == {}
+    assert (
+        check(write(with_ecg(pair, "II (adu)")), pair, "'II (adu)' left out: its unit 'adu' is neither mV nor uV").ecg
+        == {}
+    )
     assert check(write(with_ecg(pair, "V")), pair).ecg == {}
     with pytest.raises(InputError, match="'II \\(uV\\)' has the unit 'mV' by its unit field"):
         read_ppg(write(with_ecg(pair, "II (uV)", "mV")))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.user_file import read_ppg
+from p2es_lib.core.errors import InputError
+from p2es_lib.translation.readers.user_file import read_ppg
 
 edfio = pytest.importorskip("edfio")
 
@@ -23,7 +23,11 @@ def write(path, signals: dict[str, tuple[np.ndarray, float, str]]):
 @pytest.fixture
 def signals(make_pair):
     ppg, pair = make_pair(20, 64.0).ppg, make_pair(20, 250.0)
-    return {"EEG Fpz-Cz": (0.01 * np.sin(np.arange(2000)), 100.0, "uV"), "Pleth": (ppg, 64.0, ""), "ECG II": (1000 * pair.ecg, 250.0, "uV")}
+    return {
+        "EEG Fpz-Cz": (0.01 * np.sin(np.arange(2000)), 100.0, "uV"),
+        "Pleth": (ppg, 64.0, ""),
+        "ECG II": (1000 * pair.ecg, 250.0, "uV"),
+    }
 
 
 @pytest.mark.parametrize("suffix", [".edf", ".bdf"])
@@ -32,7 +36,9 @@ def test_ppg_and_leads_come_with_their_rates_and_units(tmp_path, signals, suffix
     assert recording.sampling_rate == 64.0 and recording.ecg_sampling_rate == 250.0 and list(recording.ecg) == ["II"]
     np.testing.assert_allclose(recording.ppg, signals["Pleth"][0], atol=2e-5)
     np.testing.assert_allclose(recording.ecg["II"], signals["ECG II"][0] / 1000, atol=1e-4)
-    assert any("64 Hz by its header" in note for note in recording.notes) and any("'Pleth'" in note for note in recording.notes)
+    assert any("64 Hz by its header" in note for note in recording.notes) and any(
+        "'Pleth'" in note for note in recording.notes
+    )
 
 
 def test_a_channel_can_be_named_or_numbered(tmp_path, signals):
@@ -72,9 +78,15 @@ def test_the_make_is_told_by_the_content(tmp_path, signals):
 
 def test_a_lead_in_another_unit_is_left_out_and_a_cut_file_told(tmp_path, signals):
     ppg, lead = signals["Pleth"], signals["ECG II"]
-    path = write(tmp_path / "x.edf", {"Pleth": ppg, "ECG II": lead, "ECG V1": (*lead[:2], "degC"), "I": (*lead[:2], "")})
+    path = write(
+        tmp_path / "x.edf", {"Pleth": ppg, "ECG II": lead, "ECG V1": (*lead[:2], "degC"), "I": (*lead[:2], "")}
+    )
     path.write_bytes(path.read_bytes()[:-1000])
     recording = read_ppg(path)
     notes = "; ".join(recording.notes)
     assert list(recording.ecg) == ["II"] and len(recording.ppg) == 19 * 64
-    assert "'ECG V1' has the unit 'degC'" in notes and "'I' has the unit ''" in notes and "file contains 19 records" in notes
+    assert (
+        "'ECG V1' has the unit 'degC'" in notes
+        and "'I' has the unit ''" in notes
+        and "file contains 19 records" in notes
+    )

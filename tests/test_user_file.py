@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from wfdb_files import RATE, write_mimic4, write_multirate
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.user_file import read_ppg
+from p2es_lib.core.errors import InputError
+from p2es_lib.translation.readers.user_file import read_ppg
 
 
 @pytest.fixture
@@ -205,7 +205,9 @@ def timed_csv(tmp_path, time, ppg, name):
     return path
 
 
-@pytest.mark.parametrize(("name", "scale"), [("Time [s]", 1.0), ("time_ms", 1e3), ("t (us)", 1e6), ("timestamp ns", 1e9), ("time", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("Time [s]", 1.0), ("time_ms", 1e3), ("t (us)", 1e6), ("timestamp ns", 1e9), ("time", 1.0)]
+)
 def test_units_of_time_are_taken_from_the_name(tmp_path, make_pair, name, scale):
     pair = make_pair(20, 50.0)
     found = read_ppg(timed_csv(tmp_path, np.arange(len(pair.ppg)) / 50.0 * scale, pair.ppg, name))
@@ -234,11 +236,14 @@ def test_a_rate_that_drifts_is_evened_out_and_told(tmp_path, make_pair):
     ppg = make_pair(62, 1000.0).ppg[np.rint(1000 * drifting).astype(int)]
     found = read_ppg(timed_csv(tmp_path, drifting, ppg, "time (s)"))
     assert found.sampling_rate == pytest.approx(100, rel=1e-3) and "interpolated" in "; ".join(found.notes)
-    even = make_pair(62, 1000.0).ppg[np.rint(1000 * drifting[0] + np.arange(len(found.ppg)) * 1000 / found.sampling_rate).astype(int)]
+    even = make_pair(62, 1000.0).ppg[
+        np.rint(1000 * drifting[0] + np.arange(len(found.ppg)) * 1000 / found.sampling_rate).astype(int)
+    ]
     assert np.corrcoef(found.ppg, even)[0, 1] > 0.999
 
 
 # ------------------------------------------------------------------------------------- tables of makes that nobody named
+
 
 def test_lines_of_text_above_the_names_are_left_out_and_told(tmp_path, make_pair):
     x = make_pair(10, 100.0).ppg
@@ -247,10 +252,14 @@ def test_lines_of_text_above_the_names_are_left_out_and_told(tmp_path, make_pair
     path.write_text("Device: Wrist-3\nSerial number: 000123\n\nTime (ms),PPG,Battery\n" + rows)
     recording = read_ppg(path)
     np.testing.assert_allclose(recording.ppg, x, atol=1e-5)
-    assert recording.sampling_rate == 100 and "2 line(s) above the names left out: Device: Wrist-3" in "; ".join(recording.notes)
+    assert recording.sampling_rate == 100 and "2 line(s) above the names left out: Device: Wrist-3" in "; ".join(
+        recording.notes
+    )
 
 
-@pytest.mark.parametrize("damaged", ["Time (ms),PPG,Battery\n0,0.5\n", "Time (ms),PPG\n", "0,1,2,3\nTime (ms),PPG,Battery\n"])
+@pytest.mark.parametrize(
+    "damaged", ["Time (ms),PPG,Battery\n0,0.5\n", "Time (ms),PPG\n", "0,1,2,3\nTime (ms),PPG,Battery\n"]
+)
 def test_a_damaged_row_near_the_top_is_no_line_of_text(tmp_path, make_pair, damaged):
     path = tmp_path / "a.csv"
     path.write_text(damaged + "".join(f"{10 * k},{v:.5f},88\n" for k, v in enumerate(make_pair(10, 100.0).ppg)))
@@ -305,4 +314,7 @@ def test_one_lead_in_an_odd_unit_does_not_cost_the_others(tmp_path, make_pair):
     np.testing.assert_allclose(recording.ppg, pair.ppg, atol=0.01)
     assert list(recording.ecg) == ["I"]
     told = "; ".join(recording.notes)
-    assert "left out: ECG signal 'II' has the unit 'adu'; only mV and uV can be used" in told and "'V1 (uV)' has the unit 'mV'" in told
+    assert (
+        "left out: ECG signal 'II' has the unit 'adu'; only mV and uV can be used" in told
+        and "'V1 (uV)' has the unit 'mV'" in told
+    )

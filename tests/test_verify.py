@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from p2es_lib import verify
-from p2es_lib.cli import app
-from p2es_lib.errors import InputError
+from p2es_lib.cli.main import app
+from p2es_lib.core.errors import InputError
+from p2es_lib.experiments import verify
 
 TABLE = pd.DataFrame({"method": ["a", "b", "c"], "n_subjects": [5, 5, 5], "value": [1.0, 2.0, 3.0],
                       "lower": [0.9, 1.5, float("nan")], "upper": [1.1, 2.5, float("nan")]})  # fmt: skip
@@ -19,7 +19,14 @@ TABLE = pd.DataFrame({"method": ["a", "b", "c"], "n_subjects": [5, 5, 5], "value
 
 def test_equal_tables_are_equal_row_by_row():
     found = verify.compare_tables("t", TABLE, TABLE.iloc[::-1])
-    assert (found.rows, found.same, found.within, found.unjudged, found.outside, found.differing) == (3, 3, 0, 0, [], [])
+    assert (found.rows, found.same, found.within, found.unjudged, found.outside, found.differing) == (
+        3,
+        3,
+        0,
+        0,
+        [],
+        [],
+    )
     assert verify.is_reproduced(found, same_machine=True)
 
 
@@ -48,11 +55,15 @@ def test_counts_and_words_that_are_results_do_not_tell_rows_apart():
     assert (found.within, found.outside, found.differing) == (1, ["qt_ms: bias 1.6, committed 1 (0.5 to 1.5)"], [])
     assert verify.compare_tables("table10_agreement", waves, waves.assign(n_windows=[379, 400])).same == 1
     assert verify.compare_tables("table08_ablations", waves, other).differing  # elsewhere a count is what a row is
-    claims = pd.DataFrame({"claim": ["light", "better"], "found": ["1.02 M", "0.158"], "verdict": ["supported", "not supported"]})
+    claims = pd.DataFrame(
+        {"claim": ["light", "better"], "found": ["1.02 M", "0.158"], "verdict": ["supported", "not supported"]}
+    )
     found = verify.compare_tables("table21_claims", claims, claims.assign(found=["1.02 M", "0.159"]))
     assert (found.same, found.unjudged, found.outside, found.differing) == (1, 1, [], [])
     found = verify.compare_tables("table21_claims", claims, claims.assign(verdict=["supported", "supported"]))
-    assert found.outside == ["better: supported, committed: not supported"] and not verify.is_reproduced(found, same_machine=False)
+    assert found.outside == ["better: supported, committed: not supported"] and not verify.is_reproduced(
+        found, same_machine=False
+    )
 
 
 @pytest.fixture
@@ -64,7 +75,9 @@ def repository(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         TABLE.to_csv(folder / "table02_results.csv", index=False)
         TABLE.to_csv(folder / "table04_minutes.csv", index=False)
-        pd.DataFrame({"run": ["p2es", "p2es", "unet"], "seed": [0, 1, 0]}).to_csv(folder / "table26_runs.csv", index=False)
+        pd.DataFrame({"run": ["p2es", "p2es", "unet"], "seed": [0, 1, 0]}).to_csv(
+            folder / "table26_runs.csv", index=False
+        )
     verify.write_machine(checkout / "figures" / "simulated-smoke")
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]):
         subprocess.run(["git", "-C", str(checkout), *command], check=True)
@@ -95,15 +108,24 @@ def test_another_machine_is_named_and_only_intervals_count(repository, recorded,
     TABLE.assign(value=[1.05, 2.0, 3.0]).to_csv(fresh / "table02_results.csv", index=False)
     assert run().exit_code == 1 and "such a machine" in run().stdout
     machine = json.loads((committed / "machine.json").read_text()) | recorded
-    (committed / "machine.json").write_text(json.dumps({name: value for name, value in machine.items() if value is not None}))
-    subprocess.run(["git", "-C", str(committed), "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "y"], check=True)
+    (committed / "machine.json").write_text(
+        json.dumps({name: value for name, value in machine.items() if value is not None})
+    )
+    subprocess.run(
+        ["git", "-C", str(committed), "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "y"], check=True
+    )
     assert run().exit_code == 0 and "another machine" in run().stdout and said in run().stdout
 
 
 def test_other_seeds_are_no_failed_reproduction(repository):
     _, fresh = repository
-    pd.DataFrame({"run": ["p2es", "unet"], "seed": [0, 0], "commit": "x"}).to_csv(fresh / "table26_runs.csv", index=False)
-    with pytest.raises(InputError, match=r"seed\(s\) 0, the committed tables with 0,1; make it with: make reproduce .*PROFILE=smoke SEEDS=0,1"):
+    pd.DataFrame({"run": ["p2es", "unet"], "seed": [0, 0], "commit": "x"}).to_csv(
+        fresh / "table26_runs.csv", index=False
+    )
+    with pytest.raises(
+        InputError,
+        match=r"seed\(s\) 0, the committed tables with 0,1; make it with: make reproduce .*PROFILE=smoke SEEDS=0,1",
+    ):
         verify.verify("simulated", "smoke")
     (fresh / "table26_runs.csv").unlink()  # a workflow that has not come to its end: what is missing is named
     assert verify.verify("simulated", "smoke")

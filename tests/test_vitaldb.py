@@ -7,9 +7,9 @@ import pytest
 import vitaldb as package
 from wfdb_files import read_record
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources import vitaldb
-from p2es_lib.sources.mirror import MissingFile
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import MissingFile
+from p2es_lib.data.sources import vitaldb
 
 SECONDS = 20
 HEADER = "caseid,subjectid,casestart,age,sex,height,weight\n"

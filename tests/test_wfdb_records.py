@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from wfdb_files import RATE, write_mimic4, write_multirate, write_record
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources import wfdb_records
-from p2es_lib.sources.contract import Reading
-from p2es_lib.sources.mirror import Mirror, MissingFile
-from p2es_lib.sources.wfdb_records import (
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror, MissingFile
+from p2es_lib.data.sources import wfdb_records
+from p2es_lib.data.sources.contract import Reading
+from p2es_lib.data.sources.wfdb_records import (
+    MARGIN_S,
     find_chest_lead,
     find_leads,
     find_ppg,
-    MARGIN_S,
     read_header,
     read_signals,
     record_files,
@@ -54,7 +54,7 @@ def check_tiling(stretches):
         after_s = 0.0 if number == len(stretches) - 1 else MARGIN_S
         for x, rate in (stretch.ppg, *stretch.leads.values()):
             held_s = len(x) / rate
-            assert 0 <= stretch.margin_s and stretch.margin_s + stretch.keep_s <= held_s + 1e-9
+            assert stretch.margin_s >= 0 and stretch.margin_s + stretch.keep_s <= held_s + 1e-9
             assert held_s <= stretch.margin_s + stretch.keep_s + after_s + 2 / RATE
 
 
@@ -73,7 +73,19 @@ def kept(stretches, signal_of):
 def test_ppg_names():
     for name in ("PLETH", "Pleth", "PLETH,", "ppg", "PPG_red", "SpO2 pleth", "MAX30102 PPG"):
         assert find_ppg(["II", name]) == name
-    for name in ("Resp", "ABP", "II", "shppg", "SpO2", "", "PPG_HR", "PLETH PR", "pleth quality", "Pleth PI,", "PPGtoHR"):
+    for name in (
+        "Resp",
+        "ABP",
+        "II",
+        "shppg",
+        "SpO2",
+        "",
+        "PPG_HR",
+        "PLETH PR",
+        "pleth quality",
+        "Pleth PI,",
+        "PPGtoHR",
+    ):
         assert find_ppg([name]) is None and find_ppg([name, "PLETH"]) == "PLETH"
 
 
@@ -240,7 +252,9 @@ def test_signals_of_two_rates_begin_at_the_same_instant(tmp_path, monkeypatch, p
     """Both rise with time: sample k of either is at time k / rate after the beginning, in every part."""
     rate = 62.4725
     frames = int(60 * rate)
-    pair = type("Ramp", (), {"ecg": np.arange(4 * frames) / (4 * rate) / 10, "ppg": np.arange(4 * frames) / (4 * rate) / 10})
+    pair = type(
+        "Ramp", (), {"ecg": np.arange(4 * frames) / (4 * rate) / 10, "ppg": np.arange(4 * frames) / (4 * rate) / 10}
+    )
     write_multirate(tmp_path, "r", pair, ecg_names=("II",), rate=rate)
     monkeypatch.setattr(wfdb_records, "PART_S", part_s)
     for stretch in segment_stretches(tmp_path / "r.hea"):
@@ -422,7 +436,11 @@ def lists(tmp_path, **texts):
 
 def test_lists_of_records_are_walked_in_order(tmp_path, home):
     mirror = lists(
-        tmp_path, RECORDS="b/\r\n\n  x \na/\nlost/\n", b__RECORDS="p/\nq\n", b__p__RECORDS="r/r\n", a__RECORDS="./s\nx/x\n"
+        tmp_path,
+        RECORDS="b/\r\n\n  x \na/\nlost/\n",
+        b__RECORDS="p/\nq\n",
+        b__p__RECORDS="r/r\n",
+        a__RECORDS="./s\nx/x\n",
     )
     assert walk_records(mirror) == ["b/p/r/r", "b/q", "x", "a/s", "a/x/x"]
 

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from p2es_lib import paths, sources
-from p2es_lib.config import get_config
-from p2es_lib.errors import InputError
-from p2es_lib.sources import simulated
-from p2es_lib.preparation import jobs, prepare_windows
-from p2es_lib.windows import (
+from p2es_lib.core import paths
+from p2es_lib.core.config import get_config
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.preparation import jobs, prepare_windows
+from p2es_lib.data.sources import simulated
+from p2es_lib.data.windows import (
+    MAX_SEED,
     SPLIT_FRACTIONS,
     SPLITS,
-    MAX_SEED,
     STREAM_STRIDE,
     TrainingBatches,
     WindowArray,

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from toy_workflow import make_toy_checkout, p2es_command, toy_environment, write_notebook
 
-from p2es_lib import workflow
-from p2es_lib.errors import InputError
-from p2es_lib.processes import exclusive_lock
-from p2es_lib.variants import VARIANTS, seeds_of, variants_of
-from p2es_lib.workflow import check_jobs, check_mirror, headline_table
+from p2es_lib.companion import workflow
+from p2es_lib.companion.workflow import check_jobs, check_mirror, headline_table
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.processes import exclusive_lock
+from p2es_lib.experiments.variants import VARIANTS, seeds_of, variants_of
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 RUN = Path("runs/simulated/smoke/p2es/seed0")
@@ -108,7 +108,9 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
 
     # A step that fails does not stop the others; what it said is repeated at the end.
     write_notebook(
-        notebooks, "02_forward_process", ["from p2es_lib.errors import InputError\nraise InputError('wrong thing')"]
+        notebooks,
+        "02_forward_process",
+        ["from p2es_lib.core.errors import InputError\nraise InputError('wrong thing')"],
     )
     first = reproduce(snakefile, home, "--seeds", "0,1")
     assert first.returncode == 1
@@ -152,7 +154,7 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
 
     # All done: nothing runs, also after an edit of the library, and quickly (processor time: other tests run too; 8 to 16 s
     # on processors of different speed, most of it for loading libraries).
-    (checkout / "p2es_lib" / "config.py").touch()
+    (checkout / "p2es_lib" / "core" / "config.py").touch()
     before = processor_time()
     third = reproduce(snakefile, home, "--seeds", "0,1")
     assert third.returncode == 0 and not started(third)
@@ -164,7 +166,11 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     (home / RUN.with_name("seed1") / "scores.parquet").unlink()
     (home / RUN.parent.with_name("steps_2") / "seed0" / "scores.parquet").unlink()
     # All that reads the scores of P2Es, seed 1, or uses its weights.
-    following = {name for name in names if "06" <= name < "14"} | {f"score-{name}-seed1" for name in uses if VARIANTS[name].weights_of == "p2es"} | {"score-steps_2-seed0"}
+    following = (
+        {name for name in names if "06" <= name < "14"}
+        | {f"score-{name}-seed1" for name in uses if VARIANTS[name].weights_of == "p2es"}
+        | {"score-steps_2-seed0"}
+    )
     assert started(reproduce(snakefile, home, "--seeds", "0,1")) == {"05_train-p2es-seed1", *following}
 
     # An edited notebook runs again, and its old results are gone when it fails.
@@ -228,11 +234,11 @@ def test_killing_make_stops_what_it_started(train_only, home):
 def test_a_second_call_at_the_same_time_is_refused(home, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(home))
     monkeypatch.setattr(workflow, "exclusive_lock", partial(exclusive_lock, wait_s=0.0))
-    with exclusive_lock(home / ".snakemake" / "p2es-simulated-smoke.lock", what="x"):
-        with pytest.raises(
-            InputError, match=rf"the workflow for simulated, profile smoke is being run.*\({os.getpid()}\)"
-        ):
-            workflow.reproduce("simulated", "smoke", seeds=[0])
+    with (
+        exclusive_lock(home / ".snakemake" / "p2es-simulated-smoke.lock", what="x"),
+        pytest.raises(InputError, match=rf"the workflow for simulated, profile smoke is being run.*\({os.getpid()}\)"),
+    ):
+        workflow.reproduce("simulated", "smoke", seeds=[0])
 
 
 # --- settings and the headline table ----------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def make_toy_checkout(folder: Path) -> Path:
     """Copy library and Snakefile to ``folder`` and write one small notebook for each rule, with all its outputs."""
     shutil.copytree(CHECKOUT / "p2es_lib", folder / "p2es_lib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(CHECKOUT / "Snakefile", folder)
-    with (folder / "p2es_lib" / "experiments.py").open("a") as file:
+    with (folder / "p2es_lib" / "experiments" / "runs.py").open("a") as file:
         file.write(_SCORE)
     (folder / "train_only.smk").write_text(_TRAIN_ONLY)
     notebooks = folder / "notebooks"
@@ -128,7 +128,7 @@ def make_toy_checkout(folder: Path) -> Path:
 
 def p2es_command(*arguments: str) -> list[str]:
     """Command line of ``p2es`` with this Python."""
-    return [sys.executable, "-m", "p2es_lib.cli", *arguments]
+    return [sys.executable, "-m", "p2es_lib.cli.main", *arguments]
 
 
 def toy_environment(checkout: Path, home: Path) -> dict[str, str]:

@@ -10,7 +10,9 @@ import wfdb
 RATE = 62.5  # frames; ECG 4 samples a frame, PPG 2
 
 
-def write_multirate(folder, name, pair, *, ecg_names=("II", "V", "aVR"), units="mV", fmt="516", ppg_name="Pleth", rate=RATE):
+def write_multirate(
+    folder, name, pair, *, ecg_names=("II", "V", "aVR"), units="mV", fmt="516", ppg_name="Pleth", rate=RATE
+):
     """One segment as MIMIC-IV waveforms are: ECG at 250 Hz and PPG at 125 Hz, FLAC-compressed."""
     frames = int(len(pair.ecg) // 4)
     gains = {"II": 1.0, "aVR": -0.8, "V": 0.5, "III": 0.4, "Resp": 0.1}
@@ -52,7 +54,9 @@ def write_mimic4(root: Path, make_pair) -> Path:
     return root
 
 
-def write_record(folder: Path, name: str, signals: dict, rate: float = 125.0, *, fmt: str = "16", units=None, comments=()) -> None:
+def write_record(
+    folder: Path, name: str, signals: dict, rate: float = 125.0, *, fmt: str = "16", units=None, comments=()
+) -> None:
     """One WFDB record of one rate; ``signals`` maps names to samples (T,), in mV or, for PPG and the like, in NU."""
     folder.mkdir(parents=True, exist_ok=True)
     names = list(signals)

@@ -11,7 +11,7 @@ Vectors and these courses together are shape: its mean is a straight line over a
 between people some principal components, whose scores, sizes and axes vary together.
 
 Only records of the training folds are used, so that a comparison on the other folds is one with people the simulator
-has not seen. Run ``python -m p2es_lib.normal_beat_fit --mirror <folder or URL>`` to fit again.
+has not seen. Run ``python -m tools.fit_normal_beats --mirror <folder or URL>`` to fit again.
 
 References
 ----------
@@ -27,8 +27,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.leads import INDEPENDENT_ROWS, LEADS
-from p2es_lib.metrics.morphology import KORS, average_beats, beat_times, measure_beats
+from p2es_lib.core.leads import INDEPENDENT_ROWS, LEADS
+from p2es_lib.data.sources import get_source
+from p2es_lib.evaluation.metrics.measurements import KORS, average_beats, beat_times, measure_beats
+from p2es_lib.signals.transforms import filter_bandpass
 from p2es_lib.simulator.heart import turn_frontal
 from p2es_lib.simulator.lead_field import FORWARD
 from p2es_lib.simulator.normal_beats import (
@@ -43,8 +45,6 @@ from p2es_lib.simulator.normal_beats import (
     TA_WIDTH_S,
     decades_of,
 )
-from p2es_lib.sources import get_source
-from p2es_lib.transforms import filter_bandpass
 
 _ABOUT = ("age", "sex", "rhythm", "morphology", "fold")
 #: Wider than the band of prepared ECG, so that filtering prepared and simulated ECG alike is fair.
@@ -70,7 +70,7 @@ def fit_normal_beats(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame
     Parameters
     ----------
     beats, r_peaks : arrays (N, 12, n) and (N, n_beats_max)
-        As :func:`p2es_lib.metrics.morphology.average_beats` gives them.
+        As :func:`p2es_lib.evaluation.metrics.measurements.average_beats` gives them.
     about : DataFrame of N rows
         ``age``, ``sex``, ``rhythm``, ``morphology``, ``fold``.
     """
@@ -153,7 +153,9 @@ def _atrial_repolarisation(ecg8: np.ndarray, onset_s, pr_s, p_s) -> tuple[float,
     at = p_s - pr_s + onset_s + TA_DELAY_S
     course = np.exp(-0.5 * ((beat_times() - at[:, None]) / TA_WIDTH_S) ** 2)[:, None]  # (N, 1, n)
     before_qrs = np.exp(-0.5 * ((onset_s - 0.010 - at) / TA_WIDTH_S) ** 2)[:, None]
-    before_p = _read_knots(ecg8, onset_s - pr_s - 0.030, np.full(len(at), 0.015), np.array([0.0, 0.5, 1.0])).mean(axis=-1)
+    before_p = _read_knots(ecg8, onset_s - pr_s - 0.030, np.full(len(at), 0.015), np.array([0.0, 0.5, 1.0])).mean(
+        axis=-1
+    )
     p_wave = _read_knots(ecg8, onset_s - pr_s, p_s, P_FRACTIONS).mean(axis=-1) - before_p
     against = before_qrs * p_wave
     share = float((against * before_p).sum() / (against**2).sum())

@@ -1,1 +1,1 @@
-"""Baselines: one file per method, each a :class:`~p2es_lib.translator.Translator`."""
+"""Baselines: one file per method, each a :class:`~p2es_lib.core.translator.Translator`."""

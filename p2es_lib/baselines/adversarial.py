@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
-from p2es_lib.config import Config
-from p2es_lib.demographics import FEATURES as DEMOGRAPHIC_FEATURES
-from p2es_lib.learned import LearnedTranslator
-from p2es_lib.sampling import WindowNoise
+from p2es_lib.core.config import Config
+from p2es_lib.core.demographics import FEATURES as DEMOGRAPHIC_FEATURES
+from p2es_lib.core.learned import LearnedTranslator
+from p2es_lib.core.noise import WindowNoise
 
 #: Channels of :func:`condition_channels`.
 N_CONDITION_CHANNELS = 1 + len(DEMOGRAPHIC_FEATURES)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from p2es_lib.baselines.blocks import DemographicEmbedding, ResidualBlock
 from p2es_lib.baselines.regression import RegressionTranslator
-from p2es_lib.leads import LEADS
+from p2es_lib.core.leads import LEADS
 
 CONDITION_DIM = 128
 

@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.config import Config
-from p2es_lib.demographics import FEATURES as DEMOGRAPHIC_FEATURES
-from p2es_lib.denoiser import Denoiser
-from p2es_lib.forward_process import ForwardProcess
-from p2es_lib.pulse_features import N_FEATURES
+from p2es_lib.core.config import Config
+from p2es_lib.core.demographics import FEATURES as DEMOGRAPHIC_FEATURES
+from p2es_lib.method.denoiser import Denoiser
+from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.signals.pulse_features import N_FEATURES
 
 #: Width of the convolutions, samples.
 TAPS = 5

@@ -36,8 +36,8 @@ from p2es_lib.baselines.adversarial import (
     condition_channels,
     present_leads,
 )
-from p2es_lib.leads import LEADS
-from p2es_lib.learned import Batch
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.learned import Batch
 
 #: Channels of the levels in units of the finest, from the finest: of the U-Net, and of both critics.
 MULTIPLIERS = (1, 2, 4, 8, 8, 8)

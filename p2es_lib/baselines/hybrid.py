@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from p2es_lib.baselines.adversarial import present_leads
 from p2es_lib.baselines.cardiogan import DualCritic, cross_entropy
-from p2es_lib.learned import Batch
-from p2es_lib.p2es import P2Es
+from p2es_lib.core.learned import Batch
+from p2es_lib.method.p2es import P2Es
 
 #: Width of the critics' first layer: together they then have 0.4 million weights, as against a denoiser of 1 million in
 #: profile quick and 4 million in profile full.

@@ -35,8 +35,8 @@ from p2es_lib.baselines.adversarial import (
     condition_channels,
     present_leads,
 )
-from p2es_lib.leads import LEADS
-from p2es_lib.learned import Batch, masked_mse
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.learned import Batch, masked_mse
 
 #: Weight of the squared error beside the critic's judgement.
 ERROR_WEIGHT = 50.0

@@ -58,10 +58,11 @@ from torch import Tensor, nn
 
 from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
 from p2es_lib.baselines.conditional_unet import MULTIPLIERS, ConditionalUNet
-from p2es_lib.config import Config
-from p2es_lib.errors import InputError
-from p2es_lib.learned import Batch, LearnedTranslator, masked_mse
-from p2es_lib.sampling import Noise, WindowNoise
+from p2es_lib.core.config import Config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse
+from p2es_lib.core.noise import WindowNoise
+from p2es_lib.method.sampling import Noise
 
 #: T, and the range of beta_t = BETA_FIRST + (BETA_LAST - BETA_FIRST) t / T.
 N_STEPS = 10

@@ -35,9 +35,9 @@ from torch import Tensor
 
 from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
 from p2es_lib.baselines.conditional_unet import ConditionalUNet
-from p2es_lib.config import Config
-from p2es_lib.learned import Batch, LearnedTranslator, masked_mse
-from p2es_lib.sampling import WindowNoise
+from p2es_lib.core.config import Config
+from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse
+from p2es_lib.core.noise import WindowNoise
 
 #: Euler steps unless asked otherwise.
 N_STEPS = 10

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
-from p2es_lib.config import Config
-from p2es_lib.learned import Batch, LearnedTranslator, masked_mse
-from p2es_lib.sampling import WindowNoise
+from p2es_lib.core.config import Config
+from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse
+from p2es_lib.core.noise import WindowNoise
 
 
 class RegressionTranslator(LearnedTranslator):

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from p2es_lib.config import Config
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.learned import standardise
-from p2es_lib.translator import check_translation_input
+from p2es_lib.core.config import Config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.learned import standardise
+from p2es_lib.core.translator import check_translation_input
 
 #: The filters reach this far to either side (s).
 REACH_S = 1.0

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from p2es_lib.config import Config
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.pulse_features import pulse_upstrokes
-from p2es_lib.translator import check_translation_input
-from p2es_lib.windows import AGE_BANDS
+from p2es_lib.core.config import Config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.translator import check_translation_input
+from p2es_lib.data.windows import AGE_BANDS
+from p2es_lib.signals.pulse_features import pulse_upstrokes
 
 #: A beat begins this long before its pulse upstroke (s): before its P wave. Of these the value with the least squared
 #: error on the training windows is taken; R peaks come 0.1 to 0.55 s before the upstroke, by person and device.

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from p2es_lib.baselines.blocks import DemographicEmbedding, UNet1d
 from p2es_lib.baselines.regression import RegressionTranslator
-from p2es_lib.leads import LEADS
+from p2es_lib.core.leads import LEADS
 
 #: Channels per level, in units of the finest: five halvings, so that the coarsest step is 0.26 s at 125 Hz and its
 #: convolutions see several beats.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 data_app = typer.Typer(
     help="Real recordings: list data sets, download, verify, prepare.", no_args_is_help=True, rich_markup_mode=None
@@ -16,7 +16,7 @@ data_app = typer.Typer(
 
 def _ask_to_stop_with_parent(wanted: bool) -> bool:
     if wanted:
-        from p2es_lib.processes import stop_with_parent
+        from p2es_lib.core.processes import stop_with_parent
 
         stop_with_parent()
     return wanted
@@ -25,16 +25,18 @@ def _ask_to_stop_with_parent(wanted: bool) -> bool:
 # The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
 StopWithParent = Annotated[bool, typer.Option("--stop-with-parent", hidden=True, callback=_ask_to_stop_with_parent)]
 Name = Annotated[str, typer.Argument(help="Data set, see p2es data sources; a+b: both; a~b: b for testing only.")]
-Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: what was fetched, as it "
+Mirror = Annotated[str | None, typer.Option(help="Folder or URL laid out as PhysioNet; default: what was fetched, as it "
                                                "is, and the data set's home.")]  # fmt: skip
-Profile = Annotated[str, typer.Option(help="smoke, quick, wide or full: how much is used of a data set too large for all of it.")]
+Profile = Annotated[
+    str, typer.Option(help="smoke, quick, wide or full: how much is used of a data set too large for all of it.")
+]
 Jobs = Annotated[int, typer.Option(help="At once: transfers, or processes.")]
 
 
 @data_app.command()
 def sources() -> None:
     """Every data set: what it gives, its terms, and what to cite."""
-    from p2es_lib.sources import SOURCES
+    from p2es_lib.data.sources import SOURCES
 
     for source in SOURCES.values():
         typer.echo(f"{source.name}: {source.title} ({source.role})")
@@ -48,29 +50,35 @@ def sources() -> None:
 def get(
     name: Name,
     mirror: Mirror = None,
-    record: Annotated[Optional[list[str]], typer.Option(help="Record name or pattern (p100*); may be repeated.")] = None,
-    subject: Annotated[Optional[list[str]], typer.Option(help="Subject; may be repeated.")] = None,
-    number: Annotated[Optional[int], typer.Option(help="That many records, spread over the data set (and its folds).")] = None,
+    record: Annotated[list[str] | None, typer.Option(help="Record name or pattern (p100*); may be repeated.")] = None,
+    subject: Annotated[list[str] | None, typer.Option(help="Subject; may be repeated.")] = None,
+    number: Annotated[
+        int | None, typer.Option(help="That many records, spread over the data set (and its folds).")
+    ] = None,
     jobs: Jobs = 4,
 ) -> None:
     """Download recordings to data/raw, checked; what is interrupted is continued by the same command.
 
     Once records are selected so (all selections together), preparation uses these alone, from any mirror, folders too.
     """
-    from p2es_lib.sources import parse_dataset
-    from p2es_lib.sources.download import get_records
+    from p2es_lib.data.download.fetch import get_records
+    from p2es_lib.data.sources import parse_dataset
 
     for source in parse_dataset(name):
         if source.role == "simulated":
             raise InputError("data set simulated: it is made on this machine, there is nothing to get")
         got = get_records(source, mirror, records=record or (), subjects=subject or (), number=number, jobs=jobs)
-        typer.echo(f"{source.name}: {len(got.records)} records, {got.n_files} files, {got.n_bytes / 1e6:.1f} MB in {got.folder}")
+        typer.echo(
+            f"{source.name}: {len(got.records)} records, {got.n_files} files, {got.n_bytes / 1e6:.1f} MB in {got.folder}"
+        )
         if got.missing:
             shown = ", ".join(got.missing[:5]) + (", ..." if len(got.missing) > 5 else "")
             typer.echo(f"  {len(got.missing)} files are not on the mirror: {shown}")
         if got.unlisted:
             shown = ", ".join(got.unlisted[:5]) + (", ..." if len(got.unlisted) > 5 else "")
-            typer.echo(f"  {len(got.unlisted)} files are not in SHA256SUMS.txt, so not checked against it (was it cut short?): {shown}")
+            typer.echo(
+                f"  {len(got.unlisted)} files are not in SHA256SUMS.txt, so not checked against it (was it cut short?): {shown}"
+            )
         for path in got.mended:
             typer.echo(f"  damaged, so fetched again (what was here is now {path}.damaged): {path}")
 
@@ -78,13 +86,15 @@ def get(
 @data_app.command()
 def verify(name: Name, mirror: Mirror = None) -> None:
     """Check every file that is there against the data set's SHA256SUMS.txt and the hashes seen before."""
-    from p2es_lib.sources import parse_dataset
-    from p2es_lib.sources.download import verify_records
+    from p2es_lib.data.download.fetch import verify_records
+    from p2es_lib.data.sources import parse_dataset
 
     wrong = 0
     for source in parse_dataset(name):
         report = verify_records(source, mirror)
-        typer.echo(f"{source.name}: {report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} wrong")
+        typer.echo(
+            f"{source.name}: {report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} wrong"
+        )
         for path in report.wrong:
             typer.echo(f"  wrong: {path}")
         if report.wrong:
@@ -99,9 +109,9 @@ def verify(name: Name, mirror: Mirror = None) -> None:
 @data_app.command("list")
 def list_(name: Name, mirror: Mirror = None, profile: Profile = "quick") -> None:
     """List the shards that the workflow prepares, and renew the file that it reads them from."""
-    from p2es_lib.config import get_config
-    from p2es_lib.preparation import list_jobs
-    from p2es_lib.workflow import check_mirror, write_jobs
+    from p2es_lib.companion.workflow import check_mirror, write_jobs
+    from p2es_lib.core.config import get_config
+    from p2es_lib.data.preparation import list_jobs
 
     mirror = check_mirror(name, mirror)
     for job in list_jobs(get_config(profile, name), mirror or None):
@@ -114,26 +124,33 @@ def prepare(
     name: Name,
     mirror: Mirror = None,
     profile: Profile = "quick",
-    shard: Annotated[Optional[str], typer.Option(help="SOURCE/SHARD: that one only (the workflow's jobs).")] = None,
+    shard: Annotated[str | None, typer.Option(help="SOURCE/SHARD: that one only (the workflow's jobs).")] = None,
     jobs: Jobs = 1,
     stop_with_parent: StopWithParent = False,
 ) -> None:
     """Prepare windows: records that did not change are not prepared again."""
-    from p2es_lib.config import get_config
-    from p2es_lib.preparation import list_jobs, prepare_windows, run_job, run_jobs
-    from p2es_lib.sources import parse_dataset
-    from p2es_lib.sources.selection import read_selection
-    from p2es_lib.windows import read_windows
-    from p2es_lib.workflow import check_mirror
+    from p2es_lib.companion.workflow import check_mirror
+    from p2es_lib.core.config import get_config
+    from p2es_lib.data.download.selection import read_selection
+    from p2es_lib.data.preparation import list_jobs, prepare_windows, run_job, run_jobs
+    from p2es_lib.data.sources import parse_dataset
+    from p2es_lib.data.windows import read_windows
 
     config, location = get_config(profile, name), check_mirror(name, mirror) or None
     if shard is None:
         run_jobs(list_jobs(config, location), config, location, n_processes=jobs)
         made = prepare_windows(config, mirror=location)
         info = read_windows(made).info
-        lines = [f"{count} rejected: {reason}" for reason, count in sorted(info["rejected"].items(), key=lambda item: -item[1])]
-        lines += [f"lead {lead} flat or missing in {n} record(s): absent there" for lead, n in info["dead_leads"].items()]
-        lines += [f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()]
+        lines = [
+            f"{count} rejected: {reason}"
+            for reason, count in sorted(info["rejected"].items(), key=lambda item: -item[1])
+        ]
+        lines += [
+            f"lead {lead} flat or missing in {n} record(s): absent there" for lead, n in info["dead_leads"].items()
+        ]
+        lines += [
+            f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()
+        ]
         notes, last = _sum_up(info["notes"])
         lines += notes
         lines += [
@@ -176,26 +193,30 @@ def _sum_up(notes: list[str], most: int = 10) -> tuple[list[str], list[str]]:
 def measure(
     windows: Annotated[int, typer.Option(help="Largest store that is written; 1000000 take 53 GB.")] = 100_000,
     samples: Annotated[int, typer.Option(help="Samples of a window.")] = 1024,
-    only_stores: Annotated[bool, typer.Option("--only-stores", help="Stores that are written and their loader alone; "
-                                              "into table02_written.")] = False,  # fmt: skip
-    folder: Annotated[Optional[Path], typer.Option(help="On the disk in question; default: data.")] = None,
+    only_stores: Annotated[
+        bool,
+        typer.Option("--only-stores", help="Stores that are written and their loader alone; into table02_written."),
+    ] = False,  # fmt: skip
+    folder: Annotated[Path | None, typer.Option(help="On the disk in question; default: data.")] = None,
 ) -> None:
     """Measure on this machine what preparing, storing and loading cost; writes figures/store/table01_store."""
-    from p2es_lib import paths
+    from p2es_lib.core import paths
 
     if windows < 1000:
         raise InputError(f"windows={windows}: at least 1000")
     if samples < 512:
-        raise InputError(f"samples={samples}: at least 512, so that a window holds the beats that a training step needs")
+        raise InputError(
+            f"samples={samples}: at least 512, so that a window holds the beats that a training step needs"
+        )
     folder = paths.check_output_folder(folder or paths.home() / "data", "--folder")
     import torch
 
-    from p2es_lib.config import get_config
-    from p2es_lib.learned import Batch
-    from p2es_lib.p2es import P2Es
+    from p2es_lib.core.config import get_config
+    from p2es_lib.core.learned import Batch
+    from p2es_lib.data.preparation.measure import measure as measure_all
+    from p2es_lib.data.preparation.measure import zarr_found
+    from p2es_lib.method.p2es import P2Es
     from p2es_lib.plots import save_table
-    from p2es_lib.preparation.measure import measure as measure_all
-    from p2es_lib.preparation.measure import zarr_found
 
     sizes = [*(10**k for k in range(3, 10) if 10**k < windows), windows]
     config = get_config("quick", "made").replace("signal.n_samples", samples)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import numpy as np
 import typer
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 #: Lines of standard input that are pushed together, s: what they add to the delay.
 CHUNK_S = 0.1
 
 Model = Annotated[
-    Optional[Path], typer.Option(help="Folder with weights.safetensors; default: the longest training here (full, wide), else that of the package.")
+    Path | None,
+    typer.Option(
+        help="Folder with weights.safetensors; default: the longest training here (full, wide), else that of the package."
+    ),
 ]
 
 
@@ -33,7 +36,9 @@ def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
         try:
             chunk.append(float(line.strip() or "nan"))
         except ValueError:
-            raise InputError(f"standard input, line {number}: {line.strip()!r} is no number; give one sample per line") from None
+            raise InputError(
+                f"standard input, line {number}: {line.strip()!r} is no number; give one sample per line"
+            ) from None
         if len(chunk) == size:
             yield np.array(chunk)
             chunk = []
@@ -43,27 +48,34 @@ def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
 
 def load(model: Path | None):
     """The model of a folder, or the one that ``default_model_folder`` finds."""
-    from p2es_lib.methods import load_method
-    from p2es_lib.translate_file import default_model_folder
+    from p2es_lib.training.registry import load_method
+    from p2es_lib.translation.file import default_model_folder
 
     return load_method(model or default_model_folder())
 
 
 def live(
     sampling_rate: Annotated[float, typer.Option(help="Hz, of the PPG on standard input.")],
-    age: Annotated[Optional[float], typer.Option(help="Age in years; leave out if unknown.")] = None,
-    sex: Annotated[Optional[str], typer.Option(help="F or M; leave out if unknown.")] = None,
+    age: Annotated[float | None, typer.Option(help="Age in years; leave out if unknown.")] = None,
+    sex: Annotated[str | None, typer.Option(help="F or M; leave out if unknown.")] = None,
     model: Model = None,
     polarity: Annotated[str, typer.Option(help="Which way the pulses point: up, or down (turned over).")] = "up",
     samples: Annotated[int, typer.Option(help="Samples per window, of which the mean is written.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
 ) -> None:
     """Translate a PPG while it is being recorded: one sample per line in, one line of 12 leads (mV) out."""
-    from p2es_lib.leads import LEADS
-    from p2es_lib.live import LiveTranslator
+    from p2es_lib.core.leads import LEADS
+    from p2es_lib.translation.live import LiveTranslator
 
     translator = LiveTranslator(
-        load(model), sampling_rate=sampling_rate, age=age, sex=sex, polarity=polarity, n_samples=samples, seed=seed, where="standard input"
+        load(model),
+        sampling_rate=sampling_rate,
+        age=age,
+        sex=sex,
+        polarity=polarity,
+        n_samples=samples,
+        seed=seed,
+        where="standard input",
     )
     typer.echo(f"research use only, not a diagnosis; the ECG is {translator.delay_s + CHUNK_S:.2f} s behind", err=True)
     typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
@@ -79,12 +91,11 @@ def live(
 
 
 def export(
-    onnx: Annotated[Path, typer.Option(help="File to write, for example model.onnx.")],
-    model: Model = None,
+    onnx: Annotated[Path, typer.Option(help="File to write, for example model.onnx.")], model: Model = None
 ) -> None:
-    """Export one call of P2Es as ONNX, for programs without PyTorch (inputs and outputs: p2es_lib/onnx_export.py)."""
-    from p2es_lib.onnx_export import export_onnx
-    from p2es_lib.paths import check_output_folder
+    """Export one call of P2Es as ONNX, for programs without PyTorch (inputs and outputs: p2es_lib/translation/onnx_export.py)."""
+    from p2es_lib.core.paths import check_output_folder
+    from p2es_lib.translation.onnx_export import export_onnx
 
     check_output_folder(onnx.parent, "--onnx")
     typer.echo(export_onnx(load(model), onnx))

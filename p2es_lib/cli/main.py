@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from p2es_lib import __version__, cli_live
-from p2es_lib.cli_data import StopWithParent, data_app
-from p2es_lib.errors import InputError
+from p2es_lib import __version__
+from p2es_lib.cli import live
+from p2es_lib.cli.data import StopWithParent, data_app
+from p2es_lib.core.errors import InputError
 
 app = typer.Typer(
     name="p2es",
@@ -32,10 +33,12 @@ app.add_typer(data_app, name="data")
 
 Dataset = Annotated[
     str,
-    typer.Option(help="simulated, or a source of recordings (p2es data sources); a+b: both; a~b: trained on a, tested on b."),
+    typer.Option(
+        help="simulated, or a source of recordings (p2es data sources); a+b: both; a~b: trained on a, tested on b."
+    ),
 ]
 Profile = Annotated[str, typer.Option(help="Size of everything: smoke, quick, wide or full.")]
-Mirror = Annotated[Optional[str], typer.Option(help="Folder or URL laid out as PhysioNet; default: PhysioNet.")]
+Mirror = Annotated[str | None, typer.Option(help="Folder or URL laid out as PhysioNet; default: PhysioNet.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -59,18 +62,24 @@ def notebook(
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
     variant: Annotated[
-        Optional[str], typer.Option(help="Model variant, where the notebook has one (p2es, no_blur, ...).")
+        str | None, typer.Option(help="Model variant, where the notebook has one (p2es, no_blur, ...).")
     ] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Seed of one training (05_train).")] = None,
-    seeds: Annotated[Optional[str], typer.Option(help="Seeds to summarise, separated by commas (07_results).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of one training (05_train).")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds to summarise, separated by commas (07_results).")] = None,
     mirror: Mirror = None,
-    timeout: Annotated[Optional[float], typer.Option(help="Longest time of one cell, in seconds.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Longest time of one cell, in seconds.")] = None,
     stop_with_parent: StopWithParent = False,
 ) -> None:
     """Execute one notebook and keep the executed copy in runs/DATASET/PROFILE/notebooks."""
-    from p2es_lib.config import PROFILES
-    from p2es_lib.errors import check_choice
-    from p2es_lib.notebooks import CELL_TIMEOUT_S, check_parameters, executed_notebook, read_parameters, run_notebook
+    from p2es_lib.companion.notebooks import (
+        CELL_TIMEOUT_S,
+        check_parameters,
+        executed_notebook,
+        read_parameters,
+        run_notebook,
+    )
+    from p2es_lib.core.config import PROFILES
+    from p2es_lib.core.errors import check_choice
 
     check_choice("profile", profile, PROFILES)
     given = {"dataset": dataset, "profile": profile, "variant": variant, "seed": seed, "seeds": seeds, "mirror": mirror}
@@ -79,7 +88,7 @@ def notebook(
     if not stop_with_parent:  # the workflow has checked them
         _check_settings(profile, dataset, variant, seeds, seed)
     if mirror is not None:
-        from p2es_lib.workflow import check_mirror
+        from p2es_lib.companion.workflow import check_mirror
 
         parameters["mirror"] = check_mirror(dataset, mirror)
     known = read_parameters(name) | parameters
@@ -98,16 +107,17 @@ def reproduce(
     dataset: Dataset = "simulated",
     mirror: Mirror = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0",
-    jobs: Annotated[Optional[int], typer.Option(help="Cores to use; default: all.")] = None,
-    snakefile: Annotated[Optional[Path], typer.Option(hidden=True)] = None,
+    jobs: Annotated[int | None, typer.Option(help="Cores to use; default: all.")] = None,
+    snakefile: Annotated[Path | None, typer.Option(hidden=True)] = None,
     stop_with_parent: StopWithParent = False,
 ) -> None:
     """Make every table and figure: run what is missing or stale, continue what was interrupted."""
-    from p2es_lib import paths, workflow
+    from p2es_lib.companion import workflow
+    from p2es_lib.core import paths
 
     _check_settings(profile, dataset, None)
-    from p2es_lib.variants import parse_seeds  # takes seconds: after what can be refused at once
-    from p2es_lib.verify import write_machine
+    from p2es_lib.experiments.variants import parse_seeds  # takes seconds: after what can be refused at once
+    from p2es_lib.experiments.verify import write_machine
 
     seed_list = parse_seeds(seeds)
     cores = workflow.check_jobs(jobs)
@@ -124,7 +134,7 @@ def reproduce(
             "error: not every step succeeded; see above. The same command continues with what is missing.", err=True
         )
         raise typer.Exit(1)
-    from p2es_lib.provenance import write_runs
+    from p2es_lib.experiments.provenance import write_runs
 
     write_machine(paths.figures_dir(dataset, profile))
     write_runs(dataset, profile, seed_list)
@@ -139,7 +149,7 @@ def reproduce(
 def train(
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
-    variant: Annotated[str, typer.Option(help="See p2es_lib/variants.py.")] = "p2es",
+    variant: Annotated[str, typer.Option(help="See p2es_lib/experiments/variants.py.")] = "p2es",
     seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
     devices: Annotated[int, typer.Option(help="GPUs per node (or CPU processes).")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines; start the command on each, see Lightning Fabric.")] = 1,
@@ -148,9 +158,9 @@ def train(
     _check_settings(profile, dataset, variant, seed=seed)
     if min(devices, nodes) < 1:
         raise InputError(f"devices={devices}, nodes={nodes}: at least 1 of each")
-    from p2es_lib.experiments import train_run
-    from p2es_lib.optimisation import make_fabric
-    from p2es_lib.variants import configure
+    from p2es_lib.experiments.runs import train_run
+    from p2es_lib.experiments.variants import configure
+    from p2es_lib.training.optimisation import make_fabric
 
     config = configure(profile, dataset, variant)
     fabric = make_fabric(devices, nodes, config.training.precision)
@@ -162,18 +172,25 @@ def train(
 def score(
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
-    variant: Annotated[str, typer.Option(help="One that uses another's weights, for example steps_8; see p2es_lib/variants.py.")] = "steps_8",
+    variant: Annotated[
+        str,
+        typer.Option(
+            help="One that uses another's weights, for example steps_8; see p2es_lib/experiments/variants.py."
+        ),
+    ] = "steps_8",
     seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
     stop_with_parent: StopWithParent = False,
 ) -> None:
     """Score another use of a trained model: more steps of the sampler, or age and sex withheld."""
     _check_settings(profile, dataset, variant, seed=seed)
-    from p2es_lib.experiments import SCORES_FILE, score_run, train_run, training_command
-    from p2es_lib.paths import run_dir
-    from p2es_lib.variants import VARIANTS, configure
+    from p2es_lib.core.paths import run_dir
+    from p2es_lib.experiments.runs import SCORES_FILE, score_run, train_run, training_command
+    from p2es_lib.experiments.variants import VARIANTS, configure
 
     if not VARIANTS[variant].weights_of:
-        raise InputError(f"variant {variant} is scored where it is trained: {training_command(dataset, profile, variant, seed)}")
+        raise InputError(
+            f"variant {variant} is scored where it is trained: {training_command(dataset, profile, variant, seed)}"
+        )
     config, label = configure(profile, dataset, variant), f"score-{variant}-seed{seed}"
     model = train_run(config, variant, seed)
     typer.echo(f"{label} | started", err=True)
@@ -185,26 +202,28 @@ def score(
 def translate(
     record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with a PPG in it.")],
     out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB, CSV) and its page (PDF, PNG).")],
-    age: Annotated[Optional[float], typer.Option(help="Age in years; leave out if unknown.")] = None,
-    sex: Annotated[Optional[str], typer.Option(help="F or M; leave out if unknown.")] = None,
-    model: cli_live.Model = None,
-    sampling_rate: Annotated[Optional[float], typer.Option(help="Hz, for a CSV without a time column.")] = None,
-    column: Annotated[
-        Optional[str], typer.Option(help="Column of the PPG, where it cannot be told by its name.")
-    ] = None,
+    age: Annotated[float | None, typer.Option(help="Age in years; leave out if unknown.")] = None,
+    sex: Annotated[str | None, typer.Option(help="F or M; leave out if unknown.")] = None,
+    model: live.Model = None,
+    sampling_rate: Annotated[float | None, typer.Option(help="Hz, for a CSV without a time column.")] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the PPG, where it cannot be told by its name.")] = None,
     polarity: Annotated[
-        str, typer.Option(help="Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told).")
+        str,
+        typer.Option(
+            help="Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told)."
+        ),
     ] = "auto",
     samples: Annotated[int, typer.Option(help="Samples per window; their spread is drawn.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
     csv: Annotated[
-        Optional[bool], typer.Option("--csv/--no-csv", help="Write the ECG as CSV too; default: recordings of up to an hour.")
+        bool | None,
+        typer.Option("--csv/--no-csv", help="Write the ECG as CSV too; default: recordings of up to an hour."),
     ] = None,
 ) -> None:
     """Translate a PPG recording of any sampling rate and length to a 12-lead ECG."""
-    from p2es_lib.translate_file import translate_file
+    from p2es_lib.translation.file import translate as translate_recording
 
-    written = translate_file(
+    written = translate_recording(
         record,
         age=age,
         sex=sex,
@@ -222,14 +241,14 @@ def translate(
         typer.echo(f"{what}: {path}")
 
 
-app.command()(cli_live.live)
-app.command()(cli_live.export)
+app.command()(live.live)
+app.command()(live.export)
 
 
 @app.command()
 def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     """Print the headline table of a finished run of the workflow."""
-    from p2es_lib.workflow import headline_table
+    from p2es_lib.companion.workflow import headline_table
 
     _check_settings(profile, dataset, None)
     typer.echo(headline_table(dataset, profile))
@@ -238,7 +257,7 @@ def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 @app.command()
 def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     """Hold the tables of a finished run against those that the repository holds, row by row."""
-    from p2es_lib import verify as verification
+    from p2es_lib.experiments import verify as verification
 
     _check_settings(profile, dataset, None)
     comparisons, differences = verification.verify(dataset, profile)
@@ -265,8 +284,8 @@ def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 @app.command()
 def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     """Fill the tables of README.md from the files of a finished run of the workflow."""
-    from p2es_lib.paths import atomic_path, checkout, figures_dir
-    from p2es_lib.readme import filled, write_minutes
+    from p2es_lib.companion.readme import filled, write_minutes
+    from p2es_lib.core.paths import atomic_path, checkout, figures_dir
 
     _check_settings(profile, dataset, None)
     write_minutes(dataset, profile)
@@ -281,21 +300,21 @@ def _check_settings(
     profile: str, dataset: str, variant: str | None, seeds: str | None = None, seed: int | None = None
 ) -> None:
     """Refuse unknown settings before anything starts."""
-    from p2es_lib.config import PROFILES
-    from p2es_lib.errors import check_choice
-    from p2es_lib.paths import check_output_folder
-    from p2es_lib.sources import parse_dataset
+    from p2es_lib.core.config import PROFILES
+    from p2es_lib.core.errors import check_choice
+    from p2es_lib.core.paths import check_output_folder
+    from p2es_lib.data.sources import parse_dataset
 
     check_choice("profile", profile, PROFILES)
     parse_dataset(dataset)
     if os.environ.get("P2ES_HOME"):
         check_output_folder(os.environ["P2ES_HOME"], "P2ES_HOME")
     if variant is not None:
-        from p2es_lib.variants import configure
+        from p2es_lib.experiments.variants import configure
 
         configure(profile, dataset, variant)
     if seeds is not None:
-        from p2es_lib.variants import parse_seeds
+        from p2es_lib.experiments.variants import parse_seeds
 
         parse_seeds(seeds)
     if seed is not None and seed < 0:
@@ -308,7 +327,7 @@ def _interrupt(*_) -> None:
 
 def main() -> None:
     """Entry point of the command ``p2es``: every expected error becomes a line on standard error and an exit status."""
-    from p2es_lib.notebooks import NotebookError
+    from p2es_lib.companion.notebooks import NotebookError
 
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -327,7 +346,3 @@ def main() -> None:
         if status.code == 130:  # typer's answer to KeyboardInterrupt
             print("interrupted: what was finished is kept, and the same command continues", file=sys.stderr)
         raise
-
-
-if __name__ == "__main__":
-    main()

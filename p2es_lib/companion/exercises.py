@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError
-from p2es_lib.notebooks import read_parameters
+from p2es_lib.companion.notebooks import read_parameters
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
 
 
 def check(number: int, given, right, tolerance: float = 1e-6) -> None:
@@ -189,7 +189,11 @@ def _names(source: str) -> _Names:
         names.at_once.update({one.get_name() for one in symbols if one.is_referenced()} - names.defined)
         while inner:
             part = inner.pop()
-            names.when_called.update(one.get_name() for one in part.get_symbols() if one.is_referenced() and one.is_global())
+            names.when_called.update(
+                one.get_name() for one in part.get_symbols() if one.is_referenced() and one.is_global()
+            )
             inner += part.get_children()
-        names.defined.update(one.get_name() for one in symbols if one.is_assigned() or one.is_imported() or one.is_namespace())
+        names.defined.update(
+            one.get_name() for one in symbols if one.is_assigned() or one.is_imported() or one.is_namespace()
+        )
     return _Names(names.defined, *({one for one in part if not hasattr(builtins, one)} for part in names[1:]))

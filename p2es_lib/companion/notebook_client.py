@@ -1,6 +1,6 @@
 """How a notebook's cells are executed and watched: this environment's kernel, and progress lines in the terminal.
 
-Used by :mod:`p2es_lib.notebooks` only; it extends the notebook client that papermill starts.
+Used by :mod:`p2es_lib.companion.notebooks` only; it extends the notebook client that papermill starts.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError
-from p2es_lib.processes import exclusive_lock
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.processes import exclusive_lock
 
 #: Longest time of one cell, in seconds, when the caller gives none.
 CELL_TIMEOUT_S = {"smoke": 900, "quick": 2 * 3600, "wide": 6 * 3600, "full": 14 * 24 * 3600}
@@ -185,7 +185,7 @@ def _execute(source: Path, output: Path, parameters: dict, timeout_s: float, lab
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    from p2es_lib.notebook_client import ENGINE, CellProgress, register_engine
+    from p2es_lib.companion.notebook_client import ENGINE, CellProgress, register_engine
 
     register_engine()
     with CellProgress(label, log) as progress:

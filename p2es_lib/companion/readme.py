@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.artefacts import ARTEFACTS, MINUTES_TABLE
-from p2es_lib.errors import InputError
-from p2es_lib.metrics import METRICS
-from p2es_lib.metrics.summary import beyond_chance
-from p2es_lib.paths import checkout, figures_dir, home
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.paths import checkout, figures_dir, home
+from p2es_lib.evaluation.metrics import METRICS
+from p2es_lib.evaluation.metrics.summary import beyond_chance
+from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
+from p2es_lib.experiments.variants import VARIANTS
 from p2es_lib.plots import save_table
+from p2es_lib.plots.artefacts import ARTEFACTS, MINUTES_TABLE
 from p2es_lib.plots.saving import markdown_table
-from p2es_lib.sim_to_real import DETECTOR, MODEL, TEMPLATE
-from p2es_lib.variants import VARIANTS
 
 #: Metrics of the headline, in the order of its columns, and their decimals.
 HEADLINE = {"rmse": 3, "rmse_lag": 3, "pearson": 2, "pearson_lag": 2, "r_peak_f1": 2, "gaussian_frechet_distance": 2}
@@ -56,9 +56,16 @@ def write_minutes(dataset: str, profile: str) -> pd.DataFrame:
         if seconds is not None:
             rows.append({"notebook": path.stem, "minutes": seconds / 60})
     if not rows:
-        raise InputError(f"no executed notebooks for {dataset}, {profile}; make them with: make reproduce PROFILE={profile}")
+        raise InputError(
+            f"no executed notebooks for {dataset}, {profile}; make them with: make reproduce PROFILE={profile}"
+        )
     table = pd.DataFrame(rows)
-    save_table(table, figures_dir(dataset, profile), MINUTES_TABLE, f"Minutes per notebook, data set {dataset}, profile {profile}.")
+    save_table(
+        table,
+        figures_dir(dataset, profile),
+        MINUTES_TABLE,
+        f"Minutes per notebook, data set {dataset}, profile {profile}.",
+    )
     return table
 
 
@@ -71,7 +78,10 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
 
 def _made_of(table: pd.DataFrame) -> str:
     seeds = sorted({int(count) for count in table["seeds"]})
-    return f"{int(table['n_subjects'].max())} test subjects, {' or '.join(map(str, seeds))} training seed(s)" + " a row" * (len(seeds) > 1)
+    return (
+        f"{int(table['n_subjects'].max())} test subjects, {' or '.join(map(str, seeds))} training seed(s)"
+        + " a row" * (len(seeds) > 1)
+    )
 
 
 def headline_section(folder: Path) -> str:
@@ -88,7 +98,9 @@ def headline_section(folder: Path) -> str:
         unit = METRICS[metric].unit
         columns[METRICS[metric].label + (f" ({unit})" if unit else "")] = dict(zip(rows["method"], cells, strict=True))
     shown = pd.DataFrame(columns, index=pd.Index(table["method"].unique(), name="method")).fillna("").reset_index()
-    note = f"{_made_of(table)}, 95 % bootstrap intervals over subjects. File: `figures/{folder.name}/table02_results.csv`."
+    note = (
+        f"{_made_of(table)}, 95 % bootstrap intervals over subjects. File: `figures/{folder.name}/table02_results.csv`."
+    )
     return f"{markdown_table(shown)}\n\n{note}"
 
 
@@ -97,7 +109,10 @@ def artefact_section(folder: Path) -> str:
     minutes = _read(folder, MINUTES_TABLE)
     minutes = minutes.groupby(minutes["notebook"].str.split("-").str[0])["minutes"].sum()
     minutes = {name: f"{minutes[name]:.1f}" if name in minutes else "" for name in ARTEFACTS}
-    rows = [{"notebook": f"`{name}`", "writes": text, "minutes on 2 cores": minutes[name]} for name, text in ARTEFACTS.items()]
+    rows = [
+        {"notebook": f"`{name}`", "writes": text, "minutes on 2 cores": minutes[name]}
+        for name, text in ARTEFACTS.items()
+    ]
     return markdown_table(pd.DataFrame(rows))
 
 
@@ -165,19 +180,27 @@ def sim_to_real_section(figures: Path, profile: str) -> str:
     for path in sorted(figures.glob(f"*-{profile}/table22_sim_to_real.csv")):
         table = pd.read_csv(path)
         first = table[table["method"] == table["method"].iloc[0]]
-        row = {"data set": path.parent.name.removesuffix(f"-{profile}"), "records": len(first), "windows": first["windows"].sum()}
+        row = {
+            "data set": path.parent.name.removesuffix(f"-{profile}"),
+            "records": len(first),
+            "windows": first["windows"].sum(),
+        }
         mean = table.groupby("method")[["r_peak_f1_lag", "heart_rate_error", "pearson_lag", "lag_ms"]].mean()
         for name, short in SIM_TO_REAL.items():
             row[f"F1, {short}"] = f"{mean.loc[name, 'r_peak_f1_lag']:.3f}"
             row[f"heart rate, {short}"] = f"{mean.loc[name, 'heart_rate_error']:.2f}"
             if name != DETECTOR:  # it draws no waveform
                 row[f"r, {short}"] = f"{mean.loc[name, 'pearson_lag']:.2f}".replace("nan", "")
-        row[f"lag (ms), {' / '.join(SIM_TO_REAL.values())}"] = " / ".join(f"{mean.loc[name, 'lag_ms']:.0f}" for name in SIM_TO_REAL)
+        row[f"lag (ms), {' / '.join(SIM_TO_REAL.values())}"] = " / ".join(
+            f"{mean.loc[name, 'lag_ms']:.0f}" for name in SIM_TO_REAL
+        )
         rows.append(row)
         worse_rate += mean.loc[MODEL, "heart_rate_error"] > mean.loc[TEMPLATE, "heart_rate_error"]
         worse_beats += mean.loc[MODEL, "r_peak_f1_lag"] < mean.loc[DETECTOR, "r_peak_f1_lag"]
     if not rows:
-        raise InputError(f"{figures}: no table22_sim_to_real.csv for profile {profile}; make it with: make reproduce DATASET=bidmc")
+        raise InputError(
+            f"{figures}: no table22_sim_to_real.csv for profile {profile}; make it with: make reproduce DATASET=bidmc"
+        )
     alone, n = sum(row["records"] == 1 for row in rows), len(rows)
     note = (
         f"P2Es's error of the heart rate exceeds the template's in {worse_rate} of {n} data sets, and its F1 lies below the detector's in "

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError
-from p2es_lib.processes import exclusive_lock, stop_with_parent
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.processes import exclusive_lock, stop_with_parent
 
 #: Exit status of a run that the user stopped (128 + SIGINT), as shells report it.
 INTERRUPTED = 130
@@ -59,13 +59,15 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
     InputError
         A mirror that is not there or lacks the data set, or one for a data set that needs none.
     """
-    from p2es_lib.sources import parse_dataset
-    from p2es_lib.sources.mirror import resolve_mirror
+    from p2es_lib.data.download.mirror import resolve_mirror
+    from p2es_lib.data.sources import parse_dataset
 
     sources = parse_dataset(dataset)
     if sources[0].role == "simulated":
         if mirror:
-            raise InputError(f"mirror={mirror!r}: data set {dataset!r} is made on this machine; leave the mirror out, or name a data set")
+            raise InputError(
+                f"mirror={mirror!r}: data set {dataset!r} is made on this machine; leave the mirror out, or name a data set"
+            )
         return ""
     if not mirror and not os.environ.get("P2ES_MIRROR"):
         return ""
@@ -80,7 +82,7 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
 
 def is_timing_only(dataset: str) -> bool:
     """Whether no source of the data set names an ECG lead, so that there is nothing to train on."""
-    from p2es_lib.sources import parse_dataset
+    from p2es_lib.data.sources import parse_dataset
 
     return {source.role for source in parse_dataset(dataset)} == {"timing only"}
 
@@ -91,14 +93,15 @@ def write_jobs(dataset: str, profile: str, mirror: str = "") -> Path:
     The file is only written when its content changes: a shard is new, or its files on a mirror that is a folder changed
     (listed by name, size and time, not read).
     """
-    from p2es_lib.config import get_config
-    from p2es_lib.preparation import list_jobs
-    from p2es_lib.preparation.jobs import folder_state
+    from p2es_lib.core.config import get_config
+    from p2es_lib.data.preparation import list_jobs
+    from p2es_lib.data.preparation.jobs import folder_state
 
     path = paths.jobs_file(dataset, profile)
     jobs = list_jobs(get_config(profile, dataset), mirror or None) if dataset != "simulated" else []
     text = json.dumps(
-        [{"source": job.source, "shard": job.shard, "state": folder_state(job, mirror or None)} for job in jobs], indent=1
+        [{"source": job.source, "shard": job.shard, "state": folder_state(job, mirror or None)} for job in jobs],
+        indent=1,
     )
     if not path.is_file() or path.read_text() != text:
         with paths.atomic_path(path) as temporary:

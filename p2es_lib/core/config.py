@@ -11,10 +11,10 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
-from p2es_lib.errors import InputError, check_choice
+from p2es_lib.core.errors import InputError, check_choice
 
 PROFILES = ("smoke", "quick", "wide", "full")
-#: Learned methods; which class each is, see :mod:`p2es_lib.methods`.
+#: Learned methods; which class each is, see :mod:`p2es_lib.training.registry`.
 METHODS = ("p2es", "p2es_hybrid", "unet", "bilstm", "rddm", "p2e_wgan", "cardiogan", "rectified_flow")
 
 
@@ -117,8 +117,14 @@ class ProcessConfig(_Section):
         super().__post_init__()
         check_choice("process.blur", self.blur, ("dct", "spectral", "none"))
         check_choice("process.order", self.order, ("blur_noise", "noise_blur"))
-        _check(self.noise or self.blur != "none", "process.noise=False with process.blur='none': nothing would happen to the signal")
-        _check(self.sigma_blur_ms > 0, f"process.sigma_blur_ms={self.sigma_blur_ms}: must be positive; blur='none' turns it off")
+        _check(
+            self.noise or self.blur != "none",
+            "process.noise=False with process.blur='none': nothing would happen to the signal",
+        )
+        _check(
+            self.sigma_blur_ms > 0,
+            f"process.sigma_blur_ms={self.sigma_blur_ms}: must be positive; blur='none' turns it off",
+        )
         _check(0 < self.min_response < 1, f"process.min_response={self.min_response}: between 0 and 1")
         _check(self.logsnr_max > self.logsnr_min, "process.logsnr_max must exceed process.logsnr_min")
 
@@ -156,7 +162,10 @@ class DenoiserConfig(_Section):
         super().__post_init__()
         _check(min(self.lead_features, self.n_blocks, self.stem_stride) >= 1, "denoiser sizes: at least 1")
         divides = all(finer < coarser and coarser % finer == 0 for finer, coarser in zip(self.scales, self.scales[1:]))
-        _check(bool(self.scales) and self.scales[0] == 1 and divides, "denoiser.scales: 1, then multiples of the one before")
+        _check(
+            bool(self.scales) and self.scales[0] == 1 and divides,
+            "denoiser.scales: 1, then multiples of the one before",
+        )
 
 
 @dataclass(frozen=True)
@@ -192,7 +201,9 @@ class AffinityConfig(_Section):
             _check(getattr(self, name) >= 1, f"affinity.{name}={getattr(self, name)}: at least 1")
         _check(self.n_steps >= 0, f"affinity.n_steps={self.n_steps}: 0 or more")
         least = max(self.n_groups, 2)
-        _check(self.max_windows >= least, f"affinity.max_windows={self.max_windows}: at least {least} (n_groups, and 2)")
+        _check(
+            self.max_windows >= least, f"affinity.max_windows={self.max_windows}: at least {least} (n_groups, and 2)"
+        )
         _check(self.batch_size >= 2, f"affinity.batch_size={self.batch_size}: at least 2, a window and a neighbour")
         for name in ("temperature", "learning_rate"):
             _check(getattr(self, name) > 0, f"affinity.{name}={getattr(self, name)}: must be positive")
@@ -388,7 +399,7 @@ def get_config(profile: str = "quick", dataset: str = "simulated") -> Config:
     Raises
     ------
     InputError
-        Unknown profile. (Unknown data sets are refused by ``p2es_lib.sources``, which knows them.)
+        Unknown profile. (Unknown data sets are refused by ``p2es_lib.data.sources``, which knows them.)
     """
     check_choice("profile", profile, PROFILES)
     config = Config(profile=profile, dataset=dataset)

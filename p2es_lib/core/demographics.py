@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 #: Oldest age accepted. PTB-XL writes 300 for "over 89": its reader must translate that, not this module.
 MAX_AGE_YEARS = 120.0
@@ -37,7 +37,9 @@ def parse_age(value, where: str = "age") -> float:
     try:
         age = float("nan") if str(value).strip() in ("", "None", "<NA>") else float(value)
     except (TypeError, ValueError):
-        raise InputError(f"{where}: age {value!r} is not a number of years; leave it empty if it is not known") from None
+        raise InputError(
+            f"{where}: age {value!r} is not a number of years; leave it empty if it is not known"
+        ) from None
     if not np.isnan(age) and not 0.0 <= age <= MAX_AGE_YEARS:
         raise InputError(f"{where}: age {age:g} is outside 0 to {MAX_AGE_YEARS:g} years; leave it empty if not known")
     return age
@@ -73,7 +75,9 @@ class Demographics:
         object.__setattr__(self, "age", np.array([parse_age(a) for a in np.atleast_1d(self.age)], dtype=np.float32))
         object.__setattr__(self, "sex", np.array([parse_sex(s) for s in np.atleast_1d(self.sex)], dtype="<U1"))
         if self.age.shape != self.sex.shape:
-            raise InputError(f"demographics: {len(self.age)} ages but {len(self.sex)} sexes; give one of each per window")
+            raise InputError(
+                f"demographics: {len(self.age)} ages but {len(self.sex)} sexes; give one of each per window"
+            )
 
     @classmethod
     def of(cls, age: Iterable | float | None, sex: Iterable | str | None, count: int | None = None) -> Demographics:

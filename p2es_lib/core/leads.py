@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 #: Order of the lead axis everywhere in this project.
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")

@@ -1,7 +1,7 @@
 """What every learned method shares: the scale of the ECG, the leads it knows, translating, saving, loading, training.
 
 P2Es, its ablations and each learned baseline are subclasses of :class:`LearnedTranslator`. So they are trained by one
-loop (:mod:`p2es_lib.training`) on the same batches, and called, scored and stored in one way; a subclass says only
+loop (:mod:`p2es_lib.training.loop`) on the same batches, and called, scored and stored in one way; a subclass says only
 what is peculiar to it: its network, its loss, and how it draws an ECG.
 """
 
@@ -17,16 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from p2es_lib import __version__
-from p2es_lib.config import Config
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.paths import atomic_path
-from p2es_lib.sampling import WindowNoise
-from p2es_lib.translator import check_translation_input
+from p2es_lib.core.config import Config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.noise import WindowNoise
+from p2es_lib.core.paths import atomic_path
+from p2es_lib.core.translator import check_translation_input
 
-#: P2Es as it comes with the package: trained on the simulated cohort, profile wide, seed 0.
-PRETRAINED = Path(__file__).parent / "pretrained"
 WEIGHTS_FILE = "weights.safetensors"
 #: Probability with which age or sex is hidden in training, so that missing entries are known ground.
 HIDE_PROBABILITY = 0.1
@@ -224,7 +222,9 @@ class LearnedTranslator(nn.Module):
 
         path = Path(folder) / WEIGHTS_FILE
         if not path.is_file():
-            raise InputError(f"{path}: no such model; train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}")
+            raise InputError(
+                f"{path}: no such model; train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}"
+            )
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}

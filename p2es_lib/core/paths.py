@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
+#: Folder of the library, and the weights that come with it: trained on the simulated cohort, profile wide, seed 0.
+PACKAGE = Path(__file__).resolve().parent.parent
+PRETRAINED = PACKAGE / "pretrained"
 # What is being written: .<stem>.tmp<digits>[.old][<suffix>], and beside it the lock of its writer, .<stem>.tmp<digits>.lock
 _UNFINISHED = re.compile(r"(\..+\.tmp[0-9a-f]+)(\..+)?")
 # Where nothing tells whether the writer still lives, so long without a change means that it does not, s.
@@ -26,8 +29,7 @@ _ABANDONED_S = 24 * 3600
 
 def checkout() -> Path:
     """Folder of the source tree (it holds ``notebooks/`` and ``Snakefile``)."""
-    folder = Path(__file__).resolve().parent.parent
-    return folder if (folder / "notebooks").is_dir() else Path.cwd()
+    return PACKAGE.parent if (PACKAGE.parent / "notebooks").is_dir() else Path.cwd()
 
 
 def home() -> Path:

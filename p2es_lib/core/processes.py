@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 
 @contextmanager

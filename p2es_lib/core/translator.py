@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
 
 
 class Translator(Protocol):
@@ -27,7 +27,7 @@ class Translator(Protocol):
             Of the B windows.
         n_samples : int
             Samples per window. A deterministic method returns copies.
-        generator : None, int or a noise source of ``p2es_lib.sampling``
+        generator : None, int or a noise source of ``p2es_lib.method.sampling``
             Where randomness comes from; a deterministic method ignores it.
 
         Returns

@@ -12,14 +12,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from p2es_lib.demographics import Demographics
-from p2es_lib.learned import LearnedTranslator
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.learned import LearnedTranslator
 
 #: Length of signal that times are stated for, seconds.
 PER_S = 10.0
@@ -35,16 +34,24 @@ class Timed:
 
 
 def make_windows(config, n: int, seed: int = 0) -> tuple[np.ndarray, Demographics]:
-    """n windows of something like a PPG (a method's cost does not depend on what is in them), and who they are of."""
+    """N windows of something like a PPG (a method's cost does not depend on what is in them), and who they are of."""
     rng = np.random.default_rng(seed)
     t = np.arange(config.signal.n_samples) / config.signal.sampling_rate
     rate_hz = rng.uniform(0.8, 1.6, (n, 1))
-    ppg = np.sin(2 * np.pi * rate_hz * t) + 0.4 * np.sin(4 * np.pi * rate_hz * t) + 0.02 * rng.standard_normal((n, len(t)))
+    ppg = (
+        np.sin(2 * np.pi * rate_hz * t)
+        + 0.4 * np.sin(4 * np.pi * rate_hz * t)
+        + 0.02 * rng.standard_normal((n, len(t)))
+    )
     ppg = (ppg - ppg.mean(1, keepdims=True)) / ppg.std(1, keepdims=True)
-    return ppg[:, None].astype(np.float32), Demographics(rng.uniform(20, 80, n), np.where(rng.random(n) < 0.5, "F", "M"))
+    return ppg[:, None].astype(np.float32), Demographics(
+        rng.uniform(20, 80, n), np.where(rng.random(n) < 0.5, "F", "M")
+    )
 
 
-def time_methods(rows: Mapping[str, Timed], *, batch: int, n_threads: int = 2, rounds: int = 7, progress: bool = True) -> pd.DataFrame:
+def time_methods(
+    rows: Mapping[str, Timed], *, batch: int, n_threads: int = 2, rounds: int = 7, progress: bool = True
+) -> pd.DataFrame:
     """Time one sample of all 12 leads for each row, the rows in turn within every round.
 
     Parameters
@@ -107,9 +114,9 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(2)
-from p2es_lib.config import Config
-from p2es_lib.efficiency import make_windows
-from p2es_lib.methods import get_method, load_method
+from p2es_lib.core.config import Config
+from p2es_lib.evaluation.efficiency import make_windows
+from p2es_lib.training.registry import get_method, load_method
 
 def memory(name):  # kB, of this process
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
@@ -131,15 +138,17 @@ def peak_memory_mb(row: Timed, batch: int = 1) -> float:
     return float(result.stdout.strip().splitlines()[-1])
 
 
-def training_cost(history: pd.DataFrame, cost: Mapping, floor: float | None, factors: Sequence[float] = (1.5, 1.2, 1.1, 1.05)) -> dict[str, float]:
+def training_cost(
+    history: pd.DataFrame, cost: Mapping, floor: float | None, factors: Sequence[float] = (1.5, 1.2, 1.1, 1.05)
+) -> dict[str, float]:
     """What a training cost and how fast it came near what can be known, as a row of a table.
 
     Parameters
     ----------
     history : DataFrame
-        Of :func:`p2es_lib.training_record.read_history`.
+        Of :func:`p2es_lib.training.record.read_history`.
     cost : mapping
-        Of :func:`p2es_lib.training_record.read_cost`.
+        Of :func:`p2es_lib.training.record.read_cost`.
     floor : float, optional
         Irreducible RMSE of the validation windows, mV; None where it is not known.
     factors : sequence of float
@@ -165,5 +174,7 @@ def training_cost(history: pd.DataFrame, cost: Mapping, floor: float | None, fac
         curve = history.dropna(subset=["validation_rmse"])
         for factor in factors:
             reached = curve.loc[curve["validation_rmse"] <= factor * floor, "step"]
-            row[f"minutes to {factor:g} x floor"] = (of["preparing"] + reached.min() * step_s) / 60 if len(reached) else np.nan
+            row[f"minutes to {factor:g} x floor"] = (
+                (of["preparing"] + reached.min() * step_s) / 60 if len(reached) else np.nan
+            )
     return row

@@ -10,17 +10,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.resampling import percentile_interval, subject_weights
-from p2es_lib.p2es import P2Es
-from p2es_lib.windows import WindowSet
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.windows import WindowSet
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights
+from p2es_lib.method.p2es import P2Es
 
 #: Name of the estimate of stage 1 and of both stages, as they stand in the table.
 STAGES = {"coarse": "stage 1", "refined": "both stages"}
 
 
 @torch.inference_mode()
-def squared_errors(model: P2Es, windows: WindowSet, t: float, seed: int = 0, batch_size: int = 64) -> dict[str, np.ndarray]:
+def squared_errors(
+    model: P2Es, windows: WindowSet, t: float, seed: int = 0, batch_size: int = 64
+) -> dict[str, np.ndarray]:
     """Mean squared error of both estimates of x_0 at one time, per window.
 
     Parameters
@@ -43,15 +45,22 @@ def squared_errors(model: P2Es, windows: WindowSet, t: float, seed: int = 0, bat
     found: dict[str, list[np.ndarray]] = {stage: [] for stage in STAGES}
     for start in range(0, len(windows), batch_size):
         part = slice(start, start + batch_size)
-        present = torch.as_tensor(np.array(windows.lead_mask[part]) > 0)[:, :, None] * (model.trained_leads > 0).cpu()[:, None]
+        present = (
+            torch.as_tensor(np.array(windows.lead_mask[part]) > 0)[:, :, None]
+            * (model.trained_leads > 0).cpu()[:, None]
+        )
         x_0 = torch.as_tensor(np.array(windows.ecg[part])) * present
         noise = torch.randn(x_0.shape, generator=generator).to(model.device)
         times = torch.full((len(x_0),), float(t), device=model.device)
-        fixed = model.condition(torch.as_tensor(np.array(windows.ppg[part])).to(model.device), features[part].to(model.device))
+        fixed = model.condition(
+            torch.as_tensor(np.array(windows.ppg[part])).to(model.device), features[part].to(model.device)
+        )
         estimate = model(model.process.marginal(x_0.to(model.device) / model.ecg_scale_mv, times, noise), times, *fixed)
         for stage in STAGES:
             error = (getattr(estimate, stage) * model.ecg_scale_mv).cpu() - x_0
-            found[stage].append(((error * present).square().sum((1, 2)) / (present.sum((1, 2)) * x_0.shape[-1])).numpy())
+            found[stage].append(
+                ((error * present).square().sum((1, 2)) / (present.sum((1, 2)) * x_0.shape[-1])).numpy()
+            )
     return {stage: np.concatenate(parts) for stage, parts in found.items()}
 
 
@@ -85,7 +94,9 @@ def error_by_time(
     """
     for name, model in models.items():
         if model.config.process != models[reference].config.process:
-            raise InputError(f"error_by_time: {name} was trained with another forward process than {reference}; leave it out")
+            raise InputError(
+                f"error_by_time: {name} was trained with another forward process than {reference}; leave it out"
+            )
     weights = subject_weights(windows.index["subject"].to_numpy(), n_bootstrap, seed=0)
     n_subjects = windows.index["subject"].nunique()
     rows = []

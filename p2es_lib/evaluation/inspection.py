@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from p2es_lib.denoiser import Condition
-from p2es_lib.p2es import P2Es
-from p2es_lib.transforms import dct
-from p2es_lib.windows import WindowSet
+from p2es_lib.data.windows import WindowSet
+from p2es_lib.method.denoiser import Condition
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.signals.transforms import dct
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ principal components, and a classifier two-sample test: can a classifier tell si
 References
 ----------
 Lopez-Paz D, Oquab M. Revisiting classifier two-sample tests. ICLR 2017. Kors JA et al. Eur Heart J 11:1083, 1990
-(vectors from 12 leads, in :mod:`p2es_lib.metrics.morphology`).
+(vectors from 12 leads, in :mod:`p2es_lib.evaluation.metrics.measurements`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import pandas as pd
 from scipy.signal import welch
 from scipy.stats import ks_2samp
 
-from p2es_lib.config import Config
-from p2es_lib.errors import InputError
-from p2es_lib.leads import INDEPENDENT_LEADS, LEADS, lead_rows
-from p2es_lib.metrics.clinical import r_peak_times
-from p2es_lib.metrics.features import beat_samples
-from p2es_lib.metrics.morphology import average_beats, beat_times, measure_beats
-from p2es_lib.signals import ecg_clean
+from p2es_lib.core.config import Config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import INDEPENDENT_LEADS, LEADS, lead_rows
+from p2es_lib.data.windows import WindowSet, simulator_config, stored_beats
+from p2es_lib.evaluation.metrics.clinical import r_peak_times
+from p2es_lib.evaluation.metrics.features import beat_samples
+from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
+from p2es_lib.signals.cleaning import ecg_clean
 from p2es_lib.simulator import simulate
-from p2es_lib.windows import WindowSet, simulator_config, stored_beats
 
 #: Limits (years) of the age bands in which the measurements are compared.
 AGE_BANDS = (18.0, 40.0, 60.0, 120.0)
@@ -55,9 +55,9 @@ class Sample:
     ppg, ecg : array (N, T), (N, 12, T)
         z-score; mV, leads that are not available NaN.
     beats : array (N, 12, n)
-        Averaged beats on :func:`p2es_lib.metrics.morphology.beat_times`, mV.
+        Averaged beats on :func:`p2es_lib.evaluation.metrics.measurements.beat_times`, mV.
     measured : DataFrame
-        N rows, columns of :func:`p2es_lib.metrics.morphology.measure_beats` and ``pat_ms``.
+        N rows, columns of :func:`p2es_lib.evaluation.metrics.measurements.measure_beats` and ``pat_ms``.
     r_peaks : array (N, n_beats_max)
         Seconds, NaN-padded.
     """
@@ -257,7 +257,13 @@ def feature_sets(real: Sample, simulated: Sample) -> Mapping[str, np.ndarray]:
     waves = {name: [c for c in table if c.endswith(f"_{name}_mv")] for name in ("p", "q", "r", "s", "st", "t")}
     sizes = [column for columns in waves.values() for column in columns]
     columns = {"all measurements": [*_INTERVALS, *_AXES, *sizes], "intervals": [*_INTERVALS], "axes": [*_AXES]}
-    columns |= {"P": waves["p"], "Q": waves["q"], "R and S": waves["r"] + waves["s"], "ST": waves["st"], "T": waves["t"]}
+    columns |= {
+        "P": waves["p"],
+        "Q": waves["q"],
+        "R and S": waves["r"] + waves["s"],
+        "ST": waves["st"],
+        "T": waves["t"],
+    }
     known = table.columns[table.notna().mean() > 0.1]  # leads that are not there, axes without enough leads
     sets = {name: table[[c for c in chosen if c in known]].to_numpy() for name, chosen in columns.items()}
     rows = lead_rows([lead for lead in INDEPENDENT_LEADS if lead in real.leads])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.metrics import summarise, summarise_difference
-from p2es_lib.signals import ppg_quality
+from p2es_lib.data.windows.fresh_ppg import clean_and_scale
+from p2es_lib.evaluation.metrics import summarise, summarise_difference
+from p2es_lib.signals.cleaning import ppg_quality
 from p2es_lib.simulator.disturbances import disturb
-from p2es_lib.windows.fresh_ppg import clean_and_scale
 
 #: Kinds of disturbance and how they are called; those of :mod:`p2es_lib.simulator.disturbances`.
 KINDS = {
@@ -53,18 +53,23 @@ _ADDED = ("rmse_lag_added", "rmse_lag_added_lower", "rmse_lag_added_upper")
 
 
 def gate_rows(
-    scores: pd.DataFrame, kept: np.ndarray, n_bootstrap: int = 1000, *, unit: str = "subject", reference: pd.DataFrame | None = None
+    scores: pd.DataFrame,
+    kept: np.ndarray,
+    n_bootstrap: int = 1000,
+    *,
+    unit: str = "subject",
+    reference: pd.DataFrame | None = None,
 ) -> list[dict[str, object]]:
     """Error and R-peak F1 of all windows, and of those that pass the gate, with 95 % bootstrap intervals.
 
     Parameters
     ----------
     scores : DataFrame
-        Of N windows, with mse_lag and r_peak_f1_lag of one lead and one estimate, from :func:`p2es_lib.metrics.evaluate`.
+        Of N windows, with mse_lag and r_peak_f1_lag of one lead and one estimate, from :func:`p2es_lib.evaluation.metrics.evaluate`.
     kept : bool array (N,)
         Which windows pass.
     n_bootstrap, unit
-        As in :func:`p2es_lib.metrics.summarise`, whose averages these are: every subject counts the same.
+        As in :func:`p2es_lib.evaluation.metrics.summarise`, whose averages these are: every subject counts the same.
     reference : DataFrame, optional
         Scores of the same windows when they are hardly disturbed.
 
@@ -77,7 +82,10 @@ def gate_rows(
         there). NaN, and no subject, where no window passes; no bounds where the windows are of one subject.
     """
     rows = []
-    for gate, use in (("all windows", np.ones(len(kept), dtype=bool)), ("windows that pass the gate", np.asarray(kept, dtype=bool))):
+    for gate, use in (
+        ("all windows", np.ones(len(kept), dtype=bool)),
+        ("windows that pass the gate", np.asarray(kept, dtype=bool)),
+    ):
         part = scores[use[scores["window"].to_numpy()]]
         found = summarise(part, n_bootstrap, unit=unit).set_index("metric") if len(part) else pd.DataFrame()
         table = found.reindex(index=["rmse_lag", "r_peak_f1_lag"], columns=["value", "lower", "upper", "n_subjects"])
@@ -87,6 +95,11 @@ def gate_rows(
         if reference is not None:
             row |= dict.fromkeys(_ADDED, np.nan)
             if gate == "all windows":
-                row |= zip(_ADDED, summarise_difference(part, reference, n_bootstrap, unit=unit).set_index("metric").loc["rmse_lag", _OF_DIFFERENCE])
+                row |= zip(
+                    _ADDED,
+                    summarise_difference(part, reference, n_bootstrap, unit=unit)
+                    .set_index("metric")
+                    .loc["rmse_lag", _OF_DIFFERENCE],
+                )
         rows.append(row)
     return rows

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.summary import beyond_chance
-from p2es_lib.variants import MORE_STEPS, VARIANTS
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.summary import beyond_chance
+from p2es_lib.experiments.variants import MORE_STEPS, VARIANTS
 
 SUPPORTED, NOT, CONTRADICTED, UNTESTED = "supported", "not supported", "contradicted", "cannot be tested here"
 #: Share of the full model's value that a difference must have to speak for or against anything.
@@ -90,7 +90,9 @@ def _verdict(tables: list[pd.DataFrame], better: int) -> str:
     if min(rows["seeds"].min() for rows in tables) < SEEDS_ASKED:
         return NOT
     for sign, verdict in ((better, SUPPORTED), (-better, CONTRADICTED)):
-        if all(_relevant(rows, sign).any() for rows in tables) and not any(_significant(rows, -sign).any() for rows in tables):
+        if all(_relevant(rows, sign).any() for rows in tables) and not any(
+            _significant(rows, -sign).any() for rows in tables
+        ):
             return verdict
     return NOT
 
@@ -157,7 +159,9 @@ def _innovation(variant: str) -> Callable[[Tables], Finding]:
 def _without(tables: Tables, name: str, variant: str) -> pd.DataFrame:
     """Rows of one variant in a table of differences, by metric: all samples against the truth, and what each looks like."""
     table = tables(name)
-    return table[(table["variant"] == variant) & table["metric"].isin(["crps", "log_spectral_distance"])].set_index("metric")
+    return table[(table["variant"] == variant) & table["metric"].isin(["crps", "log_spectral_distance"])].set_index(
+        "metric"
+    )
 
 
 def _by_time(tables: Tables, variant: str) -> str:
@@ -166,14 +170,19 @@ def _by_time(tables: Tables, variant: str) -> str:
     if table is None or variant not in set(table["variant"]):
         return ""
     rows = table[(table["variant"] == variant) & (table["stage"] == "both stages")].set_index("t")
-    parts = [f"{rows.loc[t, 'ratio']:.2f} ({rows.loc[t, 'lower']:.2f} to {rows.loc[t, 'upper']:.2f}) at t = {t:g}" for t in (0.7, 0.1)]
+    parts = [
+        f"{rows.loc[t, 'ratio']:.2f} ({rows.loc[t, 'lower']:.2f} to {rows.loc[t, 'upper']:.2f}) at t = {t:g}"
+        for t in (0.7, 0.1)
+    ]
     return f"; squared error of one estimate times {' and '.join(parts)} (first training)"
 
 
 def _hybrid(tables: Tables) -> Finding:
     """Supported if both losses together make the CRPS or the spectrum better, and neither worse; as above."""
     text, _ = _innovation("adversarial")(tables)  # what changes when they are there, not without them
-    return text.replace("without it", "with both"), _verdict([_without(tables, "table08_ablations", "adversarial")], better=-1)
+    return text.replace("without it", "with both"), _verdict(
+        [_without(tables, "table08_ablations", "adversarial")], better=-1
+    )
 
 
 def _demographics(tables: Tables) -> Finding:
@@ -182,7 +191,9 @@ def _demographics(tables: Tables) -> Finding:
     rows = table[(table["variant"] == "wrong_demographics") & (table["metric"] == "rmse_lag")]
     if rows.empty:
         raise NotMeasured("the profile does not try wrong age and sex")
-    return f"wrong age and sex: RMSE after lag {_interval(rows.iloc[0], 5)} mV", SUPPORTED if _relevant(rows, 1).all() else NOT
+    return f"wrong age and sex: RMSE after lag {_interval(rows.iloc[0], 5)} mV", SUPPORTED if _relevant(
+        rows, 1
+    ).all() else NOT
 
 
 def _lead_relations(tables: Tables) -> Finding:
@@ -195,11 +206,17 @@ def _clinically_valid(tables: Tables) -> Finding:
     """Supported if QRS, QTc and axis scatter less around the truth than people differ from each other."""
     table = tables("table10_agreement")
     rows = table[(table["method"] == VARIANTS["p2es"].label) & (table["lead"] == "all")].set_index("metric")
-    wanted = [name for name in ("qrs_ms", "qtc_ms", "qrs_axis_deg") if name in rows.index and rows.loc[name, "sd"] == rows.loc[name, "sd"]]
+    wanted = [
+        name
+        for name in ("qrs_ms", "qtc_ms", "qrs_axis_deg")
+        if name in rows.index and rows.loc[name, "sd"] == rows.loc[name, "sd"]
+    ]
     if not wanted:
         raise NotMeasured("none of QRS, QTc and axis could be measured")
     ratio = {name: rows.loc[name, "sd"] / rows.loc[name, "sd_true"] for name in wanted}
-    text = ", ".join(f"{name}: SD of the difference {value:.2f} times that between people" for name, value in ratio.items())
+    text = ", ".join(
+        f"{name}: SD of the difference {value:.2f} times that between people" for name, value in ratio.items()
+    )
     return text, SUPPORTED if max(ratio.values()) < 1 else NOT
 
 
@@ -230,7 +247,9 @@ def _much_compute(tables: Tables) -> Finding:
     return text, CONTRADICTED if verdict == SUPPORTED else SUPPORTED
 
 
-def _preserved(metric: str, what: str, largest_bias_mv: float | None = None, duration: str = "") -> Callable[[Tables], Finding]:
+def _preserved(
+    metric: str, what: str, largest_bias_mv: float | None = None, duration: str = ""
+) -> Callable[[Tables], Finding]:
     """Supported if single samples keep the level of a measurement in every lead, and tell people apart by it.
 
     The bias must be small (half of the spread between people, if no limit is given), and the difference to the truth must
@@ -249,7 +268,9 @@ def _preserved(metric: str, what: str, largest_bias_mv: float | None = None, dur
         ratio = leads["sd"] / leads["sd_true"]
         text = f"{what}: bias at most {worst['bias']:+.3f} mV ({worst['lead']}), SD of the difference {ratio.min():.2f} to {ratio.max():.2f} times "
         text += f"that between people, correlation {leads['correlation'].min():.2f} to {leads['correlation'].max():.2f}"
-        kept = (leads["bias"].abs() <= (leads["sd_true"] / 2 if largest_bias_mv is None else largest_bias_mv)).all() and (ratio < 1).all()
+        kept = (
+            leads["bias"].abs() <= (leads["sd_true"] / 2 if largest_bias_mv is None else largest_bias_mv)
+        ).all() and (ratio < 1).all()
         for row in whole.to_dict("records"):
             text += f"; QRS duration: bias {row['bias']:+.1f} ms, SD {row['sd'] / row['sd_true']:.2f} times, correlation {row['correlation']:.2f}"
             kept &= abs(row["bias"]) <= 10 and row["sd"] < row["sd_true"]
@@ -271,7 +292,9 @@ def _ssim(tables: Tables) -> Finding:
 
 def _peak_error(tables: Tables) -> Finding:
     """Supported if the peak-to-peak error of a single sample, in mV or relative, is at most 0.034."""
-    absolute, relative = (tables.result(f"{VARIANTS['p2es'].label}, single", name)["value"] for name in ("ppe", "ppe_relative"))
+    absolute, relative = (
+        tables.result(f"{VARIANTS['p2es'].label}, single", name)["value"] for name in ("ppe", "ppe_relative")
+    )
     text = f"{absolute:.3f} mV, relative {relative:.3f} (which of them is meant is not known)"
     return text, SUPPORTED if min(absolute, relative) <= 0.034 else NOT
 
@@ -281,9 +304,17 @@ def _eighteen_percent(tables: Tables) -> Finding:
     table = tables("table02_results")
     rows = table[(table["lead"] == "all") & (table["metric"] == "rmse")].set_index("method")["value"]
     ours = rows[[name for name in rows.index if name.startswith(f"{VARIANTS['p2es'].label}, mean of")]].iloc[0]
-    others = rows[[name for name in rows.index if not name.startswith((VARIANTS["p2es"].label, "Irreducible")) and "single sample" not in name]]
+    others = rows[
+        [
+            name
+            for name in rows.index
+            if not name.startswith((VARIANTS["p2es"].label, "Irreducible")) and "single sample" not in name
+        ]
+    ]
     gain = 100 * (1 - ours / others.min())
-    text = f"RMSE {abs(gain):.1f} % {'below' if gain > 0 else 'above'} that of the best other method ({others.idxmin()})"
+    text = (
+        f"RMSE {abs(gain):.1f} % {'below' if gain > 0 else 'above'} that of the best other method ({others.idxmin()})"
+    )
     return text, SUPPORTED if gain >= 18 else NOT
 
 
@@ -338,7 +369,7 @@ def claims_table(folder: Path, kind: str) -> pd.DataFrame:
     folder : Path
         Tables of one run of the workflow.
     kind : str
-        Of data, as in :func:`p2es_lib.experiments.data_kind`.
+        Of data, as in :func:`p2es_lib.experiments.runs.data_kind`.
 
     Returns
     -------
@@ -351,5 +382,7 @@ def claims_table(folder: Path, kind: str) -> pd.DataFrame:
             found, verdict = claim.test(tables)
         except NotMeasured as reason:
             found, verdict = str(reason), UNTESTED
-        rows.append({"level": claim.level, "claim": claim.statement, "tested by": claim.how, "found": found, "verdict": verdict})
+        rows.append(
+            {"level": claim.level, "claim": claim.statement, "tested by": claim.how, "found": found, "verdict": verdict}
+        )
     return pd.DataFrame(rows).assign(data=kind)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.artefacts import RUNS_TABLE
-from p2es_lib.config import get_config
-from p2es_lib.experiments import CONFIG_FILE, SCORES_FILE, file_hash, references_for, simulated_model_folder
-from p2es_lib.learned import PRETRAINED, WEIGHTS_FILE
-from p2es_lib.paths import figures_dir, home, run_dir
+from p2es_lib.core.config import get_config
+from p2es_lib.core.learned import WEIGHTS_FILE
+from p2es_lib.core.paths import PRETRAINED, figures_dir, home, run_dir
+from p2es_lib.experiments.runs import CONFIG_FILE, SCORES_FILE, file_hash, references_for, simulated_model_folder
+from p2es_lib.experiments.variants import REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
 from p2es_lib.plots import save_table
-from p2es_lib.variants import REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
+from p2es_lib.plots.artefacts import RUNS_TABLE
 
 
 def _describe(folder: Path) -> dict[str, object]:
@@ -49,7 +49,10 @@ def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
         of the settings, of the prepared windows, and of the files' bytes), commit (of the source tree when the run
         began; ``-dirty``: code differed from it). No dates: equal runs give equal tables, but for the commit.
     """
-    learned = ["p2es", *(name for kind in ("baselines", "ablations", "samplers", "more_steps") for name in variants_of(profile, kind))]
+    learned = [
+        "p2es",
+        *(name for kind in ("baselines", "ablations", "samplers", "more_steps") for name in variants_of(profile, kind)),
+    ]
     folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]
     folders += [run_dir(dataset, profile, name, 0) for name in references_for(get_config(profile, dataset))]
     carried_over = simulated_model_folder(profile) if dataset != "simulated" else None
@@ -58,7 +61,9 @@ def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     if rows and carried_over == PRETRAINED:
         weights = file_hash(PRETRAINED / WEIGHTS_FILE)
         rows.append({"run": "p2es_lib/pretrained", "method": VARIANTS["p2es"].label, "seed": 0, "weights": weights})
-    return pd.DataFrame(rows, columns=["run", "method", "seed", "config", "data", "weights", "scores", "commit"]).fillna("")
+    return pd.DataFrame(
+        rows, columns=["run", "method", "seed", "config", "data", "weights", "scores", "commit"]
+    ).fillna("")
 
 
 def write_runs(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
-from p2es_lib.config import Config
-from p2es_lib.errors import InputError
-from p2es_lib.experiments import DISTRIBUTION_FILE, SCORES_FILE, data_kind, load_windows, training_command
-from p2es_lib.metrics import summarise, summarise_difference
-from p2es_lib.metrics.summary import holm
-from p2es_lib.paths import run_dir
-from p2es_lib.variants import REFERENCES, VARIANTS, seeds_of
+from p2es_lib.core.config import Config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.paths import run_dir
+from p2es_lib.evaluation.metrics import summarise, summarise_difference
+from p2es_lib.evaluation.metrics.summary import holm
+from p2es_lib.experiments.runs import DISTRIBUTION_FILE, SCORES_FILE, data_kind, load_windows, training_command
+from p2es_lib.experiments.variants import REFERENCES, VARIANTS, seeds_of
 
 #: How the estimates of a method that draws samples are called in tables.
 ESTIMATE_LABELS = {
@@ -71,14 +71,16 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
         Columns method, lead, metric, value, lower, upper, n_subjects, seeds, data. Intervals are 95 % bootstrap intervals
         over subjects; they cover neither the noise of training nor the choice of the cohort's settings. Where the data
         set has fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
-        :func:`p2es_lib.metrics.summarise`.
+        :func:`p2es_lib.evaluation.metrics.summarise`.
     """
     tables, kind = [], data_kind(load_windows(config))
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         scores = scores[scores["estimate"] != "samples"]  # as a distribution: notebook 09
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
-        table = pd.concat([table, _load_distribution(config.dataset, config.profile, variant, seeds)], ignore_index=True)
+        table = pd.concat(
+            [table, _load_distribution(config.dataset, config.profile, variant, seeds)], ignore_index=True
+        )
         table["method"] = _method_labels(config, variant, table["estimate"])
         table["seeds"] = scores["seed"].nunique()
         table["data"] = kind
@@ -130,7 +132,9 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
             own = "mean" if deterministic else estimate
             own_metric = "mae" if deterministic and metric == "crps" else squared
             parts = [
-                table[(table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)].assign(metric=squared)
+                table[(table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)].assign(
+                    metric=squared
+                )
                 for table, which, of in ((scores, own, own_metric), (same, estimate, squared))
             ]
             if any(part.empty for part in parts):
@@ -140,10 +144,19 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
             row = difference.set_index("metric").loc[metric]
             single = [_single(*parts, seed, metric, estimate, unit) for seed in seeds_here]
             rows.append(
-                {"variant": variant, "method": label, "about": VARIANTS[variant].about if variant in VARIANTS else "reference"}
+                {
+                    "variant": variant,
+                    "method": label,
+                    "about": VARIANTS[variant].about if variant in VARIANTS else "reference",
+                }
                 | {"metric": metric, "estimate": own, "value": value["value"], "difference": row["value"]}
                 | {name: row[name] for name in ("lower", "upper", "p_value")}
-                | {"seed_min": min(single), "seed_max": max(single), "n_subjects": row["n_subjects"], "seeds": len(seeds_here)}
+                | {
+                    "seed_min": min(single),
+                    "seed_max": max(single),
+                    "n_subjects": row["n_subjects"],
+                    "seeds": len(seeds_here),
+                }
             )
     table = pd.DataFrame(rows).assign(data=kind)
     corrected = table.groupby("metric", sort=False)["p_value"].transform(lambda p: holm(p.to_numpy()))
@@ -153,8 +166,14 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
 
 def _single(scores: pd.DataFrame, full: pd.DataFrame, seed: int, metric: str, estimate: str, unit: str) -> float:
     """Difference of one training to the full model's of the same seed; a reference has one set of scores for all seeds."""
-    scores, full = (table[table["seed"] == seed] if (table["seed"] == seed).any() else table for table in (scores, full))
-    return summarise_difference(scores, full, 1, reference_estimate=estimate, unit=unit).set_index("metric").loc[metric, "value"]
+    scores, full = (
+        table[table["seed"] == seed] if (table["seed"] == seed).any() else table for table in (scores, full)
+    )
+    return (
+        summarise_difference(scores, full, 1, reference_estimate=estimate, unit=unit)
+        .set_index("metric")
+        .loc[metric, "value"]
+    )
 
 
 def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:

@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.config import Config, config_hash, get_config, real_profile
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.learned import PRETRAINED, WEIGHTS_FILE, LearnedTranslator
-from p2es_lib.methods import load_method
-from p2es_lib.training import CHECKPOINT_FILE, train
-from p2es_lib.paths import atomic_path, checkout, run_dir, windows_dir
-from p2es_lib.variants import REFERENCES, VARIANTS
-from p2es_lib.windows import WindowSet, read_settings, read_windows
+from p2es_lib.core.config import Config, config_hash, get_config, real_profile
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.core.paths import PRETRAINED, atomic_path, checkout, run_dir, windows_dir
+from p2es_lib.data.windows import WindowSet, read_settings, read_windows
+from p2es_lib.experiments.variants import REFERENCES, VARIANTS
+from p2es_lib.training.loop import CHECKPOINT_FILE, train
+from p2es_lib.training.registry import load_method
 
 CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
@@ -61,9 +61,12 @@ def load_windows(config: Config) -> WindowSet:
 def simulated_windows(config: Config) -> WindowSet:
     """The simulated cohort of this configuration, as notebook 01 makes it; made now, if it is not there yet."""
     if read_settings(windows_dir(config.dataset, config.profile)) is None:
-        from p2es_lib.preparation import prepare_windows
+        from p2es_lib.data.preparation import prepare_windows
 
-        print(f"no prepared windows of profile {config.profile} yet: simulating the cohort, once (notebook 01 shows it)", flush=True)
+        print(
+            f"no prepared windows of profile {config.profile} yet: simulating the cohort, once (notebook 01 shows it)",
+            flush=True,
+        )
         prepare_windows(config)
     return load_windows(config)
 
@@ -83,7 +86,7 @@ def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
     windows = simulated_windows(config) if config.dataset == "simulated" else load_windows(config)
     if ((windows.lead_mask > 0).sum(axis=1) >= n_leads).mean() > 0.5:
         return windows, ""
-    from p2es_lib.sources.simulated import simulate_cohort
+    from p2es_lib.data.sources.simulated import simulate_cohort
 
     small = get_config("smoke")
     n_recorded = int((windows.lead_mask > 0).sum(axis=1).max())
@@ -99,7 +102,7 @@ def data_kind(windows: WindowSet) -> str:
 
 
 def data_hash(config: Config) -> str:
-    """Content hash that :func:`p2es_lib.windows.write_windows` stored with the windows."""
+    """Content hash that :func:`p2es_lib.data.windows.write_windows` stored with the windows."""
     folder = windows_dir(config.dataset, config.profile)
     settings = read_settings(folder)
     if settings is None:
@@ -120,7 +123,9 @@ def git_commit() -> str:
     """
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("diff", "--name-only", "HEAD", "--", *_DECIDES_RESULTS) or _git("ls-files", "--others", "--exclude-standard", "--", "p2es_lib")
+        changed = _git("diff", "--name-only", "HEAD", "--", *_DECIDES_RESULTS) or _git(
+            "ls-files", "--others", "--exclude-standard", "--", "p2es_lib"
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return f"{commit}-dirty" if changed else commit
@@ -144,14 +149,24 @@ def _package_versions() -> dict[str, str]:
 def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[Path, bool]:
     """Folder of the run and whether what lies there was made with the same settings; else it is cleared and marked."""
     folder = run_dir(config.dataset, config.profile, variant, seed)
-    hashed = hashed | {"config_hash": config_hash(config), "data_hash": data_hash(config), "seed": seed, "variant": variant}
+    hashed = hashed | {
+        "config_hash": config_hash(config),
+        "data_hash": data_hash(config),
+        "seed": seed,
+        "variant": variant,
+    }
     path = folder / CONFIG_FILE
     if path.is_file() and json.loads(path.read_text())["made_with"] == hashed:
         return folder, True
     # The checkpoint too: continued on other data, it would carry subjects of the old training split along.
     for name in (SCORES_FILE, DISTRIBUTION_FILE, SAMPLES_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
         (folder / name).unlink(missing_ok=True)
-    record = {"made_with": hashed, "config": config.to_dict(), "versions": _package_versions(), "git_commit": git_commit()}
+    record = {
+        "made_with": hashed,
+        "config": config.to_dict(),
+        "versions": _package_versions(),
+        "git_commit": git_commit(),
+    }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
     return folder, False
@@ -199,13 +214,21 @@ def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress:
 def _weights(config: Config, variant: str, seed: int) -> Path:
     path = run_dir(config.dataset, config.profile, variant, seed) / WEIGHTS_FILE
     if not path.is_file():
-        raise InputError(f"{path}: this run is missing; make it with: {training_command(config.dataset, config.profile, variant, seed)}")
+        raise InputError(
+            f"{path}: this run is missing; make it with: {training_command(config.dataset, config.profile, variant, seed)}"
+        )
     # Weights that saw other windows may have been trained on those that are test windows now.
     record = json.loads((path.parent / CONFIG_FILE).read_text())
-    same = all(record["config"].get(part) == json.loads(json.dumps(now)) for part, now in config.to_dict().items() if part not in _OF_USE)
+    same = all(
+        record["config"].get(part) == json.loads(json.dumps(now))
+        for part, now in config.to_dict().items()
+        if part not in _OF_USE
+    )
     if not same or record["made_with"]["data_hash"] != data_hash(config):
         command = training_command(config.dataset, config.profile, variant, seed)
-        raise InputError(f"{path}: trained with other settings or on other windows than those of now; train anew with: {command}")
+        raise InputError(
+            f"{path}: trained with other settings or on other windows than those of now; train anew with: {command}"
+        )
     return path
 
 
@@ -256,7 +279,9 @@ def drawn_samples(model: LearnedTranslator, config: Config, variant: str, seed: 
     return translate_test(model, config, seed)
 
 
-def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress: bool = True) -> pd.DataFrame:
+def score_run(
+    model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress: bool = True
+) -> pd.DataFrame:
     """Translate the test windows and write ``scores.parquet``; returns the scores, from the file if it is there."""
     weights_of = VARIANTS[variant].weights_of
     hashed = {"weights": file_hash(_weights(config, weights_of, seed))} if weights_of else {}
@@ -275,7 +300,7 @@ def _scores_of_model(
     model: LearnedTranslator, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of the test windows and distances between distributions, of every estimate that the method has."""
-    from p2es_lib.metrics import evaluate, frechet_table
+    from p2es_lib.evaluation.metrics import evaluate, frechet_table
 
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     options = {"max_lag_s": config.evaluation.max_lag_s}
@@ -302,7 +327,7 @@ def references_for(config: Config) -> list[str]:
 def simulated_model_folder(profile: str) -> Path:
     """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings.
 
-    That of one's own run (``quick``: of profile ``wide``, see :func:`p2es_lib.config.real_profile`), which may not be there
+    That of one's own run (``quick``: of profile ``wide``, see :func:`p2es_lib.core.config.real_profile`), which may not be there
     yet; then, for ``quick`` and ``wide``, that of the package, so that a real data set asks for no other training.
     """
     source = real_profile(profile)
@@ -322,7 +347,7 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
         Unknown reference, or one that this data set cannot have: the irreducible error of real data, which nobody
         knows; the transfer from simulated data before a model has been trained there.
     """
-    from p2es_lib.metrics import evaluate, frechet_table
+    from p2es_lib.evaluation.metrics import evaluate, frechet_table
 
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):
@@ -332,13 +357,18 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
         )
     transfer, source = name == "transfer", {}
     if transfer:
-        source = {"weights": file_hash(simulated_model_folder(config.profile) / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
+        source = {
+            "weights": file_hash(simulated_model_folder(config.profile) / WEIGHTS_FILE),
+            "estimates": "mean, single, samples, direct",
+        }
     folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
     if transfer:
         model = load_method(simulated_model_folder(config.profile))
-        return _write_scores(*_scores_of_model(model, translate_test(model, config, 0, progress=progress), config, 0), folder)
+        return _write_scores(
+            *_scores_of_model(model, translate_test(model, config, 0, progress=progress), config, 0), folder
+        )
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     estimate = _reference_estimate(config, name, progress)
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
@@ -368,8 +398,8 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
 
 def _conditional_mean(config: Config, hold: str, progress: bool) -> np.ndarray:
     """Mean ECG given what PPG and demographics reveal, for the test windows: (N, 1, 12, T) mV."""
+    from p2es_lib.data.sources.simulated import simulated_split, simulator_config
     from p2es_lib.simulator import conditional_mean_ecg
-    from p2es_lib.sources.simulated import simulated_split, simulator_config
 
     cohort, settings = simulated_split(config, "test"), simulator_config(config)
     n_draws = config.evaluation.n_floor_draws
@@ -384,10 +414,12 @@ def validation_floor(config: Config, *, n_draws: int = 24, progress: bool = True
     InputError
         Real data, whose irreducible error nobody knows.
     """
+    from p2es_lib.data.sources.simulated import simulated_split, simulator_config
     from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
-    from p2es_lib.sources.simulated import simulated_split, simulator_config
 
     if config.dataset != "simulated":
         raise InputError(f"data set {config.dataset!r}: the irreducible error is known for simulated data only")
     cohort = simulated_split(config, "validation")
-    return irreducible_rmse(cohort, conditional_mean_ecg(cohort, simulator_config(config), n_draws=n_draws, progress=progress))
+    return irreducible_rmse(
+        cohort, conditional_mean_ecg(cohort, simulator_config(config), n_draws=n_draws, progress=progress)
+    )

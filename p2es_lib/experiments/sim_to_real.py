@@ -2,7 +2,7 @@
 
 Everything is taken from the simulated cohort: the network, and the mean-beat template that it must beat. The third row
 is the trivial detector: a pulse onset, less a constant, is an R peak. Each method is given one constant lag per record,
-because monitors delay the PPG by an unknown constant (:mod:`p2es_lib.metrics.lag`). It is found from R peaks and the true
+because monitors delay the PPG by an unknown constant (:mod:`p2es_lib.evaluation.metrics.lag`). It is found from R peaks and the true
 ones, of all methods together (:func:`joint_beat_lags_s`), because the delay of the monitor is the same for all; beats, not
 waveforms, because some recordings name no lead, and a detector draws none.
 """
@@ -15,21 +15,25 @@ import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 
-from p2es_lib.config import Config, get_config, real_profile
-from p2es_lib.errors import InputError
-from p2es_lib.experiments import simulated_model_folder, simulated_windows
-from p2es_lib.leads import ABSENT, MEASURED
-from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
-from p2es_lib.methods import load_method
-from p2es_lib.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, heart_rate_error, r_peak_times
-from p2es_lib.metrics.lag import constant_lags, overlaps
-from p2es_lib.metrics.resampling import percentile_interval, resample
-from p2es_lib.metrics.waveform import pearson
-from p2es_lib.paths import windows_dir
-from p2es_lib.signals import ppg_onsets
-from p2es_lib.windows import WindowSet, read_windows, stored_beats
+from p2es_lib.core.config import Config, get_config, real_profile
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import ABSENT, MEASURED
+from p2es_lib.core.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.core.paths import windows_dir
+from p2es_lib.data.windows import WindowSet, read_windows, stored_beats
+from p2es_lib.evaluation.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, heart_rate_error, r_peak_times
+from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, resample
+from p2es_lib.evaluation.metrics.waveform import pearson
+from p2es_lib.experiments.runs import simulated_model_folder, simulated_windows
+from p2es_lib.signals.cleaning import ppg_onsets
+from p2es_lib.training.registry import load_method
 
-MODEL, TEMPLATE, DETECTOR = "P2Es, trained on simulated data", "Mean-beat template of simulated data", "Pulse onset less the record's lag"
+MODEL, TEMPLATE, DETECTOR = (
+    "P2Es, trained on simulated data",
+    "Mean-beat template of simulated data",
+    "Pulse onset less the record's lag",
+)
 #: How late beats may come, delay of the monitor included, and how early.
 SMALLEST_LAG_S, LARGEST_LAG_S = -0.2, 0.8
 #: Quality of a window that counts as clean: below it a pulse or a beat is in doubt, and with it what is true.
@@ -45,7 +49,9 @@ def simulated_model(profile: str) -> LearnedTranslator:
     """P2Es as trained on the simulated cohort; an :class:`InputError` says how to make what is not there."""
     folder = simulated_model_folder(profile)
     if not (folder / WEIGHTS_FILE).is_file():
-        raise InputError(f"{folder / WEIGHTS_FILE}: no model yet; make it with: make reproduce DATASET=simulated PROFILE={real_profile(profile)}")
+        raise InputError(
+            f"{folder / WEIGHTS_FILE}: no model yet; make it with: make reproduce DATASET=simulated PROFILE={real_profile(profile)}"
+        )
     return load_method(folder)
 
 
@@ -58,7 +64,10 @@ def usable_windows(config: Config) -> WindowSet:
         There are none: the PPG was simulated from the ECG, for example.
     """
     windows = read_windows(windows_dir(config.dataset, config.profile))
-    index, nothing = windows.index, f"data set {config.dataset}: no clean window with a measured PPG; nothing to carry over to"
+    index, nothing = (
+        windows.index,
+        f"data set {config.dataset}: no clean window with a measured PPG; nothing to carry over to",
+    )
     if "rpeaks_s" not in index:  # the simulated cohort
         raise InputError(nothing)
     usable = (index["rpeaks_s"].str.split().map(len) > 1) & (index["ppg_origin"] == "measured")
@@ -78,7 +87,9 @@ def record_labels(index: pd.DataFrame) -> pd.Series:
     return index["source"].astype(str) + "/" + index["record"].astype(str)
 
 
-def joint_beat_lags_s(methods: Sequence[list[np.ndarray]], true: list[np.ndarray], window_s: float = np.inf) -> np.ndarray:
+def joint_beat_lags_s(
+    methods: Sequence[list[np.ndarray]], true: list[np.ndarray], window_s: float = np.inf
+) -> np.ndarray:
     """The constants by which the beats of several methods are late in one record, found together.
 
     How well a lag fits a method is the density of the differences between its beats and the true ones: a triangle as wide
@@ -127,7 +138,9 @@ def joint_beat_lags_s(methods: Sequence[list[np.ndarray]], true: list[np.ndarray
 
 def _lag_density(predicted: list[np.ndarray], true: list[np.ndarray], lags: np.ndarray, window_s: float) -> np.ndarray:
     """How many pairs of beats each lag brings together, near pairs counting more, per second that both signals cover."""
-    differences = np.concatenate([np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)] or [np.zeros(0)])
+    differences = np.concatenate(
+        [np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)] or [np.zeros(0)]
+    )
     distance = np.abs(np.subtract.outer(lags, differences))  # (lags, pairs)
     return np.maximum(1 - distance / R_PEAK_TOLERANCE_S, 0).sum(axis=1) / (1 - np.abs(lags) / window_s)
 
@@ -163,7 +176,10 @@ def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, wi
     """
     rows = []
     for found, true, lag, (begin, end) in zip(beats, true_beats(windows), lags, spans, strict=True):
-        near = [times[(times > begin - R_PEAK_TOLERANCE_S) & (times < end + R_PEAK_TOLERANCE_S)] for times in (found - lag, true)]
+        near = [
+            times[(times > begin - R_PEAK_TOLERANCE_S) & (times < end + R_PEAK_TOLERANCE_S)]
+            for times in (found - lag, true)
+        ]
         matched, extra, missed = count_matches(*near, span_s=(begin, end))
         total = 2 * matched + extra + missed
         rows.append((2 * matched / total if total else np.nan, heart_rate_error(found[None], true[None])[0], 1e3 * lag))
@@ -246,7 +262,9 @@ def sim_to_real_table(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int =
             known = np.isfinite(value)
             with np.errstate(invalid="ignore"):  # a resample without a window that has a value counts for nothing
                 draws = (weights[:, known] @ value[known]) / weights[:, known].sum(axis=1)
-            lower, upper = percentile_interval(draws[:, None], int(known.sum())) if known.any() else ([np.nan], [np.nan])
+            lower, upper = (
+                percentile_interval(draws[:, None], int(known.sum())) if known.any() else ([np.nan], [np.nan])
+            )
             row |= {name: value[known].mean() if known.any() else np.nan}
             row |= {f"{name}_lower": float(lower[0]), f"{name}_upper": float(upper[0])}
         rows.append(row | {"lag_ms": part["lag_ms"].iloc[0]})

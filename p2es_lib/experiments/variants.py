@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from p2es_lib.config import Config, get_config
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.windows import MAX_SEED
+from p2es_lib.core.config import Config, get_config
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.data.windows import MAX_SEED
 
 #: What an ablation is about; the first three are the paper's innovations.
 SUBJECTS = {
@@ -54,7 +54,9 @@ def _at_test(label: str, about: str, **changes) -> Variant:
 
 def _steps(n: int) -> Variant:
     # Four samples: 50 steps with as many as the full model's evaluation would take longer than training it.
-    return _at_test(f"sampler: {n} step{'s' if n > 1 else ''}", "sampler", **{"sampling.n_steps": n, "sampling.n_samples": 4})
+    return _at_test(
+        f"sampler: {n} step{'s' if n > 1 else ''}", "sampler", **{"sampling.n_steps": n, "sampling.n_samples": 4}
+    )
 
 
 #: Steps of the sampler with which ablations are compared once more: how many a model needs may be what was changed.
@@ -116,7 +118,9 @@ VARIANTS: dict[str, Variant] = {
 
 def _with_more_steps(base: str) -> Variant:
     steps = _steps(MORE_STEPS)
-    return Variant(f"{VARIANTS[base].label}, {MORE_STEPS} steps", VARIANTS[base].changes | steps.changes, "more_steps", base)
+    return Variant(
+        f"{VARIANTS[base].label}, {MORE_STEPS} steps", VARIANTS[base].changes | steps.changes, "more_steps", base
+    )
 
 
 #: The three innovations, and the other diffusion model that shares our sampler: its steps were chosen for P2Es.
@@ -157,7 +161,7 @@ def variants_of(profile: str, kind: str) -> list[str]:
 
 def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -> Config:
     """Settings of a variant; unknown profiles, data sets and variants raise an :class:`InputError`."""
-    from p2es_lib.sources import parse_dataset
+    from p2es_lib.data.sources import parse_dataset
 
     check_choice("variant", variant, VARIANTS)
     parse_dataset(dataset)
@@ -190,5 +194,7 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         seeds = []
     if not seeds or seeds[0] < 0 or seeds[-1] > MAX_SEED:
-        raise InputError(f"seeds={text!r}: give whole numbers from 0 to {MAX_SEED}, separated by commas, for example 0,1,2")
+        raise InputError(
+            f"seeds={text!r}: give whole numbers from 0 to {MAX_SEED}, separated by commas, for example 0,1,2"
+        )
     return seeds

@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from p2es_lib import paths
-from p2es_lib.artefacts import MINUTES_TABLE, RUNS_TABLE
-from p2es_lib.errors import InputError
-from p2es_lib.optimisation import has_cpu_bf16
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.plots.artefacts import MINUTES_TABLE, RUNS_TABLE
+from p2es_lib.training.optimisation import has_cpu_bf16
 
 #: What a set of tables was made on, beside them.
 MACHINE_FILE = "machine.json"
@@ -48,7 +48,12 @@ def describe_machine() -> dict[str, str]:
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "pandas")}
     instructions = torch.backends.cpu.get_cpu_capability() + (" bfloat16" if has_cpu_bf16() else "")
-    return {"cpu": cpu, "instructions": instructions, "system": platform.system(), "python": platform.python_version()} | packages
+    return {
+        "cpu": cpu,
+        "instructions": instructions,
+        "system": platform.system(),
+        "python": platform.python_version(),
+    } | packages
 
 
 def write_machine(folder: Path) -> None:
@@ -87,17 +92,32 @@ class Comparison:
 def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame) -> Comparison:
     """Hold the rows of two tables against each other, matched by their text columns and counts, but for those that are results."""
     if list(committed.columns) != list(fresh.columns):
-        return Comparison(name, len(committed), 0, 0, 0, [], [f"columns {list(fresh.columns)} instead of {list(committed.columns)}"])
-    numbers = [c for c in committed if pd.api.types.is_float_dtype(committed[c]) or pd.api.types.is_float_dtype(fresh[c])]
+        return Comparison(
+            name, len(committed), 0, 0, 0, [], [f"columns {list(fresh.columns)} instead of {list(committed.columns)}"]
+        )
+    numbers = [
+        c for c in committed if pd.api.types.is_float_dtype(committed[c]) or pd.api.types.is_float_dtype(fresh[c])
+    ]
     results = [c for c in _RESULTS.get(name, ()) if c in committed]
     keys = [c for c in committed if c not in numbers and c not in results]
     estimate = next((c for c in _ESTIMATES if c in numbers), None)
-    bounds = next((b for b in ([f"{estimate}_lower", f"{estimate}_upper"], ["lower", "upper"]) if estimate and set(b) <= set(numbers)), None)
+    bounds = next(
+        (
+            b
+            for b in ([f"{estimate}_lower", f"{estimate}_upper"], ["lower", "upper"])
+            if estimate and set(b) <= set(numbers)
+        ),
+        None,
+    )
 
     def labelled(table: pd.DataFrame) -> pd.DataFrame:
-        label = table[keys].fillna("").astype(str).agg(", ".join, axis=1) if keys else table.index.astype(str).to_series()
+        label = (
+            table[keys].fillna("").astype(str).agg(", ".join, axis=1) if keys else table.index.astype(str).to_series()
+        )
         repeated = label.groupby(label).cumcount()
-        return table.set_axis([f"{text} #{n + 1}" if n else text for text, n in zip(label, repeated, strict=True)], axis=0)
+        return table.set_axis(
+            [f"{text} #{n + 1}" if n else text for text, n in zip(label, repeated, strict=True)], axis=0
+        )
 
     ours, theirs = labelled(committed), labelled(fresh)
     differing = [f"{row}: only in the committed table" for row in ours.index.difference(theirs.index, sort=False)]
@@ -132,7 +152,9 @@ def committed_tables(dataset: str, profile: str) -> dict[str, str]:
     try:
         listing = _git(folder, "ls-tree", "--name-only", "HEAD", f"{prefix}/").splitlines()
     except (OSError, subprocess.CalledProcessError) as error:
-        raise InputError(f"{folder}: not a git checkout ({error}), so there is nothing to hold a run against") from error
+        raise InputError(
+            f"{folder}: not a git checkout ({error}), so there is nothing to hold a run against"
+        ) from error
     wanted = [path for path in listing if path.endswith(".csv") or path.endswith(MACHINE_FILE)]
     if not wanted:
         raise InputError(f"{prefix}: the repository holds no tables of data set {dataset}, profile {profile}")
@@ -165,10 +187,16 @@ def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
         if (name := Path(file).stem) in _NOT_COMPARED:
             continue
         if not (folder / file).is_file():
-            raise InputError(f"{folder / file}: missing; make it with: make reproduce DATASET={dataset} PROFILE={profile}")
+            raise InputError(
+                f"{folder / file}: missing; make it with: make reproduce DATASET={dataset} PROFILE={profile}"
+            )
         comparisons.append(compare_tables(name, pd.read_csv(io.StringIO(text)), pd.read_csv(folder / file)))
     here = describe_machine()
-    return comparisons, [f"{name} {here[name]}, there {machine.get(name, 'not recorded')}" for name in here if machine.get(name) != here[name]]
+    return comparisons, [
+        f"{name} {here[name]}, there {machine.get(name, 'not recorded')}"
+        for name in here
+        if machine.get(name) != here[name]
+    ]
 
 
 def _check_seeds(committed: dict[str, str], folder: Path, command: str) -> None:
@@ -177,12 +205,17 @@ def _check_seeds(committed: dict[str, str], folder: Path, command: str) -> None:
     if file not in committed or not (folder / file).is_file():
         return
     wanted, made = (
-        ",".join(map(str, sorted(set(pd.read_csv(source)["seed"])))) for source in (io.StringIO(committed[file]), folder / file)
+        ",".join(map(str, sorted(set(pd.read_csv(source)["seed"]))))
+        for source in (io.StringIO(committed[file]), folder / file)
     )
     if wanted != made:
-        raise InputError(f"{folder}: made with seed(s) {made}, the committed tables with {wanted}; make it with: {command} SEEDS={wanted}")
+        raise InputError(
+            f"{folder}: made with seed(s) {made}, the committed tables with {wanted}; make it with: {command} SEEDS={wanted}"
+        )
 
 
 def is_reproduced(comparison: Comparison, same_machine: bool) -> bool:
     """Whether a table counts as reproduced; see the head of this module."""
-    return not comparison.differing and not comparison.outside and (comparison.same == comparison.rows or not same_machine)
+    return (
+        not comparison.differing and not comparison.outside and (comparison.same == comparison.rows or not same_machine)
+    )

@@ -41,10 +41,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.config import DenoiserConfig
-from p2es_lib.demographics import FEATURES as DEMOGRAPHIC_FEATURES
-from p2es_lib.forward_process import ForwardProcess
-from p2es_lib.leads import PROJECTION
+from p2es_lib.core.config import DenoiserConfig
+from p2es_lib.core.demographics import FEATURES as DEMOGRAPHIC_FEATURES
+from p2es_lib.core.leads import PROJECTION
+from p2es_lib.method.forward_process import ForwardProcess
 
 N_LEADS = 12
 #: Logarithm of P at the start, in units of the data set's variance: one part in 400.
@@ -60,11 +60,11 @@ class Condition:
     Attributes
     ----------
     ppg_features : Tensor, shape (B, C, T)
-        From :func:`p2es_lib.pulse_features.pulse_features`.
+        From :func:`p2es_lib.signals.pulse_features.pulse_features`.
     demographics : Tensor, shape (B, 4)
-        From :meth:`p2es_lib.demographics.Demographics.features`.
+        From :meth:`p2es_lib.core.demographics.Demographics.features`.
     affinity : Tensor, shape (B, 12, 12)
-        From :class:`p2es_lib.affinity.LeadAffinity`.
+        From :class:`p2es_lib.method.affinity.LeadAffinity`.
     encoded_ppg : list of list of Tensor, optional
         What :meth:`MultiScaleGenerator.encode_ppg` made of ``ppg_features``; None: each call does it again.
     """
@@ -111,7 +111,13 @@ class MultiScaleBlock(nn.Module):
     """Parallel receptive fields, PPG at every scale, modulation by t and demographics, exchange among the leads."""
 
     def __init__(
-        self, width: int, ppg_width: int, condition_dim: int, scales: tuple[int, ...], n_ppg_scales: int | None = None, groups: int = 1
+        self,
+        width: int,
+        ppg_width: int,
+        condition_dim: int,
+        scales: tuple[int, ...],
+        n_ppg_scales: int | None = None,
+        groups: int = 1,
     ):
         super().__init__()
         self.scales = scales
@@ -133,7 +139,9 @@ class MultiScaleBlock(nn.Module):
         x = self.norm(h) * (1 + scale) + shift  # (B, W, T')
         # Sum of the branches from the coarsest to the finest: each is interpolated only to the next finer stride.
         y = None
-        for branch, finer in zip(reversed(self.branch_outputs(x, ppg)), reversed((None, *self.scales[:-1])), strict=True):
+        for branch, finer in zip(
+            reversed(self.branch_outputs(x, ppg)), reversed((None, *self.scales[:-1])), strict=True
+        ):
             y = branch if y is None else y + branch
             if finer is not None:
                 y = F.interpolate(y, size=x.shape[-1] // finer, mode="linear")
@@ -175,7 +183,10 @@ class MultiScaleGenerator(nn.Module):
         )
         self.embed_noise = FourierEmbedding(64)
         self.embed_condition = nn.Sequential(
-            nn.Linear(64 + len(DEMOGRAPHIC_FEATURES), condition_dim), nn.SiLU(), nn.Linear(condition_dim, condition_dim), nn.SiLU()
+            nn.Linear(64 + len(DEMOGRAPHIC_FEATURES), condition_dim),
+            nn.SiLU(),
+            nn.Linear(condition_dim, condition_dim),
+            nn.SiLU(),
         )
         n_ppg_scales = [None] * config.n_blocks if config.ppg_at_every_scale else [1] + [0] * (config.n_blocks - 1)
         self.blocks = nn.ModuleList(
@@ -197,7 +208,9 @@ class MultiScaleGenerator(nn.Module):
         demographics = condition.demographics if self.uses_demographics else torch.zeros_like(condition.demographics)
         noise_level = self.embed_noise(logsnr) * float(self.uses_noise_level)
         c = self.embed_condition(torch.cat([noise_level, demographics], dim=1))
-        encoded_ppg = self.encode_ppg(condition.ppg_features) if condition.encoded_ppg is None else condition.encoded_ppg
+        encoded_ppg = (
+            self.encode_ppg(condition.ppg_features) if condition.encoded_ppg is None else condition.encoded_ppg
+        )
         h = self.stem(x_t)
         for block, ppg in zip(self.blocks, encoded_ppg, strict=True):
             h = block(h, ppg, c, condition.affinity)

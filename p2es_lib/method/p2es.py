@@ -6,14 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from p2es_lib.affinity import GroupFinder, LeadAffinity
-from p2es_lib.config import Config
-from p2es_lib.denoiser import Condition, Denoiser, Estimate
-from p2es_lib.errors import InputError
-from p2es_lib.forward_process import ForwardProcess
-from p2es_lib.learned import Batch, LearnedTranslator, masked_mse, standardise
-from p2es_lib.pulse_features import N_FEATURES, pulse_features
-from p2es_lib.sampling import WindowNoise, get_sampler
+from p2es_lib.core.config import Config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse, standardise
+from p2es_lib.core.noise import WindowNoise
+from p2es_lib.method.affinity import GroupFinder, LeadAffinity
+from p2es_lib.method.denoiser import Condition, Denoiser, Estimate
+from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.method.sampling import get_sampler
+from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
 #: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does not
 #: learn to read x_t, and at mid noise, where the inverse alone is poor, both stages together came out worse than stage 1
@@ -30,7 +31,7 @@ class P2Es(LearnedTranslator):
     Parameters
     ----------
     config, ecg_scale_mv, trained_leads
-        As of :class:`p2es_lib.learned.LearnedTranslator`.
+        As of :class:`p2es_lib.core.learned.LearnedTranslator`.
 
     Examples
     --------
@@ -49,10 +50,12 @@ class P2Es(LearnedTranslator):
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
 
     def forward(self, x_t: Tensor, t: Tensor, ppg_features: Tensor, demographics: Tensor, pi: Tensor) -> Estimate:
-        """Estimate x_0 from x_t (B, 12, T); see :class:`p2es_lib.denoiser.Denoiser`. ``pi`` (B, G) weighs the groups."""
+        """Estimate x_0 from x_t (B, 12, T); see :class:`p2es_lib.method.denoiser.Denoiser`. ``pi`` (B, G) weighs the groups."""
         return self.denoiser(x_t, t, Condition(ppg_features, demographics, self.lead_affinity(pi)))
 
-    def condition(self, ppg: Tensor, demographics: Tensor, exclude_subjects: list[str] | None = None) -> tuple[Tensor, ...]:
+    def condition(
+        self, ppg: Tensor, demographics: Tensor, exclude_subjects: list[str] | None = None
+    ) -> tuple[Tensor, ...]:
         """What stays fixed along the reverse process: PPG features, demographics and group weights.
 
         Parameters
@@ -121,8 +124,12 @@ class P2Es(LearnedTranslator):
         """
         settings = self.config.sampling
         sample = get_sampler(sampler or settings.sampler)
-        features, demographics, pi = (part.repeat_interleave(noise.n_samples, 0) for part in self.condition(ppg, demographics))
-        condition = Condition(features, demographics, self.lead_affinity(pi), self.denoiser.generator.encode_ppg(features))
+        features, demographics, pi = (
+            part.repeat_interleave(noise.n_samples, 0) for part in self.condition(ppg, demographics)
+        )
+        condition = Condition(
+            features, demographics, self.lead_affinity(pi), self.denoiser.generator.encode_ppg(features)
+        )
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             # Leads absent in training were zero there; keep them zero here, so that x_t looks as it did then.

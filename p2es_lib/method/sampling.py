@@ -1,4 +1,4 @@
-"""Reverse samplers: plain functions with one signature, and the noise that feeds them.
+"""Reverse samplers: plain functions with one signature.
 
 Every sampler runs from t = 1 to t = 0 on the same grid of times. At each time it asks ``denoise`` for the clean signal
 x0_hat = E[x_0 | x_t] and moves x_t to the next, earlier time; the x0_hat of the last time is the sample. So
@@ -12,15 +12,12 @@ Lu C et al. DPM-Solver++. arXiv 2211.01095 (the multistep idea, which is carried
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import torch
 
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.forward_process import ForwardProcess
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.method.forward_process import ForwardProcess
 
 #: denoise(x_t (M, C, T), t (M,)) -> x0_hat (M, C, T)
 Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -65,7 +62,7 @@ def sample_ancestral(denoise: Denoise, process: ForwardProcess, noise: Noise, *,
     Parameters
     ----------
     denoise, process, noise
-        See :data:`Denoise`, :class:`~p2es_lib.forward_process.ForwardProcess` and :data:`Noise`.
+        See :data:`Denoise`, :class:`~p2es_lib.method.forward_process.ForwardProcess` and :data:`Noise`.
     n_steps : int
         Number of denoiser calls.
 
@@ -132,62 +129,9 @@ def _integrate(denoise: Denoise, process: ForwardProcess, noise: Noise, n_steps:
         x_t = process.from_basis(u_t)
 
 
-SAMPLERS = {
-    "ancestral": sample_ancestral,
-    "deterministic": sample_deterministic,
-    "multistep": sample_multistep,
-}
+SAMPLERS = {"ancestral": sample_ancestral, "deterministic": sample_deterministic, "multistep": sample_multistep}
 
 
 def get_sampler(name: str) -> Callable[..., torch.Tensor]:
     """Sampler of that name; an unknown name raises an :class:`InputError` that lists the allowed ones."""
     return SAMPLERS[check_choice("sampling.sampler", name, SAMPLERS)]
-
-
-class WindowNoise:
-    """Standard normal noise that belongs to a window and a sample number, whatever the batch around them.
-
-    Parameters
-    ----------
-    seed : int
-    window_ids : sequence of str or int
-        One identifier per window; two windows of the same identifier get the same noise.
-    n_samples : int
-        Samples per window.
-    shape : tuple of int
-        Shape of one draw, (C, T).
-    device : torch device
-        Where the noise goes. It is drawn on the CPU, so that CPU and GPU see the same numbers.
-
-    Notes
-    -----
-    Each (seed, window, sample, step) has a generator of its own, seeded by a hash of the four. So a call depends on
-    nothing that was drawn before it.
-    """
-
-    def __init__(
-        self,
-        seed: int,
-        window_ids: Sequence[str | int],
-        n_samples: int,
-        shape: tuple[int, int],
-        device: torch.device | str = "cpu",
-    ):
-        self.seed, self.n_samples, self.shape, self.device = int(seed), int(n_samples), tuple(shape), device
-        self.window_ids = [str(name) for name in np.asarray(window_ids).tolist()]
-
-    def __len__(self) -> int:
-        return len(self.window_ids) * self.n_samples
-
-    def __call__(self, step: int) -> torch.Tensor:
-        """Noise of one step, float32 (n_windows * n_samples, C, T): window-major, sample-minor."""
-        noise = torch.empty(len(self), *self.shape)
-        for row in range(len(self)):
-            window, sample = divmod(row, self.n_samples)
-            noise[row].normal_(generator=self._generator(self.window_ids[window], sample, step))
-        return noise.to(self.device)
-
-    def _generator(self, window_id: str, sample: int, step: int) -> torch.Generator:
-        key = json.dumps([self.seed, window_id, sample, step]).encode()
-        digest = hashlib.blake2b(key, digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)  # 63 bits: what every version takes

@@ -11,16 +11,29 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.plots.style import COLOURS, CYCLE, PAGE_WIDTH, SEX_COLOURS, SEX_MARKERS, SEX_NAMES, letter_panels, new_figure, styled
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.plots.style import (
+    COLOURS,
+    CYCLE,
+    PAGE_WIDTH,
+    SEX_COLOURS,
+    SEX_MARKERS,
+    SEX_NAMES,
+    letter_panels,
+    new_figure,
+    styled,
+)
 
 
 def _name_colours(ax: Axes, colours: dict[str, str], markers: dict[str, str] | None = None) -> None:
     """A legend that fills an axes of its own; ``markers`` by name, else dots."""
     ax.set_axis_off()
     marker = (markers or {}).get
-    handles = [Line2D([], [], marker=marker(name, "o"), lw=0, ms=3.5, color=colour, label=name) for name, colour in colours.items()]
+    handles = [
+        Line2D([], [], marker=marker(name, "o"), lw=0, ms=3.5, color=colour, label=name)
+        for name, colour in colours.items()
+    ]
     ax.legend(handles=handles, loc="upper center", ncols=3, handletextpad=0.1, columnspacing=0.8, borderaxespad=0)
 
 
@@ -74,7 +87,9 @@ def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None =
         for label, marker in SEX_MARKERS.items():
             axes[2].scatter(*xy[part[sex[part] == label]].T, color=SEX_COLOURS[label], marker=marker, **dots)
     shown = {SEX_NAMES[s]: s for s in SEX_NAMES if (sex == s).any()}
-    _name_colours(below[2], {n: SEX_COLOURS[s] for n, s in shown.items()}, {n: SEX_MARKERS[s] for n, s in shown.items()})
+    _name_colours(
+        below[2], {n: SEX_COLOURS[s] for n, s in shown.items()}, {n: SEX_MARKERS[s] for n, s in shown.items()}
+    )
     for ax, title in zip(axes, ("Groups", "Age", "Sex"), strict=True):
         ax.set(xticks=[], yticks=[], title=title)
         ax.spines[:].set_visible(False)

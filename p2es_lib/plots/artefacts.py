@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from p2es_lib.config import PROFILES
-from p2es_lib.paths import home
+from p2es_lib.core.config import PROFILES
+from p2es_lib.core.paths import home
 
 #: Which notebook writes which files, each by its name, and what they show.
 ARTEFACTS = {
@@ -37,7 +37,14 @@ RUNS_TABLE, MINUTES_TABLE = "table26_runs", "table04_minutes"
 #: Commands, other than the execution of a notebook, that write a table.
 _OTHER_COMMANDS = {RUNS_TABLE: "reproduce", MINUTES_TABLE: "readme"}
 #: Tables that no run went into: they are about the prepared windows, or the workflow itself.
-_WITHOUT_RUNS = ("table01_cohort", "table05_measurements", "table06_told_apart", "table14_delineation", RUNS_TABLE, MINUTES_TABLE)
+_WITHOUT_RUNS = (
+    "table01_cohort",
+    "table05_measurements",
+    "table06_told_apart",
+    "table14_delineation",
+    RUNS_TABLE,
+    MINUTES_TABLE,
+)
 #: Parameters of notebooks, besides data set and profile, that decide what is in their tables; and their defaults.
 _OPTIONS = {"01_data": {}, "07_results": {"variant": "p2es", "seeds": "0"}, "14_sim_to_real": {}}
 _USUAL_OPTIONS = {"seeds": "0"}

@@ -13,9 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics import METRICS
-from p2es_lib.metrics.intervals import QUANTITIES
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.windows import label_words
+from p2es_lib.evaluation.metrics import METRICS
+from p2es_lib.evaluation.metrics.intervals import QUANTITIES
 from p2es_lib.plots.style import (
     COLOURS,
     CYCLE,
@@ -29,7 +30,6 @@ from p2es_lib.plots.style import (
     new_figure,
     styled,
 )
-from p2es_lib.windows import label_words
 
 
 @styled
@@ -39,9 +39,9 @@ def plot_bland_altman(differences: pd.DataFrame, limits: pd.DataFrame, quantitie
     Parameters
     ----------
     differences : DataFrame
-        One estimate, of :func:`p2es_lib.metrics.intervals.interval_differences`.
+        One estimate, of :func:`p2es_lib.evaluation.metrics.intervals.interval_differences`.
     limits : DataFrame
-        Of the same, by :func:`p2es_lib.metrics.intervals.limits_of_agreement`.
+        Of the same, by :func:`p2es_lib.evaluation.metrics.intervals.limits_of_agreement`.
     quantities : sequence of (metric, lead)
         A panel each.
     """
@@ -54,7 +54,9 @@ def plot_bland_altman(differences: pd.DataFrame, limits: pd.DataFrame, quantitie
     for ax, (metric, lead) in zip(axes, quantities, strict=False):
         rows = differences[(differences["metric"] == metric) & (differences["lead"] == lead)].dropna(subset=["value"])
         row = limits[(limits["metric"] == metric) & (limits["lead"] == lead)].iloc[0]
-        ax.plot((rows["true"] + rows["measured"]) / 2, rows["value"], "o", ms=1.6, mew=0, alpha=0.5, color=COLOURS["grey"])
+        ax.plot(
+            (rows["true"] + rows["measured"]) / 2, rows["value"], "o", ms=1.6, mew=0, alpha=0.5, color=COLOURS["grey"]
+        )
         ax.axhline(0, lw=0.5, color=TRUTH)
         for name, dashes in (("bias", "-"), ("low", (0, (4, 2))), ("high", (0, (4, 2)))):
             ax.axhline(row[name], lw=1.0, ls=dashes, color=ESTIMATE)
@@ -80,9 +82,9 @@ def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.
     Parameters
     ----------
     curves : mapping
-        Method to :func:`p2es_lib.metrics.uncertainty.calibration_curve`.
+        Method to :func:`p2es_lib.evaluation.metrics.uncertainty.calibration_curve`.
     risks : mapping
-        Method to :func:`p2es_lib.metrics.abstention.risk_coverage`.
+        Method to :func:`p2es_lib.evaluation.metrics.abstention.risk_coverage`.
     """
     colours = method_colours(dict.fromkeys([*curves, *risks]))
     fig = new_figure(PAGE_WIDTH, 2.6)
@@ -93,14 +95,27 @@ def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.
         rows = curve[reachable]
         left.fill_between(rows["level"], rows["lower"], rows["upper"], color=colours[method], alpha=0.25, lw=0)
         left.plot(rows["level"], rows["coverage"], "o-", ms=2.5, color=colours[method])
-    left.set(xlabel="Level of the band", ylabel="Share of time that the truth is in it", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    left.annotate("too sure of itself", (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=7, color=COLOURS["grey"])
+    left.set(
+        xlabel="Level of the band",
+        ylabel="Share of time that the truth is in it",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        aspect="equal",
+    )
+    left.annotate(
+        "too sure of itself", (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=7, color=COLOURS["grey"]
+    )
     left.annotate("too timid", (0.03, 0.93), xycoords="axes fraction", fontsize=7, color=COLOURS["grey"])
     for method, risk in risks.items():
         right.fill_between(100 * risk["kept"], risk["lower"], risk["upper"], color=colours[method], alpha=0.25, lw=0)
         right.plot(100 * risk["kept"], risk["risk"], color=colours[method])
         right.plot(100 * risk["kept"], risk["oracle"], lw=0.8, ls=(0, (1, 1)), color=colours[method])
-    right.set(xlabel="Windows kept (%), those of least spread", ylabel="RMSE of their mean (mV)", xlim=(0, 100), ylim=(0, None))
+    right.set(
+        xlabel="Windows kept (%), those of least spread",
+        ylabel="RMSE of their mean (mV)",
+        xlim=(0, 100),
+        ylim=(0, None),
+    )
     handles = [Line2D([], [], color=colour, label=method) for method, colour in colours.items()]
     handles.append(Line2D([], [], color=TRUTH, lw=0.8, ls=(0, (1, 1)), label="if the errors themselves were known"))
     fig.legend(handles=handles, loc="outside upper center", ncols=3)
@@ -115,7 +130,7 @@ def plot_diagnostic(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Of :func:`p2es_lib.metrics.diagnostic.diagnostic_table`.
+        Of :func:`p2es_lib.evaluation.metrics.diagnostic.diagnostic_table`.
     """
     if table.empty:
         raise InputError("plot_diagnostic: the table is empty")
@@ -130,11 +145,18 @@ def plot_diagnostic(table: pd.DataFrame) -> Figure:
         y = [labels.index(label) + offset for label in rows["label"]]
         area, lower, upper = rows[["auroc", "lower", "upper"]].to_numpy(float).T
         name = pair[0] if pair[0] == pair[1] else f"learnt on {pair[0]}, tried on {pair[1]}"
-        handles.append(ax.errorbar(area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=CYCLE[number], label=name))
+        handles.append(
+            ax.errorbar(
+                area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=CYCLE[number], label=name
+            )
+        )
     ax.axvline(0.5, lw=0.7, ls=(0, (3, 2)), color=COLOURS["grey"])
     ax.set_yticks(range(len(labels)), [label_words(label.rpartition(": ")[2]) for label in labels])
     ax.set_ylim(len(labels) - 0.45, -0.55)
-    ax.set(xlabel="Area under the ROC curve (95 % interval over subjects)", xlim=(min(0.2, table["lower"].min() - 0.02), 1.02))
+    ax.set(
+        xlabel="Area under the ROC curve (95 % interval over subjects)",
+        xlim=(min(0.2, table["lower"].min() - 0.02), 1.02),
+    )
     for y in range(1, len(labels)):
         ax.axhline(y - 0.5, color="#DDDDDD", lw=0.5)
     ax.tick_params(axis="y", length=0)
@@ -177,7 +199,9 @@ def plot_groups(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> F
     return fig
 
 
-def _draw_groups(ax: Axes, rows: pd.DataFrame, groups: Sequence[str], methods: Sequence[str], colours: Mapping[str, str]) -> None:
+def _draw_groups(
+    ax: Axes, rows: pd.DataFrame, groups: Sequence[str], methods: Sequence[str], colours: Mapping[str, str]
+) -> None:
     offsets = np.linspace(-0.25, 0.25, len(methods)) if len(methods) > 1 else [0.0]
     for method, offset in zip(methods, offsets, strict=True):
         own = rows[rows["method"] == method]
@@ -210,7 +234,9 @@ def plot_noise(table: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
         for ax, metric in zip(column, ("r_peak_f1_lag", "rmse_lag"), strict=True):
             for method in methods:
                 for gate in gates:
-                    rows = table[(table["disturbance"] == kind) & (table["method"] == method) & (table["windows"] == gate)]
+                    rows = table[
+                        (table["disturbance"] == kind) & (table["method"] == method) & (table["windows"] == gate)
+                    ]
                     ax.plot(rows["snr_db"], rows[metric], "o", ls=dashes[gate], ms=2.2, color=colours[method])
             ax.grid(axis="y")
             ax.set_axisbelow(True)
@@ -269,7 +295,10 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(x=0.08, y=0.12)
-    ax.set(xlabel="Milliseconds for 10 s of signal, 12 leads, batch 1", ylabel=known.label + (f" ({known.unit})" if known.unit else ""))
+    ax.set(
+        xlabel="Milliseconds for 10 s of signal, 12 leads, batch 1",
+        ylabel=known.label + (f" ({known.unit})" if known.unit else ""),
+    )
     ax.grid(axis="both")
     ax.set_axisbelow(True)
     return fig

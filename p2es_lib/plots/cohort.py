@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import ABSENT, lead_rows
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import ABSENT, lead_rows
 from p2es_lib.plots.style import (
     COLOURS,
     PAGE_WIDTH,

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.metrics import METRICS
-from p2es_lib.metrics.summary import beyond_chance
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.evaluation.metrics import METRICS
+from p2es_lib.evaluation.metrics.summary import beyond_chance
 from p2es_lib.plots.style import (
     COLOURS,
     CYCLE,
@@ -72,7 +72,12 @@ def plot_validation_curves(histories: Mapping[str, pd.DataFrame], costs: Mapping
 
 @styled
 def plot_one_window(
-    truth: np.ndarray, estimates: Mapping[str, np.ndarray], sampling_rate: float, *, leads: Sequence[str], seconds: float = 3.0
+    truth: np.ndarray,
+    estimates: Mapping[str, np.ndarray],
+    sampling_rate: float,
+    *,
+    leads: Sequence[str],
+    seconds: float = 3.0,
 ) -> Figure:
     """One window as each method translates it: a row per method, a column per lead, the true ECG behind.
 
@@ -102,14 +107,19 @@ def plot_one_window(
             ax.plot(t, truth[LEADS.index(lead), part], lw=0.9, color=TRUTH)
             ax.plot(t, values[0], lw=0.9, color=ESTIMATE)
             ax.yaxis.set_major_locator(MaxNLocator(3))
-        name = method.partition(" (")[0]  # a long one would widen its panel; what exactly was changed stands in the tables
+        name = method.partition(" (")[
+            0
+        ]  # a long one would widen its panel; what exactly was changed stands in the tables
         row[0].annotate(name, (0, 1), xycoords="axes fraction", xytext=(2, 1), textcoords="offset points", fontsize=7,
                         color=ESTIMATE)  # fmt: skip
     for ax, lead in zip(axes[0], leads, strict=True):
         ax.set_title(f"{lead} (mV)", loc="right")
     for ax in axes[-1]:
         ax.set(xlabel="Time (s)", xlim=(0, t[-1]))
-    handles = [Line2D([], [], color=TRUTH, label="true"), Line2D([], [], color=ESTIMATE, label="translated: one sample")]
+    handles = [
+        Line2D([], [], color=TRUTH, label="true"),
+        Line2D([], [], color=ESTIMATE, label="translated: one sample"),
+    ]
     handles.append(Line2D([], [], color=SPREAD, lw=5, label="5 to 95 % of the samples"))
     fig.legend(handles=handles, loc="outside upper center", ncols=3)
     return fig
@@ -128,7 +138,7 @@ def plot_differences(
     Parameters
     ----------
     table : DataFrame
-        Of :func:`p2es_lib.results.difference_table`.
+        Of :func:`p2es_lib.experiments.results.difference_table`.
     metrics : sequence of str
     groups : mapping
         Value of the column ``about`` to its heading, in the order of the rows.
@@ -150,7 +160,10 @@ def plot_differences(
         label.set_fontweight("bold" if heading else "normal")
     axes[0].set_ylim(len(order) - 0.4, -0.6)
     ticks = "\nTicks: extremes of single trainings; rows without: one training" if (shown["seeds"] > 1).any() else ""
-    fig.supxlabel(f"Difference to {reference}, 95 % interval; filled: not explained by chance (orange: worse, green: better){ticks}", fontsize=7.5)
+    fig.supxlabel(
+        f"Difference to {reference}, 95 % interval; filled: not explained by chance (orange: worse, green: better){ticks}",
+        fontsize=7.5,
+    )
     return fig
 
 
@@ -176,7 +189,9 @@ def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int],
         y, clear = position[row.method], row.Index in shown
         if row.Index in outside:  # it would press all others together
             side = np.sign(row.difference)
-            ax.plot(side * end, y, ">" if side > 0 else "<", ms=4, color=colour if clear else COLOURS["grey"], clip_on=False)
+            ax.plot(
+                side * end, y, ">" if side > 0 else "<", ms=4, color=colour if clear else COLOURS["grey"], clip_on=False
+            )
             ax.annotate(f"{row.difference:+.2g}", (side * end, y), xytext=(-4 * side, 0), textcoords="offset points", va="center",
                         ha="right" if side > 0 else "left", fontsize=6.5)  # fmt: skip
             continue
@@ -188,7 +203,10 @@ def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int],
     ax.axvline(0, color=TRUTH, lw=0.7)
     if len(outside):
         ends, signs = rows.drop(index=outside)[_REACH].to_numpy(), np.sign(rows.loc[outside, "difference"])
-        left, right = (-end if (signs < 0).any() else min(1.08 * ends.min(), -0.05 * end)), (end if (signs > 0).any() else 1.08 * ends.max())
+        left, right = (
+            (-end if (signs < 0).any() else min(1.08 * ends.min(), -0.05 * end)),
+            (end if (signs > 0).any() else 1.08 * ends.max()),
+        )
         ax.set_xlim(left, max(right, 0.05 * end))
     ax.set_title(known.label.replace(", ", ",\n"))  # a column is narrow
     ax.set_xlabel(known.unit or " ")
@@ -222,7 +240,9 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str =
         if rows.empty:
             raise InputError(f"plot_steps: the table holds no {metric}")
         ax.fill_between(rows["n_steps"], rows["lower"], rows["upper"], color=SPREAD, lw=0, alpha=0.7)
-        (handles[rows["method"].iloc[0] if others else "P2Es"],) = ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
+        (handles[rows["method"].iloc[0] if others else "P2Es"],) = ax.plot(
+            rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3
+        )
         for part, colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS[1:]), strict=False):
             name = part["method"].iloc[0].partition(" (")[0]
             (handles[name],) = ax.plot(part["n_steps"], part["value"], marker=marker, color=colour, lw=0.8, ms=2.5)
@@ -244,7 +264,7 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference
     Parameters
     ----------
     table : DataFrame
-        From :func:`p2es_lib.error_by_time.error_by_time`.
+        From :func:`p2es_lib.evaluation.error_by_time.error_by_time`.
     labels : mapping
         Variant to its name in the legend; those to draw, in order.
     reference : str
@@ -259,17 +279,28 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference
     for stage, style in (("stage 1", "--"), ("both stages", "-")):
         rows = table[(table["variant"] == reference) & (table["stage"] == stage)].sort_values("t")
         left.plot(rows["t"], rows["rmse"], style, color=ESTIMATE, label=stage)
-    left.set(xlabel="Time of the forward process, $t$", ylabel="RMSE of the estimate of $x_0$ (mV)", title=labels[reference], ylim=(0, None))
+    left.set(
+        xlabel="Time of the forward process, $t$",
+        ylabel="RMSE of the estimate of $x_0$ (mV)",
+        title=labels[reference],
+        ylim=(0, None),
+    )
     left.legend(loc="upper left")
     for name, colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS)):
         rows = whole[whole["variant"] == name].sort_values("t")
-        right.fill_between(rows["t"], 100 * (rows["lower"] - 1), 100 * (rows["upper"] - 1), color=colour, lw=0, alpha=0.25)
+        right.fill_between(
+            rows["t"], 100 * (rows["lower"] - 1), 100 * (rows["upper"] - 1), color=colour, lw=0, alpha=0.25
+        )
         right.plot(rows["t"], 100 * (rows["ratio"] - 1), marker=marker, ms=2.5, color=colour, label=labels[name])
     right.axhline(0, color="0.4", lw=0.8)
     # One model may be several times worse at small t: a linear scale near zero, a logarithmic one beyond.
     right.set_yscale("symlog", linthresh=10)
     right.yaxis.set_major_formatter("{x:g}")
-    right.set(xlabel="Time of the forward process, $t$", ylabel="Squared error above the full model's (%)", title="Without one part")
+    right.set(
+        xlabel="Time of the forward process, $t$",
+        ylabel="Squared error above the full model's (%)",
+        title="Without one part",
+    )
     fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     letter_panels([left, right])
     return fig

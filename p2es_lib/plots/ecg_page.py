@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from p2es_lib.leads import lead_rows
+from p2es_lib.core.leads import lead_rows
 from p2es_lib.plots import ecg_paper as paper
 from p2es_lib.plots.ecg_traces import EcgTraces
 from p2es_lib.plots.style import TRUTH, drawable, new_figure, styled
@@ -91,7 +91,13 @@ def _write_margins(ax, traces: EcgTraces, age, sex: str, model: str, quality: st
     title = textwrap.shorten(drawable(record) or "12-lead ECG from PPG", 75, placeholder=" ...")
     ax.text(_LEFT, 205.5, title, fontsize=10, fontweight="bold", va="center")
     paper.draw_legend(ax, traces, _RIGHT, 205.5)
-    ax.text(_LEFT, 200.3, textwrap.shorten(f"{person}   |   {model}", _LINE_CHARACTERS, placeholder=" ..."), fontsize=8, va="center")
+    ax.text(
+        _LEFT,
+        200.3,
+        textwrap.shorten(f"{person}   |   {model}", _LINE_CHARACTERS, placeholder=" ..."),
+        fontsize=8,
+        va="center",
+    )
     lines = textwrap.wrap(quality, 200, max_lines=2, placeholder=" ...")
     ax.text(_LEFT, 194.2, "\n".join(lines), fontsize=7.5, va="center")
     ax.text(_LEFT, _BOTTOM / 2, WARNING, fontsize=9, fontweight="bold", va="center")

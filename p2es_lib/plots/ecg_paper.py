@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import DERIVED, LEADS, lead_rows
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import DERIVED, LEADS, lead_rows
 from p2es_lib.plots.ecg_traces import EcgTraces
 from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, new_figure, styled
 

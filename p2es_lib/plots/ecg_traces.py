@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import ABSENT
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import ABSENT
 
 
 @dataclass

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 from p2es_lib.plots.style import COLOURS, ESTIMATE, PAGE_WIDTH, TIME_MAP, TRUTH, letter_panels, new_figure, styled
 
 #: How each blur is introduced, and the axis along which it acts.

@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS, lead_rows
-from p2es_lib.metrics.morphology import beat_times
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS, lead_rows
+from p2es_lib.data.windows import label_words
+from p2es_lib.evaluation.metrics.measurements import beat_times
+from p2es_lib.evaluation.realism import Sample, spectrum
 from p2es_lib.plots.style import (
     COLOURS,
     ESTIMATE,
@@ -28,8 +30,6 @@ from p2es_lib.plots.style import (
     new_figure,
     styled,
 )
-from p2es_lib.realism import Sample, spectrum
-from p2es_lib.windows import label_words
 
 _REAL, _SIMULATED = {"color": TRUTH}, {"color": ESTIMATE}
 #: Measurements of the figure, with their axis labels.
@@ -75,7 +75,9 @@ def _draw_band(ax: Axes, x, low, middle, high, style: dict) -> None:
     ax.plot(x, middle, lw=1.0, **style)
 
 
-def _draw_spectrum(ax: Axes, real: np.ndarray, simulated: np.ndarray, rate: float, highest_hz: float, title: str) -> None:
+def _draw_spectrum(
+    ax: Axes, real: np.ndarray, simulated: np.ndarray, rate: float, highest_hz: float, title: str
+) -> None:
     """Median and middle half of the spectra of windows (N, ..., T)."""
     for x, style in ((simulated, _SIMULATED), (real, _REAL)):
         frequencies, density = spectrum(x, rate)
@@ -93,7 +95,7 @@ def plot_recorded_simulated(real: Sample, simulated: Sample, sampling_rate: floa
     Parameters
     ----------
     real, simulated : Sample
-        Pairs; see :func:`p2es_lib.realism.pair_samples`.
+        Pairs; see :func:`p2es_lib.evaluation.realism.pair_samples`.
     sampling_rate : float
         Hz.
     ppg : str
@@ -101,15 +103,26 @@ def plot_recorded_simulated(real: Sample, simulated: Sample, sampling_rate: floa
     """
     fig = new_figure(PAGE_WIDTH, 4.3)
     axes = fig.subplots(2, 3).ravel()
-    _histogram(axes[0], real.measured["heart_rate"], simulated.measured["heart_rate"], 5, "Heart rate (beats/min)", "Heart rate")
+    _histogram(
+        axes[0],
+        real.measured["heart_rate"],
+        simulated.measured["heart_rate"],
+        5,
+        "Heart rate (beats/min)",
+        "Heart rate",
+    )
     rmssd = (real.measured["rmssd_ms"], simulated.measured["rmssd_ms"])
     _histogram(axes[1], *rmssd, 5 * max(1, round(np.nanpercentile(rmssd[0], 97) / 150)), "RMSSD within a window (ms)",
                "Change from beat to beat")  # fmt: skip
-    _histogram(axes[2], real.measured["pat_ms"], simulated.measured["pat_ms"], 10, "R peak to pulse onset (ms)", "Arrival time")
+    _histogram(
+        axes[2], real.measured["pat_ms"], simulated.measured["pat_ms"], 10, "R peak to pulse onset (ms)", "Arrival time"
+    )
     _draw_spectrum(axes[3], real.ppg, simulated.ppg, sampling_rate, 10.0, "PPG")
     rows = list(lead_rows(real.leads))
     if rows:
-        _draw_spectrum(axes[4], real.ecg[:, rows], simulated.ecg[:, rows], sampling_rate, 45.0, f"ECG, {len(rows)} leads")
+        _draw_spectrum(
+            axes[4], real.ecg[:, rows], simulated.ecg[:, rows], sampling_rate, 45.0, f"ECG, {len(rows)} leads"
+        )
         lead = "II" if "II" in real.leads else real.leads[0]
         _draw_beats(axes[5], real, simulated, lead)
         axes[5].set(title=f"Averaged beat, {lead}", xlabel="Time from R peak (s)", ylabel="mV")
@@ -152,7 +165,11 @@ def plot_beats_compared(real: Sample, simulated: Sample) -> Figure:
     n_columns = min(4, len(leads))
     n_rows = -(-len(leads) // n_columns)
     # Columns as on ECG paper: limb leads, augmented leads, V1 to V3, V4 to V6.
-    order = [leads[(k % n_columns) * n_rows + k // n_columns] for k in range(n_rows * n_columns)] if len(leads) == 12 else leads
+    order = (
+        [leads[(k % n_columns) * n_rows + k // n_columns] for k in range(n_rows * n_columns)]
+        if len(leads) == 12
+        else leads
+    )
     fig = new_figure(PAGE_WIDTH, 1.45 * n_rows + 0.4)
     axes = fig.subplots(n_rows, n_columns, squeeze=False, sharex=True)
     for ax, lead in zip(axes.ravel(), order, strict=False):
@@ -175,11 +192,11 @@ def plot_measurements_compared(table: pd.DataFrame, areas: pd.DataFrame | None =
     Parameters
     ----------
     table : DataFrame
-        Of :func:`p2es_lib.realism.compare`.
+        Of :func:`p2es_lib.evaluation.realism.compare`.
     areas : DataFrame, optional
-        Of :func:`p2es_lib.realism.tell_apart`.
+        Of :func:`p2es_lib.evaluation.realism.tell_apart`.
     components : DataFrame, optional
-        Of :func:`p2es_lib.realism.principal_shares`.
+        Of :func:`p2es_lib.evaluation.realism.principal_shares`.
     """
     groups = [g for g in dict.fromkeys(table["group"]) if g != "rhythm: sinus"]
     quantities = [q for q in QUANTITIES if (table["quantity"] == q).any()]
@@ -189,7 +206,9 @@ def plot_measurements_compared(table: pd.DataFrame, areas: pd.DataFrame | None =
     n_rows = -(-len(quantities) // n_columns)
     lower = areas is not None or components is not None
     fig = new_figure(PAGE_WIDTH, (0.55 + 0.13 * len(groups)) * n_rows + 2.5 * lower + 0.3)
-    top, bottom = fig.subfigures(2, 1, height_ratios=[(0.55 + 0.13 * len(groups)) * n_rows, 2.5]) if lower else (fig, None)
+    top, bottom = (
+        fig.subfigures(2, 1, height_ratios=[(0.55 + 0.13 * len(groups)) * n_rows, 2.5]) if lower else (fig, None)
+    )
     axes = top.subplots(n_rows, n_columns, sharey=True, squeeze=False)
     for ax, quantity in zip(axes.ravel(), quantities, strict=False):
         _draw_quantity(ax, table[table["quantity"] == quantity].set_index("group"), groups)
@@ -231,10 +250,14 @@ def _draw_quantity(ax: Axes, rows: pd.DataFrame, groups: Sequence[str]) -> None:
 def _draw_areas(ax: Axes, areas: pd.DataFrame) -> None:
     everyone = areas[areas["group"] == "all"]
     features = list(dict.fromkeys(everyone["features"]))
-    for (kind, rows), colour, shift in zip(everyone.groupby("classifier"), ("green", "vermillion"), (-0.15, 0.15), strict=False):
+    for (kind, rows), colour, shift in zip(
+        everyone.groupby("classifier"), ("green", "vermillion"), (-0.15, 0.15), strict=False
+    ):
         y = [features.index(name) + shift for name in rows["features"]]
         area, lower, upper = rows[["auroc", "lower", "upper"]].to_numpy().T
-        ax.errorbar(area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=COLOURS[colour], label=kind)
+        ax.errorbar(
+            area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=COLOURS[colour], label=kind
+        )
     ax.axvline(0.5, color=COLOURS["grey"], lw=0.8, ls=(0, (3, 2)))
     ax.annotate("cannot tell", (0.5, 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
                 fontsize=7, color=COLOURS["grey"])  # fmt: skip

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.metrics import METRICS, Metric
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.evaluation.metrics import METRICS, Metric
 from p2es_lib.plots.style import COLOURS, ESTIMATE, PAGE_WIDTH, letter_panels, method_colours, new_figure, styled
 
 #: Parts of the squared error, from the bottom of the bar upwards.

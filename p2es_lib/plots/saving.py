@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from p2es_lib.artefacts import provenance
-from p2es_lib.errors import InputError
-from p2es_lib.paths import atomic_path
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.paths import atomic_path
+from p2es_lib.plots.artefacts import provenance
 from p2es_lib.plots.style import use_style
 
 
@@ -61,7 +61,7 @@ def save_table(frame: pd.DataFrame, folder: Path | str, name: str, caption: str,
     """Write ``name.csv`` (six significant digits) and ``name.md`` (rounded, with the caption above).
 
     In the figures folder of the workflow, the Markdown ends with the command that makes the table; see
-    :func:`p2es_lib.artefacts.provenance`. The CSV is the table alone.
+    :func:`p2es_lib.plots.artefacts.provenance`. The CSV is the table alone.
 
     Parameters
     ----------

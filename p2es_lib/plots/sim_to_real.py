@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 from p2es_lib.plots.style import COLOURS, ESTIMATE, PAGE_WIDTH, letter_panels, new_figure, styled
 
 #: Records that a page shows legibly.
@@ -26,7 +26,7 @@ def plot_sim_to_real(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Of :func:`p2es_lib.sim_to_real.sim_to_real_table`. Of more than 25 records those are shown in which the first
+        Of :func:`p2es_lib.experiments.sim_to_real.sim_to_real_table`. Of more than 25 records those are shown in which the first
         method finds the fewest beats.
     """
     if table.empty:
@@ -49,7 +49,10 @@ def plot_sim_to_real(table: pd.DataFrame) -> Figure:
         ax.set_axisbelow(True)
     axes[0].set_yticks(range(len(records)), [record.partition("/")[2] or record for record in records])
     axes[0].set_ylim(len(records) - 0.4, -0.6)
-    handles = [Line2D([], [], color=colour, marker=marker, ms=3.5, mew=0, lw=1, label=method) for method, (colour, marker) in looks.items()]
+    handles = [
+        Line2D([], [], color=colour, marker=marker, ms=3.5, mew=0, lw=1, label=method)
+        for method, (colour, marker) in looks.items()
+    ]
     fig.legend(handles=handles, loc="outside upper center", ncols=1)
     letter_panels(axes)
     return fig

@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 from p2es_lib.plots.style import PaperFigure, new_figure, use_style
 
 #: Set (to anything) in the kernels of executors: what they run is read later, without a kernel.
@@ -56,11 +56,7 @@ class _Control:
 
 
 def explore(
-    draw: Callable[..., Figure],
-    *,
-    stills: Iterable[Mapping[str, object]] = ({},),
-    columns: int = 1,
-    **controls,
+    draw: Callable[..., Figure], *, stills: Iterable[Mapping[str, object]] = ({},), columns: int = 1, **controls
 ) -> Explorer | PaperFigure:
     """Sliders over a picture in a live notebook; the picture at a few settings anywhere else.
 
@@ -179,7 +175,10 @@ class Explorer:
         png, size = self._still_picture()._repr_png_()
         # Written out: ipywidgets 7, which Colab has, makes no bundle.
         widget = {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-        bundle = {"application/vnd.jupyter.widget-view+json": widget, "text/plain": "sliders: " + ", ".join(self.controls)}
+        bundle = {
+            "application/vnd.jupyter.widget-view+json": widget,
+            "text/plain": "sliders: " + ", ".join(self.controls),
+        }
         bundle["image/png"] = base64.b64encode(png).decode("ascii")  # shown where the widget cannot be
         return bundle, {"image/png": size}
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import lead_rows
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import lead_rows
 from p2es_lib.plots.style import (
     COLOURS,
     CYCLE,
@@ -69,7 +69,9 @@ def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray],
     stages.plot(time, truth[row, part], color=TRUTH, lw=1.3, label="reference")
     stages.plot(time, coarse[row, part], color=COLOURS["orange"], lw=1.1, label="stage 1 (multi-scale)")
     stages.plot(time, refined[row, part], color=ESTIMATE, lw=1.1, label="stage 2 (deblurred)")
-    stages.set(xlabel="Time (s)" if share is None else "", ylabel=f"Lead {lead} (mV)", title="Two stages", xlim=time[[0, -1]])
+    stages.set(
+        xlabel="Time (s)" if share is None else "", ylabel=f"Lead {lead} (mV)", title="Two stages", xlim=time[[0, -1]]
+    )
     if share is not None:
         share.fill_between(time, np.asarray(local_share, dtype=float)[part], color=ESTIMATE, alpha=0.35, lw=0)
         share.set(xlabel="Time (s)", ylabel="Share of\nstage 2", ylim=(0, 1.02), yticks=(0, 1))

@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage, signal
 
-from p2es_lib.errors import InputError
-from p2es_lib.pulse_quality import pulse_likeness
-from p2es_lib.transforms import fill_gaps, filter_bandpass, filter_notch
+from p2es_lib.core.errors import InputError
+from p2es_lib.signals.pulse_quality import pulse_likeness
+from p2es_lib.signals.transforms import fill_gaps, filter_bandpass, filter_notch
 
-#: Pass band in Hz (zero phase, :func:`p2es_lib.transforms.filter_bandpass`). ECG: the monitoring band of IEC
+#: Pass band in Hz (zero phase, :func:`p2es_lib.signals.transforms.filter_bandpass`). ECG: the monitoring band of IEC
 #: 60601-2-27 (0.67-40 Hz) with its lower edge at 0.5 Hz, which keeps P, QRS, ST and T; its upper edge removes mains.
 ECG_BAND_HZ = (0.5, 40.0)
 #: PPG: respiration and baseline below, sensor noise above; pulses hold little beyond 8 Hz.
@@ -196,7 +196,7 @@ def ppg_quality(ppg: np.ndarray, sampling_rate: float) -> float:
     """Quality of a PPG window between 0 (unusable) and 1 (every pulse like the others).
 
     Agreement of the pulses with their own template (mean correlation, after Orphanidou et al. 2015), at most
-    :func:`p2es_lib.pulse_quality.pulse_likeness`, reduced by twice the share of faulty samples; 0 with fewer than 3
+    :func:`p2es_lib.signals.pulse_quality.pulse_likeness`, reduced by twice the share of faulty samples; 0 with fewer than 3
     pulses, or at a rate outside 30-220 per minute.
 
     References

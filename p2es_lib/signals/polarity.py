@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from p2es_lib.signals import bridge_short_gaps, ppg_clean
+from p2es_lib.signals.cleaning import bridge_short_gaps, ppg_clean
 
 #: What a user can ask for: find out, pulses point up as recorded, pulses point down as recorded.
 POLARITIES = ("auto", "up", "down")
@@ -76,7 +76,7 @@ def pulse_polarity(ppg: np.ndarray, sampling_rate: float) -> Polarity:
     Raises
     ------
     InputError
-        Shorter than :data:`p2es_lib.signals.MIN_DURATION_S`.
+        Shorter than :data:`p2es_lib.signals.cleaning.MIN_DURATION_S`.
     """
     ppg = bridge_short_gaps(np.asarray(ppg, dtype=float), sampling_rate, BRIDGED_S)
     length = max(int(STRETCH_S * sampling_rate), 3)

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 #: Channels of :func:`pulse_features`, in order.
 FEATURES = ("ppg", "slope", "upstroke", "sin_phase", "cos_phase", "since_s", "until_s", "log_period")

@@ -11,7 +11,7 @@ import torch
 from scipy import signal as scipy_signal
 from scipy import special
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 # Anti-aliasing filter of resample_signal: 80 dB stop band that begins at the Nyquist frequency of the lower rate.
 _STOPBAND_DB = 80.0
@@ -249,7 +249,9 @@ def resample_at(x: np.ndarray, position: np.ndarray, rate_in: float, rate_out: f
 @lru_cache(64)
 def _butterworth(order: int, corners: tuple[float, ...], kind: str, sampling_rate: float) -> np.ndarray:
     """Second-order sections; designing them takes as long as filtering a window."""
-    return scipy_signal.butter(order, corners if len(corners) == 2 else corners[0], btype=kind, fs=sampling_rate, output="sos")
+    return scipy_signal.butter(
+        order, corners if len(corners) == 2 else corners[0], btype=kind, fs=sampling_rate, output="sos"
+    )
 
 
 def filter_bandpass(
@@ -317,7 +319,9 @@ def filter_notch(x: np.ndarray, frequency_hz: float, sampling_rate: float, width
     """
     x = np.asarray(x)
     if not 0 < frequency_hz < _check_rate("sampling_rate", sampling_rate) / 2:
-        raise InputError(f"notch at {frequency_hz:g} Hz: needs more than twice that sampling rate, not {sampling_rate:g} Hz")
+        raise InputError(
+            f"notch at {frequency_hz:g} Hz: needs more than twice that sampling rate, not {sampling_rate:g} Hz"
+        )
     b, a = scipy_signal.iirnotch(frequency_hz, frequency_hz / width_hz, sampling_rate)
     filled, is_gap = fill_gaps(x)
     # The notch rings for about 1 / width seconds: continue the signal for as long at both ends.

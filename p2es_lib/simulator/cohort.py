@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import expand_leads
-from p2es_lib.signals import PPG_BAND_HZ
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import expand_leads
+from p2es_lib.signals.cleaning import PPG_BAND_HZ
+from p2es_lib.signals.transforms import filter_bandpass
 from p2es_lib.simulator import draws as random
 from p2es_lib.simulator.demographics_effects import (
     RHYTHMS,
@@ -45,7 +46,6 @@ from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.render import render_ecg8
 from p2es_lib.simulator.rhythm import BEAT_PVC, beat_capacity, draw_beats, premature_flags
 from p2es_lib.simulator.settings import SimulatorConfig
-from p2es_lib.transforms import filter_bandpass
 
 # Beat-to-beat arrival time: it follows RR with 14 ms per 241 ms (paced breathing: swing of 14 +- 5 ms for RR
 # 241 +- 102 ms, RR leading by 2-3 beats; Peng 2021 and Physiol Meas 22:3, 2001), plus an independent part of 2.5 ms
@@ -253,7 +253,9 @@ def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: Simulator
     return (ppg / np.maximum(spread, 1e-9)).astype(np.float32)
 
 
-def breathe(ppg: np.ndarray, t: np.ndarray, hz: np.ndarray, phase: np.ndarray, scale: float, z: np.ndarray) -> np.ndarray:
+def breathe(
+    ppg: np.ndarray, t: np.ndarray, hz: np.ndarray, phase: np.ndarray, scale: float, z: np.ndarray
+) -> np.ndarray:
     """Pulses (N, T) with breathing in their height and in their baseline.
 
     Amplitude 5-10 % and baseline 10-50 % of the pulse (unverified), a quarter of a cycle apart. ``hz`` and ``phase``

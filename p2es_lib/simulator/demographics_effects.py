@@ -178,9 +178,7 @@ def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorC
         rr_noise=0.548 * rmssd / 1.414 / rr,
         breathing_hz=breathing_hz,
         p_s=1e-3 * (by_sex(female, 112.0, 108.0) + width * _P_SD_MS * np.clip(z["p_duration"], -2.5, 2.5)),
-        pr_s=1e-3 * np.clip(
-            by_sex(female, 164.0, 158.0) + 0.3 * (age - 52.0) + width * 22.0 * z["pr"], 115.0, 260.0
-        ),
+        pr_s=1e-3 * np.clip(by_sex(female, 164.0, 158.0) + 0.3 * (age - 52.0) + width * 22.0 * z["pr"], 115.0, 260.0),
         qrs_normal_s=qrs,
         qt_at_1s=qt,
         qt_slope=by_sex(female, 0.139 + width * 0.023 * z["qt_slope"], 0.158 + width * 0.030 * z["qt_slope"]),

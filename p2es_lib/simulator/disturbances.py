@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from p2es_lib.errors import InputError, check_choice
+from p2es_lib.core.errors import InputError, check_choice
 
 _BURST_S = (1.0, 20.0)  # log-uniform
 _PAUSE_MEAN_S = 4.0

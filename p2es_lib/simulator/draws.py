@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 #: Longest list of beats per second of window: RR intervals are never shorter than this (s).
 MIN_RR_S = 0.3

@@ -38,8 +38,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.leads import expand_leads
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.leads import expand_leads
 from p2es_lib.simulator import draws as random
 from p2es_lib.simulator.cohort import PAT_JITTER_S, SimulatedWindows
 from p2es_lib.simulator.demographics_effects import draw_body, draw_traits

@@ -1,7 +1,7 @@
 """From the dipole to the leads: a lead-field matrix per subject, 8 independent leads, 12 by Einthoven and Goldberger.
 
 The mean fields of P, QRS and ST-T, for men and women over age, are fitted to PTB-XL normals together with the beat
-(:mod:`p2es_lib.normal_beat_fit`). :data:`FORWARD`, which that fit starts from, is the least-squares forward map from Kors
+(:mod:`tools.fit_normal_beats`). :data:`FORWARD`, which that fit starts from, is the least-squares forward map from Kors
 vectors to the eight leads, pooled over 293 normal records. Three components carry 99.8 % of one subject's energy but
 96.4 % of a pool: leads see each subject's heart differently. Most of that is fitted, as the local content of
 :mod:`p2es_lib.simulator.normal_beats`, whose lead patterns are further columns of the matrix here. Besides, the matrix

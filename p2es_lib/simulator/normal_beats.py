@@ -5,7 +5,7 @@ that differ from person to person) is added as "local content": courses in time 
 independent leads per wave, drawn for each subject together with the shape of the vectors. Limb leads follow from I and
 II as ever, so Einthoven and Goldberger hold exactly.
 
-The numbers are in ``normal_beats.json``; :mod:`p2es_lib.normal_beat_fit` says how they were made.
+The numbers are in ``normal_beats.json``; :mod:`tools.fit_normal_beats` says how they were made.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from p2es_lib.errors import check_choice
+from p2es_lib.core.errors import check_choice
 
 #: Columns of ``variation`` in :func:`pulse_shape`: crest time, size of the late systolic wave, delay and size of the
 #: dicrotic wave, run-off.
@@ -159,9 +159,7 @@ def amplitude_from_rr(preceding_rr: np.ndarray, reference_rr: float = 0.85) -> n
     return (np.maximum(preceding_rr, 0.45) / reference_rr) ** 0.45
 
 
-def pulse_shape(
-    age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, variation: np.ndarray
-) -> PulseShape:
+def pulse_shape(age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, variation: np.ndarray) -> PulseShape:
     """Pulse shape from age, stiffness and mean heart rate.
 
     The vascular age is half the age and half the age at which the given stiffness is the mean. With it the crest comes

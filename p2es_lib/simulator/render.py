@@ -157,7 +157,7 @@ def _breathe(dipole: np.ndarray, heart: Heart, rate, phase, t: np.ndarray) -> No
 
 
 def _add_f_waves(dipole: np.ndarray, heart: Heart, phase: np.ndarray, t: np.ndarray) -> None:
-    """f waves of Petrenas 2017 in the rows that have them."""
+    """F waves of Petrenas 2017 in the rows that have them."""
     rows = np.flatnonzero(heart.f_wave_mv)
     two_pi = 2 * np.pi
     slow = np.sin((two_pi * 0.2 * t)[None, :] + (two_pi * phase[1][rows, None]).astype(np.float32))

@@ -61,9 +61,7 @@ def premature_flags(body: Body, traits: Traits, subject: Draws, window: Draws, c
     return pvc, (subject.uniform["pac"] < pac_share) & now[1] & (traits.rhythm != AF) & ~pvc
 
 
-def draw_beats(
-    traits: Traits, pvc: np.ndarray, pac: np.ndarray, window: Draws, config: SimulatorConfig
-) -> Beats:
+def draw_beats(traits: Traits, pvc: np.ndarray, pac: np.ndarray, window: Draws, config: SimulatorConfig) -> Beats:
     """RR series of N windows, one beat after the other, all windows at once."""
     n, n_beats = len(traits.rr_s), beat_capacity(config)
     u = window.uniform

@@ -12,7 +12,7 @@ import hashlib
 
 import numpy as np
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 from p2es_lib.simulator.cohort import PAT_JITTER_S, breathe, pat_drift, sensor_noise_sd
 from p2es_lib.simulator.demographics_effects import MAX_AGE, MIN_AGE, SINUS, draw_age_and_sex, draw_body, draw_traits
 from p2es_lib.simulator.draws import draw_subjects

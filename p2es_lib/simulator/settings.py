@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from p2es_lib.errors import InputError, check_choice
+from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.simulator.disturbances import DISTURBANCES
 from p2es_lib.simulator.pulse import SITE_PATHS_M
 

@@ -14,14 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2es_lib.config import Config, config_hash
-from p2es_lib.errors import InputError
-from p2es_lib.learned import Batch, LearnedTranslator, ecg_scale_mv, masked_mse
-from p2es_lib.methods import get_method
-from p2es_lib.optimisation import Adversary, learning_rate_at, make_fabric, make_optimizer, update, update_average
-from p2es_lib.paths import atomic_path
-from p2es_lib.training_record import Stopwatch, write_cost, write_history
-from p2es_lib.windows import TrainingBatches, WindowSet
+from p2es_lib.core.config import Config, config_hash
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.learned import Batch, LearnedTranslator, ecg_scale_mv, masked_mse
+from p2es_lib.core.paths import atomic_path
+from p2es_lib.data.windows import TrainingBatches, WindowSet
+from p2es_lib.training.optimisation import (
+    Adversary,
+    learning_rate_at,
+    make_fabric,
+    make_optimizer,
+    update,
+    update_average,
+)
+from p2es_lib.training.record import Stopwatch, write_cost, write_history
+from p2es_lib.training.registry import get_method
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
 #: Steps after which the error falls fastest, validated besides the regular ones.
@@ -103,7 +110,9 @@ def train(
 
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
     if not len(train_windows) or not len(validation_windows):
-        raise InputError("training needs windows in the splits 'train' and 'validation'; prepare them with notebook 01_data")
+        raise InputError(
+            "training needs windows in the splits 'train' and 'validation'; prepare them with notebook 01_data"
+        )
     settings = config.training
     fabric = fabric or make_fabric(precision=settings.precision)
     # The number of processes decides which batches a step sees.

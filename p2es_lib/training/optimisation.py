@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from p2es_lib.config import Config, TrainingConfig
-from p2es_lib.learned import Batch, LearnedTranslator
+from p2es_lib.core.config import Config, TrainingConfig
+from p2es_lib.core.learned import Batch, LearnedTranslator
 
 
 def make_fabric(devices: int = 1, nodes: int = 1, precision: str = "auto"):
@@ -59,7 +59,9 @@ def update_average(average: nn.Module, module: nn.Module, decay: float, step: in
 
 def make_optimizer(parameters, settings: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW as the settings have it."""
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+    return torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+    )
 
 
 def update(fabric, model: nn.Module, optimizer, settings: TrainingConfig, rate: float) -> None:
@@ -92,7 +94,11 @@ class Adversary:
         self.critic.requires_grad_(False)  # the method's loss passes through it and must not change it
 
     def state(self) -> dict:
-        return {} if self.critic is None else {"critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return (
+            {}
+            if self.critic is None
+            else {"critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
+        )
 
     def load(self, state: dict) -> None:
         if self.critic is not None:

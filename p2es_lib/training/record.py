@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from p2es_lib.errors import InputError
-from p2es_lib.learned import LearnedTranslator
-from p2es_lib.paths import atomic_path
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.learned import LearnedTranslator
+from p2es_lib.core.paths import atomic_path
 
 HISTORY_FILE = "history.csv"
 #: What the training cost: seconds, parameters, device.
@@ -73,7 +73,8 @@ def write_cost(module: LearnedTranslator, fabric, watch: Stopwatch, folder: Path
 
 def read_cost(folder: Path) -> dict:
     """What a finished training cost: parameters, seconds (in all, and ``seconds_of`` its parts: preparing GroupFinder,
-    waiting for batches, validating), steps, batch size, device, threads, precision."""
+    waiting for batches, validating), steps, batch size, device, threads, precision.
+    """
     path = Path(folder) / COST_FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; train the run with notebook 05_train")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from p2es_lib.config import METHODS
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.core.config import METHODS
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.learned import WEIGHTS_FILE, LearnedTranslator
 
 #: Name to module and class: a method's file is imported when it is asked for.
 _CLASSES = {
-    "p2es": ("p2es_lib.p2es", "P2Es"),
-    "p2es_hybrid": ("p2es_lib.hybrid", "HybridP2Es"),
+    "p2es": ("p2es_lib.method.p2es", "P2Es"),
+    "p2es_hybrid": ("p2es_lib.baselines.hybrid", "HybridP2Es"),
     "unet": ("p2es_lib.baselines.unet", "UNetRegression"),
     "bilstm": ("p2es_lib.baselines.bilstm", "BiLSTMRegression"),
     "rddm": ("p2es_lib.baselines.rddm", "RDDM"),

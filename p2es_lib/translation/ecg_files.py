@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.leads import LEADS
-from p2es_lib.live import EcgBlock
+from p2es_lib.core.leads import LEADS
+from p2es_lib.translation.live import EcgBlock
 
 #: Steps per mV of the WFDB files: 1 microvolt a step, so 16 bits hold 32 mV.
 GAIN_PER_MV = 1000

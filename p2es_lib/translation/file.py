@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from p2es_lib import __version__
-from p2es_lib.ecg_files import CSV_BYTES_PER_LINE, CsvWriter, WfdbWriter
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.experiments import simulated_model_folder
-from p2es_lib.learned import WEIGHTS_FILE, LearnedTranslator
-from p2es_lib.live import EcgBlock, LiveTranslator, ecg_blocks
-from p2es_lib.methods import load_method
-from p2es_lib.paths import check_output_folder
-from p2es_lib.polarity import POLARITIES, turn_upright
-from p2es_lib.signals import fault_mask
-from p2es_lib.translation_report import Excerpt, Summary
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.core.paths import check_output_folder
+from p2es_lib.experiments.runs import simulated_model_folder
+from p2es_lib.signals.cleaning import fault_mask
+from p2es_lib.signals.polarity import POLARITIES, turn_upright
+from p2es_lib.training.registry import load_method
+from p2es_lib.translation.ecg_files import CSV_BYTES_PER_LINE, CsvWriter, WfdbWriter
+from p2es_lib.translation.live import EcgBlock, LiveTranslator, ecg_blocks
+from p2es_lib.translation.report import Excerpt, Summary
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
@@ -52,7 +52,9 @@ def describe_model(model: LearnedTranslator, folder: str | Path) -> str:
     written = date.fromtimestamp(weights.stat().st_mtime).isoformat()
     name = "P2Es" if model.name == "p2es" else model.name
     config = model.config
-    return f"{name} {__version__}, trained on {config.dataset} ({config.profile}), weights of {written}, SHA-256 {digest}"
+    return (
+        f"{name} {__version__}, trained on {config.dataset} ({config.profile}), weights of {written}, SHA-256 {digest}"
+    )
 
 
 def translate_long(
@@ -67,7 +69,7 @@ def translate_long(
     where: str = "ppg",
     progress: bool = True,
 ) -> EcgBlock:
-    """Translate a recording of any length that fits in memory, by :class:`p2es_lib.live.LiveTranslator`.
+    """Translate a recording of any length that fits in memory, by :class:`p2es_lib.translation.live.LiveTranslator`.
 
     Parameters
     ----------
@@ -88,7 +90,9 @@ def translate_long(
     InputError
         Shorter than one window, or no window with a usable PPG.
     """
-    live = LiveTranslator(model, sampling_rate=sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=where)
+    live = LiveTranslator(
+        model, sampling_rate=sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=where
+    )
     ecg = EcgBlock.joined(list(ecg_blocks(live, np.asarray(ppg, dtype=float), progress)))
     if not ecg.covered.any():
         raise InputError(_nothing_usable(live))
@@ -121,7 +125,7 @@ def _record_name(stem: str) -> str:
     return f"{name}_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
 
-def translate_file(
+def translate(
     record: str | Path,
     *,
     age: float | None = None,
@@ -154,7 +158,7 @@ def translate_file(
         Of a CSV without a time column (Hz), and which column holds the PPG (name or number).
     polarity : "auto", "up" or "down"
         Which way the pulses point as recorded. ``"down"`` is turned over; ``"auto"`` turns over where the evidence
-        (:mod:`p2es_lib.polarity`) is strong, and says so.
+        (:mod:`p2es_lib.signals.polarity`) is strong, and says so.
     n_samples : int
         Samples per window; their mean is written, their spread beside it.
     csv : bool, optional
@@ -165,7 +169,7 @@ def translate_file(
     dict
         ``ecg``: header of the WFDB record with the mean of the samples, 12 leads in mV at the model's sampling rate;
         ``spread``: the same for their standard deviation; ``csv``: time, mean and edges of the band per lead
-        (:class:`p2es_lib.ecg_files.CsvWriter`), or why there is none; ``quality``: a table of the windows, with the
+        (:class:`p2es_lib.translation.ecg_files.CsvWriter`), or why there is none; ``quality``: a table of the windows, with the
         quality of each or why it was refused; ``picture`` and ``picture_pdf``: ten seconds on ECG paper, A4 at true
         scale; ``read``: how the file was read, and what was assumed where it does not say; ``note``: how much was
         translated, which way the pulses point, and a warning where the PPG is poor; ``delay``: :data:`PLACEMENT`, what
@@ -174,13 +178,12 @@ def translate_file(
     Raises
     ------
     InputError
-        See :func:`p2es_lib.sources.user_file.read_ppg` and :func:`translate_long`; also an unknown model. Nothing is
+        See :func:`p2es_lib.translation.readers.user_file.read_ppg` and :func:`translate_long`; also an unknown model. Nothing is
         written then.
     """
-    from p2es_lib.demographics import parse_age, parse_sex
+    from p2es_lib.core.demographics import parse_age, parse_sex
     from p2es_lib.plots import plot_translation, save_figure
-    from p2es_lib.sources.user_file import read_ppg
-    from p2es_lib.transforms import resample_signal
+    from p2es_lib.translation.readers.user_file import read_ppg
 
     age, sex = parse_age(age, "--age"), parse_sex(sex, "--sex")
     if n_samples < 1:
@@ -197,7 +200,13 @@ def translate_file(
     faults = float(fault_mask(raw, recording.sampling_rate)[np.isfinite(raw)].mean())
     upright, direction = turn_upright(raw, recording.sampling_rate, polarity)
     live = LiveTranslator(
-        network, sampling_rate=recording.sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
+        network,
+        sampling_rate=recording.sampling_rate,
+        age=age,
+        sex=sex,
+        n_samples=n_samples,
+        seed=seed,
+        where=str(record),
     )
 
     stem = _stem(record)
@@ -227,7 +236,9 @@ def translate_file(
                 raise InputError(_nothing_usable(live))
             report = summary.lines(rate, network.config.data.min_quality)
             if faults > MAX_FAULTS:
-                report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
+                report.append(
+                    f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded"
+                )
             for writer in (ecg, spread):
                 writer.close([*comments, *map(_plain, report)])
             if table:
@@ -244,8 +255,11 @@ def translate_file(
                 age=age if np.isfinite(age) else None,
                 sex=sex,
                 model=model_line,
-                quality=summary.quality_line(stretch_s, window_s, network.config.data.min_quality) + "; " + "; ".join(report),
-                record=f"{stem}, from {stretch_s[0]:.1f} s" + (", POOR PPG" if worst < network.config.data.min_quality else ""),
+                quality=summary.quality_line(stretch_s, window_s, network.config.data.min_quality)
+                + "; "
+                + "; ".join(report),
+                record=f"{stem}, from {stretch_s[0]:.1f} s"
+                + (", POOR PPG" if worst < network.config.data.min_quality else ""),
             )
             save_figure(figure, temporary, "fig01_translation")
             for extension in ("png", "pdf"):
@@ -273,7 +287,9 @@ def translate_file(
 def _stem(record: str | Path) -> str:
     """Name of a recording without the suffix of a header or a table."""
     name = Path(record).name
-    return next((name.removesuffix(suffix) for suffix in (".hea", ".csv", ".edf", ".bdf") if name.endswith(suffix)), name)
+    return next(
+        (name.removesuffix(suffix) for suffix in (".hea", ".csv", ".edf", ".bdf") if name.endswith(suffix)), name
+    )
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2es_lib.demographics import Demographics, parse_age, parse_sex
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.learned import LearnedTranslator
-from p2es_lib.leads import LEADS
-from p2es_lib.sampling import WindowNoise
-from p2es_lib.signals import OFF_S, bridge_gaps, bridge_short_gaps, flat_mask, ppg_clean, ppg_quality
-from p2es_lib.transforms import resample_at, resampling_reach
+from p2es_lib.core.demographics import Demographics, parse_age, parse_sex
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.learned import LearnedTranslator
+from p2es_lib.core.noise import WindowNoise
+from p2es_lib.signals.cleaning import OFF_S, bridge_gaps, bridge_short_gaps, flat_mask, ppg_clean, ppg_quality
+from p2es_lib.signals.transforms import resample_at, resampling_reach
 
 #: Neighbouring windows share this much, over which one fades into the next.
 OVERLAP_S = 1.024
@@ -320,7 +320,9 @@ class LiveTranslator:
     def _translate_batch(self, windows: list[_Window]) -> None:
         scaled = np.stack([_scaled(window.ppg) for window in windows])[:, None]
         # Noise is named after the place: a window's samples depend on where it lies and on no other window.
-        noise = WindowNoise(self.seed, [window.start for window in windows], self.n_samples, shape=(len(LEADS), self.n_window))
+        noise = WindowNoise(
+            self.seed, [window.start for window in windows], self.n_samples, shape=(len(LEADS), self.n_window)
+        )
         people = Demographics.of(*self._person, len(windows))
         ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=noise).numpy()
         for window, samples in zip(windows, ecg, strict=True):
@@ -346,7 +348,9 @@ class LiveTranslator:
         with np.errstate(invalid="ignore"):
             averages = np.where(total > 0, sums / total, np.float32(np.nan))  # 0 / 0 where nothing was translated
         mean, variance, lower, upper = averages[:-1].reshape(4, len(LEADS), count)
-        block = EcgBlock(self._start, mean, np.sqrt(variance), lower, upper, averages[-1], total > 0, tuple(self._reports))
+        block = EcgBlock(
+            self._start, mean, np.sqrt(variance), lower, upper, averages[-1], total > 0, tuple(self._reports)
+        )
         self._reports, self._start = [], self._start + count
         self._total, self._sums = self._total[count:].copy(), self._sums[:, count:].copy()
         return block

@@ -10,9 +10,9 @@ projection. Its inputs, float32, any number of windows B:
 ``ppg`` (B, 1, T)
     Windows with zero mean and unit variance.
 ``ppg_features`` (B, 8, T)
-    :func:`p2es_lib.pulse_features.pulse_features` of the windows; detecting beats has no counterpart in ONNX.
+    :func:`p2es_lib.signals.pulse_features.pulse_features` of the windows; detecting beats has no counterpart in ONNX.
 ``demographics`` (B, 4)
-    :meth:`p2es_lib.demographics.Demographics.features`.
+    :meth:`p2es_lib.core.demographics.Demographics.features`.
 
 Its outputs: ``x_0`` (B, 12, T), the estimate of the clean ECG in the units of x_t, which a sampler goes on with, and
 ``ecg_mv``, the same in mV. The discrete cosine transforms, FFTs in PyTorch, stand there as products with their matrix.
@@ -32,12 +32,12 @@ import torch
 from torch import Tensor, nn
 
 from p2es_lib import __version__
-from p2es_lib.errors import InputError
-from p2es_lib.forward_process import ForwardProcess
-from p2es_lib.p2es import P2Es
-from p2es_lib.paths import atomic_path
-from p2es_lib.pulse_features import N_FEATURES
-from p2es_lib.transforms import dct
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.paths import atomic_path
+from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.signals.pulse_features import N_FEATURES
+from p2es_lib.signals.transforms import dct
 
 INPUTS = ("x_t", "t", "ppg", "ppg_features", "demographics")
 OUTPUTS = ("x_0", "ecg_mv")
@@ -65,15 +65,21 @@ class OneCall(nn.Module):
     def __init__(self, model: P2Es):
         super().__init__()
         if model.config.affinity.mixing == "random":
-            raise InputError("a model whose groups are drawn at random (affinity.mixing='random') has no ONNX counterpart")
+            raise InputError(
+                "a model whose groups are drawn at random (affinity.mixing='random') has no ONNX counterpart"
+            )
         self.model = copy.deepcopy(model).eval().cpu()
         self.model.denoiser.process = MatrixProcess(model.process)
         finder = self.model.group_finder
-        groups = nn.functional.one_hot(finder.bank_group, finder.n_groups).float() if len(finder.bank_group) else torch.zeros(0, 1)
+        groups = (
+            nn.functional.one_hot(finder.bank_group, finder.n_groups).float()
+            if len(finder.bank_group)
+            else torch.zeros(0, 1)
+        )
         self.register_buffer("bank_groups", groups)  # (N, G)
 
     def group_weights(self, ppg: Tensor, demographics: Tensor) -> Tensor:
-        """As :meth:`p2es_lib.affinity.GroupFinder.assign` of new windows, (B, G)."""
+        """As :meth:`p2es_lib.method.affinity.GroupFinder.assign` of new windows, (B, G)."""
         finder, config = self.model.group_finder, self.model.config.affinity
         if config.mixing != "groups":
             return torch.ones_like(ppg[:, 0, :1])
@@ -85,7 +91,9 @@ class OneCall(nn.Module):
         weights = torch.softmax(nearest / config.temperature, dim=1)  # (B, K)
         return (weights[:, :, None] * self.bank_groups[rows]).sum(1)
 
-    def forward(self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor
+    ) -> tuple[Tensor, Tensor]:
         pi = self.group_weights(ppg, demographics)
         x_0 = self.model(x_t, t, ppg_features, demographics, pi).refined * self.model.trained_leads[:, None]
         return x_0, x_0 * self.model.ecg_scale_mv
@@ -127,12 +135,16 @@ def export_onnx(model: P2Es, path: str | Path) -> Path:
     """
     path = Path(path)
     if not isinstance(model, P2Es):
-        raise InputError(f"method {model.name!r}: only P2Es and its ablations can be exported as ONNX; name such a model")
+        raise InputError(
+            f"method {model.name!r}: only P2Es and its ablations can be exported as ONNX; name such a model"
+        )
     try:
         import onnx
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
-        raise InputError(f"{path}: cannot be written without the package {error.name}; install it: pip install onnx onnxscript") from error
+        raise InputError(
+            f"{path}: cannot be written without the package {error.name}; install it: pip install onnx onnxscript"
+        ) from error
     call = OneCall(model).eval()
     batch = torch.export.Dim("windows", min=1, max=4096)
     with torch.no_grad(), _quiet():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.live import EcgBlock, WindowReport
+from p2es_lib.translation.live import EcgBlock, WindowReport
 
 #: Length of the stretch that a page shows, s.
 PAGE_S = 10.0
@@ -61,13 +61,17 @@ class Summary:
             lines[0] += f"; the rest has no usable PPG (missing or flat) and is missing in the ECG: {named}{more}"
         poor = float((self.quality < min_quality).mean()) if len(self.quality) else 0.0
         if poor > 0:
-            lines.append(f"WARNING: the PPG is poor (quality below {min_quality:g}) in {100 * poor:.0f} % of the windows")
+            lines.append(
+                f"WARNING: the PPG is poor (quality below {min_quality:g}) in {100 * poor:.0f} % of the windows"
+            )
         return lines
 
     def worst_quality(self, stretch_s: tuple[float, float], window_s: float) -> float:
         """Least quality, 0 to 1, of the translated windows that a stretch (seconds) touches."""
         return min(
-            w.quality for w in self.windows if not w.refused and w.start_s < stretch_s[1] and w.start_s + window_s > stretch_s[0]
+            w.quality
+            for w in self.windows
+            if not w.refused and w.start_s < stretch_s[1] and w.start_s + window_s > stretch_s[0]
         )
 
     def quality_line(self, stretch_s: tuple[float, float], window_s: float, min_quality: float) -> str:

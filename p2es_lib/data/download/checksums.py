@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from p2es_lib.sources.line_files import LineFile
+from p2es_lib.data.download.line_files import LineFile
 
 PUBLISHED_FILE, SEEN_FILE = "SHA256SUMS.txt", ".sha256"
 _LINE = re.compile(r"([0-9a-fA-F]{64}) [ *]?(\S.*)")

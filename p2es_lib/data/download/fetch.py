@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError
-from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, read_checksums
-from p2es_lib.sources.contract import Record, Source
-from p2es_lib.sources.mirror import MISSING_FILE, Mirror
-from p2es_lib.sources.selection import add_to_selection, drop_from_selection, select_records
-from p2es_lib.sources.transfer import MissingFile, check_space
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, read_checksums
+from p2es_lib.data.download.http import MissingFile, check_space
+from p2es_lib.data.download.mirror import MISSING_FILE, Mirror
+from p2es_lib.data.download.selection import add_to_selection, drop_from_selection, select_records
+from p2es_lib.data.sources.contract import Record, Source
 
 
 @dataclass(frozen=True)

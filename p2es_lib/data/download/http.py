@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 #: Seconds without a byte before a connection counts as dead.
 TIMEOUT_S = 30.0
@@ -102,7 +102,9 @@ def write_blocks(source: BinaryIO, part: Path, mode: str, meter: Callable[[int],
                 file.write(block)
                 file.flush()
             except OSError as error:  # a full disk is no fault of the network: trying again would not help
-                raise InputError(f"{part}: cannot be written ({error.strerror}); free space, or set P2ES_HOME") from error
+                raise InputError(
+                    f"{part}: cannot be written ({error.strerror}); free space, or set P2ES_HOME"
+                ) from error
             meter(len(block))
 
 

@@ -6,7 +6,7 @@ import os
 import urllib.parse
 from pathlib import Path
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 DEFAULT_MIRROR = "https://physionet.org/files/"
 

@@ -21,12 +21,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError
-from p2es_lib.sources.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, is_cut_short, parse_checksum, read_checksums
-from p2es_lib.sources.line_files import LineFile, append_line
-from p2es_lib.sources.locations import DEFAULT_MIRROR, check_relative, resolve_mirror
-from p2es_lib.sources.transfer import (
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.checksums import (
+    PUBLISHED_FILE,
+    SEEN_FILE,
+    hash_file,
+    is_cut_short,
+    parse_checksum,
+    read_checksums,
+)
+from p2es_lib.data.download.http import (
     MissingFile,
     UnusableFile,
     WrongContent,
@@ -43,6 +48,8 @@ from p2es_lib.sources.transfer import (
     write_blocks,
     wrong_content,
 )
+from p2es_lib.data.download.line_files import LineFile, append_line
+from p2es_lib.data.download.locations import DEFAULT_MIRROR, check_relative, resolve_mirror
 
 #: Attempts per file; first pause between two (doubled each time) and the longest that a server may ask for, in seconds.
 ATTEMPTS, BACKOFF_S, LONGEST_PAUSE_S = 5, 1.0, 60.0

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from p2es_lib import paths
-from p2es_lib.errors import InputError
-from p2es_lib.sources.contract import Record, Source
-from p2es_lib.sources.mirror import Mirror, MissingFile
+from p2es_lib.core import paths
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror, MissingFile
+from p2es_lib.data.sources.contract import Record, Source
 
 SELECTION_FILE = ".selection"
 
@@ -107,7 +107,9 @@ def _subjects(
             return ""
 
     subjects = (pool.map if pool else map)(subject, records)
-    bar = tqdm(subjects, total=len(records), desc="looking for subjects", unit="record", disable=not progress, leave=False)
+    bar = tqdm(
+        subjects, total=len(records), desc="looking for subjects", unit="record", disable=not progress, leave=False
+    )
     found = list(bar)
     mirror.asked = asked  # what was only looked into is not wanted
     return found, errors

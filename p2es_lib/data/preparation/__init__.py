@@ -4,11 +4,11 @@
 (one per shard), :func:`run_job` for each, and ``prepare_windows``, which then only assembles.
 """
 
-from p2es_lib.preparation.assembly import SPLIT_SEED, assemble, choose_windows
-from p2es_lib.preparation.jobs import ShardJob, list_jobs, prepare_windows, run_job, run_jobs
-from p2es_lib.preparation.quality import MAX_FAULTS, MAX_LEAD_RESIDUAL_MV, REASONS, judge_windows, reject
-from p2es_lib.preparation.recording import Recording, make_recording
-from p2es_lib.preparation.shards import prepare_shard, prepared_dir, read_shard_settings
+from p2es_lib.data.preparation.acceptance import MAX_FAULTS, MAX_LEAD_RESIDUAL_MV, REASONS, judge_windows, reject
+from p2es_lib.data.preparation.assembly import SPLIT_SEED, assemble, choose_windows
+from p2es_lib.data.preparation.jobs import ShardJob, list_jobs, prepare_windows, run_job, run_jobs
+from p2es_lib.data.preparation.prepare_shard import prepare_shard, prepared_dir, read_shard_settings
+from p2es_lib.data.preparation.recording import Recording, make_recording
 
 __all__ = [
     "MAX_FAULTS",

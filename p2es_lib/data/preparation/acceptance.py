@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib import signals
-from p2es_lib.leads import MEASURED
-from p2es_lib.preparation.recording import Recording
-from p2es_lib.pulse_quality import pulse_likeness
+from p2es_lib.core.leads import MEASURED
+from p2es_lib.data.preparation.recording import Recording
+from p2es_lib.signals import cleaning
+from p2es_lib.signals.pulse_quality import pulse_likeness
 
 #: A window may hold at most this share of faulty samples in the PPG, and in the ECG.
 MAX_FAULTS = 0.01
@@ -47,7 +47,7 @@ def judge_windows(recording: Recording, starts: np.ndarray, n_samples: int) -> p
     DataFrame
         ``start_s`` (after the start of the record); ``quality`` (the least of the next three, 0 to 1), ``quality_ppg``
         and ``quality_ecg`` (agreement of the beats with their template; of the PPG, at most how far its pulses rise
-        faster than they fall, :func:`p2es_lib.pulse_quality.pulse_likeness`), ``quality_pairing``; shares of samples with
+        faster than they fall, :func:`p2es_lib.signals.pulse_quality.pulse_likeness`), ``quality_pairing``; shares of samples with
         each fault, ``ppg_gap``, ``ppg_flat``, ..., ``ecg_jump``, and of any fault, ``ppg_faults`` and ``ecg_faults``;
         ``lead_residual_mv``; ``heart_rate`` (per minute), ``pat_ms`` (R peak to PPG onset, median), ``rpeaks_s``
         (seconds after the beginning of the window, as text).
@@ -55,21 +55,21 @@ def judge_windows(recording: Recording, starts: np.ndarray, n_samples: int) -> p
     rate = recording.sampling_rate
     measured = np.flatnonzero(recording.lead_mask == MEASURED)
     shown = recording.ecg[measured] if len(measured) else recording.rhythm[None]
-    rpeaks = signals.ecg_rpeaks(recording.rhythm, rate)
-    onsets = signals.ppg_onsets(recording.ppg, rate)
+    rpeaks = cleaning.ecg_rpeaks(recording.rhythm, rate)
+    onsets = cleaning.ppg_onsets(recording.ppg, rate)
     masks = {f"ppg_{kind}": mask for kind, mask in recording.ppg_faults.items()}
     masks |= {f"ecg_{kind}": mask for kind, mask in recording.ecg_faults.items()}
     for signal in ("ppg", "ecg"):
-        masks[f"{signal}_faults"] = np.any([masks[f"{signal}_{kind}"] for kind in signals.FAULTS], axis=0)
+        masks[f"{signal}_faults"] = np.any([masks[f"{signal}_{kind}"] for kind in cleaning.FAULTS], axis=0)
     rows = []
     for first in starts:
         part = slice(first, first + n_samples)
         beats = rpeaks[np.searchsorted(rpeaks, first) : np.searchsorted(rpeaks, part.stop)] - first
         pulses = onsets[np.searchsorted(onsets, first) : np.searchsorted(onsets, part.stop)] - first
-        pairing, delays = signals.pair_beats(beats, pulses, n_samples, rate)
+        pairing, delays = cleaning.pair_beats(beats, pulses, n_samples, rate)
         ppg = recording.ppg[part]
-        of_ppg = max(0.0, min(signals.template_agreement(ppg, pulses, rate), pulse_likeness(ppg, pulses)))
-        of_ecg = max(0.0, signals.template_agreement(shown[:, part], beats, rate))
+        of_ppg = max(0.0, min(cleaning.template_agreement(ppg, pulses, rate), pulse_likeness(ppg, pulses)))
+        of_ecg = max(0.0, cleaning.template_agreement(shown[:, part], beats, rate))
         rows.append(
             {"start_s": round(recording.begins_s + first / rate, 6), "quality": min(of_ppg, of_ecg, pairing)}
             | {"quality_ppg": of_ppg, "quality_ecg": of_ecg, "quality_pairing": pairing}

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.config import Config
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.preparation.quality import REASONS, reject
-from p2es_lib.preparation.shards import read_shard_settings
-from p2es_lib.sources.contract import Source
-from p2es_lib.windows import INDEX_COLUMNS, SPLIT_FRACTIONS, SPLITS, read_table, split_subjects
+from p2es_lib.core.config import Config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.data.preparation.acceptance import REASONS, reject
+from p2es_lib.data.preparation.prepare_shard import read_shard_settings
+from p2es_lib.data.sources.contract import Source
+from p2es_lib.data.windows import INDEX_COLUMNS, SPLIT_FRACTIONS, SPLITS, read_table, split_subjects
 
 #: Changing it changes who is tested; all results of a data set share it, whatever the training seed.
 SPLIT_SEED = 0
@@ -28,7 +28,7 @@ def collect_index(shards: Sequence[tuple[Source, Path]]) -> tuple[pd.DataFrame, 
     Returns
     -------
     index : DataFrame
-        Columns of :func:`p2es_lib.preparation.quality.judge_windows`, what is known of the person, ``source``,
+        Columns of :func:`p2es_lib.data.preparation.acceptance.judge_windows`, what is known of the person, ``source``,
         ``label`` (the record's name, after that of its source where there are several), and the place of each window:
         ``shard`` (number in ``shards``), ``row`` (-1: not stored).
     info : dict
@@ -183,7 +183,7 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
     Returns
     -------
     index : DataFrame
-        :data:`p2es_lib.windows.INDEX_COLUMNS` first, ``record_lag_ms``, the quality figures; ``shard``, ``row`` and
+        :data:`p2es_lib.data.windows.INDEX_COLUMNS` first, ``record_lag_ms``, the quality figures; ``shard``, ``row`` and
         ``leads`` last.
     info : dict
         ``found``, ``accepted``, ``rejected`` (counts by reason), ``by_record`` (found and accepted of each), ``examples`` (of
@@ -213,7 +213,9 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
     info["record_lag_ms"] = record_lags(accepted)
     accepted["record_lag_ms"] = accepted["label"].map(info["record_lag_ms"]).astype(float)
     index = accepted.iloc[choose_windows(accepted, config.data.max_windows)].reset_index(drop=True)
-    index["split"], index["split_kind"] = assign_splits(index, config.signal.n_samples / config.signal.sampling_rate, config)
+    index["split"], index["split_kind"] = assign_splits(
+        index, config.signal.n_samples / config.signal.sampling_rate, config
+    )
     if short := [split for split in SPLITS if not (index["split"] == split).any()]:
         raise InputError(f"{summary}: too few for a split (no window for {', '.join(short)}); add recordings")
     info["dropped_between_splits"] = int((index["split"] == "").sum())

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib import paths
-from p2es_lib.config import Config
-from p2es_lib.errors import InputError
-from p2es_lib.preparation import assembly
-from p2es_lib.preparation.assembly import assemble
-from p2es_lib.preparation.shards import code_version, prepare_shard, read_shard_settings, shard_settings
-from p2es_lib.sources import Source, get_source, parse_dataset
-from p2es_lib.sources.contract import Record
-from p2es_lib.sources.selection import SELECTION_FILE, read_selection, sample_records, selection_note
-from p2es_lib.sources.simulated import simulate_cohort
-from p2es_lib.windows import read_settings, splits, write_view, write_windows
+from p2es_lib.core import paths
+from p2es_lib.core.config import Config
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.selection import SELECTION_FILE, read_selection, sample_records, selection_note
+from p2es_lib.data.preparation import assembly
+from p2es_lib.data.preparation.assembly import assemble
+from p2es_lib.data.preparation.prepare_shard import code_version, prepare_shard, read_shard_settings, shard_settings
+from p2es_lib.data.sources import Source, get_source, parse_dataset
+from p2es_lib.data.sources.contract import Record
+from p2es_lib.data.sources.simulated import simulate_cohort
+from p2es_lib.data.windows import read_settings, splits, write_view, write_windows
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,9 @@ def list_jobs(config: Config, location: str | Path | None = None) -> list[ShardJ
 def _real_sources(config: Config) -> list[Source]:
     sources = parse_dataset(config.dataset)
     if made := [source.name for source in sources if source.role == "simulated"]:
-        raise InputError(f"data set {made[0]!r} is made on this machine: there is nothing to list or to prepare by record")
+        raise InputError(
+            f"data set {made[0]!r} is made on this machine: there is nothing to list or to prepare by record"
+        )
     return sources
 
 
@@ -98,7 +100,9 @@ def run_job(job: ShardJob, config: Config, location: str | Path | None = None, p
         return prepare_shard(source, job.shard, list(job.records), config, source.mirror(location), bar)
 
 
-def run_jobs(jobs: list[ShardJob], config: Config, location=None, *, n_processes: int = 1, progress: bool = True) -> list[Path]:
+def run_jobs(
+    jobs: list[ShardJob], config: Config, location=None, *, n_processes: int = 1, progress: bool = True
+) -> list[Path]:
     """Prepare several shards, on several processes if asked for; folders in the order of ``jobs``."""
     from tqdm.auto import tqdm
 

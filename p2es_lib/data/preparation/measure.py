@@ -1,6 +1,6 @@
 """What preparation, the store and the loader cost on this machine, each beside a floor, a rival or a smaller size.
 
-The store and the loader are in :mod:`p2es_lib.preparation.measure_store`.
+The store and the loader are in :mod:`p2es_lib.data.preparation.measure_store`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from p2es_lib.config import Config, get_config
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS, MEASURED
-from p2es_lib.preparation.measure_store import (
+from p2es_lib.core.config import Config, get_config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS, MEASURED
+from p2es_lib.data.preparation.measure_store import (
     NPY,
     SPARSE,
     measure_loader,
@@ -29,11 +29,11 @@ from p2es_lib.preparation.measure_store import (
     row_of,
     zarr_found,
 )
-from p2es_lib.preparation.shards import prepare_shard
+from p2es_lib.data.preparation.prepare_shard import prepare_shard
+from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.data.sources.parts import MARGIN_S, PART_S
+from p2es_lib.data.windows import WindowSet, read_table, simulator_config
 from p2es_lib.simulator import SimulatorConfig, simulate
-from p2es_lib.sources.contract import Reading, Record, Source, Stretch
-from p2es_lib.sources.parts import MARGIN_S, PART_S
-from p2es_lib.windows import WindowSet, read_table, simulator_config
 
 COLUMNS = ("part", "what", "n_windows", "value", "least", "unit", "reference", "reference_value", "ratio", "growth",
            "from_disk")  # fmt: skip
@@ -55,7 +55,7 @@ def measure(
     config : Config
         Of the training whose step the loader is set against.
     model, batch_type : class
-        :class:`p2es_lib.p2es.P2Es` and :class:`p2es_lib.learned.Batch`, which this module may not import.
+        :class:`p2es_lib.method.p2es.P2Es` and :class:`p2es_lib.core.learned.Batch`, which this module may not import.
     n_windows, n_sparse : sequence of int, int
         Sizes of the stores; size of one more, all of whose windows are a hole in its file (0: none).
     hours, n_short : sequence of float, int
@@ -120,7 +120,7 @@ def measure(
 
 
 def training_step(config: Config, model: type, batch_type: type, windows: WindowSet) -> Callable[[dict], float]:
-    """A function that trains on one batch, as :func:`p2es_lib.training.train` does, and returns the loss."""
+    """A function that trains on one batch, as :func:`p2es_lib.training.loop.train` does, and returns the loss."""
     module = model(config.replace("affinity.n_steps", 1))  # of GroupFinder, which a step only asks
     module.prepare(windows, seed=0, progress=False)
     module.to("cuda" if torch.cuda.is_available() else "cpu")

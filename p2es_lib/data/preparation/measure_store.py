@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.config import Config
-from p2es_lib.leads import MEASURED
-from p2es_lib.windows import ShardWriter, TrainingBatches, read_windows, write_view
+from p2es_lib.core.config import Config
+from p2es_lib.core.leads import MEASURED
+from p2es_lib.data.windows import ShardWriter, TrainingBatches, read_windows, write_view
 
 NPY, SPARSE = "npy shard", " (sparse file)"
 MICROSECONDS = "µs per window"

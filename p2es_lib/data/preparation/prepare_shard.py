@@ -1,7 +1,7 @@
 """Records to shards: one job per shard, bounded memory, and only what changed is made again.
 
 A shard is a folder ``data/prepared/<source>/<rate>Hz-<samples>[-<stride>s]/<shard>/`` with the windows of its records
-(:mod:`p2es_lib.windows.shards`), their index, and ``shard.json``: the settings and the version of the code that made
+(:mod:`p2es_lib.data.windows.memory_maps`), their index, and ``shard.json``: the settings and the version of the code that made
 it, and for each record a fingerprint of its files. Windows of every quality are kept, so limits can be laid on later.
 """
 
@@ -17,23 +17,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib import __version__, paths
-from p2es_lib.config import Config
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.polarity import pulse_polarity
-from p2es_lib.preparation.quality import HOPELESS_FAULTS, judge_windows
-from p2es_lib.preparation.recording import make_recording
-from p2es_lib.sources.checksums import hash_file
-from p2es_lib.sources.contract import Reading, Record, Source, Stretch
-from p2es_lib.sources.mirror import Mirror, MissingFile, UnusableFile
-from p2es_lib.windows import SHARD_SETTINGS, Shards, ShardWriter, read_settings, read_table, write_table
+from p2es_lib import __version__
+from p2es_lib.core import paths
+from p2es_lib.core.config import Config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.data.download.checksums import hash_file
+from p2es_lib.data.download.mirror import Mirror, MissingFile, UnusableFile
+from p2es_lib.data.preparation.acceptance import HOPELESS_FAULTS, judge_windows
+from p2es_lib.data.preparation.recording import make_recording
+from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.data.windows import SHARD_SETTINGS, Shards, ShardWriter, read_settings, read_table, write_table
+from p2es_lib.signals.polarity import pulse_polarity
 
-_PACKAGE = Path(__file__).resolve().parent.parent
 #: What decides about the windows besides the source's own code.
 _CODE = (
-    "preparation/recording.py", "preparation/quality.py", "preparation/shards.py", "signals.py", "pulse_quality.py",
-    "polarity.py", "transforms.py", "leads.py",
+    "data/preparation/recording.py", "data/preparation/acceptance.py", "data/preparation/prepare_shard.py", "signals/cleaning.py", "signals/pulse_quality.py",
+    "signals/polarity.py", "signals/transforms.py", "core/leads.py",
 )  # fmt: skip
 _SEMI_SYNTHETIC = ("simulator",)
 
@@ -61,7 +61,7 @@ def code_version(source: Source) -> str:
     entries = (*_CODE, *source.code, *(_SEMI_SYNTHETIC if source.role == "ecg only" else ()))
     files = list(source.companions())
     for entry in dict.fromkeys(entries):
-        path = _PACKAGE / entry
+        path = paths.PACKAGE / entry
         files += sorted(path.glob("*.py")) if path.is_dir() else [path]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
@@ -125,7 +125,9 @@ def prepare_shard(source: Source, shard: str, records: list[Record], config: Con
                     entry.notes.append(f"not on the mirror ({error})")
                 except InputError as error:
                     entry.notes.append(f"left out ({error})")
-        write_table(temporary, pd.concat([t for t in tables if len(t)], ignore_index=True) if any(map(len, tables)) else _EMPTY)
+        write_table(
+            temporary, pd.concat([t for t in tables if len(t)], ignore_index=True) if any(map(len, tables)) else _EMPTY
+        )
         _write_settings(temporary, settings, entries)
     return folder
 
@@ -167,7 +169,9 @@ def _prepare_record(
         n_stretches += 1
         dead.update(recording.dead_leads)
         if recording.ppg_origin == "measured" and (found := pulse_polarity(recording.ppg, rate)).verdict == "down":
-            reading.notes.append(f"from {stretch.start_s:.0f} s: the PPG looks upside down and is used as it is ({found})")
+            reading.notes.append(
+                f"from {stretch.start_s:.0f} s: the PPG looks upside down and is used as it is ({found})"
+            )
         length = min(len(x) / fs for x, fs in _signals(stretch))
         kept_s = min(stretch.keep_s, length - stretch.margin_s)
         starts, next_s = _window_starts(stretch, kept_s, len(recording.ppg), n_samples, stride, rate, next_s)
@@ -176,7 +180,9 @@ def _prepare_record(
         hours += kept_s / 3600
         if len(starts):
             judged = judge_windows(recording, starts, n_samples)
-            judged["row"] = [_store(recording, first, n_samples, row, writer) for first, row in zip(starts, judged.itertuples())]
+            judged["row"] = [
+                _store(recording, first, n_samples, row, writer) for first, row in zip(starts, judged.itertuples())
+            ]
             judged["leads"] = "".join(map(str, recording.lead_mask))
             judged["ppg_origin"] = recording.ppg_origin
             tables.append(judged)
@@ -190,7 +196,12 @@ def _prepare_record(
         return _EMPTY
     table = pd.concat(tables, ignore_index=True)
     known = {"subject": reading.subject, "record": record.name, "age": float(reading.age), "sex": reading.sex}
-    known |= {"rhythm": reading.rhythm, "morphology": reading.morphology, "diagnoses": reading.diagnoses, "fold": reading.fold}
+    known |= {
+        "rhythm": reading.rhythm,
+        "morphology": reading.morphology,
+        "diagnoses": reading.diagnoses,
+        "fold": reading.fold,
+    }
     return table.assign(**known)
 
 
@@ -282,7 +293,9 @@ def _described(source: Source, record: Record, mirror: Mirror) -> str:
         reading: Reading = source.read(mirror, record)
     except InputError as error:
         return f"unreadable: {error}"
-    return repr((reading.subject, reading.age, reading.sex, reading.rhythm, reading.morphology, reading.diagnoses, reading.fold))
+    return repr(
+        (reading.subject, reading.age, reading.sex, reading.rhythm, reading.morphology, reading.diagnoses, reading.fold)
+    )
 
 
 def _read_shard(folder: Path, settings: dict) -> dict[str, RecordEntry]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2es_lib import signals
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS, MEASURED, PROJECTION, complete_limb_leads
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS, MEASURED, PROJECTION, complete_limb_leads
+from p2es_lib.data.sources.contract import Reading, Signal, Stretch
+from p2es_lib.signals import cleaning
+from p2es_lib.signals.transforms import resample_signal
 from p2es_lib.simulator.semi_synthetic import semi_synthetic_ppg
-from p2es_lib.sources.contract import Reading, Signal, Stretch
-from p2es_lib.transforms import resample_signal
 
 #: Leads in which R peaks are looked for, in order of preference.
 RHYTHM_LEADS = ("II", "I", "V5", "V4", "V6", "aVR", "aVF", "III", "V3", "V2", "aVL", "V1")
@@ -39,7 +39,7 @@ class Recording:
     rhythm : float array (T,)
         The ECG in which beats are looked for, band-passed: a lead, or one of unknown name.
     ppg_faults, ecg_faults : dict of bool arrays (T,)
-        Each of :data:`p2es_lib.signals.FAULTS` to where the signal as recorded (any measured lead) had it.
+        Each of :data:`p2es_lib.signals.cleaning.FAULTS` to where the signal as recorded (any measured lead) had it.
     lead_residual : float array (T,)
         Largest deviation of a limb lead from Einthoven's and Goldberger's laws, mV; 0 where none is measured twice.
     ppg_origin : str
@@ -67,7 +67,7 @@ def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rat
     Every signal is resampled by itself from its own rate, with an anti-aliasing filter and from the same first instant,
     so signals of different rates stay aligned to a small fraction of a sample. A lead without any signal counts as one
     that was not recorded: the others do not suffer from it. Filters are zero-phase
-    (:data:`p2es_lib.signals.ECG_BAND_HZ`, :data:`p2es_lib.signals.PPG_BAND_HZ`). Where there is no PPG, one is
+    (:data:`p2es_lib.signals.cleaning.ECG_BAND_HZ`, :data:`p2es_lib.signals.cleaning.PPG_BAND_HZ`). Where there is no PPG, one is
     simulated from the beats of the ECG.
 
     Raises
@@ -83,32 +83,34 @@ def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rat
     rhythm = None if common else _resample(stretch.rhythm, sampling_rate)
     pulse = None if stretch.ppg is None else _resample(stretch.ppg, sampling_rate)
     n = min(len(x) for x in (pulse, rhythm, *common.values()) if x is not None)
-    clean = {lead: signals.ecg_clean(x[:n], sampling_rate) for lead, x in common.items()}
+    clean = {lead: cleaning.ecg_clean(x[:n], sampling_rate) for lead, x in common.items()}
     if clean:
         ecg, lead_mask = complete_limb_leads(clean, f"record {record}")
         rhythm = ecg[_rhythm_row(lead_mask)]
     else:
         ecg, lead_mask = np.zeros((len(LEADS), n)), np.zeros(len(LEADS), dtype=np.uint8)
-        rhythm = signals.ecg_clean(rhythm[:n], sampling_rate)
-    ecg_faults = {fault: np.zeros(n, dtype=bool) for fault in signals.FAULTS}
+        rhythm = cleaning.ecg_clean(rhythm[:n], sampling_rate)
+    ecg_faults = {fault: np.zeros(n, dtype=bool) for fault in cleaning.FAULTS}
     for x, rate in leads.values() or [stretch.rhythm]:
-        for fault, mask in signals.fault_masks(x, rate, signals.ECG_LARGEST_STEP).items():
+        for fault, mask in cleaning.fault_masks(x, rate, cleaning.ECG_LARGEST_STEP).items():
             ecg_faults[fault] |= _at_rate(mask, rate, sampling_rate, n)
     if pulse is None:
-        beats_s = signals.ecg_rpeaks(rhythm, sampling_rate) / sampling_rate
+        beats_s = cleaning.ecg_rpeaks(rhythm, sampling_rate) / sampling_rate
         pulse = semi_synthetic_ppg(
             beats_s, n / sampling_rate, sampling_rate, age=reading.age, sex=reading.sex, record=record,
             subject=reading.subject,
         )[:n]  # fmt: skip
-        ppg_faults = {fault: np.zeros(n, dtype=bool) for fault in signals.FAULTS}
+        ppg_faults = {fault: np.zeros(n, dtype=bool) for fault in cleaning.FAULTS}
     else:
         x, rate = stretch.ppg
-        ppg_faults = {fault: _at_rate(mask, rate, sampling_rate, n) for fault, mask in signals.fault_masks(x, rate).items()}
+        ppg_faults = {
+            fault: _at_rate(mask, rate, sampling_rate, n) for fault, mask in cleaning.fault_masks(x, rate).items()
+        }
     limb = ecg[:6] - PROJECTION[:6, :6] @ ecg[:6]
     return Recording(
         sampling_rate=sampling_rate,
         begins_s=stretch.start_s - stretch.margin_s,
-        ppg=signals.ppg_clean(pulse[:n], sampling_rate),
+        ppg=cleaning.ppg_clean(pulse[:n], sampling_rate),
         ecg=ecg,
         lead_mask=lead_mask,
         rhythm=rhythm,
@@ -126,18 +128,20 @@ def dead_leads(stretch: Stretch) -> tuple[str, ...]:
     Where all are, none is named: then it is the ECG that is missing, and its windows are rejected for that. A lead that
     fails in a part of the stretch stays, and spoils the windows in which it fails.
     """
-    dead = tuple(lead for lead, (x, rate) in stretch.leads.items() if _idle_share(np.asarray(x, float), rate) >= DEAD_SHARE)
+    dead = tuple(
+        lead for lead, (x, rate) in stretch.leads.items() if _idle_share(np.asarray(x, float), rate) >= DEAD_SHARE
+    )
     return dead if len(dead) < len(stretch.leads) else ()
 
 
 def _idle_share(x: np.ndarray, rate: float) -> float:
     """Share of samples that are missing, or lie in a run of 0.3 s or more without any change."""
-    return float(np.mean(~np.isfinite(x) | signals.flat_mask(x, rate, signals.FLAT_S))) if len(x) else 1.0
+    return float(np.mean(~np.isfinite(x) | cleaning.flat_mask(x, rate, cleaning.FLAT_S))) if len(x) else 1.0
 
 
 def _resample(signal: Signal, sampling_rate: float) -> np.ndarray:
     x, rate = signal
-    return resample_signal(signals.bridge_gaps(x), rate, sampling_rate)
+    return resample_signal(cleaning.bridge_gaps(x), rate, sampling_rate)
 
 
 def _rhythm_row(lead_mask: np.ndarray) -> int:

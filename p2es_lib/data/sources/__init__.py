@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.sources import (
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.data.sources import (
     bidmc,
     challenge_2015,
     challenge_2021,
@@ -18,7 +18,7 @@ from p2es_lib.sources import (
     simulated,
     vitaldb,
 )
-from p2es_lib.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
 
 _MODULES = (
     simulated, senssmarttech, bidmc, mimic4wdb, mimic3wdb_matched, challenge_2015, ptb_xl, challenge_2021, vitaldb,
@@ -28,7 +28,7 @@ SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in _M
 
 
 def get_source(name: str) -> Source:
-    """The source of that name; an :class:`p2es_lib.errors.InputError` lists the names there are."""
+    """The source of that name; an :class:`p2es_lib.core.errors.InputError` lists the names there are."""
     check_choice("dataset", name, SOURCES)
     return SOURCES[name]
 

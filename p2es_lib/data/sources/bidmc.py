@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.demographics import parse_age, parse_sex
-from p2es_lib.errors import InputError
-from p2es_lib.leads import split_unit
-from p2es_lib.sources.contract import Reading, Record, Source, Stretch
-from p2es_lib.sources.mirror import MissingFile, Mirror
-from p2es_lib.sources.wfdb_records import find_leads, find_ppg, read_header, record_files, record_stretches
+from p2es_lib.core.demographics import parse_age, parse_sex
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import split_unit
+from p2es_lib.data.download.mirror import Mirror, MissingFile
+from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.data.sources.wfdb_records import find_leads, find_ppg, read_header, record_files, record_stretches
 
 SLUG, VERSION = "bidmc", "1.0.0"
 N_RECORDS = 53
@@ -53,7 +53,9 @@ def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     expected_s = (len(time) - 1) / SAMPLING_RATE
     if len(time) < 2 or not abs(time[-1] - time[0] - expected_s) <= 0.01 + 0.01 * expected_s:  # NaN: a line cut short
         raise InputError(f"{path}: the column {table.columns[0]!r} does not count seconds at {SAMPLING_RATE:g} Hz")
-    return values[ppg].to_numpy(), {lead: factor * values[column].to_numpy() for lead, (column, factor) in leads.items()}
+    return values[ppg].to_numpy(), {
+        lead: factor * values[column].to_numpy() for lead, (column, factor) in leads.items()
+    }
 
 
 def read_fix(text: str, where: str) -> tuple[float, str]:
@@ -88,7 +90,9 @@ def read(mirror: Mirror, record: Record) -> Reading:
         try:
             header_path = mirror.fetch(f"{_wfdb_path(record)}.hea")
         except MissingFile as error:
-            raise MissingFile(f"neither {record.path}_Signals.csv nor its WFDB record is on this mirror: {error}") from error
+            raise MissingFile(
+                f"neither {record.path}_Signals.csv nor its WFDB record is on this mirror: {error}"
+            ) from error
         # "<age>: 65" or "Age: 65", each in a comment or several in one.
         comments = "\n".join(read_header(header_path).comments or [])
         text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", comments), str(header_path)
@@ -124,5 +128,5 @@ SOURCE = Source(
     list_records=list_records,
     files=files,
     read=read,
-    code=("sources/bidmc.py", "sources/wfdb_records.py", "sources/parts.py"),
+    code=("data/sources/bidmc.py", "data/sources/wfdb_records.py", "data/sources/parts.py"),
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.contract import Reading, Record, Source
-from p2es_lib.sources.mirror import Mirror
-from p2es_lib.sources.wfdb_records import find_ppg, read_header, record_files, record_stretches, walk_records
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.sources.contract import Reading, Record, Source
+from p2es_lib.data.sources.wfdb_records import find_ppg, read_header, record_files, record_stretches, walk_records
 
 SLUG, VERSION = "challenge-2015", "1.0.0"
 _SHARD_RECORDS = 50
@@ -51,5 +51,5 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
-    code=("sources/challenge_2015.py", "sources/wfdb_records.py", "sources/parts.py"),
+    code=("data/sources/challenge_2015.py", "data/sources/wfdb_records.py", "data/sources/parts.py"),
 )

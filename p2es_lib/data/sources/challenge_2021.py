@@ -8,14 +8,14 @@ from __future__ import annotations
 import posixpath
 import re
 
-from p2es_lib.demographics import parse_age, parse_sex
-from p2es_lib.sources.contract import Reading, Record, Source
-from p2es_lib.sources.mirror import Mirror
-from p2es_lib.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
+from p2es_lib.core.demographics import parse_age, parse_sex
+from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.sources.contract import Reading, Record, Source
+from p2es_lib.data.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
 
 SLUG, VERSION = "challenge-2021", "1.0.3"
 #: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies, in the order of
-#: :mod:`p2es_lib.sources.ptb_xl`; meanings as in dx_mapping_scored.csv and dx_mapping_unscored.csv of the organisers
+#: :mod:`p2es_lib.data.sources.ptb_xl`; meanings as in dx_mapping_scored.csv and dx_mapping_unscored.csv of the organisers
 #: (github.com/physionetchallenges/evaluation-2021). Infarction without a site (164865005) and hypertrophy by voltage
 #: criteria alone (55827005) have no label.
 _RHYTHMS = {
@@ -83,5 +83,5 @@ SOURCE = Source(
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
-    code=("sources/challenge_2021.py", "sources/wfdb_records.py", "sources/parts.py"),
+    code=("data/sources/challenge_2021.py", "data/sources/wfdb_records.py", "data/sources/parts.py"),
 )

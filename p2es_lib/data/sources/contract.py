@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.sources.locations import DEFAULT_MIRROR
-from p2es_lib.sources.mirror import Mirror
+from p2es_lib.data.download.locations import DEFAULT_MIRROR
+from p2es_lib.data.download.mirror import Mirror
 
 #: A signal as recorded: samples (T,) with NaN where missing, and its sampling rate in Hz.
 Signal = tuple[np.ndarray, float]
@@ -120,7 +120,7 @@ class Source:
         ``files(mirror, record) -> list[str]``: all files of a record, as paths inside the data set; headers are
         fetched to find them. Files that the mirror may lack (segments, say) are named too.
     read : callable
-        ``read(mirror, record) -> Reading``. Raises an :class:`p2es_lib.errors.InputError` naming the record where
+        ``read(mirror, record) -> Reading``. Raises an :class:`p2es_lib.core.errors.InputError` naming the record where
         nothing of it can be used.
     subject : callable
         ``subject(mirror, record) -> str``, as ``read`` gives it, but from a table, a name or a header alone. By default

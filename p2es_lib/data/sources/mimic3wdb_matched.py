@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib import paths
-from p2es_lib.demographics import parse_age, parse_sex
-from p2es_lib.errors import InputError
-from p2es_lib.sources.contract import Reading, Record, Source
-from p2es_lib.sources.mirror import Mirror
-from p2es_lib.sources.tables import read_table
-from p2es_lib.sources.wfdb_records import record_files, record_stretches, walk_records
+from p2es_lib.core import paths
+from p2es_lib.core.demographics import parse_age, parse_sex
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.sources.contract import Reading, Record, Source
+from p2es_lib.data.sources.tables import read_table
+from p2es_lib.data.sources.wfdb_records import record_files, record_stretches, walk_records
 
 SLUG, VERSION = "mimic3wdb-matched", "1.0"
 _NAME = re.compile(r"p(\d{6})-(\d{4})-(\d{2})-(\d{2})-\d{2}-\d{2}")
@@ -108,5 +108,10 @@ SOURCE = Source(
     subject=lambda mirror, record: _NAME.fullmatch(record.name)[1],
     companions=lambda: [path for path in [patients_file()] if path],
     sample=40,
-    code=("sources/mimic3wdb_matched.py", "sources/tables.py", "sources/wfdb_records.py", "sources/parts.py"),
+    code=(
+        "data/sources/mimic3wdb_matched.py",
+        "data/sources/tables.py",
+        "data/sources/wfdb_records.py",
+        "data/sources/parts.py",
+    ),
 )

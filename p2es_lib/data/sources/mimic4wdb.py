@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib import paths
-from p2es_lib.demographics import parse_age, parse_sex
-from p2es_lib.errors import InputError
-from p2es_lib.sources.contract import Reading, Record, Source
-from p2es_lib.sources.mirror import Mirror
-from p2es_lib.sources.tables import read_table
-from p2es_lib.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
+from p2es_lib.core import paths
+from p2es_lib.core.demographics import parse_age, parse_sex
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.sources.contract import Reading, Record, Source
+from p2es_lib.data.sources.tables import read_table
+from p2es_lib.data.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
 
 SLUG, VERSION = "mimic4wdb", "0.1.0"
 #: Value of ``anchor_age`` that stands for all ages over 89.
@@ -100,5 +100,10 @@ SOURCE = Source(
     subject=lambda mirror, record: _subject(mirror, record)[0],
     companions=lambda: [path for path in [patients_file()] if path],
     sample=20,
-    code=("sources/mimic4wdb.py", "sources/tables.py", "sources/wfdb_records.py", "sources/parts.py"),
+    code=(
+        "data/sources/mimic4wdb.py",
+        "data/sources/tables.py",
+        "data/sources/wfdb_records.py",
+        "data/sources/parts.py",
+    ),
 )

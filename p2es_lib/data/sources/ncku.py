@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib import signals
-from p2es_lib.errors import InputError
-from p2es_lib.sources.contract import Reading, Record, Source
-from p2es_lib.sources.mirror import Mirror
-from p2es_lib.sources.parts import in_parts
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.sources.contract import Reading, Record, Source
+from p2es_lib.data.sources.parts import in_parts
+from p2es_lib.signals import cleaning
 
 SLUG = "ncku-ppg-ecg"
 SAMPLING_RATE = 50.0
@@ -66,8 +66,8 @@ def read(mirror: Mirror, record: Record) -> Reading:
 
 def _agreement(channel: np.ndarray) -> float:
     """How much the beats of a channel resemble each other: that of the channels is used in which they do most."""
-    clean = signals.ecg_clean(signals.bridge_gaps(channel), SAMPLING_RATE)
-    return signals.template_agreement(clean, signals.ecg_rpeaks(clean, SAMPLING_RATE), SAMPLING_RATE)
+    clean = cleaning.ecg_clean(cleaning.bridge_gaps(channel), SAMPLING_RATE)
+    return cleaning.template_agreement(clean, cleaning.ecg_rpeaks(clean, SAMPLING_RATE), SAMPLING_RATE)
 
 
 def read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -118,5 +118,5 @@ SOURCE = Source(
     read=read,
     subject=lambda mirror, record: record.shard,
     default_mirror=HOME,
-    code=("sources/ncku.py", "sources/parts.py", "signals.py"),
+    code=("data/sources/ncku.py", "data/sources/parts.py", "signals/cleaning.py"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from p2es_lib.sources.contract import Signal, Stretch
+from p2es_lib.data.sources.contract import Signal, Stretch
 
 #: Length of a part, and margin on both sides, in which filters settle and into which the last window of a part may
 #: reach.

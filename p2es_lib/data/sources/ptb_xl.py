@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.demographics import parse_age
-from p2es_lib.errors import InputError
-from p2es_lib.sources.contract import Reading, Record, Source
-from p2es_lib.sources.mirror import Mirror, check_relative
-from p2es_lib.sources.tables import fetch_table, read_table
-from p2es_lib.sources.wfdb_records import record_files, record_stretches
+from p2es_lib.core.demographics import parse_age
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror, check_relative
+from p2es_lib.data.sources.contract import Reading, Record, Source
+from p2es_lib.data.sources.tables import fetch_table, read_table
+from p2es_lib.data.sources.wfdb_records import record_files, record_stretches
 
 SLUG, VERSION = "ptb-xl", "1.0.3"
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
@@ -52,7 +52,9 @@ def _read_table(path: Path, modified_ns: int) -> pd.DataFrame:
     names = table.index.map(posixpath.basename)
     if (twice := names.duplicated()).any():
         number = int(twice.argmax())
-        raise InputError(f"{path}: row {number + 2}, filename_hr {table.index[number]!r} has the name of another row's file")
+        raise InputError(
+            f"{path}: row {number + 2}, filename_hr {table.index[number]!r} has the name of another row's file"
+        )
     return table.assign(path=table.index).set_index(names)
 
 
@@ -139,5 +141,5 @@ SOURCE = Source(
     subject=lambda mirror, record: _subject(record, _find_row(mirror, record)[0]),
     stratum=stratum,
     tables=(TABLE, STATEMENTS),
-    code=("sources/ptb_xl.py", "sources/tables.py", "sources/wfdb_records.py", "sources/parts.py"),
+    code=("data/sources/ptb_xl.py", "data/sources/tables.py", "data/sources/wfdb_records.py", "data/sources/parts.py"),
 )

@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from p2es_lib import signals
-from p2es_lib.demographics import parse_age, parse_sex
-from p2es_lib.errors import InputError
-from p2es_lib.leads import parse_lead
-from p2es_lib.sources.contract import Reading, Record, Signal, Source, Stretch
-from p2es_lib.sources.mirror import MissingFile, Mirror
-from p2es_lib.sources.wfdb_records import find_leads, read_header, read_signals, walk_records
+from p2es_lib.core.demographics import parse_age, parse_sex
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import parse_lead
+from p2es_lib.data.download.mirror import Mirror, MissingFile
+from p2es_lib.data.sources.contract import Reading, Record, Signal, Source, Stretch
+from p2es_lib.data.sources.wfdb_records import find_leads, read_header, read_signals, walk_records
+from p2es_lib.signals import cleaning
 
 SLUG, VERSION = "senssmarttech", "1.0.0"
 TABLE = "Demographics.csv"
@@ -131,7 +131,7 @@ def _stretch(mirror: Mirror, record: Record, reading: Reading) -> Iterator[Stret
 
 def orient(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
     """The PPG with its pulses upward: a pulse rises faster than it falls, so its slope is skewed to the right."""
-    slope = np.diff(signals.ppg_clean(signals.bridge_gaps(ppg), sampling_rate))
+    slope = np.diff(cleaning.ppg_clean(cleaning.bridge_gaps(ppg), sampling_rate))
     return -ppg if stats.skew(slope) < 0 else ppg
 
 
@@ -229,5 +229,5 @@ SOURCE = Source(
     read=read,
     subject=lambda mirror, record: _subject(record.name),
     tables=(TABLE,),
-    code=("sources/senssmarttech.py", "sources/wfdb_records.py", "signals.py"),
+    code=("data/sources/senssmarttech.py", "data/sources/wfdb_records.py", "signals/cleaning.py"),
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.config import Config
-from p2es_lib.errors import InputError
-from p2es_lib.leads import MEASURED
-from p2es_lib.sources.contract import Record, Reading, Source
-from p2es_lib.sources.mirror import Mirror
-from p2es_lib.windows import SPLITS, SUBJECT_OFFSETS, WindowSet, simulator_config
+from p2es_lib.core.config import Config
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import MEASURED
+from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.sources.contract import Reading, Record, Source
+from p2es_lib.data.windows import SPLITS, SUBJECT_OFFSETS, WindowSet, simulator_config
 
 # Subjects simulated at once: bounds the memory, does not change a byte of the result.
 _CHUNK = 64
@@ -83,5 +83,5 @@ SOURCE = Source(
     list_records=lambda mirror: [],
     files=lambda mirror, record: [],
     read=_nothing_to_read,
-    code=("simulator", "sources/simulated.py"),
+    code=("simulator", "data/sources/simulated.py"),
 )

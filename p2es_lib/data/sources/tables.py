@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.mirror import MissingFile, Mirror
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror, MissingFile
 
 
 def fetch_table(mirror: Mirror, name: str, read: Callable[[Path, int], pd.DataFrame]) -> tuple[Path, pd.DataFrame]:

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.demographics import parse_age, parse_sex
-from p2es_lib.errors import InputError
-from p2es_lib.sources.contract import Reading, Record, Signal, Source
-from p2es_lib.sources.mirror import Mirror
-from p2es_lib.sources.parts import in_parts
-from p2es_lib.sources.tables import fetch_table, read_table
+from p2es_lib.core.demographics import parse_age, parse_sex
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.sources.contract import Reading, Record, Signal, Source
+from p2es_lib.data.sources.parts import in_parts
+from p2es_lib.data.sources.tables import fetch_table, read_table
 
 SLUG, VERSION = "vitaldb", "1.0.0"
 TABLE = "clinical_data.csv"
@@ -139,5 +139,5 @@ SOURCE = Source(
     subject=lambda mirror, record: _find_row(mirror, record)[0]["subjectid"],
     tables=(TABLE,),
     sample=20,
-    code=("sources/vitaldb.py", "sources/tables.py", "sources/parts.py"),
+    code=("data/sources/vitaldb.py", "data/sources/tables.py", "data/sources/parts.py"),
 )

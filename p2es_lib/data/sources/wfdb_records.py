@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import MILLIVOLTS, parse_lead, split_unit
-from p2es_lib.sources.contract import Reading, Stretch
-from p2es_lib.sources.mirror import MissingFile, Mirror, check_relative
-from p2es_lib.sources.parts import MARGIN_S, PART_S
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
+from p2es_lib.data.download.mirror import Mirror, MissingFile, check_relative
+from p2es_lib.data.sources.contract import Reading, Stretch
+from p2es_lib.data.sources.parts import MARGIN_S, PART_S
 
 #: Words of signals that hold what was derived from a PPG, or what is recorded beside it, and no pulse.
 _DERIVED = {
@@ -113,7 +113,9 @@ def find_leads(names: list[str], units: list[str | None], where: str) -> dict[st
     return found
 
 
-def usable_leads(names: list[str], units: list[str | None], where: str) -> tuple[dict[str, tuple[str, float]], list[str]]:
+def usable_leads(
+    names: list[str], units: list[str | None], where: str
+) -> tuple[dict[str, tuple[str, float]], list[str]]:
     """As :func:`find_leads`, but a lead in a unit that is of no use is left out; and what to say of such.
 
     For recordings of a user, whose PPG can be translated without it.

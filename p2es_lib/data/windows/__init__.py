@@ -1,6 +1,6 @@
 """The prepared windows: their store, their splits, and the training batches drawn from them."""
 
-from p2es_lib.windows.batches import (
+from p2es_lib.data.windows.batches import (
     MAX_SEED,
     STREAM_OFFSET,
     STREAM_STRIDE,
@@ -8,9 +8,16 @@ from p2es_lib.windows.batches import (
     TrainingBatches,
     simulator_config,
 )
-from p2es_lib.windows.shards import SHARD_SETTINGS, Shards, ShardWriter, WindowArray
-from p2es_lib.windows.splits import AGE_BANDS, SPLIT_FRACTIONS, SPLIT_KINDS, cohort_table, label_words, split_subjects
-from p2es_lib.windows.store import (
+from p2es_lib.data.windows.memory_maps import SHARD_SETTINGS, Shards, ShardWriter, WindowArray
+from p2es_lib.data.windows.splits import (
+    AGE_BANDS,
+    SPLIT_FRACTIONS,
+    SPLIT_KINDS,
+    cohort_table,
+    label_words,
+    split_subjects,
+)
+from p2es_lib.data.windows.store import (
     INDEX_COLUMNS,
     SPLITS,
     WindowSet,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from p2es_lib.config import Config
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.leads import MEASURED
-from p2es_lib.windows.fresh_ppg import FreshPulses, disturb_share
-from p2es_lib.windows.store import WindowSet
+from p2es_lib.core.config import Config
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import MEASURED
+from p2es_lib.data.windows.fresh_ppg import FreshPulses, disturb_share
+from p2es_lib.data.windows.store import WindowSet
 
 if TYPE_CHECKING:
     from p2es_lib.simulator import SimulatorConfig
@@ -44,7 +44,7 @@ class TrainingBatches:
     Simulated data with ``data.stream_training``: fresh subjects in every step, one window each. Otherwise the stored
     training windows in an order that is drawn anew for each epoch from (seed, epoch); with ``data.stream_training``
     those whose PPG was simulated get another one. A share ``data.disturbed_share`` of all has its PPG disturbed
-    (:mod:`p2es_lib.windows.fresh_ppg`).
+    (:mod:`p2es_lib.data.windows.fresh_ppg`).
 
     Parameters
     ----------
@@ -134,7 +134,9 @@ class TrainingBatches:
             if self._fresh is not None:
                 ppg = self._fresh(ppg, rows, (self.seed, step))
         return {
-            "ppg": torch.tensor(disturb_share(np.asarray(ppg), self.disturbed_share, self.sampling_rate, (self.seed, step))),
+            "ppg": torch.tensor(
+                disturb_share(np.asarray(ppg), self.disturbed_share, self.sampling_rate, (self.seed, step))
+            ),
             "ecg": torch.tensor(np.asarray(windows.ecg, dtype=np.float32)),
             "lead_mask": torch.tensor(np.asarray(lead_mask)),
             "demographics": Demographics(windows.index["age"].to_numpy(), windows.index["sex"].to_numpy()),

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2es_lib.errors import InputError
-from p2es_lib.signals import ppg_clean
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.windows.store import WindowSet, stored_beats
+from p2es_lib.signals.cleaning import ppg_clean
 from p2es_lib.simulator.disturbances import disturb
 from p2es_lib.simulator.semi_synthetic import semi_synthetic_ppg
-from p2es_lib.windows.store import WindowSet, stored_beats
 
 #: Signal-to-noise ratio of a disturbed training window, dB: uniform between these.
 SNR_DB = (0.5, 20.0)

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
 
 SHARD_FILE = "windows.npy"
 #: What a preparation keeps beside it; its last entry is the hash of the shard's content.
@@ -44,7 +44,7 @@ def window_dtype(n_samples: int) -> np.dtype:
 class ShardWriter:
     """Writes windows one after the other, so that memory does not grow with their number.
 
-    The file is complete only after :meth:`close`; write it inside :func:`p2es_lib.paths.atomic_path`.
+    The file is complete only after :meth:`close`; write it inside :func:`p2es_lib.core.paths.atomic_path`.
     """
 
     def __init__(self, folder: Path, n_samples: int):

@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.windows.store import SPLITS
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.windows.store import SPLITS
 
 #: Shares of subjects (or, for a single subject, of time) of real recordings.
 SPLIT_FRACTIONS = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -94,7 +94,7 @@ def cohort_table(index: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     index : DataFrame
-        Of a :class:`p2es_lib.windows.WindowSet`.
+        Of a :class:`p2es_lib.data.windows.WindowSet`.
 
     Returns
     -------

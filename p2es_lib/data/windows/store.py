@@ -1,7 +1,7 @@
 """Windows with their index, and the folder in which they are stored.
 
 A store is one folder: the index (one row per window), ``lead_mask.npy``, ``places.npy`` (in which shard and row each
-window lies, see :mod:`p2es_lib.windows.shards`) and ``settings.json`` (what it was made with, where the shards are, and
+window lies, see :mod:`p2es_lib.data.windows.memory_maps`) and ``settings.json`` (what it was made with, where the shards are, and
 a hash of its content). Simulated windows lie in the folder itself; those of real recordings stay in the shards of
 their records, which all profiles share. It appears under its name only when complete, and is made again when a setting
 or the code that makes it has changed.
@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib import paths
-from p2es_lib.demographics import Demographics
-from p2es_lib.errors import InputError
-from p2es_lib.windows.shards import Shards, ShardWriter, WindowArray
+from p2es_lib.core import paths
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.windows.memory_maps import Shards, ShardWriter, WindowArray
 
 SPLITS = ("train", "validation", "test")
 #: Columns that every index has; age may be NaN, the text columns may be "".
@@ -39,7 +39,7 @@ class WindowSet:
     ppg : float32 array (N, 1, T)
         Z-scored per window. In memory or, as ``ecg``, a :class:`WindowArray` that reads what is asked for.
     ecg : float32 array (N, 12, T)
-        mV, order of :data:`p2es_lib.leads.LEADS`; absent leads are 0.
+        mV, order of :data:`p2es_lib.core.leads.LEADS`; absent leads are 0.
     lead_mask : uint8 array (N, 12)
         0 absent, 1 derived, 2 measured.
     index : DataFrame
@@ -189,7 +189,10 @@ def read_rejected(folder: Path) -> list[dict]:
     examples = settings.get("info", {}).get("examples", [])
     shards = Shards([folder / name for name in settings.get("shards", [])], settings.get("shard_hashes", ()))
     signals = (shards.open(example["shard"])[example["row"]] for example in examples)
-    return [example | {name: np.array(window[name]) for name in ("ppg", "ecg")} for example, window in zip(examples, signals)]
+    return [
+        example | {name: np.array(window[name]) for name in ("ppg", "ecg")}
+        for example, window in zip(examples, signals)
+    ]
 
 
 def read_settings(folder: Path, name: str = "settings.json") -> dict | None:

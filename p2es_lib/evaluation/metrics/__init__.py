@@ -11,15 +11,15 @@ answers one question each:
 * ``groups``: for whom, and how clean a PPG, does it work?
 """
 
-from p2es_lib.metrics.abstention import risk_coverage, spread_skill
-from p2es_lib.metrics.conformal import ConformalBand
-from p2es_lib.metrics.distribution import frechet_table
-from p2es_lib.metrics.intervals import interval_differences, limits_of_agreement
-from p2es_lib.metrics.joins import join_errors, join_excess
-from p2es_lib.metrics.long_table import LEAD_GROUPS
-from p2es_lib.metrics.scores import ESTIMATES, METRICS, Metric, evaluate
-from p2es_lib.metrics.summary import summarise, summarise_difference
-from p2es_lib.metrics.uncertainty import calibration_curve
+from p2es_lib.evaluation.metrics.abstention import risk_coverage, spread_skill
+from p2es_lib.evaluation.metrics.conformal import ConformalBand
+from p2es_lib.evaluation.metrics.distribution import frechet_table
+from p2es_lib.evaluation.metrics.intervals import interval_differences, limits_of_agreement
+from p2es_lib.evaluation.metrics.joins import join_errors, join_excess
+from p2es_lib.evaluation.metrics.long_table import LEAD_GROUPS
+from p2es_lib.evaluation.metrics.scores import ESTIMATES, METRICS, Metric, evaluate
+from p2es_lib.evaluation.metrics.summary import summarise, summarise_difference
+from p2es_lib.evaluation.metrics.uncertainty import calibration_curve
 
 __all__ = [
     "ESTIMATES",

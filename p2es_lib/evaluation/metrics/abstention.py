@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.resampling import percentile_interval, subject_weights
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights
 
 #: Shares of windows kept, at which :func:`risk_coverage` gives the error.
 KEPT_SHARES = tuple(np.round(np.arange(0.05, 1.001, 0.05), 2))

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter, find_peaks, sosfiltfilt
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LIMB_LEADS, lead_residual
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LIMB_LEADS, lead_residual
 
 #: Two R peaks match when they are at most this far apart.
 R_PEAK_TOLERANCE_S = 0.050

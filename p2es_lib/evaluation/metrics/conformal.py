@@ -24,8 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.long_table import check_samples, long_table, whole_window, with_lead_groups
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.long_table import check_samples, long_table, whole_window, with_lead_groups
 
 #: Added to the standard deviation, mV: where all samples agree (K of them do by chance), a score would be infinite.
 LEAST_SD_MV = 0.005
@@ -106,9 +106,7 @@ class ConformalBand:
         lower, upper = self.apply(samples)
         mask = np.asarray(windows.lead_mask)
         per_lead = {"conformal_coverage": inside.mean(axis=-1), "conformal_width": (upper - lower).mean(axis=-1)}
-        values = {
-            name: with_lead_groups(np.where(available, table, np.nan), mask) for name, table in per_lead.items()
-        }
+        values = {name: with_lead_groups(np.where(available, table, np.nan), mask) for name, table in per_lead.items()}
         subjects = windows.index["subject"].astype(str).to_numpy()
         kept = np.full(len(subjects), np.nan)
         for subject in np.unique(subjects[available.any(axis=1)]):

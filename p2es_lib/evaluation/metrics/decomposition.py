@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from p2es_lib.metrics.lag import overlaps
-from p2es_lib.metrics.waveform import mse
+from p2es_lib.evaluation.metrics.lag import overlaps
+from p2es_lib.evaluation.metrics.waveform import mse
 
 
 class ErrorSplit(NamedTuple):

@@ -1,7 +1,7 @@
 """How well intervals can be measured at all: measurements of the true, simulated ECG against the latents that made it.
 
 What is found here is not the fault of any translation. Two ways to measure: the averaged beat of all leads
-(:mod:`p2es_lib.metrics.morphology`), which every table of this project uses, and NeuroKit2's wavelet delineation of a
+(:mod:`p2es_lib.evaluation.metrics.measurements`), which every table of this project uses, and NeuroKit2's wavelet delineation of a
 single lead, which others use. The simulator's intervals run from the first to the last trace of a wave, as published
 ones do, and tangents meet the baseline inside of that, so a bias of T by some 30 ms and of P by some 10 ms is a matter
 of definition (:mod:`p2es_lib.simulator.heart`).
@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy.signal import resample_poly
 
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.leads import lead_rows
-from p2es_lib.metrics.intervals import agreement_rows, measure_ecg
-from p2es_lib.metrics.long_table import whole_window
-from p2es_lib.metrics.morphology import BEAT_RATE
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.leads import lead_rows
+from p2es_lib.evaluation.metrics.intervals import agreement_rows, measure_ecg
+from p2es_lib.evaluation.metrics.long_table import whole_window
+from p2es_lib.evaluation.metrics.measurements import BEAT_RATE
 
 #: Ways to measure, and how they are called in tables.
 METHODS = {"averaged_beat": "Averaged beat, all leads", "neurokit": "NeuroKit2 (dwt), lead II"}

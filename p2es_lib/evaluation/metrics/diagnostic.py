@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from p2es_lib.affinity.descriptors import demographic_features
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.features import classifiers, ecg_features, ppg_features
-from p2es_lib.metrics.long_table import check_samples
-from p2es_lib.metrics.resampling import percentile_interval, subject_weights, weighted_auroc
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.features import classifiers, ecg_features, ppg_features
+from p2es_lib.evaluation.metrics.long_table import check_samples
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights, weighted_auroc
+from p2es_lib.method.affinity.descriptors import demographic_features
 
 #: A diagnosis is tried where at least this many people have it, and as many have not, in training and in test.
 LEAST_SUBJECTS = 8
@@ -121,7 +121,9 @@ def diagnostic_table(
         raise InputError(f"diagnosis: {len(shared)} subject(s), such as {min(shared)}, are in both sets of windows")
     chosen = diagnoses(fit_index, test_index, least)
     if not chosen:
-        raise InputError(f"diagnosis: no rhythm or morphology that {least} people have, and {least} have not, in both sets")
+        raise InputError(
+            f"diagnosis: no rhythm or morphology that {least} people have, and {least} have not, in both sets"
+        )
     rows = []
     for column, label in chosen:
         use_fit, use_test = (np.flatnonzero(index[column].to_numpy() != "") for index in (fit_index, test_index))

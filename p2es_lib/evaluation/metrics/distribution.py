@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.leads import LEADS
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.leads import LEADS
 
 #: Segment length of :func:`frechet_table`.
 SEGMENT_S = 0.512

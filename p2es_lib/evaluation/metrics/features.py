@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from p2es_lib.affinity.descriptors import pulse_features
-from p2es_lib.leads import INDEPENDENT_ROWS
-from p2es_lib.metrics.morphology import average_beats, beat_times, measure_beats
-from p2es_lib.pulse_features import pulse_upstrokes
+from p2es_lib.core.leads import INDEPENDENT_ROWS
+from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
+from p2es_lib.method.affinity.descriptors import pulse_features
+from p2es_lib.signals.pulse_features import pulse_upstrokes
 
 # The averaged beat as a classifier sees it: from here to there, every fifth sample (100 Hz).
 _SEEN_BEAT_S, _SEEN_STEP = (-0.16, 0.50), 5

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from p2es_lib.affinity.descriptors import pulse_features
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.long_table import SEPARATOR
-from p2es_lib.metrics.resampling import resample, two_sided_p
-from p2es_lib.metrics.summary import averages, summarise, summary_table, unit_means
-from p2es_lib.windows import AGE_BANDS
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.windows import AGE_BANDS
+from p2es_lib.evaluation.metrics.long_table import SEPARATOR
+from p2es_lib.evaluation.metrics.resampling import resample, two_sided_p
+from p2es_lib.evaluation.metrics.summary import averages, summarise, summary_table, unit_means
+from p2es_lib.method.affinity.descriptors import pulse_features
 
 #: Limits of the bands that numbers are cut into, and their unit.
 BANDS: dict[str, tuple[Sequence[float], str]] = {

@@ -1,7 +1,7 @@
 """Intervals, axis and wave sizes of the translated ECG against the true one: bias and limits of agreement.
 
-Both are measured in the same way, on the averaged beat of the window (:mod:`p2es_lib.metrics.morphology`), so what is
-compared is what a reader would measure, errors of measuring included; :mod:`p2es_lib.metrics.delineation` says how
+Both are measured in the same way, on the averaged beat of the window (:mod:`p2es_lib.evaluation.metrics.measurements`), so what is
+compared is what a reader would measure, errors of measuring included; :mod:`p2es_lib.evaluation.metrics.delineation` says how
 large those are. A single sample is the one to measure: the mean of samples is blurred wherever they disagree in time.
 
 References
@@ -17,12 +17,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import check_choice
-from p2es_lib.leads import LEADS
-from p2es_lib.metrics.long_table import LEAD_GROUPS, SCORE_COLUMNS, check_samples, whole_window
-from p2es_lib.metrics.morphology import average_beats, beat_times, measure_beats
-from p2es_lib.metrics.resampling import percentile_interval, subject_weights
-from p2es_lib.metrics.scores import Metric
+from p2es_lib.core.errors import check_choice
+from p2es_lib.core.leads import LEADS
+from p2es_lib.evaluation.metrics.long_table import LEAD_GROUPS, SCORE_COLUMNS, check_samples, whole_window
+from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights
+from p2es_lib.evaluation.metrics.scores import Metric
 
 #: What is measured. Differences have a sign, so neither direction is the better one.
 QUANTITIES: dict[str, Metric] = {
@@ -57,7 +57,7 @@ def measure_ecg(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | N
     Returns
     -------
     dict of arrays (N, 15)
-        Columns: the leads, then :data:`p2es_lib.metrics.long_table.LEAD_GROUPS`. Rate, intervals and axis are of all
+        Columns: the leads, then :data:`p2es_lib.evaluation.metrics.long_table.LEAD_GROUPS`. Rate, intervals and axis are of all
         leads together and stand under "all"; sizes and levels stand under their lead, P and T with their sign. NaN
         where nothing could be measured, as PR without P waves.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 
 def join_mask(n_total: int, starts: np.ndarray, n_window: int) -> np.ndarray:
@@ -41,7 +41,9 @@ def join_errors(error: np.ndarray, starts: np.ndarray, n_window: int) -> pd.Data
     """
     error, starts = np.asarray(error, dtype=float), np.asarray(starts)
     if error.ndim != 3 or len(starts) < 2 or starts[-1] + n_window > error.shape[2]:
-        raise InputError(f"join_errors: errors of shape {error.shape} and {len(starts)} windows; need (R, 12, T) and two or more inside")
+        raise InputError(
+            f"join_errors: errors of shape {error.shape} and {len(starts)} windows; need (R, 12, T) and two or more inside"
+        )
     inside = join_mask(error.shape[2], starts, n_window)
     joins = np.flatnonzero(inside)
     elsewhere = ~inside

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 
 def constant_lags(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import ABSENT, DERIVED, LEADS, MEASURED
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import ABSENT, DERIVED, LEADS, MEASURED
 
 SCORE_COLUMNS = ["subject", "record", "window", "lead", "estimate", "metric", "value"]
 #: What the column ``lead`` may hold beside the names of the leads: averages over groups of leads.

@@ -19,9 +19,9 @@ import pandas as pd
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.signal import resample_poly
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import LEADS
-from p2es_lib.metrics.clinical import r_peak_times
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.evaluation.metrics.clinical import r_peak_times
 
 #: Beats are laid on top of each other at this rate, Hz.
 BEAT_RATE = 500.0
@@ -169,7 +169,12 @@ def _measure(beat: np.ndarray, times: np.ndarray) -> dict[str, float]:
     p_onset, p_end = _p_wave(shown, t, onset)
     rr = values.get("rr_s", np.nan)
     qt = t_end - onset
-    values |= {"qrs_onset_s": onset, "pr_ms": 1e3 * (onset - p_onset), "p_ms": 1e3 * (p_end - p_onset), "qrs_ms": 1e3 * (end - onset)}
+    values |= {
+        "qrs_onset_s": onset,
+        "pr_ms": 1e3 * (onset - p_onset),
+        "p_ms": 1e3 * (p_end - p_onset),
+        "qrs_ms": 1e3 * (end - onset),
+    }
     values |= {"qt_ms": 1e3 * qt, "qtc_ms": 1e3 * qt / np.cbrt(rr)}
     whole = np.full((len(LEADS), len(t)), np.nan)
     whole[leads] = shown
@@ -288,7 +293,9 @@ def _axes(whole, t, p_span, qrs_span, t_peak: float) -> dict[str, float]:
     for wave, area in areas.items():
         # aVF is a unipolar lead with 2 / sqrt(3) of the sensitivity that I has in the frontal plane.
         known = bool(area[one] or area[avf])
-        values[f"{wave}_axis_deg"] = float(np.rad2deg(np.arctan2(2 / np.sqrt(3) * area[avf], area[one]))) if known else np.nan
+        values[f"{wave}_axis_deg"] = (
+            float(np.rad2deg(np.arctan2(2 / np.sqrt(3) * area[avf], area[one]))) if known else np.nan
+        )
     qrs, t_area = areas["qrs"] @ KORS, areas["t"] @ KORS
     size = np.linalg.norm(qrs) * np.linalg.norm(t_area)
     cosine = np.clip(qrs @ t_area / size, -1.0, 1.0) if size > 0 else np.nan

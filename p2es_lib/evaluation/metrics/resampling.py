@@ -72,7 +72,8 @@ def weighted_auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray)
     order = np.argsort(place, kind="stable")
     first = np.searchsorted(place[order], np.arange(len(values)))
     of_positive, of_negative = (
-        np.add.reduceat((weights * side)[:, order], first, axis=1) for side in (positive, ~positive)  # (R, values)
+        np.add.reduceat((weights * side)[:, order], first, axis=1)
+        for side in (positive, ~positive)  # (R, values)
     )
     below = np.cumsum(of_negative, axis=1) - of_negative / 2
     pairs = of_positive.sum(axis=1) * of_negative.sum(axis=1)

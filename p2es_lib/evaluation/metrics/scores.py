@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.metrics import waveform, waveform_shape
-from p2es_lib.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
-from p2es_lib.metrics.decomposition import error_split
-from p2es_lib.metrics.lag import constant_lags, overlaps
-from p2es_lib.metrics.long_table import SEPARATOR, check_samples, long_table, whole_window, with_lead_groups
-from p2es_lib.metrics.uncertainty import LEVELS, ensemble_scores, level_name
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.evaluation.metrics import waveform, waveform_shape
+from p2es_lib.evaluation.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
+from p2es_lib.evaluation.metrics.decomposition import error_split
+from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
+from p2es_lib.evaluation.metrics.long_table import SEPARATOR, check_samples, long_table, whole_window, with_lead_groups
+from p2es_lib.evaluation.metrics.uncertainty import LEVELS, ensemble_scores, level_name
 
 ESTIMATES = ("mean", "single", "samples")
 
@@ -68,12 +68,7 @@ METRICS: dict[str, Metric] = {
 
 
 def evaluate(
-    samples,
-    windows,
-    sampling_rate: float,
-    *,
-    max_lag_s: float,
-    estimates: tuple[str, ...] = ESTIMATES,
+    samples, windows, sampling_rate: float, *, max_lag_s: float, estimates: tuple[str, ...] = ESTIMATES
 ) -> pd.DataFrame:
     """Score samples of the 12-lead ECG against the true one.
 
@@ -99,7 +94,7 @@ def evaluate(
         number among the given windows. Per lead: mse, mae, pearson, prd, ssim, ppe, ppe_relative, dtw,
         frechet_curve_distance, log_spectral_distance, coherence in three bands, mse_lag, pearson_lag, and the parts
         mse_timing, mse_amplitude, mse_morphology of mse; of "samples" crps, variance, and coverage and width of the
-        bands of :data:`p2es_lib.metrics.uncertainty.LEVELS`. For these, lead "all" is the mean over the measured and
+        bands of :data:`p2es_lib.evaluation.metrics.uncertainty.LEVELS`. For these, lead "all" is the mean over the measured and
         derived leads of the window, "measured" and "derived" the mean over either kind. Per window, lead "all" only:
         r_peak_f1, r_peak_f1_lag, heart_rate_error, einthoven_residual (of the prediction, whichever leads the truth
         has), lag_ms. A lead counts where the mask says it exists and both signals are finite throughout.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError, check_choice
-from p2es_lib.metrics.long_table import SCORE_COLUMNS, SEPARATOR
-from p2es_lib.metrics.resampling import resample, two_sided_p
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.evaluation.metrics.long_table import SCORE_COLUMNS, SEPARATOR
+from p2es_lib.evaluation.metrics.resampling import resample, two_sided_p
 
 UNITS = ("subject", "record", "window")
 #: With ``unit="window"``, this many consecutive windows of a record are drawn together.
@@ -111,7 +111,7 @@ def beyond_chance(differences: pd.DataFrame) -> pd.Series:
     Parameters
     ----------
     differences : DataFrame
-        Columns p_holm, seed_min and seed_max, as of :func:`p2es_lib.results.difference_table`.
+        Columns p_holm, seed_min and seed_max, as of :func:`p2es_lib.experiments.results.difference_table`.
 
     Returns
     -------

@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.features import classifiers, ecg_features
-from p2es_lib.metrics.long_table import check_samples
-from p2es_lib.metrics.resampling import percentile_interval, resample, subject_weights, weighted_auroc
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.features import classifiers, ecg_features
+from p2es_lib.evaluation.metrics.long_table import check_samples
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, resample, subject_weights, weighted_auroc
 
 #: Fewer subjects cannot be split into people to train on and people to test on.
 LEAST_SUBJECTS = 10
-#: Those of :func:`p2es_lib.metrics.features.classifiers`.
+#: Those of :func:`p2es_lib.evaluation.metrics.features.classifiers`.
 CLASSIFIERS = ("random forest", "logistic regression")
 _COLUMNS = ["features", "test", "value", "lower", "upper", "p_value", "n_windows", "n_subjects"]
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.long_table import check_samples
-from p2es_lib.metrics.resampling import percentile_interval, subject_weights
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.long_table import check_samples
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights
 
 #: Levels of the central bands in the table of scores.
 LEVELS = (0.50, 0.80, 0.95)

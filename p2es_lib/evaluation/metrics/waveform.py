@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import welch
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 #: Width of the Gaussian window of :func:`ssim`: about one QRS complex (100 ms) lies within ±1.25 standard deviations.
 SSIM_SIGMA_S = 0.040
@@ -87,12 +87,7 @@ def prd(prediction, truth, *, remove_mean: bool = True) -> np.ndarray:
 
 
 def ssim(
-    prediction,
-    truth,
-    *,
-    sampling_rate: float,
-    sigma_s: float = SSIM_SIGMA_S,
-    data_range_mv: float = SSIM_RANGE_MV,
+    prediction, truth, *, sampling_rate: float, sigma_s: float = SSIM_SIGMA_S, data_range_mv: float = SSIM_RANGE_MV
 ) -> np.ndarray:
     """Structural similarity in one dimension, mean over time, at most 1.
 

@@ -1,6 +1,6 @@
 """Waveform metrics that look beyond one sample at a time: along a warped time axis, as a curve, frequency by frequency.
 
-As in :mod:`p2es_lib.metrics.waveform`, x and y have the same shape (..., T) in mV, the last axis is reduced, nothing is
+As in :mod:`p2es_lib.evaluation.metrics.waveform`, x and y have the same shape (..., T) in mV, the last axis is reduced, nothing is
 filtered first, and NaN in gives NaN out.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.signal import csd, welch
 
-from p2es_lib.errors import InputError
-from p2es_lib.metrics.waveform import SPECTRAL_FLOOR, _pair
+from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.waveform import SPECTRAL_FLOOR, _pair
 
 #: Half width of the Sakoe-Chiba band of :func:`dtw`: a QRS complex may be moved by its own width, not to another beat.
 DTW_BAND_S = 0.100

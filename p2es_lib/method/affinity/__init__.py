@@ -14,9 +14,9 @@ here is our design:
 4. Each group has one learned 12 x 12 matrix A_g; a window mixes them: A = sum_g pi_g A_g (:mod:`.lead_affinity`).
 """
 
-from p2es_lib.affinity.descriptors import nearest_neighbours, reference_space
-from p2es_lib.affinity.encoder import Encoder, contrastive_loss
-from p2es_lib.affinity.group_finder import GroupFinder
-from p2es_lib.affinity.lead_affinity import LeadAffinity
+from p2es_lib.method.affinity.descriptors import nearest_neighbours, reference_space
+from p2es_lib.method.affinity.encoder import Encoder, contrastive_loss
+from p2es_lib.method.affinity.group_finder import GroupFinder
+from p2es_lib.method.affinity.lead_affinity import LeadAffinity
 
 __all__ = ["Encoder", "GroupFinder", "LeadAffinity", "contrastive_loss", "nearest_neighbours", "reference_space"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import find_peaks
 
-from p2es_lib.demographics import Demographics
-from p2es_lib.leads import ABSENT, INDEPENDENT_ROWS
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.leads import ABSENT, INDEPENDENT_ROWS
 
 #: Principal components kept of the lead relations: 44 numbers with much in common, of which a few carry most.
 LEAD_COMPONENTS = 6

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from p2es_lib.affinity.descriptors import nearest_neighbours, reference_space
-from p2es_lib.affinity.encoder import Encoder, contrastive_loss
-from p2es_lib.affinity.selection import spread_over_subjects
-from p2es_lib.config import AffinityConfig
-from p2es_lib.errors import InputError
+from p2es_lib.core.config import AffinityConfig
+from p2es_lib.core.errors import InputError
+from p2es_lib.method.affinity.descriptors import nearest_neighbours, reference_space
+from p2es_lib.method.affinity.encoder import Encoder, contrastive_loss
+from p2es_lib.method.affinity.spread import spread_over_subjects
 
 #: Chance that age, and independently sex, of a window is hidden in a training step: the encoder learns to do without.
 HIDE_DEMOGRAPHICS = 0.25
@@ -33,7 +33,7 @@ class GroupFinder(nn.Module):
     """Finds the group memberships pi of a window from its PPG and demographics.
 
     Everything is learned by :meth:`fit` on training windows; afterwards the weights are frozen (they take no part in
-    the training of the denoiser). See :mod:`p2es_lib.affinity` for the idea and for what is ours in it.
+    the training of the denoiser). See :mod:`p2es_lib.method.affinity` for the idea and for what is ours in it.
 
     Parameters
     ----------
@@ -135,7 +135,9 @@ class GroupFinder(nn.Module):
         if self.config.mixing != "groups":
             return history
         if len(windows.index) > self.config.max_windows:
-            windows = windows.select(spread_over_subjects(windows.index["subject"].astype(str), self.config.max_windows))
+            windows = windows.select(
+                spread_over_subjects(windows.index["subject"].astype(str), self.config.max_windows)
+            )
         ppg, features = self._tensors(np.asarray(windows.ppg), windows.demographics.features())
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
@@ -264,7 +266,7 @@ class GroupFinder(nn.Module):
             raise RuntimeError("GroupFinder.assign: no bank yet; call fit(windows, seed) or load a state first")
         z = self.encoder(ppg, features)
         if self.config.clustering == "centroid":
-            return torch.softmax(-torch.cdist(z, self.centroids) ** 2 / (2 * self.config.temperature), dim=1)
+            return torch.softmax(-(torch.cdist(z, self.centroids) ** 2) / (2 * self.config.temperature), dim=1)
         cosine = z @ self.bank_embedding.T  # (B, N)
         alone = torch.zeros(len(z), dtype=torch.bool, device=z.device)
         if exclude_subjects is not None:

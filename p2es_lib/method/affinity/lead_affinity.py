@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
-from p2es_lib.errors import check_choice
-from p2es_lib.leads import LEADS
+from p2es_lib.core.errors import check_choice
+from p2es_lib.core.leads import LEADS
 
 #: Log odds of a lead's own features against those of one other lead at the start: half the weight for itself, half for
 #: the eleven others together. (Nearer to the identity, the softmax is flat and exchange is learned late: where nothing else
@@ -30,7 +30,7 @@ class LeadAffinity(nn.Module):
     n_groups : int
         Number of groups G; ``mixing`` "shared" and "identity" have one.
     mixing : {"groups", "shared", "identity", "random"}
-        As in :class:`~p2es_lib.config.AffinityConfig`; "identity" has no parameters and returns exact identities.
+        As in :class:`~p2es_lib.core.config.AffinityConfig`; "identity" has no parameters and returns exact identities.
     """
 
     def __init__(self, n_groups: int, mixing: str = "groups"):

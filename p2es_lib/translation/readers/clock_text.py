@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.csv_table import MISSING, CsvTable
+from p2es_lib.core.errors import InputError
+from p2es_lib.translation.readers.csv_table import MISSING, CsvTable
 
 _ISO = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
 _ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
@@ -43,7 +43,9 @@ def elapsed_by_text(table: CsvTable, name: str) -> tuple[np.ndarray, str]:
         if zoned.any() and not zoned.all():
             problem = f"some times in column {name!r} have a zone and others have none"
             raise InputError(f"{table.path}: {problem}; write all alike")
-        plain = text.str.replace(r"\s*(?:Z|UTC)$", "Z", regex=True).str.replace(r"\s+([+-]\d{2}:?\d{2})$", r"\1", regex=True)
+        plain = text.str.replace(r"\s*(?:Z|UTC)$", "Z", regex=True).str.replace(
+            r"\s+([+-]\d{2}:?\d{2})$", r"\1", regex=True
+        )
         times = pd.to_datetime(plain, format="ISO8601", utc=True, errors="coerce")
         _check_all_read(table, name, text, times)
         how = "ISO 8601, " + ("with a zone" if zoned.all() else "without a zone")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.constant_rate import RATE_RANGE_HZ, coarse_step, ordinary_steps
-from p2es_lib.sources.csv_table import CsvTable
-from p2es_lib.sources.wfdb_records import name_words
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.sources.wfdb_records import name_words
+from p2es_lib.translation.readers.constant_rate import RATE_RANGE_HZ, coarse_step, ordinary_steps
+from p2es_lib.translation.readers.csv_table import CsvTable
 
 #: Seconds that units last.
 UNITS_S = {
@@ -22,7 +22,20 @@ EPOCH_S = (1e9, 4.1e9)
 #: Counts of 100 ns since 1601 (FILETIME) and since the year 1 (.NET), in the years 1981 to 2139 and 1997 to 2123.
 _TICKS_100_NS = ((1.2e17, 1.7e17), (6.3e17, 6.7e17))
 #: Units that do not say how long they last.
-_NO_UNITS = {"tick", "ticks", "cycle", "cycles", "count", "counts", "sample", "samples", "frame", "frames", "row", "rows"}
+_NO_UNITS = {
+    "tick",
+    "ticks",
+    "cycle",
+    "cycles",
+    "count",
+    "counts",
+    "sample",
+    "samples",
+    "frame",
+    "frames",
+    "row",
+    "rows",
+}
 
 
 def stated_unit(table: CsvTable, name: str) -> str:
@@ -67,7 +80,11 @@ def time_unit(table: CsvTable, name: str, time: np.ndarray) -> tuple[float, str]
         return 1e-7, "in steps of 100 ns, as Windows counts them, by its size"
     steps = np.diff(time)
     turns = np.diff(np.floor(time / 100)) > 0
-    if turns.any() and (time % 100 < 60).all() and ((steps[turns] > 40) & (steps[turns] < 40 + 5 * np.median(steps))).all():
+    if (
+        turns.any()
+        and (time % 100 < 60).all()
+        and ((steps[turns] > 40) & (steps[turns] < 40 + 5 * np.median(steps))).all()
+    ):
         raise InputError(
             f"{table.path}: the time column {name!r} seems to hold hours, minutes and seconds without colons (it goes from "
             f"{time[:-1][turns][0]:.10g} to {time[1:][turns][0]:.10g}); write hh:mm:ss.fff, or name the column with its unit"
@@ -82,4 +99,6 @@ def time_unit(table: CsvTable, name: str, time: np.ndarray) -> tuple[float, str]
             f"{table.path}: the time column {name!r} states no unit, and steps of {step:.4g} s, ms, us or ns are no "
             "sampling rate that a PPG can have (20 to 10000 Hz); name it with its unit, such as 'time (ms)'"
         )
-    return _PLAIN_UNITS[fitting[0]], f"taken as {fitting[0]}: no unit is stated, and others give no rate that a PPG can have"
+    return _PLAIN_UNITS[
+        fitting[0]
+    ], f"taken as {fitting[0]}: no unit is stated, and others give no rate that a PPG can have"

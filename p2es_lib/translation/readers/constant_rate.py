@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2es_lib.errors import InputError
+from p2es_lib.core.errors import InputError
 
 #: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
 RATE_RANGE_HZ = (20.0, 10_000.0)

@@ -6,21 +6,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.clock_text import elapsed_by_text
-from p2es_lib.sources.clock_units import UNITS_S, stated_unit, time_unit, unix_unit
-from p2es_lib.sources.constant_rate import (
-    RATE_TOLERANCE, check_agreement, coarse_step, constant_rate, ordinary_steps, packet_starts, row_times,
-)  # fmt: skip
-from p2es_lib.sources.csv_table import CsvTable
-from p2es_lib.sources.wfdb_records import name_words
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.sources.wfdb_records import name_words
+from p2es_lib.translation.readers.clock_text import elapsed_by_text
+from p2es_lib.translation.readers.clock_units import UNITS_S, stated_unit, time_unit, unix_unit
+from p2es_lib.translation.readers.constant_rate import (  # fmt: skip
+    RATE_TOLERANCE,
+    check_agreement,
+    coarse_step,
+    constant_rate,
+    ordinary_steps,
+    packet_starts,
+    row_times,
+)
+from p2es_lib.translation.readers.csv_table import CsvTable
 
 _CLOCK_WORDS = {
     "time", "times", "timestamp", "timestamps", "datetime", "epoch", "unixtime", "elapsed", "zeit", "zeitstempel",
     "uhrzeit", "heure", "hora", "tempo", "ora",
 }  # fmt: skip
 # Names that begin so, and hold nothing else but a unit, are clocks too.
-_SHORT = {"t", "ts", "sec", "secs", "second", "seconds", "ms", "msec", "millis", "milliseconds", "micros", "microseconds"}
+_SHORT = {
+    "t",
+    "ts",
+    "sec",
+    "secs",
+    "second",
+    "seconds",
+    "ms",
+    "msec",
+    "millis",
+    "milliseconds",
+    "micros",
+    "microseconds",
+}
 _NO_CLOCK_WORDS = {"transit", "arrival", "interval", "constant", "delay", "zone", "offset"}
 #: Bits of counters that begin again: micros() of an Arduino does so every 71.6 minutes.
 _COUNTER_BITS = (16, 32)
@@ -48,7 +67,9 @@ class Clock:
     note: str
 
 
-def find_clock(table: CsvTable, sampling_rate: float | None, column: str | None = None) -> tuple[Clock | None, list[str]]:
+def find_clock(
+    table: CsvTable, sampling_rate: float | None, column: str | None = None
+) -> tuple[Clock | None, list[str]]:
     """The clock of a table, and all columns that count time or look as if they did.
 
     Parameters
@@ -81,7 +102,9 @@ def find_clock(table: CsvTable, sampling_rate: float | None, column: str | None 
             continue
         check_agreement(table.path, sampling_rate, clock.rate)
         others = [other for other in columns if other != name]
-        return Clock(clock.rate, clock.position, clock.note + (f" (not from {_listed(others)})" if others else "")), columns
+        return Clock(
+            clock.rate, clock.position, clock.note + (f" (not from {_listed(others)})" if others else "")
+        ), columns
     if refused:
         raise refused[0]
     return None, columns
@@ -254,7 +277,11 @@ def _check_span(table: CsvTable, name: str, elapsed_s: np.ndarray) -> None:
     rows_s = len(elapsed_s) * float(np.mean(ordinary_steps(steps)))
     if elapsed_s[-1] > LONGEST_GAP_S and elapsed_s[-1] > 20 * rows_s:
         row, text = int(np.argmax(steps)) + 1, table.text(name)
-        jump = f"{steps[row - 1] / 3600:,.1f} hours" if steps[row - 1] < 48 * 3600 else f"{steps[row - 1] / 86400:,.1f} days"
+        jump = (
+            f"{steps[row - 1] / 3600:,.1f} hours"
+            if steps[row - 1] < 48 * 3600
+            else f"{steps[row - 1] / 86400:,.1f} days"
+        )
         raise InputError(
             f"{table.path}: in the time column {name!r}, the time jumps by {jump} between rows {row} and {row + 1} of the "
             f"values (from {text.iloc[row - 1]} to {text.iloc[row]}), as when a logger's clock is set; correct the clock, "

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.wfdb_records import find_ppg
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.sources.wfdb_records import find_ppg
 
 #: Lines from which the layout is found.
 _SAMPLE = 1000
@@ -166,7 +166,11 @@ def read_csv_table(path: Path) -> CsvTable:
     notes += ["decimal comma"] if decimal == "," else []
     notes += [f"{n_comments} comment line(s) left out"] if n_comments else []
     notes += ["a row of counts beneath the names left out"] if is_counts else []
-    notes += [f"{n_above} line(s) above the names left out: " + "; ".join(line.strip()[:40] for _, line in above[:3])] if above else []
+    notes += (
+        [f"{n_above} line(s) above the names left out: " + "; ".join(line.strip()[:40] for _, line in above[:3])]
+        if above
+        else []
+    )
     notes += ["names of the columns from the last comment line"] if in_comment else []
     notes += ["units from the row beneath the names: " + ", ".join(map(repr, of_columns.values()))] if units else []
     nameless = tuple(name for name, column in zip(cells, kept, strict=True) if not names[column])
@@ -218,20 +222,26 @@ def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str
         rows = _split(lines, separator)
         data = rows[1:-1] or rows[1:] or rows  # the last line may be cut short
         width = Counter(map(len, data)).most_common(1)[0][0]
-        if all(len(row) == width and row[-1] == "" for row in data):  # each line ends in a separator, that of names may not
+        if all(
+            len(row) == width and row[-1] == "" for row in data
+        ):  # each line ends in a separator, that of names may not
             rows = [row + [""] if len(row) == width - 1 else row for row in rows]
         elif len(rows[0]) == width + 1 and rows[0][-1] == "":
             rows[0] = rows[0][:-1]
         odd = next((n for n, row in enumerate(rows[:-1] or rows) if len(row) != width), None)
         values = round(float(np.mean([_is_value(cell) and cell != "" for row in data for cell in row])), 2)
-        if separator == "" and (values < 0.9 or re.search("[\t;,]", lines[0]) and not _is_value(lines[0].strip(_QUOTES))):
+        if separator == "" and (
+            values < 0.9 or re.search("[\t;,]", lines[0]) and not _is_value(lines[0].strip(_QUOTES))
+        ):
             continue  # uneven lines, or names of several columns: no single column with a decimal comma
         if odd is None and values > best_values and (width > 1 or separator != " "):
             best, best_values = (separator, rows), values
         elif odd is not None and values > 0.5 and not refused:
             refused = f"split at {_SEPARATORS[separator]}, one line has {len(rows[odd])} cells and others have {width}"
             if separator == "," and 1 < len(rows[0]) < width:
-                refused += "; if commas mark decimals too, export with semicolons between columns or with a decimal point"
+                refused += (
+                    "; if commas mark decimals too, export with semicolons between columns or with a decimal point"
+                )
     if best is None:
         problem = refused or "no column of numbers was found"
         raise InputError(

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from p2es_lib.errors import InputError
-from p2es_lib.leads import MILLIVOLTS, parse_lead, split_unit
-from p2es_lib.sources.constant_rate import LONGEST_STEP_S, check_agreement
-from p2es_lib.sources.csv_clock import Clock, find_clock
-from p2es_lib.sources.csv_table import CsvTable, read_csv_table
-from p2es_lib.sources.wearable_exports import empatica_e4, is_polar, polar_columns
-from p2es_lib.sources.wfdb_records import find_leads, find_ppg, is_derived
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
+from p2es_lib.data.sources.wfdb_records import find_leads, find_ppg, is_derived
+from p2es_lib.translation.readers.constant_rate import LONGEST_STEP_S, check_agreement
+from p2es_lib.translation.readers.csv_clock import Clock, find_clock
+from p2es_lib.translation.readers.csv_table import CsvTable, read_csv_table
+from p2es_lib.translation.readers.wearable_exports import empatica_e4, is_polar, polar_columns
 
 
 def read_csv_signals(
@@ -78,7 +78,9 @@ def find_ppgs(names: list[str]) -> list[str]:
     """
     also = re.compile(r"(^|[^a-z])bvp([^a-z]|$)|spo2[ _-]?wave", re.IGNORECASE)
     found = [name for name in names if (find_ppg([name]) or also.search(name)) and not is_derived(name)]
-    return sorted(found, key=lambda name: not re.fullmatch(r"(ppg|pleth|bvp)\W*([\[(].*)?", name.strip(), re.IGNORECASE))
+    return sorted(
+        found, key=lambda name: not re.fullmatch(r"(ppg|pleth|bvp)\W*([\[(].*)?", name.strip(), re.IGNORECASE)
+    )
 
 
 def choose_ppg(path: Path, names: list[str], column: str | int | None) -> str:

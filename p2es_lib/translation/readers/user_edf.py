@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.constant_rate import check_agreement, check_rate
-from p2es_lib.sources.user_csv import choose_ppg, describe_choice
-from p2es_lib.sources.wfdb_records import usable_leads
-from p2es_lib.transforms import resample_signal
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.sources.wfdb_records import usable_leads
+from p2es_lib.signals.transforms import resample_signal
+from p2es_lib.translation.readers.constant_rate import check_agreement, check_rate
+from p2es_lib.translation.readers.user_csv import choose_ppg, describe_choice
 
 EDF_SUFFIXES = (".edf", ".bdf")
 
@@ -45,9 +45,13 @@ def read_edf_signals(
         for signal in edf.signals:
             signals.setdefault(signal.label.strip(), signal)
     except Exception as error:
-        raise InputError(f"{path}: cannot be read as {path.suffix[1:].upper()} ({error}); export it again, or as CSV") from error
+        raise InputError(
+            f"{path}: cannot be read as {path.suffix[1:].upper()} ({error}); export it again, or as CSV"
+        ) from error
     if "+D" in str(edf.reserved):
-        raise InputError(f"{path}: an interrupted recording (EDF+D); export its stretches as files of their own, or as CSV")
+        raise InputError(
+            f"{path}: an interrupted recording (EDF+D); export its stretches as files of their own, or as CSV"
+        )
     names = list(signals)
     name = choose_ppg(path, names, column)
     rate = check_rate(signals[name].sampling_frequency, f"{path}: sampling rate of {name!r}")

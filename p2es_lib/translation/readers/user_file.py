@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.config import SignalConfig
-from p2es_lib.errors import InputError
-from p2es_lib.signals import OFF_S, flat_mask
-from p2es_lib.sources.constant_rate import check_agreement, check_rate
-from p2es_lib.sources.user_csv import choose_ppg, describe_choice, find_ppgs, read_csv_signals
-from p2es_lib.sources.user_edf import EDF_SUFFIXES, read_edf_signals
-from p2es_lib.sources.wfdb_records import read_header, read_signals, segments, usable_leads
-from p2es_lib.transforms import resample_signal
+from p2es_lib.core.config import SignalConfig
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.sources.wfdb_records import read_header, read_signals, segments, usable_leads
+from p2es_lib.signals.cleaning import OFF_S, flat_mask
+from p2es_lib.signals.transforms import resample_signal
+from p2es_lib.translation.readers.constant_rate import check_agreement, check_rate
+from p2es_lib.translation.readers.user_csv import choose_ppg, describe_choice, find_ppgs, read_csv_signals
+from p2es_lib.translation.readers.user_edf import EDF_SUFFIXES, read_edf_signals
 
 CSV_SUFFIXES = (".csv", ".txt", ".tsv")
 #: Files that hold signals and are not read here, and what to do with them.
@@ -62,10 +62,10 @@ def read_ppg(
     ----------
     path : path
         WFDB record (with or without ``.hea``; several segments or rates are fine, missing segments become NaN), or
-        a file ending in .csv, .txt or .tsv: see :func:`p2es_lib.sources.csv_table.read_csv_table`. A column of time
+        a file ending in .csv, .txt or .tsv: see :func:`p2es_lib.translation.readers.csv_table.read_csv_table`. A column of time
         gives the sampling rate: s, ms, us or ns, Unix time, ISO 8601, hh:mm:ss.fff. Exports of Empatica E4 (BVP.csv)
         and Polar Sensor Logger are recognised by their layout. Or a file ending in .edf or .bdf
-        (:mod:`p2es_lib.sources.user_edf`).
+        (:mod:`p2es_lib.translation.readers.user_edf`).
     sampling_rate : float, optional
         Hz. Needed for a CSV without time column; where the file states its rate, it must agree.
     column : str or int, optional
@@ -114,7 +114,9 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
         tables = ", ".join((*CSV_SUFFIXES, *EDF_SUFFIXES))
         beside = path.with_suffix(".hea")
         advice = f"; give its header, {beside}" if path.suffix and beside.is_file() else ""
-        raise InputError(f"{path}: no such recording (no {header_path.name}, and not a file ending in {tables}){advice}")
+        raise InputError(
+            f"{path}: no such recording (no {header_path.name}, and not a file ending in {tables}){advice}"
+        )
     header = read_header(header_path)
     parts = []
     for segment in segments(header):

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from p2es_lib.errors import InputError
-from p2es_lib.sources.clock_units import EPOCH_S
-from p2es_lib.sources.constant_rate import check_rate
-from p2es_lib.sources.csv_table import CsvTable
+from p2es_lib.core.errors import InputError
+from p2es_lib.translation.readers.clock_units import EPOCH_S
+from p2es_lib.translation.readers.constant_rate import check_rate
+from p2es_lib.translation.readers.csv_table import CsvTable
 
 #: Columns of a Polar Sensor Logger file: clock, and the first photodiode's channel.
 POLAR_CLOCK, POLAR_PPG = "sensor timestamp [ns]", "channel 0"

@@ -1,0 +1,1 @@
+"""What turns the library into a paper companion: notebooks through papermill, the workflow, exercises, filled pages."""

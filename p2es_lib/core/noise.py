@@ -1,0 +1,59 @@
+"""Noise that belongs to a window: whatever batch it is translated in, sample k of it is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+class WindowNoise:
+    """Standard normal noise that belongs to a window and a sample number, whatever the batch around them.
+
+    Parameters
+    ----------
+    seed : int
+    window_ids : sequence of str or int
+        One identifier per window; two windows of the same identifier get the same noise.
+    n_samples : int
+        Samples per window.
+    shape : tuple of int
+        Shape of one draw, (C, T).
+    device : torch device
+        Where the noise goes. It is drawn on the CPU, so that CPU and GPU see the same numbers.
+
+    Notes
+    -----
+    Each (seed, window, sample, step) has a generator of its own, seeded by a hash of the four. So a call depends on
+    nothing that was drawn before it.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        window_ids: Sequence[str | int],
+        n_samples: int,
+        shape: tuple[int, int],
+        device: torch.device | str = "cpu",
+    ):
+        self.seed, self.n_samples, self.shape, self.device = int(seed), int(n_samples), tuple(shape), device
+        self.window_ids = [str(name) for name in np.asarray(window_ids).tolist()]
+
+    def __len__(self) -> int:
+        return len(self.window_ids) * self.n_samples
+
+    def __call__(self, step: int) -> torch.Tensor:
+        """Noise of one step, float32 (n_windows * n_samples, C, T): window-major, sample-minor."""
+        noise = torch.empty(len(self), *self.shape)
+        for row in range(len(self)):
+            window, sample = divmod(row, self.n_samples)
+            noise[row].normal_(generator=self._generator(self.window_ids[window], sample, step))
+        return noise.to(self.device)
+
+    def _generator(self, window_id: str, sample: int, step: int) -> torch.Generator:
+        key = json.dumps([self.seed, window_id, sample, step]).encode()
+        digest = hashlib.blake2b(key, digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)  # 63 bits: what every version takes

@@ -1,0 +1,1 @@
+"""Recordings: where they come from, how they are fetched, cleaned, cut into windows, stored and batched."""

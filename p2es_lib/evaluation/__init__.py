@@ -1,0 +1,1 @@
+"""How good an ECG, a model and a cohort are."""

@@ -1,0 +1,1 @@
+"""Your own PPG, from a file or live: read, judged, translated and written."""
