@@ -1,7 +1,7 @@
 """A paper companion for P2Es, "Translation from Wearable PPG to 12-Lead ECG" (arXiv 2509.25480).
 
-No code of the paper is public, and only its abstract was available to the authors of this implementation: README.md says
-which choices are the paper's and which are ours. The method itself is in :mod:`p2es_lib.method`.
+No code of the paper is public, and only its abstract was available to the authors of this implementation: README.md
+says which choices are the paper's and which are ours. The method itself is in :mod:`p2es_lib.method`.
 
 Examples
 --------

@@ -9,8 +9,10 @@ import torch
 
 from p2es_lib.core.config import DenoiserConfig, ProcessConfig
 from p2es_lib.core.leads import lead_residual
-from p2es_lib.method.denoiser import Condition, Denoiser, FrequencyDeblurring, MultiScaleBlock, average_pool
+from p2es_lib.method.deblurring import FrequencyDeblurring
+from p2es_lib.method.denoiser import Denoiser
 from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.method.multi_scale import Condition, MultiScaleBlock, average_pool
 
 T = 256
 SMALL = DenoiserConfig(lead_features=2, n_blocks=2)

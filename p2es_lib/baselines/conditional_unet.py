@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from p2es_lib.baselines.blocks import DemographicEmbedding, UNet1d
 from p2es_lib.core.leads import LEADS
-from p2es_lib.method.denoiser import FourierEmbedding
+from p2es_lib.method.multi_scale import FourierEmbedding
 
 #: Channels per level, in units of the finest: five halvings, as in the U-Net regression and in RDDM.
 MULTIPLIERS = (1, 2, 2, 3, 4, 4)

@@ -91,7 +91,7 @@ class ForwardProcess:
         return (2 * (torch.log(torch.cos(theta)) - torch.log(torch.sin(theta)))).to(t.dtype)
 
     def level(self, t: torch.Tensor) -> torch.Tensor:
-        """How far the process is, as networks are told it, shape (B,): :meth:`logsnr`, or, without noise, t on its scale."""
+        """How far the process is, as networks are told it, (B,): :meth:`logsnr`; without noise, t on the same scale."""
         if self.config.noise:
             return self.logsnr(t)
         return self.config.logsnr_max + (self.config.logsnr_min - self.config.logsnr_max) * t
@@ -142,7 +142,7 @@ class ForwardProcess:
         return torch.cos(self._theta(t))[:, None] * self._blur_response(t)
 
     def sigma_in_basis(self, t: torch.Tensor) -> torch.Tensor:
-        """Standard deviation of the noise of each coefficient, shape (B, T): sigma_t, or sigma_t d_t(k) if blurred too."""
+        """Standard deviation of each coefficient's noise, shape (B, T): sigma_t, or sigma_t d_t(k) if blurred too."""
         return self._sigma_in_basis(t).to(t.dtype)
 
     def _sigma_in_basis(self, t: torch.Tensor) -> torch.Tensor:

@@ -11,15 +11,16 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse, standardise
 from p2es_lib.core.noise import WindowNoise
 from p2es_lib.method.affinity import GroupFinder, LeadAffinity
-from p2es_lib.method.denoiser import Condition, Denoiser, Estimate
+from p2es_lib.method.denoiser import Denoiser, Estimate
 from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
-#: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does not
-#: learn to read x_t, and at mid noise, where the inverse alone is poor, both stages together came out worse than stage 1
-#: trained alone (error at t = 0.5 after 600 steps: 0.142 with a weight of 1/4 and P = 1 at the start, 0.124 with these,
-#: 0.127 without deblurring; in units of the data set's variance).
+#: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does
+#: not learn to read x_t, and at mid noise, where the inverse alone is poor, both stages together came out worse than
+#: stage 1 trained alone (error at t = 0.5 after 600 steps: 0.142 with a weight of 1/4 and P = 1 at the start, 0.124
+#: with these, 0.127 without deblurring; in units of the data set's variance).
 COARSE_WEIGHT = 1.0
 #: Share of a batch trained at t = 1 exactly, where sampling starts and the posterior mean is decided.
 START_SHARE = 1 / 4
@@ -50,7 +51,7 @@ class P2Es(LearnedTranslator):
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
 
     def forward(self, x_t: Tensor, t: Tensor, ppg_features: Tensor, demographics: Tensor, pi: Tensor) -> Estimate:
-        """Estimate x_0 from x_t (B, 12, T); see :class:`p2es_lib.method.denoiser.Denoiser`. ``pi`` (B, G) weighs the groups."""
+        """Estimate x_0 from x_t (B, 12, T) as :class:`.denoiser.Denoiser` does; ``pi`` (B, G) weighs the groups."""
         return self.denoiser(x_t, t, Condition(ppg_features, demographics, self.lead_affinity(pi)))
 
     def condition(

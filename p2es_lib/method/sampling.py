@@ -25,8 +25,8 @@ Denoise = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Noise = Callable[[int], torch.Tensor]
 
 
-#: A step in lambda this many times the one before, or longer, is not taken along the line through the last two estimates.
-#: Where there is noise the largest ratio is 12 (3 to 100 steps, default blur).
+#: A step in lambda this many times the one before, or longer, is not taken along the line through the last two
+#: estimates. Where there is noise the largest ratio is 12 (3 to 100 steps, default blur).
 _LONGEST_CONTINUATION = 20.0
 
 
@@ -122,7 +122,8 @@ def _integrate(denoise: Denoise, process: ForwardProcess, noise: Noise, n_steps:
             h = step_in_lambda[step]
             before = step_in_lambda[step - 1]
             weight = alpha[step + 1] * (h + torch.expm1(-h)) / before
-            # With blur alone, the mean's lambda never changes and that of a coefficient at the floor of the response not yet.
+            # With blur alone, the mean's lambda never changes and that of a coefficient at the floor of the response
+            # not yet.
             weight = torch.where(h < _LONGEST_CONTINUATION * before, weight, 0.0)
             u_s = u_s + weight.to(u_t.dtype) * (u_0 - previous)
         u_t, previous = u_s, u_0

@@ -108,8 +108,8 @@ class GroupFinder(nn.Module):
     def fit(self, windows, seed: int, progress: bool = False) -> pd.DataFrame:
         """Train the encoder, fill the bank, find the groups. Everything that was there before is replaced.
 
-        From at most ``config.max_windows`` windows, spread over subjects (:func:`spread_over_subjects`): those alone are
-        read, so memory and time are bounded, however many there are. The others are not in the bank.
+        From at most ``config.max_windows`` windows, spread over subjects (:func:`spread_over_subjects`): those alone
+        are read, so memory and time are bounded, however many there are. The others are not in the bank.
 
         Parameters
         ----------

@@ -11,8 +11,8 @@ from p2es_lib.core.errors import check_choice
 from p2es_lib.core.leads import LEADS
 
 #: Log odds of a lead's own features against those of one other lead at the start: half the weight for itself, half for
-#: the eleven others together. (Nearer to the identity, the softmax is flat and exchange is learned late: where nothing else
-#: connects the leads, matrices that began with 0.93 on the diagonal had not left it after 600 steps.)
+#: the eleven others together. (Nearer to the identity, the softmax is flat and exchange is learned late: where nothing
+#: else connects the leads, matrices that began with 0.93 on the diagonal had not left it after 600 steps.)
 SELF_LOGIT = math.log(11)
 #: Spread of the start values between groups: small, but not zero, so that groups can grow apart.
 GROUP_SPREAD = 0.1
