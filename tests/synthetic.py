@@ -12,7 +12,7 @@ from p2es_lib.data.windows import WindowSet
 from p2es_lib.method.p2es import P2Es
 
 _TINY = {
-    "signal.n_samples": 256,
+    "signal.window_samples": 256,
     "data.stream_training": False,
     "denoiser.lead_features": 1,
     "denoiser.n_blocks": 1,
@@ -41,13 +41,13 @@ def tiny_config(**changes) -> Config:
 
 
 def synthetic_windows(
-    n_train: int = 12, n_validation: int = 4, n_test: int = 6, n_samples: int = 256, lead_mask=None
+    n_train: int = 12, n_validation: int = 4, n_test: int = 6, window_samples: int = 256, lead_mask=None
 ) -> WindowSet:
     """Periodic pulses and beats: one subject per window, amplitude of the beat tied to sex, splits by subject."""
     rng = np.random.default_rng(0)
     n = n_train + n_validation + n_test
-    t = np.arange(n_samples) / 125.0
-    ppg, ecg8 = np.empty((n, 1, n_samples)), np.empty((n, 8, n_samples))
+    t = np.arange(window_samples) / 125.0
+    ppg, ecg8 = np.empty((n, 1, window_samples)), np.empty((n, 8, window_samples))
     age, sex = rng.uniform(20, 80, n), np.where(rng.random(n) < 0.5, "F", "M")
     for row in range(n):
         period, start = rng.uniform(0.7, 1.1), rng.uniform(0, 0.7)

@@ -15,7 +15,7 @@ from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS, expand_leads
 from p2es_lib.method.affinity import GroupFinder, LeadAffinity, contrastive_loss, nearest_neighbours, reference_space
-from p2es_lib.method.affinity.descriptors import lead_relations, pulse_features
+from p2es_lib.method.affinity.descriptors import lead_relations, pulse_descriptors
 from p2es_lib.method.affinity.spread import spread_over_subjects
 
 CONFIG = AffinityConfig(n_groups=2, k_neighbours=8, n_steps=150, batch_size=64, embedding_dim=8)
@@ -133,19 +133,19 @@ def test_a_window_in_which_nothing_repeats_has_no_period_shorter_than_what_is_lo
     """A slow wave with a ripple: the autocorrelation falls below zero, and all its peaks lie there."""
     t = np.arange(256) / 256
     wave = np.sin(2 * np.pi * 1.5 * t) + 0.3 * np.sin(2 * np.pi * 9 * t)
-    features = pulse_features(np.stack([wave, -wave])[:, None])
+    features = pulse_descriptors(np.stack([wave, -wave])[:, None])
     assert np.isfinite(features).all()
     assert np.exp(features[:, 0]) == pytest.approx([128, 128])
 
 
-def test_pulse_features_find_period_and_irregularity():
+def test_pulse_descriptors_find_period_and_irregularity():
     t = np.arange(1024) / 125
     regular = np.sin(2 * np.pi * 1.25 * t) + 0.6 * np.sin(4 * np.pi * 1.25 * t)  # period 100 samples
     irregular = np.sin(2 * np.pi * (1.25 * t + 0.5 * np.sin(2 * np.pi * 0.37 * t)))
-    features = pulse_features(np.stack([regular, irregular])[:, None])
+    features = pulse_descriptors(np.stack([regular, irregular])[:, None])
     assert np.exp(features[0, 0]) == pytest.approx(100, abs=1)
     assert features[0, 1] > 0.97 and features[1, 1] < 0.9
-    faster = pulse_features(np.interp(np.arange(1024) * 1.5 % 800, np.arange(1024), regular)[None, None])
+    faster = pulse_descriptors(np.interp(np.arange(1024) * 1.5 % 800, np.arange(1024), regular)[None, None])
     assert np.exp(faster[0, 0]) == pytest.approx(100 / 1.5, abs=1)
 
 

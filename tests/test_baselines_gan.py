@@ -106,7 +106,7 @@ def test_published_size_is_that_of_the_paper(name, millions):
 
 @both
 def test_shortest_window_is_enough(name):
-    bench = Bench(name, synthetic_windows(n_samples=128), signal__n_samples=128)
+    bench = Bench(name, synthetic_windows(window_samples=128), signal__window_samples=128)
     assert np.isfinite(bench.losses()).all()
 
 
@@ -187,9 +187,9 @@ def test_losses_ignore_what_is_generated_in_absent_leads(name):
 class LinearCritic(nn.Module):
     """Three scores per window, each linear in the ECG: the slope of their sum is known and the same everywhere."""
 
-    def __init__(self, n_samples: int):
+    def __init__(self, window_samples: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(3, 12, n_samples, generator=torch.Generator().manual_seed(1)) / 40)
+        self.weight = nn.Parameter(torch.randn(3, 12, window_samples, generator=torch.Generator().manual_seed(1)) / 40)
 
     def forward(self, ecg, condition):
         return torch.einsum("bct,pct->bp", ecg, self.weight)[:, None] + condition.mean()

@@ -78,7 +78,7 @@ def test_unknown_settings_are_refused(setting):
 
 
 @pytest.mark.parametrize(("setting", "value"), [
-    ("signal.sampling_rate", 20.0), ("signal.n_samples", 1000), ("signal.n_samples", 64),
+    ("signal.sampling_rate", 20.0), ("signal.window_samples", 1000), ("signal.window_samples", 64),
     ("data.n_test_subjects", 0), ("data.max_windows", 0), ("data.min_quality", 1.2),
     ("process.blur", "gauss"), ("process.sigma_blur_ms", 0.0), ("process.min_response", 1.0),
     ("process.logsnr_min", 11.0),
@@ -112,3 +112,10 @@ def test_unknown_profiles_keys_and_shapes_are_refused():
         with pytest.raises(InputError, match=named):
             Config.from_dict(values)
     assert Config.from_dict({}) == Config()
+
+
+def test_files_of_older_versions_are_read_under_todays_names():
+    stored = get_config().to_dict()
+    stored["signal"]["n_samples"] = 256
+    del stored["signal"]["window_samples"]
+    assert Config.from_dict(stored) == get_config().replace("signal.window_samples", 256)

@@ -70,7 +70,7 @@ def test_rows_do_not_depend_on_the_batch():
 def test_an_encoded_ppg_changes_no_bit():
     x_t, t, condition = inputs()
     denoiser = make()
-    encoded = dataclasses.replace(condition, encoded_ppg=denoiser.generator.encode_ppg(condition.ppg_features))
+    encoded = dataclasses.replace(condition, encoded_ppg=denoiser.multi_scale.encode_ppg(condition.ppg_features))
     assert torch.equal(denoiser(x_t, t, condition).refined, denoiser(x_t, t, encoded).refined)
     # It is what is used, then: the features themselves are not looked at again.
     forgotten = dataclasses.replace(encoded, ppg_features=torch.zeros_like(condition.ppg_features))
@@ -160,7 +160,7 @@ def test_the_correction_is_taken_as_far_as_stage_1_trusts_it():
     """x_0_hat = c + g (inverse - c): nothing of it at g = 0, the stationary inverse at g = 1, each sample by itself."""
     config = dataclasses.replace(SMALL, projection=False)
     denoiser, stationary = make(config), make(dataclasses.replace(config, local_deblurring=False))
-    trust = denoiser.generator.trust
+    trust = denoiser.multi_scale.trust
     stationary.load_state_dict({k: v for k, v in denoiser.state_dict().items() if "trust" not in k})
     everything = stationary(*inputs())
     assert (everything.refined - everything.coarse).abs().mean() > 0.01

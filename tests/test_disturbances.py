@@ -94,10 +94,10 @@ def test_gaps_are_flat_and_leave_the_rest_alone(ppg):
         assert len(values) > 3
 
 
-@pytest.mark.parametrize("n_samples", [128, 1000, 2048])
+@pytest.mark.parametrize("window_samples", [128, 1000, 2048])
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_lengths_and_rates(kind, n_samples):
-    clean = np.sin(2 * np.pi * 1.2 * np.arange(n_samples) / 62.5)[None] + 3.0
+def test_other_lengths_and_rates(kind, window_samples):
+    clean = np.sin(2 * np.pi * 1.2 * np.arange(window_samples) / 62.5)[None] + 3.0
     disturbed = disturb(clean, kind, 6.0, generators(1), 62.5)
     np.testing.assert_allclose(snr_db(clean, disturbed), 6.0, atol=0.1)
 

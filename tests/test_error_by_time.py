@@ -51,8 +51,8 @@ def test_the_share_that_is_taken_leads_from_stage_1_to_the_refined_estimate(wind
     local = model(windows, denoiser__projection=False)
     view = view_stages(local, windows, 0.4, seed=3)
     assert view.local_share.shape == view.refined.shape and 0 < view.local_share.min() < view.local_share.max() < 1
-    torch.nn.init.zeros_(local.denoiser.generator.trust.weight)
-    torch.nn.init.constant_(local.denoiser.generator.trust.bias, 40.0)  # all of it
+    torch.nn.init.zeros_(local.denoiser.multi_scale.trust.weight)
+    torch.nn.init.constant_(local.denoiser.multi_scale.trust.bias, 40.0)  # all of it
     everything = view_stages(local, windows, 0.4, seed=3).refined
     np.testing.assert_allclose(view.refined, view.coarse + view.local_share * (everything - view.coarse), atol=1e-4)
     assert view_stages(model(windows, denoiser__local_deblurring=False), windows, 0.4).local_share is None

@@ -16,8 +16,8 @@ BLURS = ("dct", "spectral", "none")
 N, RATE = 64, 125.0
 
 
-def process_of(blur, n_samples=N, sampling_rate=RATE, **settings):
-    return ForwardProcess(ProcessConfig(blur=blur, **settings), n_samples, sampling_rate)
+def process_of(blur, window_samples=N, sampling_rate=RATE, **settings):
+    return ForwardProcess(ProcessConfig(blur=blur, **settings), window_samples, sampling_rate)
 
 
 def times(*values):
@@ -52,10 +52,12 @@ def test_dct_response_equals_the_textbook_form():
 
 @pytest.mark.parametrize("sampling_rate", [125.0, 250.0])
 def test_half_power_frequency_of_the_blur(sampling_rate):
-    n_samples = int(sampling_rate * 60)
-    process = process_of("dct", n_samples, sampling_rate, min_response=1e-12)
+    window_samples = int(sampling_rate * 60)
+    process = process_of("dct", window_samples, sampling_rate, min_response=1e-12)
     response = process.blur_response(times(1.0))[0].numpy()
-    half_power_hz = np.interp(-np.sqrt(0.5), -response, np.arange(n_samples) * sampling_rate / (2 * n_samples))
+    half_power_hz = np.interp(
+        -np.sqrt(0.5), -response, np.arange(window_samples) * sampling_rate / (2 * window_samples)
+    )
     assert half_power_hz == pytest.approx(0.1325 / 0.040, rel=1e-3)  # the same frequency at any rate
     # ... which is the rule 0.1325 fs / sigma_B with sigma_B in samples.
     assert half_power_hz == pytest.approx(0.1325 * sampling_rate / (0.040 * sampling_rate), rel=1e-3)
@@ -72,9 +74,9 @@ def test_dct_blur_is_smoothing_with_a_gaussian_in_time():
 
 
 def test_spectral_window_has_the_stated_width_at_any_rate():
-    for n_samples, rate in ((1024, 125.0), (2048, 250.0)):
-        response = process_of("spectral", n_samples, rate, min_response=1e-12).blur_response(times(1.0))[0].numpy()
-        distance_s = (np.arange(n_samples) - (n_samples - 1) / 2) / rate
+    for window_samples, rate in ((1024, 125.0), (2048, 250.0)):
+        response = process_of("spectral", window_samples, rate, min_response=1e-12).blur_response(times(1.0))[0].numpy()
+        distance_s = (np.arange(window_samples) - (window_samples - 1) / 2) / rate
         width_s = 8.192 / (4 * np.pi * 0.040 * 62.5)  # 0.26 s
         np.testing.assert_allclose(response, np.exp(-0.5 * (distance_s / width_s) ** 2), atol=1e-11)
     # At 125 Hz the spectrum is smoothed over as many of its bins as the dct blur smooths samples of the signal.
@@ -129,7 +131,7 @@ def composition_error(process, n_steps=50, sign=1.0):
     """Error of q(u_s | u_0) when it is put together from q(u_t | u_0) and the posterior, for a grid of steps."""
     grid = torch.linspace(1, 0, n_steps + 1, dtype=torch.float64)
     worst = 0.0
-    u_0 = torch.linspace(-2, 2, process.n_samples, dtype=torch.float64)[None, None]
+    u_0 = torch.linspace(-2, 2, process.window_samples, dtype=torch.float64)[None, None]
     zero = torch.zeros_like(u_0)
     for t, s in zip(grid[:-1, None], grid[1:, None]):
         # The posterior mean is linear in (u_t, u_0): read off both parts in the basis, and its standard deviation.

@@ -18,15 +18,15 @@ RATE = 125.0
 BEATS = np.array([0.35, 1.15, 1.95, 2.70, 3.50])
 
 
-def windows_of_real_ecg(n_samples=512, origin="simulated"):
-    windows = synthetic_windows(n_samples=n_samples)
-    text = " ".join(f"{beat:.3f}" for beat in BEATS[n_samples / RATE > BEATS])
+def windows_of_real_ecg(window_samples=512, origin="simulated"):
+    windows = synthetic_windows(window_samples=window_samples)
+    text = " ".join(f"{beat:.3f}" for beat in BEATS[window_samples / RATE > BEATS])
     return dataclasses.replace(windows, index=windows.index.assign(ppg_origin=origin, rpeaks_s=text))
 
 
 # -------------------------------------------------------------------------------------------------------- disturbances
 def test_the_stated_share_is_disturbed_and_the_others_are_untouched():
-    ppg = np.repeat(synthetic_windows(n_samples=512).ppg[:1].astype(np.float32), 400, axis=0)
+    ppg = np.repeat(synthetic_windows(window_samples=512).ppg[:1].astype(np.float32), 400, axis=0)
     disturbed = disturb_share(ppg, 0.3, RATE, (5, 7))
     changed = (disturbed != ppg).any(axis=(1, 2))
     assert 0.22 < changed.mean() < 0.38
@@ -39,7 +39,7 @@ def test_the_stated_share_is_disturbed_and_the_others_are_untouched():
 
 
 def test_disturbances_depend_on_key_and_row_only():
-    ppg = synthetic_windows(n_samples=512).ppg.astype(np.float32)
+    ppg = synthetic_windows(window_samples=512).ppg.astype(np.float32)
     first = disturb_share(ppg, 0.5, RATE, (0, 3))
     assert np.array_equal(first, disturb_share(ppg, 0.5, RATE, (0, 3)))
     assert np.array_equal(first[:5], disturb_share(ppg[:5], 0.5, RATE, (0, 3)))
@@ -123,7 +123,7 @@ def test_batches_redraw_training_windows_and_leave_the_ecg_alone():
 
 def test_batches_disturb_stored_and_streamed_windows():
     for streamed in (False, True):
-        settings = {"data__stream_training": streamed, "signal__n_samples": 256}
+        settings = {"data__stream_training": streamed, "signal__window_samples": 256}
         clean = tiny_config(**settings, data__disturbed_share=0.0)
         disturbed = tiny_config(**settings, data__disturbed_share=1.0)
         with (

@@ -94,13 +94,15 @@ def same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> boo
 
 
 # ------------------------------------------------------------------------------------------------------------ features
-@pytest.mark.parametrize("n_samples", [128, 256, 1024])
-def test_features_of_both_critics_from_the_finest(n_samples):
+@pytest.mark.parametrize("window_samples", [128, 256, 1024])
+def test_features_of_both_critics_from_the_finest(window_samples):
     torch.manual_seed(0)
-    critic, ecg = DualCritic(5, n_samples), torch.randn(3, 12, n_samples)
+    critic, ecg = DualCritic(5, window_samples), torch.randn(3, 12, window_samples)
     found = critic.features(ecg)
     widths = [5 * multiplier for multiplier in CRITIC_MULTIPLIERS]
-    assert [tuple(x.shape) for x in found[:4]] == [(3, width, n_samples // 2**k) for k, width in enumerate(widths, 1)]
+    assert [tuple(x.shape) for x in found[:4]] == [
+        (3, width, window_samples // 2**k) for k, width in enumerate(widths, 1)
+    ]
     sizes = [(64, 65), (32, 33), (16, 17), (8, 9)]  # of 128 frequencies and 129 frames, each halved and rounded up
     assert [tuple(x.shape) for x in found[4:]] == [(3, width, *size) for width, size in zip(widths, sizes, strict=True)]
     # They are what the logits are made of: the last layers take them on.

@@ -18,7 +18,7 @@ from p2es_lib.simulator.normal_beats import fitted
 from p2es_lib.simulator.rhythm import BEAT_PVC
 
 SIGMA_S = 0.015
-TIMING = SimulatorConfig.without_variation(pat_residual_sd_ms=1e3 * SIGMA_S, n_samples=384)
+TIMING = SimulatorConfig.without_variation(pat_residual_sd_ms=1e3 * SIGMA_S, window_samples=384)
 
 
 def gaussians_of(windows, row, config):
@@ -51,7 +51,7 @@ def widened(t, centre, width, sigma):
 
 def test_gaussian_arrival_time_widens_gaussian_kernels():
     windows = simulate(range(6), 1, TIMING)
-    t = np.arange(TIMING.n_samples) / TIMING.sampling_rate
+    t = np.arange(TIMING.window_samples) / TIMING.sampling_rate
     result = conditional_mean_ecg(windows, TIMING, n_draws=1000)
     v5 = LEADS.index("V5")
     expected_variance, variance = [], []
@@ -82,7 +82,7 @@ def test_rmse_of_the_windows_is_the_spread_of_the_draws():
 
 def test_log_normal_gain_has_its_moments():
     """Only sizes vary: at the R peak the ECG is x0 exp(s z), with known mean and variance."""
-    config = SimulatorConfig.without_variation(amplitudes=1.0, n_samples=256)
+    config = SimulatorConfig.without_variation(amplitudes=1.0, window_samples=256)
     windows = simulate(range(4), 1, config)
     plain = simulate(range(4), 1, config.replace(amplitudes=0.0))
     result = conditional_mean_ecg(windows, config, n_draws=2500, hold="beats")
@@ -95,8 +95,8 @@ def test_log_normal_gain_has_its_moments():
 
 
 def test_correction_for_few_draws():
-    windows = simulate(range(150), 1, SimulatorConfig(n_samples=256))
-    config = SimulatorConfig(n_samples=256)
+    windows = simulate(range(150), 1, SimulatorConfig(window_samples=256))
+    config = SimulatorConfig(window_samples=256)
     few = conditional_mean_ecg(windows, config, n_draws=2)
     many = conditional_mean_ecg(windows, config, n_draws=16)
     assert irreducible_rmse(windows, few) == pytest.approx(irreducible_rmse(windows, many), rel=0.06)
@@ -106,7 +106,7 @@ def test_correction_for_few_draws():
 
 def test_full_variation_is_calibrated_and_timing_costs():
     """The windows themselves look like further draws, and knowing the beats helps."""
-    config = SimulatorConfig(n_samples=256)
+    config = SimulatorConfig(window_samples=256)
     windows = simulate(range(300), 1, config)
     pulses = conditional_mean_ecg(windows, config, n_draws=8, seed=config.seed)  # same seed: still independent draws
     beats = conditional_mean_ecg(windows, config, n_draws=8, hold="beats")
@@ -123,7 +123,7 @@ def test_full_variation_is_calibrated_and_timing_costs():
 )
 def test_no_kind_of_variation_leaks(scale):
     """Each kind alone: the draws spread, and as far as the windows themselves do (morphology: few classes, so wider)."""
-    config = SimulatorConfig.without_variation(n_samples=192, **{scale: 1.0})
+    config = SimulatorConfig.without_variation(window_samples=192, **{scale: 1.0})
     windows = simulate(range(60), 1, config)
     result = conditional_mean_ecg(windows, config, n_draws=6)
     spread = np.sqrt(result.variance.mean())
@@ -132,7 +132,7 @@ def test_no_kind_of_variation_leaks(scale):
 
 
 def test_window_result_does_not_depend_on_the_others():
-    config = SimulatorConfig(n_samples=256)
+    config = SimulatorConfig(window_samples=256)
     together = conditional_mean_ecg(simulate(range(5), 2, config), config, n_draws=5)
     alone = conditional_mean_ecg(simulate([3], 2, config), config, n_draws=5)
     assert np.array_equal(together.mean[6:8], alone.mean) and np.array_equal(together.variance[6:8], alone.variance)
@@ -160,7 +160,7 @@ def test_beat_without_pulse_is_placed_in_the_pause():
 
 @pytest.mark.parametrize("change", [{"hold": "nothing"}, {"n_draws": 1}])
 def test_wrong_settings_are_refused(change):
-    config = SimulatorConfig(n_samples=128)
+    config = SimulatorConfig(window_samples=128)
     windows = simulate([0], 1, config)
     with pytest.raises(InputError):
         conditional_mean_ecg(windows, config, **{"n_draws": 4, **change})

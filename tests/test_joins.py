@@ -20,7 +20,7 @@ N, T = 256, 4096
 @pytest.fixture(scope="module")
 def long_recordings():
     """Half a minute of twelve simulated people."""
-    return simulate(range(90_000, 90_012), 1, SimulatorConfig(n_samples=T))
+    return simulate(range(90_000, 90_012), 1, SimulatorConfig(window_samples=T))
 
 
 def whole(n_window: int, n_overlap: int) -> int:
@@ -62,10 +62,10 @@ def test_long_translations_have_no_seams(long_recordings):
 
     Notebook 13 asks the same of the trained model.
     """
-    config = tiny_config(signal__n_samples=512, denoiser__lead_features=2)
+    config = tiny_config(signal__window_samples=512, denoiser__lead_features=2)
     torch.manual_seed(0)
     model = P2Es(config)
-    model.group_finder.fit(synthetic_windows(n_samples=512).split("train"), seed=0)
+    model.group_finder.fit(synthetic_windows(window_samples=512).split("train"), seed=0)
     n_overlap = round(OVERLAP_S * config.signal.sampling_rate)
     n_total, errors = whole(512, n_overlap), []
     for row in range(len(long_recordings)):

@@ -35,7 +35,7 @@ PREPARED = ("0.1 h of 2 leads and PPG at 250 Hz", "4 records of 10 s, 12 leads a
 def table(tmp_path_factory) -> pd.DataFrame:
     """Everything, tiny."""
     sizes = {"n_windows": (40,), "n_sparse": 80, "hours": (0.1,), "n_short": 4, "n_steps": 2}
-    config = tiny_config(signal__n_samples=1024)
+    config = tiny_config(signal__window_samples=1024)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure_store.os, "sync", lambda: None)  # waits for what other programs write, too
         return measure(tmp_path_factory.mktemp("measure"), config, P2Es, Batch, **sizes, progress=False)
@@ -165,7 +165,7 @@ def test_what_was_written_goes_whatever_ends_it(home, monkeypatch, error):
 
 def test_only_stores_that_are_written_and_where_they_were_read_from(tmp_path):
     """Every byte is on the disk before it is read; warm windows come from the cache."""
-    config = tiny_config(signal__n_samples=512)
+    config = tiny_config(signal__window_samples=512)
     table = measure(tmp_path, config, P2Es, Batch, n_windows=(40, 640), n_steps=2, only_stores=True, progress=False)
     assert {(part, n) for part, n in zip(table["part"], table["n_windows"])} == {(NPY, 40), (NPY, 640)}
     assert table[table["n_windows"] == 640]["what"].tolist() == ["writing", *INDEX, *READING, *LOADER]

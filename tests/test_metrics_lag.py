@@ -8,9 +8,9 @@ from p2es_lib.evaluation.metrics.decomposition import error_split
 from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
 
 
-def _signals(n_windows, n_leads=3, n_samples=400, seed=0):
+def _signals(n_windows, n_leads=3, window_samples=400, seed=0):
     rng = np.random.default_rng(seed)
-    noise = rng.normal(size=(n_windows, n_leads, n_samples + 80))
+    noise = rng.normal(size=(n_windows, n_leads, window_samples + 80))
     kernel = np.hanning(15) / np.hanning(15).sum()
     return np.apply_along_axis(np.convolve, -1, noise, kernel, mode="same")
 

@@ -13,11 +13,11 @@ from p2es_lib.evaluation.metrics import METRICS, evaluate, summarise, summarise_
 FS, N_SAMPLES = 125.0, 1024
 
 
-def _windows(n_subjects=6, per_subject=2, seed=0, n_samples=N_SAMPLES):
+def _windows(n_subjects=6, per_subject=2, seed=0, window_samples=N_SAMPLES):
     """Beats like ECG, smooth enough to shift by samples, consistent over leads."""
     rng = np.random.default_rng(seed)
     n = n_subjects * per_subject
-    t = (np.arange(n_samples + 100) - 50) / FS
+    t = (np.arange(window_samples + 100) - 50) / FS
     waves = np.zeros((n, 8, len(t)))
     for row in range(n):
         r = rng.uniform(0, 0.8) + np.arange(-1, 12) * rng.uniform(0.7, 1.0)

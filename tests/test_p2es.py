@@ -146,7 +146,7 @@ def test_models_of_other_versions_are_told_to_train_again(tmp_path, windows):
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     assert P2Es.from_pretrained(tmp_path)
     save_file({name: tensor for name, tensor in tensors.items() if "trust" not in name}, path, metadata)
-    with pytest.raises(InputError, match=r"another version.*train it again.*denoiser\.generator\.trust"):
+    with pytest.raises(InputError, match=r"another version.*train it again.*denoiser\.multi_scale\.trust"):
         P2Es.from_pretrained(tmp_path)
     save_file(tensors, path, metadata | {"config": metadata["config"].replace('"n_blocks"', '"blocks"')})
     with pytest.raises(InputError, match=r"another version.*denoiser\.\*"):

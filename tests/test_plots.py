@@ -26,17 +26,17 @@ RATE, T = 125.0, 1024
 RNG = np.random.default_rng(0)
 
 
-def _ecg(n_samples: int = T) -> np.ndarray:
+def _ecg(window_samples: int = T) -> np.ndarray:
     """A sum of Gaussians per beat, (12, T) mV; R peaks 0.35 s after each multiple of 0.9 s."""
-    t = np.arange(n_samples) / RATE
+    t = np.arange(window_samples) / RATE
     beat = (t % 0.9)[None]
     waves = [(0.15, 0.025), (0.32, 0.01), (0.35, 0.011), (0.38, 0.01), (0.63, 0.055)]
     gains = RNG.uniform(0.5, 1.3, (8, 5)) * [0.12, -0.12, 1.1, -0.25, 0.3]
     return expand_leads(sum(gains[:, k, None] * np.exp(-0.5 * ((beat - m) / s) ** 2) for k, (m, s) in enumerate(waves)))
 
 
-def _ppg(n_samples: int = T) -> np.ndarray:
-    beat = (np.arange(n_samples) / RATE - 0.57) % 0.9
+def _ppg(window_samples: int = T) -> np.ndarray:
+    beat = (np.arange(window_samples) / RATE - 0.57) % 0.9
     return np.exp(-0.5 * ((beat - 0.15) / 0.07) ** 2) + 0.4 * np.exp(-0.5 * ((beat - 0.4) / 0.1) ** 2)
 
 

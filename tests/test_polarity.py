@@ -87,7 +87,9 @@ def shares(windows, rate) -> dict[str, float]:
 
 @pytest.mark.parametrize(("disturbance", "snr_db", "least"), [("none", 10, 0.98), ("motion", 10, 0.9)])
 def test_simulated_people(disturbance, snr_db, least):
-    windows = simulate(range(9000, 9040), 1, SimulatorConfig(n_samples=1250, disturbance=disturbance, snr_db=snr_db))
+    windows = simulate(
+        range(9000, 9040), 1, SimulatorConfig(window_samples=1250, disturbance=disturbance, snr_db=snr_db)
+    )
     found = shares(windows.ppg[:, 0].astype(float), 125.0)
     assert found["wrong"] == 0 and found["right"] >= least
 

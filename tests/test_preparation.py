@@ -271,7 +271,9 @@ def test_what_cannot_be_used_is_refused(make_pair):
 
 def test_windows_of_a_long_real_record(mirror, home):
     """Ten-second windows of a bedside record of 4.4 h: all there, and about four of five clean."""
-    config = get_config("smoke", "mimic4wdb").replace("signal.sampling_rate", 128.0).replace("signal.n_samples", 1280)
+    config = (
+        get_config("smoke", "mimic4wdb").replace("signal.sampling_rate", 128.0).replace("signal.window_samples", 1280)
+    )
     jobs = list_jobs(config, mirror)
     index, info = collect_index([(get_source("mimic4wdb"), run_job(job, config, mirror)) for job in jobs])
     first = index[index["start_s"] < index["start_s"].min() + 15_960]

@@ -240,12 +240,12 @@ def test_changed_code_makes_every_record_anew(tmp_path, home, make_pair):
 
 
 def test_settings_have_folders_of_their_own(three):
-    plain, strided, short = settings(), settings(data__stride_s=4.0), settings(signal__n_samples=512)
+    plain, strided, short = settings(), settings(data__stride_s=4.0), settings(signal__window_samples=512)
     folders = {three.prepare(config) for config in (plain, strided, short)}
     assert {folder.parent.name for folder in folders} == {"125Hz-1024", "125Hz-1024-4s", "125Hz-512"}
     assert three.made == {name: 2 for name in "abc"}  # the plain one was there
     stored = json.loads((prepared_dir(three.source, short) / "one" / "shard.json").read_text())
-    assert stored["signal"] == {"sampling_rate": 125.0, "n_samples": 512} and stored["stride_s"] == 0
+    assert stored["signal"] == {"sampling_rate": 125.0, "window_samples": 512} and stored["stride_s"] == 0
     three.source = replace(three.source, version="2")  # another edition of the data set
     three.file("a").parent.rename(three.root / "kept")
     shutil.move(three.root / "kept", three.root / "fake" / "2")
@@ -292,7 +292,7 @@ def test_a_kill_leaves_the_older_shard(fake, make_pair, tmp_path):
 
 def test_memory_does_not_grow_with_the_length_of_a_record(fake, make_pair):
     pair = make_pair(300, 62.5, 1.5, noise=0.01)
-    config = settings(signal__sampling_rate=62.5, signal__n_samples=512, data__stride_s=60.0)
+    config = settings(signal__sampling_rate=62.5, signal__window_samples=512, data__stride_s=60.0)
     peaks = {}
 
     def stretches(n_parts):

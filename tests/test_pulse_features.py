@@ -15,7 +15,7 @@ from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 EDGE_S = 0.1  # upstrokes nearer to the window's ends than this are not counted
 
 
-def simulated(n, seed, rhythm="sinus", rate=125.0, n_samples=1024):
+def simulated(n, seed, rhythm="sinus", rate=125.0, window_samples=1024):
     """PPG (n, 1, T), upstroke times (n, 40) in seconds and amplitudes (n, 40)."""
     rng = np.random.default_rng(seed)
     age = rng.uniform(18, 90, n)
@@ -33,7 +33,7 @@ def simulated(n, seed, rhythm="sinus", rate=125.0, n_samples=1024):
                 rr[row, beat] = early
                 amplitude[row, beat] = rng.uniform(0.4, 0.8)
     onsets = np.cumsum(rr, axis=1) - 2.0
-    ppg = pulse_train(onsets, amplitude, rr, shape, np.arange(n_samples) / rate)
+    ppg = pulse_train(onsets, amplitude, rr, shape, np.arange(window_samples) / rate)
     fine = np.arange(-0.1, 0.3, 0.0005)
     alone = pulse_train(np.zeros((n, 1)), np.ones((n, 1)), np.full((n, 1), 0.85), shape, fine)
     steepest = fine[np.argmax(np.diff(alone, axis=1), axis=1)]
@@ -62,14 +62,14 @@ def test_upstrokes_found_in_every_rhythm(rhythm):
 
 
 @pytest.mark.parametrize(
-    ("rate", "n_samples"), [(62.5, 512), (100.0, 1000), (250.0, 2048), (125.0, 300), (124.945, 4096)]
+    ("rate", "window_samples"), [(62.5, 512), (100.0, 1000), (250.0, 2048), (125.0, 300), (124.945, 4096)]
 )
-def test_other_rates_and_lengths(rate, n_samples):
-    ppg, truth, _ = simulated(40, 2, rate=rate, n_samples=n_samples)
-    sensitivity, precision = sensitivity_precision(pulse_upstrokes(ppg, rate), truth, n_samples / rate)
+def test_other_rates_and_lengths(rate, window_samples):
+    ppg, truth, _ = simulated(40, 2, rate=rate, window_samples=window_samples)
+    sensitivity, precision = sensitivity_precision(pulse_upstrokes(ppg, rate), truth, window_samples / rate)
     assert sensitivity > 0.98 and precision > 0.98
     features = pulse_features(ppg, rate)
-    assert features.shape == (40, N_FEATURES, n_samples) and features.isfinite().all()
+    assert features.shape == (40, N_FEATURES, window_samples) and features.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_upstrokes_found_in_disturbed_ppg(kind, snr_db, at_least):
 
 
 def test_timing_is_finer_than_a_sample():
-    ppg, truth, _ = simulated(100, 5, rate=62.5, n_samples=512)
+    ppg, truth, _ = simulated(100, 5, rate=62.5, window_samples=512)
     times = pulse_upstrokes(ppg, 62.5).numpy()
     error = []
     for row in range(100):

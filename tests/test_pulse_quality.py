@@ -39,7 +39,7 @@ def test_noise_in_any_band_is_hardly_ever_accepted(band_hz, pink):
 @pytest.mark.parametrize("rhythms", ["mostly sinus", "atrial fibrillation"])
 @pytest.mark.parametrize("site", ["finger", "wrist"])
 def test_simulated_pulses_are_accepted(rhythms, site):
-    config = SimulatorConfig(n_samples=1250, site=site, arrhythmia=2.0)
+    config = SimulatorConfig(window_samples=1250, site=site, arrhythmia=2.0)
     windows = simulate(np.arange(300), 1, config)
     chosen = np.ones(300, bool) if rhythms == "mostly sinus" else (windows.index["rhythm"] == "af").to_numpy()
     assert chosen.sum() > 20 and accepted(windows.ppg[chosen, 0].astype(float)) > 0.99

@@ -190,7 +190,7 @@ def test_long_samples_may_hold_much_of_an_upstroke(rate, seconds):
     """At 20 Hz an upstroke is two samples: good PPG had been called faulty. A sensor that is switched still is."""
     from p2es_lib.simulator import SimulatorConfig, simulate
 
-    windows = simulate(range(9000, 9012), 1, SimulatorConfig(n_samples=125 * seconds)).ppg[:, 0].astype(float)
+    windows = simulate(range(9000, 9012), 1, SimulatorConfig(window_samples=125 * seconds)).ppg[:, 0].astype(float)
     t = np.arange(0, seconds - 0.1, 1 / rate)
     steepest = 0.0
     for window in windows:

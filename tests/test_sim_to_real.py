@@ -68,10 +68,10 @@ def index_of(beats: list[np.ndarray], records: list[str], **columns) -> pd.DataF
     return pd.DataFrame(known | columns)
 
 
-def bare_windows(beats: list[np.ndarray], records: list[str], n_samples: int = 128, **columns) -> WindowSet:
+def bare_windows(beats: list[np.ndarray], records: list[str], window_samples: int = 128, **columns) -> WindowSet:
     """Windows of which only the index matters."""
     n = len(records)
-    zeros = np.zeros((n, 13, n_samples), np.float32)
+    zeros = np.zeros((n, 13, window_samples), np.float32)
     return WindowSet(zeros[:, :1], zeros[:, 1:], np.full((n, 12), 2, np.uint8), index_of(beats, records, **columns))
 
 
@@ -351,7 +351,9 @@ def transferred(make_pair, monkeypatch):
         model = Oracle(windows, late)
         monkeypatch.setattr(sim_to_real, "simulated_model", lambda profile: model)
         monkeypatch.setattr(sim_to_real, "usable_windows", lambda config: windows)
-        monkeypatch.setattr(sim_to_real, "simulated_windows", lambda config: synthetic_windows(n_samples=N_SAMPLES))
+        monkeypatch.setattr(
+            sim_to_real, "simulated_windows", lambda config: synthetic_windows(window_samples=N_SAMPLES)
+        )
         return sim_to_real_scores(get_config("smoke", "bidmc"), seed=5, progress=False), model
 
     return scores
@@ -385,7 +387,9 @@ def test_model_and_template_of_quick_know_the_same_people_those_of_wide(make_pai
     monkeypatch.setattr(sim_to_real, "load_method", lambda folder: Oracle(windows, 0))
     monkeypatch.setattr(sim_to_real, "usable_windows", lambda config: windows)
     monkeypatch.setattr(
-        sim_to_real, "simulated_windows", lambda config: asked.append(config) or synthetic_windows(n_samples=N_SAMPLES)
+        sim_to_real,
+        "simulated_windows",
+        lambda config: asked.append(config) or synthetic_windows(window_samples=N_SAMPLES),
     )
     sim_to_real_scores(get_config("quick", "bidmc"), progress=False)
     trained_on = P2Es.from_pretrained(PRETRAINED).config
@@ -424,7 +428,7 @@ def test_correlation_is_that_of_the_beats_lag_and_not_of_a_neighbouring_beat():
         return np.ones((12, 1)) * (height[:, None] * np.exp(-0.5 * ((time - at[:, None]) / 2.0) ** 2)).sum(axis=0)
 
     truth, late = drawn(beats, heights), drawn(beats + lag, 1.3 - heights)
-    windows = bare_windows([beats / rate] * 2, ["a", "a"], n_samples=N_SAMPLES)
+    windows = bare_windows([beats / rate] * 2, ["a", "a"], window_samples=N_SAMPLES)
     windows.ecg[:] = truth
     ecg = np.array([late, late])[:, None]
     overlap = np.corrcoef(late[0, lag:], truth[0, : N_SAMPLES - lag])[0, 1]
@@ -572,9 +576,9 @@ def test_the_notebook_runs_from_a_model_and_windows_to_figure_and_table(home, ma
     """On real windows of two records, one of them without a named lead, with a hardly trained model."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    simulated = synthetic_windows(n_samples=N_SAMPLES)
+    simulated = synthetic_windows(window_samples=N_SAMPLES)
     write_windows(paths.windows_dir("simulated", "smoke"), simulated, {})
-    config = tiny_config(signal__n_samples=N_SAMPLES, training__n_steps=2)
+    config = tiny_config(signal__window_samples=N_SAMPLES, training__n_steps=2)
     train(config, simulated, paths.run_dir("simulated", "smoke", "p2es", 0), progress=False)
     windows = real_windows(make_pair, {"a": 0.25, "b": 0.4}, named={"a": True, "b": False})
     write_windows(paths.windows_dir("bidmc", "smoke"), windows, {})

@@ -64,7 +64,7 @@ def test_contract(cohort):
 
 
 def test_a_subject_is_the_same_bytes_in_any_company():
-    config = SimulatorConfig(n_samples=256)
+    config = SimulatorConfig(window_samples=256)
     forward, backward = simulate(range(90), 2, config), simulate(range(89, -1, -1), 2, config)
     for subject in range(0, 90, 4):
         alone = simulate([subject], 2, config)
@@ -78,7 +78,7 @@ def test_a_subject_is_the_same_bytes_in_any_company():
 
 
 def test_more_subjects_than_one_batch_of_the_implementation():
-    config = SimulatorConfig(n_samples=128)
+    config = SimulatorConfig(window_samples=128)
     many = simulate(range(300), 1, config)
     assert np.array_equal(many.ecg[290:], simulate(range(290, 300), 1, config).ecg)
 
@@ -153,7 +153,7 @@ def test_demographic_trends(cohort):
 
 def test_normal_amplitudes_agree_with_ptbxl():
     """Mean R, S and T of each group within 0.1 mV + 15 % of PTB-XL, all leads; rendered at 500 Hz like the records."""
-    config = SimulatorConfig(sampling_rate=500, n_samples=900, morphology=0, arrhythmia=0, premature_beats=0)
+    config = SimulatorConfig(sampling_rate=500, window_samples=900, morphology=0, arrhythmia=0, premature_beats=0)
     windows = simulate(range(900), 1, config)
     latents, t = windows.latents, np.arange(900) / 500
     rows = [LEADS.index(name) for name in PTBXL]
@@ -184,7 +184,7 @@ def test_normal_amplitudes_agree_with_ptbxl():
 
 
 def test_p_wave_and_pr_interval():
-    config = SimulatorConfig.without_variation(n_samples=512)
+    config = SimulatorConfig.without_variation(window_samples=512)
     windows = simulate(range(12), 1, config)
     latents, t = windows.latents, np.arange(512) / 125
     for row in range(12):
@@ -198,7 +198,7 @@ def test_p_wave_and_pr_interval():
 
 
 def test_qt_shortens_with_rate():
-    config = SimulatorConfig(n_samples=512, morphology=0, premature_beats=0)
+    config = SimulatorConfig(window_samples=512, morphology=0, premature_beats=0)
     windows = simulate(range(400), 1, config)
     latents = windows.latents
     fast, slow = windows.index["rhythm"] == "tachycardia", windows.index["rhythm"] == "bradycardia"
@@ -270,8 +270,8 @@ def test_premature_beats():
 
 def test_no_jump_at_beat_borders():
     """Sampling twice as densely halves the largest step: the ECG is continuous, also at fast and premature beats."""
-    coarse_config = SimulatorConfig(sampling_rate=1000, n_samples=4000, premature_beats=20.0)
-    fine_config = coarse_config.replace(sampling_rate=2000, n_samples=8000)
+    coarse_config = SimulatorConfig(sampling_rate=1000, window_samples=4000, premature_beats=20.0)
+    fine_config = coarse_config.replace(sampling_rate=2000, window_samples=8000)
     coarse, fine = (simulate(range(60), 1, config) for config in (coarse_config, fine_config))
     assert np.array_equal(coarse.ecg, fine.ecg[..., ::2])  # the same signal
     steps = [np.abs(np.diff(w.ecg, axis=2)).max(axis=2) for w in (coarse, fine)]
@@ -282,7 +282,7 @@ def test_bundle_branch_blocks_and_infarcts(monkeypatch):
     from p2es_lib.simulator import cohort as module
     from p2es_lib.simulator.morphology import CLASSES
 
-    config = SimulatorConfig.without_variation(n_samples=512)
+    config = SimulatorConfig.without_variation(window_samples=512)
     t = np.arange(512) / 125
 
     def beat_of(name):
@@ -342,8 +342,8 @@ def test_ppg_follows_the_beats(cohort):
 
 
 def test_disturbance_leaves_the_ecg_and_changes_the_ppg():
-    clean = simulate(range(4), 1, SimulatorConfig(n_samples=512))
-    moved = simulate(range(4), 1, SimulatorConfig(n_samples=512, disturbance="drift", snr_db=0.0))
+    clean = simulate(range(4), 1, SimulatorConfig(window_samples=512))
+    moved = simulate(range(4), 1, SimulatorConfig(window_samples=512, disturbance="drift", snr_db=0.0))
     assert np.array_equal(clean.ecg, moved.ecg) and not np.allclose(clean.ppg, moved.ppg, atol=0.2)
 
 
@@ -355,7 +355,7 @@ def test_disturbance_leaves_the_ecg_and_changes_the_ppg():
         {"seed": -1},
         {"hrv": -0.5},
         {"sampling_rate": 1.0},
-        {"n_samples": 0},
+        {"window_samples": 0},
     ],
 )
 def test_wrong_settings_are_refused(change):

@@ -161,7 +161,7 @@ def test_seeds_differ_and_repeat(windows, tmp_path):
         train(tiny_config(), windows, tmp_path / name, seed=seed, progress=False)
     a, b, c = (state_of(tmp_path / name) for name in "abc")
     assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["denoiser.generator.stem.weight"], c["denoiser.generator.stem.weight"])
+    assert not torch.equal(a["denoiser.multi_scale.stem.weight"], c["denoiser.multi_scale.stem.weight"])
 
 
 def test_no_subject_but_training_ones_reaches_the_loss(windows, tmp_path, monkeypatch):

@@ -18,9 +18,9 @@ from p2es_lib.signals.transforms import (
 )
 
 
-@pytest.mark.parametrize("n_samples", [1, 2, 3, 7, 8, 125, 512, 1024])
-def test_dct_and_inverse_equal_scipy(n_samples):
-    x = np.random.default_rng(0).standard_normal((3, 2, n_samples))
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 125, 512, 1024])
+def test_dct_and_inverse_equal_scipy(length):
+    x = np.random.default_rng(0).standard_normal((3, 2, length))
     expected = scipy.fft.dct(x, type=2, norm="ortho")
     np.testing.assert_allclose(dct(torch.from_numpy(x)).numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(idct(torch.from_numpy(x)).numpy(), scipy.fft.idct(x, type=2, norm="ortho"), atol=1e-12)
@@ -30,14 +30,14 @@ def test_dct_and_inverse_equal_scipy(n_samples):
     np.testing.assert_allclose(idct(dct(single)).numpy(), single.numpy(), atol=2e-6)
 
 
-@pytest.mark.parametrize("n_samples", [9, 16])
-def test_gradients_are_the_transposed_matrix_of_scipy(n_samples):
-    matrix = scipy.fft.dct(np.eye(n_samples), axis=0, norm="ortho")  # u = matrix @ x
-    jacobian = torch.autograd.functional.jacobian(dct, torch.randn(n_samples, dtype=torch.float64))
+@pytest.mark.parametrize("length", [9, 16])
+def test_gradients_are_the_transposed_matrix_of_scipy(length):
+    matrix = scipy.fft.dct(np.eye(length), axis=0, norm="ortho")  # u = matrix @ x
+    jacobian = torch.autograd.functional.jacobian(dct, torch.randn(length, dtype=torch.float64))
     np.testing.assert_allclose(jacobian.numpy(), matrix, atol=1e-12)
-    jacobian = torch.autograd.functional.jacobian(idct, torch.randn(n_samples, dtype=torch.float64))
+    jacobian = torch.autograd.functional.jacobian(idct, torch.randn(length, dtype=torch.float64))
     np.testing.assert_allclose(jacobian.numpy(), matrix.T, atol=1e-12)
-    x = torch.randn(2, n_samples, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(2, length, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(dct, x) and torch.autograd.gradcheck(idct, x)
 
 

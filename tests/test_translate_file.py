@@ -61,7 +61,7 @@ def test_windows_cover_everything_and_end_with_the_recording():
 
 def test_join_of_equal_windows_leaves_no_seam(model, monkeypatch):
     """A translator that returns the place in the recording must be returned unchanged across all joins."""
-    n_window = model.config.signal.n_samples
+    n_window = model.config.signal.window_samples
 
     def echo(windows, demographics, *, n_samples, generator):
         place = np.stack([int(start) + np.arange(n_window) for start in generator.window_ids]) / 1000

@@ -57,7 +57,7 @@ def small_config(**changes):
     config = get_config("smoke")
     settings = {
         "data.n_train_subjects": 5, "data.n_validation_subjects": 3, "data.n_test_subjects": 4,
-        "signal.n_samples": 512, "training.batch_size": 4, "data.disturbed_share": 0.0,
+        "signal.window_samples": 512, "training.batch_size": 4, "data.disturbed_share": 0.0,
     } | {key.replace("__", "."): value for key, value in changes.items()}  # fmt: skip
     for name, value in settings.items():
         config = config.replace(name, value)

@@ -184,7 +184,7 @@ class UNet1d(nn.Module):
 
 def denoiser_parameters(config: Config) -> int:
     """Number of weights of P2Es's denoiser under the same settings: what ``method.size`` "matched" is matched to."""
-    process = ForwardProcess(config.process, config.signal.n_samples, config.signal.sampling_rate)
+    process = ForwardProcess(config.process, config.signal.window_samples, config.signal.sampling_rate)
     return _parameters(lambda: Denoiser(config.denoiser, process, N_FEATURES))
 
 

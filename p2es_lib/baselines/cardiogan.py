@@ -139,10 +139,10 @@ class SpectrogramCritic(nn.Module):
 class DualCritic(nn.Module):
     """Both critics of ECG (B, 12, T); ``forward`` gives their logits, ``features`` what their layers make of it."""
 
-    def __init__(self, width: int, n_samples: int):
+    def __init__(self, width: int, window_samples: int):
         super().__init__()
         self.of_waveform = WaveformCritic(width)
-        self.of_spectrogram = SpectrogramCritic(width, n_samples // N_FRAMES)
+        self.of_spectrogram = SpectrogramCritic(width, window_samples // N_FRAMES)
 
     def forward(self, ecg: Tensor) -> tuple[Tensor, Tensor]:
         return self.of_waveform(ecg), self.of_spectrogram(ecg)
@@ -187,7 +187,7 @@ class CardioGAN(AdversarialTranslator):
         return AttentionUNet(width)
 
     def make_critic(self) -> nn.Module:
-        return DualCritic(self.width, self.config.signal.n_samples)
+        return DualCritic(self.width, self.config.signal.window_samples)
 
     def forward(self, ppg: Tensor, demographics: Tensor) -> Tensor:
         """ECG (B, 12, T) of PPG (B, 1, T) and demographics (B, 4)."""

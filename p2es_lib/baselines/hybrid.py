@@ -38,7 +38,7 @@ class HybridP2Es(P2Es):
     keeps_best = False  # the least squared error would pick the stage at which the critics matter least
 
     def make_critic(self) -> nn.Module:
-        return DualCritic(CRITIC_WIDTH, self.config.signal.n_samples)
+        return DualCritic(CRITIC_WIDTH, self.config.signal.window_samples)
 
     def critic_loss(self, critic: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Cross entropy of both critics on true ECG and on estimates of it."""

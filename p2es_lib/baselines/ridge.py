@@ -71,7 +71,7 @@ class LaggedRidge:
     """
 
     def __init__(self, config: Config):
-        self.window_samples = config.signal.n_samples
+        self.window_samples = config.signal.window_samples
         self.reach = int(round(REACH_S * config.signal.sampling_rate))  # samples
         self.penalty: float | None = None  # of PENALTY_GRID
         self.weights: np.ndarray | None = None  # (12, L) mV, by lag from -reach to +reach; NaN for leads never seen

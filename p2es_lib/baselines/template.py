@@ -66,7 +66,7 @@ class MeanBeatTemplate:
 
     def __init__(self, config: Config, *, by_group: bool = False):
         self.sampling_rate = config.signal.sampling_rate
-        self.window_samples = config.signal.n_samples
+        self.window_samples = config.signal.window_samples
         self.by_group = by_group
         self.advance_s: float | None = None
         self.mean_signal: np.ndarray | None = None  # (12,) mV

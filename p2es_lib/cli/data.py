@@ -219,7 +219,7 @@ def measure(
     from p2es_lib.plots import save_table
 
     sizes = [*(10**k for k in range(3, 10) if 10**k < windows), windows]
-    config = get_config("quick", "made").replace("signal.n_samples", samples)
+    config = get_config("quick", "made").replace("signal.window_samples", samples)
     with paths.temporary_folder(folder / "measure") as place:
         table = measure_all(place, config, P2Es, Batch, n_windows=sizes, only_stores=only_stores)
     caption = (

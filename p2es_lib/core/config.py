@@ -18,6 +18,10 @@ PROFILES = ("smoke", "quick", "wide", "full")
 METHODS = ("p2es", "p2es_hybrid", "unet", "bilstm", "rddm", "p2e_wgan", "cardiogan", "rectified_flow")
 
 
+#: Settings under other names in files of older versions, and what they are called now.
+RENAMED = {"signal.n_samples": "signal.window_samples"}
+
+
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
@@ -40,15 +44,17 @@ class _Section:
 
 @dataclass(frozen=True)
 class SignalConfig(_Section):
-    """Windows: sampling rate (Hz) and length (samples); a window lasts n_samples / sampling_rate seconds."""
+    """Windows: sampling rate (Hz) and length (samples); a window lasts window_samples / sampling_rate seconds."""
 
     sampling_rate: float = 125.0
-    n_samples: int = 1024
+    window_samples: int = 1024
 
     def __post_init__(self):
         super().__post_init__()
         _check(self.sampling_rate >= 50, f"signal.sampling_rate={self.sampling_rate}: at least 50 Hz, QRS needs it")
-        _check(self.n_samples >= 128 and self.n_samples % 128 == 0, "signal.n_samples: a multiple of 128")
+        _check(
+            self.window_samples >= 128 and self.window_samples % 128 == 0, "signal.window_samples: a multiple of 128"
+        )
 
 
 @dataclass(frozen=True)
@@ -307,7 +313,13 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict) -> Config:
-        """Build from a nested dictionary; unknown keys are refused, missing keys keep their defaults."""
+        """Build from a nested dictionary, of an older version too (:data:`RENAMED`); missing keys keep their defaults.
+
+        Raises
+        ------
+        InputError
+            A setting that this version does not know, or a value that it refuses.
+        """
         sections = {f.name: f for f in dataclasses.fields(cls)}
         arguments = {}
         for key, value in values.items():
@@ -317,6 +329,7 @@ class Config:
                 arguments[key] = value
                 continue
             _check(isinstance(value, dict), f"configuration section {key}: expected settings by name, found {value!r}")
+            value = {RENAMED.get(f"{key}.{name}", f"{key}.{name}").partition(".")[2]: v for name, v in value.items()}
             known = [f.name for f in dataclasses.fields(factory)]
             for name in value:
                 check_choice(f"setting {key}.*", name, known)

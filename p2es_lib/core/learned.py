@@ -26,6 +26,8 @@ from p2es_lib.core.paths import atomic_path
 from p2es_lib.core.translator import check_translation_input
 
 WEIGHTS_FILE = "weights.safetensors"
+#: What tensors were called in files of older versions, by the beginning of their names, and what they are called now.
+RENAMED_TENSORS = {"denoiser.generator.": "denoiser.multi_scale."}
 #: Probability with which age or sex is hidden in training, so that missing entries are known ground.
 HIDE_PROBABILITY = 0.1
 
@@ -166,7 +168,7 @@ class LearnedTranslator(nn.Module):
             Wrong shape or length, not finite, or flat PPG; numbers of windows and demographics differ; a translation that
             is not finite.
         """
-        ppg = check_translation_input(ppg, demographics, self.config.signal.n_samples, n_samples)
+        ppg = check_translation_input(ppg, demographics, self.config.signal.window_samples, n_samples)
         if isinstance(generator, WindowNoise):
             seed, window_ids = generator.seed, generator.window_ids
         else:
@@ -228,7 +230,7 @@ class LearnedTranslator(nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                tensors = {_name_now(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: cannot be read as safetensors ({error}); download or train it again") from error
         if metadata.get("format") != cls.name:
@@ -301,6 +303,11 @@ def ecg_scale_mv(ecg: np.ndarray, lead_mask: np.ndarray) -> float:
     if not len(present) or not np.isfinite(scale := float(present.std())) or scale <= 0:
         raise InputError("the training ECG is empty, flat or not finite; look at the data set with notebook 01_data")
     return scale
+
+
+def _name_now(name: str) -> str:
+    older = next((prefix for prefix in RENAMED_TENSORS if name.startswith(prefix)), None)
+    return name if older is None else RENAMED_TENSORS[older] + name.removeprefix(older)
 
 
 def _content_ids(ppg: Tensor, demographics: Demographics) -> list[str]:

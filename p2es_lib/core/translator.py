@@ -51,7 +51,7 @@ def check_translation_input(
     Parameters
     ----------
     window_samples : int
-        T that the method works with (``config.signal.n_samples``).
+        T that the method works with (``config.signal.window_samples``).
     n_samples : int
         Number of samples asked for.
 

@@ -36,7 +36,7 @@ class Timed:
 def make_windows(config, n: int, seed: int = 0) -> tuple[np.ndarray, Demographics]:
     """N windows of something like a PPG (a method's cost does not depend on what is in them), and who they are of."""
     rng = np.random.default_rng(seed)
-    t = np.arange(config.signal.n_samples) / config.signal.sampling_rate
+    t = np.arange(config.signal.window_samples) / config.signal.sampling_rate
     rate_hz = rng.uniform(0.8, 1.6, (n, 1))
     ppg = (
         np.sin(2 * np.pi * rate_hz * t)
@@ -75,7 +75,7 @@ def time_methods(
 
     config = next(iter(rows.values())).method.config
     ppg, demographics = make_windows(config, batch)
-    signal_s = batch * config.signal.n_samples / config.signal.sampling_rate
+    signal_s = batch * config.signal.window_samples / config.signal.sampling_rate
     previous, times = torch.get_num_threads(), {label: [] for label in rows}
     torch.set_num_threads(n_threads)
     try:
@@ -106,7 +106,7 @@ def count_operations(row: Timed) -> float:
         # Not translate: inference mode hides the operations from the counter.
         with torch.no_grad():
             LearnedTranslator.translate.__wrapped__(row.method, ppg, demographics, **row.options)
-    return counter.get_total_flops() * PER_S * config.signal.sampling_rate / config.signal.n_samples / 1e9
+    return counter.get_total_flops() * PER_S * config.signal.sampling_rate / config.signal.window_samples / 1e9
 
 
 _PEAK = """

@@ -53,7 +53,7 @@ def without_scale(model: P2Es, index: int) -> P2Es:
     """Copy of the model in which the branch of one time scale is silent in every block."""
     silent = copy.deepcopy(model)
     with torch.no_grad():
-        for block in silent.denoiser.generator.blocks:
+        for block in silent.denoiser.multi_scale.blocks:
             block.branches[index].weight.zero_()
             block.branches[index].bias.zero_()
     return silent
@@ -100,17 +100,17 @@ def view_stages(model: P2Es, windows: WindowSet, t: float, seed: int = 0) -> Sta
         frequency_share = (alpha * stage_2.gain(alpha, torch.tensor(sigma), prior))[0].mean(0).numpy()
     features, demographics, pi = fixed
     condition = Condition(features, demographics, model.lead_affinity(pi))
-    _, local_share = model.denoiser.generator(x_t, model.process.level(times).to(x_t.dtype), condition)
+    _, local_share = model.denoiser.multi_scale(x_t, model.process.level(times).to(x_t.dtype), condition)
     return StageView(
         x_t=(x_t * present * scale).numpy(),
         coarse=(estimate.coarse * present * scale).numpy(),
         refined=(estimate.refined * present * scale).numpy(),
         truth=(x_0 * scale).numpy(),
         contributions=contributions,
-        frequencies=np.arange(signal.n_samples) * signal.sampling_rate / (2 * signal.n_samples),
+        frequencies=np.arange(signal.window_samples) * signal.sampling_rate / (2 * signal.window_samples),
         coarse_error=error(estimate.coarse),
         refined_error=error(estimate.refined),
-        noise=np.full(signal.n_samples, (sigma * scale) ** 2),
+        noise=np.full(signal.window_samples, (sigma * scale) ** 2),
         frequency_share=frequency_share,
         local_share=None if local_share is None else local_share.numpy(),
     )

@@ -216,7 +216,7 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
     ecgs = {MODEL: np.concatenate(means), TEMPLATE: template.translate(ppg, windows.demographics).numpy()}
     beats = {name: [row[np.isfinite(row)] for row in r_peak_times(ecg[:, 0], rate)] for name, ecg in ecgs.items()}
     beats[DETECTOR] = [ppg_onsets(window[0], rate) / rate for window in ppg]
-    window_s, tables = config.signal.n_samples / rate, []
+    window_s, tables = config.signal.window_samples / rate, []
     lags = record_lags(beats, windows, window_s)
     spans = common_spans(lags.values(), window_s)
     for name, found in beats.items():

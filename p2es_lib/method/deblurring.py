@@ -33,10 +33,10 @@ PRIOR_START = -6.0
 class FrequencyDeblurring(nn.Module):
     """Stage 2: regularised inverse of the known blur around the coarse estimate, plus a learned residual."""
 
-    def __init__(self, n_samples: int, residual: bool = True, groups: int = 1, width: int = 24):
+    def __init__(self, window_samples: int, residual: bool = True, groups: int = 1, width: int = 24):
         super().__init__()
         self.has_residual = residual
-        position = torch.linspace(0, 1, n_samples)
+        position = torch.linspace(0, 1, window_samples)
         bands = torch.stack([position, *(torch.cos(math.pi * n * position) for n in (1, 2, 4, 8, 16))])  # (6, T)
         self.register_buffer("bands", bands, persistent=False)
         self.embed_noise = FourierEmbedding(16)

@@ -52,8 +52,8 @@ class Denoiser(nn.Module):
     def __init__(self, config: DenoiserConfig, process: ForwardProcess, n_ppg_features: int):
         super().__init__()
         self.process = process
-        self.generator = MultiScaleGenerator(config, n_ppg_features)
-        stage_2 = (process.n_samples, config.deblurring_residual, filter_groups(config))
+        self.multi_scale = MultiScaleGenerator(config, n_ppg_features)
+        stage_2 = (process.window_samples, config.deblurring_residual, filter_groups(config))
         self.deblurring = FrequencyDeblurring(*stage_2) if config.deblurring else None
         projection = torch.tensor(PROJECTION, dtype=torch.float32) if config.projection else torch.eye(N_LEADS)
         self.register_buffer("projection", projection, persistent=False)
@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
             ``refined`` after both stages and ``coarse`` after stage 1 (equal without deblurring), both projected.
         """
         logsnr = self.process.level(t).to(x_t.dtype)
-        coarse, trust = self.generator(x_t, logsnr, condition)
+        coarse, trust = self.multi_scale(x_t, logsnr, condition)
         refined = coarse
         if self.deblurring is not None:
             alpha = self.process.alpha(t)[:, None].to(coarse.dtype)  # (B, 1, T)

@@ -54,17 +54,19 @@ class ForwardProcess:
     ----------
     config : ProcessConfig
         Kind and width of the blur, floor of its response, range of the log signal-to-noise ratio.
-    n_samples : int
+    window_samples : int
         Window length T.
     sampling_rate : float
         Hz; turns the width of the blur from milliseconds to samples.
     """
 
-    def __init__(self, config: ProcessConfig, n_samples: int, sampling_rate: float):
-        if n_samples < 2 or not sampling_rate > 0:
-            raise InputError(f"forward process: {n_samples} samples at {sampling_rate} Hz; need 2 or more, above 0 Hz")
+    def __init__(self, config: ProcessConfig, window_samples: int, sampling_rate: float):
+        if window_samples < 2 or not sampling_rate > 0:
+            raise InputError(
+                f"forward process: {window_samples} samples at {sampling_rate} Hz; need 2 or more, above 0 Hz"
+            )
         self.config = config
-        self.n_samples = int(n_samples)
+        self.window_samples = int(window_samples)
         self.sampling_rate = float(sampling_rate)
         # theta_t runs linearly from _theta_start to _theta_end: a_t = cos(theta_t), sigma_t = sin(theta_t).
         self._theta_start = math.atan(math.exp(-config.logsnr_max / 2))
@@ -123,13 +125,13 @@ class ForwardProcess:
         return self._blur_response(t).to(t.dtype)
 
     def _blur_response(self, t: torch.Tensor) -> torch.Tensor:
-        index = torch.arange(self.n_samples, dtype=torch.float64, device=t.device)
+        index = torch.arange(self.window_samples, dtype=torch.float64, device=t.device)
         if self.config.blur == "none":
-            return torch.ones(len(t), self.n_samples, dtype=torch.float64, device=t.device)
+            return torch.ones(len(t), self.window_samples, dtype=torch.float64, device=t.device)
         if self.config.blur == "dct":
-            frequency_hz = index * (self.sampling_rate / (2 * self.n_samples))
+            frequency_hz = index * (self.sampling_rate / (2 * self.window_samples))
         else:  # distance from the middle, mapped so that the ends of the window stand for ECG_BAND_HZ
-            frequency_hz = (index - (self.n_samples - 1) / 2).abs() * (2 * ECG_BAND_HZ / self.n_samples)
+            frequency_hz = (index - (self.window_samples - 1) / 2).abs() * (2 * ECG_BAND_HZ / self.window_samples)
         sigma_s = self.blur_sigma_ms(t.double()) / 1000.0
         gaussian = torch.exp(-0.5 * (2 * math.pi * frequency_hz[None, :] * sigma_s[:, None]) ** 2)
         return self.config.min_response + (1 - self.config.min_response) * gaussian
@@ -146,7 +148,7 @@ class ForwardProcess:
         return self._sigma_in_basis(t).to(t.dtype)
 
     def _sigma_in_basis(self, t: torch.Tensor) -> torch.Tensor:
-        sigma = torch.sin(self._theta(t))[:, None].expand(-1, self.n_samples)
+        sigma = torch.sin(self._theta(t))[:, None].expand(-1, self.window_samples)
         return sigma * self._blur_response(t) if self.config.order == "noise_blur" else sigma
 
     # ------------------------------------------------------------------ distributions

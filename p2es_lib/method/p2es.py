@@ -45,7 +45,7 @@ class P2Es(LearnedTranslator):
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__(config, ecg_scale_mv, trained_leads)
-        self.process = ForwardProcess(config.process, config.signal.n_samples, config.signal.sampling_rate)
+        self.process = ForwardProcess(config.process, config.signal.window_samples, config.signal.sampling_rate)
         self.group_finder = GroupFinder(config.affinity).requires_grad_(False)  # it trains itself, in prepare
         self.lead_affinity = LeadAffinity(config.affinity.n_groups, config.affinity.mixing)
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
@@ -129,7 +129,7 @@ class P2Es(LearnedTranslator):
             part.repeat_interleave(noise.n_samples, 0) for part in self.condition(ppg, demographics)
         )
         condition = Condition(
-            features, demographics, self.lead_affinity(pi), self.denoiser.generator.encode_ppg(features)
+            features, demographics, self.lead_affinity(pi), self.denoiser.multi_scale.encode_ppg(features)
         )
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Strip:
 
 def strips_of(traces: EcgTraces, rhythm_lead: str, seconds_per_column: float | None) -> list[list[Strip]]:
     """Rows of strips from top to bottom, the rhythm strip last, placed from the left margin and the calibration on."""
-    rate, n = traces.sampling_rate, traces.n_samples
+    rate, n = traces.sampling_rate, traces.length
     seconds = min(2.5, n / rate / 4) if seconds_per_column is None else float(seconds_per_column)
     if not seconds > 0:
         raise InputError(f"seconds_per_column={seconds_per_column}: must be positive")

@@ -47,7 +47,7 @@ class EcgTraces:
         return cls(float(sampling_rate), lead_mask=lead_mask, **arrays)
 
     @property
-    def n_samples(self) -> int:
+    def length(self) -> int:
         return next(a.shape[1] for a in (self.ecg, self.estimate, self.lower) if a is not None)
 
     def values(self, row: int, part: slice) -> np.ndarray:

@@ -20,10 +20,10 @@ _BLURS = {
 }
 
 
-def _middle(n_samples: int, sampling_rate: float, duration_s: float) -> tuple[slice, np.ndarray]:
+def _middle(window_samples: int, sampling_rate: float, duration_s: float) -> tuple[slice, np.ndarray]:
     """Samples in the middle of a window, and their times from its start, s."""
-    count = min(n_samples, max(round(duration_s * sampling_rate), 2))
-    start = (n_samples - count) // 2
+    count = min(window_samples, max(round(duration_s * sampling_rate), 2))
+    start = (window_samples - count) // 2
     return slice(start, start + count), np.arange(start, start + count) / sampling_rate
 
 

@@ -57,9 +57,9 @@ def ecg_clean(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
 
 def _band(x: np.ndarray, sampling_rate: float, band_hz: tuple[float, float]) -> np.ndarray:
     """Band-pass; an upper edge beyond 0.45 of the rate is left out. Raises an InputError for too short a signal."""
-    n_samples = np.shape(x)[-1] if np.ndim(x) else 0
-    if n_samples < MIN_DURATION_S * sampling_rate:
-        found = f"signal of {n_samples} samples at {sampling_rate:g} Hz"
+    length = np.shape(x)[-1] if np.ndim(x) else 0
+    if length < MIN_DURATION_S * sampling_rate:
+        found = f"signal of {length} samples at {sampling_rate:g} Hz"
         raise InputError(f"{found}: at least {MIN_DURATION_S:g} s are needed")
     low, high = band_hz
     return filter_bandpass(x, low, high if high < 0.45 * sampling_rate else None, sampling_rate)
@@ -342,7 +342,7 @@ def _runs(mask: np.ndarray, length: int) -> np.ndarray:
 
 
 def pair_beats(
-    rpeaks: np.ndarray, onsets: np.ndarray, n_samples: int, sampling_rate: float
+    rpeaks: np.ndarray, onsets: np.ndarray, window_samples: int, sampling_rate: float
 ) -> tuple[float, np.ndarray]:
     """How well the PPG pulses of a window follow its QRS complexes at one constant delay.
 
@@ -355,7 +355,7 @@ def pair_beats(
     ----------
     rpeaks, onsets : arrays
         Samples from the beginning of the window, ascending.
-    n_samples : int
+    window_samples : int
         Length of the window.
     sampling_rate : float
         Hz.
@@ -384,7 +384,7 @@ def pair_beats(
     paired = np.abs(distance - delay) <= tolerance
     _, unique = np.unique(nearest[paired], return_index=True)  # one onset serves one R peak only
     delays = distance[paired][unique]
-    window_s = n_samples / sampling_rate
+    window_s = window_samples / sampling_rate
     expected_rpeaks = np.sum(np.asarray(rpeaks) / sampling_rate + delay < window_s - edge)
     expected_onsets = np.sum(np.asarray(onsets) / sampling_rate - delay > edge)
     return float(min(1.0, 2 * len(delays) / max(expected_rpeaks + expected_onsets, 1))), delays

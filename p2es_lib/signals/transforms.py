@@ -21,10 +21,10 @@ _CUTOFF = 0.92  # middle of the transition band, as a fraction of that Nyquist f
 _MAX_DRIFT = 0.05
 
 
-def _half_shift(n_samples: int, like: torch.Tensor) -> torch.Tensor:
+def _half_shift(length: int, like: torch.Tensor) -> torch.Tensor:
     """exp(-i pi k / (2 N)) for k = 0..N//2, complex with the precision and device of ``like``."""
-    k = torch.arange(n_samples // 2 + 1, dtype=torch.float64, device=like.device)
-    angle = k * (-math.pi / (2 * n_samples))
+    k = torch.arange(length // 2 + 1, dtype=torch.float64, device=like.device)
+    angle = k * (-math.pi / (2 * length))
     return torch.complex(torch.cos(angle).to(like.dtype), torch.sin(angle).to(like.dtype))
 
 
@@ -55,11 +55,11 @@ def dct(x: torch.Tensor) -> torch.Tensor:
     length N on the samples in the order 0, 2, 4, ..., 5, 3, 1.)
     """
     x = _as_float(x)
-    n_samples = x.shape[-1]
+    length = x.shape[-1]
     reordered = torch.cat([x[..., 0::2], x[..., 1::2].flip(-1)], dim=-1)
-    z = torch.fft.rfft(reordered, norm="ortho") * _half_shift(n_samples, x)  # (..., N//2 + 1)
+    z = torch.fft.rfft(reordered, norm="ortho") * _half_shift(length, x)  # (..., N//2 + 1)
     # For a real signal z holds two coefficients in each entry: u[k] = Re z[k] and u[N - k] = -Im z[k].
-    u = torch.cat([z.real, -z.imag[..., 1 : (n_samples + 1) // 2].flip(-1)], dim=-1) * math.sqrt(2)
+    u = torch.cat([z.real, -z.imag[..., 1 : (length + 1) // 2].flip(-1)], dim=-1) * math.sqrt(2)
     return torch.cat([u[..., :1] / math.sqrt(2), u[..., 1:]], dim=-1)
 
 
@@ -75,16 +75,16 @@ def idct(u: torch.Tensor) -> torch.Tensor:
     torch.Tensor, shape (..., N)
     """
     u = _as_float(u)
-    n_samples = u.shape[-1]
-    half = n_samples // 2 + 1
+    length = u.shape[-1]
+    half = length // 2 + 1
     scaled = torch.cat([u[..., :1], u[..., 1:] / math.sqrt(2)], dim=-1)
     mirrored = torch.cat([torch.zeros_like(scaled[..., :1]), scaled[..., 1:].flip(-1)], dim=-1)  # u[N - k]
-    z = torch.complex(scaled[..., :half], -mirrored[..., :half]) * _half_shift(n_samples, u).conj()
-    reordered = torch.fft.irfft(z, n=n_samples, norm="ortho")
-    n_even = (n_samples + 1) // 2
+    z = torch.complex(scaled[..., :half], -mirrored[..., :half]) * _half_shift(length, u).conj()
+    reordered = torch.fft.irfft(z, n=length, norm="ortho")
+    n_even = (length + 1) // 2
     even, odd = reordered[..., :n_even], reordered[..., n_even:].flip(-1)
     odd = torch.cat([odd, even[..., : n_even - odd.shape[-1]]], dim=-1)  # for odd N: one value that is cut off again
-    return torch.stack([even, odd], dim=-1).flatten(-2)[..., :n_samples]
+    return torch.stack([even, odd], dim=-1).flatten(-2)[..., :length]
 
 
 def fill_gaps(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,11 +116,11 @@ def _check_rate(name: str, rate: float) -> float:
     return float(rate)
 
 
-def _rational_ratio(ratio: float, n_samples: int) -> Fraction:
-    """Fraction with the smallest power-of-two bound on its denominator whose error over ``n_samples`` is harmless."""
+def _rational_ratio(ratio: float, length: int) -> Fraction:
+    """Fraction with the smallest power-of-two bound on its denominator whose error over ``length`` is harmless."""
     for exponent in range(21):  # a bound q leaves an error below 1/q^2: 2^17 is enough for 5e8 samples
         fraction = Fraction(ratio).limit_denominator(2**exponent)
-        if fraction > 0 and abs(float(fraction) - ratio) * n_samples <= _MAX_DRIFT:
+        if fraction > 0 and abs(float(fraction) - ratio) * length <= _MAX_DRIFT:
             break
     return fraction
 

@@ -142,8 +142,8 @@ def simulate(
     if not subjects or windows_per_subject < 1:
         raise InputError("simulate: give at least one subject and one window per subject")
     n = len(subjects) * windows_per_subject
-    ppg = np.empty((n, 1, config.n_samples), dtype=np.float32)
-    ecg = np.empty((n, 12, config.n_samples), dtype=np.float32)
+    ppg = np.empty((n, 1, config.window_samples), dtype=np.float32)
+    ecg = np.empty((n, 12, config.window_samples), dtype=np.float32)
     frames, latents = [], []
     step = max(1, _SUBJECTS_AT_ONCE // windows_per_subject)
     for start in range(0, len(subjects), step):
@@ -232,7 +232,7 @@ def _pulse_amplitude(beats, window: random.Draws) -> np.ndarray:
 
 def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: SimulatorConfig) -> np.ndarray:
     """PPG (N, T): pulses, breathing, sensor noise, disturbance; then the band of all PPG here, z-score."""
-    t = np.arange(config.n_samples) / config.sampling_rate
+    t = np.arange(config.window_samples) / config.sampling_rate
     variation = config.pulse_shape * np.ascontiguousarray(subject.normal["pulse_shape"].T)
     shape = pulse_shape(latents.age, latents.stiffness, 60.0 / latents.mean_rr_s, variation)
     ppg = pulse_train(latents.pulse_onsets, latents.pulse_amplitude, latents.preceding_rr_s, shape, t)
@@ -241,7 +241,7 @@ def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: Simulator
         ppg = breathe(ppg, t, latents.breathing_hz, latents.breathing_phase, *z)
     noise_sd = sensor_noise_sd(subject.normal["noise_level"], config.sensor_noise)
     for row, rng in enumerate(rngs):
-        noise = rng.standard_normal(config.n_samples, dtype=np.float32)
+        noise = rng.standard_normal(config.window_samples, dtype=np.float32)
         noise *= noise_sd[row]
         ppg[row] += noise
     if config.disturbance != "none":

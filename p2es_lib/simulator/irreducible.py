@@ -96,8 +96,8 @@ def conditional_mean_ecg(
     check_choice("hold", hold, HOLDS)
     if n_draws < 2:
         raise InputError(f"n_draws={n_draws}: at least 2 draws are needed for a variance")
-    if windows.ecg.shape[-1] != config.n_samples:
-        raise InputError(f"windows have {windows.ecg.shape[-1]} samples, config.n_samples={config.n_samples}")
+    if windows.ecg.shape[-1] != config.window_samples:
+        raise InputError(f"windows have {windows.ecg.shape[-1]} samples, config.window_samples={config.window_samples}")
     rows = range(len(windows))
     if progress:
         from tqdm.auto import tqdm

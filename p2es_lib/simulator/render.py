@@ -44,8 +44,8 @@ def render_ecg8(
         Phases (cycles) of the f wave, its 0.2 Hz modulation and its irregularity.
     """
     n = len(r_times)
-    t = (np.arange(config.n_samples) / config.sampling_rate).astype(np.float32)
-    ecg8 = np.empty((n, 8, config.n_samples), dtype=np.float32)
+    t = (np.arange(config.window_samples) / config.sampling_rate).astype(np.float32)
+    ecg8 = np.empty((n, 8, config.window_samples), dtype=np.float32)
     for start in range(0, n, _CHUNK_ROWS):
         rows = slice(start, min(start + _CHUNK_ROWS, n))
         part = take(heart, rows)
@@ -71,8 +71,8 @@ def render_ecg8(
 
 def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> dict[str, np.ndarray]:
     """Dipoles of P, QRS and ST-T of the chunk's rows and their local content, float32 (C, N, T) each, mV."""
-    n, n_samples = len(r_times), len(t)
-    shape = len(heart.qrs.vector_mv), n, n_samples
+    n, window_samples = len(r_times), len(t)
+    shape = len(heart.qrs.vector_mv), n, window_samples
     dipoles = {wave: np.zeros(shape, dtype=np.float32) for wave in ("p", "qrs", "st_t")}
     r = np.where(np.isnan(r_times), 1e4, r_times)
     next_r = np.concatenate([r[:, 1:], np.full((n, 1), 2e4)], axis=1)
@@ -99,7 +99,7 @@ def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> di
             keep = _gather((~replaced).astype(np.float32), runs, n)
             _add(dipole, kernels, lag, keep if weight is None else keep * weight)
             own = _gather((beat_type == special).astype(np.float32), runs, n)[rows]
-            extra = np.zeros((len(dipole), len(rows), n_samples), dtype=np.float32)
+            extra = np.zeros((len(dipole), len(rows), window_samples), dtype=np.float32)
             _add(extra, take(special_kernels, rows), lag[rows], own if weight is None else own * weight[rows])
             dipole[:, rows] += extra
         else:
@@ -109,9 +109,9 @@ def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> di
 
 def _runs(begin: np.ndarray, config: SimulatorConfig) -> np.ndarray:
     """Samples that belong to each beat, (N * n_beats,): beat i from ``begin[i]`` to ``begin[i + 1]``."""
-    first = np.clip(np.ceil(begin * config.sampling_rate), 0, config.n_samples).astype(np.int64)
+    first = np.clip(np.ceil(begin * config.sampling_rate), 0, config.window_samples).astype(np.int64)
     first[:, 0] = 0
-    last = np.concatenate([first[:, 1:], np.full((len(first), 1), config.n_samples)], axis=1)
+    last = np.concatenate([first[:, 1:], np.full((len(first), 1), config.window_samples)], axis=1)
     return (last - first).ravel()
 
 

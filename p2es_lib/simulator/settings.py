@@ -18,8 +18,8 @@ class SimulatorConfig:
 
     Parameters
     ----------
-    sampling_rate, n_samples : float (Hz), int
-        Windows of ``n_samples / sampling_rate`` seconds.
+    sampling_rate, window_samples : float (Hz), int
+        Windows of ``window_samples / sampling_rate`` seconds.
     seed : int
         With the subject and window number it decides every random number.
     pat_residual_sd_ms : float
@@ -44,7 +44,7 @@ electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
     """
 
     sampling_rate: float = 125.0
-    n_samples: int = 1024
+    window_samples: int = 1024
     seed: int = 2025
     pat_residual_sd_ms: float = 15.0
     site: str = "finger"
@@ -71,8 +71,8 @@ electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
         check_choice("simulator.site", self.site, SITE_PATHS_M)
         if not 20 <= self.sampling_rate <= 5000:
             raise InputError(f"simulator.sampling_rate={self.sampling_rate}: between 20 and 5000 Hz")
-        if self.n_samples < 2:
-            raise InputError(f"simulator.n_samples={self.n_samples}: at least 2")
+        if self.window_samples < 2:
+            raise InputError(f"simulator.window_samples={self.window_samples}: at least 2")
         if not 0 <= self.seed <= _MAX_UINT32:
             raise InputError(f"simulator.seed={self.seed}: between 0 and {_MAX_UINT32}")
         for name in ("pat_residual_sd_ms", *SCALES):
@@ -86,7 +86,7 @@ electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
     @property
     def window_s(self) -> float:
         """Length of a window in seconds."""
-        return self.n_samples / self.sampling_rate
+        return self.window_samples / self.sampling_rate
 
     @classmethod
     def without_variation(cls, **changes) -> SimulatorConfig:

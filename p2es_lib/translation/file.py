@@ -193,7 +193,7 @@ def translate(
     folder = Path(model) if model else default_model_folder()
     network = load_method(folder)
     signal = network.config.signal
-    rate, window_s = signal.sampling_rate, signal.n_samples / signal.sampling_rate
+    rate, window_s = signal.sampling_rate, signal.window_samples / signal.sampling_rate
     recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=window_s)
     raw = np.asarray(recording.ppg, dtype=float)
     # Judged as recorded: filtering hides a converter that overflowed.

@@ -168,7 +168,7 @@ class LiveTranslator:
             raise InputError(f"{where}: {n_samples} samples per window; at least 1, 2 or more for a spread")
         self._sign = -1.0 if check_choice("polarity", polarity, ("up", "down")) == "down" else 1.0
         self._person = (parse_age(age, "age"), parse_sex(sex, "sex"))
-        self.n_window, self.n_overlap = signal.n_samples, round(OVERLAP_S * self.rate)
+        self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)
         ramp = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap
         self._weight = np.ones(self.n_window, dtype=np.float32)
         self._weight[: self.n_overlap], self._weight[-self.n_overlap :] = ramp, ramp[::-1]

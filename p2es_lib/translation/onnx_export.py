@@ -47,8 +47,8 @@ class MatrixProcess(ForwardProcess):
     """The forward process with its cosine transforms as matrix products, which ONNX has; equal to rounding."""
 
     def __init__(self, process: ForwardProcess):
-        super().__init__(process.config, process.n_samples, process.sampling_rate)
-        self.matrix = dct(torch.eye(process.n_samples, dtype=torch.float64)).T.float()  # u = matrix @ x
+        super().__init__(process.config, process.window_samples, process.sampling_rate)
+        self.matrix = dct(torch.eye(process.window_samples, dtype=torch.float64)).T.float()  # u = matrix @ x
 
     def to_basis(self, x: Tensor) -> Tensor:
         """As :meth:`ForwardProcess.to_basis`."""
@@ -101,7 +101,7 @@ class OneCall(nn.Module):
 
 def example_inputs(model: P2Es, n_windows: int = 2) -> tuple[Tensor, ...]:
     """Arguments of :class:`OneCall` of the right shapes: noise, no person."""
-    n = model.config.signal.n_samples
+    n = model.config.signal.window_samples
     generator = torch.Generator().manual_seed(0)
     shapes = ((n_windows, 12, n), (n_windows, 1, n), (n_windows, N_FEATURES, n))
     x_t, ppg, features = (torch.randn(shape, generator=generator) for shape in shapes)

@@ -31,7 +31,7 @@ REASONS = (
 )
 
 
-def judge_windows(recording: Recording, starts: np.ndarray, n_samples: int) -> pd.DataFrame:
+def judge_windows(recording: Recording, starts: np.ndarray, window_samples: int) -> pd.DataFrame:
     """Quality of windows, one row each.
 
     Parameters
@@ -39,7 +39,7 @@ def judge_windows(recording: Recording, starts: np.ndarray, n_samples: int) -> p
     recording : Recording
     starts : int array (N,)
         First samples of the windows.
-    n_samples : int
+    window_samples : int
         Length of each.
 
     Returns
@@ -63,10 +63,10 @@ def judge_windows(recording: Recording, starts: np.ndarray, n_samples: int) -> p
         masks[f"{signal}_faults"] = np.any([masks[f"{signal}_{kind}"] for kind in cleaning.FAULTS], axis=0)
     rows = []
     for first in starts:
-        part = slice(first, first + n_samples)
+        part = slice(first, first + window_samples)
         beats = rpeaks[np.searchsorted(rpeaks, first) : np.searchsorted(rpeaks, part.stop)] - first
         pulses = onsets[np.searchsorted(onsets, first) : np.searchsorted(onsets, part.stop)] - first
-        pairing, delays = cleaning.pair_beats(beats, pulses, n_samples, rate)
+        pairing, delays = cleaning.pair_beats(beats, pulses, window_samples, rate)
         ppg = recording.ppg[part]
         of_ppg = max(0.0, min(cleaning.template_agreement(ppg, pulses, rate), pulse_likeness(ppg, pulses)))
         of_ecg = max(0.0, cleaning.template_agreement(shown[:, part], beats, rate))

@@ -214,7 +214,7 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
     accepted["record_lag_ms"] = accepted["label"].map(info["record_lag_ms"]).astype(float)
     index = accepted.iloc[choose_windows(accepted, config.data.max_windows)].reset_index(drop=True)
     index["split"], index["split_kind"] = assign_splits(
-        index, config.signal.n_samples / config.signal.sampling_rate, config
+        index, config.signal.window_samples / config.signal.sampling_rate, config
     )
     if short := [split for split in SPLITS if not (index["split"] == split).any()]:
         raise InputError(f"{summary}: too few for a split (no window for {', '.join(short)}); add recordings")

@@ -80,7 +80,7 @@ def measure(
     from tqdm.auto import tqdm
 
     free = shutil.disk_usage(folder).free / 1e9
-    need = 1.2 * max(n_windows) * (1 + len(LEADS)) * config.signal.n_samples * 4 / 1e9
+    need = 1.2 * max(n_windows) * (1 + len(LEADS)) * config.signal.window_samples * 4 / 1e9
     if need > free:
         raise InputError(f"{max(n_windows)} windows need {need:.1f} GB; {folder} has {free:.1f} GB free; measure fewer")
     made = simulate(np.arange(64), 4, simulator_config(config))  # written again and again
@@ -159,9 +159,9 @@ def _measure_preparation(folder: Path, hours: Sequence[float], n_short: int) -> 
 def _prepare(home: str, hours: float, n_short: int) -> tuple[int, float, float, float]:
     """Prepare a made-up record (0 h: many short ones): windows, processor seconds, memory (MB) before and at most."""
     os.environ["P2ES_HOME"] = home
-    rate, n_samples, role = (250.0, 2**14, "paired") if hours else (500.0, 5000, "ecg only")
+    rate, window_samples, role = (250.0, 2**14, "paired") if hours else (500.0, 5000, "ecg only")
     subjects = np.arange(1 if hours else min(n_short, 32))
-    made = simulate(subjects, 1, SimulatorConfig(sampling_rate=rate, n_samples=n_samples))
+    made = simulate(subjects, 1, SimulatorConfig(sampling_rate=rate, window_samples=window_samples))
 
     def stretches(number: int) -> Iterator[Stretch]:
         if not hours:
@@ -170,7 +170,7 @@ def _prepare(home: str, hours: float, n_short: int) -> tuple[int, float, float, 
         for start_s in np.arange(0, end_s, PART_S):
             keep_s, margin_s = min(PART_S, end_s - start_s), min(start_s, MARGIN_S)
             span = round((start_s - margin_s) * rate), round(min(start_s + keep_s + MARGIN_S, end_s) * rate)
-            ppg, *ecg = ((x[np.arange(*span) % n_samples], rate) for x in (made.ppg[0, 0], *made.ecg[0, :2]))
+            ppg, *ecg = ((x[np.arange(*span) % window_samples], rate) for x in (made.ppg[0, 0], *made.ecg[0, :2]))
             yield Stretch(start_s, ppg, dict(zip(LEADS, ecg)), None, margin_s, keep_s)
 
     names = ("title", "slug", "version", "access", "licence", "citation", "size", "chest_lead", "notes")

@@ -69,7 +69,7 @@ def code_version(source: Source) -> str:
 def prepared_dir(source: Source, config: Config) -> Path:
     """Folder of a source's shards under these signal settings; profiles share it."""
     stride = f"-{config.data.stride_s:g}s" if config.data.stride_s else ""
-    return paths.prepared_dir(source.name) / f"{config.signal.sampling_rate:g}Hz-{config.signal.n_samples}{stride}"
+    return paths.prepared_dir(source.name) / f"{config.signal.sampling_rate:g}Hz-{config.signal.window_samples}{stride}"
 
 
 def shard_settings(source: Source, config: Config) -> dict:
@@ -106,13 +106,13 @@ def prepare_shard(source: Source, shard: str, records: list[Record], config: Con
         if any(older[name].stat != entry.stat for name, entry in now.items()):  # touched, or moved to another mirror
             _write_settings(folder, settings, {name: _renewed(older[name], now[name]) for name in now})
         return folder
-    n_samples = config.signal.n_samples
+    window_samples = config.signal.window_samples
     kept = {name for name in now if name in older and older[name].content == now[name].content}
     previous = (read_table(folder), Shards([folder])) if kept else None
     tables, entries = [], {}
     with paths.atomic_path(folder) as temporary:
         temporary.mkdir()
-        with ShardWriter(temporary, n_samples) as writer:
+        with ShardWriter(temporary, window_samples) as writer:
             for record in records:
                 entry = entries[record.name] = now[record.name]
                 if record.name in kept:
@@ -157,8 +157,8 @@ def _prepare_record(
     digest, tables = hashlib.sha256(), []
     dead, n_stretches = Counter(), 0
     next_s = hours = 0.0
-    rate, n_samples = config.signal.sampling_rate, config.signal.n_samples
-    stride = max(1, round(config.data.stride_s * rate)) if config.data.stride_s else n_samples
+    rate, window_samples = config.signal.sampling_rate, config.signal.window_samples
+    stride = max(1, round(config.data.stride_s * rate)) if config.data.stride_s else window_samples
     for stretch in reading.stretches:
         _add_to_hash(digest, stretch)
         try:
@@ -174,14 +174,14 @@ def _prepare_record(
             )
         length = min(len(x) / fs for x, fs in _signals(stretch))
         kept_s = min(stretch.keep_s, length - stretch.margin_s)
-        starts, next_s = _window_starts(stretch, kept_s, len(recording.ppg), n_samples, stride, rate, next_s)
+        starts, next_s = _window_starts(stretch, kept_s, len(recording.ppg), window_samples, stride, rate, next_s)
         if bar is not None:
             bar.update(round(kept_s / 3600, 6))
         hours += kept_s / 3600
         if len(starts):
-            judged = judge_windows(recording, starts, n_samples)
+            judged = judge_windows(recording, starts, window_samples)
             judged["row"] = [
-                _store(recording, first, n_samples, row, writer) for first, row in zip(starts, judged.itertuples())
+                _store(recording, first, window_samples, row, writer) for first, row in zip(starts, judged.itertuples())
             ]
             judged["leads"] = "".join(map(str, recording.lead_mask))
             judged["ppg_origin"] = recording.ppg_origin
@@ -192,7 +192,7 @@ def _prepare_record(
     entry.dead_leads = [lead for lead in LEADS if lead in dead]
     entry.signal_hash, entry.hours = digest.hexdigest()[:32], round(hours, 6)
     if not tables:
-        reading.notes.append(f"no window of {n_samples / rate:g} s")
+        reading.notes.append(f"no window of {window_samples / rate:g} s")
         return _EMPTY
     table = pd.concat(tables, ignore_index=True)
     known = {"subject": reading.subject, "record": record.name, "age": float(reading.age), "sex": reading.sex}
@@ -210,7 +210,7 @@ def _signals(stretch: Stretch) -> Iterator:
 
 
 def _window_starts(
-    stretch: Stretch, kept_s: float, n: int, n_samples: int, stride: int, rate: float, next_s: float
+    stretch: Stretch, kept_s: float, n: int, window_samples: int, stride: int, rate: float, next_s: float
 ) -> tuple[np.ndarray, float]:
     """First samples of the windows of a stretch, and the earliest time (s) of the window after them.
 
@@ -220,17 +220,17 @@ def _window_starts(
     """
     begins_s = stretch.start_s - stretch.margin_s
     offset = max(0, round((max(stretch.start_s, next_s) - begins_s) * rate))
-    last = min(n - n_samples, round((stretch.margin_s + kept_s) * rate) - 1)
+    last = min(n - window_samples, round((stretch.margin_s + kept_s) * rate) - 1)
     whole = stretch.margin_s == 0 and n - round(kept_s * rate) <= 1
     if whole and last >= 0:
-        offset += min((n - offset - n_samples) % stride // 2, round(2.0 * rate))
+        offset += min((n - offset - window_samples) % stride // 2, round(2.0 * rate))
     starts = np.arange(offset, last + 1, stride)
     return starts, begins_s + (starts[-1] + stride) / rate if len(starts) else next_s
 
 
-def _store(recording, first: int, n_samples: int, judged, writer: ShardWriter) -> int:
+def _store(recording, first: int, window_samples: int, judged, writer: ShardWriter) -> int:
     """Row of a window in the shard; -1 for one that holds too little to be of any use."""
-    part = slice(first, first + n_samples)
+    part = slice(first, first + window_samples)
     ppg = recording.ppg[part]
     spread = ppg.std()
     if max(judged.ppg_faults, judged.ecg_faults) > HOPELESS_FAULTS or not spread > 0:

@@ -43,7 +43,7 @@ def simulate_cohort(config: Config, progress: bool = False) -> WindowSet:
     from p2es_lib.simulator import simulate
 
     numbers = {split: split_subject_numbers(config, split) for split in SPLITS}
-    per_subject, length = config.data.windows_per_subject, config.signal.n_samples
+    per_subject, length = config.data.windows_per_subject, config.signal.window_samples
     n = per_subject * sum(len(subjects) for subjects in numbers.values())
     ppg = np.empty((n, 1, length), dtype=np.float32)
     ecg = np.empty((n, 12, length), dtype=np.float32)

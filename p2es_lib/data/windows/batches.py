@@ -34,7 +34,9 @@ def simulator_config(config: Config) -> SimulatorConfig:
     from p2es_lib.simulator import SimulatorConfig
 
     return SimulatorConfig(
-        sampling_rate=config.signal.sampling_rate, n_samples=config.signal.n_samples, seed=config.data.simulator_seed
+        sampling_rate=config.signal.sampling_rate,
+        window_samples=config.signal.window_samples,
+        seed=config.data.simulator_seed,
     )
 
 

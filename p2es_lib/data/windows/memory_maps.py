@@ -36,9 +36,9 @@ _RESERVED = 512
 _AHEAD = 64
 
 
-def window_dtype(n_samples: int) -> np.dtype:
-    """One window of ``n_samples``: ``ppg`` float32 (1, T) and ``ecg`` float32 (12, T) in mV."""
-    return np.dtype([("ppg", "<f4", (1, n_samples)), ("ecg", "<f4", (len(LEADS), n_samples))])
+def window_dtype(window_samples: int) -> np.dtype:
+    """One window of ``window_samples``: ``ppg`` float32 (1, T) and ``ecg`` float32 (12, T) in mV."""
+    return np.dtype([("ppg", "<f4", (1, window_samples)), ("ecg", "<f4", (len(LEADS), window_samples))])
 
 
 class ShardWriter:
@@ -47,8 +47,8 @@ class ShardWriter:
     The file is complete only after :meth:`close`; write it inside :func:`p2es_lib.core.paths.atomic_path`.
     """
 
-    def __init__(self, folder: Path, n_samples: int):
-        self.dtype, self.count, self.path = window_dtype(n_samples), 0, Path(folder) / SHARD_FILE
+    def __init__(self, folder: Path, window_samples: int):
+        self.dtype, self.count, self.path = window_dtype(window_samples), 0, Path(folder) / SHARD_FILE
         self._file = open(self.path, "wb")
         self._write_header()
         self._data_begins = self._file.tell()
@@ -205,15 +205,15 @@ class WindowArray:
         Shard number and row of each window.
     field : str
         ``"ppg"`` or ``"ecg"``.
-    n_samples : int
+    window_samples : int
         Length of a window.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, shards: Shards, places: np.ndarray, field: str, n_samples: int):
+    def __init__(self, shards: Shards, places: np.ndarray, field: str, window_samples: int):
         self.shards, self.places, self.field = shards, places, field
-        self.shape = (len(places), *window_dtype(n_samples)[field].shape)
+        self.shape = (len(places), *window_dtype(window_samples)[field].shape)
         self.ndim = len(self.shape)
 
     def __len__(self) -> int:

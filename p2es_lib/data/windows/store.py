@@ -168,8 +168,8 @@ def read_windows(folder: Path) -> WindowSet:
     try:
         shards = Shards([folder / name for name in settings["shards"]], settings.get("shard_hashes", ()))
         places = np.load(folder / "places.npy")
-        n_samples = shards.open(int(places[0, 0]))["ppg"].shape[-1]
-        arrays = {name: WindowArray(shards, places, name, n_samples) for name in ("ppg", "ecg")}
+        window_samples = shards.open(int(places[0, 0]))["ppg"].shape[-1]
+        arrays = {name: WindowArray(shards, places, name, window_samples) for name in ("ppg", "ecg")}
         lead_mask = np.load(folder / "lead_mask.npy")
         return WindowSet(**arrays, lead_mask=lead_mask, index=read_table(folder), info=settings["info"])
     except (InputError, OSError, EOFError, ValueError, KeyError, IndexError) as error:

@@ -55,18 +55,18 @@ def r_peak_times(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | 
     if ecg.ndim != 3:
         raise InputError(f"r_peak_times: ecg has shape {ecg.shape}, expected (windows, leads, samples)")
     available = np.isfinite(ecg).all(axis=-1) if available is None else np.asarray(available, dtype=bool)
-    n_windows, _, n_samples = ecg.shape
+    n_windows, _, window_samples = ecg.shape
     band = butter(2, QRS_BAND_HZ, btype="bandpass", fs=sampling_rate, output="sos")
-    envelope = np.zeros((n_windows, n_samples))
+    envelope = np.zeros((n_windows, window_samples))
     for start in range(0, n_windows, 256):
         rows = slice(start, start + 256)
         use = available[rows]
         # Filter the leads that exist only: most windows of bedside monitors have six of twelve.
-        power = np.zeros((*use.shape, n_samples))
+        power = np.zeros((*use.shape, window_samples))
         power[use] = sosfiltfilt(band, ecg[rows][use].astype(np.float64), axis=-1) ** 2
         envelope[rows] = np.sqrt(power.sum(axis=1) / np.maximum(use.sum(axis=1), 1)[:, None])
     envelope = gaussian_filter1d(envelope, 0.020 * sampling_rate, axis=-1)
-    n_blocks = max(1, int(n_samples / (2.0 * sampling_rate)))
+    n_blocks = max(1, int(window_samples / (2.0 * sampling_rate)))
     highest = [block.max(axis=-1) for block in np.array_split(envelope, n_blocks, axis=-1)]
     threshold = np.maximum(QRS_FRACTION * np.median(highest, axis=0), QRS_MINIMUM_MV)
     distance = max(1, int(round(REFRACTORY_S * sampling_rate)))

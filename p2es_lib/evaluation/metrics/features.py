@@ -8,7 +8,7 @@ import torch
 
 from p2es_lib.core.leads import INDEPENDENT_ROWS
 from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
-from p2es_lib.method.affinity.descriptors import pulse_features
+from p2es_lib.method.affinity.descriptors import pulse_descriptors
 from p2es_lib.signals.pulse_features import pulse_upstrokes
 
 # The averaged beat as a classifier sees it: from here to there, every fifth sample (100 Hz).
@@ -80,7 +80,7 @@ def ecg_features(
 def ppg_features(ppg: np.ndarray, sampling_rate: float) -> pd.DataFrame:
     """Rate, regularity and shape of the pulse, N rows from PPG (N, 1, T): descriptors and :func:`rhythm_features`."""
     ppg = np.asarray(ppg)
-    table = pd.DataFrame(pulse_features(ppg), columns=list(_PULSE_COLUMNS))
+    table = pd.DataFrame(pulse_descriptors(ppg), columns=list(_PULSE_COLUMNS))
     upstrokes = pulse_upstrokes(torch.as_tensor(ppg, dtype=torch.float32), sampling_rate).numpy().astype(float)
     return pd.concat([table, rhythm_features(upstrokes)], axis=1)
 

@@ -16,7 +16,7 @@ from p2es_lib.data.windows import AGE_BANDS
 from p2es_lib.evaluation.metrics.long_table import SEPARATOR
 from p2es_lib.evaluation.metrics.resampling import resample, two_sided_p
 from p2es_lib.evaluation.metrics.summary import averages, summarise, summary_table, unit_means
-from p2es_lib.method.affinity.descriptors import pulse_features
+from p2es_lib.method.affinity.descriptors import pulse_descriptors
 
 #: Limits of the bands that numbers are cut into, and their unit.
 BANDS: dict[str, tuple[Sequence[float], str]] = {
@@ -34,7 +34,7 @@ def pulse_snr_db(ppg: np.ndarray) -> np.ndarray:
     does not: 10 log10(r / (1 - r)), for r between 0.01 and 0.99. What is irregular in the heart counts as noise, so it
     is between -20 and 20 dB, and that of a clean PPG in atrial fibrillation is low.
     """
-    repeated = np.clip(pulse_features(np.asarray(ppg))[:, 1], 0.01, 0.99)
+    repeated = np.clip(pulse_descriptors(np.asarray(ppg))[:, 1], 0.01, 0.99)
     return 10.0 * np.log10(repeated / (1.0 - repeated))
 
 

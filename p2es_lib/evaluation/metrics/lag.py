@@ -47,11 +47,13 @@ def constant_lags(
     int array (N,)
         Positive: the prediction comes late, x(t + lag) is to be compared with y(t).
     """
-    n_windows, _, n_samples = truth.shape
-    if not 0 <= max_lag < n_samples:
-        raise InputError(f"max_lag={max_lag} samples: must be at least 0 and shorter than the window of {n_samples}")
+    n_windows, _, window_samples = truth.shape
+    if not 0 <= max_lag < window_samples:
+        raise InputError(
+            f"max_lag={max_lag} samples: must be at least 0 and shorter than the window of {window_samples}"
+        )
     record_names, record_of = np.unique(np.asarray(records).astype(str), return_inverse=True)
-    size = next_fast_len(n_samples + max_lag, real=True)
+    size = next_fast_len(window_samples + max_lag, real=True)
     correlation = np.zeros((len(record_names), 2 * max_lag + 1))
     for start in range(0, n_windows, chunk):
         rows = slice(start, start + chunk)
@@ -86,9 +88,9 @@ def overlaps(prediction: np.ndarray, truth: np.ndarray, lags: np.ndarray) -> Ite
     x, y : arrays (len(rows), ..., T - |l|)
         Prediction and truth over the overlapping samples.
     """
-    n_samples = truth.shape[-1]
+    window_samples = truth.shape[-1]
     for lag in np.unique(lags):
         rows = np.flatnonzero(lags == lag)
         late, early = max(int(lag), 0), max(-int(lag), 0)
-        length = n_samples - late - early
+        length = window_samples - late - early
         yield rows, prediction[rows][..., late : late + length], truth[rows][..., early : early + length]

@@ -105,9 +105,9 @@ def _along_diagonals(x: np.ndarray, y: np.ndarray, reach: int, step: Callable, k
     cost)`` turns ``same``, the cell (i - 1, j - 1), into the cell (i, j); ``neighbour`` is the smaller of the two
     beside it.
     """
-    shape, n_samples = x.shape[:-1], x.shape[-1]
-    x, y = (z.reshape(-1, n_samples).astype(kind) for z in (x, y))
-    reach = min(reach, n_samples - 1)
+    shape, window_samples = x.shape[:-1], x.shape[-1]
+    x, y = (z.reshape(-1, window_samples).astype(kind) for z in (x, y))
+    reach = min(reach, window_samples - 1)
     last = np.empty(len(x), dtype=kind)
     rows_at_once = max(1, _CELLS // (reach + 1))
     for start in range(0, len(x), rows_at_once):
@@ -117,13 +117,15 @@ def _along_diagonals(x: np.ndarray, y: np.ndarray, reach: int, step: Callable, k
         halves = np.full((2, reach + 3, forward.shape[1]), np.inf, dtype=kind)
         halves[reach % 2, reach // 2 + 1] = 0.0  # before (0, 0)
         cost, neighbour = np.empty((2, reach + 1, forward.shape[1]), dtype=kind)
-        for diagonal in range(2 * n_samples - 1):
-            widest = min(reach, diagonal, 2 * (n_samples - 1) - diagonal)  # largest |i - j| in the band and the matrix
+        for diagonal in range(2 * window_samples - 1):
+            widest = min(
+                reach, diagonal, 2 * (window_samples - 1) - diagonal
+            )  # largest |i - j| in the band and the matrix
             widest -= (widest - diagonal) % 2  # with the parity of i + j
             i, j, count = (diagonal - widest) // 2, (diagonal + widest) // 2, widest + 1
             half, place = (reach - widest) % 2, (reach - widest) // 2 + 1
             same, others, beside = halves[half, place : place + count], halves[1 - half], place - 1 + half
-            np.subtract(forward[i : i + count], backward[n_samples - 1 - j :][:count], out=cost[:count])
+            np.subtract(forward[i : i + count], backward[window_samples - 1 - j :][:count], out=cost[:count])
             np.abs(cost[:count], out=cost[:count])
             np.minimum(others[beside:][:count], others[beside + 1 :][:count], out=neighbour[:count])
             step(same, neighbour[:count], cost[:count])

@@ -32,7 +32,7 @@ def demographic_features(demographics: Demographics) -> np.ndarray:
     return np.stack([demographics.age.astype(float), sex], axis=1)
 
 
-def pulse_features(ppg: np.ndarray) -> np.ndarray:
+def pulse_descriptors(ppg: np.ndarray) -> np.ndarray:
     """Rate, regularity and shape of the pulse, without beat detection and without units of time: (N, 1, T) to (N, 9).
 
     Columns: log of the pulse period (samples); height of the autocorrelation there (1: regular); autocorrelation at
@@ -41,12 +41,14 @@ def pulse_features(ppg: np.ndarray) -> np.ndarray:
     """
     signal = ppg[:, 0].astype(float)
     signal = signal - signal.mean(-1, keepdims=True)
-    n_samples = signal.shape[-1]
-    power = np.abs(np.fft.rfft(signal, 2 * n_samples)) ** 2
-    autocorrelation = np.fft.irfft(power)[:, :n_samples] / np.arange(n_samples, 0, -1)  # unbiased: full height at lag P
+    window_samples = signal.shape[-1]
+    power = np.abs(np.fft.rfft(signal, 2 * window_samples)) ** 2
+    autocorrelation = np.fft.irfft(power)[:, :window_samples] / np.arange(
+        window_samples, 0, -1
+    )  # unbiased: full height at lag P
     autocorrelation = autocorrelation / np.maximum(autocorrelation[:, :1], 1e-12)
-    period = np.array([_first_period(row[: n_samples // 2]) for row in autocorrelation])  # (N,) samples
-    lags = np.arange(n_samples)
+    period = np.array([_first_period(row[: window_samples // 2]) for row in autocorrelation])  # (N,) samples
+    lags = np.arange(window_samples)
     at = [_interpolate(fraction * period, lags, autocorrelation) for fraction in (1, 1 / 8, 1 / 4, 3 / 8, 1 / 2)]
     slope = np.diff(signal, axis=-1)
     sharpness = np.sqrt((slope**2).mean(-1) / np.maximum((signal**2).mean(-1), 1e-12)) * period
@@ -117,7 +119,7 @@ def reference_space(ppg: np.ndarray, ecg: np.ndarray, lead_mask: np.ndarray, dem
     """
     starts = range(0, len(ppg), BLOCK)
     leads = _standardise(np.concatenate([lead_relations(ecg[i : i + BLOCK], lead_mask[i : i + BLOCK]) for i in starts]))
-    pulse = _standardise(np.concatenate([pulse_features(ppg[i : i + BLOCK]) for i in starts]))
+    pulse = _standardise(np.concatenate([pulse_descriptors(ppg[i : i + BLOCK]) for i in starts]))
     left, size, _ = np.linalg.svd(leads, full_matrices=False)
     components = left[:, :LEAD_COMPONENTS] * size[:LEAD_COMPONENTS]  # keeps the components' own variances
     blocks = [_standardise(demographic_features(demographics)), pulse, components]

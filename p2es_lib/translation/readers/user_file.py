@@ -92,7 +92,7 @@ def read_ppg(
     else:
         recording = _read_wfdb(path, sampling_rate, column)
     default = SignalConfig()
-    needed_s = default.n_samples / default.sampling_rate if min_duration_s is None else min_duration_s
+    needed_s = default.window_samples / default.sampling_rate if min_duration_s is None else min_duration_s
     present = np.isfinite(recording.ppg)
     duration_s = len(recording.ppg) / recording.sampling_rate
     if duration_s < needed_s:
