@@ -92,7 +92,7 @@ def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rat
         rhythm = cleaning.ecg_clean(rhythm[:n], sampling_rate)
     ecg_faults = {fault: np.zeros(n, dtype=bool) for fault in cleaning.FAULTS}
     for x, rate in leads.values() or [stretch.rhythm]:
-        for fault, mask in cleaning.fault_masks(x, rate, cleaning.ECG_LARGEST_STEP).items():
+        for fault, mask in cleaning.fault_masks(x, rate, cleaning.ecg_largest_step(rate)).items():
             ecg_faults[fault] |= _at_rate(mask, rate, sampling_rate, n)
     if pulse is None:
         beats_s = cleaning.ecg_rpeaks(rhythm, sampling_rate) / sampling_rate
