@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from p2es_lib.data.windows.fresh_ppg import clean_and_scale
 from p2es_lib.evaluation.robustness import KINDS, disturb_windows, gate_rows, passes_gate
 from p2es_lib.simulator.disturbances import DISTURBANCES
 
@@ -22,10 +23,10 @@ def test_every_kind_of_the_simulator_is_named():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_windows_come_out_scaled_and_depend_on_themselves_alone(ppg, kind):
+def test_windows_depend_on_themselves_alone_and_are_as_noisy_as_stated(ppg, kind):
     noisy = disturb_windows(ppg, kind, 5.0, 125.0, seed=3)
     assert noisy.shape == ppg.shape and noisy.dtype == np.float32
-    np.testing.assert_allclose(noisy.std(-1), 1.0, atol=1e-4)
+    np.testing.assert_allclose(10 * np.log10(ppg.var(-1) / (noisy - ppg).var(-1)), 5.0, atol=0.1)
     np.testing.assert_array_equal(disturb_windows(ppg[:2], kind, 5.0, 125.0, seed=3), noisy[:2])
     assert not np.allclose(disturb_windows(ppg, kind, 5.0, 125.0, seed=4), noisy, atol=1e-3)
 
@@ -38,6 +39,20 @@ def test_more_noise_is_further_from_the_clean_pulse_and_fails_the_gate(ppg):
     assert agreement(20) > agreement(5) > agreement(0)
     assert passes_gate(disturb_windows(ppg, "low_perfusion", 30, 125.0), 125.0, 0.9).all()
     assert not passes_gate(disturb_windows(ppg, "low_perfusion", -15, 125.0), 125.0, 0.9).any()
+
+
+@pytest.mark.parametrize("kind", ["clipping", "gaps"])
+def test_the_gate_sees_faults_that_the_filter_would_hide(ppg, kind):
+    recorded = disturb_windows(ppg, kind, 6.0, 125.0)
+    assert passes_gate(recorded, 125.0, 0.7).mean() < 0.2
+    assert passes_gate(clean_and_scale(recorded, 125.0), 125.0, 0.7).mean() > 0.5, "the filter hides nothing any more"
+
+
+def test_the_gate_refuses_wrapped_and_flat_stretches(ppg):
+    wrapped, flat = (ppg + 3.0) % 2.5, ppg.copy()  # a counter that overflows; a sensor that stops for a fifth
+    flat[..., 400:600] = flat[..., 400:401]
+    for recorded in (wrapped, flat):
+        assert not passes_gate(recorded, 125.0, 0.7).any()
 
 
 def noisy_table(errors: dict[str, list[float]]) -> pd.DataFrame:

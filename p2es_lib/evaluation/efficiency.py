@@ -68,8 +68,8 @@ def time_methods(
     Returns
     -------
     DataFrame
-        Columns label, batch, ms (median time for :data:`PER_S` seconds of signal), ms_low, ms_high (quartiles),
-        ratio (median over rounds of the time over that of the first row in the same round).
+        Columns label, batch, ms (median time for :data:`PER_S` seconds of signal), ms_low, ms_high (quartiles), ratio
+        (median over rounds of the time over that of the first row in the same round).
     """
     from tqdm.auto import tqdm
 
@@ -157,9 +157,9 @@ def training_cost(
     Returns
     -------
     dict
-        ``minutes`` in all; ``windows per s`` of the steps themselves; ``waiting for batches`` and ``validating`` as shares
-        of the whole; ``minutes to F x floor`` with preparation, without validations (NaN: not reached), by the clock of
-        a training with ``threads`` threads.
+        ``minutes`` in all; ``windows per s`` of the steps themselves; ``waiting for batches`` and ``validating`` as
+        shares of the whole; ``minutes to F x floor`` with preparation, without validations (NaN: not reached), by the
+        clock of a training with ``threads`` threads.
     """
     of = cost["seconds_of"]
     step_s = (cost["seconds"] - of["preparing"] - of["validating"]) / cost["steps"]

@@ -84,8 +84,8 @@ def error_by_time(
     Returns
     -------
     DataFrame
-        Columns variant, stage, t, rmse (mV), ratio, lower, upper (95 % interval of the ratio), n_subjects. A model without
-        deblurring has no row for stage 1: its two estimates are one.
+        Columns variant, stage, t, rmse (mV), ratio, lower, upper (95 % interval of the ratio), n_subjects. A model
+        without deblurring has no row for stage 1: its two estimates are one.
 
     Raises
     ------

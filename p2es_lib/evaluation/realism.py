@@ -144,7 +144,8 @@ def pair_samples(windows: WindowSet, config: Config, *, n_most: int = 600, n_poo
     people = windows.index.iloc[rows].reset_index(drop=True)
     settings = simulator_config(config)
     numbers = FIRST_NUMBER + np.arange(n_pool)
-    # Signals of the pool are made and dropped part by part; those of the chosen are made again: same number, same bytes.
+    # Signals of the pool are made and dropped part by part; those of the chosen are made again: same number, same
+    # bytes.
     pool = pd.concat([simulate(part, 1, settings).index for part in np.array_split(numbers, -(-n_pool // 500))])
     plain = (pool["n_pvc"] == 0).to_numpy() & (pool["n_pac"] == 0).to_numpy()
     candidates = np.flatnonzero(plain) if (people["rhythm"] != "").any() else np.arange(n_pool)
@@ -201,8 +202,8 @@ def compare(real: Sample, simulated: Sample) -> pd.DataFrame:
     -------
     DataFrame
         Columns group, quantity, n (pairs), real and simulated 5th, 50th and 95th percentile, ``ks`` (largest distance
-        of the distribution functions, 0 to 1), ``ks_limit`` (reached by chance in one comparison out of 20 even if
-        both were drawn from the same people: 1.358 sqrt((n + m) / (n m)) for n and m known values).
+        of the distribution functions, 0 to 1), ``ks_limit`` (reached by chance in one comparison out of 20 even if both
+        were drawn from the same people: 1.358 sqrt((n + m) / (n m)) for n and m known values).
     """
     rows = []
     for group, mask in groups_of(real):
@@ -235,8 +236,8 @@ def principal_shares(real: Sample, simulated: Sample) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns components (1 to 8), real, simulated (share of variance in the own components) and ``crossed`` (share
-        of the real variance in the components of the simulated beats: equal to ``real`` if they span the same space).
+        Columns components (1 to 8), real, simulated (share of variance in the own components) and ``crossed`` (share of
+        the real variance in the components of the simulated beats: equal to ``real`` if they span the same space).
     """
     covariances = []
     for sample in (real, simulated):

@@ -1,11 +1,10 @@
-"""Disturbed PPG for the robustness figures, treated as a user's recording would be: filtered, scaled, and judged."""
+"""Disturbed PPG for the robustness figures, judged as it was recorded, and the errors with and without such a gate."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from p2es_lib.data.windows.fresh_ppg import clean_and_scale
 from p2es_lib.evaluation.metrics import summarise, summarise_difference
 from p2es_lib.signals.cleaning import ppg_quality
 from p2es_lib.simulator.disturbances import disturb
@@ -21,7 +20,8 @@ KINDS = {
 
 
 def disturb_windows(ppg: np.ndarray, kind: str, snr_db: float, sampling_rate: float, seed: int = 0) -> np.ndarray:
-    """Add a disturbance to windows of PPG, then filter and scale them as every PPG is.
+    """PPG windows (N, 1, T) as a sensor records them under a disturbance: neither filtered nor scaled, float32 (N, 1,
+    T).
 
     Parameters
     ----------
@@ -29,27 +29,22 @@ def disturb_windows(ppg: np.ndarray, kind: str, snr_db: float, sampling_rate: fl
     kind : str
         One of :data:`KINDS`.
     snr_db : float
-        Pulsatile power over the power of the disturbance, before the filter.
-    sampling_rate : float
-        Hz.
+        Pulsatile power over the power of the disturbance.
+    sampling_rate : float, Hz
     seed : int
         The same seed disturbs a window in the same way, whatever the other windows are.
-
-    Returns
-    -------
-    float32 array (N, 1, T)
     """
     rngs = [np.random.default_rng((seed, row)) for row in range(len(ppg))]
-    return clean_and_scale(disturb(ppg[:, 0], kind, snr_db, rngs, sampling_rate), sampling_rate)[:, None]
+    return disturb(ppg[:, 0], kind, snr_db, rngs, sampling_rate)[:, None]
 
 
-def passes_gate(ppg: np.ndarray, sampling_rate: float, least: float) -> np.ndarray:
-    """Whether each window (N, 1, T) would be accepted by someone who sees the PPG only: quality of at least ``least``."""
-    return np.array([ppg_quality(window[0], sampling_rate) >= least for window in ppg])
+def passes_gate(recorded: np.ndarray, sampling_rate: float, least: float) -> np.ndarray:
+    """Whether each window (N, 1, T) has a quality of ``least`` or more, bool (N,): what someone who sees the PPG
+    decides.
 
-
-_OF_DIFFERENCE = ["value", "lower", "upper"]
-_ADDED = ("rmse_lag_added", "rmse_lag_added_lower", "rmse_lag_added_upper")
+    To be asked of the PPG as it was recorded: after a filter, clipped and missing stretches look like pulses.
+    """
+    return np.array([ppg_quality(window[0], sampling_rate) >= least for window in recorded])
 
 
 def gate_rows(
@@ -65,7 +60,8 @@ def gate_rows(
     Parameters
     ----------
     scores : DataFrame
-        Of N windows, with mse_lag and r_peak_f1_lag of one lead and one estimate, from :func:`p2es_lib.evaluation.metrics.evaluate`.
+        Of N windows, with mse_lag and r_peak_f1_lag of one lead and one estimate, from
+        :func:`p2es_lib.evaluation.metrics.evaluate`.
     kept : bool array (N,)
         Which windows pass.
     n_bootstrap, unit
@@ -76,30 +72,24 @@ def gate_rows(
     Returns
     -------
     list of dict
-        One for all windows, one for those that pass: windows, rmse_lag (mV), r_peak_f1_lag, kept (share of the windows),
-        the bounds ``<metric>_lower`` and ``<metric>_upper``, n_subjects; with a reference also ``rmse_lag_added``, the
-        error less that of the reference, with its bounds, paired over subjects (for all windows: other ones may pass
-        there). NaN, and no subject, where no window passes; no bounds where the windows are of one subject.
+        One for all windows, one for those that pass: windows, rmse_lag (mV), r_peak_f1_lag, kept (share of the
+        windows), the bounds ``<metric>_lower`` and ``<metric>_upper``, n_subjects. With a reference also
+        ``rmse_lag_added``, the error less that of the reference, with its bounds, paired over subjects; for all windows
+        only, since other ones may pass there. NaN where no window passes; no bounds where all windows are of one
+        subject.
     """
+    added = ("rmse_lag_added", "rmse_lag_added_lower", "rmse_lag_added_upper")
     rows = []
-    for gate, use in (
-        ("all windows", np.ones(len(kept), dtype=bool)),
-        ("windows that pass the gate", np.asarray(kept, dtype=bool)),
-    ):
+    for gate, use in (("all windows", np.ones(len(kept), dtype=bool)), ("windows that pass the gate", kept)):
         part = scores[use[scores["window"].to_numpy()]]
         found = summarise(part, n_bootstrap, unit=unit).set_index("metric") if len(part) else pd.DataFrame()
-        table = found.reindex(index=["rmse_lag", "r_peak_f1_lag"], columns=["value", "lower", "upper", "n_subjects"])
+        table = found.reindex(index=["rmse_lag", "r_peak_f1_lag"], columns=["value", "lower", "upper"])
         bounds = {f"{metric}_{side}": table.at[metric, side] for metric in table.index for side in ("lower", "upper")}
-        n_subjects = part["subject"].nunique()
-        row = {"windows": gate, **table["value"], "kept": use.mean(), **bounds, "n_subjects": n_subjects}
+        row = {"windows": gate, **table["value"], "kept": use.mean(), **bounds, "n_subjects": part["subject"].nunique()}
         if reference is not None:
-            row |= dict.fromkeys(_ADDED, np.nan)
+            row |= dict.fromkeys(added, np.nan)
             if gate == "all windows":
-                row |= zip(
-                    _ADDED,
-                    summarise_difference(part, reference, n_bootstrap, unit=unit)
-                    .set_index("metric")
-                    .loc["rmse_lag", _OF_DIFFERENCE],
-                )
+                difference = summarise_difference(part, reference, n_bootstrap, unit=unit).set_index("metric")
+                row |= zip(added, difference.loc["rmse_lag", ["value", "lower", "upper"]])
         rows.append(row)
     return rows

@@ -20,7 +20,8 @@ from p2es_lib.experiments.variants import MORE_STEPS, VARIANTS
 SUPPORTED, NOT, CONTRADICTED, UNTESTED = "supported", "not supported", "contradicted", "cannot be tested here"
 #: Share of the full model's value that a difference must have to speak for or against anything.
 RELEVANT = 0.01
-#: Trainings that a comparison of differently trained models asks for: intervals are over people, and another training differs.
+#: Trainings that a comparison of differently trained models asks for: intervals are over people, and another training
+#: differs.
 SEEDS_ASKED = 3
 #: A model for a phone: weights, operations per second of signal and time that a phone of today does not notice.
 MOBILE_PARAMETERS, MOBILE_GFLOP_PER_S = 5e6, 1.0
@@ -81,7 +82,8 @@ def _relevant(rows: pd.DataFrame, sign: int) -> pd.Series:
 
 
 def _verdict(tables: list[pd.DataFrame], better: int) -> str:
-    """Verdict from one or several tables of differences, in which ``better`` (1 or -1) is the sign that speaks for a claim.
+    """Verdict from one or several tables of differences, in which ``better`` (1 or -1) is the sign that speaks for a
+    claim.
 
     Supported if each of them has a relevant difference for it, and none a significant one against it, however small.
     Contradicted, the other way round, if each has a relevant one against it, and none anything for it. Neither by fewer
@@ -106,8 +108,8 @@ def _fewer_trainings(tables: list[pd.DataFrame]) -> str:
 def _better_than_baselines(tables: Tables) -> Finding:
     """Supported if the error is lower than every other method's, clearly and by 1 %, as it is and after the lag.
 
-    Of the mean of samples, where a method draws them. Contradicted if some method is better in both. Neither by fewer than
-    three trainings of what is compared.
+    Of the mean of samples, where a method draws them. Contradicted if some method is better in both. Neither by fewer
+    than three trainings of what is compared.
     """
     table = tables("table20_against_methods")
     table = table[table["about"].isin(["baseline", "reference"])]
@@ -133,9 +135,9 @@ def _better_than_baselines(tables: Tables) -> Finding:
 def _innovation(variant: str) -> Callable[[Tables], Finding]:
     """Supported if leaving it out hurts the CRPS or the spectrum and helps neither, whatever the steps of the sampler.
 
-    Both with the usual steps and with more of them, where that was tried: what is lost, or gained, with few steps only is
-    time. What counts as hurting is said in :func:`_verdict`. The CRPS judges all samples as one answer; errors of their mean, which
-    also tell how few they are, stand in the table.
+    Both with the usual steps and with more of them, where that was tried: what is lost, or gained, with few steps only
+    is time. What counts as hurting is said in :func:`_verdict`. The CRPS judges all samples as one answer; errors of
+    their mean, which also tell how few they are, stand in the table.
     """
 
     def test(tables: Tables) -> Finding:
@@ -252,10 +254,10 @@ def _preserved(
 ) -> Callable[[Tables], Finding]:
     """Supported if single samples keep the level of a measurement in every lead, and tell people apart by it.
 
-    The bias must be small (half of the spread between people, if no limit is given), and the difference to the truth must
-    scatter less than people do: it scatters as much for who always gives the average, and 1.4 times as much for who gives
-    another person's ECG. ``duration``: a measurement of all leads together that must fulfil the same, its bias at most
-    10 ms.
+    The bias must be small (half of the spread between people, if no limit is given), and the difference to the truth
+    must scatter less than people do: it scatters as much for who always gives the average, and 1.4 times as much for
+    who gives another person's ECG. ``duration``: a measurement of all leads together that must fulfil the same, its
+    bias at most 10 ms.
     """
 
     def test(tables: Tables) -> Finding:

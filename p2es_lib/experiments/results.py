@@ -68,9 +68,9 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
     Returns
     -------
     DataFrame
-        Columns method, lead, metric, value, lower, upper, n_subjects, seeds, data. Intervals are 95 % bootstrap intervals
-        over subjects; they cover neither the noise of training nor the choice of the cohort's settings. Where the data
-        set has fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
+        Columns method, lead, metric, value, lower, upper, n_subjects, seeds, data. Intervals are 95 % bootstrap
+        intervals over subjects; they cover neither the noise of training nor the choice of the cohort's settings. Where
+        the data set has fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
         :func:`p2es_lib.evaluation.metrics.summarise`.
     """
     tables, kind = [], data_kind(load_windows(config))
@@ -89,9 +89,10 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-#: Metrics that variants are compared by, and of which estimate: pointwise ones of the mean of samples, what an ECG looks
-#: like of a single one, and the CRPS of all samples. The mean of K samples carries a Kth of their variance, so pointwise
-#: errors punish whoever admits more uncertainty; the fair CRPS (Ferro 2014) is the same for any K, and lowest for the truth.
+#: Metrics that variants are compared by, and of which estimate: pointwise ones of the mean of samples, what an ECG
+#: looks like of a single one, and the CRPS of all samples. The mean of K samples carries a Kth of their variance, so
+#: pointwise errors punish whoever admits more uncertainty; the fair CRPS (Ferro 2014) is the same for any K, and lowest
+#: for the truth.
 COMPARED = {
     "crps": "samples",
     "rmse": "mean",

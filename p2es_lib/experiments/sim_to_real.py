@@ -2,9 +2,9 @@
 
 Everything is taken from the simulated cohort: the network, and the mean-beat template that it must beat. The third row
 is the trivial detector: a pulse onset, less a constant, is an R peak. Each method is given one constant lag per record,
-because monitors delay the PPG by an unknown constant (:mod:`p2es_lib.evaluation.metrics.lag`). It is found from R peaks and the true
-ones, of all methods together (:func:`joint_beat_lags_s`), because the delay of the monitor is the same for all; beats, not
-waveforms, because some recordings name no lead, and a detector draws none.
+because monitors delay the PPG by an unknown constant (:mod:`p2es_lib.evaluation.metrics.lag`). It is found from R peaks
+and the true ones, of all methods together (:func:`joint_beat_lags_s`), because the delay of the monitor is the same for
+all; beats, not waveforms, because some recordings name no lead, and a detector draws none.
 """
 
 from __future__ import annotations
@@ -92,18 +92,19 @@ def joint_beat_lags_s(
 ) -> np.ndarray:
     """The constants by which the beats of several methods are late in one record, found together.
 
-    How well a lag fits a method is the density of the differences between its beats and the true ones: a triangle as wide
-    as the tolerance to both sides is moved along all differences. What it holds is taken per second that both signals
-    cover: the later the lag, the fewer beats have both times inside, and in a regular rhythm the lag of the beat before
-    would win otherwise.
+    How well a lag fits a method is the density of the differences between its beats and the true ones: a triangle as
+    wide as the tolerance to both sides is moved along all differences. What it holds is taken per second that both
+    signals cover: the later the lag, the fewer beats have both times inside, and in a regular rhythm the lag of the
+    beat before would win otherwise.
 
-    In a regular rhythm a lag that is wrong by a whole beat fits nearly as well, and a few beats more or less could make one
-    method slip to it. But all methods see the same PPG, delayed by the same monitor. What else is in their lags is the delay
-    from R peak to pulse that each takes for granted (none in the detector, that of the simulated cohort, 0.17 s or so, in
-    what was made from it), and if these differ by less than half a beat, then of all lags that are right up to whole beats
-    only those that are wrong by the same number of beats lie within half a beat of one another. So the lags of a record
-    must lie within half its median interval between true beats, and of all sets of lags that do, the one with the greatest
-    sum of densities is taken. (Above some 170 beats per minute, half a beat is less than that delay.)
+    In a regular rhythm a lag that is wrong by a whole beat fits nearly as well, and a few beats more or less could make
+    one method slip to it. But all methods see the same PPG, delayed by the same monitor. What else is in their lags is
+    the delay from R peak to pulse that each takes for granted (none in the detector, that of the simulated cohort, 0.17
+    s or so, in what was made from it), and if these differ by less than half a beat, then of all lags that are right up
+    to whole beats only those that are wrong by the same number of beats lie within half a beat of one another. So the
+    lags of a record must lie within half its median interval between true beats, and of all sets of lags that do, the
+    one with the greatest sum of densities is taken. (Above some 170 beats per minute, half a beat is less than that
+    delay.)
 
     Parameters
     ----------
@@ -117,9 +118,9 @@ def joint_beat_lags_s(
     Returns
     -------
     array (number of methods,)
-        Seconds, between -0.2 and 0.8 (a monitor delays, it does not hasten), in the order of the methods; of equally good
-        sets the one nearest zero (least sum of absolute values). A method without beats has the lag nearest zero that the
-        others allow it; 0 if it is alone.
+        Seconds, between -0.2 and 0.8 (a monitor delays, it does not hasten), in the order of the methods; of equally
+        good sets the one nearest zero (least sum of absolute values). A method without beats has the lag nearest zero
+        that the others allow it; 0 if it is alone.
     """
     lags = _RESOLUTION_S * np.arange(round(SMALLEST_LAG_S / _RESOLUTION_S), round(LARGEST_LAG_S / _RESOLUTION_S) + 1)
     density = np.stack([_lag_density(predicted, true, lags, window_s) for predicted in methods])  # (methods, lags)
@@ -169,7 +170,8 @@ def common_spans(lags: Iterable[np.ndarray], window_s: float) -> np.ndarray:
 
 
 def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, windows: WindowSet) -> pd.DataFrame:
-    """R-peak F1 (50 ms) after the lag, within the spans; error of the heart rate (beats per minute); one row per window.
+    """R-peak F1 (50 ms) after the lag, within the spans; error of the heart rate (beats per minute); one row per
+    window.
 
     All methods are asked for the same beats: those whose pulse lies in the window whatever the method's lag. Without
     that, a beat near the end whose pulse comes after it would count against whoever has the smaller lag.
@@ -229,8 +231,9 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
 def _pearson(ecg: np.ndarray, lags: np.ndarray, windows: WindowSet, sampling_rate: float) -> np.ndarray:
     """Correlation over the measured leads, per window, after the record's lag of the beats (N,), s; NaN without leads.
 
-    Beats give the lag to within their tolerance only, and a QRS complex is narrow: within that tolerance each record's lag
-    is the one with the greatest correlation. Sought over all lags, it would slip by a beat as that of the beats would.
+    Beats give the lag to within their tolerance only, and a QRS complex is narrow: within that tolerance each record's
+    lag is the one with the greatest correlation. Sought over all lags, it would slip by a beat as that of the beats
+    would.
     """
     found, labels = np.full(len(windows), np.nan), record_labels(windows.index).to_numpy()
     mask, truth = np.asarray(windows.lead_mask), np.asarray(windows.ecg)

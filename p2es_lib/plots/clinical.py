@@ -77,7 +77,8 @@ def plot_bland_altman(differences: pd.DataFrame, limits: pd.DataFrame, quantitie
 
 @styled
 def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.DataFrame]) -> Figure:
-    """Left: coverage of the samples' bands over their level. Right: error of the windows kept when the doubtful are refused.
+    """Left: coverage of the samples' bands over their level. Right: error of the windows kept when the doubtful are
+    refused.
 
     Parameters
     ----------
@@ -171,7 +172,8 @@ def plot_groups(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> F
     Parameters
     ----------
     tables : mapping
-        Name of the grouping to a table with columns group, method, metric, value, lower, upper, n_subjects (in brackets).
+        Name of the grouping to a table with columns group, method, metric, value, lower, upper, n_subjects (in
+        brackets).
     metrics : sequence of str
     """
     if not tables:
@@ -221,7 +223,8 @@ def plot_noise(table: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Columns disturbance, snr_db, method, windows ("all windows", or those that pass a gate), rmse_lag, r_peak_f1_lag.
+        Columns disturbance, snr_db, method, windows ("all windows", or those that pass a gate), rmse_lag,
+        r_peak_f1_lag.
     kinds : mapping
         Disturbance to its name, a column each.
     """
@@ -268,7 +271,8 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
     Parameters
     ----------
     table : DataFrame
-        Columns label, family (a colour and a marker; dots of one family are joined and labelled), ms, ms_low, ms_high and one per quality.
+        Columns label, family (a colour and a marker; dots of one family are joined and labelled), ms, ms_low, ms_high
+        and one per quality.
     quality : str
         Column that is drawn upwards, a metric.
     budgets_ms : mapping, optional

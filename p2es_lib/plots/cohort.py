@@ -184,8 +184,7 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
     ppg : array (T,)
         z-score.
     ecg : array (12, T), mV
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     upstrokes, r_peaks : arrays of seconds, optional
         Pulse onsets and R peaks from the start of the window; NaN padding is ignored.
     lead_mask : array (12,), optional

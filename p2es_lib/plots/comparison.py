@@ -85,9 +85,9 @@ def plot_one_window(
     ----------
     truth : array (12, T), mV
     estimates : mapping
-        Method to samples (K, 12, T) in mV. Drawn are their mean, or one sample and the band of all if there are several.
-    sampling_rate : float
-        Hz.
+        Method to samples (K, 12, T) in mV. Drawn are their mean, or one sample and the band of all if there are
+        several.
+    sampling_rate : float, Hz
     leads : sequence of str
     seconds : float
         How much of the window is shown, from its middle.
@@ -259,7 +259,8 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str =
 
 @styled
 def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference: str = "p2es") -> Figure:
-    """Error of the estimate of x_0 against the time of the forward process: of the full model, and of others against it.
+    """Error of the estimate of x_0 against the time of the forward process: of the full model, and of others against
+    it.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The page that ``p2es translate`` writes: A4 landscape, ECG paper at true scale when printed at 100 %.
 
-Three rows of four leads, a rhythm strip and the PPG: ten seconds at 25 mm/s and 10 mm/mV. As on any ECG recorder rows have
-a fixed distance, and a tall trace runs over its neighbour. The one axes of the page is in millimetres, so the scale
-holds by construction (:mod:`p2es_lib.plots.ecg_paper`, whose strips and grid these are).
+Three rows of four leads, a rhythm strip and the PPG: ten seconds at 25 mm/s and 10 mm/mV. As on any ECG recorder rows
+have a fixed distance, and a tall trace runs over its neighbour. The one axes of the page is in millimetres, so the
+scale holds by construction (:mod:`p2es_lib.plots.ecg_paper`, whose strips and grid these are).
 """
 
 from __future__ import annotations

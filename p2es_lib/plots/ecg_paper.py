@@ -177,8 +177,7 @@ def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=No
     ----------
     ecg : array (12, T) mV, or None
         Reference ECG (black); None if there is none.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     estimate : array (12, T) mV, optional
         Posterior mean (blue); NaN where the method gives nothing.
     samples : array (K, 12, T) mV, optional

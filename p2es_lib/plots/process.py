@@ -69,8 +69,7 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
         Frequencies (Hz) for ``dct`` and ``none``, times (s) for ``spectral``.
     responses, snr_db : mapping blur -> array (n_t, K)
         Amplitude response d_t, and 10 log10 of the signal-to-noise ratio.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     blurred : mapping blur -> array (n_t, T), optional
         Mean of x_t given x_0.
     duration_s : float
@@ -139,8 +138,7 @@ def plot_reverse_process(times, states, x0_hats, truth, sampling_rate, *, lead="
         x_t before the step, and the estimate made of it; one lead.
     truth : array (T,)
         The reference.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     lead : str
         Named in the titles.
     max_rows : int

@@ -96,8 +96,7 @@ def plot_recorded_simulated(real: Sample, simulated: Sample, sampling_rate: floa
     ----------
     real, simulated : Sample
         Pairs; see :func:`p2es_lib.evaluation.realism.pair_samples`.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     ppg : str
         ``"recorded"``, or ``"simulated"`` for semi-synthetic windows, which the panels of the PPG then say.
     """
@@ -290,8 +289,7 @@ def plot_accepted_rejected(examples: Sequence[Mapping], sampling_rate: float) ->
     ----------
     examples : sequence of mapping
         ``title`` (str), ``ppg`` (T,), ``ecg`` (T,) in mV, ``lead`` (name of the ECG), ``kept`` (bool).
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     """
     if not examples:
         raise InputError("plot_accepted_rejected: no example")

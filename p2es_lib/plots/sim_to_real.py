@@ -26,8 +26,8 @@ def plot_sim_to_real(table: pd.DataFrame) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        Of :func:`p2es_lib.experiments.sim_to_real.sim_to_real_table`. Of more than 25 records those are shown in which the first
-        method finds the fewest beats.
+        Of :func:`p2es_lib.experiments.sim_to_real.sim_to_real_table`. Of more than 25 records those are shown in which
+        the first method finds the fewest beats.
     """
     if table.empty:
         raise InputError("plot_sim_to_real: no record")

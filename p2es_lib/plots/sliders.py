@@ -1,7 +1,8 @@
-"""Sliders under a notebook cell: a picture that is drawn anew as they move, and a still picture where no kernel listens.
+"""Sliders under a notebook cell: a picture that is drawn anew as they move, and a still picture where no kernel
+listens.
 
-The still picture is what papermill, the book and GitHub get. A live cell carries it as well, beside its widget, so that a
-notebook that somebody saved shows a picture wherever it is read.
+The still picture is what papermill, the book and GitHub get. A live cell carries it as well, beside its widget, so that
+a notebook that somebody saved shows a picture wherever it is read.
 """
 
 from __future__ import annotations
@@ -65,16 +66,16 @@ def explore(
     Parameters
     ----------
     draw : callable
-        ``draw(**values)`` gives a figure for one value per control. It is called at every move of a slider, so it should
-        take a fifth of a second at most, and do what takes long outside.
+        ``draw(**values)`` gives a figure for one value per control. It is called at every move of a slider, so it
+        should take a fifth of a second at most, and do what takes long outside.
     stills : iterable of mappings
         Settings that the still picture shows, one panel each; a control that is not named has its start value.
     columns : int
         Panels of the still picture side by side.
     **controls
-        One keyword of ``draw`` each. ``(lowest, highest, step)`` or ``(lowest, highest, step, start)`` is a slider, over
-        whole numbers where all of them are whole; a list of choices, or a dictionary from label to value, is a row of
-        buttons, of which the first is pressed; True or False is a box to tick.
+        One keyword of ``draw`` each. ``(lowest, highest, step)`` or ``(lowest, highest, step, start)`` is a slider,
+        over whole numbers where all of them are whole; a list of choices, or a dictionary from label to value, is a row
+        of buttons, of which the first is pressed; True or False is a box to tick.
 
     Returns
     -------

@@ -34,10 +34,8 @@ def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray],
         Reference, output of stage 1, output of stage 2.
     contributions : mapping scale -> array (T,)
         What each time scale adds to stage 1 for this lead, mV; keys such as ``"0.3 s"``, shortest first.
-    sampling_rate : float
-        Hz.
-    frequencies : array (K,)
-        Hz.
+    sampling_rate : float, Hz
+    frequencies : array (K,), Hz
     error_coarse, error_refined : array (K,)
         Root-mean-square error per frequency before and after stage 2, mV.
     gains : mapping t -> array (K,)

@@ -1,9 +1,9 @@
 """The embedded cohort: paired wearable PPG and 12-lead ECG with known latents.
 
 ``simulate(subjects)`` returns windows in subject-major order. A subject is a number; together with the seed it decides
-everything about it, so the same number gives the same bytes in any cohort, order, batch or process. To keep that
-true, arrays are worked on elementwise and contiguously: no matrix product, no FFT across rows, no reduction except
-along a row, because their rounding may depend on the shape of the whole array.
+everything about it, so the same number gives the same bytes in any cohort, order, batch or process. To keep that true,
+arrays are worked on elementwise and contiguously: no matrix product, no FFT across rows, no reduction except along a
+row, because their rounding may depend on the shape of the whole array.
 
 The ECG is clean (no sensor noise, no baseline wander): it is the target. The PPG carries sensor noise, breathing and,
 on request, a wearable disturbance, and is z-scored per window.
@@ -47,9 +47,9 @@ from p2es_lib.simulator.render import render_ecg8
 from p2es_lib.simulator.rhythm import BEAT_PVC, beat_capacity, draw_beats, premature_flags
 from p2es_lib.simulator.settings import SimulatorConfig
 
-# Beat-to-beat arrival time: it follows RR with 14 ms per 241 ms (paced breathing: swing of 14 +- 5 ms for RR
-# 241 +- 102 ms, RR leading by 2-3 beats; Peng 2021 and Physiol Meas 22:3, 2001), plus an independent part of 2.5 ms
-# (within-person spread of the pre-ejection period 2-6 ms, Kortekaas 2018, of which RR explains a part).
+# Beat-to-beat arrival time: it follows RR with 14 ms per 241 ms (paced breathing: swing of 14 +- 5 ms for RR 241 +- 102
+# ms, RR leading by 2-3 beats; Peng 2021 and Physiol Meas 22:3, 2001), plus an independent part of 2.5 ms (within-person
+# spread of the pre-ejection period 2-6 ms, Kortekaas 2018, of which RR explains a part).
 _PAT_PER_RR, _PAT_RR_LAG_BEATS, PAT_JITTER_S = 14.0 / 241.0, 2, 0.0025
 # A PVC ejects in 78 % of cases (controls; Heart Rhythm 2019), with 29 % of the stroke volume (secondary source).
 _PVC_EJECTS, _PVC_AMPLITUDE = 0.78, 0.29
@@ -61,9 +61,9 @@ class Latents:
     """What made each window. Arrays (N,) or, per beat, (N, n_beats_max); beats NaN-padded, beat_type -1-padded.
 
     ``r_times`` and ``pulse_onsets`` are seconds from the first sample; beats before and after the window are included.
-    ``pulse_onsets`` is NaN for a beat without a pulse. ``pat_drift_s`` is the part of the arrival time that follows
-    RR, ``pat_jitter_s`` the independent part: onset = R + pat + pat_residual + pat_drift + pat_jitter. ``beat_type``
-    codes: :data:`p2es_lib.simulator.rhythm.BEAT_TYPES`; ``rhythm``: ``RHYTHMS``; ``morphology``: ``CLASSES``.
+    ``pulse_onsets`` is NaN for a beat without a pulse. ``pat_drift_s`` is the part of the arrival time that follows RR,
+    ``pat_jitter_s`` the independent part: onset = R + pat + pat_residual + pat_drift + pat_jitter. ``beat_type`` codes:
+    :data:`p2es_lib.simulator.rhythm.BEAT_TYPES`; ``rhythm``: ``RHYTHMS``; ``morphology``: ``CLASSES``.
     """
 
     subject: np.ndarray
@@ -100,8 +100,8 @@ class SimulatedWindows:
     index : DataFrame of N rows
         subject, record, start_s, age, sex, height_cm, weight_kg, rhythm, morphology, heart_rate (from the RR intervals
         in the window), pr_ms (NaN without P waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the areas in I and
-        aVF), pat_ms (mean R to pulse foot in the window), pat_residual_ms, stiffness (carotid-femoral PWV, m/s),
-        n_pvc, n_pac.
+        aVF), pat_ms (mean R to pulse foot in the window), pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc,
+        n_pac.
     latents : Latents
     """
 

@@ -160,8 +160,8 @@ def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorC
         default=np.clip(92.0 + 20.0 * config.heart_rate * z["heart_rate"], 55.0, 145.0),  # AF in Zheng 2020: 95 +- 27
     )
     rr = 60.0 / rate
-    # A sine of breathing sampled at the beats gives RMSSD = sqrt(2) A sin(pi f RR); 70 % of the variance of
-    # successive differences is put there, the rest is white. Fast hearts vary less: in proportion to RR squared.
+    # A sine of breathing sampled at the beats gives RMSSD = sqrt(2) A sin(pi f RR); 70 % of the variance of successive
+    # differences is put there, the rest is white. Fast hearts vary less: in proportion to RR squared.
     rmssd = 1e-3 * np.interp(age, _DECADES, _RMSSD_MS) * np.exp(np.interp(age, _DECADES, _RMSSD_LOG_SD) * z["rmssd"])
     rmssd = hrv * np.minimum(rmssd, 0.18) * np.minimum(rr / 0.92, 1.2) * np.minimum(rr / 0.92, 1.2)
     breathing_hz = 0.17 + 0.14 * u["breathing_rate"]

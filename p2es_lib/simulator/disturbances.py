@@ -1,9 +1,9 @@
 """Disturbances of a wearable PPG at a stated signal-to-noise ratio.
 
 SNR in dB is 10 log10(var(x) / var(y - x)) over the window, with x the clean and y the disturbed PPG: pulsatile power
-over disturbance power, both without their means, because a constant offset disturbs nobody. Every kind meets the
-stated value within 0.1 dB. What a kind does is decided by the row's own generator alone, row after row, so the bytes
-of a row do not depend on the other rows.
+over disturbance power, both without their means, because a constant offset disturbs nobody. Every kind meets the stated
+value within 0.1 dB. What a kind does is decided by the row's own generator alone, row after row, so the bytes of a row
+do not depend on the other rows.
 
 References
 ----------

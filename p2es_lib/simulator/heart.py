@@ -5,18 +5,18 @@ components. Here the kernels of the three components share their times, so that 
 
     s(t) = sum over beats i and kernels k of  v_k exp(-((t - R_i - c_k) / b_k)^2 / 2)
 
-P wave: five kernels, QRS: seven, ST-T: seven (the last is the U wave); their vectors are solved so that the sum
-passes through given vectors at fixed fractions of the interval. For ventricles that are activated normally the vectors,
-their sizes and their variety are fitted to PTB-XL (:mod:`p2es_lib.simulator.normal_beats`), and turned to the frontal
-axes drawn for the subject; for the others they are those of :mod:`p2es_lib.simulator.morphology`. The atria have a lead
+P wave: five kernels, QRS: seven, ST-T: seven (the last is the U wave); their vectors are solved so that the sum passes
+through given vectors at fixed fractions of the interval. For ventricles that are activated normally the vectors, their
+sizes and their variety are fitted to PTB-XL (:mod:`p2es_lib.simulator.normal_beats`), and turned to the frontal axes
+drawn for the subject; for the others they are those of :mod:`p2es_lib.simulator.morphology`. The atria have a lead
 field of their own. Widths are in time; ST-T stretches with QT, which follows RR. R lies at 45 % of the QRS duration.
 
 Published intervals (PR, QRS, QT) are from the first to the last trace of a wave in any lead. Where a curve leaves its
-baseline by the tangent, as in the fit, is a little inside: QRS 0.975 of the duration, T 33 ms earlier, P from 0.125
-to 0.947 of its duration (medians of PTB-XL normals against the published ones).
+baseline by the tangent, as in the fit, is a little inside: QRS 0.975 of the duration, T 33 ms earlier, P from 0.125 to
+0.947 of its duration (medians of PTB-XL normals against the published ones).
 
-Breathing changes the QRS by about 3 % and turns the frontal axis by about 3 degrees (unverified: 3-10 % in lead II,
-2-8 degrees).
+Breathing changes the QRS by about 3 % and turns the frontal axis by about 3 degrees (unverified: 3-10 % in lead II, 2-8
+degrees).
 
 Atrial fibrillation: no P wave; f waves as the sawtooth of Petrenas 2017 (three harmonics, rate and size modulated at
 0.2 Hz), fundamental 6.1 +- 0.8 Hz (Xi 2004, Park 2019), 0.035 mV RMS along a vector towards V1.

@@ -1,15 +1,15 @@
 """Irreducible error: what no method can know of the ECG from PPG, age and sex.
 
 The best estimate in mean squared error is the conditional mean of the ECG given what is seen, and its error is the
-floor under every method. Here the conditional mean is a Monte Carlo average over the simulator's own latents: what
-PPG, age and sex reveal is held, everything else is drawn anew and the ECG rendered again.
+floor under every method. Here the conditional mean is a Monte Carlo average over the simulator's own latents: what PPG,
+age and sex reveal is held, everything else is drawn anew and the ECG rendered again.
 
 Held with ``hold="pulses"``: age, sex, stiffness (it shapes the pulse), the onset of every pulse, the rhythm (sinus or
 fibrillation) and the type of each beat that has a pulse, the mean RR interval (which sets QT), breathing rate and
 phase, the part of the arrival time that follows RR.
 
-Drawn anew: height (hence part of the arrival time), the arrival-time residual (one draw per subject, for all beats
-and windows), its beat-to-beat jitter, morphology class given age and sex, all intervals, amplitudes, axes, QRS shape,
+Drawn anew: height (hence part of the arrival time), the arrival-time residual (one draw per subject, for all beats and
+windows), its beat-to-beat jitter, morphology class given age and sex, all intervals, amplitudes, axes, QRS shape,
 electrode positions, size and lag of the breathing modulation of the ECG, f-wave rate, size and phase, shape of
 premature beats. R = pulse onset - drawn arrival time.
 

@@ -10,8 +10,8 @@ unverified.
 
 Prevalence by age and sex follows hospital ECGs (Zheng 2020, n = 10,381): RBBB, LBBB, abnormal Q waves (halved into
 anterior and inferior), ST depression, and half of "high left ventricular voltage" as LVH (half: our choice, most of
-that finding in the young is normal; PTB-XL has 10.8 % LVH). ST elevation 0.5 %: our choice (PTB-XL 0.13 %), so that
-the class is not empty. QRS durations: LBBB 147 +- 21, RBBB 130 +- 19 ms (same source), others from PTB-XL.
+that finding in the young is normal; PTB-XL has 10.8 % LVH). ST elevation 0.5 %: our choice (PTB-XL 0.13 %), so that the
+class is not empty. QRS durations: LBBB 147 +- 21, RBBB 130 +- 19 ms (same source), others from PTB-XL.
 """
 
 from __future__ import annotations

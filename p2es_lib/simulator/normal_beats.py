@@ -26,8 +26,8 @@ FILE = Path(__file__).with_name("normal_beats.json")
 P_FRACTIONS = np.array([0.14, 0.32, 0.50, 0.68, 0.86])
 QRS_FRACTIONS = np.array([0.15, 0.30, 0.40, 0.50, 0.60, 0.70, 0.85])
 ST_T_FRACTIONS = np.array([0.10, 0.28, 0.46, 0.62, 0.76, 0.90, 1.25])
-#: Atrial repolarisation (Ta): a Gaussian this long after the end of P and this wide, s. It lasts some 0.3 s (Debbas 1999,
-#: from memory), so it lies under QRS; its place is our choice, its size is fitted (``ta_share``).
+#: Atrial repolarisation (Ta): a Gaussian this long after the end of P and this wide, s. It lasts some 0.3 s (Debbas
+#: 1999, from memory), so it lies under QRS; its place is our choice, its size is fitted (``ta_share``).
 TA_DELAY_S, TA_WIDTH_S = 0.11, 0.07
 #: Lead patterns of local content of each wave.
 N_LOCAL = 5
@@ -37,8 +37,8 @@ T_PEAK_KNOTS = slice(3, 6)
 REFERENCE_AGE, REFERENCE_AXIS_DEG = 55.0, 45.0
 #: Years between which the lines follow age; the fit has too few people beyond.
 AGES = (30.0, 65.0)
-# The fit has 94 men, whose QRS axis at 65 lies near 0 degrees; larger collections have 35 (ELSA-Brasil, Zheng 2020). Men
-# are turned a part of the way (3 degrees of the dipole are about 6 of the axis), women a little: P, QRS and T.
+# The fit has 94 men, whose QRS axis at 65 lies near 0 degrees; larger collections have 35 (ELSA-Brasil, Zheng 2020).
+# Men are turned a part of the way (3 degrees of the dipole are about 6 of the axis), women a little: P, QRS and T.
 _AXIS_SHIFT_DEG = (np.array([0.0, 3.0, 0.0]), np.array([0.0, 1.0, 0.0]))
 _WAVES = {"p": P_FRACTIONS, "qrs": QRS_FRACTIONS, "st_t": ST_T_FRACTIONS}
 
@@ -48,10 +48,10 @@ class BeatShape:
     """Vectors of P, QRS and ST-T of N subjects, (3, K, N) each, in mV, all with the frontal axis REFERENCE_AXIS_DEG.
 
     ``local`` has the courses of the local content of each wave, (N_LOCAL, K, N), in mV, and ``local_variation`` the
-    subject's deviation in them from the mean of its sex and age, as a fraction of the size of the wave.
-    ``axis_deg`` (3, N) is where P, QRS and ST-T are to be turned to, ``axis_deviation_deg`` the subject's part of
-    it. ``variation`` is the deviation of the QRS shape from the mean of its sex and age, as a fraction of the QRS size;
-    ``qrs_factor`` and ``t_factor`` say how much larger the subject's waves are than that mean.
+    subject's deviation in them from the mean of its sex and age, as a fraction of the size of the wave. ``axis_deg``
+    (3, N) is where P, QRS and ST-T are to be turned to, ``axis_deviation_deg`` the subject's part of it. ``variation``
+    is the deviation of the QRS shape from the mean of its sex and age, as a fraction of the QRS size; ``qrs_factor``
+    and ``t_factor`` say how much larger the subject's waves are than that mean.
     """
 
     p: np.ndarray

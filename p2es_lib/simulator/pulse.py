@@ -7,9 +7,9 @@ of the time u since it began::
 
 Log-normal kernels (as in the pulse models of Solosenko 2017 and Paliakaite 2021) are exactly zero before the pulse
 begins. The three waves are in absolute time, because systole and wave travel depend little on the cycle length; the
-run-off time constant ``tau`` follows the beat interval. What is left of a pulse when the next one
-begins decays on with its own time constant underneath the new one, as in a Windkessel, so the train is continuous
-whatever the intervals are, and the past never depends on later beats.
+run-off time constant ``tau`` follows the beat interval. What is left of a pulse when the next one begins decays on with
+its own time constant underneath the new one, as in a Windkessel, so the train is continuous whatever the intervals are,
+and the past never depends on later beats.
 
 Every array operation is elementwise on contiguous arrays: the bytes of a row do not depend on the other rows.
 
@@ -17,12 +17,12 @@ References
 ----------
 Allen J, Murray A. Age-related changes in the characteristics of the photoplethysmographic pulse shape at various body
     sites. Physiol Meas 24:297, 2003.
-Charlton PH et al. Modeling arterial pulse waves in healthy aging. Am J Physiol Heart Circ Physiol 317:H1062, 2019.
-Choi et al. 2022: second-derivative ratios b/a, c/a, d/a, e/a against age, 19-69 years.
-Dawber TR et al. Characteristics of the dicrotic notch of the arterial pulse wave. Angiology 24:244, 1973.
-Kortekaas et al. 2018 (pre-ejection period by echocardiography); Pilz et al. 2023 (by impedance cardiography).
-Paliakaite B et al. Modeling of artifacts in the wrist photoplethysmogram. Biomed Signal Process Control 66, 2021.
-Solosenko A et al. Photoplethysmogram modeling during paroxysmal atrial fibrillation. Comput Biol Med 81:130, 2017.
+Charlton PH et al. Modeling arterial pulse waves in healthy aging. Am J Physiol Heart Circ Physiol 317:H1062, 2019. Choi
+et al. 2022: second-derivative ratios b/a, c/a, d/a, e/a against age, 19-69 years. Dawber TR et al. Characteristics of
+the dicrotic notch of the arterial pulse wave. Angiology 24:244, 1973. Kortekaas et al. 2018 (pre-ejection period by
+echocardiography); Pilz et al. 2023 (by impedance cardiography). Paliakaite B et al. Modeling of artifacts in the wrist
+photoplethysmogram. Biomed Signal Process Control 66, 2021. Solosenko A et al. Photoplethysmogram modeling during
+paroxysmal atrial fibrillation. Comput Biol Med 81:130, 2017.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ N_SHAPE_VARIATIONS = 5
 #: of the derivation in Charlton 2019's terms; wrist and ear are set to give the arrival times below, unverified.
 SITE_PATHS_M = {"finger": (0.15, 0.75), "wrist": (0.15, 0.55), "ear": (0.15, 0.25)}
 
-# Carotid-femoral PWV by decade: Charlton 2019, read. SD below and above the mean as fractions: the published ranges
-# are 10..19 % below and 13..29 % above; that they grow linearly from 25 to 75 years is an assumption.
+# Carotid-femoral PWV by decade: Charlton 2019, read. SD below and above the mean as fractions: the published ranges are
+# 10..19 % below and 13..29 % above; that they grow linearly from 25 to 75 years is an assumption.
 _PWV_AGE = np.array([25.0, 35.0, 45.0, 55.0, 65.0, 75.0])
 _PWV_MEAN = np.array([5.9, 6.5, 7.4, 8.3, 9.2, 10.3])
 _PWV_SD_BELOW = (0.10, 0.19)
@@ -54,9 +54,9 @@ _PEP_STEP_S = -0.0065
 _SMALL_ARTERIES_S = 0.020  # digital arteries and the arteriolar bed; unverified
 
 # Shape by vascular age, fitted here to the second-derivative ratios of Choi 2022 (met within 0.03 from 20 to 75 years:
-# tests/test_pulse.py) and to a foot-to-crest time of 120 ms at 20 years rising by about 1 ms a year (unverified), at
-# 70 beats a minute. Columns: foot to crest of the forward wave (s), its width; delay behind it (s), width and size of
-# the late systolic wave, then of the dicrotic wave; size of the run-off.
+# tests/test_pulse.py) and to a foot-to-crest time of 120 ms at 20 years rising by about 1 ms a year (unverified), at 70
+# beats a minute. Columns: foot to crest of the forward wave (s), its width; delay behind it (s), width and size of the
+# late systolic wave, then of the dicrotic wave; size of the run-off.
 _SHAPE_AGE = np.array([20.0, 35.0, 55.0, 80.0])
 _SHAPE_TABLE = np.array(
     [
@@ -153,8 +153,8 @@ def pulse_arrival_time(
 def amplitude_from_rr(preceding_rr: np.ndarray, reference_rr: float = 0.85) -> np.ndarray:
     """Gain of the pulse amplitude from the RR interval (s) before the beat: filling time makes stroke volume.
 
-    A power law with exponent 0.45, so about +0.45 % per % of RR, constant below 0.45 s. Unverified: the range named
-    for the slope is 0.3-0.6, for the floor 0.4-0.5 s. The gain is 1 at ``reference_rr``.
+    A power law with exponent 0.45, so about +0.45 % per % of RR, constant below 0.45 s. Unverified: the range named for
+    the slope is 0.3-0.6, for the floor 0.4-0.5 s. The gain is 1 at ``reference_rr``.
     """
     return (np.maximum(preceding_rr, 0.45) / reference_rr) ** 0.45
 
@@ -165,8 +165,8 @@ def pulse_shape(age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, 
     The vascular age is half the age and half the age at which the given stiffness is the mean. With it the crest comes
     later, the late systolic wave grows and the notch fills (Allen & Murray 2003; second-derivative ratios of Choi
     2022), from Dawber's class 1 (notch) in the young to class 4 (none). Arteries stiffer than the age's mean bring the
-    dicrotic wave earlier, as the square root of the ratio (assumption). Ejection shortens with heart rate as
-    413 - 1.7 HR ms (Weissler 1968, from memory), and the times of all waves with it (assumption).
+    dicrotic wave earlier, as the square root of the ratio (assumption). Ejection shortens with heart rate as 413 - 1.7
+    HR ms (Weissler 1968, from memory), and the times of all waves with it (assumption).
 
     Parameters
     ----------
@@ -211,8 +211,8 @@ def pulse_shape(age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, 
 def _lognormal_foot(width: np.ndarray) -> np.ndarray:
     """Foot of exp(-ln²(u)/2s²), where its steepest tangent meets zero, as a fraction of its peak time.
 
-    Setting the second derivative to zero gives x² + s² x - s² = 0 for x = ln(u); the tangent there meets zero at
-    u (1 + s²/x).
+    Setting the second derivative to zero gives x² + s² x - s² = 0 for x = ln(u); the tangent there meets zero at u (1 +
+    s²/x).
     """
     s2 = width * width
     x = -0.5 * (s2 + np.sqrt(s2 * s2 + 4.0 * s2))

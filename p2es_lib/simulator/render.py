@@ -1,8 +1,8 @@
 """Beat times and kernels to the 8 independent leads.
 
 Each sample is worked out from three beats only: the P wave of the next beat, QRS and atrial repolarisation of the
-nearest, ST-T of the preceding one. Where an ST-T wave would run into the next QRS it is faded out over 50 ms, so that nothing jumps at the
-borders. Rows with premature beats get a second pass for those beats.
+nearest, ST-T of the preceding one. Where an ST-T wave would run into the next QRS it is faded out over 50 ms, so that
+nothing jumps at the borders. Rows with premature beats get a second pass for those beats.
 
 All operations are elementwise on contiguous float32 arrays, so the bytes of a row do not depend on the other rows.
 """

@@ -12,8 +12,8 @@
   between; PACs by age as in Zheng 2020 (0.4 % at 45, 2.4 % at 65, 6.7 % at 85). Half of the windows of a subject
   who has them hold at least one: an assumption.
 
-Beats begin 3.5 s before the window and go on 1.2 s after it, so that its edges hold what earlier and later beats
-leave there: a window starts in the middle of a recording.
+Beats begin 3.5 s before the window and go on 1.2 s after it, so that its edges hold what earlier and later beats leave
+there: a window starts in the middle of a recording.
 """
 
 from __future__ import annotations

@@ -33,8 +33,7 @@ def semi_synthetic_ppg(
     rpeaks_s : array (n_beats,)
         R peaks, seconds after the first sample, ascending.
     duration_s : float
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     age, sex : float, str
         Years, or NaN; ``"F"``, ``"M"`` or ``""``. What is not known is drawn from the simulator's population. Ages
         outside the simulator's adults (children) count as its nearest age, for the pulse only.

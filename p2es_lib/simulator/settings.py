@@ -23,8 +23,8 @@ class SimulatorConfig:
     seed : int
         With the subject and window number it decides every random number.
     pat_residual_sd_ms : float
-        Spread between subjects of the pulse arrival time that age, stiffness and height leave unexplained. Default
-        15 ms: spread of the pre-ejection period within a population, 12-13 ms (Kortekaas 2018), and of the arm transit
+        Spread between subjects of the pulse arrival time that age, stiffness and height leave unexplained. Default 15
+        ms: spread of the pre-ejection period within a population, 12-13 ms (Kortekaas 2018), and of the arm transit
         time, about 7 ms (arm pulse wave velocities of Charlton 2019), in quadrature. It sets the irreducible error.
     site : "finger", "wrist" or "ear"
         Where the PPG is taken.
@@ -32,10 +32,10 @@ class SimulatorConfig:
         Wearable disturbance of the PPG and its signal-to-noise ratio; the ECG stays clean.
     body, heart_rate, hrv, arrhythmia, premature_beats, morphology, intervals, amplitudes, axis, qrs_shape, \
 electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
-        Scale of one kind of variation: 1 is the published size, 0 switches it off. ``arrhythmia``,
-        ``premature_beats`` and ``morphology`` scale probabilities, the others scale standard deviations or depths.
-        ``body`` is height, weight and stiffness for given age and sex; ``electrodes`` is how differently leads see
-        hearts: positions, gains and the local content that is no dipole.
+        Scale of one kind of variation: 1 is the published size, 0 switches it off. ``arrhythmia``, ``premature_beats``
+        and ``morphology`` scale probabilities, the others scale standard deviations or depths. ``body`` is height,
+        weight and stiffness for given age and sex; ``electrodes`` is how differently leads see hearts: positions, gains
+        and the local content that is no dipole.
 
     Raises
     ------

@@ -29,16 +29,15 @@ def r_peak_times(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | 
     """Times of the R peaks of many windows, from all available leads together.
 
     Zero-phase Butterworth band-pass of 8-20 Hz, root mean square over the available leads, Gaussian smoothing (20 ms):
-    one envelope per window, with one hump per QRS complex whatever its polarity in each lead. A beat is a local
-    maximum at least 0.25 s from a higher one that exceeds 0.35 times the median, over blocks of 2 s, of the highest
-    value in the block (so that one artefact or ectopic beat does not set the scale) and 0.02 mV. The time is that of
-    the middle of the QRS complex, within some 20 ms of the R peak in any one lead.
+    one envelope per window, with one hump per QRS complex whatever its polarity in each lead. A beat is a local maximum
+    at least 0.25 s from a higher one that exceeds 0.35 times the median, over blocks of 2 s, of the highest value in
+    the block (so that one artefact or ectopic beat does not set the scale) and 0.02 mV. The time is that of the middle
+    of the QRS complex, within some 20 ms of the R peak in any one lead.
 
     Parameters
     ----------
     ecg : array (N, L, T), mV
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     available : bool array (N, L), optional
         Leads to use; the others may hold anything, also NaN. By default those that are finite throughout.
 
@@ -85,8 +84,8 @@ def count_matches(
 ) -> tuple[int, int, int]:
     """One-to-one matching of two lists of event times: ``(n_matched, n_extra, n_missed)``.
 
-    Each event takes part in one match at most; going through both lists in order and pairing the first two that are
-    at most ``tolerance_s`` apart (inclusive) gives the largest possible number of matches. An unmatched event less than
+    Each event takes part in one match at most; going through both lists in order and pairing the first two that are at
+    most ``tolerance_s`` apart (inclusive) gives the largest possible number of matches. An unmatched event less than
     the tolerance inside the ends of ``span_s`` is not counted: its partner may lie beyond.
     """
     p, t = (np.sort(times[np.isfinite(times)]) for times in (np.asarray(predicted, float), np.asarray(true, float)))

@@ -1,10 +1,10 @@
 """How well intervals can be measured at all: measurements of the true, simulated ECG against the latents that made it.
 
 What is found here is not the fault of any translation. Two ways to measure: the averaged beat of all leads
-(:mod:`p2es_lib.evaluation.metrics.measurements`), which every table of this project uses, and NeuroKit2's wavelet delineation of a
-single lead, which others use. The simulator's intervals run from the first to the last trace of a wave, as published
-ones do, and tangents meet the baseline inside of that, so a bias of T by some 30 ms and of P by some 10 ms is a matter
-of definition (:mod:`p2es_lib.simulator.heart`).
+(:mod:`p2es_lib.evaluation.metrics.measurements`), which every table of this project uses, and NeuroKit2's wavelet
+delineation of a single lead, which others use. The simulator's intervals run from the first to the last trace of a
+wave, as published ones do, and tangents meet the baseline inside of that, so a bias of T by some 30 ms and of P by some
+10 ms is a matter of definition (:mod:`p2es_lib.simulator.heart`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ def delineation_differences(windows, sampling_rate: float, methods: tuple[str, .
     ----------
     windows : WindowSet or SimulatedWindows
         ``ecg`` (N, 12, T) and ``index`` with the columns of :data:`LATENTS`: a simulated data set.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     methods : tuple of str
         Of :data:`METHODS`.
 

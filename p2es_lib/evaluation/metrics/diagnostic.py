@@ -35,8 +35,7 @@ def diagnostic_features(windows, sampling_rate: float, samples=None) -> dict[str
     ----------
     windows : WindowSet
         Gives ``ppg``, ``ecg``, ``lead_mask`` and ``demographics``.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     samples : array (N, K, 12, T), mV, optional
         Translations; the first sample is measured.
 

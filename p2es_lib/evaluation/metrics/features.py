@@ -55,8 +55,7 @@ def ecg_features(
     Parameters
     ----------
     ecg : array (N, 12, T), mV
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     available : bool array (N, 12), optional
         Leads to use; by default those that are finite throughout.
 

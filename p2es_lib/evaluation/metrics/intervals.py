@@ -1,8 +1,9 @@
 """Intervals, axis and wave sizes of the translated ECG against the true one: bias and limits of agreement.
 
-Both are measured in the same way, on the averaged beat of the window (:mod:`p2es_lib.evaluation.metrics.measurements`), so what is
-compared is what a reader would measure, errors of measuring included; :mod:`p2es_lib.evaluation.metrics.delineation` says how
-large those are. A single sample is the one to measure: the mean of samples is blurred wherever they disagree in time.
+Both are measured in the same way, on the averaged beat of the window (:mod:`p2es_lib.evaluation.metrics.measurements`),
+so what is compared is what a reader would measure, errors of measuring included;
+:mod:`p2es_lib.evaluation.metrics.delineation` says how large those are. A single sample is the one to measure: the mean
+of samples is blurred wherever they disagree in time.
 
 References
 ----------
@@ -49,17 +50,16 @@ def measure_ecg(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | N
     Parameters
     ----------
     ecg : array (N, 12, T), mV
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     available : bool array (N, 12), optional
         Leads to use; by default those that are finite throughout.
 
     Returns
     -------
     dict of arrays (N, 15)
-        Columns: the leads, then :data:`p2es_lib.evaluation.metrics.long_table.LEAD_GROUPS`. Rate, intervals and axis are of all
-        leads together and stand under "all"; sizes and levels stand under their lead, P and T with their sign. NaN
-        where nothing could be measured, as PR without P waves.
+        Columns: the leads, then :data:`p2es_lib.evaluation.metrics.long_table.LEAD_GROUPS`. Rate, intervals and axis
+        are of all leads together and stand under "all"; sizes and levels stand under their lead, P and T with their
+        sign. NaN where nothing could be measured, as PR without P waves.
     """
     beats, r_peaks = average_beats(ecg, sampling_rate, available)
     table = measure_beats(beats, r_peaks)
@@ -95,8 +95,7 @@ def interval_differences(
     samples : array (N, K, 12, T), mV
     windows : WindowSet
         Gives ``ecg``, ``lead_mask`` and ``index``.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     estimates : tuple of "single", "mean"
         The first sample, or the mean of all.
 

@@ -31,8 +31,9 @@ def join_errors(error: np.ndarray, starts: np.ndarray, n_window: int) -> pd.Data
     Returns
     -------
     DataFrame
-        One row per recording: ``rmse_joins`` and ``rmse_elsewhere`` (mV), and of the steps of the error from sample to sample
-        ``step_joins`` (RMS at the edges of the fades, where a seam would show) and ``step_elsewhere``, mV. The ends of the recording, where no window fades, count as neither.
+        One row per recording: ``rmse_joins`` and ``rmse_elsewhere`` (mV), and of the steps of the error from sample to
+        sample ``step_joins`` (RMS at the edges of the fades, where a seam would show) and ``step_elsewhere``, mV. The
+        ends of the recording, where no window fades, count as neither.
 
     Raises
     ------

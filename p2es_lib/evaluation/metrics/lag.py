@@ -27,8 +27,8 @@ def constant_lags(
 ) -> np.ndarray:
     """Lag of the prediction behind the truth, in samples, the same for all windows of a record.
 
-    For each record it maximises the cross-correlation c(l) = sum over windows, available leads and t of
-    x(t + l) y(t), where x and y are prediction and truth with the mean of each window and lead removed, over
+    For each record it maximises the cross-correlation c(l) = sum over windows, available leads and t of x(t + l) y(t),
+    where x and y are prediction and truth with the mean of each window and lead removed, over
     |l| <= ``max_lag``. Products that leave the window count as 0, which favours small lags slightly. Of equal maxima
     the smallest |l| is taken (0 for a flat prediction).
 
@@ -39,8 +39,7 @@ def constant_lags(
         Leads to use; the others may hold anything, also NaN.
     records : array (N,)
         Name of the record that each window was cut from.
-    max_lag : int
-        Samples.
+    max_lag : int, samples
 
     Returns
     -------

@@ -7,9 +7,9 @@ latest end), found on the length of the vector of all leads, so that limb leads 
 References
 ----------
 Laguna P, Jané R, Caminal P. Automatic detection of wave boundaries in multilead ECG signals. Comput Biomed Res 27:45,
-1994 (thresholds on the slope). Lepeschkin E, Surawicz B. Circulation 6:378, 1952 (T end by the tangent).
-Kligfield P et al. Recommendations for the standardization of the electrocardiogram, part I. Circulation 115:1306, 2007
-(global intervals from superimposed leads).
+1994 (thresholds on the slope). Lepeschkin E, Surawicz B. Circulation 6:378, 1952 (T end by the tangent). Kligfield P et
+al. Recommendations for the standardization of the electrocardiogram, part I. Circulation 115:1306, 2007 (global
+intervals from superimposed leads).
 """
 
 from __future__ import annotations
@@ -133,11 +133,12 @@ def measure_beats(beats: np.ndarray, r_peaks: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     DataFrame of N rows
-        ``qrs_onset_s`` (from the R peak), ``heart_rate`` (per minute), ``rmssd_ms``, ``pr_ms``, ``p_ms``, ``qrs_ms``, ``qt_ms``, ``qtc_ms`` (Fridericia),
-        ``p_axis_deg``, ``qrs_axis_deg``, ``t_axis_deg`` (frontal plane, from areas in I and aVF; P and T from peaks),
-        ``qrs_t_angle_deg`` (between the mean QRS and T vectors of all eight independent leads), and per lead, such as
-        ``V2_r_mv``: ``p``, ``q``, ``r``, ``s`` (sizes of the deflections, 0 or more; ``p`` signed), ``st`` (40 ms after
-        the end of QRS, signed) and ``t`` (the larger peak, signed). NaN where a wave or lead is missing.
+        ``qrs_onset_s`` (from the R peak), ``heart_rate`` (per minute), ``rmssd_ms``, ``pr_ms``, ``p_ms``, ``qrs_ms``,
+        ``qt_ms``, ``qtc_ms`` (Fridericia), ``p_axis_deg``, ``qrs_axis_deg``, ``t_axis_deg`` (frontal plane, from areas
+        in I and aVF; P and T from peaks), ``qrs_t_angle_deg`` (between the mean QRS and T vectors of all eight
+        independent leads), and per lead, such as ``V2_r_mv``: ``p``, ``q``, ``r``, ``s`` (sizes of the deflections, 0
+        or more; ``p`` signed), ``st`` (40 ms after the end of QRS, signed) and ``t`` (the larger peak, signed). NaN
+        where a wave or lead is missing.
     """
     rows = [_measure(beat, times[np.isfinite(times)]) for beat, times in zip(beats, r_peaks, strict=True)]
     return pd.DataFrame(rows, columns=_columns())

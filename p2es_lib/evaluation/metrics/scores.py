@@ -78,8 +78,7 @@ def evaluate(
         K samples per window; leads that the method does not give are NaN.
     windows : WindowSet
         The N windows: ``ecg`` (N, 12, T) mV, ``lead_mask`` (N, 12) and ``index`` with columns subject and record.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     max_lag_s : float
         Search range of the one lag per record (``lag.constant_lags``).
     estimates : tuple of "mean", "single", "samples"
@@ -94,10 +93,10 @@ def evaluate(
         number among the given windows. Per lead: mse, mae, pearson, prd, ssim, ppe, ppe_relative, dtw,
         frechet_curve_distance, log_spectral_distance, coherence in three bands, mse_lag, pearson_lag, and the parts
         mse_timing, mse_amplitude, mse_morphology of mse; of "samples" crps, variance, and coverage and width of the
-        bands of :data:`p2es_lib.evaluation.metrics.uncertainty.LEVELS`. For these, lead "all" is the mean over the measured and
-        derived leads of the window, "measured" and "derived" the mean over either kind. Per window, lead "all" only:
-        r_peak_f1, r_peak_f1_lag, heart_rate_error, einthoven_residual (of the prediction, whichever leads the truth
-        has), lag_ms. A lead counts where the mask says it exists and both signals are finite throughout.
+        bands of :data:`p2es_lib.evaluation.metrics.uncertainty.LEVELS`. For these, lead "all" is the mean over the
+        measured and derived leads of the window, "measured" and "derived" the mean over either kind. Per window, lead
+        "all" only: r_peak_f1, r_peak_f1_lag, heart_rate_error, einthoven_residual (of the prediction, whichever leads
+        the truth has), lag_ms. A lead counts where the mask says it exists and both signals are finite throughout.
 
     Raises
     ------

@@ -24,8 +24,8 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
 
     A subject's value is the mean over its windows; the value of a row is the mean over subjects, each counting the
     same. ``rmse`` is the root of the mean squared error over subjects, not the mean of roots: only for the pooled
-    squared error is the conditional mean the best possible estimate. Metrics that are a ratio per window (Pearson,
-    PRD, F1, ...) are plain means.
+    squared error is the conditional mean the best possible estimate. Metrics that are a ratio per window (Pearson, PRD,
+    F1, ...) are plain means.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
         Number of resamples and seed of their generator; the same input gives the same table.
     unit : "subject", "record" or "window"
         What is resampled (and counts the same). "record" and "window" (blocks of ten consecutive windows of a record,
-        since neighbours are alike) are for data of one or a few subjects. They are optimistic: they say how exactly
-        the score of these very subjects is known, nothing about other people.
+        since neighbours are alike) are for data of one or a few subjects. They are optimistic: they say how exactly the
+        score of these very subjects is known, nothing about other people.
 
     Returns
     -------

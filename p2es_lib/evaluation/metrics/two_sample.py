@@ -55,8 +55,7 @@ def two_sample_table(
         The first sample of each window is tested.
     windows : WindowSet
         Gives ``ecg``, ``lead_mask`` and ``index["subject"]``.
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     names : tuple of str
         Classifiers.
     n_permutations, n_bootstrap, seed : int

@@ -1,8 +1,8 @@
 """Waveform metrics: how far a predicted ECG lies from the true one, sample by sample, in amplitude and in spectrum.
 
-Every function takes a prediction x and a truth y of the same shape (..., T), in mV, and reduces the last axis, so
-(N, 12, T) gives (N, 12). Nothing is filtered first: the score is on the band that the arrays hold. Absent leads and NaN
-are the caller's business (``scores.evaluate`` passes complete leads only); NaN in gives NaN out.
+Every function takes a prediction x and a truth y of the same shape (..., T), in mV, and reduces the last axis, so (N,
+12, T) gives (N, 12). Nothing is filtered first: the score is on the band that the arrays hold. Absent leads and NaN are
+the caller's business (``scores.evaluate`` passes complete leads only); NaN in gives NaN out.
 """
 
 from __future__ import annotations

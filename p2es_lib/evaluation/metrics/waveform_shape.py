@@ -1,7 +1,7 @@
 """Waveform metrics that look beyond one sample at a time: along a warped time axis, as a curve, frequency by frequency.
 
-As in :mod:`p2es_lib.evaluation.metrics.waveform`, x and y have the same shape (..., T) in mV, the last axis is reduced, nothing is
-filtered first, and NaN in gives NaN out.
+As in :mod:`p2es_lib.evaluation.metrics.waveform`, x and y have the same shape (..., T) in mV, the last axis is reduced,
+nothing is filtered first, and NaN in gives NaN out.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ def dtw(prediction, truth, *, sampling_rate: float, band_s: float = DTW_BAND_S) 
     Parameters
     ----------
     prediction, truth : array (..., T), mV
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     band_s : float
         Seconds; 0 allows no warping: the result is the MAE.
 
@@ -83,8 +82,8 @@ def frechet_curve_distance(prediction, truth) -> np.ndarray:
 
     References
     ----------
-    Eiter T, Mannila H. Computing discrete Fréchet distance. Technical report CD-TR 94/64, TU Wien, 1994.
-    P2E-WGAN: Vo K et al. SAC 2021.
+    Eiter T, Mannila H. Computing discrete Fréchet distance. Technical report CD-TR 94/64, TU Wien, 1994. P2E-WGAN: Vo K
+    et al. SAC 2021.
     """
 
     def step(same: np.ndarray, neighbour: np.ndarray, cost: np.ndarray) -> None:
@@ -152,12 +151,10 @@ def coherence_bands(
     Parameters
     ----------
     prediction, truth : array (..., T), mV
-    sampling_rate : float
-        Hz.
+    sampling_rate : float, Hz
     bands_hz : dict
         Name to (low, high), both inclusive.
-    segment_s : float
-        Seconds.
+    segment_s : float, s
 
     Returns
     -------
