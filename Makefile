@@ -1,6 +1,6 @@
 # make reproduce   every table and figure on the simulated cohort, from nothing
 # make verify      hold the tables of that run against the committed ones
-# make test        everything that CI runs
+# make test        everything that CI runs: the tests, and the checks of .pre-commit-config.yaml
 # make lab         JupyterLab on notebooks/
 # make book        all of it as pages for a browser, with the notebooks as executed: book/_build/html
 # make clean       forget prepared windows and runs;  make clean-venv  forget the installation
@@ -104,7 +104,8 @@ $(STAMP):
 	@echo "installing into $(VENV): about 200 packages, some minutes the first time (log: $(VENV)/install.log)"
 	@rm -f $(VENV)/.installed-*
 	@{ $(if $(LOCK),grep -v '^#' $(LOCK),$(PY) -c \
-	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")') \
+	  'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; extras = project["optional-dependencies"]; \
+  print(*project["dependencies"], *(name for key in extras if key != "all" for name in extras[key]), sep="\n")') \
 	  $(if $(TORCH),| grep -v -E '^torch(==.*)?$$'; echo 'torch==$(TORCH)'); } > $(VENV)/requirements.txt
 	@$(PY) -m pip install -r $(VENV)/requirements.txt > $(VENV)/install.log 2>&1 & pid=$$!; \
 	trap 'kill $$pid 2> /dev/null; wait $$pid; exit 130' INT TERM HUP; seconds=0; \

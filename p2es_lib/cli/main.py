@@ -1,12 +1,15 @@
 """The command ``p2es``: run a notebook, the whole workflow, or translate a recording.
 
 Imports that take time stand inside the commands, so that ``p2es --help`` answers at once. Wrong input gives one line on
-standard error and exit status 2; a step that failed gives 1; an interrupt gives 130.
+standard error and exit status 2, as does a package of an extra that is not installed; a step that failed gives 1; an
+interrupt gives 130.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -71,32 +74,22 @@ def notebook(
     stop_with_parent: StopWithParent = False,
 ) -> None:
     """Execute one notebook and keep the executed copy in runs/DATASET/PROFILE/notebooks."""
-    from p2es_lib.companion.notebooks import (
-        CELL_TIMEOUT_S,
-        check_parameters,
-        executed_notebook,
-        read_parameters,
-        run_notebook,
-    )
-    from p2es_lib.core.config import PROFILES
-    from p2es_lib.core.errors import check_choice
+    from p2es_lib.companion import notebooks, workflow
 
-    check_choice("profile", profile, PROFILES)
+    _need("papermill")
+    _check_profile(profile)
     given = {"dataset": dataset, "profile": profile, "variant": variant, "seed": seed, "seeds": seeds, "mirror": mirror}
     parameters = {key: value for key, value in given.items() if value is not None}
-    check_parameters(name, parameters)
+    notebooks.check_parameters(name, parameters)
     if not stop_with_parent:  # the workflow has checked them
         _check_settings(profile, dataset, variant, seeds, seed)
     if mirror is not None:
-        from p2es_lib.companion.workflow import check_mirror
-
-        parameters["mirror"] = check_mirror(dataset, mirror)
-    known = read_parameters(name) | parameters
-    per_run = "seed" in known
-    output = executed_notebook(
-        dataset, profile, name, known.get("variant") if per_run else None, known["seed"] if per_run else None
-    )
-    run_notebook(name, parameters, output, timeout_s=timeout if timeout is not None else CELL_TIMEOUT_S[profile])
+        parameters["mirror"] = workflow.check_mirror(dataset, mirror)
+    known = notebooks.read_parameters(name) | parameters
+    run = (known.get("variant"), known["seed"]) if "seed" in known else ()
+    output = notebooks.executed_notebook(dataset, profile, name, *run)
+    timeout_s = notebooks.CELL_TIMEOUT_S[profile] if timeout is None else timeout
+    notebooks.run_notebook(name, parameters, output, timeout_s=timeout_s)
     if not stop_with_parent:
         typer.echo(output)
 
@@ -115,17 +108,16 @@ def reproduce(
     from p2es_lib.companion import workflow
     from p2es_lib.core import paths
 
-    _check_settings(profile, dataset, None)
+    _need("snakemake", "papermill")
+    _check_settings(profile, dataset)
     from p2es_lib.experiments.variants import parse_seeds  # takes seconds: after what can be refused at once
     from p2es_lib.experiments.verify import write_machine
 
     seed_list = parse_seeds(seeds)
     cores = workflow.check_jobs(jobs)
     mirror = workflow.check_mirror(dataset, mirror)
-    typer.echo(
-        f"P2Es: data set {dataset}, profile {profile}, seeds {seeds}, {cores} core(s), results in {paths.home()}",
-        err=True,
-    )
+    settings = f"data set {dataset}, profile {profile}, seeds {seeds}, {cores} core(s)"
+    typer.echo(f"P2Es: {settings}, results in {paths.home()}", err=True)
     status = workflow.reproduce(dataset, profile, seeds=seed_list, mirror=mirror, jobs=cores, snakefile=snakefile)
     if status == workflow.INTERRUPTED:
         raise KeyboardInterrupt
@@ -250,7 +242,7 @@ def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     """Print the headline table of a finished run of the workflow."""
     from p2es_lib.companion.workflow import headline_table
 
-    _check_settings(profile, dataset, None)
+    _check_settings(profile, dataset)
     typer.echo(headline_table(dataset, profile))
 
 
@@ -259,7 +251,7 @@ def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     """Hold the tables of a finished run against those that the repository holds, row by row."""
     from p2es_lib.experiments import verify as verification
 
-    _check_settings(profile, dataset, None)
+    _check_settings(profile, dataset)
     comparisons, differences = verification.verify(dataset, profile)
     typer.echo("the committed tables were made on another machine: numbers must lie within their own intervals" if differences else
                "the committed tables were made on such a machine: every number must be the same")  # fmt: skip
@@ -287,7 +279,7 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     from p2es_lib.companion.readme import filled, write_minutes
     from p2es_lib.core.paths import atomic_path, checkout, figures_dir
 
-    _check_settings(profile, dataset, None)
+    _check_settings(profile, dataset)
     write_minutes(dataset, profile)
     path = checkout() / "README.md"
     text = filled(path.read_text(), figures_dir(dataset, profile), profile)
@@ -296,29 +288,57 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     typer.echo(f"{path}: tables renewed")
 
 
-def _check_settings(
-    profile: str, dataset: str, variant: str | None, seeds: str | None = None, seed: int | None = None
-) -> None:
-    """Refuse unknown settings before anything starts."""
+def _check_profile(profile: str) -> None:
     from p2es_lib.core.config import PROFILES
     from p2es_lib.core.errors import check_choice
-    from p2es_lib.core.paths import check_output_folder
-    from p2es_lib.data.sources import parse_dataset
 
     check_choice("profile", profile, PROFILES)
-    parse_dataset(dataset)
-    if os.environ.get("P2ES_HOME"):
-        check_output_folder(os.environ["P2ES_HOME"], "P2ES_HOME")
-    if variant is not None:
-        from p2es_lib.experiments.variants import configure
 
-        configure(profile, dataset, variant)
-    if seeds is not None:
-        from p2es_lib.experiments.variants import parse_seeds
 
-        parse_seeds(seeds)
+def _check_settings(
+    profile: str, dataset: str, variant: str | None = None, seeds: str | None = None, seed: int | None = None
+) -> None:
+    """Refuse unknown settings before anything starts, those first that need no import of seconds."""
+    from p2es_lib.core.paths import check_output_folder
+
+    _check_profile(profile)
     if seed is not None and seed < 0:
         raise InputError(f"seed={seed}: a whole number from 0 on")
+    if os.environ.get("P2ES_HOME"):
+        check_output_folder(os.environ["P2ES_HOME"], "P2ES_HOME")
+    from p2es_lib.data.sources import parse_dataset
+
+    parse_dataset(dataset)
+    if variant is not None or seeds is not None:
+        from p2es_lib.experiments.variants import configure, parse_seeds
+
+        if variant is not None:
+            configure(profile, dataset, variant)
+        if seeds is not None:
+            parse_seeds(seeds)
+
+
+def _need(*modules: str) -> None:
+    """Say at once, before anything is loaded or checked, that a package is missing."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+
+def _extra_of(module: str) -> str | None:
+    """Extra of this package that brings a module, from the metadata of the installation; None if there is none."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        requirements = requires("p2es") or []
+    except PackageNotFoundError:  # the source tree, not installed
+        return None
+    wanted = module.partition(".")[0].replace("_", "-").lower()
+    for requirement in requirements:
+        found = re.match(r"""([\w.-]+).*;.*extra == ["']([\w-]+)["']""", requirement)
+        if found and re.sub(r"[-_.]+", "-", found[1]).lower() == wanted:
+            return found[2]
+    return None
 
 
 def _interrupt(*_) -> None:
@@ -334,15 +354,22 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error), 2)
     except NotebookError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error), 1)
+    except ModuleNotFoundError as error:
+        extra = _extra_of(error.name or "")
+        if extra is None:
+            raise
+        _end(f"the package {error.name} is not installed; in the source tree: pip install '.[{extra}]'", 2)
     except OSError as error:  # a full disk, a folder that may not be written to, a file where a folder is needed
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
+        _end(f"{error.filename or ''}: {error.strerror or error}", 2)
     except SystemExit as status:
         if status.code == 130:  # typer's answer to KeyboardInterrupt
             print("interrupted: what was finished is kept, and the same command continues", file=sys.stderr)
         raise
+
+
+def _end(message: str, status: int) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -35,6 +34,8 @@ def _known(frame: pd.DataFrame, column: str) -> bool:
 
 
 def _draw_age(ax: Axes, subjects: pd.DataFrame) -> None:
+    import seaborn as sns  # of the extra "companion"
+
     known = subjects[subjects["age"].notna()]
     sexes = [s for s in SEX_NAMES if (known["sex"] == s).any()]
     sns.histplot(data=known, x="age", hue="sex", hue_order=sexes, palette=SEX_COLOURS, multiple="stack", legend=False,
@@ -77,6 +78,8 @@ def _draw_prevalence(ax: Axes, index: pd.DataFrame, column: str, title: str) -> 
 
 
 def _draw_heart_rate(ax: Axes, index: pd.DataFrame) -> None:
+    import seaborn as sns  # of the extra "companion"
+
     known = index[index["heart_rate"].notna()]
     sexes = [s for s in ("F", "M") if (known["sex"] == s).any()] or [""]
     known = known[known["sex"].isin(sexes)]
@@ -94,6 +97,8 @@ def _draw_arrival_time(ax: Axes, index: pd.DataFrame) -> None:
 
 
 def _draw_quality(ax: Axes, index: pd.DataFrame) -> None:
+    import seaborn as sns  # of the extra "companion"
+
     sns.histplot(data=index, x="quality", bins=np.linspace(0, 1, 21), color=COLOURS["grey"], alpha=1, edgecolor="white",
                  linewidth=0.3, ax=ax)  # fmt: skip
     ax.set(xlabel="Quality (0 to 1)", ylabel="Windows", title="Signal quality", xlim=(0, 1))

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -39,6 +38,8 @@ def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *,
     InputError
         A column is missing.
     """
+    import seaborn as sns  # of the extra "companion"
+
     if isinstance(history, Mapping):
         history = pd.concat([frame.assign(seed=seed) for seed, frame in history.items()], ignore_index=True)
     missing = {"step", "loss", "validation_rmse", "learning_rate"} - set(history.columns)

@@ -143,7 +143,7 @@ def export_onnx(model: P2Es, path: str | Path) -> Path:
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
         raise InputError(
-            f"{path}: cannot be written without the package {error.name}; install it: pip install onnx onnxscript"
+            f"{path}: cannot be written without the package {error.name}; install it: pip install '.[onnx]'"
         ) from error
     call = OneCall(model).eval()
     batch = torch.export.Dim("windows", min=1, max=4096)
