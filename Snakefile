@@ -1,26 +1,27 @@
 """From nothing to every table and figure: one rule per notebook.
 
-    prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity, solutions,
-    train (one per method and seed) -> score (one per other use of a trained model) -> ablations, robustness, efficiency;
-    train -> baselines -> results; clinical_validity; then claims
+    prepare (one per shard of recordings) -> data -> forward_process, reverse_process, affinity, solutions;
+    data -> train (one per method and seed) -> score (one per other use of a trained model);
+    train, score -> baselines, results, ablations, clinical_validity, robustness, efficiency -> claims
 
-`make reproduce` and `p2es reproduce` call it. By hand, or on a cluster, where the rules' threads and resources become
-the job's request (any executor plugin works in the same way; nothing here is tied to the local machine):
+`make reproduce` and `p2es reproduce` call it. It can also be called by hand, or on a cluster through any of Snakemake's
+executor plugins, which ask for the threads and resources of each rule:
 
     snakemake --cores 8 --config profile=quick dataset=simulated seeds=0,1,2
-    snakemake --executor slurm --jobs 20 --config profile=full seeds=0,1,2 --set-resources train:slurm_extra="'--gres=gpu:1'"
+    snakemake --executor slurm --jobs 20 --config profile=full seeds=0,1,2 \\
+      --set-resources train:slurm_extra="'--gres=gpu:1'"
 
-What is stale: a step runs again when its notebook, an output of an earlier step, or a setting of its profile changed.
-An edit of the library alone does not start hours of training again: after a change that alters results, remove the
-executed notebooks in runs/<dataset>/<profile>/notebooks and call the workflow again. Each notebook then decides what it
-can keep: prepared windows and finished runs are reused only where settings and data are the same.
+A step runs again when its notebook, an output of an earlier step, or a setting of its profile changed. A change of the
+library alone does not start hours of training again: if it alters results, remove the executed notebooks in
+runs/<dataset>/<profile>/notebooks and call the workflow again. Each notebook then keeps what it can: windows and runs
+whose settings and data are the same.
 
-Real recordings are prepared shard by shard (a long record, or a number of short ones), each by a job of its own. What
-shards there are stands in data/prepared/<dataset>-<profile>.json, which `p2es reproduce` and `p2es data list` renew.
-Their folders are no outputs either: a job looks for itself which of its records changed, and keeps the others.
+Real recordings are prepared in shards (one long record, or a number of short ones), each by a job of its own. The file
+data/prepared/<dataset>-<profile>.json lists them; `p2es reproduce` and `p2es data list` renew it. The folders of the
+shards are not outputs of a rule: a job finds out which of its records changed, and keeps the others.
 
-Checkpoints and weights are no outputs of a rule, on purpose: Snakemake removes the outputs of a step that failed or was
-killed, and these are what the next call continues from. The last file of a run, scores.parquet, is one.
+Checkpoints and weights are not outputs of a rule either: Snakemake removes the outputs of a step that failed or was
+killed, and the next call continues from these files. The last file of a run, scores.parquet, is an output.
 """
 
 import json
@@ -56,7 +57,7 @@ WINDOWS = f"data/windows/{DATASET}-{PROFILE}/settings.json"
 FIGURES = f"figures/{DATASET}-{PROFILE}"
 RUNS = f"runs/{DATASET}/{PROFILE}"
 EXECUTED = f"{RUNS}/notebooks"
-# On real recordings, 07 and 14 also show the model trained on simulated data: if there is one, it belongs to the results.
+# On real recordings, 06 and 14 also show the model trained on simulated data, if there is one.
 TRANSFER = simulated_model_folder(PROFILE) / WEIGHTS_FILE
 TRANSFER = [str(TRANSFER)] if DATASET != "simulated" and TRANSFER.is_file() else []
 # Recordings that name no ECG lead show when pulses follow beats, and nothing can be trained on them.
@@ -75,15 +76,15 @@ MEMORY_MB = {"smoke": 6000, "quick": 8000, "wide": 8000, "full": 32000}[PROFILE]
 # Shards of recordings to prepare, and the state of their files; simulated data have none.
 if not paths.jobs_file(DATASET, PROFILE).is_file():
     write_jobs(DATASET, PROFILE, MIRROR)
-SHARDS = {(job["source"], job["shard"]): job["state"] for job in json.loads(paths.jobs_file(DATASET, PROFILE).read_text())}
+JOBS = json.loads(paths.jobs_file(DATASET, PROFILE).read_text())
+SHARDS = {(job["source"], job["shard"]): job["state"] for job in JOBS}
 PREPARED = f"data/prepared/.done/{DATASET}-{PROFILE}"
 
 # exec: the notebook's process is then Snakemake's own child and ends with it. PASSIVE: a waiting thread must not take a
 # core from the step beside it.
 ENVIRONMENT = 'export P2ES_HOME="$PWD" OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE; '
-RUN = (
-    ENVIRONMENT + "exec {PYTHON:q} -m p2es_lib.cli notebook {params.name} --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
-)
+SETTINGS_GIVEN = " --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
+RUN = ENVIRONMENT + "exec {PYTHON:q} -m p2es_lib.cli notebook {params.name}" + SETTINGS_GIVEN
 
 
 wildcard_constraints:
@@ -131,77 +132,44 @@ rule data:
         RUN + (" --mirror {MIRROR:q}" if MIRROR else "")
 
 
-rule forward_process:
-    input:
-        notebook=NOTEBOOKS / "02_forward_process.ipynb",
-        windows=WINDOWS,
-    output:
-        figure=f"{FIGURES}/fig03_forward_process.png",
-        executed=f"{EXECUTED}/02_forward_process.ipynb",
-    params:
-        name="02_forward_process",
-        settings=SETTINGS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN
+def figures(*names):
+    return [f"{FIGURES}/{name}.png" for name in names]
 
 
-rule reverse_process:
-    input:
-        notebook=NOTEBOOKS / "03_reverse_process.ipynb",
-        windows=WINDOWS,
-    output:
-        figure=f"{FIGURES}/fig04_reverse_process.png",
-        executed=f"{EXECUTED}/03_reverse_process.ipynb",
-    params:
-        name="03_reverse_process",
-        settings=SETTINGS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN
+def tables(*names):
+    return [f"{FIGURES}/{name}.csv" for name in names]
 
 
-rule affinity:
-    input:
-        notebook=NOTEBOOKS / "04_affinity.ipynb",
-        windows=WINDOWS,
-    output:
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig05_embedding_groups", "fig06_affinity"]),
-        executed=f"{EXECUTED}/04_affinity.ipynb",
-    params:
-        name="04_affinity",
-        settings=SETTINGS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN
+#: Rules that need the windows alone: notebook, what else they read, what they make.
+TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")
+SIMPLE = {
+    "forward_process": ("02_forward_process", [], figures("fig03_forward_process")),
+    "reverse_process": ("03_reverse_process", [], figures("fig04_reverse_process")),
+    "affinity": ("04_affinity", [], figures("fig05_embedding_groups", "fig06_affinity")),
+    # It runs cells of the teaching notebooks, and does not read their outputs.
+    "solutions": ("15_solutions", [NOTEBOOKS / f"{name}.ipynb" for name in TEACHING], []),
+    "sim_to_real": ("14_sim_to_real", TRANSFER, [*figures("fig27_sim_to_real"), *tables("table22_sim_to_real")]),
+}
+for step, (name, reads, makes) in SIMPLE.items():
 
-
-rule solutions:
-    input:
-        notebook=NOTEBOOKS / "15_solutions.ipynb",
-        # It runs their cells, not their outputs.
-        exercises=[NOTEBOOKS / f"{name}.ipynb" for name in ("02_forward_process", "03_reverse_process", "04_affinity")],
-        windows=WINDOWS,
-    output:
-        executed=f"{EXECUTED}/15_solutions.ipynb",
-    params:
-        name="15_solutions",
-        settings=SETTINGS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN
+    rule:
+        name: step
+        input:
+            notebook=NOTEBOOKS / f"{name}.ipynb",
+            windows=WINDOWS,
+            others=reads,
+        output:
+            makes=makes,
+            executed=f"{EXECUTED}/{name}.ipynb",
+        params:
+            name=name,
+            settings=SETTINGS,
+        threads: 1
+        resources:
+            runtime=MINUTES,
+            mem_mb=MEMORY_MB,
+        shell:
+            RUN
 
 
 rule train:
@@ -227,15 +195,19 @@ rule train:
         RUN + " --variant {wildcards.variant} --seed {wildcards.seed}"
 
 
+def runs_of(variants):
+    return [(name, seed) for name in variants for seed in seeds_of(PROFILE, name, parse_seeds(SEEDS))]
+
+
 def scores_of(variants):
     """Last files of finished runs of these variants."""
-    return [f"{RUNS}/{name}/seed{seed}/scores.parquet" for name in variants for seed in seeds_of(PROFILE, name, parse_seeds(SEEDS))]
+    return [f"{RUNS}/{name}/seed{seed}/scores.parquet" for name, seed in runs_of(variants)]
 
 
 rule score:
     input:
         windows=WINDOWS,
-        weights=lambda wildcards: f"{RUNS}/{VARIANTS[wildcards.variant].weights_of}/seed{wildcards.seed}/scores.parquet",
+        weights=lambda run: f"{RUNS}/{VARIANTS[run.variant].weights_of}/seed{run.seed}/scores.parquet",
     wildcard_constraints:
         variant="|".join(USES),
     output:
@@ -248,44 +220,88 @@ rule score:
         runtime=MINUTES,
         mem_mb=MEMORY_MB,
     shell:
-        ENVIRONMENT + "exec {PYTHON:q} -m p2es_lib.cli score --dataset {DATASET} --profile {PROFILE} --stop-with-parent"
-        " --variant {wildcards.variant} --seed {wildcards.seed}"
+        ENVIRONMENT + "exec {PYTHON:q} -m p2es_lib.cli score" + SETTINGS_GIVEN
+        + " --variant {wildcards.variant} --seed {wildcards.seed}"
 
 
-rule baselines:
-    input:
-        notebook=NOTEBOOKS / "06_baselines.ipynb",
-        windows=WINDOWS,
-        scores=scores_of([VARIANT, *BASELINES]),
-        transfer=TRANSFER,
-    output:
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig17_validation", "fig18_one_window"]),
-        table=f"{FIGURES}/table07_methods.csv",
-        executed=f"{EXECUTED}/06_baselines.ipynb",
-    params:
-        name="06_baselines",
-        settings=SETTINGS,
-        seeds=SEEDS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN + " --seeds {SEEDS}"
+#: Rules that sum up trainings: notebook, what they read besides the windows, what they make.
+SUMMARIES = {
+    "baselines": (
+        "06_baselines",
+        scores_of([VARIANT, *BASELINES]) + TRANSFER,
+        [*figures("fig17_validation", "fig18_one_window"), *tables("table07_methods")],
+    ),
+    "ablations": (
+        "08_ablations",
+        scores_of([VARIANT, *ABLATIONS, *USES]),
+        [
+            *figures("fig19_ablations", "fig20_sampler_steps", "fig28_error_by_time"),
+            *tables("table08_ablations", "table09_sampler_steps", "table24_error_by_time"),
+        ],
+    ),
+    "clinical_validity": (
+        "09_clinical_validity",
+        scores_of([VARIANT, *BASELINES]),
+        [
+            *figures("fig21_bland_altman", "fig22_uncertainty"),
+            *tables("table10_agreement", "table11_uncertainty", "table12_realism"),
+        ],
+    ),
+    "robustness": (
+        "10_robustness",
+        [*tables("table07_methods"), *scores_of([*TRAINED, *TOLD])],
+        [*figures("fig25_noise"), *tables("table15_groups", "table16_demographics", "table17_noise")],
+    ),
+    "own_ppg": (
+        "13_own_ppg",
+        scores_of([VARIANT]),
+        [*figures("fig29_own_ppg"), *tables("table25_joins")],
+    ),
+}
+RESULTS = tables("table02_results", "table03_distance_to_floor")
+EFFICIENCY = tables("table18_efficiency", "table19_long_signals", "table23_training")
+JUDGED = [path for step in ("ablations", "clinical_validity", "robustness") for path in SUMMARIES[step][2]]
+SUMMARIES["claims"] = (
+    "12_claims",
+    [*RESULTS, *EFFICIENCY, *(path for path in JUDGED if path.endswith(".csv"))],
+    tables("table20_against_methods", "table21_claims"),
+)
+for step, (name, reads, makes) in SUMMARIES.items():
+
+    rule:
+        name: step
+        input:
+            notebook=NOTEBOOKS / f"{name}.ipynb",
+            windows=WINDOWS,
+            others=reads,
+        output:
+            makes=makes,
+            executed=f"{EXECUTED}/{name}.ipynb",
+        params:
+            name=name,
+            settings=SETTINGS,
+            seeds=SEEDS,
+        # The longest of these comes first.
+        priority: 6 if step == "clinical_validity" else 0
+        threads: 1
+        resources:
+            runtime=MINUTES,
+            mem_mb=MEMORY_MB,
+        shell:
+            RUN + " --seeds {SEEDS}"
 
 
 rule results:
     input:
         notebook=NOTEBOOKS / "07_results.ipynb",
         windows=WINDOWS,
-        baselines=rules.baselines.output.table,
-        scores=scores_of([VARIANT, *BASELINES]),
+        others=[*tables("table07_methods"), *scores_of([VARIANT, *BASELINES])],
     output:
-        figures=expand(
-            f"{FIGURES}/{{name}}.png",
-            name=["fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition", "fig12_learned_affinity"],
-        ),
-        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table02_results", "table03_distance_to_floor"]),
+        makes=[
+            *figures("fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition"),
+            *figures("fig12_learned_affinity"),
+            *RESULTS,
+        ],
         executed=f"{EXECUTED}/07_results.ipynb",
     params:
         name="07_results",
@@ -299,79 +315,13 @@ rule results:
         RUN + " --variant {VARIANT} --seeds {SEEDS}"
 
 
-rule ablations:
-    input:
-        notebook=NOTEBOOKS / "08_ablations.ipynb",
-        windows=WINDOWS,
-        scores=scores_of([VARIANT, *ABLATIONS, *USES]),
-    output:
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig19_ablations", "fig20_sampler_steps", "fig28_error_by_time"]),
-        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table08_ablations", "table09_sampler_steps", "table24_error_by_time"]),
-        executed=f"{EXECUTED}/08_ablations.ipynb",
-    params:
-        name="08_ablations",
-        settings=SETTINGS,
-        seeds=SEEDS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN + " --seeds {SEEDS}"
-
-
-rule clinical_validity:
-    input:
-        notebook=NOTEBOOKS / "09_clinical_validity.ipynb",
-        windows=WINDOWS,
-        scores=scores_of([VARIANT, *BASELINES]),
-    output:
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig21_bland_altman", "fig22_uncertainty"]),
-        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table10_agreement", "table11_uncertainty", "table12_realism"]),
-        executed=f"{EXECUTED}/09_clinical_validity.ipynb",
-    params:
-        name="09_clinical_validity",
-        settings=SETTINGS,
-        seeds=SEEDS,
-    priority: 6
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN + " --seeds {SEEDS}"
-
-
-rule robustness:
-    input:
-        notebook=NOTEBOOKS / "10_robustness.ipynb",
-        windows=WINDOWS,
-        references=rules.baselines.output.table,
-        scores=scores_of([*TRAINED, *TOLD]),
-    output:
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig25_noise"]),
-        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table15_groups", "table16_demographics", "table17_noise"]),
-        executed=f"{EXECUTED}/10_robustness.ipynb",
-    params:
-        name="10_robustness",
-        settings=SETTINGS,
-        seeds=SEEDS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN + " --seeds {SEEDS}"
-
-
 rule efficiency:
     input:
         notebook=NOTEBOOKS / "11_efficiency.ipynb",
         windows=WINDOWS,
-        scores=scores_of([VARIANT, *BASELINES, *SAMPLERS]),
+        others=scores_of([VARIANT, *BASELINES, *SAMPLERS]),
     output:
-        figures=expand(f"{FIGURES}/{{name}}.png", name=["fig26_frontier"]),
-        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table18_efficiency", "table19_long_signals", "table23_training"]),
+        makes=[*figures("fig26_frontier"), *EFFICIENCY],
         executed=f"{EXECUTED}/11_efficiency.ipynb",
     params:
         name="11_efficiency",
@@ -383,75 +333,8 @@ rule efficiency:
         runtime=MINUTES,
         mem_mb=MEMORY_MB,
     shell:
-        # Nothing runs beside it, so threads may wait awake, as in a program of its own: asleep, a call takes twice as long.
+        # Nothing runs beside it, so threads may wait awake: asleep, a call takes twice as long.
         RUN.replace("PASSIVE", "ACTIVE") + " --seeds {SEEDS}"
-
-
-rule claims:
-    input:
-        notebook=NOTEBOOKS / "12_claims.ipynb",
-        windows=WINDOWS,
-        tables=[
-            *rules.results.output.tables,
-            *rules.ablations.output.tables,
-            *rules.clinical_validity.output.tables,
-            *rules.robustness.output.tables,
-            *rules.efficiency.output.tables,
-        ],
-    output:
-        tables=expand(f"{FIGURES}/{{name}}.csv", name=["table20_against_methods", "table21_claims"]),
-        executed=f"{EXECUTED}/12_claims.ipynb",
-    params:
-        name="12_claims",
-        settings=SETTINGS,
-        seeds=SEEDS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN + " --seeds {SEEDS}"
-
-
-rule own_ppg:
-    input:
-        notebook=NOTEBOOKS / "13_own_ppg.ipynb",
-        windows=WINDOWS,
-        scores=scores_of([VARIANT]),
-    output:
-        figure=f"{FIGURES}/fig29_own_ppg.png",
-        table=f"{FIGURES}/table25_joins.csv",
-        executed=f"{EXECUTED}/13_own_ppg.ipynb",
-    params:
-        name="13_own_ppg",
-        settings=SETTINGS,
-        seeds=SEEDS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN + " --seeds {SEEDS}"
-
-
-rule sim_to_real:
-    input:
-        notebook=NOTEBOOKS / "14_sim_to_real.ipynb",
-        windows=WINDOWS,
-        weights=TRANSFER,
-    output:
-        figure=f"{FIGURES}/fig27_sim_to_real.png",
-        table=f"{FIGURES}/table22_sim_to_real.csv",
-        executed=f"{EXECUTED}/14_sim_to_real.ipynb",
-    params:
-        name="14_sim_to_real",
-        settings=SETTINGS,
-    threads: 1
-    resources:
-        runtime=MINUTES,
-        mem_mb=MEMORY_MB,
-    shell:
-        RUN
 
 
 # Last, because it names what the others make. All of it: a table, or a run, that somebody deleted is made again.
@@ -463,19 +346,13 @@ rule all:
         []
         if TIMING_ONLY
         else [
-            rules.forward_process.output,
-            rules.reverse_process.output,
-            rules.affinity.output,
-            rules.solutions.output,
-            [expand(rules.train.output, variant=name, seed=seeds_of(PROFILE, name, parse_seeds(SEEDS))) for name in TRAINED],
+            [getattr(rules, step).output for step in SIMPLE if step != "sim_to_real"],
+            scores_of(TRAINED),
+            [f"{EXECUTED}/05_train-{name}-seed{seed}.ipynb" for name, seed in runs_of(TRAINED)],
             scores_of(USES),
-            rules.baselines.output,
+            [getattr(rules, step).output for step in SUMMARIES if step != "own_ppg"],
             rules.results.output,
-            rules.ablations.output,
-            rules.clinical_validity.output,
-            rules.robustness.output,
             rules.efficiency.output,
-            rules.claims.output,
         ],
         # Its example is a simulated subject.
         rules.own_ppg.output if DATASET == "simulated" else [],

@@ -308,7 +308,7 @@ def test_walkthrough_does_what_it_says(name, tmp_path):
         else:
             for line in body.splitlines():
                 program, *arguments = line.removeprefix("$ ").split()
-                command = {"python": [sys.executable], "p2es": [sys.executable, "-m", "p2es_lib.cli.main"]}[
+                command = {"python": [sys.executable], "p2es": [sys.executable, "-m", "p2es_lib.cli"]}[
                     program
                 ] + arguments
                 result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 _SETTINGS = 'dataset = "simulated"\nprofile = "quick"\n'
 _WRITE = """\
-from p2es_lib import paths
+from p2es_lib.core import paths
 figures = paths.figures_dir(dataset, profile)
 figures.mkdir(parents=True, exist_ok=True)
 for name in {names!r}:
@@ -27,7 +27,6 @@ windows.mkdir(parents=True, exist_ok=True)
 # Counts with a checkpoint after each step, as a training does; appends every step to a log. Seed 0 of P2Es takes 10 s.
 _TRAIN = """\
 import time
-from p2es_lib import paths
 run = paths.run_dir(dataset, profile, variant, seed)
 run.mkdir(parents=True, exist_ok=True)
 checkpoint, log = run / "checkpoint.ckpt", run / "log.txt"
@@ -40,18 +39,49 @@ for step in range(start, 40 if seed == 0 and variant == "p2es" else 8):
     print("step", step, flush=True)
 (run / "scores.parquet").write_text("scores")
 """
-# In place of scoring other uses of trained models, which have no weights here.
-_SCORE = """
+# In place of `p2es score`: there are no weights here.
+_MAIN = """\
+import sys
 
-def train_run(config, variant, seed):
-    path = run_dir(config.dataset, config.profile, VARIANTS[variant].weights_of, seed) / SCORES_FILE
-    assert path.is_file()
-    return path
+from p2es_lib.cli.main import main
 
+if sys.argv[1] != "score":
+    main()
+else:
+    from p2es_lib.core.paths import run_dir
 
-def score_run(model, config, variant, seed, progress):
-    path = run_dir(config.dataset, config.profile, variant, seed) / SCORES_FILE
-    path.write_text(f"scores of {model}")
+    dataset, profile, variant, seed = (sys.argv[sys.argv.index(f"--{name}") + 1] for name in
+                                       ("dataset", "profile", "variant", "seed"))
+    print(f"score-{variant}-seed{seed} | started", file=sys.stderr)
+    assert list(run_dir(dataset, profile, variant, int(seed)).parents[1].glob(f"*/seed{seed}/scores.parquet"))
+    folder = run_dir(dataset, profile, variant, int(seed))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scores.parquet").write_text("scores")
+"""
+# In place of papermill and a kernel for each notebook, which take most of the time of small ones.
+_EXECUTE = """
+
+def _execute(source, output, parameters, timeout_s, label, log):
+    import contextlib
+    import io
+    import shutil
+
+    print(f"{label} | started", file=log, flush=True)
+    shutil.copy(source, output)
+    values, printed = {}, io.StringIO()
+    cells = [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(cells, start=1):
+        try:
+            with contextlib.redirect_stdout(printed):
+                exec("".join(cell["source"]), values)
+        except InputError as error:
+            raise InputError(f"{error}\\n  raised in notebook {label}") from None
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise NotebookError(f"notebook {label} stopped in cell In [{number + 1}]: {what}") from None
+        if number == 1:
+            values |= parameters
+    print(*(f"{label} | {line}" for line in printed.getvalue().splitlines()), sep="\\n", file=log, flush=True)
 """
 # The real rules, asked for one training only.
 _TRAIN_ONLY = """\
@@ -67,18 +97,22 @@ rows += ["Irreducible error,all,rmse,0.122,,,24,1", "P2Es,V1,rmse,0.9,0.8,1.0,24
 """
 
 
-#: Notebooks that come after the trainings, with their outputs that the workflow knows.
+#: Notebooks that sum up trainings, with the figures and tables that the workflow expects of them.
 SMALL_NOTEBOOKS = {
-    "06_baselines": ("fig17_validation.png", "fig18_one_window.png", "table07_methods.csv"),
-    "08_ablations": ("fig19_ablations.png", "fig20_sampler_steps.png", "fig28_error_by_time.png", "table08_ablations.csv", "table09_sampler_steps.csv",
-                     "table24_error_by_time.csv"),
-    "09_clinical_validity": ("fig21_bland_altman.png", "fig22_uncertainty.png", "table10_agreement.csv", "table11_uncertainty.csv",
-                             "table12_realism.csv"),
-    "10_robustness": ("fig25_noise.png", "table15_groups.csv", "table16_demographics.csv", "table17_noise.csv"),
-    "11_efficiency": ("fig26_frontier.png", "table18_efficiency.csv", "table19_long_signals.csv", "table23_training.csv"),
-    "12_claims": ("table20_against_methods.csv", "table21_claims.csv"),
-    "13_own_ppg": ("fig29_own_ppg.png", "table25_joins.csv"),
-}  # fmt: skip
+    "06_baselines": "fig17_validation fig18_one_window table07_methods",
+    "08_ablations": "fig19_ablations fig20_sampler_steps fig28_error_by_time"
+    " table08_ablations table09_sampler_steps table24_error_by_time",
+    "09_clinical_validity": "fig21_bland_altman fig22_uncertainty"
+    " table10_agreement table11_uncertainty table12_realism",
+    "10_robustness": "fig25_noise table15_groups table16_demographics table17_noise",
+    "11_efficiency": "fig26_frontier table18_efficiency table19_long_signals table23_training",
+    "12_claims": "table20_against_methods table21_claims",
+    "13_own_ppg": "fig29_own_ppg table25_joins",
+}
+RESULTS = (
+    "fig07_training fig08_stages fig09_overlay fig10_results fig11_decomposition fig12_learned_affinity"
+    " table03_distance_to_floor"
+)
 
 
 def write_notebook(folder: Path, name: str, cells: list[str], parameters: str = _SETTINGS, n_tagged: int = 1) -> None:
@@ -90,45 +124,39 @@ def write_notebook(folder: Path, name: str, cells: list[str], parameters: str = 
     nbformat.write(notebook, folder / f"{name}.ipynb")
 
 
-def make_toy_checkout(folder: Path) -> Path:
-    """Copy library and Snakefile to ``folder`` and write one small notebook for each rule, with all its outputs."""
+def make_toy_checkout(folder: Path, *, kernels: bool) -> Path:
+    """Copy library and Snakefile to ``folder`` and write one small notebook for each rule, with all its outputs.
+
+    Without ``kernels`` the cells run in the process of ``p2es notebook``.
+    """
     shutil.copytree(CHECKOUT / "p2es_lib", folder / "p2es_lib", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(CHECKOUT / "Snakefile", folder)
-    with (folder / "p2es_lib" / "experiments" / "runs.py").open("a") as file:
-        file.write(_SCORE)
+    (folder / "p2es_lib" / "cli" / "__main__.py").write_text(_MAIN)
+    if not kernels:
+        with (folder / "p2es_lib" / "companion" / "notebooks.py").open("a") as file:
+            file.write(_EXECUTE)
     (folder / "train_only.smk").write_text(_TRAIN_ONLY)
     notebooks = folder / "notebooks"
 
-    def writes(notebook, *names):
-        return _WRITE.format(names=names, notebook=notebook)
+    def write(name, makes, code="", parameters=""):
+        files = [f"{made}.png" if made.startswith("fig") else f"{made}.csv" for made in makes.split()]
+        write_notebook(notebooks, name, [_WRITE.format(names=files, notebook=name) + code], _SETTINGS + parameters)
 
-    data = writes("01_data", "fig01_cohort.png", "fig02_window.png", "table01_cohort.csv") + _WINDOWS
-    write_notebook(notebooks, "01_data", [data], _SETTINGS + 'mirror = ""')
-    write_notebook(notebooks, "02_forward_process", [writes("02", "fig03_forward_process.png")])
-    write_notebook(notebooks, "03_reverse_process", [writes("03", "fig04_reverse_process.png")])
-    write_notebook(notebooks, "04_affinity", [writes("04", "fig05_embedding_groups.png", "fig06_affinity.png")])
-    write_notebook(notebooks, "15_solutions", ["pass"])
-    write_notebook(notebooks, "05_train", [_TRAIN], _SETTINGS + 'variant = "p2es"\nseed = 0')
-    figures = (
-        "fig07_training",
-        "fig08_stages",
-        "fig09_overlay",
-        "fig10_results",
-        "fig11_decomposition",
-        "fig12_learned_affinity",
-    )
-    names = (*(f"{name}.png" for name in figures), "table03_distance_to_floor.csv")
-    write_notebook(
-        notebooks, "07_results", [writes("07", *names) + _TABLE], _SETTINGS + 'variant = "p2es"\nseeds = "0"'
-    )
-    for name, outputs in SMALL_NOTEBOOKS.items():
-        write_notebook(notebooks, name, [writes(name, *outputs)], _SETTINGS + 'seeds = "0"')
+    write("01_data", "fig01_cohort fig02_window table01_cohort", _WINDOWS, 'mirror = ""')
+    write("02_forward_process", "fig03_forward_process")
+    write("03_reverse_process", "fig04_reverse_process")
+    write("04_affinity", "fig05_embedding_groups fig06_affinity")
+    write("05_train", "", _TRAIN, 'variant = "p2es"\nseed = 0')
+    write("07_results", RESULTS, _TABLE, 'variant = "p2es"\nseeds = "0"')
+    write("15_solutions", "")
+    for name, makes in SMALL_NOTEBOOKS.items():
+        write(name, makes, parameters='seeds = "0"')
     return folder
 
 
 def p2es_command(*arguments: str) -> list[str]:
     """Command line of ``p2es`` with this Python."""
-    return [sys.executable, "-m", "p2es_lib.cli.main", *arguments]
+    return [sys.executable, "-m", "p2es_lib.cli", *arguments]
 
 
 def toy_environment(checkout: Path, home: Path) -> dict[str, str]:

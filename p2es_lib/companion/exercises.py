@@ -11,15 +11,13 @@ import ast
 import builtins
 import contextlib
 import io
-import json
 import symtable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from p2es_lib.companion.notebooks import read_parameters
-from p2es_lib.core import paths
+from p2es_lib.companion.notebooks import code_cells, read_parameters
 from p2es_lib.core.errors import InputError
 
 
@@ -63,7 +61,7 @@ def read_exercises(name: str, folder: Path | None = None) -> dict[int, str]:
     InputError
         Unknown notebook, or one without exercises.
     """
-    found = {number: source for source in _code_cells(name, folder) if (number := _exercise_number(source))}
+    found = {number: source for source in code_cells(name, folder) if (number := _exercise_number(source))}
     if not found:
         raise InputError(f"notebook {name} has no exercises")
     return found
@@ -76,7 +74,7 @@ def stub_names(source: str) -> list[str]:
 
 def needed_cells(name: str, folder: Path | None = None) -> list[str]:
     """Sources of the cells that the exercises of a notebook stand on, in order: what they name, and what that names."""
-    cells = _code_cells(name, folder)
+    cells = code_cells(name, folder)
     exercises = [row for row, source in enumerate(cells) if _exercise_number(source)]
     names = [_names(source) for source in cells]
     wanted: set[int] = set()
@@ -143,32 +141,21 @@ def check_exercise(name: str, number: int, namespace: dict, folder: Path | None 
 
 
 # --------------------------------------------------------------------------------------------------------------- cells
-def _code_cells(name: str, folder: Path | None) -> list[str]:
-    folder = Path(folder) if folder else paths.checkout() / "notebooks"
-    read_parameters(name, folder)  # says what is wrong with a name or a file
-    cells = json.loads((folder / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-
-
 def _exercise_number(source: str) -> int | None:
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check":
-            if isinstance(node.args[0], ast.Constant):
-                return node.args[0].value
+        match node:
+            case ast.Call(ast.Name("check"), [ast.Constant(number), *_]):
+                return number
     return None
 
 
 def _stub(statement: ast.stmt) -> str | None:
     """Name that a statement leaves open, if it is a stub."""
-
-    def is_none(node) -> bool:
-        return isinstance(node, ast.Constant) and node.value is None
-
-    if isinstance(statement, ast.Assign) and is_none(statement.value):
-        return statement.targets[0].id
-    if isinstance(statement, ast.FunctionDef) and len(statement.body) == 1:
-        only = statement.body[0]
-        return statement.name if isinstance(only, ast.Return) and is_none(only.value) else None
+    match statement:
+        case ast.Assign([ast.Name(name)], ast.Constant(None)):
+            return name
+        case ast.FunctionDef(name, body=[ast.Return(ast.Constant(None))]):
+            return name
     return None
 
 

@@ -100,9 +100,8 @@ class CellProgress:
     def _line(self, line: str) -> None:
         with self._lock:
             self._last_line = time.monotonic()
-            self.stream.write(
-                f"{self.label} | {line}".rstrip() + "\n"
-            )  # one call: lines of parallel notebooks stay whole
+            # One call: lines of parallel notebooks stay whole.
+            self.stream.write(f"{self.label} | {line}".rstrip() + "\n")
             self.stream.flush()
 
     def _watch_silence(self) -> None:
@@ -139,6 +138,7 @@ class ThisPython(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
+        """Command line and environment of the kernel."""
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         # The name that p2es_lib.plots.sliders looks for: nobody will be there to move a slider.
         return KernelSpec(argv=argv, env={"P2ES_BATCH": "1"}, display_name="Python 3", language="python")
@@ -153,12 +153,14 @@ class _WatchedClient(PapermillNotebookClient):
         self._code_cells = [index for index, cell in enumerate(self.nb.cells) if cell.cell_type == "code"]
 
     def execute_cell(self, cell, cell_index, *args, **kwargs):
+        """Tell the progress which cell begins, then execute it."""
         # Not from the kernel's own message: a kernel that dies at once may not have sent it.
         if cell_index in self._code_cells:
             self._progress.cell(self._code_cells.index(cell_index) + 1, len(self._code_cells))
         return super().execute_cell(cell, cell_index, *args, **kwargs)
 
     def process_message(self, msg, cell, cell_index):
+        """Show the progress what the kernel says, then handle it."""
         content = msg["content"]
         if msg["msg_type"] == "stream":
             self._progress.text(content["text"])

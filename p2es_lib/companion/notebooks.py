@@ -29,12 +29,35 @@ class NotebookError(RuntimeError):
 
 def list_notebooks(folder: Path | None = None) -> list[str]:
     """Names of the numbered notebooks (``NN_name``), in order."""
-    folder = Path(folder) if folder else paths.checkout() / "notebooks"
-    return sorted(path.stem for path in folder.glob("[0-9][0-9]_*.ipynb"))
+    return sorted(path.stem for path in notebook_folder(folder).glob("[0-9][0-9]_*.ipynb"))
+
+
+def notebook_folder(folder: Path | None = None) -> Path:
+    """The folder given; default: ``notebooks/`` of the source tree."""
+    return Path(folder) if folder else paths.checkout() / "notebooks"
+
+
+def code_cells(name: str, folder: Path | None = None, tag: str | None = None) -> list[str]:
+    """Sources of a notebook's code cells, or of those with a tag.
+
+    Raises
+    ------
+    InputError
+        Unknown notebook, or a file that is none.
+    """
+    path = notebook_folder(folder) / f"{name}.ipynb"
+    if not path.is_file():
+        known = ", ".join(list_notebooks(folder)) or "none"
+        raise InputError(f"notebook {name!r} is unknown; {path.parent} holds: {known}")
+    try:
+        cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        return ["".join(cell["source"]) for cell in cells if tag is None or tag in cell["metadata"].get("tags", [])]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a notebook ({error})") from error
 
 
 def read_parameters(name: str, folder: Path | None = None) -> dict[str, object]:
-    """Parameters of a notebook with their defaults, from its one cell tagged ``parameters``.
+    """Parameters of a notebook with their defaults, from its one code cell tagged ``parameters``.
 
     Parameters
     ----------
@@ -48,19 +71,10 @@ def read_parameters(name: str, folder: Path | None = None) -> dict[str, object]:
     InputError
         Unknown notebook, not exactly one tagged cell, or a cell that holds anything but ``name = literal`` lines.
     """
-    folder = Path(folder) if folder else paths.checkout() / "notebooks"
-    path = folder / f"{name}.ipynb"
-    if not path.is_file():
-        raise InputError(f"notebook {name!r} is unknown; {folder} holds: {', '.join(list_notebooks(folder)) or 'none'}")
-    try:
-        cells = json.loads(path.read_text())["cells"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a notebook ({error})") from error
-    tagged = [cell for cell in cells if "parameters" in cell.get("metadata", {}).get("tags", [])]
-    if len(tagged) != 1 or tagged[0].get("cell_type") != "code":
+    tagged, path = code_cells(name, folder, "parameters"), notebook_folder(folder) / f"{name}.ipynb"
+    if len(tagged) != 1:
         raise InputError(f"{path}: needs exactly one code cell tagged 'parameters', found {len(tagged)}")
-    source = tagged[0]["source"]
-    return _literal_assignments("".join(source) if isinstance(source, list) else source, path)
+    return _literal_assignments(tagged[0], path)
 
 
 def _literal_assignments(source: str, path: Path) -> dict[str, object]:
@@ -72,13 +86,11 @@ def _literal_assignments(source: str, path: Path) -> dict[str, object]:
         raise InputError(f"{where}: line {error.lineno} is not Python") from error
     parameters: dict[str, object] = {}
     for statement in statements:
-        if isinstance(statement, ast.Assign):
-            targets, value = statement.targets, statement.value
-        elif isinstance(statement, ast.AnnAssign):
-            targets, value = [statement.target], statement.value
-        else:
-            targets, value = [], None
-        name = targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else None
+        match statement:
+            case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, value):
+                pass
+            case _:
+                name = value = None
         try:
             default = ast.literal_eval(value) if name else None
         except ValueError:
@@ -156,11 +168,10 @@ def run_notebook(
     NotebookError
         A cell raised another exception or took too long, or its kernel died.
     """
-    folder = Path(folder) if folder else paths.checkout() / "notebooks"
     check_parameters(name, parameters, folder)
     if not timeout_s > 0:
         raise InputError(f"timeout={timeout_s}: must be a positive number of seconds")
-    output = Path(output)
+    source, output = notebook_folder(folder) / f"{name}.ipynb", Path(output)
     label = output.stem
     failed = output.with_name(f"{label}.failed.ipynb")
     with exclusive_lock(output.with_name(f".{label}.lock"), what=f"notebook {label}"):
@@ -168,7 +179,7 @@ def run_notebook(
             stale.unlink()
         with paths.atomic_path(output) as temporary:
             try:
-                _execute(folder / f"{name}.ipynb", temporary, parameters, timeout_s, label, log or sys.stderr)
+                _execute(source, temporary, parameters, timeout_s, label, log or sys.stderr)
             except (InputError, NotebookError) as error:
                 if temporary.exists():
                     os.replace(temporary, failed)

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -65,9 +67,7 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
     sources = parse_dataset(dataset)
     if sources[0].role == "simulated":
         if mirror:
-            raise InputError(
-                f"mirror={mirror!r}: data set {dataset!r} is made on this machine; leave the mirror out, or name a data set"
-            )
+            raise InputError(f"mirror={mirror!r}: data set {dataset!r} is made on this machine; leave the mirror out")
         return ""
     if not mirror and not os.environ.get("P2ES_MIRROR"):
         return ""
@@ -75,7 +75,8 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
     for source in sources:
         if isinstance(location, Path) and not (location / source.slug).is_dir():
             raise InputError(
-                f"mirror={str(location)!r}: no folder {source.slug!r} in it; it must be laid out as PhysioNet, <slug>/<version>/..."
+                f"mirror={str(location)!r}: no folder {source.slug!r} in it; "
+                "it must be laid out as PhysioNet, <slug>/<version>/..."
             )
     return str(location) if mirror else ""
 
@@ -154,61 +155,76 @@ def reproduce(
         return _run_to_end(command, home, descriptor)
 
 
-def _run_to_end(command: list[str], folder: Path, descriptor: int) -> int:
-    """Run ``command`` in a session of its own and pass a stop request on, once, to all its processes.
+class _Stop:
+    """Takes stop requests while the workflow runs and passes the first one on to all its processes."""
 
-    The terminal's interrupt then goes to this process alone, and every step gets exactly one, wherever it came from.
-    """
-    process: subprocess.Popen | None = None
-    stopped_at: float | None = None
+    def __init__(self) -> None:
+        self.process: subprocess.Popen | None = None
+        self.asked_at: float | None = None
 
-    def stop(*_) -> None:
-        nonlocal stopped_at
-        if stopped_at is None:
-            stopped_at = time.monotonic()
-            if process is not None:
-                os.killpg(process.pid, signal.SIGINT)
+    def __call__(self, *_) -> None:
+        if self.asked_at is None:
+            self.asked_at = time.monotonic()
+            if self.process is not None:
+                os.killpg(self.process.pid, signal.SIGINT)
 
-    def before_exec() -> None:
-        stop_with_parent(signal.SIGKILL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
+    def is_overdue(self) -> bool:
+        return self.asked_at is not None and time.monotonic() - self.asked_at > STOP_S
 
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup stays in force
+
+@contextmanager
+def _stop_requests() -> Iterator[_Stop]:
+    """Interrupt, termination and hang-up go to a :class:`_Stop`; a hang-up that ``nohup`` ignores stays ignored."""
+    stop, signals = _Stop(), [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signals.append(signal.SIGHUP)
     previous = {number: signal.signal(number, stop) for number in signals}
     try:
-        if stopped_at is None:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-                pass_fds=(descriptor,),  # the lock stays held until Snakemake is gone too
-                preexec_fn=before_exec,
-            )
-            relay = threading.Thread(target=_relay, args=(process.stdout, errors := []), daemon=True)
-            relay.start()
-        while process is not None:
-            try:
-                status = process.wait(timeout=1.0)
-                relay.join(timeout=5.0)
-                if stopped_at is not None:
-                    return INTERRUPTED
-                if errors:
-                    print("\nWhat went wrong:", *errors, sep="\n", file=sys.stderr)
-                return status
-            except subprocess.TimeoutExpired:
-                if stopped_at is not None and time.monotonic() - stopped_at > STOP_S:
-                    os.killpg(process.pid, signal.SIGKILL)
-        return INTERRUPTED
+        yield stop
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _before_exec() -> None:
+    stop_with_parent(signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with it ignored
+
+
+def _run_to_end(command: list[str], folder: Path, descriptor: int) -> int:
+    """Run ``command`` in a session of its own: a terminal's interrupt reaches this process, which passes it on once."""
+    with _stop_requests() as stop:
+        stop.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            pass_fds=(descriptor,),  # the lock stays held until Snakemake is gone too
+            preexec_fn=_before_exec,
+        )
+        relay = threading.Thread(target=_relay, args=(stop.process.stdout, errors := []), daemon=True)
+        relay.start()
+        while (status := _wait(stop.process)) is None:
+            if stop.is_overdue():
+                os.killpg(stop.process.pid, signal.SIGKILL)
+        relay.join(timeout=5.0)
+        if stop.asked_at is not None:
+            return INTERRUPTED
+        if errors:
+            print("\nWhat went wrong:", *errors, sep="\n", file=sys.stderr)
+        return status
+
+
+def _wait(process: subprocess.Popen) -> int | None:
+    """Exit status, or None after a second without one."""
+    try:
+        return process.wait(timeout=1.0)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _relay(stream: TextIO, errors: list[str]) -> None:
@@ -227,12 +243,10 @@ def artefacts(dataset: str, profile: str) -> str:
     """Where tables, figures and executed notebooks of a run of the workflow are, in a few lines."""
     figures = paths.figures_dir(dataset, profile)
     executed = paths.home() / "runs" / dataset / profile / "notebooks"
-    lines = [f"Tables    {figures}"]
-    lines += [f"          {path.name}" for path in sorted(figures.glob("table*.csv"))]
-    lines += [f"Figures   {figures}"]
-    lines += [f"          {path.name}" for path in sorted(figures.glob("fig*.png"))]
-    lines += [f"Notebooks {executed} ({len(list(executed.glob('[0-9]*.ipynb')))} executed)"]
-    return "\n".join(lines)
+    lines = []
+    for what, pattern in (("Tables", "table*.csv"), ("Figures", "fig*.png")):
+        lines += [f"{what:9} {figures}", *(f"{'':9} {path.name}" for path in sorted(figures.glob(pattern)))]
+    return "\n".join([*lines, f"Notebooks {executed} ({len(list(executed.glob('[0-9]*.ipynb')))} executed)"])
 
 
 def headline_table(dataset: str, profile: str) -> str:
@@ -250,25 +264,20 @@ def headline_table(dataset: str, profile: str) -> str:
     if not path.is_file():
         command = f"p2es reproduce --dataset {dataset} --profile {profile}"
         raise InputError(f"{path}: this table is missing; make it with: {command}")
-    table = pd.read_csv(path)
-    table = table[table["lead"] == "all"]
-    columns = [metric for metric in HEADLINE if (table["metric"] == metric).any()]
-    rows = []
-    for method, values in table.groupby("method", sort=False):
-        values = values.set_index("metric")
-        rows.append([method, *(_cell(values, metric) for metric in columns)])
+    table = pd.read_csv(path).query("lead == 'all'")
+    cells = table.set_index(["method", "metric"])[["value", "lower", "upper"]].apply(_cell, axis=1).unstack()
+    columns = [metric for metric in HEADLINE if metric in cells]
+    cells = cells.loc[table["method"].unique(), columns].fillna("")
     headers = ["method", *(HEADLINE[metric][0] for metric in columns)]
-    text = tabulate(rows, headers, tablefmt="simple", disable_numparse=True)
+    text = tabulate(cells, headers, tablefmt="simple", disable_numparse=True)
     subjects, seeds = table["n_subjects"].max(), table["seeds"].max()
     return f"{text}\n\n{path}: {subjects:g} test subject(s), {seeds:g} seed(s); [95 % interval]"
 
 
-def _cell(values, metric: str) -> str:
+def _cell(row) -> str:
     """Value of a metric, with its interval where there is one and room for it; empty where the method has no value."""
-    if metric not in values.index:
-        return ""
-    value, lower, upper = values.loc[metric, ["value", "lower", "upper"]]
+    value, lower, upper = row
     if value != value:
         return ""
-    with_interval = HEADLINE[metric][1] and lower == lower and upper == upper
+    with_interval = HEADLINE.get(row.name[1], ("", False))[1] and lower == lower and upper == upper
     return f"{value:.3f} [{lower:.3f}, {upper:.3f}]" if with_interval else f"{value:.3f}"
