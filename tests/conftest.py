@@ -10,6 +10,24 @@ import numpy as np
 import pytest
 
 
+def pytest_collection_modifyitems(config, items):
+    """Begin with the longest tests, ``@pytest.mark.slow(seconds=...)``, dealt out to the workers of pytest-xdist.
+
+    Each worker first gets as many tests, one after the other in this list, as any other; in the end they steal.
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    seconds = {item: mark.kwargs.get("seconds", 0) for item in items for mark in item.iter_markers("slow")}
+    longest = sorted((item for item in items if seconds.get(item)), key=lambda item: -seconds[item])
+    others = [item for item in items if not seconds.get(item)]
+    ordered = []
+    for worker in range(workers):
+        first = longest[worker::workers]
+        size = max(0, (len(items) - len(ordered)) // (workers - worker) - len(first))
+        ordered += first + others[:size]
+        del others[:size]
+    items[:] = ordered + others
+
+
 @pytest.fixture(scope="session")
 def mirror() -> Path:
     """Folder with real recordings, laid out as PhysioNet lays out its files; skips the test when there is none."""

@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -69,23 +70,27 @@ class Lab:
             for key, value in os.environ.items()
             if not key.startswith(("MAKE", "MFLAGS", "JUPYTER", "P2ES_"))
         }
-        own = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime", "HOME": "home",
-               "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}  # fmt: skip
-        self.environment = kept | {key: str(folder / "user" / name) for key, name in own.items()}
-        self.environment |= {"PATH": f"{foreign / 'bin'}{os.pathsep}{kept['PATH']}", "JUPYTER_PATH": str(foreign / "jupyter"),
-                             "JUPYTER_PREFER_ENV_PATH": "0", "PYTHONPATH": str(CHECKOUT),
-                             "P2ES_HOME": "../home", "OMP_NUM_THREADS": "1"}  # fmt: skip
+        own = {f"JUPYTER_{name.upper()}_DIR": name for name in ("config", "data", "runtime")}
+        own |= {f"JUPYTERLAB_{name.upper()}_DIR": name for name in ("settings", "workspaces")}
+        own |= {"HOME": "home", "IPYTHONDIR": "ipython"}
+        self.environment = kept | {key: str(folder / "user" / name) for key, name in own.items()} | {
+            "PATH": f"{foreign / 'bin'}{os.pathsep}{kept['PATH']}", "JUPYTER_PATH": str(foreign / "jupyter"),
+            "JUPYTER_PREFER_ENV_PATH": "0", "PYTHONPATH": str(CHECKOUT), "P2ES_HOME": "../home", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
 
     def __enter__(self) -> Lab:
-        options = f"--no-browser --port=0 --ip=127.0.0.1 --IdentityProvider.token={TOKEN} --allow-root --expose-app-in-browser"
+        options = "--no-browser --port=0 --ip=127.0.0.1 --allow-root --expose-app-in-browser"
+        options += f" --IdentityProvider.token={TOKEN}"
         # Nobody asks a server elsewhere for news. No STAMP: this environment is used as it is.
         options += " --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url="
         command = ["make", "lab", f"VENV={sys.prefix}", "STAMP=", f"LAB={options}"]
         self.log = open(self.folder / "log.txt", "wb")
         # A terminal of its own: what is typed there reaches all that runs in it, and not this test.
         self.keyboard, terminal = os.openpty()
-        self.process = subprocess.Popen(command, cwd=self.checkout, env=self.environment, stdin=terminal, stdout=self.log,
-                                        stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_in_its_terminal)  # fmt: skip
+        self.process = subprocess.Popen(
+            command, cwd=self.checkout, env=self.environment, stdin=terminal, stdout=self.log, stderr=subprocess.STDOUT,
+            start_new_session=True, preexec_fn=_in_its_terminal,
+        )  # fmt: skip
         os.close(terminal)
         try:
             runtime = Path(self.environment["JUPYTER_RUNTIME_DIR"])
@@ -100,10 +105,8 @@ class Lab:
     def __exit__(self, *_) -> None:
         while pids := self.processes():  # one of them may just have started another
             for pid in pids:
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
             time.sleep(0.1)
         self.process.wait()
         self.log.close()
@@ -193,7 +196,7 @@ def test_a_notebook_finds_its_files_from_any_working_folder(where, tmp_path, mon
     code = [cell for cell in notebook.cells if cell.cell_type == "code"][:4]
     code.append(
         nbformat.v4.new_code_cell(
-            "from p2es_lib import paths\nprint(figures_dir(dataset, profile), paths.home(), sep='\\n')"
+            "from p2es_lib.core import paths\nprint(figures_dir(dataset, profile), paths.home(), sep='\\n')"
         )
     )
     notebook.cells = code
@@ -206,7 +209,10 @@ def test_a_notebook_finds_its_files_from_any_working_folder(where, tmp_path, mon
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 #: ``panel`` is the open notebook, or undefined; then a script of ours.
-PANEL = "const app = window.jupyterapp; const panel = app && [...app.shell.widgets('main')].find(w => w.context && w.content.widgets);"
+PANEL = """
+const app = window.jupyterapp;
+const panel = app && [...app.shell.widgets('main')].find(w => w.context && w.content.widgets);
+"""
 STATUS = PANEL + "return panel && panel.sessionContext.session ? panel.sessionContext.session.kernel.status : 'none';"
 RUN_ALL = PANEL + "window.ran = 0; app.commands.execute('notebook:run-all-cells').then(() => { window.ran = 1; });"
 RAN = PANEL + "return window.ran === 1 && panel.sessionContext.session.kernel.status === 'idle';"

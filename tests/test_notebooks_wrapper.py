@@ -133,7 +133,7 @@ def test_a_failed_notebook_is_kept_apart_until_it_succeeds(tmp_path):
     output = tmp_path / "out" / "01_a.ipynb"
     output.parent.mkdir()
     (output.parent / ".01_a.tmp999.ipynb").write_text("left by a killed run")
-    with pytest.raises(NotebookError, match=r"notebook 01_a stopped in cell In \[3\]: ValueError: seed is") as caught:
+    with pytest.raises(NotebookError, match=r"01_a.*In \[3\]: ValueError: seed is") as caught:
         run_notebook("01_a", {}, output, folder=tmp_path, log=io.StringIO())
     failed = output.with_name("01_a.failed.ipynb")
     assert str(failed) in str(caught.value) and failed.is_file()
@@ -157,7 +157,7 @@ def test_input_errors_of_a_cell_stay_input_errors(tmp_path):
 
 def test_a_cell_that_takes_too_long_is_stopped(tmp_path):
     write_notebook(tmp_path, "01_a", ["import time\ntime.sleep(60)"])
-    with pytest.raises(NotebookError, match="code cell 2 of 2 took longer than 1 s"):
+    with pytest.raises(NotebookError, match="code cell 2 of 2.*1 s"):
         run_notebook("01_a", {}, tmp_path / "out.ipynb", folder=tmp_path, timeout_s=1, log=io.StringIO())
     with pytest.raises(InputError, match="timeout=0"):
         run_notebook("01_a", {}, tmp_path / "out.ipynb", folder=tmp_path, timeout_s=0)
@@ -177,9 +177,11 @@ def test_the_same_notebook_is_not_run_twice_at_once(tmp_path, monkeypatch):
         return processes.exclusive_lock(path, what=what, wait_s=0.0)
 
     monkeypatch.setattr(notebooks, "exclusive_lock", impatient)
-    with processes.exclusive_lock(tmp_path / ".out.lock", what="x"):
-        with pytest.raises(InputError, match=rf"notebook out is being run by another process \({os.getpid()}\)"):
-            run_notebook("01_a", {}, tmp_path / "out.ipynb", folder=tmp_path)
+    with (
+        processes.exclusive_lock(tmp_path / ".out.lock", what="x"),
+        pytest.raises(InputError, match=rf"notebook out.*{os.getpid()}"),
+    ):
+        run_notebook("01_a", {}, tmp_path / "out.ipynb", folder=tmp_path)
 
 
 # --- progress lines ---------------------------------------------------------------------------------------------------
