@@ -214,7 +214,7 @@ def test_a_long_sample_may_hold_much_of_a_qrs_complex():
     """At 100 Hz a quarter of the clean ECG had been called faulty, at 50 Hz more than half; none must be."""
     from p2es_lib.simulator import SimulatorConfig, simulate
 
-    config = SimulatorConfig(sampling_rate=500.0, n_samples=4096, arrhythmia=0.0, premature_beats=0.0)
+    config = SimulatorConfig(sampling_rate=500.0, window_samples=4096, arrhythmia=0.0, premature_beats=0.0)
     leads, steep = simulate(range(42), 1, config).ecg[:, 1].astype(float), 0
     for rate in (500.0, 125.0, 100.0, 62.5, 50.0):
         for ecg in (transforms.resample_signal(lead, 500.0, rate) for lead in leads):
