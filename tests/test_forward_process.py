@@ -10,7 +10,7 @@ import torch
 from p2es_lib.core.config import ProcessConfig
 from p2es_lib.core.errors import InputError
 from p2es_lib.method.forward_process import ForwardProcess
-from p2es_lib.signals.transforms import dct
+from p2es_lib.signals.dct import dct
 
 BLURS = ("dct", "spectral", "none")
 N, RATE = 64, 125.0

@@ -200,7 +200,7 @@ def test_why_a_window_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sampling_rate": 5}, "between 20 and 5000"),
+        ({"sampling_rate": 5}, "ppg: sampling rate 5 Hz: a PPG recording has 20 to 10000 Hz"),
         ({"polarity": "auto"}, "polarity='auto' is unknown; choose one of: up, down"),
         ({"n_samples": 0}, "at least 1"),
         ({"age": -1}, "age"),

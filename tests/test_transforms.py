@@ -6,12 +6,11 @@ import scipy.fft
 import torch
 
 from p2es_lib.core.errors import InputError
+from p2es_lib.signals.dct import dct, idct
 from p2es_lib.signals.transforms import (
-    dct,
     fill_gaps,
     filter_bandpass,
     filter_notch,
-    idct,
     resample_at,
     resample_signal,
     resampling_reach,

@@ -156,7 +156,7 @@ def test_the_title_speaks_of_the_stretch_it_shows(model_folder, tmp_path, monkey
 
     titles, judged, plot = [], [], plots.plot_translation
 
-    def quality(ppg, sampling_rate):
+    def quality(ppg, *arguments):
         judged.append(len(judged) < 15)  # of windows that begin within the first 15 s
         return 0.1 if judged[-1] == poor_first else 0.9
 
@@ -219,7 +219,7 @@ def given(monkeypatch):
         calls.append(ppg - np.median(ppg))
         return ecg_blocks(live, ppg, *arguments)
 
-    monkeypatch.setattr("p2es_lib.translation.file.ecg_blocks", recorded)
+    monkeypatch.setattr("p2es_lib.translation.results.ecg_blocks", recorded)
     return calls
 
 
@@ -253,7 +253,7 @@ def test_polarity_as_asked_for(model_folder, tmp_path, upright_ppg, given):
     told = translated(model_folder, tmp_path / "b", -upright_ppg, polarity="down")
     assert "the PPG was turned over, by --polarity down" in told["note"] and "seem to point" not in told["note"]
     np.testing.assert_allclose(given[0], -given[1], atol=1e-6)
-    with pytest.raises(InputError, match="--polarity='left' is unknown; choose one of: auto, up, down"):
+    with pytest.raises(InputError, match="polarity='left' is unknown; choose one of: auto, up, down"):
         translated(model_folder, tmp_path / "d", upright_ppg, polarity="left")
 
 

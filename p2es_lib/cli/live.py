@@ -65,7 +65,10 @@ def live(
 ) -> None:
     """Translate a PPG while it is being recorded: one sample per line in, one line of 12 leads (mV) out."""
     from p2es_lib.core.leads import LEADS
-    from p2es_lib.translation.live import LiveTranslator
+    from p2es_lib.translation.checks import check_options
+
+    check_options(age, sex, polarity, samples, sampling_rate, polarities=("up", "down"))
+    from p2es_lib.translation.live import LiveTranslator  # takes seconds: after what can be refused at once
 
     translator = LiveTranslator(
         load(model),

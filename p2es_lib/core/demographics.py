@@ -90,6 +90,13 @@ class Demographics:
                 raise InputError(f"demographics: {len(ages)} ages and {len(sexes)} sexes for {count} windows")
         return cls(np.array(ages, dtype=object), np.array(sexes, dtype=object))
 
+    def _rows(self, age: np.ndarray, sex: np.ndarray) -> Demographics:
+        """Rows of this table, which need no second check."""
+        rows = object.__new__(Demographics)
+        object.__setattr__(rows, "age", age)
+        object.__setattr__(rows, "sex", sex)
+        return rows
+
     @classmethod
     def missing(cls, count: int) -> Demographics:
         """Nothing known of ``count`` windows."""
@@ -99,11 +106,11 @@ class Demographics:
         return len(self.age)
 
     def __getitem__(self, rows) -> Demographics:
-        return Demographics(np.atleast_1d(self.age[rows]), np.atleast_1d(self.sex[rows]))
+        return self._rows(np.atleast_1d(self.age[rows]), np.atleast_1d(self.sex[rows]))
 
     def repeat(self, times: int) -> Demographics:
         """Each row ``times`` times in a row (for several samples of one window)."""
-        return Demographics(np.repeat(self.age, times), np.repeat(self.sex, times))
+        return self._rows(np.repeat(self.age, times), np.repeat(self.sex, times))
 
     def features(self) -> np.ndarray:
         """Network input, float32 (B, 4): age scaled to about ±1, whether it is known, female, male.

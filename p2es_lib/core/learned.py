@@ -21,7 +21,7 @@ from p2es_lib.core.config import Config
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
-from p2es_lib.core.noise import WindowNoise
+from p2es_lib.core.noise import NoiseNames, WindowNoise
 from p2es_lib.core.paths import atomic_path
 from p2es_lib.core.translator import check_translation_input
 
@@ -131,7 +131,7 @@ class LearnedTranslator(nn.Module):
         demographics: Demographics,
         *,
         n_samples: int = 1,
-        generator: int | WindowNoise | None = None,
+        generator: int | NoiseNames | WindowNoise | None = None,
         n_steps: int | None = None,
         progress=None,
         **options,
@@ -147,8 +147,8 @@ class LearnedTranslator(nn.Module):
         n_samples : int
             Samples per window. Their mean estimates the posterior mean; single samples carry the spread. A
             deterministic method gives copies.
-        generator : int or WindowNoise, optional
-            Seed (default 0), or noise with window names of its own. Sample k of a window does not depend on the batch
+        generator : int, NoiseNames or WindowNoise, optional
+            Seed (default 0), or seed and names of the windows. Sample k of a window does not depend on the batch
             around it, apart from rounding: its noise is named after the window's PPG and demographics.
         n_steps : int, optional
             Steps of an iterative sampler. One step gives the method's direct estimate of the posterior mean.
@@ -169,7 +169,7 @@ class LearnedTranslator(nn.Module):
             is not finite.
         """
         ppg = check_translation_input(ppg, demographics, self.config.signal.window_samples, n_samples)
-        if isinstance(generator, WindowNoise):
+        if isinstance(generator, NoiseNames | WindowNoise):
             seed, window_ids = generator.seed, generator.window_ids
         else:
             seed, window_ids = int(generator or 0), _content_ids(ppg, demographics)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+
+
+class NoiseNames(NamedTuple):
+    """What the noise of windows is named after: a seed, and one identifier per window. The noise itself is made later."""
+
+    seed: int
+    window_ids: Sequence[str | int]
 
 
 class WindowNoise:

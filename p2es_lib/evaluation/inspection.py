@@ -11,7 +11,7 @@ import torch
 from p2es_lib.data.windows import WindowSet
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.p2es import P2Es
-from p2es_lib.signals.transforms import dct
+from p2es_lib.signals.dct import dct
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ import torch
 
 from p2es_lib.core.config import ProcessConfig
 from p2es_lib.core.errors import InputError
-from p2es_lib.signals.transforms import dct, idct
+from p2es_lib.signals.dct import dct, idct
 
 #: Band that stands for "all of the ECG" in the width of the spectral blur, Hz: half of the default sampling rate.
 #: Written as a constant, so that the window has the same width in seconds at any sampling rate.

@@ -73,8 +73,10 @@ def bridge_gaps(x: np.ndarray) -> np.ndarray:
 def bridge_short_gaps(x: np.ndarray, sampling_rate: float, longest_s: float) -> np.ndarray:
     """Gaps of up to ``longest_s`` bridged by straight lines, (T,) to (T,); longer ones, and those at an end, become NaN."""
     gap = ~np.isfinite(x)
+    if not gap.any():
+        return np.array(x, dtype=float)
     # The small addition: rounding must not make 2 samples of 0.1 s at 30 Hz, which are 3.
-    long = _runs(gap, int(longest_s * sampling_rate + 1e-6) + 1)
+    long = _long_runs(gap, int(longest_s * sampling_rate + 1e-6) + 1)
     for end in (slice(None), slice(None, None, -1)):
         long[end] |= np.logical_and.accumulate(gap[end])
     return np.where(long, np.nan, bridge_gaps(x))
@@ -138,20 +140,18 @@ def ppg_onsets(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
     float array (n_pulses,)
         Sample positions with fractions, ascending; empty for a flat signal.
     """
-    return _feet(*_upstrokes(ppg, sampling_rate), sampling_rate)
-
-
-def _upstrokes(ppg: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cleaned PPG, its slope per sample, and the samples of steepest rise."""
     raw = bridge_gaps(ppg)
     clean = ppg_clean(raw, sampling_rate)
-    slope = np.gradient(clean)
-    floor = _ROUNDING * np.max(np.abs(raw))
-    return clean, slope, _local_maxima(slope, sampling_rate, fraction=0.4, floor=floor)
+    return _feet(clean, _upstrokes(clean, sampling_rate, np.max(np.abs(raw))), sampling_rate)
 
 
-def _feet(clean: np.ndarray, slope: np.ndarray, steepest: np.ndarray, sampling_rate: float) -> np.ndarray:
-    reach = int(round(0.4 * sampling_rate))
+def _upstrokes(clean: np.ndarray, sampling_rate: float, level: float) -> np.ndarray:
+    """Samples of steepest rise of a cleaned PPG (T,); ``level``: the largest number of the PPG before it was cleaned."""
+    return _local_maxima(np.gradient(clean), sampling_rate, fraction=0.4, floor=_ROUNDING * level)
+
+
+def _feet(clean: np.ndarray, steepest: np.ndarray, sampling_rate: float) -> np.ndarray:
+    reach, slope = int(round(0.4 * sampling_rate)), np.gradient(clean)
     feet = []
     for position in steepest:
         start = max(position - reach, 0)
@@ -192,12 +192,25 @@ def _drop_close(peaks: np.ndarray, height: np.ndarray, distance: float) -> np.nd
 
 
 # -------------------------------------------------------------------------------------------------------------- quality
-def ppg_quality(ppg: np.ndarray, sampling_rate: float) -> float:
+def ppg_quality(
+    ppg: np.ndarray, sampling_rate: float, cleaned: np.ndarray | None = None, cleaned_rate: float | None = None
+) -> float:
     """Quality of a PPG window between 0 (unusable) and 1 (every pulse like the others).
 
     Agreement of the pulses with their own template (mean correlation, after Orphanidou et al. 2015), at most
     :func:`p2es_lib.signals.pulse_quality.pulse_likeness`, reduced by twice the share of faulty samples; 0 with fewer than 3
     pulses, or at a rate outside 30-220 per minute.
+
+    Parameters
+    ----------
+    ppg : array (T,)
+        As recorded, pulses upward, NaN where missing: cleaning hides faults.
+    sampling_rate : float
+        Hz.
+    cleaned : array (T',), optional
+        The same seconds as :func:`ppg_clean` made them, gaps bridged, for a caller who has them: the pulses are judged there.
+    cleaned_rate : float, optional
+        Hz, of ``cleaned``.
 
     References
     ----------
@@ -207,10 +220,14 @@ def ppg_quality(ppg: np.ndarray, sampling_rate: float) -> float:
     faults = fault_mask(ppg, sampling_rate).mean()
     if faults >= 0.5:
         return 0.0
-    clean, slope, steepest = _upstrokes(ppg, sampling_rate)
+    level = np.max(np.abs(ppg), initial=0.0, where=np.isfinite(ppg))
+    clean, rate = (
+        (ppg_clean(bridge_gaps(ppg), sampling_rate), sampling_rate) if cleaned is None else (cleaned, cleaned_rate)
+    )
+    steepest = _upstrokes(clean, rate, level)
     # Onsets: between the steepest rises themselves, noise would rise faster than it falls.
-    likeness = pulse_likeness(clean, _feet(clean, slope, steepest, sampling_rate))
-    return max(0.0, min(likeness, template_agreement(clean, steepest, sampling_rate)) * (1.0 - 2.0 * faults))
+    likeness = pulse_likeness(clean, _feet(clean, steepest, rate))
+    return max(0.0, min(likeness, template_agreement(clean, steepest, rate)) * (1.0 - 2.0 * faults))
 
 
 def ecg_quality(ecg: np.ndarray, sampling_rate: float) -> float:
@@ -319,7 +336,7 @@ def fault_masks(x: np.ndarray, sampling_rate: float, largest_step: float | None 
         return {"gap": gap, "flat": nothing, "clipped": nothing, "jump": nothing}
     low, high = np.min(x[~gap]), np.max(x[~gap])
     # A rail holds the signal for several samples; the top of a pulse, unless coarsely digitised, does not.
-    clipped = _runs((x == low) | (x == high), max(int(0.05 * sampling_rate), 3))
+    clipped = _long_runs((x == low) | (x == high), max(int(0.05 * sampling_rate), 3))
     jump = np.abs(np.diff(bridge_gaps(x), prepend=x[~gap][0])) > largest_step * (high - low)
     if jump.any():
         jump = ndimage.binary_dilation(jump, iterations=int(0.25 * sampling_rate) + 1)
@@ -333,13 +350,21 @@ def fault_mask(x: np.ndarray, sampling_rate: float, largest_step: float | None =
 
 def flat_mask(x: np.ndarray, sampling_rate: float, min_duration_s: float) -> np.ndarray:
     """Samples (bool, (T,)) in runs of at least that duration in which the value does not change at all."""
-    return _runs(np.concatenate([[False], np.diff(x) == 0]), max(int(min_duration_s * sampling_rate), 2))
+    return _long_runs(np.concatenate([[False], np.diff(x) == 0]), max(int(min_duration_s * sampling_rate), 2))
 
 
-def _runs(mask: np.ndarray, length: int) -> np.ndarray:
+def true_runs(mask: np.ndarray) -> np.ndarray:
+    """First sample of each run of True in a bool array (T,), and the first after it: int (n_runs, 2)."""
+    return np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]))).reshape(-1, 2)
+
+
+def _long_runs(mask: np.ndarray, length: int) -> np.ndarray:
     """Only those True runs of ``mask`` that last at least ``length`` samples."""
-    labels, count = ndimage.label(mask)
-    return mask & (np.bincount(labels, minlength=count + 1)[labels] >= length)
+    runs = true_runs(mask)
+    edges = np.zeros(len(mask) + 1, dtype=np.int8)
+    for column, step in ((0, 1), (1, -1)):
+        edges[runs[runs[:, 1] - runs[:, 0] >= length, column]] = step
+    return np.cumsum(edges[:-1], dtype=np.int8) > 0
 
 
 def pair_beats(

@@ -16,8 +16,6 @@ from scipy import stats
 
 from p2es_lib.signals.cleaning import bridge_short_gaps, ppg_clean
 
-#: What a user can ask for: find out, pulses point up as recorded, pulses point down as recorded.
-POLARITIES = ("auto", "up", "down")
 #: Stretches that vote: each holds a pulse above 40 per minute, and a window of the default settings holds five.
 STRETCH_S = 1.5
 #: Gaps up to this long are bridged: a lost sample here and there would leave no stretch whole. Shorter than an upstroke.
@@ -99,7 +97,7 @@ def turn_upright(ppg: np.ndarray, sampling_rate: float, polarity: str) -> tuple[
     sampling_rate : float
         Hz.
     polarity : "auto", "up" or "down"
-        One of :data:`POLARITIES`. ``"auto"`` turns over where the evidence is strong.
+        ``"auto"`` turns over where the evidence is strong.
     """
     found = pulse_polarity(ppg, sampling_rate)
     if polarity == "auto":

@@ -22,13 +22,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2es_lib.core.demographics import Demographics, parse_age, parse_sex
-from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import LearnedTranslator
-from p2es_lib.core.noise import WindowNoise
-from p2es_lib.signals.cleaning import OFF_S, bridge_gaps, bridge_short_gaps, flat_mask, ppg_clean, ppg_quality
+from p2es_lib.core.noise import NoiseNames
+from p2es_lib.signals.cleaning import (
+    OFF_S,
+    bridge_gaps,
+    bridge_short_gaps,
+    flat_mask,
+    ppg_clean,
+    ppg_quality,
+    true_runs,
+)
 from p2es_lib.signals.transforms import resample_at, resampling_reach
+from p2es_lib.translation.checks import RATE_RANGE_HZ, check_options
 
 #: Neighbouring windows share this much, over which one fades into the next.
 OVERLAP_S = 1.024
@@ -38,15 +46,13 @@ MAX_MISSING = 0.1
 BRIDGED_S = 0.1
 #: Edges of the band of the samples, per cent.
 BAND = (5, 95)
-#: Hz, of a PPG.
-LOWEST_RATE_HZ = 20.0
 #: PPG that :func:`ecg_blocks` pushes at a time, s: a few batches of windows.
 CHUNK_S = 60.0
 
 
 @dataclass(frozen=True)
 class WindowReport:
-    """What became of one window: its start (s), its quality from 0 to 1, and why it was refused ("" if it was not)."""
+    """What became of one window: its start (s), the quality (0 to 1) of its PPG as recorded, why it was refused or ""."""
 
     start_s: float
     quality: float
@@ -97,7 +103,7 @@ class EcgBlock:
 
 @dataclass(frozen=True)
 class _Window:
-    """A window to translate: its first sample, its cleaned PPG and how much each sample of it counts, all (n_window,)."""
+    """A window to translate: its first sample, its PPG (cleaned, gaps bridged), how much each sample counts; (n_window,)."""
 
     start: int
     ppg: np.ndarray
@@ -132,6 +138,9 @@ class LiveTranslator:
         Of the samples. The same PPG and seed give the same ECG.
     where : str
         Named in errors.
+    off_is_missing : bool
+        Stretches in which the sensor was off are NaN in the PPG already, as those that
+        :func:`p2es_lib.translation.readers.user_file.read_ppg` returns; otherwise they are looked for in each window.
 
     Raises
     ------
@@ -157,17 +166,16 @@ class LiveTranslator:
         n_samples: int = 8,
         seed: int = 0,
         where: str = "ppg",
+        off_is_missing: bool = False,
     ):
         signal = model.config.signal
         self.model, self.where, self.seed, self.n_samples = model, where, seed, n_samples
         self.rate = signal.sampling_rate
         self.rate_in = self.rate if sampling_rate is None else float(sampling_rate)
-        if not LOWEST_RATE_HZ <= self.rate_in <= 5000:
-            raise InputError(f"{where}: sampling rate {sampling_rate} Hz; between {LOWEST_RATE_HZ:g} and 5000 Hz")
-        if n_samples < 1:
-            raise InputError(f"{where}: {n_samples} samples per window; at least 1, 2 or more for a spread")
-        self._sign = -1.0 if check_choice("polarity", polarity, ("up", "down")) == "down" else 1.0
-        self._person = (parse_age(age, "age"), parse_sex(sex, "sex"))
+        self._person = check_options(
+            age, sex, polarity, n_samples, self.rate_in, polarities=("up", "down"), where=f"{where}: "
+        )
+        self._sign, self._off_is_missing = -1.0 if polarity == "down" else 1.0, off_is_missing
         self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)
         ramp = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap
         self._weight = np.ones(self.n_window, dtype=np.float32)
@@ -264,13 +272,19 @@ class LiveTranslator:
         position = (start + np.arange(self.n_window)) * self._ratio
         first = max(0, int(np.floor(position[0])) - self._reach)
         part = self._raw[first - self._raw_start : int(np.floor(position[-1])) + self._reach + 1 - self._raw_start]
-        part = np.where(flat_mask(part, self.rate_in, OFF_S), np.nan, part)
-        if np.isfinite(part).mean() * self.rate_in >= (1 - MAX_MISSING) * LOWEST_RATE_HZ:
+        if not self._off_is_missing:
+            part = np.where(flat_mask(part, self.rate_in, OFF_S), np.nan, part)
+        if np.isfinite(part).mean() * self.rate_in >= (1 - MAX_MISSING) * RATE_RANGE_HZ[0]:
             part = bridge_short_gaps(part, self.rate_in, BRIDGED_S)
         present = part[np.isfinite(part)]
         # A level far above zero would cost the filters digits.
         level = np.median(present) if len(present) else 0.0
         return resample_at(part - level, position - first, self.rate_in, self.rate)
+
+    def _recorded(self, start: int) -> np.ndarray:
+        """PPG of one window as it came (m,), at its own rate."""
+        first, stop = (round(place * self._ratio) - self._raw_start for place in (start, start + self.n_window))
+        return self._raw[max(0, first) : stop]
 
     def _decide(self, available: int) -> list[_Window]:
         """The windows of the row that end within the samples there are, and those that gaps add, as far as usable."""
@@ -300,8 +314,10 @@ class LiveTranslator:
         return windows, start + gap[1] if gap is not None and gap[1] < self.n_window else None
 
     def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> _Window:
-        clean = ppg_clean(ppg, self.rate)
-        self._reports.append(WindowReport(start / self.rate, ppg_quality(bridge_gaps(clean), self.rate)))
+        clean = bridge_gaps(ppg_clean(ppg, self.rate))
+        # Faults show in what was recorded; a filter hides them.
+        quality = ppg_quality(self._recorded(start), self.rate_in, clean, self.rate)
+        self._reports.append(WindowReport(start / self.rate, quality))
         weight = self._weight
         if start < fade_from:  # it fades in as a window that begins there, and out into nothing: a gap follows
             weight = np.ones(self.n_window, np.float32)
@@ -318,19 +334,18 @@ class LiveTranslator:
             self._translate_batch(windows[first : first + per_batch])
 
     def _translate_batch(self, windows: list[_Window]) -> None:
-        scaled = np.stack([_scaled(window.ppg) for window in windows])[:, None]
+        ppg = np.stack([window.ppg for window in windows])[:, None]
+        scaled = ((ppg - ppg.mean(-1, keepdims=True)) / ppg.std(-1, keepdims=True)).astype(np.float32)
         # Noise is named after the place: a window's samples depend on where it lies and on no other window.
-        noise = WindowNoise(
-            self.seed, [window.start for window in windows], self.n_samples, shape=(len(LEADS), self.n_window)
-        )
-        people = Demographics.of(*self._person, len(windows))
-        ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=noise).numpy()
+        names = NoiseNames(self.seed, [window.start for window in windows])
+        people = self._person.repeat(len(windows))
+        ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=names).numpy()
         for window, samples in zip(windows, ecg, strict=True):
             skipped = max(0, self._start - window.start)  # returned already; its weights there are 0
             part = slice(window.start + skipped - self._start, window.start + self.n_window - self._start)
             variance = samples.var(axis=0, ddof=1 if self.n_samples > 1 else 0)
             lower, upper = np.percentile(samples, BAND, axis=0)
-            rows = np.concatenate([samples.mean(axis=0), variance, lower, upper, bridge_gaps(window.ppg)[None]])
+            rows = np.concatenate([samples.mean(axis=0), variance, lower, upper, window.ppg[None]])
             weight = window.weight[skipped:]
             self._total[part] += weight
             self._sums[:, part] += weight * rows[:, skipped:]
@@ -366,6 +381,13 @@ def ecg_blocks(live: LiveTranslator, ppg: np.ndarray, progress: bool = False) ->
     yield live.finish()
 
 
+def nothing_usable(live: LiveTranslator) -> InputError:
+    """The error of a recording of which no window could be translated."""
+    window_s = live.n_window / live.rate
+    problem = f"no stretch of {window_s:.1f} s has a usable PPG (all missing or flat)"
+    return InputError(f"{live.where}: {problem}; look at the sensor and the column")
+
+
 def refusal(ppg: np.ndarray) -> str:
     """Why a window of PPG (T,) cannot be translated; "" if it can."""
     present = np.isfinite(ppg)
@@ -376,13 +398,6 @@ def refusal(ppg: np.ndarray) -> str:
 
 def _long_gap(ppg: np.ndarray) -> tuple[int, int] | None:
     """First and one past the last sample of the first gap that alone is too long for this window (T,); None without one."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], ~np.isfinite(ppg), [False]])))
-    runs = edges.reshape(-1, 2)
+    runs = true_runs(~np.isfinite(ppg))
     long = runs[runs[:, 1] - runs[:, 0] > MAX_MISSING * len(ppg)]
     return (int(long[0, 0]), int(long[0, 1])) if len(long) else None
-
-
-def _scaled(ppg: np.ndarray) -> np.ndarray:
-    """Gaps bridged, zero mean, unit variance."""
-    ppg = bridge_gaps(ppg)
-    return ((ppg - ppg.mean()) / ppg.std()).astype(np.float32)

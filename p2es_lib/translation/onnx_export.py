@@ -37,7 +37,7 @@ from p2es_lib.core.paths import atomic_path
 from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.signals.pulse_features import N_FEATURES
-from p2es_lib.signals.transforms import dct
+from p2es_lib.signals.dct import dct
 
 INPUTS = ("x_t", "t", "ppg", "ppg_features", "demographics")
 OUTPUTS = ("x_0", "ecg_mv")

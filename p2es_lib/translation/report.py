@@ -6,18 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from p2es_lib.signals.cleaning import true_runs
 from p2es_lib.translation.live import EcgBlock, WindowReport
 
 #: Length of the stretch that a page shows, s.
 PAGE_S = 10.0
 #: Refused stretches that a report names; the table of the windows has all.
 MAX_NAMED = 5
-
-
-def true_runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """First sample of each run of True in a bool array (n,), and the first after it."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
 
 
 class Summary:

@@ -6,7 +6,8 @@ import numpy as np
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources.wfdb_records import name_words
-from p2es_lib.translation.readers.constant_rate import RATE_RANGE_HZ, coarse_step, ordinary_steps
+from p2es_lib.translation.checks import RATE_RANGE_HZ
+from p2es_lib.translation.readers.constant_rate import coarse_step, ordinary_steps
 from p2es_lib.translation.readers.csv_table import CsvTable
 
 #: Seconds that units last.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from p2es_lib.core.errors import InputError
+from p2es_lib.translation.checks import RATE_RANGE_HZ, check_rate
 
-#: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
-RATE_RANGE_HZ = (20.0, 10_000.0)
 #: Rows of a file may lie this far off the constant rate that is read into them: the tolerance of R peaks.
 LARGEST_TIME_ERROR_S = 0.05
 #: A rate that was given and one that was found may differ by this share.
@@ -19,18 +18,6 @@ LONGEST_STEP_S = 0.1
 #: Rows came in packets if this share of the steps up to this long (s) is shorter than this share of their mean. Samples
 #: lost by chance never make so many short steps, and packets of two rows have half of theirs inside.
 _NEAR_S, _SHORT_SHARE, _PACKET_SHARE = 1.0, 0.3, 0.4
-
-
-def check_rate(rate: float, what: str) -> float:
-    """The rate as a number, if a PPG can have it; otherwise an :class:`InputError` that begins with ``what``."""
-    low, high = RATE_RANGE_HZ
-    try:
-        value = float(rate)
-    except (TypeError, ValueError):
-        raise InputError(f"{what} {rate!r} is not a number of hertz") from None
-    if not low <= value <= high:
-        raise InputError(f"{what} {value:g} Hz: a PPG recording has {low:g} to {high:g} Hz")
-    return value
 
 
 def check_agreement(path, stated: float | None, found: float) -> None:

@@ -10,10 +10,9 @@ import numpy as np
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources.wfdb_records import usable_leads
 from p2es_lib.signals.transforms import resample_signal
-from p2es_lib.translation.readers.constant_rate import check_agreement, check_rate
+from p2es_lib.translation.checks import check_rate
+from p2es_lib.translation.readers.constant_rate import check_agreement
 from p2es_lib.translation.readers.user_csv import choose_ppg, describe_choice
-
-EDF_SUFFIXES = (".edf", ".bdf")
 
 
 def read_edf_signals(

@@ -12,16 +12,10 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources.wfdb_records import read_header, read_signals, segments, usable_leads
 from p2es_lib.signals.cleaning import OFF_S, flat_mask
 from p2es_lib.signals.transforms import resample_signal
-from p2es_lib.translation.readers.constant_rate import check_agreement, check_rate
+from p2es_lib.translation.checks import check_file, check_rate, header_of
+from p2es_lib.translation.readers.constant_rate import check_agreement
 from p2es_lib.translation.readers.user_csv import choose_ppg, describe_choice, find_ppgs, read_csv_signals
-from p2es_lib.translation.readers.user_edf import EDF_SUFFIXES, read_edf_signals
-
-CSV_SUFFIXES = (".csv", ".txt", ".tsv")
-#: Files that hold signals and are not read here, and what to do with them.
-_TO_CSV = "export it as CSV (UTF-8) with a column of time and one of the PPG"
-_FOREIGN = dict.fromkeys((".xlsx", ".xls", ".ods"), f"a spreadsheet: {_TO_CSV}")
-_OTHERS = (".h5", ".hdf5", ".parquet", ".json", ".xml", ".avro", ".acq", ".npy")
-_FOREIGN |= dict.fromkeys(_OTHERS, f"not read here: {_TO_CSV}")
+from p2es_lib.translation.readers.user_edf import read_edf_signals
 
 
 @dataclass(frozen=True)
@@ -82,22 +76,12 @@ def read_ppg(
     path = Path(path)
     if sampling_rate is not None:
         sampling_rate = check_rate(sampling_rate, "sampling rate")
-    if (advice := _FOREIGN.get(path.suffix.lower())) is not None:
-        raise InputError(f"{path}: {advice}")
-    if path.suffix.lower() in CSV_SUFFIXES:
-        ppg, rate, leads, notes = read_csv_signals(path, sampling_rate, column)
-        recording = UserRecording(ppg, rate, leads, rate if leads else float("nan"), notes)
-    elif path.suffix.lower() in EDF_SUFFIXES:
-        recording = UserRecording(*read_edf_signals(path, sampling_rate, column))
-    else:
-        recording = _read_wfdb(path, sampling_rate, column)
+    read = {"table": _read_table, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)]
+    recording = read(path, sampling_rate, column)
     default = SignalConfig()
     needed_s = default.window_samples / default.sampling_rate if min_duration_s is None else min_duration_s
+    check_duration(path, recording, needed_s)
     present = np.isfinite(recording.ppg)
-    duration_s = len(recording.ppg) / recording.sampling_rate
-    if duration_s < needed_s:
-        found = f"{duration_s:.1f} s of PPG at {recording.sampling_rate:g} Hz"
-        raise InputError(f"{path}: {found}; at least {needed_s:.1f} s are needed")
     if not present.any():
         raise InputError(f"{path}: the PPG has no valid sample (all NaN)")
     if np.ptp(recording.ppg[present]) == 0:
@@ -107,16 +91,26 @@ def read_ppg(
     return replace(recording, ppg=np.where(off, np.nan, recording.ppg))
 
 
+def check_duration(path: str | Path, recording: UserRecording, needed_s: float) -> None:
+    """Refuse a recording that is shorter than so many seconds."""
+    duration_s = len(recording.ppg) / recording.sampling_rate
+    if duration_s < needed_s:
+        found = f"{duration_s:.1f} s of PPG at {recording.sampling_rate:g} Hz"
+        raise InputError(f"{path}: {found}; at least {needed_s:.1f} s are needed")
+
+
+def _read_table(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
+    ppg, rate, leads, notes = read_csv_signals(path, sampling_rate, column)
+    return UserRecording(ppg, rate, leads, rate if leads else float("nan"), notes)
+
+
+def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
+    return UserRecording(*read_edf_signals(path, sampling_rate, column))
+
+
 # ----------------------------------------------------------------------------------------------------------------- WFDB
 def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
-    header_path = path if path.suffix == ".hea" else path.with_name(path.name + ".hea")
-    if not header_path.is_file():
-        tables = ", ".join((*CSV_SUFFIXES, *EDF_SUFFIXES))
-        beside = path.with_suffix(".hea")
-        advice = f"; give its header, {beside}" if path.suffix and beside.is_file() else ""
-        raise InputError(
-            f"{path}: no such recording (no {header_path.name}, and not a file ending in {tables}){advice}"
-        )
+    header_path = header_of(path)
     header = read_header(header_path)
     parts = []
     for segment in segments(header):

@@ -14,7 +14,7 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.translation.readers.clock_units import EPOCH_S
-from p2es_lib.translation.readers.constant_rate import check_rate
+from p2es_lib.translation.checks import check_rate
 from p2es_lib.translation.readers.csv_table import CsvTable
 
 #: Columns of a Polar Sensor Logger file: clock, and the first photodiode's channel.

@@ -1,0 +1,135 @@
+"""What can be refused at once: wrong options, and a file that is not there or is of no kind that is read here.
+
+Nothing that takes time is imported here (no PyTorch, SciPy or pandas), so a mistyped name is answered within a second.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from p2es_lib.core.demographics import Demographics
+from p2es_lib.core.errors import InputError, check_choice
+
+CSV_SUFFIXES, EDF_SUFFIXES = (".csv", ".txt", ".tsv"), (".edf", ".bdf")
+#: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
+RATE_RANGE_HZ = (20.0, 10_000.0)
+
+_TO_CSV = "export it as CSV (UTF-8) with a column of time and one of the PPG"
+_UNPACK = "a packed file: unpack it and name the recording inside"
+_ARRAYS = "a file of NumPy arrays: numpy.savetxt('ppg.csv', ppg) makes a CSV of one"
+_TABLE = f"a binary table, not read here: {_TO_CSV} (pandas: to_csv)"
+#: Kinds of file that people have and that are not read here: what each is, and what to do.
+_FOREIGN = (
+    (".mat", "a MATLAB file, not read here: writematrix([t(:) ppg(:)], 'ppg.csv') makes a CSV of it, with t in s"),
+    (".npy .npz", _ARRAYS),
+    (".xlsx .xls .ods", f"a spreadsheet: {_TO_CSV}"),
+    (".h5 .hdf5 .parquet .feather .pkl", _TABLE),
+    (".json .jsonl .xml .avro .acq", f"not read here: {_TO_CSV}"),
+    (".zip .gz .bz2 .xz .7z .tar .tgz", _UNPACK),
+    (".dat", "signals without a header: a WFDB record needs its .hea file beside it; a table must end in .csv, .txt or .tsv"),
+)  # fmt: skip
+FOREIGN = {suffix: advice for suffixes, advice in _FOREIGN for suffix in suffixes.split()}
+_UNKNOWN = "of a kind that is not known here: a table must end in .csv, .txt or .tsv, EDF in .edf or .bdf"
+
+
+def check_rate(rate: float, what: str) -> float:
+    """The rate as a number, if a PPG can have it; otherwise an :class:`InputError` that begins with ``what``."""
+    low, high = RATE_RANGE_HZ
+    try:
+        value = float(rate)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} {rate!r} is not a number of hertz") from None
+    if not low <= value <= high:
+        raise InputError(f"{what} {value:g} Hz: a PPG recording has {low:g} to {high:g} Hz")
+    return value
+
+
+def check_options(
+    age: float | None,
+    sex: str | None,
+    polarity: str,
+    n_samples: int,
+    sampling_rate: float | None = None,
+    *,
+    polarities: tuple[str, ...],
+    where: str = "",
+) -> Demographics:
+    """The person, as a table of one row, if all options of a translation can be followed.
+
+    Parameters
+    ----------
+    age, sex, n_samples, sampling_rate
+        Years or None; ``"F"``, ``"M"`` or None; samples per window; Hz or None.
+    polarity : str
+        One of ``polarities``: ``"up"`` and ``"down"``, and ``"auto"`` where it can be found out.
+    where : str
+        Begins the errors on samples and sampling rate.
+
+    Raises
+    ------
+    InputError
+        One of them is out of its range.
+    """
+    person = Demographics.of(age, sex)
+    check_choice("polarity", polarity, polarities)
+    if n_samples < 1:
+        raise InputError(f"{where}{n_samples} samples per window; at least 1, 2 or more for a spread")
+    if sampling_rate is not None:
+        check_rate(sampling_rate, f"{where}sampling rate")
+    return person
+
+
+def check_file(path: str | Path) -> str:
+    """What the name of a recording says it is: ``"table"``, ``"EDF"`` or ``"WFDB"``.
+
+    Raises
+    ------
+    InputError
+        Nothing of that name, or something that is not read here: what it is, and what to do.
+    """
+    path = Path(path)
+    suffix, header = path.suffix.lower(), header_of(path)
+    if str(path) == "-":
+        raise InputError("-: standard input is read by 'p2es live' alone; name a file")
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name one recording in it{_some_of(path)}")
+    if suffix in CSV_SUFFIXES + EDF_SUFFIXES:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file{_beside(path)}")
+        return "EDF" if suffix in EDF_SUFFIXES else "table"
+    if header.is_file():
+        return "WFDB"
+    if path.exists() or suffix in FOREIGN:
+        there = "there is such a file, but it is" if path.exists() else "no such file, and it would be"
+        own = path.with_suffix(".hea")
+        advice = f"part of a WFDB record: give its header, {own}" if own.is_file() else FOREIGN.get(suffix, _UNKNOWN)
+        raise InputError(f"{path}: {there} {advice}")
+    endings = ", ".join(CSV_SUFFIXES + EDF_SUFFIXES)
+    raise InputError(f"{path}: no such recording (no {header.name}, and not a file ending in {endings}){_beside(path)}")
+
+
+def header_of(path: Path) -> Path:
+    """Header of the WFDB record of that name, given with or without ``.hea``."""
+    return path if path.suffix == ".hea" else path.with_name(path.name + ".hea")
+
+
+def _is_recording(path: Path) -> bool:
+    return path.suffix.lower() in (*CSV_SUFFIXES, *EDF_SUFFIXES, ".hea") and not path.name.startswith(".")
+
+
+def _some_of(folder: Path) -> str:
+    names = sorted(entry.name for entry in folder.iterdir() if _is_recording(entry))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f", such as {', '.join(names[:3])}{more}" if names else " (none that is read here lies in it)"
+
+
+def _beside(path: Path) -> str:
+    """What lies in the folder under nearly the same name."""
+    from difflib import get_close_matches
+
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent} either"
+    names = {entry.name for entry in path.parent.iterdir() if _is_recording(entry)}
+    same = [name for name in names if Path(name).stem == path.stem]
+    found = sorted(same)[:1] or get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return f"; did you mean {path.with_name(found[0])}?" if found else ""
