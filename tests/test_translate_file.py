@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +18,7 @@ from p2es_lib.core.leads import LEADS
 from p2es_lib.core.paths import PRETRAINED, run_dir
 from p2es_lib.experiments.variants import configure
 from p2es_lib.method.p2es import P2Es
+from p2es_lib.signals.cleaning import ppg_quality
 from p2es_lib.training.registry import load_method
 from p2es_lib.translation.file import default_model_folder, translate, translate_long
 from p2es_lib.translation.live import ecg_blocks, window_starts
@@ -195,6 +200,34 @@ def test_a_table_is_written_when_asked_for_and_a_long_one_is_not_by_itself(model
     assert translate(file, out=tmp_path / "b", csv=True, **arguments)["csv"].is_file()
 
 
+@pytest.mark.parametrize("rate", [64.0, 125.0])
+@pytest.mark.parametrize("fault", ["", "clipped", "wrapped", "flat"])
+def test_quality_is_that_of_the_ppg_as_recorded(tmp_path, monkeypatch, make_pair, rate, fault):
+    """Filtered first, a clipped, a wrapped and a partly flat PPG passed for good ones, in the table and on the page."""
+    from p2es_lib import plots
+
+    ppg = make_pair(24, rate).ppg.copy()
+    if fault == "clipped":
+        ppg = np.minimum(ppg, np.quantile(ppg, 0.7))
+    elif fault == "wrapped":
+        ppg = (2.5 * (ppg - ppg.min()) / np.ptp(ppg)) % 1.0
+    elif fault == "flat":  # a fifth, no stretch as long as a sensor that is off
+        ppg[np.arange(len(ppg)) % round(2 * rate) < round(0.4 * rate)] = np.median(ppg)
+    pages, plot = [], plots.plot_translation
+    monkeypatch.setattr(plots, "plot_translation", lambda *a, **k: pages.append(k["quality"]) or plot(*a, **k))
+    monkeypatch.setattr(
+        P2Es, "translate", lambda self, x, *_, n_samples, **__: torch.zeros(len(x), n_samples, 12, 1024)
+    )
+    np.savetxt(tmp_path / "x.csv", ppg, fmt="%.9f")
+    arguments = {"sampling_rate": rate, "model": PRETRAINED, "n_samples": 1, "polarity": "up", "progress": False}
+    table = pd.read_csv(translate(tmp_path / "x.csv", out=tmp_path / "out", **arguments)["quality"])
+    first = np.rint(table["start_s"] * rate).astype(int)
+    expected = [ppg_quality(ppg[a : a + round(8.192 * rate)], rate) for a in first]
+    np.testing.assert_allclose(table["quality"], expected, atol=0.0006 if rate == 125 else 0.03)
+    assert f"PPG quality {table['quality'][table['start_s'] < 10.0].min():.2f} of 1" in pages[0]
+    assert table["quality"].max() < 0.65 if fault else table["quality"].min() > 0.9
+
+
 def test_wrapped_converter_is_reported(model_folder, tmp_path):
     t = np.arange(20 * 125) / 125
     wrapped = (3.0 * pulses(20, 125)) % 1.0  # overflows several times in each pulse
@@ -269,6 +302,71 @@ def test_output_that_cannot_be_a_folder_is_named_before_any_work(home, tmp_path,
     with pytest.raises(InputError, match="--out .*file.txt is a file"):
         translate(write_csv(tmp_path / "walk.csv"), out=tmp_path / out, model="nowhere")
     assert (tmp_path / "file.txt").read_text() == "mine"
+
+
+KILLED = """
+import os, sys
+from p2es_lib.translation import results
+from p2es_lib.translation.file import translate
+def die(*_):
+    print("writing", flush=True)
+    sys.stdin.read() if sys.argv[4] == "waits" else os.kill(os.getpid(), 9)
+results._draw_page = die
+translate(sys.argv[1], out=sys.argv[2], model=sys.argv[3], n_samples=1, progress=False)
+"""
+
+
+def test_what_a_killed_call_left_goes_with_the_next_and_a_running_one_is_left_alone(model_folder, tmp_path):
+    file, out = write_csv(tmp_path / "walk.csv", seconds=4.0), tmp_path / "out"
+
+    def start(how):
+        command = [sys.executable, "-c", KILLED, str(file), str(out), str(model_folder), how]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def hidden():
+        return {path.name for path in out.iterdir() if path.name.startswith(".translating") and path.is_dir()}
+
+    with start("dies") as killed:
+        killed.communicate()
+    left = hidden()
+    assert killed.returncode == -9 and len(left) == 1
+    with start("waits") as running:
+        try:
+            assert running.stdout.readline() == "writing\n"
+            of_running = hidden() - left
+            translate(file, out=out, model=model_folder, n_samples=1, progress=False)
+            assert hidden() == of_running and len(of_running) == 1
+            assert list((out / of_running.pop()).glob("walk_p2es*"))
+        finally:
+            running.kill()
+    translate(file, out=out, model=model_folder, n_samples=1, progress=False)
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["translate", "walk.cvs", "--out", "out"], "walk.cvs: no such recording .*did you mean walk.csv"),
+        (["translate", "wlak.csv", "--out", "out"], "wlak.csv: no such file; did you mean walk.csv"),
+        (["translate", "walk", "--out", "out"], "walk: no such recording .*did you mean walk.csv"),
+        (["translate", "walk.csv", "--out", "out", "--age", "-3"], "age -3 is outside"),
+        (["live", "--sampling-rate", "5"], "sampling rate 5 Hz"),
+        (["live", "--sampling-rate", "64", "--sex", "x"], "unknown sex code 'x'"),
+    ],
+)
+def test_what_is_mistyped_is_told_before_anything_is_loaded(tmp_path, arguments, told):
+    """Answers come within a second, because neither PyTorch nor SciPy nor pandas is imported for them."""
+    write_csv(tmp_path / "walk.csv")
+    heavy = ("torch", "scipy", "pandas", "matplotlib")
+    code = f"""import sys
+sys.argv = ["p2es", *{arguments!r}]
+from p2es_lib.cli.main import main
+try:
+    main()
+finally:
+    print([name for name in {heavy!r} if name in sys.modules])"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "[]\n" and re.search(told, done.stderr)
 
 
 def test_result_is_the_same_each_time_and_differs_with_the_seed(model):

@@ -154,6 +154,34 @@ def test_binary_rubbish_as_csv(tmp_path):
         read_ppg(path, sampling_rate=100)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x.mat", "a MATLAB file.*writematrix"), ("x.npz", "NumPy arrays.*savetxt"), ("x.xlsx", "a spreadsheet.*CSV"),
+        ("x.parquet", "export it as CSV"), ("x.h5", "export it as CSV"), ("x.jsonl", "export it as CSV"),
+        ("x.zip", "unpack it"), ("x.csv.gz", "unpack it"), ("x.log", "must end in .csv"), ("x.dat", "without a header"),
+        ("x", "must end in .csv"), ("rec.dat", "give its header, .*rec.hea"), ("folder", "a folder; name .* rec.hea"),
+        ("folder.csv", "a folder; name one .*none"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_said_to_be_there(tmp_path, name, told):
+    path = tmp_path / name
+    if name.startswith("folder"):
+        path.mkdir()
+        (path / "rec.hea" if name == "folder" else path / "notes.pdf").touch()
+    else:
+        path.write_bytes(b"1,2,3")
+        (tmp_path / "rec.hea").touch()
+    with pytest.raises(InputError, match=f"{name}: .*{told}") as error:
+        read_ppg(path)
+    assert "no such" not in str(error.value)
+
+
+def test_standard_input_is_for_live():
+    with pytest.raises(InputError, match="p2es live"):
+        read_ppg("-")
+
+
 def test_bad_wfdb_records(tmp_path, make_pair):
     pair = make_pair(30, 4 * RATE)
     with pytest.raises(InputError, match="nothing: no such recording"):

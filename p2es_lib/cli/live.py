@@ -1,4 +1,4 @@
-"""The commands ``p2es live``, a translation while the PPG arrives, and ``p2es export``, the model for other programs."""
+"""The commands ``p2es live``, which translates a PPG as it arrives, and ``p2es export``, for other programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK_S = 0.1
 Model = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with weights.safetensors; default: the longest training here (full, wide), else that of the package."
+        help="Folder with weights.safetensors; default: the longest training here (full, wide), or the package's."
     ),
 ]
 
@@ -96,7 +96,7 @@ def live(
 def export(
     onnx: Annotated[Path, typer.Option(help="File to write, for example model.onnx.")], model: Model = None
 ) -> None:
-    """Export one call of P2Es as ONNX, for programs without PyTorch (inputs and outputs: p2es_lib/translation/onnx_export.py)."""
+    """Export one call of P2Es as ONNX, for programs without PyTorch; see p2es_lib/translation/onnx_export.py."""
     from p2es_lib.core.paths import check_output_folder
     from p2es_lib.translation.onnx_export import export_onnx
 

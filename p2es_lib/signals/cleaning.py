@@ -32,7 +32,8 @@ OFF_S = 1.0
 REFRACTORY_S = 0.25
 
 _QRS_BAND_HZ = (5.0, 25.0)
-# Filtering leaves a flat signal with specks of some 1e-15 of its level, differently on each processor: they are no beats.
+# Filtering leaves a flat signal with specks of some 1e-15 of its level, differently on each processor: they are no
+# beats.
 _ROUNDING = 1e-9
 
 
@@ -71,7 +72,7 @@ def bridge_gaps(x: np.ndarray) -> np.ndarray:
 
 
 def bridge_short_gaps(x: np.ndarray, sampling_rate: float, longest_s: float) -> np.ndarray:
-    """Gaps of up to ``longest_s`` bridged by straight lines, (T,) to (T,); longer ones, and those at an end, become NaN."""
+    """Gaps of up to ``longest_s`` bridged by straight lines, (T,) to (T,); longer ones and those at an end are NaN."""
     gap = ~np.isfinite(x)
     if not gap.any():
         return np.array(x, dtype=float)
@@ -146,7 +147,7 @@ def ppg_onsets(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
 
 
 def _upstrokes(clean: np.ndarray, sampling_rate: float, level: float) -> np.ndarray:
-    """Samples of steepest rise of a cleaned PPG (T,); ``level``: the largest number of the PPG before it was cleaned."""
+    """Samples of steepest rise of a cleaned PPG (T,); ``level``: the largest value before it was cleaned."""
     return _local_maxima(np.gradient(clean), sampling_rate, fraction=0.4, floor=_ROUNDING * level)
 
 
@@ -192,14 +193,12 @@ def _drop_close(peaks: np.ndarray, height: np.ndarray, distance: float) -> np.nd
 
 
 # -------------------------------------------------------------------------------------------------------------- quality
-def ppg_quality(
-    ppg: np.ndarray, sampling_rate: float, cleaned: np.ndarray | None = None, cleaned_rate: float | None = None
-) -> float:
+def ppg_quality(ppg: np.ndarray, sampling_rate: float, cleaned: tuple[np.ndarray, float] | None = None) -> float:
     """Quality of a PPG window between 0 (unusable) and 1 (every pulse like the others).
 
     Agreement of the pulses with their own template (mean correlation, after Orphanidou et al. 2015), at most
-    :func:`p2es_lib.signals.pulse_quality.pulse_likeness`, reduced by twice the share of faulty samples; 0 with fewer than 3
-    pulses, or at a rate outside 30-220 per minute.
+    :func:`p2es_lib.signals.pulse_quality.pulse_likeness`, reduced by twice the share of faulty samples; 0 with fewer
+    than 3 pulses, or at a rate outside 30-220 per minute.
 
     Parameters
     ----------
@@ -207,10 +206,8 @@ def ppg_quality(
         As recorded, pulses upward, NaN where missing: cleaning hides faults.
     sampling_rate : float
         Hz.
-    cleaned : array (T',), optional
-        The same seconds as :func:`ppg_clean` made them, gaps bridged, for a caller who has them: the pulses are judged there.
-    cleaned_rate : float, optional
-        Hz, of ``cleaned``.
+    cleaned : array (T',) and Hz, optional
+        The same seconds after :func:`ppg_clean`, gaps bridged, where the caller has them: they show the pulses.
 
     References
     ----------
@@ -221,25 +218,11 @@ def ppg_quality(
     if faults >= 0.5:
         return 0.0
     level = np.max(np.abs(ppg), initial=0.0, where=np.isfinite(ppg))
-    clean, rate = (
-        (ppg_clean(bridge_gaps(ppg), sampling_rate), sampling_rate) if cleaned is None else (cleaned, cleaned_rate)
-    )
+    clean, rate = cleaned or (ppg_clean(bridge_gaps(ppg), sampling_rate), sampling_rate)
     steepest = _upstrokes(clean, rate, level)
     # Onsets: between the steepest rises themselves, noise would rise faster than it falls.
     likeness = pulse_likeness(clean, _feet(clean, steepest, rate))
     return max(0.0, min(likeness, template_agreement(clean, steepest, rate)) * (1.0 - 2.0 * faults))
-
-
-def ecg_quality(ecg: np.ndarray, sampling_rate: float) -> float:
-    """Quality of a window of one ECG lead between 0 and 1, as :func:`ppg_quality`, over QRS complexes.
-
-    Ectopic beats of another shape lower it in proportion to their number.
-    """
-    faults = fault_mask(ecg, sampling_rate, ecg_largest_step(sampling_rate)).mean()
-    if faults >= 0.5:
-        return 0.0
-    clean, peaks = ecg_clean(bridge_gaps(ecg), sampling_rate), ecg_rpeaks(ecg, sampling_rate)
-    return max(0.0, template_agreement(clean, peaks, sampling_rate) * (1.0 - 2.0 * faults))
 
 
 def template_agreement(clean: np.ndarray, beats: np.ndarray, sampling_rate: float) -> float:
@@ -284,9 +267,9 @@ FLAT_S = 0.3
 #: Largest step between neighbouring samples as a share of the range: of a PPG 0.4, of an ECG 0.7. At 125 Hz a pulse
 #: rises over 8 or more samples; a QRS complex, over 3.
 PPG_LARGEST_STEP, ECG_LARGEST_STEP = 0.4, 0.7
-#: A long sample may hold more of a steep rise. Of a PPG: linear from 50 to 20 Hz (good PPG reaches 0.6 at 20 Hz, and with
-#: more than 0.75 a converter that wraps around would pass). Of an ECG: what 99.5 % of 5,956 leads of PTB-XL keep to that
-#: hold no larger step than 0.5 at 500 Hz (0.70, 0.76, 0.85 and 0.88 at 125, 100, 62.5 and 50 Hz), rounded up.
+#: A long sample may hold more of a steep rise. Of a PPG: linear from 50 to 20 Hz (good PPG reaches 0.6 at 20 Hz, and
+#: with more than 0.75 a converter that wraps around would pass). Of an ECG: what 99.5 % of 5,956 leads of PTB-XL keep
+#: to that hold no larger step than 0.5 at 500 Hz (0.70, 0.76, 0.85 and 0.88 at 125, 100, 62.5 and 50 Hz), rounded up.
 _PPG_STEPS = ((1 / 50, PPG_LARGEST_STEP), (1 / 20, 0.75))
 _ECG_STEPS = ((1 / 125, ECG_LARGEST_STEP), (1 / 100, 0.76), (1 / 62.5, 0.86), (1 / 50, 0.9))
 

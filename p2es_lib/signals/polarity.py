@@ -18,7 +18,8 @@ from p2es_lib.signals.cleaning import bridge_short_gaps, ppg_clean
 
 #: Stretches that vote: each holds a pulse above 40 per minute, and a window of the default settings holds five.
 STRETCH_S = 1.5
-#: Gaps up to this long are bridged: a lost sample here and there would leave no stretch whole. Shorter than an upstroke.
+#: Gaps up to this long are bridged: a lost sample here and there would leave no stretch whole. Shorter than an
+#: upstroke.
 BRIDGED_S = 0.1
 #: The evidence is strong when the median skewness is at least this far from 0 (an upright PPG has 0.7 to 2) and so many
 #: stretches agree that, were each vote the toss of a coin, it would happen less often than this.

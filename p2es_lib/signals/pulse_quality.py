@@ -3,9 +3,9 @@
 The pulses of noise agree with each other, too: its upstrokes, laid upon each other where they are steepest, look alike
 because the filter made them. In the band of the PPG half of such windows have an agreement of 0.7, and nearly all in
 narrower bands. But a stationary Gaussian process reads the same backwards (Weiss 1975), whatever its spectrum, while a
-pulse does not: the heart fills the vessels faster than they empty (crest time and fall of the pulse: Elgendi 2012). This
-is what the skewness of Elgendi (2016), the best of eight quality indices there, sees in the values; here it is looked for
-in time, where it does not depend on the level of the dicrotic wave.
+pulse does not: the heart fills the vessels faster than they empty (crest time and fall of the pulse: Elgendi 2012).
+This is what the skewness of Elgendi (2016), the best of eight quality indices there, sees in the values; here it is
+looked for in time, where it does not depend on the level of the dicrotic wave.
 
 References
 ----------
@@ -38,7 +38,8 @@ def reversal_ratio(ppg: np.ndarray, beats: np.ndarray) -> float:
     Returns
     -------
     float
-        About 1 for whatever reads the same backwards, below for pulses, above for inverted ones; 1 with fewer than 3 beats.
+        About 1 for whatever reads the same backwards, below for pulses, above for inverted ones; 1 with fewer than 3
+        beats.
     """
     slope = np.diff(ppg)
     edges = np.unique(np.asarray(beats).astype(int))

@@ -1,10 +1,11 @@
-"""Along the last axis: gaps bridged, resampling, zero-phase filters. NumPy and SciPy alone, so that readers start quickly."""
+"""Along the last axis: gaps bridged, resampling, zero-phase filters; by NumPy and SciPy alone."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from scipy import signal as scipy_signal
@@ -116,11 +117,14 @@ def resample_signal(x: np.ndarray, rate_in: float, rate_out: float) -> np.ndarra
     )
     y = y[..., : math.ceil(n_in * rate_out / rate_in - _MAX_DRIFT)]  # (..., n_out)
     if is_gap.any():
-        position = np.arange(y.shape[-1]) * (ratio.denominator / ratio.numerator)  # in source samples
-        before = np.minimum(np.floor(position).astype(int), n_in - 1)
-        after = np.minimum(np.ceil(position).astype(int), n_in - 1)
-        y[is_gap[..., before] | is_gap[..., after]] = np.nan
+        y[_next_to_gap(is_gap, np.arange(y.shape[-1]) * (ratio.denominator / ratio.numerator))] = np.nan
     return y.astype(dtype, copy=False)
+
+
+def _next_to_gap(is_gap: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Whether one of the two samples around a place is missing; (..., n), (m,) in samples to (..., m)."""
+    before, after = (np.clip(side(position).astype(int), 0, is_gap.shape[-1] - 1) for side in (np.floor, np.ceil))
+    return is_gap[..., before] | is_gap[..., after]
 
 
 def resampling_reach(rate_in: float, rate_out: float) -> int:
@@ -135,8 +139,8 @@ def resample_at(x: np.ndarray, position: np.ndarray, rate_in: float, rate_out: f
 
     A value depends on the samples within :func:`resampling_reach` of its place and on nothing else. So a recording that
     is resampled piece by piece gives what it gives as a whole, at any pair of rates, and its clock does not drift. The
-    weights of each value add up to 1: a signal far above zero gets no ripple. NaN policy and ends (odd reflection) as in
-    :func:`resample_signal`.
+    weights of each value add up to 1: a signal far above zero gets no ripple. NaN policy and ends (odd reflection) as
+    in :func:`resample_signal`.
 
     Parameters
     ----------
@@ -162,8 +166,6 @@ def resample_at(x: np.ndarray, position: np.ndarray, rate_in: float, rate_out: f
     position = np.asarray(position, dtype=float)
     reach, scale = resampling_reach(rate_in, rate_out), max(1.0, rate_in / rate_out)
     last = len(filled) - 1
-    before = np.clip(np.floor(position).astype(int), 0, last)
-    after = np.clip(np.ceil(position).astype(int), 0, last)
     if reach == 0:
         y = np.interp(position, np.arange(last + 1), filled)
     else:
@@ -175,7 +177,7 @@ def resample_at(x: np.ndarray, position: np.ndarray, rate_in: float, rate_out: f
         weights = np.sinc(_CUTOFF * distance) * special.i0(beta * edge) * (np.abs(distance) <= _HALF_LENGTH)
         weights /= weights.sum(axis=1, keepdims=True)
         y = (weights * padded[np.clip(taps + reach, 0, len(padded) - 1)]).sum(axis=1)
-    y[is_gap[before] | is_gap[after]] = np.nan
+    y[_next_to_gap(is_gap, position)] = np.nan
     return y
 
 
@@ -225,9 +227,13 @@ def filter_bandpass(
         raise InputError("filter_bandpass: the signal has fewer than two samples")
     kind = "bandpass" if len(corners) == 2 else "highpass" if high_hz is None else "lowpass"
     sos = _butterworth(order, tuple(corners), kind, float(sampling_rate)).copy()  # nobody's filter changes another's
-    filled, is_gap = fill_gaps(x)
-    n_padding = min(x.shape[-1] - 1, math.ceil(3 * sampling_rate / corners[0]))
-    y = scipy_signal.sosfiltfilt(sos, filled, axis=-1, padtype="even", padlen=n_padding)
+    return _zero_phase(partial(scipy_signal.sosfiltfilt, sos), x, 3 * sampling_rate / corners[0])
+
+
+def _zero_phase(filtered: Callable[..., np.ndarray], x: np.ndarray, padding: float) -> np.ndarray:
+    """``x`` forward and backward through a filter, continued by so many samples at both ends; gaps stay gaps."""
+    gapless, is_gap = fill_gaps(x)
+    y = filtered(gapless, axis=-1, padtype="even", padlen=min(x.shape[-1] - 1, math.ceil(padding)))
     y[is_gap] = np.nan
     return y.astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
 
@@ -256,9 +262,5 @@ def filter_notch(x: np.ndarray, frequency_hz: float, sampling_rate: float, width
             f"notch at {frequency_hz:g} Hz: needs more than twice that sampling rate, not {sampling_rate:g} Hz"
         )
     b, a = scipy_signal.iirnotch(frequency_hz, frequency_hz / width_hz, sampling_rate)
-    filled, is_gap = fill_gaps(x)
-    # The notch rings for about 1 / width seconds: continue the signal for as long at both ends.
-    n_padding = min(x.shape[-1] - 1, math.ceil(2 * sampling_rate / width_hz))
-    y = scipy_signal.filtfilt(b, a, filled, axis=-1, padtype="even", padlen=n_padding)
-    y[is_gap] = np.nan
-    return y.astype(np.float32 if x.dtype == np.float32 else np.float64, copy=False)
+    # The notch rings for about 1 / width seconds: the signal is continued for as long at both ends.
+    return _zero_phase(partial(scipy_signal.filtfilt, b, a), x, 2 * sampling_rate / width_hz)

@@ -26,10 +26,10 @@ _FOREIGN = (
     (".h5 .hdf5 .parquet .feather .pkl", _TABLE),
     (".json .jsonl .xml .avro .acq", f"not read here: {_TO_CSV}"),
     (".zip .gz .bz2 .xz .7z .tar .tgz", _UNPACK),
-    (".dat", "signals without a header: a WFDB record needs its .hea file beside it; a table must end in .csv, .txt or .tsv"),
+    (".dat", "signals without a header: put the .hea file of the WFDB record beside it; a table ends in .csv or .txt"),
 )  # fmt: skip
 FOREIGN = {suffix: advice for suffixes, advice in _FOREIGN for suffix in suffixes.split()}
-_UNKNOWN = "of a kind that is not known here: a table must end in .csv, .txt or .tsv, EDF in .edf or .bdf"
+_UNKNOWN = "of no kind known here: a table in plain text must end in .csv, .txt or .tsv, EDF in .edf or .bdf"
 
 
 def check_rate(rate: float, what: str) -> float:

@@ -1,7 +1,7 @@
 """Writers of a 12-lead ECG that takes no more memory than a block of it: WFDB and CSV.
 
-Blocks are appended as they come; the file is whole after ``close``. The folder that a writer is given is the caller's to
-move into place afterwards, so that nothing half-written gets its final name.
+Blocks are appended as they come; the file is whole after ``close``. The folder that a writer is given is the caller's
+to move into place afterwards, so that nothing half-written gets its final name.
 """
 
 from __future__ import annotations

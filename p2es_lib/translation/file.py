@@ -30,7 +30,7 @@ MAX_CSV_S = 3600.0
 
 
 def default_model_folder() -> Path:
-    """Model of the longest training on the simulated cohort that is here: of profile full, of wide, or that of the package.
+    """Longest training on the simulated cohort that is here: of profile full, of wide, or that of the package.
 
     Not of quick, whose training is shorter than that of the package.
     """
@@ -57,7 +57,8 @@ def translate(
 ) -> dict[str, Path | str]:
     """Translate the PPG of a WFDB record, a table or an EDF file and write the ECG.
 
-    The PPG is held in memory, the ECG is not: it is written as it is made. Files of the same names in ``out`` are replaced.
+    The PPG is held in memory, the ECG is not: it is written as it is made. Files of the same names in ``out`` are
+    replaced.
 
     Parameters
     ----------
@@ -82,19 +83,19 @@ def translate(
     Returns
     -------
     dict
-        Paths of what was written: ``ecg`` (header of the WFDB record with the mean of the samples, 12 leads in mV at the
-        model's sampling rate), ``spread`` (the same for their standard deviation), ``csv`` (time, mean and edges of the
-        band per lead: :class:`p2es_lib.translation.ecg_files.CsvWriter`; or why there is none), ``quality`` (a table of the
-        windows: the quality of the PPG of each as recorded, or why it was refused), ``picture`` and ``picture_pdf`` (ten
-        seconds on ECG paper, A4 at true scale). And what to tell the user, which the WFDB headers say too: ``read`` (how
-        the file was read, and what was assumed), ``note`` (how much was translated, which way the pulses point, a warning
-        where the PPG is poor), ``delay`` (:data:`PLACEMENT`).
+        Paths of what was written: ``ecg`` (header of the WFDB record with the mean of the samples, 12 leads in mV at
+        the model's sampling rate), ``spread`` (the same for their standard deviation), ``csv`` (time, mean and edges of
+        the band per lead: :class:`p2es_lib.translation.ecg_files.CsvWriter`; or why there is none), ``quality`` (a
+        table of the windows: the quality of the PPG of each as recorded, or why it was refused), ``picture`` and
+        ``picture_pdf`` (ten seconds on ECG paper, A4 at true scale). And what to tell the user, which the WFDB headers
+        say too: ``read`` (how the file was read, and what was assumed), ``note`` (how much was translated, which way
+        the pulses point, a warning where the PPG is poor), ``delay`` (:data:`PLACEMENT`).
 
     Raises
     ------
     InputError
-        An option out of its range, a file that cannot be read (:func:`p2es_lib.translation.readers.user_file.read_ppg`) or
-        holds no usable PPG, no such model. Nothing is written then.
+        An option out of its range, a file that cannot be read (:func:`p2es_lib.translation.readers.user_file.read_ppg`)
+        or holds no usable PPG, no such model. Nothing is written then.
 
     Examples
     --------
@@ -134,7 +135,7 @@ def translate(
 
 
 def describe_model(model: LearnedTranslator, folder: str | Path) -> str:
-    """Which model it is: method, version, training data, and the date and first digits of the SHA-256 of its weights."""
+    """Which model it is: method, version, training data, date and SHA-256 (its first digits) of the weights."""
     from p2es_lib.core.learned import WEIGHTS_FILE
 
     weights = Path(folder) / WEIGHTS_FILE

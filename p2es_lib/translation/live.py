@@ -4,8 +4,8 @@ The PPG is translated window by window, and neighbouring windows fade into one a
 window (resampling, filter, scale, noise of the samples) depends on the PPG of that window and on its place in the
 recording, and on nothing else: no filter and no scale runs over the recording as a whole, because in a live recording
 there is no whole. So the ECG does not depend on how the PPG was cut into chunks, and a file is translated by the same
-code, fed from the file. A window is cleaned by itself, as the windows of the simulated cohort are that the model learned
-from; where it differs from its neighbour at its ends, it has faded.
+code, fed from the file. A window is cleaned by itself, as the windows of the simulated cohort are that the model
+learned from; where it differs from its neighbour at its ends, it has faded.
 
 A gap that is too long for a window begins the row of windows anew: the next one starts with the first sample after it,
 and one more is moved back to end with the last sample before it, as at the end of a recording. Single samples that were
@@ -42,7 +42,8 @@ from p2es_lib.translation.checks import RATE_RANGE_HZ, check_options
 OVERLAP_S = 1.024
 #: Windows in which more than this share of the PPG is missing are not translated.
 MAX_MISSING = 0.1
-#: Gaps of up to so long (s) are bridged where what is left has the lowest rate that a PPG may have: frames that were dropped.
+#: Gaps of up to so long (s) are bridged where what is left has the lowest rate that a PPG may have: frames that were
+#: dropped.
 BRIDGED_S = 0.1
 #: Edges of the band of the samples, per cent.
 BAND = (5, 95)
@@ -52,7 +53,7 @@ CHUNK_S = 60.0
 
 @dataclass(frozen=True)
 class WindowReport:
-    """What became of one window: its start (s), the quality (0 to 1) of its PPG as recorded, why it was refused or ""."""
+    """One window: its start (s), the quality (0 to 1) of its PPG as recorded, and why it was refused, or ""."""
 
     start_s: float
     quality: float
@@ -68,8 +69,8 @@ class EcgBlock:
     start : int
         Place of its first sample in the recording, in samples of the model's rate.
     mean, std, lower, upper : float32 arrays (12, n)
-        Mean, standard deviation and :data:`BAND` of the samples, mV; NaN where nothing was translated, and in leads that
-        the model never saw.
+        Mean, standard deviation and :data:`BAND` of the samples, mV; NaN where nothing was translated, and in leads
+        that the model never saw.
     ppg : float array (n,)
         What was translated, cleaned; NaN where nothing was.
     covered : bool array (n,)
@@ -103,7 +104,7 @@ class EcgBlock:
 
 @dataclass(frozen=True)
 class _Window:
-    """A window to translate: its first sample, its PPG (cleaned, gaps bridged), how much each sample counts; (n_window,)."""
+    """A window to translate: first sample, PPG (cleaned, gaps bridged) and weight of each sample, (n_window,)."""
 
     start: int
     ppg: np.ndarray
@@ -192,7 +193,7 @@ class LiveTranslator:
 
     @property
     def delay_s(self) -> float:
-        """How far the ECG is behind, s. Constant: with PPG up to time t, all ECG up to t - delay_s has been returned."""
+        """How far the ECG is behind, s. Constant: with PPG up to t, all ECG up to t - delay_s has been returned."""
         return self.n_window / self.rate + (self._reach + 1 if self._reach else 0) / self.rate_in
 
     @property
@@ -316,7 +317,7 @@ class LiveTranslator:
     def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> _Window:
         clean = bridge_gaps(ppg_clean(ppg, self.rate))
         # Faults show in what was recorded; a filter hides them.
-        quality = ppg_quality(self._recorded(start), self.rate_in, clean, self.rate)
+        quality = ppg_quality(self._recorded(start), self.rate_in, (clean, self.rate))
         self._reports.append(WindowReport(start / self.rate, quality))
         weight = self._weight
         if start < fade_from:  # it fades in as a window that begins there, and out into nothing: a gap follows
@@ -397,7 +398,7 @@ def refusal(ppg: np.ndarray) -> str:
 
 
 def _long_gap(ppg: np.ndarray) -> tuple[int, int] | None:
-    """First and one past the last sample of the first gap that alone is too long for this window (T,); None without one."""
+    """First sample of the first gap that alone is too long for this window (T,), and the first after it; or None."""
     runs = true_runs(~np.isfinite(ppg))
     long = runs[runs[:, 1] - runs[:, 0] > MAX_MISSING * len(ppg)]
     return (int(long[0, 0]), int(long[0, 1])) if len(long) else None

@@ -36,8 +36,8 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.paths import atomic_path
 from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.p2es import P2Es
-from p2es_lib.signals.pulse_features import N_FEATURES
 from p2es_lib.signals.dct import dct
+from p2es_lib.signals.pulse_features import N_FEATURES
 
 INPUTS = ("x_t", "t", "ppg", "ppg_features", "demographics")
 OUTPUTS = ("x_0", "ecg_mv")
@@ -94,6 +94,7 @@ class OneCall(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """x_0 and ecg_mv of the inputs, as in the head of this file."""
         pi = self.group_weights(ppg, demographics)
         x_0 = self.model(x_t, t, ppg_features, demographics, pi).refined * self.model.trained_leads[:, None]
         return x_0, x_0 * self.model.ecg_scale_mv
@@ -110,7 +111,7 @@ def example_inputs(model: P2Es, n_windows: int = 2) -> tuple[Tensor, ...]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says of itself: torchvision is not needed here, and the axes have one name by intent."""
+    """Without the exporter's notes: torchvision is not needed here, and the axes have one name by intent."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

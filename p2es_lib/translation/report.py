@@ -47,7 +47,7 @@ class Summary:
         return np.array([window.quality for window in self.windows if not window.refused])
 
     def lines(self, sampling_rate: float, min_quality: float) -> list[str]:
-        """Lines for the user: how much was translated, which parts were refused, and a warning where the PPG is poor."""
+        """What to tell the user: how much was translated, which parts were refused, whether the PPG is poor."""
         total_s, covered_s = self.n_total / sampling_rate, self.n_covered / sampling_rate
         lines = [f"translated {covered_s:.1f} of {total_s:.1f} s"]
         if self.gaps:

@@ -1,4 +1,4 @@
-"""What a translation leaves behind: WFDB files, a table, the quality of the windows and a page; all of it or nothing."""
+"""What a translation writes: WFDB files, a table, the quality of the windows and a page; all of it or nothing."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from p2es_lib.translation.checks import RATE_RANGE_HZ, check_rate
 LARGEST_TIME_ERROR_S = 0.05
 #: A rate that was given and one that was found may differ by this share.
 RATE_TOLERANCE = 0.02
-#: From this share of rows on that repeat the time of the one before, times are rounded, or one stands for a packet of rows.
+#: From this share of rows on that repeat the time of the one before, times are rounded, or one stands for a packet of
+#: rows.
 _REPEATED = 0.3
 #: Rows further apart (s) have a gap between them, over which nothing is interpolated: shorter than the rise of a pulse.
 LONGEST_STEP_S = 0.1
@@ -27,7 +28,7 @@ def check_agreement(path, stated: float | None, found: float) -> None:
 
 
 def coarse_step(elapsed_s: np.ndarray) -> float | None:
-    """Steps in which times are written, where these are too coarse to place rows by: most rows repeat the one before."""
+    """Steps in which times are written, where they are too coarse to place rows by: most repeat the one before."""
     steps = np.diff(elapsed_s)
     rising = steps[steps > 0]
     coarse_s = float(np.median(rising)) if len(rising) else 0.0
@@ -104,7 +105,8 @@ def packet_starts(elapsed_s: np.ndarray) -> np.ndarray | None:
     """Times of the packets that rows came in, one for each row; None where rows do not come in packets.
 
     Software that notes when a row arrived gives the rows of one packet times a millisecond apart, and then none until
-    the next packet: at the rate of these steps, most samples would be missing. Such times say no more than one a packet.
+    the next packet: at the rate of these steps, most samples would be missing. Such times say no more than one a
+    packet.
     """
     steps = np.diff(elapsed_s)
     near = steps[steps <= _NEAR_S]
@@ -117,7 +119,7 @@ def packet_starts(elapsed_s: np.ndarray) -> np.ndarray | None:
 
 
 def row_times(elapsed_s: np.ndarray) -> tuple[float, np.ndarray] | None:
-    """Mean rate (Hz) and fractional sample numbers of rows that have no constant rate; None where times cannot be trusted.
+    """Mean rate (Hz) and fractional sample numbers of rows without a constant rate; None if times cannot be trusted.
 
     A loop with a delay (Arduino) or a phone's camera samples when it gets to it and notes when. Such times are good as
     they are, and values can be interpolated between them: where each has its own time and none is far from the next.
@@ -136,7 +138,7 @@ def row_times(elapsed_s: np.ndarray) -> tuple[float, np.ndarray] | None:
 
 
 def _time_error_s(elapsed_s: np.ndarray, position: np.ndarray, period: float) -> float:
-    """Largest error of a row; where times repeat, the first is no better than others, so errors are about their middle."""
+    """Largest error of a row (s); about the middle of all where times repeat, since the first is no better then."""
     error_s = elapsed_s - position * period
     middle_s = (error_s.max() + error_s.min()) / 2 if np.mean(np.diff(elapsed_s) == 0) >= _REPEATED else 0.0
     return float(np.abs(error_s - middle_s).max())

@@ -1,7 +1,8 @@
 """A table as spreadsheets and loggers export it: which text, which separator, which decimal mark, which lines are what.
 
 Nothing here is decided silently: what a file does not state is found from its first lines and told in the notes.
-:mod:`pandas` reads the table, once it is known how.
+:mod:`pandas` reads the table, once it is known how. Sniffers of dialects (``csv.Sniffer``, ``clevercsv``) find
+separators, and know nothing of decimal commas, rows of units or lines above the names.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ _HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel
 _QUOTES = "'\" \u00a0"
 # The last two rows: as spreadsheets write errors, and as C does on Linux and on Windows.
 MISSING = {
-    "", "nan", "na", "n/a", "n.a.", "<na>", "nat", "null", "none", "-", "--", "?", ".", "missing", "inf", "-inf", "+inf",
-    "#n/a", "#na", "#nv", "#num!", "#zahl!", "#div/0!", "#value!", "#wert!", "#ref!",
-    "-nan", "+nan", "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "1.#inf", "-1.#inf",
+    "", "nan", "na", "n/a", "n.a.", "<na>", "nat", "null", "none", "-", "--", "?", ".", "missing", "inf", "-inf",
+    "+inf", "#n/a", "#na", "#nv", "#num!", "#zahl!", "#div/0!", "#value!", "#wert!", "#ref!",
+    "-nan", "+nan", "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "1.#inf",
+    "-1.#inf",
 }  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
@@ -88,13 +90,7 @@ class CsvTable:
         return self.cells[name].str.strip(_QUOTES)
 
     def numbers(self, name: str) -> np.ndarray:
-        """A column as numbers, NaN where missing or infinite.
-
-        Raises
-        ------
-        InputError
-            Something else in it.
-        """
+        """A column as numbers, NaN where missing or infinite; :class:`InputError` names the first cell that is none."""
         text = self.text(name)
         plain = text.str.replace(",", ".", regex=False) if self.decimal == "," else text
         values = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=float)
@@ -103,8 +99,8 @@ class CsvTable:
             row = int(np.argmax(wrong))
             mark = "comma" if self.decimal == "," else "point"
             raise InputError(
-                f"{self.path}: column {name!r} holds something that is not a number ({text.iloc[row]!r} in row {row + 1} "
-                f"of the values; decimal {mark}); write plain numbers, without thousands separators or units"
+                f"{self.path}: column {name!r} holds something that is not a number ({text.iloc[row]!r} in row "
+                f"{row + 1} of the values; decimal {mark}); write plain numbers, without thousands separators or units"
             )
         return np.where(np.isfinite(values), values, np.nan)
 
@@ -126,60 +122,47 @@ def read_csv_table(path: Path) -> CsvTable:
     Raises
     ------
     InputError
-        Missing, empty, no text, or no table that can be read in one way only.
+        Empty, no text, or no table that can be read in one way only.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (zero bytes)")
     text, encoding = _decode(path)
-    numbered = [(number, line) for number, line in enumerate(islice(io.StringIO(text), 2 * _SAMPLE)) if line.strip()]
-    hint = _HINT.fullmatch(numbered[0][1].strip("\n ")) if numbered else None
-    numbered = numbered[1:] if hint else numbered
-    n_comments = next((n for n, (_, line) in enumerate(numbered) if not _COMMENT.match(line)), len(numbered))
-    comments, numbered = numbered[:n_comments], numbered[n_comments : n_comments + _SAMPLE]
-    if len(numbered) < 2:
-        raise InputError(f"{path}: no row of values")
-    n_above = _lines_above([line.rstrip("\n") for _, line in numbered])
-    above, numbered = numbered[:n_above], numbered[n_above:]
-    separator, rows = _find_separator(path, [line.rstrip("\n") for _, line in numbered], hint[1] if hint else None)
-    width, named = len(rows[0]), _is_header(rows)
+    hint, comments, above, numbered = _top(path, text)
+    separator, rows = _find_separator(path, [line for _, line in numbered], hint)
+    named = _is_header(rows)
     units = _units(rows) if named else None
     n_head = named + (units is not None)
-    # AcqKnowledge (Biopac) writes how many values there are beneath the name of each channel but the clock.
-    counts = rows[n_head][1:] if named and len(rows) > n_head + 1 and rows[n_head][0] == "" else []
-    counts = {cell for cell in counts if cell}
-    is_counts = len(counts) == 1 and all(cell.isdigit() for cell in counts) and rows[n_head + 1][0] != ""
+    is_counts = named and _is_counts(rows[n_head:])
     n_head += is_counts
     if len(rows) <= n_head:
         raise InputError(f"{path}: no row of values")
-    in_comment = None if named or not comments else _names_in_comment(comments[-1][1], separator, width)
-    names = rows[0] if named else in_comment or [""] * width
-    cells = _read(path, text, separator, width, numbered[n_head][0])
+    in_comment = None if named or not comments else _names_in_comment(comments[-1], separator, len(rows[0]))
+    names = rows[0] if named else in_comment or [""] * len(rows[0])
+    cells = _read(path, text, separator, len(names), numbered[n_head][0])
     # A separator at the end of each line makes a column without name and values.
     kept = [column for column in cells if names[column] or cells[column].str.strip().ne("").any()]
     cells = cells[kept].set_axis(_unique([names[column] or str(column + 1) for column in kept]), axis=1)
-    of_columns = {name: _bare(units[column]) for name, column in zip(cells, kept, strict=True)} if units else {}
+    of_columns = {name: _bare(units[column]) for name, column in zip(cells, kept)} if units else {}
     decimal = _decimal(path, rows[n_head:])
-    notes = [f"{len(kept)} column(s)" + (f" separated by {_SEPARATORS[separator]}" if separator else "")]
-    notes += [encoding] if encoding else []
-    notes += ["decimal comma"] if decimal == "," else []
-    notes += [f"{n_comments} comment line(s) left out"] if n_comments else []
-    notes += ["a row of counts beneath the names left out"] if is_counts else []
-    notes += (
-        [f"{n_above} line(s) above the names left out: " + "; ".join(line.strip()[:40] for _, line in above[:3])]
-        if above
-        else []
-    )
-    notes += ["names of the columns from the last comment line"] if in_comment else []
-    notes += ["units from the row beneath the names: " + ", ".join(map(repr, of_columns.values()))] if units else []
-    nameless = tuple(name for name, column in zip(cells, kept, strict=True) if not names[column])
+    separated = f" separated by {_SEPARATORS[separator]}" if separator else ""
+    told = {
+        f"{len(kept)} column(s){separated}": True,
+        encoding: encoding,
+        "decimal comma": decimal == ",",
+        f"{len(comments)} comment line(s) left out": comments,
+        "a row of counts beneath the names left out": is_counts,
+        f"{len(above)} line(s) above the names left out: {'; '.join(line.strip()[:40] for line in above[:3])}": above,
+        "names of the columns from the last comment line": in_comment,
+        f"units from the row beneath the names: {', '.join(map(repr, of_columns.values()))}": units,
+    }
+    nameless = tuple(name for name, column in zip(cells, kept) if not names[column])
+    notes = [note for note, is_so in told.items() if is_so]
     return CsvTable(path, cells, bool(named or in_comment), of_columns, decimal, notes, nameless)
 
 
 def _decode(path: Path) -> tuple[str, str]:
     """Text of a file with plain line ends, and what it is written in where that is not plain UTF-8."""
     data = path.read_bytes()
+    if not data:
+        raise InputError(f"{path}: the file is empty (zero bytes)")
     # A logger that lost its power leaves zeros, and one of MS-DOS's time an end mark, behind the last line.
     data = data if data.startswith(tuple(mark for mark, *_ in _MARKS[1:])) else data.rstrip(b"\0\x1a")
     encoding, label = next(((name, label) for mark, name, label in _MARKS if data.startswith(mark)), ("utf-8", ""))
@@ -193,6 +176,20 @@ def _decode(path: Path) -> tuple[str, str]:
         problem = "it is binary, or UTF-16 without its mark"
         raise InputError(f"{path}: cannot be read as text ({problem}); save it as CSV in UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n"), label
+
+
+def _top(path: Path, text: str) -> tuple[str | None, list[str], list[str], list[tuple[int, str]]]:
+    """Separator that the first line names, comment lines, lines of text, and the first lines of the table, numbered."""
+    lines = enumerate(line.rstrip("\n") for line in islice(io.StringIO(text), 2 * _SAMPLE))
+    numbered = [(number, line) for number, line in lines if line.strip()]
+    hint = _HINT.fullmatch(numbered[0][1].strip(" ")) if numbered else None
+    numbered = numbered[1:] if hint else numbered
+    n_comments = next((n for n, (_, line) in enumerate(numbered) if not _COMMENT.match(line)), len(numbered))
+    comments, numbered = [line for _, line in numbered[:n_comments]], numbered[n_comments : n_comments + _SAMPLE]
+    if len(numbered) < 2:
+        raise InputError(f"{path}: no row of values")
+    n_above = _lines_above([line for _, line in numbered])
+    return hint[1] if hint else None, comments, [line for _, line in numbered[:n_above]], numbered[n_above:]
 
 
 def _split(lines: list[str], separator: str) -> list[list[str]]:
@@ -210,6 +207,10 @@ def _is_value(cell: str) -> bool:
     return bool(cell.lower() in MISSING or _NUMBER.fullmatch(cell) or _TIME.fullmatch(cell))
 
 
+def _usual_width(rows: list[list[str]]) -> int:
+    return Counter(map(len, rows)).most_common(1)[0][0]
+
+
 def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str, list[list[str]]]:
     """The separator by which lines have equally many cells, most of them values; and the lines so split.
 
@@ -219,29 +220,19 @@ def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str
     for separator in [hint] if hint in _SEPARATORS else _SEPARATORS:
         if separator and not any(separator in line for line in lines):
             continue
-        rows = _split(lines, separator)
-        data = rows[1:-1] or rows[1:] or rows  # the last line may be cut short
-        width = Counter(map(len, data)).most_common(1)[0][0]
-        if all(
-            len(row) == width and row[-1] == "" for row in data
-        ):  # each line ends in a separator, that of names may not
-            rows = [row + [""] if len(row) == width - 1 else row for row in rows]
-        elif len(rows[0]) == width + 1 and rows[0][-1] == "":
-            rows[0] = rows[0][:-1]
-        odd = next((n for n, row in enumerate(rows[:-1] or rows) if len(row) != width), None)
+        rows, data = _even_ends(_split(lines, separator))
+        width = _usual_width(data)
+        odd = next((row for row in rows[:-1] or rows if len(row) != width), None)
         values = round(float(np.mean([_is_value(cell) and cell != "" for row in data for cell in row])), 2)
-        if separator == "" and (
-            values < 0.9 or re.search("[\t;,]", lines[0]) and not _is_value(lines[0].strip(_QUOTES))
-        ):
+        several = re.search("[\t;,]", lines[0]) and not _is_value(lines[0].strip(_QUOTES))
+        if separator == "" and (values < 0.9 or several):
             continue  # uneven lines, or names of several columns: no single column with a decimal comma
         if odd is None and values > best_values and (width > 1 or separator != " "):
             best, best_values = (separator, rows), values
         elif odd is not None and values > 0.5 and not refused:
-            refused = f"split at {_SEPARATORS[separator]}, one line has {len(rows[odd])} cells and others have {width}"
+            refused = f"split at {_SEPARATORS[separator]}, one line has {len(odd)} cells and others have {width}"
             if separator == "," and 1 < len(rows[0]) < width:
-                refused += (
-                    "; if commas mark decimals too, export with semicolons between columns or with a decimal point"
-                )
+                refused += "; if commas mark decimals too, export with semicolons between columns or a decimal point"
     if best is None:
         problem = refused or "no column of numbers was found"
         raise InputError(
@@ -251,14 +242,26 @@ def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str
     return best
 
 
-def _lines_above(lines: list[str]) -> int:
-    """Lines of free text above the line of names: those before all lines have equally many cells; 0 where it is not clear.
+def _even_ends(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
+    """Rows, and those that surely hold values; where lines end in a separator, that of names may not, or that alone."""
+    data = rows[1:-1] or rows[1:] or rows  # the last line may be cut short
+    width = _usual_width(data)
+    if all(len(row) == width and row[-1] == "" for row in data):
+        rows = [row + [""] if len(row) == width - 1 else row for row in rows]
+    elif len(rows[0]) == width + 1 and rows[0][-1] == "":
+        rows[0] = rows[0][:-1]
+    return rows, data
 
-    None of them may be a row of values, and what follows must be names: a table with a damaged row keeps it, and is refused.
+
+def _lines_above(lines: list[str]) -> int:
+    """Lines of free text above the line of names: those before all lines have equally many cells; 0 if in doubt.
+
+    None of them may be a row of values, and what follows must be names: a table with a damaged row keeps it, and is
+    refused.
     """
     for separator in ("\t", ";", ","):
         rows = _split(lines, separator)
-        width = Counter(map(len, rows)).most_common(1)[0][0]
+        width = _usual_width(rows)
         n = 1 + max((number for number, row in enumerate(rows[:-1]) if len(row) != width), default=-1)
         if width < 2 or not 1 <= n <= _MAX_ABOVE or len(rows) < n + 3:
             continue
@@ -267,25 +270,37 @@ def _lines_above(lines: list[str]) -> int:
     return 0
 
 
-def _column(rows: list[list[str]], column: int) -> list[str]:
-    return [row[column] for row in rows if column < len(row)]
+def _texts(row: list[str]) -> list[int]:
+    """Columns in which a row holds no value."""
+    return [column for column, cell in enumerate(row) if not _is_value(cell)]
+
+
+def _cells_of(rows: list[list[str]], columns: list[int]) -> list[str]:
+    return [row[column] for column in columns for row in rows if column < len(row)]
 
 
 def _is_header(rows: list[list[str]]) -> bool:
     """Whether the first row holds text where the others hold values, or there is no other."""
-    texts = [column for column, cell in enumerate(rows[0]) if not _is_value(cell)]
-    below = rows[2:] or rows[1:]  # the second may hold units
-    return bool(texts) and (not below or any(_is_value(cell) for column in texts for cell in _column(below, column)))
+    texts, below = _texts(rows[0]), rows[2:] or rows[1:]  # the second may hold units
+    return bool(texts) and (not below or any(map(_is_value, _cells_of(below, texts))))
 
 
 def _units(rows: list[list[str]]) -> list[str] | None:
     """The second row, if it holds text where the others hold values, and nothing that is a value."""
     if len(rows) < 3 or not all(_UNIT.fullmatch(cell) for cell in rows[1]):
         return None
-    texts = [column for column, cell in enumerate(rows[1]) if not _is_value(cell)]
+    texts = _texts(rows[1])
     rest_plain = all(cell in ("", "-", "1") for column, cell in enumerate(rows[1]) if column not in texts)
-    below = [cell for column in texts for cell in _column(rows[2:], column)]
+    below = _cells_of(rows[2:], texts)
     return rows[1] if texts and rest_plain and sum(map(_is_value, below)) > 0.5 * len(below) else None
+
+
+def _is_counts(rows: list[list[str]]) -> bool:
+    """Whether the first row is what AcqKnowledge (Biopac) writes beneath the names: how many values each has."""
+    if len(rows) < 2 or rows[0][0] != "" or rows[1][0] == "":
+        return False
+    counts = {cell for cell in rows[0][1:] if cell}
+    return len(counts) == 1 and all(cell.isdigit() for cell in counts)
 
 
 def _bare(unit: str) -> str:
@@ -310,8 +325,10 @@ def _unique(names: list[str]) -> list[str]:
 
 
 def _decimal(path: Path, rows: list[list[str]]) -> str:
-    comma = next((cell for row in rows for cell in row if _COMMA_NUMBER.fullmatch(cell)), None)
-    point = next((cell for row in rows for cell in row if _POINT_NUMBER.fullmatch(cell)), None)
+    comma, point = (
+        next((cell for row in rows for cell in row if pattern.fullmatch(cell)), None)
+        for pattern in (_COMMA_NUMBER, _POINT_NUMBER)
+    )
     if comma and point:
         raise InputError(f"{path}: numbers with a decimal comma ({comma}) and with a point ({point}); write all alike")
     return "," if comma else "."

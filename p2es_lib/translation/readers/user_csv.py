@@ -1,20 +1,31 @@
-"""A user's own table with a PPG in it: which column is which signal, on which clock, in which unit."""
+"""A user's own table with a PPG in it: which column is which signal, on which clock, in which unit.
+
+Two wearables export what no general reader of tables would read rightly; they are recognised by their layout. Empatica
+E4 (``BVP.csv``): the first line is the Unix time of the start, the second the sampling rate, then one value a line.
+Polar Sensor Logger (Polar OH1, Verity Sense; ``..._PPG.txt``): ``Phone timestamp;sensor timestamp [ns];channel
+0;channel 1;channel 2;ambient``, of which the sensor's clock is the one that the samples were taken by.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
 from p2es_lib.data.sources.wfdb_records import find_leads, find_ppg, is_derived
+from p2es_lib.translation.checks import check_rate
 from p2es_lib.translation.readers.constant_rate import LONGEST_STEP_S, check_agreement
-from p2es_lib.translation.readers.csv_clock import Clock, find_clock
+from p2es_lib.translation.readers.csv_clock import EPOCH_S, Clock, find_clock
 from p2es_lib.translation.readers.csv_table import CsvTable, read_csv_table
-from p2es_lib.translation.readers.wearable_exports import empatica_e4, is_polar, polar_columns
+
+#: Columns of a Polar Sensor Logger file: clock, and the first photodiode's channel.
+_POLAR_CLOCK, _POLAR_PPG = "sensor timestamp [ns]", "channel 0"
 
 
 def read_csv_signals(
@@ -23,13 +34,13 @@ def read_csv_signals(
     """PPG (T,), sampling rate (Hz), standard leads in mV, and how they were read; see ``user_file.read_ppg``."""
     table = read_csv_table(path)
     notes, clock, columns = list(table.notes), None, []
-    if (export := empatica_e4(table)) is not None:
+    if (export := _empatica_e4(table)) is not None:
         table, rate, note = export
         notes.append(note)
         check_agreement(path, sampling_rate, rate)
         clock = Clock(rate, np.arange(len(table.cells)), "")
-    elif is_polar(table):
-        by_sensor, channel, note = polar_columns(table)
+    elif (polar := _polar_columns(table)) is not None:
+        by_sensor, channel, note = polar
         notes.append(note)
         column = channel if column is None else column
         clock, columns = find_clock(table, sampling_rate, by_sensor)
@@ -128,3 +139,33 @@ def _leads(table: CsvTable, names: list[str]) -> tuple[dict[str, np.ndarray], li
             found[lead] = MILLIVOLTS.get(unit, 1.0) * table.numbers(name)
             unitless += [] if unit else [lead]
     return found, notes + ([f"ECG {', '.join(unitless)} without a unit: taken as mV"] if unitless else [])
+
+
+# -------------------------------------------------------------------------------------------------------------
+# wearables
+def _empatica_e4(table: CsvTable) -> tuple[CsvTable, float, str] | None:
+    """Samples, sampling rate (Hz) and a note, if the layout is Empatica's; one of its other signals is refused."""
+    if table.named or len(table.cells) < 3 or not all(map(table.is_numeric, table.names)):
+        return None
+    head = np.stack([pd.to_numeric(table.text(name).iloc[:3], errors="coerce").to_numpy(float) for name in table.names])
+    start_s, rate = head[0, :2]
+    is_layout = EPOCH_S[0] <= start_s <= EPOCH_S[1] and 1 <= rate <= 10_000 and rate == round(rate)
+    if not is_layout or (head[:, :2] != head[0, :2]).any() or not abs(head[0, 2]) < EPOCH_S[0]:
+        return None
+    what = f"{table.path}: Empatica E4 layout (start and sampling rate in the first two lines)"
+    if len(table.names) > 1:
+        raise InputError(f"{what} of {len(table.names)} columns, which is not the PPG; give BVP.csv")
+    rate = check_rate(rate, f"{what}, which is not the PPG (BVP.csv):")
+    start = pd.Timestamp(start_s, unit="s").strftime("%Y-%m-%d %H:%M:%S UTC")
+    note = f"Empatica E4 layout: start {start} in the first line, {rate:g} Hz in the second"
+    return replace(table, cells=table.cells.iloc[2:].reset_index(drop=True)), rate, note
+
+
+def _polar_columns(table: CsvTable) -> tuple[str, str, str] | None:
+    """Clock, PPG and a note, if the layout is Polar Sensor Logger's."""
+    by_name = {name.lower(): name for name in table.names}
+    if not table.named or not {"phone timestamp", _POLAR_CLOCK, _POLAR_PPG} <= set(by_name):
+        return None
+    channels = ", ".join(repr(name) for lower, name in by_name.items() if lower.startswith("channel "))
+    note = f"Polar Sensor Logger layout: clock of the sensor; photodiode channels {channels}"
+    return by_name[_POLAR_CLOCK], by_name[_POLAR_PPG], note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from p2es_lib.signals.transforms import resample_signal
 from p2es_lib.translation.checks import check_file, check_rate, header_of
 from p2es_lib.translation.readers.constant_rate import check_agreement
 from p2es_lib.translation.readers.user_csv import choose_ppg, describe_choice, find_ppgs, read_csv_signals
-from p2es_lib.translation.readers.user_edf import read_edf_signals
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,9 @@ def read_ppg(
     ----------
     path : path
         WFDB record (with or without ``.hea``; several segments or rates are fine, missing segments become NaN), or
-        a file ending in .csv, .txt or .tsv: see :func:`p2es_lib.translation.readers.csv_table.read_csv_table`. A column of time
-        gives the sampling rate: s, ms, us or ns, Unix time, ISO 8601, hh:mm:ss.fff. Exports of Empatica E4 (BVP.csv)
-        and Polar Sensor Logger are recognised by their layout. Or a file ending in .edf or .bdf
-        (:mod:`p2es_lib.translation.readers.user_edf`).
+        a file ending in .csv, .txt or .tsv: see :func:`p2es_lib.translation.readers.csv_table.read_csv_table`. A column
+        of time gives the sampling rate: s, ms, us or ns, Unix time, ISO 8601, hh:mm:ss.fff. Exports of Empatica E4
+        (BVP.csv) and Polar Sensor Logger are recognised by their layout. Or a file ending in .edf or .bdf.
     sampling_rate : float, optional
         Hz. Needed for a CSV without time column; where the file states its rate, it must agree.
     column : str or int, optional
@@ -104,56 +103,101 @@ def _read_table(path: Path, sampling_rate: float | None, column: str | int | Non
     return UserRecording(ppg, rate, leads, rate if leads else float("nan"), notes)
 
 
-def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
-    return UserRecording(*read_edf_signals(path, sampling_rate, column))
-
-
 # ----------------------------------------------------------------------------------------------------------------- WFDB
 def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
     header_path = header_of(path)
     header = read_header(header_path)
-    parts = []
+    pieces, notes = _wfdb_pieces(header_path, header, column)
+    (_, part, (x, rate), _), ecg_rate = pieces[0], float("nan")
+    check_rate(rate, f"{part}: sampling rate")
+    duration_s = (header.sig_len or len(x) / rate * header.fs) / header.fs
+    ppg, ecg = np.full(int(round(duration_s * rate)), np.nan), {}
+    for start_s, part, (x, own_rate), leads in pieces:
+        if own_rate != rate:
+            raise InputError(f"{part}: PPG at {own_rate:g} Hz, but {rate:g} Hz in an earlier segment; give one segment")
+        _place(ppg, x, start_s * rate)
+        for lead, (x, lead_rate) in leads.items():
+            ecg_rate = lead_rate if np.isnan(ecg_rate) else ecg_rate
+            whole = ecg.setdefault(lead, np.full(int(round(len(ppg) / rate * ecg_rate)), np.nan))
+            _place(whole, resample_signal(x, lead_rate, ecg_rate), start_s * ecg_rate)
+    check_agreement(header_path, sampling_rate, rate)
+    return UserRecording(ppg, rate, ecg, ecg_rate, [f"WFDB record, {rate:g} Hz by its header", *notes])
+
+
+def _wfdb_pieces(header_path: Path, header, column: str | int | None) -> tuple[list[tuple], list[str]]:
+    """Segments with a PPG: start (s), header, PPG and leads (mV) with their rates (Hz); and what to tell the user."""
+    pieces, seen, is_there = [], {}, False
+    chosen, left_out = {}, {}  # what was taken as the PPG, segment by segment; leads of no use, and why
     for segment in segments(header):
         part = header_path if segment.name == header.record_name else header_path.with_name(f"{segment.name}.hea")
-        if part.is_file() and all((part.parent / file).is_file() for file in read_header(part).file_name or []):
-            parts.append((segment, part))
-    if not parts:
-        raise InputError(f"{header_path}: none of its signal files is there; put them beside the header")
-    ppg: np.ndarray | None = None
-    ppg_rate, ecg, ecg_rate = float("nan"), {}, float("nan")
-    names_seen: dict[str, None] = {}
-    chosen: dict[str, None] = {}  # what was taken as the PPG, segment by segment
-    left_out: dict[str, None] = {}  # leads of no use, and why
-    for segment, part in parts:
-        names = read_header(part).sig_name or []
-        names_seen |= dict.fromkeys(names)
-        name = choose_ppg(part, names, column) if column is not None or find_ppgs(names) else None
-        if name is None:
+        if not part.is_file():
             continue
+        own = read_header(part)
+        if not all((part.parent / file).is_file() for file in own.file_name or []):
+            continue
+        is_there, names = True, own.sig_name or []
+        seen |= dict.fromkeys(names)
+        if column is None and not find_ppgs(names):
+            continue
+        name = choose_ppg(part, names, column)
         chosen[describe_choice(name, names, column)] = None
-        leads, odd = usable_leads(names, read_header(part).units, str(part))
+        leads, odd = usable_leads(names, own.units, str(part))
         left_out |= dict.fromkeys(odd)
         raw = read_signals(part, list(dict.fromkeys([name, *(signal for signal, _ in leads.values())])))
-        x, rate = raw[name]
-        if ppg is None:
-            ppg_rate = check_rate(rate, f"{part}: sampling rate")
-            ppg = np.full(int(round((header.sig_len or len(x) / rate * header.fs) / header.fs * rate)), np.nan)
-        elif rate != ppg_rate:
-            raise InputError(f"{part}: PPG at {rate:g} Hz, but {ppg_rate:g} Hz in an earlier segment; give one segment")
-        _place(ppg, x, segment.start_frame / header.fs * rate)
-        for lead, (signal, factor) in leads.items():
-            x, rate = raw[signal]
-            ecg_rate = rate if np.isnan(ecg_rate) else ecg_rate
-            whole = ecg.setdefault(lead, np.full(int(round(len(ppg) / ppg_rate * ecg_rate)), np.nan))
-            _place(whole, resample_signal(x * factor, rate, ecg_rate), segment.start_frame / header.fs * ecg_rate)
-    if ppg is None:
-        choose_ppg(header_path, list(names_seen), column)
-    check_agreement(header_path, sampling_rate, ppg_rate)
-    notes = [f"WFDB record, {ppg_rate:g} Hz by its header", *chosen, *left_out]
-    return UserRecording(ppg, ppg_rate, ecg, ecg_rate, notes)
+        in_mv = {lead: (raw[signal][0] * factor, raw[signal][1]) for lead, (signal, factor) in leads.items()}
+        pieces.append((segment.start_frame / header.fs, part, raw[name], in_mv))
+    if not is_there:
+        raise InputError(f"{header_path}: none of its signal files is there; put them beside the header")
+    if not pieces:
+        choose_ppg(header_path, list(seen), column)  # says which channels there are
+    return pieces, [*chosen, *left_out]
 
 
 def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:
     first = int(round(start))
     part = part[: max(0, len(whole) - first)]
     whole[first : first + len(part)] = part
+
+
+# ------------------------------------------------------------------------------------------------------------------ EDF
+def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
+    """By edfio, signal by signal, those that are needed alone. Leads of several rates are brought to that of the first.
+
+    EDF and BDF are told apart by what they hold, whatever they are called. Interrupted ones (EDF+D), whose gaps edfio
+    does not place, are refused.
+    """
+    import edfio
+
+    try:
+        with open(path, "rb") as file:
+            is_bdf = file.read(8) == b"\xffBIOSEMI"
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            # Some recorders write umlauts or units in Latin-1 where the format allows ASCII alone.
+            edf = (edfio.read_bdf if is_bdf else edfio.read_edf)(path, header_encoding="latin-1")
+        signals = {}
+        for signal in edf.signals:
+            signals.setdefault(signal.label.strip(), signal)
+    except Exception as error:
+        raise InputError(
+            f"{path}: cannot be read as {path.suffix[1:].upper()} ({error}); export it again, or as CSV"
+        ) from error
+    if "+D" in str(edf.reserved):
+        raise InputError(
+            f"{path}: an interrupted recording (EDF+D); export its stretches as files of their own, or as CSV"
+        )
+    names = list(signals)
+    name = choose_ppg(path, names, column)
+    rate = check_rate(signals[name].sampling_frequency, f"{path}: sampling rate of {name!r}")
+    check_agreement(path, sampling_rate, rate)
+    notes = [f"{'BDF' if is_bdf else 'EDF'}, {rate:g} Hz by its header", *(str(warning.message) for warning in told)]
+    notes.append(describe_choice(name, names, column))
+    others = [other for other in names if other != name]
+    found, odd = usable_leads(others, [signals[other].physical_dimension for other in others], str(path))
+    notes += odd
+    leads, lead_rate = {}, float("nan")
+    for lead, (other, factor) in found.items():
+        own_rate = signals[other].sampling_frequency
+        lead_rate = own_rate if np.isnan(lead_rate) else lead_rate
+        leads[lead] = resample_signal(factor * signals[other].data, own_rate, lead_rate)
+    return UserRecording(np.asarray(signals[name].data, dtype=float), rate, leads, lead_rate, notes)
