@@ -142,15 +142,21 @@ def test_gap_stays_a_gap(model):
     )
 
 
+def summary_of(block, min_quality) -> Summary:
+    summary = Summary(125.0, 2.048, min_quality)
+    summary.add(block)
+    return summary
+
+
 def test_poor_and_missing_stretches_are_reported(model):
     noise = np.random.default_rng(0).standard_normal(1500)
     bad = translate_long(model, noise, 50, "M", n_samples=2, progress=False)
-    bad = Summary.of(bad).lines(125.0, 0.7)
+    bad = summary_of(bad, 0.7).lines()
     assert len(bad) == 2 and bad[1].startswith("WARNING") and "100 %" in bad[1]
     ppg = np.tile(pulses(10, 125), 3)
     ppg[1000:2000] = np.nan
     gap = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
-    assert gap.covered.sum() < len(ppg) and "no usable PPG" in Summary.of(gap).lines(125.0, 0.0)[0]
+    assert gap.covered.sum() < len(ppg) and "no usable PPG" in summary_of(gap, 0.0).lines()[0]
 
 
 @pytest.mark.parametrize("poor_first", [True, False])
@@ -178,14 +184,12 @@ def test_refused_stretches_are_named_and_the_page_shows_the_first_whole_ten_seco
     ppg[500:1000] = np.nan
     result = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
     blocks = [result.part(a, b) for a, b in ((0, 700), (700, 1900), (1900, 5000))]
-    summary, excerpt = Summary(), Excerpt(125.0)
+    summary, excerpt = Summary(125.0, 2.048, 0.0), Excerpt(125.0)
     for block in blocks:
         summary.add(block)
         excerpt.add(block)
     gap = np.flatnonzero(~result.covered)
-    assert (
-        f"{gap[0] / 125:.1f} to {(gap[-1] + 1) / 125:.1f} s" in summary.lines(125.0, 0.0)[0] and len(summary.gaps) == 1
-    )
+    assert f"{gap[0] / 125:.1f} to {(gap[-1] + 1) / 125:.1f} s" in summary.lines()[0] and len(summary.gaps) == 1
     shown = excerpt.longest()
     assert shown.start == gap[-1] + 1 and len(shown) == 1250
     np.testing.assert_array_equal(shown.mean, result.mean[:, shown.start : shown.start + 1250])

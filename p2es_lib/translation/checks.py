@@ -54,21 +54,10 @@ def check_options(
     polarities: tuple[str, ...],
     where: str = "",
 ) -> Demographics:
-    """The person, as a table of one row, if all options of a translation can be followed.
+    """The person, as a table of one row; an :class:`InputError` if an option is out of its range.
 
-    Parameters
-    ----------
-    age, sex, n_samples, sampling_rate
-        Years or None; ``"F"``, ``"M"`` or None; samples per window; Hz or None.
-    polarity : str
-        One of ``polarities``: ``"up"`` and ``"down"``, and ``"auto"`` where it can be found out.
-    where : str
-        Begins the errors on samples and sampling rate.
-
-    Raises
-    ------
-    InputError
-        One of them is out of its range.
+    ``age`` in years, ``sampling_rate`` in Hz, ``n_samples`` per window, ``polarity`` one of ``polarities``; ``where``
+    begins the errors on samples and sampling rate.
     """
     person = Demographics.of(age, sex)
     check_choice("polarity", polarity, polarities)

@@ -81,7 +81,7 @@ class WfdbWriter:
 
 
 class CsvWriter:
-    """Appends blocks to a table: time in s, the mean of the 12 leads and the edges of their bands, all in mV.
+    """Appends blocks to a table: ``time_s``, then per lead mean and edges of the band (``II_mV``, ``II_lower_mV``...).
 
     The first lines, which begin with ``#``, are comments (``pandas.read_csv(..., comment="#")``). Missing is empty.
     """
@@ -90,13 +90,14 @@ class CsvWriter:
         self.path, self.sampling_rate = Path(path), sampling_rate
         self._file = open(self.path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed by close)
         self._file.writelines(f"# {line}\n" for line in comments)
-        self._file.write(",".join(csv_columns()) + "\n")
+        names = [f"{lead}{part}_mV" for lead in LEADS for part in ("", "_lower", "_upper")]
+        self._file.write(",".join(["time_s", *names]) + "\n")
 
     def write(self, block: EcgBlock) -> None:
         """Append a block."""
         import pandas as pd
 
-        rows = np.concatenate([np.stack([block.mean[i], block.lower[i], block.upper[i]]) for i in range(len(LEADS))])
+        rows = np.stack([block.mean, block.lower, block.upper], axis=1).reshape(3 * len(LEADS), -1)
         time = [f"{(block.start + i) / self.sampling_rate:.4f}" for i in range(len(block))]
         table = pd.DataFrame(rows.T)
         table.insert(0, "time", time)
@@ -106,8 +107,3 @@ class CsvWriter:
         """Finish the file and return its path."""
         self._file.close()
         return self.path
-
-
-def csv_columns() -> list[str]:
-    """Names of the columns: ``time_s``, then per lead ``II_mV``, ``II_lower_mV`` and ``II_upper_mV``."""
-    return ["time_s", *(f"{lead}{part}_mV" for lead in LEADS for part in ("", "_lower", "_upper"))]

@@ -125,7 +125,8 @@ def translate(
     origin = Origin(
         record=_stem(record),
         model=f"{describe_model(network, folder)}, {n_samples} samples per window",
-        person=person,
+        age=None if np.isnan(person.age[0]) else float(person.age[0]),
+        sex=str(person.sex[0]),
         told={"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT},
     )
     wants_csv = len(upright) / rate_in <= MAX_CSV_S if csv is None else csv

@@ -6,55 +6,41 @@ import hashlib
 import os
 import unicodedata
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from p2es_lib import __version__
-from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.paths import temporary_folder
 from p2es_lib.signals.cleaning import fault_mask
 from p2es_lib.translation.ecg_files import CSV_BYTES_PER_LINE, CsvWriter, WfdbWriter
-from p2es_lib.translation.live import EcgBlock, LiveTranslator, ecg_blocks, nothing_usable
+from p2es_lib.translation.live import LiveTranslator, ecg_blocks, nothing_usable
 from p2es_lib.translation.report import Excerpt, Summary
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
 #: Share of faulty samples (flat, clipped, wrapped around) from which on the user is warned.
 MAX_FAULTS = 0.01
+#: What each result is called after the name of the recording.
+_ENDINGS = {
+    "ecg": "_p2es.hea", "spread": "_p2es_sd.hea", "csv": "_p2es.csv", "quality": "_p2es_quality.csv",
+    "picture": "_p2es.png", "picture_pdf": "_p2es.pdf",
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What the files say of where an ECG comes from.
+class Origin(NamedTuple):
+    """Where an ECG comes from, for its files.
 
-    Parameters
-    ----------
-    record : str
-        Name of the recording.
-    model : str
-        Which model made it, in one line.
-    person : Demographics
-        One row.
-    told : dict
-        Further lines by what they are about.
+    Name of the recording; which model, in one line; age (years, None if not known) and sex (``""`` if not known);
+    further lines by what they are about.
     """
 
     record: str
     model: str
-    person: Demographics
+    age: float | None
+    sex: str
     told: dict[str, str]
-
-    @property
-    def age(self) -> float | None:
-        """Years; None if not known."""
-        return None if np.isnan(self.person.age[0]) else float(self.person.age[0])
-
-    @property
-    def sex(self) -> str:
-        """``"F"``, ``"M"`` or ``""``."""
-        return str(self.person.sex[0])
 
     def comments(self) -> list[str]:
         """Lines for the head of a file."""
@@ -66,28 +52,17 @@ class Origin:
 def write_results(
     out: Path, origin: Origin, live: LiveTranslator, ppg: np.ndarray, *, wants_csv: bool, progress: bool
 ) -> tuple[dict[str, Path | str], list[str]]:
-    """Translate a recording and write what comes out.
+    """Translate a recording, write what comes out, and say where it is and how it went.
 
     Everything is made in a folder beside the results and moved at the end: a failure leaves nothing behind, and what a
     killed process left there goes with the next call.
 
     Parameters
     ----------
-    out : Path
-        Folder, made if needed.
     live : LiveTranslator
         Fresh, for this PPG.
     ppg : array (T,)
         As recorded, pulses upward, NaN where missing.
-    wants_csv : bool
-        Whether a table is written too.
-
-    Returns
-    -------
-    written : dict
-        Where each result is; for a table that was not wanted, how large it would be.
-    report : list of str
-        How much was translated, and warnings.
 
     Raises
     ------
@@ -97,7 +72,7 @@ def write_results(
     existed, name = out.is_dir(), record_name(origin.record)
     try:
         with temporary_folder(out / "translating") as folder:
-            report = _write_into(folder / f"{name}_p2es", origin, live, ppg, wants_csv, progress)
+            report = _write_into(folder / name, origin, live, ppg, wants_csv, progress)
             for file in sorted(folder.iterdir()):
                 os.replace(file, out / file.name)
     except BaseException:
@@ -105,9 +80,7 @@ def write_results(
             with suppress(OSError):  # somebody else's files are in it
                 out.rmdir()
         raise
-    endings = {"ecg": ".hea", "spread": "_sd.hea", "csv": ".csv", "quality": "_quality.csv", "picture": ".png"}
-    endings["picture_pdf"] = ".pdf"
-    written = {what: out / f"{name}_p2es{ending}" for what, ending in endings.items()}
+    written: dict[str, Path | str] = {what: out / (name + ending) for what, ending in _ENDINGS.items()}
     if not wants_csv:
         size_gb = len(ppg) / live.rate_in * live.rate * CSV_BYTES_PER_LINE / 1e9
         written["csv"] = f"not written, it would take {size_gb:.1f} GB; --csv writes it"
@@ -115,13 +88,15 @@ def write_results(
 
 
 def _write_into(
-    path: Path, origin: Origin, live: LiveTranslator, ppg: np.ndarray, wants_csv: bool, progress: bool
+    stem: Path, origin: Origin, live: LiveTranslator, ppg: np.ndarray, wants_csv: bool, progress: bool
 ) -> list[str]:
-    """All files, whose names begin as ``path``; returns the report."""
-    rate, comments = live.rate, origin.comments()
-    ecg, spread = (WfdbWriter(path.parent, path.name + ending, rate) for ending in ("", "_sd"))
-    table = CsvWriter(path.with_name(path.name + ".csv"), rate, comments) if wants_csv else None
-    summary, excerpt = Summary(), Excerpt(rate)
+    """All files, whose names begin as ``stem``; returns the report."""
+    path = {what: stem.with_name(stem.name + ending) for what, ending in _ENDINGS.items()}
+    comments = origin.comments()
+    ecg, spread = (WfdbWriter(stem.parent, path[what].stem, live.rate) for what in ("ecg", "spread"))
+    table = CsvWriter(path["csv"], live.rate, comments) if wants_csv else None
+    summary = Summary(live.rate, live.n_window / live.rate, live.model.config.data.min_quality)
+    excerpt = Excerpt(live.rate)
     for block in ecg_blocks(live, ppg, progress):
         ecg.write(block.mean)
         spread.write(block.std)
@@ -131,42 +106,42 @@ def _write_into(
         excerpt.add(block)
     if not summary.n_covered:
         raise nothing_usable(live)
-    report = summary.lines(rate, live.model.config.data.min_quality)
-    faults = fault_mask(ppg, live.rate_in)[np.isfinite(ppg)].mean()
+    report, faults = summary.lines(), fault_mask(ppg, live.rate_in)[np.isfinite(ppg)].mean()
     if faults > MAX_FAULTS:
         report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
     for writer in (ecg, spread):
         writer.close([*comments, *map(_plain, report)])
     if table:
         table.close()
-    summary.write_windows(path.with_name(path.name + "_quality.csv"), live.n_window / rate)
-    _draw_page(path, origin, live, summary, excerpt.longest(), report)
+    summary.write_windows(path["quality"])
+    _draw_page(path, origin, summary, excerpt, live.n_samples > 1, report)
     return report
 
 
 def _draw_page(
-    path: Path, origin: Origin, live: LiveTranslator, summary: Summary, shown: EcgBlock, report: list[str]
+    path: dict[str, Path], origin: Origin, summary: Summary, excerpt: Excerpt, has_spread: bool, report: list[str]
 ) -> None:
     """Ten seconds on ECG paper, as PDF and PNG."""
     from p2es_lib import plots
 
-    rate, window_s, limit = live.rate, live.n_window / live.rate, live.model.config.data.min_quality
-    stretch_s = (shown.start / rate, (shown.start + len(shown)) / rate)
-    poor = ", POOR PPG" if summary.worst_quality(stretch_s, window_s) < limit else ""
+    shown = excerpt.longest()
+    begin_s, end_s = shown.start / summary.rate, (shown.start + len(shown)) / summary.rate
+    worst = summary.worst_quality(begin_s, end_s)
+    quality = f"PPG quality {worst:.2f} of 1 in the worst window of this stretch (poor: below {summary.min_quality:g})"
     figure = plots.plot_translation(
         shown.mean,
-        rate,
+        summary.rate,
         shown.ppg,
-        spread=(shown.lower, shown.upper) if live.n_samples > 1 else None,
+        spread=(shown.lower, shown.upper) if has_spread else None,
         age=origin.age,
         sex=origin.sex,
         model=origin.model,
-        quality="; ".join([summary.quality_line(stretch_s, window_s, limit), *report]),
-        record=f"{origin.record}, from {stretch_s[0]:.1f} s{poor}",
+        quality="; ".join([quality, *report]),
+        record=f"{origin.record}, from {begin_s:.1f} s" + (", POOR PPG" if worst < summary.min_quality else ""),
     )
-    plots.save_figure(figure, path.parent, "fig01_translation")
-    for ending in (".png", ".pdf"):
-        (path.parent / f"fig01_translation{ending}").rename(path.with_name(path.name + ending))
+    plots.save_figure(figure, path["picture"].parent, "fig01_translation")
+    for what in ("picture", "picture_pdf"):
+        path[what].with_name(f"fig01_translation{path[what].suffix}").rename(path[what])
 
 
 def record_name(stem: str) -> str:

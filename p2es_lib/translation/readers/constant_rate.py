@@ -53,19 +53,9 @@ def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]
     """Sampling rate (Hz), and the sample number of each row; interruptions leave numbers out.
 
     Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s), so the rate is that of all rows together. Where steps
-    of two samples and more fit the times better, single samples were lost, and are left out.
-
-    Parameters
-    ----------
-    elapsed_s : float array (n_rows,)
-        Seconds after the first row, ascending.
-    where : str
-        Begins the error.
-
-    Raises
-    ------
-    InputError
-        A rate out of range, or rows that lie off any constant rate by more than :data:`LARGEST_TIME_ERROR_S`.
+    of two samples and more fit the times better, single samples were lost, and are left out. A rate out of range, or
+    rows that lie off any by more than :data:`LARGEST_TIME_ERROR_S`, are an :class:`InputError` that begins with
+    ``where``.
     """
     steps = np.diff(elapsed_s)
     ordinary = ordinary_steps(steps)

@@ -7,7 +7,7 @@ guess (01/05 or 05/01, a date or none, mm:ss or hh:mm) is decided here by what f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,50 +48,26 @@ _COUNTER_BITS = (16, 32)
 LONGEST_GAP_S = 24 * 3600.0
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Times of the rows of a table.
+class Clock(NamedTuple):
+    """Times of the rows of a table."""
 
-    Parameters
-    ----------
-    rate : float
-        Hz.
-    position : int or float array (n_rows,)
-        Sample number of each row, ascending; interruptions leave numbers out. With fractions where rows have no
-        constant rate: values between them are interpolated.
-    note : str
-        From which column and how, for the user.
-    """
-
+    #: Hz.
     rate: float
+    #: (n_rows,): sample number of each row, ascending; interruptions leave numbers out. With fractions where rows have
+    #: no constant rate: values between them are interpolated.
     position: np.ndarray
+    #: From which column and how, for the user.
     note: str
 
 
 def find_clock(
     table: CsvTable, sampling_rate: float | None, column: str | None = None
 ) -> tuple[Clock | None, list[str]]:
-    """The clock of a table, and all columns that count time or look as if they did.
+    """The clock of a table, None if it has none, and all columns that count time or look as if they did.
 
-    Parameters
-    ----------
-    table : CsvTable
-    sampling_rate : float, optional
-        Given by the user, Hz: decides where a column may as well count rows, or is too coarse.
-    column : str, optional
-        Column to use. Default: the first that is named as a clock and is one; without names, a column of dates or
-        clock times, or a first column that only rises.
-
-    Returns
-    -------
-    clock : Clock or None
-        None without such a column.
-    columns : list of str
-
-    Raises
-    ------
-    InputError
-        Only columns that cannot be read as a clock.
+    The first column that is named as a clock and is one; without names, a column of dates or clock times, or a first
+    column that only rises. ``sampling_rate`` (Hz, by the user) decides where a column may as well count rows, or is too
+    coarse. An :class:`InputError` if no column that should be a clock can be read as one.
     """
     columns = [column] if column else _candidates(table)
     refused: list[InputError] = []
@@ -103,7 +79,7 @@ def find_clock(
             continue
         rates.check_agreement(table.path, sampling_rate, clock.rate)
         others = ", ".join(repr(other) for other in columns if other != name)
-        return Clock(clock.rate, clock.position, clock.note + (f" (not from {others})" if others else "")), columns
+        return clock._replace(note=clock.note + (f" (not from {others})" if others else "")), columns
     if refused:
         raise refused[0]
     return None, columns

@@ -53,31 +53,20 @@ _UNIT = re.compile(r"[\[(]?[A-Za-zµμΩ%°#./*^²:()\d\- ]{0,40}[\])]?")
 
 @dataclass(frozen=True)
 class CsvTable:
-    """A table as text.
-
-    Parameters
-    ----------
-    path : Path
-    cells : DataFrame
-        Text, one row per row of values; the columns' names are unique.
-    named : bool
-        Whether the file names its columns; otherwise they are named by their numbers from 1.
-    units : dict
-        Column to its unit, where a row of units stands beneath the names.
-    decimal : str
-        ``"."`` or ``","``.
-    notes : list of str
-        How it was read, for the user.
-    nameless : tuple of str
-        Columns of a table with names that have none themselves, and are called by their number.
-    """
+    """A table as text."""
 
     path: Path
+    #: One row per row of values; the columns' names are unique.
     cells: pd.DataFrame
+    #: Whether the file names its columns; otherwise they are named by their numbers from 1.
     named: bool
+    #: Column to its unit, where a row of units stands beneath the names.
     units: dict[str, str]
+    #: ``"."`` or ``","``.
     decimal: str
+    #: How it was read, for the user.
     notes: list[str]
+    #: Columns of a table with names that have none themselves, and are called by their number.
     nameless: tuple[str, ...] = ()
 
     @property
@@ -111,18 +100,10 @@ class CsvTable:
 
 
 def read_csv_table(path: Path) -> CsvTable:
-    """Read a table of any common make.
+    """Read a table of any common make; an :class:`InputError` if it cannot be read in one way only.
 
-    Parameters
-    ----------
-    path : Path
-        UTF-8, UTF-16 or UTF-32 with their marks, or Latin-1; comment lines (# or %) on top; names of the columns, and
-        their units beneath, or neither; separated by tabs, semicolons, commas or blanks; decimal point or comma.
-
-    Raises
-    ------
-    InputError
-        Empty, no text, or no table that can be read in one way only.
+    UTF-8, UTF-16 or UTF-32 with their marks, or Latin-1; comment lines (# or %) on top; names of the columns, and their
+    units beneath, or neither; separated by tabs, semicolons, commas or blanks; decimal point or comma.
     """
     text, encoding = _decode(path)
     hint, comments, above, numbered = _top(path, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,27 +20,18 @@ from p2es_lib.translation.readers.user_csv import choose_ppg, describe_choice, f
 
 @dataclass(frozen=True)
 class UserRecording:
-    """What was read.
+    """What was read."""
 
-    Parameters
-    ----------
-    ppg : float array (T,)
-        As recorded; NaN where missing, and where it did not change at all for 1 s or longer (sensor off).
-    sampling_rate : float
-        Hz.
-    ecg : dict
-        Standard leads recorded beside it, mV, as arrays (T_ecg,): a reference to compare with; often empty.
-    ecg_sampling_rate : float
-        Hz, of all of them; NaN without any.
-    notes : list of str
-        How the file was read, and what was assumed where it does not say: for the user.
-    """
-
+    #: (T,), as recorded; NaN where missing, and where it did not change at all for 1 s or longer (sensor off).
     ppg: np.ndarray
+    #: Hz.
     sampling_rate: float
-    ecg: dict[str, np.ndarray] = field(default_factory=dict)
-    ecg_sampling_rate: float = float("nan")
-    notes: list[str] = field(default_factory=list)
+    #: Standard leads recorded beside it, mV, as arrays (T_ecg,): a reference to compare with; often empty.
+    ecg: dict[str, np.ndarray]
+    #: Hz, of all of them; NaN without any.
+    ecg_sampling_rate: float
+    #: How the file was read, and what was assumed where it does not say: for the user.
+    notes: list[str]
 
 
 def read_ppg(
