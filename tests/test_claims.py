@@ -22,13 +22,25 @@ def tables(tmp_path):
 
 def difference(variant, value, p, metric="rmse", about="baseline", seeds=3, full=0.1, spread=0.0):
     """Variant minus full model, whose value is ``full``."""
-    return {"variant": variant, "method": variant, "about": about, "metric": metric, "value": full + value, "difference": value,
-            "lower": value - 0.001, "upper": value + 0.001, "p_holm": p, "seed_min": value - spread, "seed_max": value + spread,
-            "seeds": seeds}  # fmt: skip
+    return {
+        "variant": variant,
+        "method": variant,
+        "about": about,
+        "metric": metric,
+        "value": full + value,
+        "difference": value,
+        "lower": value - 0.001,
+        "upper": value + 0.001,
+        "p_holm": p,
+        "seed_min": value - spread,
+        "seed_max": value + spread,
+        "seeds": seeds,
+    }
 
 
 @pytest.mark.parametrize(("values", "lag", "seeds", "verdict"), [
-    ([(0.01, 0.001), (0.02, 0.001)], None, 3, SUPPORTED), ([(0.01, 0.001), (0.02, 0.001)], None, 2, NOT), ([(0.01, 0.2), (0.02, 0.001)], None, 3, NOT),
+    ([(0.01, 0.001), (0.02, 0.001)], None, 3, SUPPORTED), ([(0.01, 0.001), (0.02, 0.001)], None, 2, NOT),
+    ([(0.01, 0.2), (0.02, 0.001)], None, 3, NOT),
     ([(0.0009, 0.001), (0.02, 0.001)], None, 3, NOT),  # beyond chance, and of no matter
     ([(-0.01, 0.01), (0.02, 0.001)], None, 3, CONTRADICTED), ([(-0.01, 0.01), (0.02, 0.001)], None, 2, NOT),
     ([(-0.01, 0.01), (0.02, 0.001)], [(0.01, 0.01), (0.02, 0.001)], 3, NOT),  # worse in one error, better in the other
@@ -53,12 +65,13 @@ def both_metrics(variant, crps, spectrum, seeds=3):
 
 
 @pytest.mark.parametrize(("crps", "spectrum", "seeds", "verdict"), [
-    ((0.01, 0.01), (0.0, 1.0), 3, SUPPORTED), ((0.001, 0.5), (0.1, 0.3), 3, NOT), ((-0.01, 0.01), (0.0, 1.0), 3, CONTRADICTED),
+    ((0.01, 0.01), (0.0, 1.0), 3, SUPPORTED), ((0.001, 0.5), (0.1, 0.3), 3, NOT),
+    ((-0.01, 0.01), (0.0, 1.0), 3, CONTRADICTED),
     ((0.01, 0.01), (-1.0, 0.01), 3, NOT),
     ((0.01, 0.01), (-0.0005, 0.01), 3, NOT),  # however little is gained without it, as long as it is beyond chance
     ((-0.01, 0.01), (0.0005, 0.01), 3, NOT),
     ((0.0009, 0.01), (0.0, 1.0), 3, NOT), ((-0.0009, 0.01), (0.0, 1.0), 3, NOT),  # beyond chance, and of no matter
-    ((0.01, 0.01), (0.0, 1.0), 2, NOT), ((-0.01, 0.01), (0.0, 1.0), 1, NOT),  # so few trainings show nothing, either way
+    ((0.01, 0.01), (0.0, 1.0), 2, NOT), ((-0.01, 0.01), (0.0, 1.0), 1, NOT),  # so few show nothing, either way
 ])  # fmt: skip
 def test_an_innovation_must_hurt_where_it_is_missing(tables, crps, spectrum, seeds, verdict):
     found = tables(table08_ablations=both_metrics("no_blur", crps, spectrum, seeds))
@@ -110,14 +123,14 @@ def test_what_an_innovation_does_at_other_times_is_told_and_not_judged(tables):
              for stage, ratio in (("stage 1", 9.0), ("both stages", 0.5)) for t in (0.7, 0.1)]  # fmt: skip
     after = claims._innovation("no_blur")(tables(table24_error_by_time=times))
     assert after == (
-        before[0]
-        + "; squared error of one estimate times 0.50 (0.40 to 0.60) at t = 0.7 and 0.50 (0.40 to 0.60) at t = 0.1 (first training)",
+        before[0] + "; squared error of one estimate times 0.50 (0.40 to 0.60) at t = 0.7 "
+        "and 0.50 (0.40 to 0.60) at t = 0.1 (first training)",
         before[1],
     )
 
 
 @pytest.mark.parametrize(("crps", "spectrum", "verdict"), [
-    ((-0.01, 0.01), (0.0, 1.0), SUPPORTED), ((0.01, 0.5), (-0.1, 0.01), SUPPORTED),  # adding the losses made something better
+    ((-0.01, 0.01), (0.0, 1.0), SUPPORTED), ((0.01, 0.5), (-0.1, 0.01), SUPPORTED),  # something became better
     ((0.01, 0.01), (0.0, 1.0), CONTRADICTED), ((0.0, 1.0), (0.1, 0.01), CONTRADICTED),  # or worse
     ((-0.01, 0.01), (0.1, 0.01), NOT), ((-0.01, 0.2), (-0.1, 0.2), NOT),  # both, or nothing for sure
 ])  # fmt: skip
@@ -133,8 +146,17 @@ def test_adversarial_losses_must_help_where_they_are_added(tables, crps, spectru
 
 
 def headline(entries):
-    return [{"method": method, "lead": "all", "metric": metric, "value": value, "lower": value - 0.001, "upper": value + 0.001}
-            for method, metric, value in entries]  # fmt: skip
+    return [
+        {
+            "method": method,
+            "lead": "all",
+            "metric": metric,
+            "value": value,
+            "lower": value - 0.001,
+            "upper": value + 0.001,
+        }
+        for method, metric, value in entries
+    ]
 
 
 def test_similarity_is_judged_by_what_is_claimed_and_told_beside_what_can_be_reached(tables):
@@ -151,8 +173,13 @@ def test_similarity_is_judged_by_what_is_claimed_and_told_beside_what_can_be_rea
 
 
 def test_eighteen_percent_is_against_the_best_other_method(tables):
-    rows = [("P2Es, mean of 16 samples", "rmse", 0.08), ("P2Es, single sample", "rmse", 0.2), ("U-Net", "rmse", 0.1), ("Template", "rmse", 0.3),
-            ("P2Es, one-step posterior mean", "rmse", 0.07)]  # fmt: skip
+    rows = [
+        ("P2Es, mean of 16 samples", "rmse", 0.08),
+        ("P2Es, single sample", "rmse", 0.2),
+        ("U-Net", "rmse", 0.1),
+        ("Template", "rmse", 0.3),
+        ("P2Es, one-step posterior mean", "rmse", 0.07),
+    ]
     text, verdict = claims._eighteen_percent(tables(table02_results=headline(rows)))
     assert verdict == SUPPORTED and "20.0 % below" in text and "U-Net" in text
     rows[2] = ("U-Net", "rmse", 0.085)
@@ -180,9 +207,23 @@ def test_wrong_demographics_must_hurt(tables):
 
 def test_clinical_rules(tables):
     method = claims.VARIANTS["p2es"].label
-    rows = [{"method": method, "lead": lead, "metric": metric, "bias": bias, "sd": sd, "sd_true": 10.0, "low": bias - 2 * sd, "high": bias + 2 * sd}
-            for metric, lead, bias, sd in (("qrs_ms", "all", 3.0, 8.0), ("qtc_ms", "all", 0.0, 9.0), ("qrs_axis_deg", "all", 0.0, 5.0),
-                                           )]  # fmt: skip
+    rows = [
+        {
+            "method": method,
+            "lead": lead,
+            "metric": metric,
+            "bias": bias,
+            "sd": sd,
+            "sd_true": 10.0,
+            "low": bias - 2 * sd,
+            "high": bias + 2 * sd,
+        }
+        for metric, lead, bias, sd in (
+            ("qrs_ms", "all", 3.0, 8.0),
+            ("qtc_ms", "all", 0.0, 9.0),
+            ("qrs_axis_deg", "all", 0.0, 5.0),
+        )
+    ]
     found = tables(table10_agreement=rows)
     assert claims._clinically_valid(found)[1] == SUPPORTED
     rows[1]["sd"] = 15.0
@@ -208,8 +249,13 @@ def test_clinical_rules(tables):
     ({("st60_mv", "I"): {"bias": 0.06}}, (SUPPORTED, NOT)), ({("st60_mv", "V2"): {"sd": 0.11}}, (SUPPORTED, NOT)),
 ])  # fmt: skip
 def test_waves_are_preserved_only_if_people_are_told_apart_by_them(tables, changes, verdicts):
-    typical = {("qrs_mv", "I"): (0.1, 0.3, 0.5), ("qrs_mv", "V2"): (-0.2, 0.4, 0.5), ("qrs_ms", "all"): (3.0, 9.0, 12.0),
-               ("st60_mv", "I"): (0.01, 0.03, 0.05), ("st60_mv", "V2"): (-0.02, 0.08, 0.1)}  # fmt: skip
+    typical = {
+        ("qrs_mv", "I"): (0.1, 0.3, 0.5),
+        ("qrs_mv", "V2"): (-0.2, 0.4, 0.5),
+        ("qrs_ms", "all"): (3.0, 9.0, 12.0),
+        ("st60_mv", "I"): (0.01, 0.03, 0.05),
+        ("st60_mv", "V2"): (-0.02, 0.08, 0.1),
+    }
     rows = [
         {
             "method": claims.VARIANTS["p2es"].label,
@@ -232,11 +278,24 @@ def test_waves_are_preserved_only_if_people_are_told_apart_by_them(tables, chang
 
 def test_noise_must_hurt_with_most_disturbances(tables):
     rows = [
-        {"disturbance": kind, "snr_db": snr, "method": method, "windows": "all windows", "rmse_lag": value,
-         "rmse_lag_added_lower": -0.01 if kind == "drift" or method == "U-Net" else value - 0.145}
-        for kind, snr, value in (("motion", 1, 0.18), ("motion", 20, 0.14), ("drift", 1, 0.145), ("drift", 20, 0.14), ("gaps", 1, 0.15), ("gaps", 20, 0.14))
+        {
+            "disturbance": kind,
+            "snr_db": snr,
+            "method": method,
+            "windows": "all windows",
+            "rmse_lag": value,
+            "rmse_lag_added_lower": -0.01 if kind == "drift" or method == "U-Net" else value - 0.145,
+        }
+        for kind, snr, value in (
+            ("motion", 1, 0.18),
+            ("motion", 20, 0.14),
+            ("drift", 1, 0.145),
+            ("drift", 20, 0.14),
+            ("gaps", 1, 0.15),
+            ("gaps", 20, 0.14),
+        )
         for method in (claims.VARIANTS["p2es"].label, "U-Net")
-    ]  # fmt: skip
+    ]
     text, verdict = claims._noise(tables(table17_noise=rows))
     assert verdict == SUPPORTED and text.endswith("0.158 mV at 1 dB; clearly more with motion, gaps (2 of 3)")
     text, verdict = claims._noise(tables(table17_noise=[row for row in rows if row["disturbance"] != "gaps"]))

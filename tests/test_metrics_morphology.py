@@ -18,7 +18,7 @@ from p2es_lib.simulator import SimulatorConfig, simulate
 
 @pytest.fixture(scope="module")
 def normals():
-    return simulate(range(250), 1, SimulatorConfig(morphology=0, arrhythmia=0, premature_beats=0))
+    return simulate(range(100), 1, SimulatorConfig(morphology=0, arrhythmia=0, premature_beats=0))
 
 
 def test_measured_follows_true(normals):

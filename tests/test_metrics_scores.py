@@ -10,7 +10,7 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEAD_MATRIX, LEADS
 from p2es_lib.evaluation.metrics import METRICS, evaluate, summarise, summarise_difference, waveform
 
-FS, N_SAMPLES = 125.0, 1024
+FS, N_SAMPLES = 125.0, 640
 
 
 def _windows(n_subjects=6, per_subject=2, seed=0, window_samples=N_SAMPLES):

@@ -49,7 +49,7 @@ def test_mmd_closed_form_of_two_gaussians():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         x, y = rng.normal(size=(200, 3)), mean + rng.normal(size=(200, 3))
-        found.append(mmd(x, y, _one_each(200), bandwidth=s, n_permutations=200, n_bootstrap=200, seed=seed))
+        found.append(mmd(x, y, _one_each(200), bandwidth=s, n_permutations=200, n_bootstrap=100, seed=seed))
     assert np.mean([test["value"] for test in found]) == pytest.approx(expected, rel=0.1)
     assert np.mean([test["lower"] < expected < test["upper"] for test in found]) > 0.85
     assert np.mean([test["p_value"] <= 0.01 for test in found]) > 0.95

@@ -29,7 +29,7 @@ def _windows(truth, subjects):
 
 @pytest.fixture(scope="module")
 def believed():
-    """Samples (60, 16, 12, 80) and truth (60, 12, 80) that are draws of one thing, each window with an SD of its own."""
+    """Samples (60, 16, 12, 80) and truth (60, 12, 80), draws of one thing, each window with an SD of its own."""
     rng = np.random.default_rng(0)
     sd, middle = rng.uniform(0.05, 0.5, size=(60, 1, 1, 1)), rng.normal(size=(60, 1, 12, 80))
     samples = middle + sd * rng.standard_t(6, size=(60, 17, 12, 80))

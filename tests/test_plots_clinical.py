@@ -51,8 +51,21 @@ def test_diagnoses_in_words_with_their_intervals():
 
 
 def test_groups_have_a_row_each_and_methods_a_colour():
-    table = pd.DataFrame([{"group": group, "method": method, "metric": "rmse_lag", "value": 0.1 * k, "lower": 0.05, "upper": 0.3, "n_subjects": 7 * k}
-                          for k, group in enumerate(("women", "men"), 1) for method in ("P2Es", "U-Net")])  # fmt: skip
+    table = pd.DataFrame(
+        [
+            {
+                "group": group,
+                "method": method,
+                "metric": "rmse_lag",
+                "value": 0.1 * k,
+                "lower": 0.05,
+                "upper": 0.3,
+                "n_subjects": 7 * k,
+            }
+            for k, group in enumerate(("women", "men"), 1)
+            for method in ("P2Es", "U-Net")
+        ]
+    )
     fig = plots.plot_groups({"Sex": table}, ["rmse_lag"])
     ax = fig.axes[0]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["women (7)", "men (14)"]
@@ -61,8 +74,19 @@ def test_groups_have_a_row_each_and_methods_a_colour():
 
 
 def test_noise_has_a_column_per_disturbance():
-    rows = [{"disturbance": kind, "snr_db": snr, "method": "P2Es", "windows": gate, "rmse_lag": 0.1 + 0.01 * snr, "r_peak_f1_lag": 0.9}
-            for kind in ("drift", "motion") for snr in (5, 20) for gate in ("all windows", "gated")]  # fmt: skip
+    rows = [
+        {
+            "disturbance": kind,
+            "snr_db": snr,
+            "method": "P2Es",
+            "windows": gate,
+            "rmse_lag": 0.1 + 0.01 * snr,
+            "r_peak_f1_lag": 0.9,
+        }
+        for kind in ("drift", "motion")
+        for snr in (5, 20)
+        for gate in ("all windows", "gated")
+    ]
     fig = plots.plot_noise(pd.DataFrame(rows), {"drift": "Drift", "motion": "Motion"})
     assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == ["Drift", "Motion"] and len(fig.axes) == 4
     np.testing.assert_allclose(fig.axes[2].lines[0].get_ydata(), [0.15, 0.3])
@@ -89,8 +113,16 @@ def test_frontier_writes_no_name_over_another_or_over_the_line():
 
 
 def test_frontier_joins_the_settings_of_a_family():
-    table = pd.DataFrame({"label": ["4 steps", "1 step", "U-Net"], "family": ["P2Es", "P2Es", "U-Net"], "ms": [40.0, 10.0, 8.0],
-                          "ms_low": 1, "ms_high": 2, "rmse_lag": [0.13, 0.14, 0.135]})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "label": ["4 steps", "1 step", "U-Net"],
+            "family": ["P2Es", "P2Es", "U-Net"],
+            "ms": [40.0, 10.0, 8.0],
+            "ms_low": 1,
+            "ms_high": 2,
+            "rmse_lag": [0.13, 0.14, 0.135],
+        }
+    )
     fig = plots.plot_frontier(table, "rmse_lag", budgets_ms={"50 ms": 50})
     ax = fig.axes[0]
     np.testing.assert_allclose(ax.lines[0].get_xdata(), [10, 40])

@@ -13,9 +13,23 @@ from p2es_lib.experiments.variants import VARIANTS, variants_of
 
 def differences(variants=("no_blur", "no_affinity"), metrics=("rmse_lag", "pearson_lag")):
     about = {"no_blur": "forward", "no_affinity": "affinity"}
-    rows = [{"variant": v, "method": f"label of {v}", "about": about[v], "metric": m, "difference": 0.01 * (k + 1), "lower": 0.005,
-             "upper": 0.02, "p_holm": 0.01 if v == "no_blur" else 0.5, "seed_min": 0.001, "seed_max": 0.03,
-             "seeds": 3 if v == "no_blur" else 1} for v in variants for k, m in enumerate(metrics)]  # fmt: skip
+    rows = [
+        {
+            "variant": v,
+            "method": f"label of {v}",
+            "about": about[v],
+            "metric": m,
+            "difference": 0.01 * (k + 1),
+            "lower": 0.005,
+            "upper": 0.02,
+            "p_holm": 0.01 if v == "no_blur" else 0.5,
+            "seed_min": 0.001,
+            "seed_max": 0.03,
+            "seeds": 3 if v == "no_blur" else 1,
+        }
+        for v in variants
+        for k, m in enumerate(metrics)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -54,8 +68,16 @@ def test_a_difference_that_trainings_do_not_agree_on_is_not_filled():
 @pytest.mark.parametrize("side", (1, -1))
 def test_a_difference_far_beyond_the_others_is_an_arrow_at_the_edge(side):
     many = pd.concat([differences(("no_affinity",)).assign(method=f"another {k}") for k in range(7)])
-    table = pd.concat([differences(), many, differences(("no_blur",)).assign(method="far away", difference=side * 0.5, lower=side * 0.51 - 0.01,
-                                                                       upper=side * 0.49 + 0.02)], ignore_index=True)  # fmt: skip
+    table = pd.concat(
+        [
+            differences(),
+            many,
+            differences(("no_blur",)).assign(
+                method="far away", difference=side * 0.5, lower=side * 0.51 - 0.01, upper=side * 0.49 + 0.02
+            ),
+        ],
+        ignore_index=True,
+    )
     ax = plots.plot_differences(table, ["rmse_lag"], {"forward": "Forward", "affinity": "Affinity"}).axes[0]
     assert {line.get_marker() for line in ax.lines if line.get_marker() in "<>"} == {">" if side > 0 else "<"}
     assert [text.get_text() for text in ax.texts] == [f"{side * 0.5:+.2g}"] and max(map(abs, ax.get_xlim())) < 0.1

@@ -12,10 +12,19 @@ from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.windows import WindowSet, simulator_config
 from p2es_lib.evaluation import realism
+from p2es_lib.evaluation.metrics.features import classifiers
 from p2es_lib.plots import plot_beats_compared, plot_measurements_compared, plot_recorded_simulated
 from p2es_lib.simulator import simulate
 
 CONFIG = get_config("smoke", "simulated")
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    """A forest of 40 trees instead of 300 tells as much here."""
+    monkeypatch.setattr(
+        realism, "classifiers", lambda *given, **options: classifiers(*given, **options | {"n_trees": 40})
+    )
 
 
 def people(*rows):

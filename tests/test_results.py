@@ -25,8 +25,19 @@ def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single", "samples"), see
         several = ("mse", "mse_lag", "pearson_lag", "r_peak_f1_lag", "log_spectral_distance", "ppe", "mae")
         for metric in ("crps",) if estimate == "samples" else several:
             value = np.repeat(hardness, 2) + shift + noise * rng.standard_normal(2 * n)
-            rows.append(pd.DataFrame({"subject": [f"s{k // 2}" for k in range(2 * n)], "record": "r", "window": range(2 * n),
-                                      "lead": "all", "estimate": estimate, "metric": metric, "value": value}))  # fmt: skip
+            rows.append(
+                pd.DataFrame(
+                    {
+                        "subject": [f"s{k // 2}" for k in range(2 * n)],
+                        "record": "r",
+                        "window": range(2 * n),
+                        "lead": "all",
+                        "estimate": estimate,
+                        "metric": metric,
+                        "value": value,
+                    }
+                )
+            )
     return pd.concat(rows, ignore_index=True).assign(seed=0)
 
 

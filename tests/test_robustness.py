@@ -70,8 +70,17 @@ def test_rows_have_intervals_over_subjects_who_count_the_same():
     errors = {f"s{k}": [0.01 * (k + 1)] * (1 + k % 2) for k in range(8)}  # one or two windows each
     kept = np.repeat(np.arange(8) < 4, [len(values) for values in errors.values()])
     every, passing = gate_rows(noisy_table(errors), kept, 400)
-    assert list(every) == ["windows", "rmse_lag", "r_peak_f1_lag", "kept", "rmse_lag_lower", "rmse_lag_upper", "r_peak_f1_lag_lower",
-                           "r_peak_f1_lag_upper", "n_subjects"]  # fmt: skip
+    assert list(every) == [
+        "windows",
+        "rmse_lag",
+        "r_peak_f1_lag",
+        "kept",
+        "rmse_lag_lower",
+        "rmse_lag_upper",
+        "r_peak_f1_lag_lower",
+        "r_peak_f1_lag_upper",
+        "n_subjects",
+    ]
     assert every["rmse_lag"] == pytest.approx(np.sqrt(0.045)) and passing["rmse_lag"] == pytest.approx(np.sqrt(0.025))
     assert every["rmse_lag_lower"] < every["rmse_lag"] - 0.01 and every["rmse_lag"] + 0.01 < every["rmse_lag_upper"]
     assert every["r_peak_f1_lag_lower"] == every["r_peak_f1_lag_upper"] == pytest.approx(1.0)

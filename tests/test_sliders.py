@@ -1,4 +1,4 @@
-"""Sliders: every control redraws, bad ones are refused, and where no kernel listens there is a picture and no widget."""
+"""Sliders: every control redraws, bad ones are refused; where no kernel listens there is a picture and no widget."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_bad_controls_and_stills_are_refused(arguments, says):
 
 
 def test_a_draw_that_gives_no_figure_is_refused():
-    with pytest.raises(InputError, match="must return a matplotlib figure, not NoneType"):
+    with pytest.raises(InputError, match="matplotlib figure, not NoneType"):
         explore(lambda t: None, t=(0, 1, 1))
 
 

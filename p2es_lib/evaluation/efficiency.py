@@ -38,15 +38,11 @@ def make_windows(config, n: int, seed: int = 0) -> tuple[np.ndarray, Demographic
     rng = np.random.default_rng(seed)
     t = np.arange(config.signal.window_samples) / config.signal.sampling_rate
     rate_hz = rng.uniform(0.8, 1.6, (n, 1))
-    ppg = (
-        np.sin(2 * np.pi * rate_hz * t)
-        + 0.4 * np.sin(4 * np.pi * rate_hz * t)
-        + 0.02 * rng.standard_normal((n, len(t)))
-    )
+    ppg = np.sin(2 * np.pi * rate_hz * t) + 0.4 * np.sin(4 * np.pi * rate_hz * t)
+    ppg = ppg + 0.02 * rng.standard_normal((n, len(t)))
     ppg = (ppg - ppg.mean(1, keepdims=True)) / ppg.std(1, keepdims=True)
-    return ppg[:, None].astype(np.float32), Demographics(
-        rng.uniform(20, 80, n), np.where(rng.random(n) < 0.5, "F", "M")
-    )
+    people = Demographics(rng.uniform(20, 80, n), np.where(rng.random(n) < 0.5, "F", "M"))
+    return ppg[:, None].astype(np.float32), people
 
 
 def time_methods(
@@ -58,12 +54,11 @@ def time_methods(
     ----------
     rows : mapping
         Label to method. The first is the one that ratios are to.
-    batch : int
-        Windows per call.
-    n_threads : int
-        Threads of the process while this runs.
+    batch, n_threads : int
+        Windows per call; threads of the process while this runs.
     rounds : int
         Timed rounds, after one that warms up.
+    progress : bool
 
     Returns
     -------
@@ -87,13 +82,10 @@ def time_methods(
                     times[label].append((time.perf_counter() - began) * 1e3 * PER_S / signal_s)
     finally:
         torch.set_num_threads(previous)
-    first = np.array(times[next(iter(rows))])
-    table = []
-    for label, values in times.items():
-        low, middle, high = np.percentile(values, (25, 50, 75))
-        ratio = np.median(np.array(values) / first)
-        table.append({"label": label, "batch": batch, "ms": middle, "ms_low": low, "ms_high": high, "ratio": ratio})
-    return pd.DataFrame(table)
+    taken = pd.DataFrame(times).T  # a row per label, a column per round
+    table = taken.quantile([0.5, 0.25, 0.75], axis=1).T.set_axis(["ms", "ms_low", "ms_high"], axis=1)
+    table.insert(0, "batch", batch)
+    return table.assign(ratio=(taken / taken.iloc[0]).median(axis=1)).rename_axis("label").reset_index()
 
 
 def count_operations(row: Timed) -> float:
@@ -102,10 +94,9 @@ def count_operations(row: Timed) -> float:
 
     config = row.method.config
     ppg, demographics = make_windows(config, 1)
-    with FlopCounterMode(display=False) as counter:
-        # Not translate: inference mode hides the operations from the counter.
-        with torch.no_grad():
-            LearnedTranslator.translate.__wrapped__(row.method, ppg, demographics, **row.options)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        # Not translate itself: inference mode hides the operations from the counter.
+        LearnedTranslator.translate.__wrapped__(row.method, ppg, demographics, **row.options)
     return counter.get_total_flops() * PER_S * config.signal.sampling_rate / config.signal.window_samples / 1e9
 
 
@@ -143,23 +134,18 @@ def training_cost(
 ) -> dict[str, float]:
     """What a training cost and how fast it came near what can be known, as a row of a table.
 
+    ``minutes`` in all; ``windows per s`` of the steps themselves; ``waiting for batches`` and ``validating`` as shares
+    of the whole; ``minutes to F x floor`` with preparation, without validations (NaN: not reached), by the clock of a
+    training with ``threads`` threads.
+
     Parameters
     ----------
-    history : DataFrame
-        Of :func:`p2es_lib.training.record.read_history`.
-    cost : mapping
-        Of :func:`p2es_lib.training.record.read_cost`.
+    history, cost
+        Of :func:`p2es_lib.training.record.read_history` and :func:`p2es_lib.training.record.read_cost`.
     floor : float, optional
         Irreducible RMSE of the validation windows, mV; None where it is not known.
     factors : sequence of float
         Multiples of it.
-
-    Returns
-    -------
-    dict
-        ``minutes`` in all; ``windows per s`` of the steps themselves; ``waiting for batches`` and ``validating`` as
-        shares of the whole; ``minutes to F x floor`` with preparation, without validations (NaN: not reached), by the
-        clock of a training with ``threads`` threads.
     """
     of = cost["seconds_of"]
     step_s = (cost["seconds"] - of["preparing"] - of["validating"]) / cost["steps"]
@@ -174,7 +160,6 @@ def training_cost(
         curve = history.dropna(subset=["validation_rmse"])
         for factor in factors:
             reached = curve.loc[curve["validation_rmse"] <= factor * floor, "step"]
-            row[f"minutes to {factor:g} x floor"] = (
-                (of["preparing"] + reached.min() * step_s) / 60 if len(reached) else np.nan
-            )
+            # The least step of none is NaN.
+            row[f"minutes to {factor:g} x floor"] = (of["preparing"] + reached.min() * step_s) / 60
     return row

@@ -12,7 +12,7 @@ import torch
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.windows import WindowSet
-from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights
+from p2es_lib.evaluation.metrics.resampling import subject_weights, with_interval
 from p2es_lib.method.p2es import P2Es
 
 #: Name of the estimate of stage 1 and of both stages, as they stand in the table.
@@ -23,22 +23,9 @@ STAGES = {"coarse": "stage 1", "refined": "both stages"}
 def squared_errors(
     model: P2Es, windows: WindowSet, t: float, seed: int = 0, batch_size: int = 64
 ) -> dict[str, np.ndarray]:
-    """Mean squared error of both estimates of x_0 at one time, per window.
+    """Mean squared error of both estimates of x_0 at one time, per window: key of :data:`STAGES` to mV^2 (N,).
 
-    Parameters
-    ----------
-    model : P2Es
-    windows : WindowSet
-        N windows; leads that one of them lacks do not count there.
-    t : float
-        Time of the forward process in (0, 1].
-    seed : int
-        Of the noise: the same seed gives the same noise for any model.
-
-    Returns
-    -------
-    dict of float array (N,)
-        Key of :data:`STAGES` to mV^2.
+    Leads that a window lacks do not count there. ``t`` in (0, 1]; the same seed gives the same noise for any model.
     """
     generator = torch.Generator().manual_seed(seed)
     features = torch.as_tensor(windows.demographics.features())
@@ -72,7 +59,8 @@ def error_by_time(
     Parameters
     ----------
     models : dict
-        Name to model; all must share the forward process of the reference, else x_t says more to one than to the other.
+        Name to model; all must share the forward process of the reference (else InputError): otherwise x_t says more to
+        one than to the other.
     windows : WindowSet
     times : list of float
         In (0, 1].
@@ -86,11 +74,6 @@ def error_by_time(
     DataFrame
         Columns variant, stage, t, rmse (mV), ratio, lower, upper (95 % interval of the ratio), n_subjects. A model
         without deblurring has no row for stage 1: its two estimates are one.
-
-    Raises
-    ------
-    InputError
-        A model has another forward process than the reference.
     """
     for name, model in models.items():
         if model.config.process != models[reference].config.process:
@@ -106,7 +89,7 @@ def error_by_time(
         for name, by_stage in errors.items():
             for stage in STAGES if models[name].config.denoiser.deblurring else ["refined"]:
                 draws = weights @ by_stage[stage]
-                lower, upper = percentile_interval(draws / base, n_subjects)
                 rmse = float(np.sqrt(draws[0] / weights[0].sum()))
-                rows.append((name, STAGES[stage], t, rmse, draws[0] / base[0], float(lower), float(upper), n_subjects))
-    return pd.DataFrame(rows, columns=["variant", "stage", "t", "rmse", "ratio", "lower", "upper", "n_subjects"])
+                row = {"variant": name, "stage": STAGES[stage], "t": t, "rmse": rmse}
+                rows.append(row | with_interval(draws / base, n_subjects, "ratio") | {"n_subjects": n_subjects})
+    return pd.DataFrame(rows)

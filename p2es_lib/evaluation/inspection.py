@@ -61,18 +61,9 @@ def without_scale(model: P2Es, index: int) -> P2Es:
 
 @torch.inference_mode()
 def view_stages(model: P2Es, windows: WindowSet, t: float, seed: int = 0) -> StageView:
-    """Blur and noise windows to time t and look at what each stage makes of them.
+    """Blur and noise windows to time t in (0, 1] and look at what each stage of a model on the CPU makes of them.
 
-    Parameters
-    ----------
-    model : P2Es
-        On the CPU.
-    windows : WindowSet
-        N windows; absent leads are zero in all outputs.
-    t : float
-        Time of the forward process in (0, 1].
-    seed : int
-        Of the noise.
+    Leads that a window lacks are zero in all outputs; ``seed`` is that of the noise.
     """
     signal, scale = model.config.signal, float(model.ecg_scale_mv)
     present = torch.as_tensor(np.array(windows.lead_mask) > 0)[:, :, None]
@@ -82,35 +73,43 @@ def view_stages(model: P2Es, windows: WindowSet, t: float, seed: int = 0) -> Sta
     x_t = model.process.marginal(x_0, times, noise)
     fixed = model.condition(torch.as_tensor(np.array(windows.ppg)), torch.as_tensor(windows.demographics.features()))
     estimate = model(x_t, times, *fixed)
-    contributions = {}
-    for index, stride in enumerate(model.config.denoiser.scales):
-        span_ms = 5 * stride * model.config.denoiser.stem_stride / signal.sampling_rate * 1000
-        silent = without_scale(model, index)(x_t, times, *fixed).coarse
-        contributions[span_ms] = ((estimate.coarse - silent) * present * scale).numpy()
+
+    def in_mv(x: torch.Tensor) -> np.ndarray:
+        return (x * present * scale).numpy()
 
     def error(prediction: torch.Tensor) -> np.ndarray:
         squared = dct((prediction - x_0) * present * scale) ** 2
         return (squared.sum((0, 1)) / present.sum()).numpy()
 
-    frequency_share, sigma = None, float(model.process.sigma(times)[0])
-    stage_2 = model.denoiser.deblurring
-    if stage_2 is not None and model.config.process.blur == "dct":
-        alpha = model.process.alpha(times)[:1, None]
-        prior = stage_2.prior_variance(model.process.logsnr(times)[:1])
-        frequency_share = (alpha * stage_2.gain(alpha, torch.tensor(sigma), prior))[0].mean(0).numpy()
+    contributions = {}
+    for index, stride in enumerate(model.config.denoiser.scales):
+        span_ms = 5 * stride * model.config.denoiser.stem_stride / signal.sampling_rate * 1000
+        silent = without_scale(model, index)(x_t, times, *fixed).coarse
+        contributions[span_ms] = in_mv(estimate.coarse - silent)
     features, demographics, pi = fixed
     condition = Condition(features, demographics, model.lead_affinity(pi))
     _, local_share = model.denoiser.multi_scale(x_t, model.process.level(times).to(x_t.dtype), condition)
+    n, sigma = signal.window_samples, float(model.process.sigma(times)[0])
     return StageView(
-        x_t=(x_t * present * scale).numpy(),
-        coarse=(estimate.coarse * present * scale).numpy(),
-        refined=(estimate.refined * present * scale).numpy(),
+        x_t=in_mv(x_t),
+        coarse=in_mv(estimate.coarse),
+        refined=in_mv(estimate.refined),
         truth=(x_0 * scale).numpy(),
         contributions=contributions,
-        frequencies=np.arange(signal.window_samples) * signal.sampling_rate / (2 * signal.window_samples),
+        frequencies=np.arange(n) * signal.sampling_rate / (2 * n),
         coarse_error=error(estimate.coarse),
         refined_error=error(estimate.refined),
-        noise=np.full(signal.window_samples, (sigma * scale) ** 2),
-        frequency_share=frequency_share,
+        noise=np.full(n, (sigma * scale) ** 2),
+        frequency_share=_frequency_share(model, times),
         local_share=None if local_share is None else local_share.numpy(),
     )
+
+
+def _frequency_share(model: P2Es, times: torch.Tensor) -> np.ndarray | None:
+    """Share of stage 2's answer that comes from x_t, per frequency (T,), mean over leads."""
+    stage_2 = model.denoiser.deblurring
+    if stage_2 is None or model.config.process.blur != "dct":
+        return None
+    alpha, sigma = model.process.alpha(times)[:1, None], float(model.process.sigma(times)[0])
+    prior = stage_2.prior_variance(model.process.logsnr(times)[:1])
+    return (alpha * stage_2.gain(alpha, torch.tensor(sigma), prior))[0].mean(0).numpy()

@@ -26,13 +26,14 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import INDEPENDENT_LEADS, LEADS, lead_rows
 from p2es_lib.data.windows import WindowSet, simulator_config, stored_beats
 from p2es_lib.evaluation.metrics.clinical import r_peak_times
-from p2es_lib.evaluation.metrics.features import beat_samples
+from p2es_lib.evaluation.metrics.features import beat_samples, classifiers
 from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
+from p2es_lib.evaluation.metrics.resampling import resample, weighted_auroc, with_interval
 from p2es_lib.signals.cleaning import ecg_clean
 from p2es_lib.simulator import simulate
 
 #: Limits (years) of the age bands in which the measurements are compared.
-AGE_BANDS = (18.0, 40.0, 60.0, 120.0)
+COMPARED_AGES = (18.0, 40.0, 60.0, 120.0)
 #: Groups with fewer pairs are not compared.
 LEAST_PAIRS = 10
 #: Below this many subjects a classifier cannot be tested on people whom it has not seen.
@@ -45,7 +46,7 @@ _LABELS = ("rhythm", "morphology")
 
 
 @dataclass(frozen=True)
-class Sample:
+class MeasuredWindows:
     """N windows, real or simulated.
 
     Attributes
@@ -82,17 +83,9 @@ class Sample:
 
 # ----------------------------------------------------------------------------------------------------- who is compared
 def match_people(people: pd.DataFrame, pool: pd.DataFrame) -> np.ndarray:
-    """A row of ``pool`` for each of ``people``: same sex, rhythm and morphology where known, nearest age, each once.
+    """A row of ``pool`` for each of ``people``, each used once; -1 where nobody is left.
 
-    Parameters
-    ----------
-    people, pool : DataFrame
-        Columns age (NaN: not known), sex, rhythm, morphology ("": not known, or any in ``people``).
-
-    Returns
-    -------
-    int array
-        -1 where nobody is left.
+    Same sex, rhythm and morphology where known ("" in ``people``: any), nearest age (NaN: not known).
     """
     free = np.ones(len(pool), dtype=bool)
     columns = {name: pool[name].to_numpy() for name in ("sex", *_LABELS)}
@@ -111,8 +104,12 @@ def match_people(people: pd.DataFrame, pool: pd.DataFrame) -> np.ndarray:
     return matched
 
 
-def pair_samples(windows: WindowSet, config: Config, *, n_most: int = 600, n_pool: int = 6000) -> tuple[Sample, Sample]:
-    """Real windows and a simulated counterpart of each, measured.
+def pair_samples(
+    windows: WindowSet, config: Config, *, n_most: int = 600, n_pool: int = 6000
+) -> tuple[MeasuredWindows, MeasuredWindows]:
+    """Real windows and a simulated counterpart of each, measured, row by row a pair.
+
+    Leads that are not in every real window are absent in both.
 
     Parameters
     ----------
@@ -121,15 +118,8 @@ def pair_samples(windows: WindowSet, config: Config, *, n_most: int = 600, n_poo
         not know) are left out. Simulated people have no ectopic beat in the window where the real rhythm is labelled.
     config : Config
         Of the windows: their rate and length.
-    n_most : int
-        Windows to compare at most; taken evenly over the index.
-    n_pool : int
-        Simulated people to choose from.
-
-    Returns
-    -------
-    real, simulated : Sample
-        Row by row a pair. Leads that are not in every real window are absent in both.
+    n_most, n_pool : int
+        Windows to compare at most, taken evenly over the index; simulated people to choose from.
 
     Raises
     ------
@@ -161,7 +151,9 @@ def pair_samples(windows: WindowSet, config: Config, *, n_most: int = 600, n_poo
     return real, _sample(index, drawn.ppg, ecg_clean(drawn.ecg, rate), available, rate)
 
 
-def _sample(index: pd.DataFrame, ppg: np.ndarray, ecg: np.ndarray, available: np.ndarray, rate: float) -> Sample:
+def _sample(
+    index: pd.DataFrame, ppg: np.ndarray, ecg: np.ndarray, available: np.ndarray, rate: float
+) -> MeasuredWindows:
     if available.any():
         ecg = np.where(available[:, None], ecg, np.nan)
         beats, r_peaks = average_beats(ecg, rate)
@@ -169,11 +161,11 @@ def _sample(index: pd.DataFrame, ppg: np.ndarray, ecg: np.ndarray, available: np
         r_peaks = stored_beats(index) if "rpeaks_s" in index else r_peak_times(ecg, rate)
         ecg, beats = np.full(ecg.shape, np.nan), np.full((*ecg.shape[:2], len(beat_times())), np.nan)
     measured = measure_beats(beats, r_peaks).assign(pat_ms=index["pat_ms"].to_numpy())
-    return Sample(index, ppg[:, 0], ecg, beats, measured, r_peaks)
+    return MeasuredWindows(index, ppg[:, 0], ecg, beats, measured, r_peaks)
 
 
 # -------------------------------------------------------------------------------------------------- single measurements
-def groups_of(real: Sample) -> Iterator[tuple[str, np.ndarray]]:
+def groups_of(real: MeasuredWindows) -> Iterator[tuple[str, np.ndarray]]:
     """Groups of pairs and their names: all; by age band and sex, normal morphology where labelled; by label.
 
     Groups of fewer than :data:`LEAST_PAIRS` pairs are left out.
@@ -181,29 +173,24 @@ def groups_of(real: Sample) -> Iterator[tuple[str, np.ndarray]]:
     index, everyone = real.index, np.ones(len(real.index), dtype=bool)
     normal = (index["morphology"] == "normal").to_numpy()
     healthy = normal if normal.any() else everyone
-    names = {"F": "women", "M": "men"}
     masks = {"all": everyone} | ({"normal": normal} if normal.any() and not normal.all() else {})
-    for sex, name in names.items():
-        for low, high in zip(AGE_BANDS, AGE_BANDS[1:]):
-            label = f"{low:.0f} to {high - 1:.0f}" if high < AGE_BANDS[-1] else f"{low:.0f} and over"
+    for sex, name in (("F", "women"), ("M", "men")):
+        for low, high in zip(COMPARED_AGES, COMPARED_AGES[1:]):
+            label = f"{low:.0f} to {high - 1:.0f}" if high < COMPARED_AGES[-1] else f"{low:.0f} and over"
             inside = (index["age"] >= low) & (index["age"] < high) & (index["sex"] == sex)
             masks[f"{name}, {label}"] = healthy & inside.to_numpy()
     for column in _LABELS:
-        for value in index[column].value_counts().index:
-            if value not in ("", "normal"):
-                masks[f"{column}: {value}"] = (index[column] == value).to_numpy()
+        for value in index[column].value_counts().index.drop(["", "normal"], errors="ignore"):
+            masks[f"{column}: {value}"] = (index[column] == value).to_numpy()
     yield from ((name, mask) for name, mask in masks.items() if mask.sum() >= LEAST_PAIRS)
 
 
-def compare(real: Sample, simulated: Sample) -> pd.DataFrame:
+def compare(real: MeasuredWindows, simulated: MeasuredWindows) -> pd.DataFrame:
     """Every measurement in every group, real against simulated.
 
-    Returns
-    -------
-    DataFrame
-        Columns group, quantity, n (pairs), real and simulated 5th, 50th and 95th percentile, ``ks`` (largest distance
-        of the distribution functions, 0 to 1), ``ks_limit`` (reached by chance in one comparison out of 20 even if both
-        were drawn from the same people: 1.358 sqrt((n + m) / (n m)) for n and m known values).
+    Columns group, quantity, n (pairs), real and simulated 5th, 50th and 95th percentile, ``ks`` (largest distance of
+    the distribution functions, 0 to 1), ``ks_limit`` (reached by chance in one comparison out of 20 even if both were
+    drawn from the same people: 1.358 sqrt((n + m) / (n m)) for n and m known values).
     """
     rows = []
     for group, mask in groups_of(real):
@@ -230,14 +217,11 @@ def spectrum(x: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarra
     return frequencies, power / np.maximum(total, 1e-12)
 
 
-def principal_shares(real: Sample, simulated: Sample) -> pd.DataFrame:
+def principal_shares(real: MeasuredWindows, simulated: MeasuredWindows) -> pd.DataFrame:
     """Variance of the eight independent leads in their first components, cumulated, over the averaged beats of all.
 
-    Returns
-    -------
-    DataFrame
-        Columns components (1 to 8), real, simulated (share of variance in the own components) and ``crossed`` (share of
-        the real variance in the components of the simulated beats: equal to ``real`` if they span the same space).
+    Columns components (1 to 8), real, simulated (share of variance in the own components) and ``crossed`` (share of the
+    real variance in the components of the simulated beats: equal to ``real`` if they span the same space).
     """
     covariances = []
     for sample in (real, simulated):
@@ -252,7 +236,7 @@ def principal_shares(real: Sample, simulated: Sample) -> pd.DataFrame:
 
 
 # --------------------------------------------------------------------------------------------------- telling them apart
-def feature_sets(real: Sample, simulated: Sample) -> Mapping[str, np.ndarray]:
+def feature_sets(real: MeasuredWindows, simulated: MeasuredWindows) -> Mapping[str, np.ndarray]:
     """What a classifier may look at, (2 N, features) each, real windows first."""
     table = pd.concat([real.measured, simulated.measured], ignore_index=True)
     waves = {name: [c for c in table if c.endswith(f"_{name}_mv")] for name in ("p", "q", "r", "s", "st", "t")}
@@ -272,26 +256,13 @@ def feature_sets(real: Sample, simulated: Sample) -> Mapping[str, np.ndarray]:
     return {name: x for name, x in sets.items() if x.shape[1]}
 
 
-def _classifiers(n_features: int, n_pairs: int) -> dict:
-    from sklearn.decomposition import PCA
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    first = [SimpleImputer(), StandardScaler()]
-    if n_features > 150:  # samples of a beat: as many components as people can be told by
-        first += [PCA(min(40, n_pairs // 2), random_state=0), StandardScaler()]
-    forest = RandomForestClassifier(300, min_samples_leaf=2, random_state=0, n_jobs=1)
-    return {
-        "random forest": make_pipeline(*first, forest),
-        "logistic regression": make_pipeline(*first, LogisticRegression(C=0.1, max_iter=3000)),
-    }
-
-
 def tell_apart(
-    features: Mapping[str, np.ndarray], real: Sample, *, n_bootstrap: int = 500, seed: int = 0, progress: bool = False
+    features: Mapping[str, np.ndarray],
+    real: MeasuredWindows,
+    *,
+    n_bootstrap: int = 500,
+    seed: int = 0,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Area under the curve of classifiers that tell real from simulated windows (0.5: they cannot).
 
@@ -302,7 +273,7 @@ def tell_apart(
     ----------
     features : mapping
         Of :func:`feature_sets`: name to (2 N, features).
-    real : Sample
+    real : MeasuredWindows
         For subjects and groups.
     n_bootstrap, seed : int
         Of the intervals.
@@ -336,7 +307,8 @@ def tell_apart(
         groups["unseen by the fit"] = unseen
     folds = list(GroupKFold(5, shuffle=True, random_state=seed).split(truth, groups=np.tile(subjects, 2)))
     rows = []
-    work = [(name, x, *pair) for name, x in features.items() for pair in _classifiers(x.shape[1], n).items()]
+    kinds = {name: classifiers(x.shape[1], n // 2, balanced=False, n_trees=300) for name, x in features.items()}
+    work = [(name, x, *pair) for name, x in features.items() for pair in kinds[name].items()]
     for name, x, kind, classifier in tqdm(work, desc="telling apart", disable=not progress):
         score = np.empty(2 * n)
         for train, test in folds:
@@ -349,10 +321,7 @@ def tell_apart(
 
 def _area_with_interval(real: np.ndarray, simulated: np.ndarray, subjects, n_bootstrap: int, seed: int) -> dict:
     """Area under the curve of scores (N,) of pairs, subjects drawn with replacement for the interval."""
-    above = (real[:, None] > simulated[None, :]) + 0.5 * (real[:, None] == simulated[None, :])
     names, of = np.unique(subjects, return_inverse=True)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_bootstrap)[:, of]  # (B, N)
-    drawn = np.einsum("bi,ij,bj->b", counts, above, counts, optimize=True) / counts.sum(axis=1) ** 2
-    lower, upper = np.percentile(drawn, (2.5, 97.5))
-    return {"auroc": above.mean(), "lower": lower, "upper": upper}
+    weights = np.tile(resample(len(names), n_bootstrap, seed)[:, of], 2)
+    areas = weighted_auroc(np.concatenate([real, simulated]), np.repeat([True, False], len(real)), weights)
+    return with_interval(areas, len(real), "auroc")

@@ -48,12 +48,7 @@ def passes_gate(recorded: np.ndarray, sampling_rate: float, least: float) -> np.
 
 
 def gate_rows(
-    scores: pd.DataFrame,
-    kept: np.ndarray,
-    n_bootstrap: int = 1000,
-    *,
-    unit: str = "subject",
-    reference: pd.DataFrame | None = None,
+    scores: pd.DataFrame, kept: np.ndarray, n_bootstrap=1000, *, unit="subject", reference: pd.DataFrame | None = None
 ) -> list[dict[str, object]]:
     """Error and R-peak F1 of all windows, and of those that pass the gate, with 95 % bootstrap intervals.
 

@@ -7,6 +7,7 @@ of each verdict stands in its test: nothing is judged by hand.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,14 @@ class Tables:
         self.folder = Path(folder)
 
     def __call__(self, name: str) -> pd.DataFrame:
+        """One table, such as ``table02_results``."""
         path = self.folder / f"{name}.csv"
         if not path.is_file():
             raise InputError(f"{path}: missing; it is made by the notebooks before this one (make reproduce)")
         return pd.read_csv(path)
 
     def has(self, name: str) -> bool:
+        """Whether the run wrote this table."""
         return (self.folder / f"{name}.csv").is_file()
 
     def result(self, method: str, metric: str) -> pd.Series:
@@ -82,8 +85,7 @@ def _relevant(rows: pd.DataFrame, sign: int) -> pd.Series:
 
 
 def _verdict(tables: list[pd.DataFrame], better: int) -> str:
-    """Verdict from one or several tables of differences, in which ``better`` (1 or -1) is the sign that speaks for a
-    claim.
+    """Verdict from one or several tables of differences, of which those of sign ``better`` (1 or -1) speak for a claim.
 
     Supported if each of them has a relevant difference for it, and none a significant one against it, however small.
     Contradicted, the other way round, if each has a relevant one against it, and none anything for it. Neither by fewer
@@ -92,9 +94,8 @@ def _verdict(tables: list[pd.DataFrame], better: int) -> str:
     if min(rows["seeds"].min() for rows in tables) < SEEDS_ASKED:
         return NOT
     for sign, verdict in ((better, SUPPORTED), (-better, CONTRADICTED)):
-        if all(_relevant(rows, sign).any() for rows in tables) and not any(
-            _significant(rows, -sign).any() for rows in tables
-        ):
+        against = any(_significant(rows, -sign).any() for rows in tables)
+        if all(_relevant(rows, sign).any() for rows in tables) and not against:
             return verdict
     return NOT
 
@@ -126,7 +127,8 @@ def _better_than_baselines(tables: Tables) -> Finding:
         closest = crps.loc[crps["difference"].idxmin()]
         parts.append(f"CRPS, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
     n_methods = table["variant"].nunique()
-    text = f"clearly better than {len(better)} of {n_methods} methods in both errors, clearly worse than {len(worse)}; {'; '.join(parts)}"
+    text = f"clearly better than {len(better)} of {n_methods} methods in both errors, clearly worse than {len(worse)}; "
+    text += "; ".join(parts)
     if len(better) == n_methods and table["seeds"].min() >= SEEDS_ASKED:
         return text, SUPPORTED
     return text, CONTRADICTED if (table.loc[table["variant"].isin(worse), "seeds"] >= SEEDS_ASKED).any() else NOT
@@ -159,15 +161,14 @@ def _innovation(variant: str) -> Callable[[Tables], Finding]:
 
 
 def _without(tables: Tables, name: str, variant: str) -> pd.DataFrame:
-    """Rows of one variant in a table of differences, by metric: all samples against the truth, and what each looks like."""
+    """Rows of one variant in a table of differences, by metric: of all samples as one answer, and of a single one."""
     table = tables(name)
-    return table[(table["variant"] == variant) & table["metric"].isin(["crps", "log_spectral_distance"])].set_index(
-        "metric"
-    )
+    wanted = (table["variant"] == variant) & table["metric"].isin(["crps", "log_spectral_distance"])
+    return table[wanted].set_index("metric")
 
 
 def _by_time(tables: Tables, variant: str) -> str:
-    """What leaving it out does to one call of the denoiser, late and midway, where the table says; no part of the verdict."""
+    """What leaving it out does to one call of the denoiser at two times, if the table says; no part of the verdict."""
     table = tables("table24_error_by_time") if tables.has("table24_error_by_time") else None
     if table is None or variant not in set(table["variant"]):
         return ""
@@ -182,9 +183,8 @@ def _by_time(tables: Tables, variant: str) -> str:
 def _hybrid(tables: Tables) -> Finding:
     """Supported if both losses together make the CRPS or the spectrum better, and neither worse; as above."""
     text, _ = _innovation("adversarial")(tables)  # what changes when they are there, not without them
-    return text.replace("without it", "with both"), _verdict(
-        [_without(tables, "table08_ablations", "adversarial")], better=-1
-    )
+    verdict = _verdict([_without(tables, "table08_ablations", "adversarial")], better=-1)
+    return text.replace("without it", "with both"), verdict
 
 
 def _demographics(tables: Tables) -> Finding:
@@ -193,9 +193,8 @@ def _demographics(tables: Tables) -> Finding:
     rows = table[(table["variant"] == "wrong_demographics") & (table["metric"] == "rmse_lag")]
     if rows.empty:
         raise NotMeasured("the profile does not try wrong age and sex")
-    return f"wrong age and sex: RMSE after lag {_interval(rows.iloc[0], 5)} mV", SUPPORTED if _relevant(
-        rows, 1
-    ).all() else NOT
+    text = f"wrong age and sex: RMSE after lag {_interval(rows.iloc[0], 5)} mV"
+    return text, SUPPORTED if _relevant(rows, 1).all() else NOT
 
 
 def _lead_relations(tables: Tables) -> Finding:
@@ -208,18 +207,12 @@ def _clinically_valid(tables: Tables) -> Finding:
     """Supported if QRS, QTc and axis scatter less around the truth than people differ from each other."""
     table = tables("table10_agreement")
     rows = table[(table["method"] == VARIANTS["p2es"].label) & (table["lead"] == "all")].set_index("metric")
-    wanted = [
-        name
-        for name in ("qrs_ms", "qtc_ms", "qrs_axis_deg")
-        if name in rows.index and rows.loc[name, "sd"] == rows.loc[name, "sd"]
-    ]
-    if not wanted:
+    rows = rows.reindex(["qrs_ms", "qtc_ms", "qrs_axis_deg"]).dropna(subset=["sd"])
+    if rows.empty:
         raise NotMeasured("none of QRS, QTc and axis could be measured")
-    ratio = {name: rows.loc[name, "sd"] / rows.loc[name, "sd_true"] for name in wanted}
-    text = ", ".join(
-        f"{name}: SD of the difference {value:.2f} times that between people" for name, value in ratio.items()
-    )
-    return text, SUPPORTED if max(ratio.values()) < 1 else NOT
+    ratio = rows["sd"] / rows["sd_true"]
+    parts = [f"{name}: SD of the difference {value:.2f} times that between people" for name, value in ratio.items()]
+    return ", ".join(parts), SUPPORTED if ratio.max() < 1 else NOT
 
 
 def _diagnostic(tables: Tables) -> Finding:
@@ -239,7 +232,8 @@ def _light(tables: Tables) -> Finding:
     row = rows[rows.index.str.startswith("P2Es")].iloc[0]
     per_s = row["GFLOP per 10 s"] / 10
     # No milliseconds here: this table is the same wherever the same results come out.
-    text = f"{row['parameters'] / 1e6:.2f} M parameters, {per_s:.3f} GFLOP per second of signal (times: table18_efficiency)"
+    text = f"{row['parameters'] / 1e6:.2f} M parameters, {per_s:.3f} GFLOP per second of signal"
+    text += " (times: table18_efficiency)"
     return text, SUPPORTED if row["parameters"] <= MOBILE_PARAMETERS and per_s <= MOBILE_GFLOP_PER_S else NOT
 
 
@@ -255,9 +249,8 @@ def _preserved(
     """Supported if single samples keep the level of a measurement in every lead, and tell people apart by it.
 
     The bias must be small (half of the spread between people, if no limit is given), and the difference to the truth
-    must scatter less than people do: it scatters as much for who always gives the average, and 1.4 times as much for
-    who gives another person's ECG. ``duration``: a measurement of all leads together that must fulfil the same, its
-    bias at most 10 ms.
+    must scatter less than people do: always giving the average scatters as much, giving another person's ECG 1.4 times
+    as much. ``duration``: a measurement of all leads together that must fulfil the same, its bias at most 10 ms.
     """
 
     def test(tables: Tables) -> Finding:
@@ -268,13 +261,16 @@ def _preserved(
             raise NotMeasured(f"no {what} could be measured")
         worst = leads.loc[leads["bias"].abs().idxmax()]
         ratio = leads["sd"] / leads["sd_true"]
-        text = f"{what}: bias at most {worst['bias']:+.3f} mV ({worst['lead']}), SD of the difference {ratio.min():.2f} to {ratio.max():.2f} times "
-        text += f"that between people, correlation {leads['correlation'].min():.2f} to {leads['correlation'].max():.2f}"
-        kept = (
-            leads["bias"].abs() <= (leads["sd_true"] / 2 if largest_bias_mv is None else largest_bias_mv)
-        ).all() and (ratio < 1).all()
+        text = (
+            f"{what}: bias at most {worst['bias']:+.3f} mV ({worst['lead']}), SD of the difference {ratio.min():.2f} "
+        )
+        text += f"to {ratio.max():.2f} times that between people, "
+        text += f"correlation {leads['correlation'].min():.2f} to {leads['correlation'].max():.2f}"
+        limit = leads["sd_true"] / 2 if largest_bias_mv is None else largest_bias_mv
+        kept = (leads["bias"].abs() <= limit).all() and (ratio < 1).all()
         for row in whole.to_dict("records"):
-            text += f"; QRS duration: bias {row['bias']:+.1f} ms, SD {row['sd'] / row['sd_true']:.2f} times, correlation {row['correlation']:.2f}"
+            text += f"; QRS duration: bias {row['bias']:+.1f} ms, SD {row['sd'] / row['sd_true']:.2f} times, "
+            text += f"correlation {row['correlation']:.2f}"
             kept &= abs(row["bias"]) <= 10 and row["sd"] < row["sd_true"]
         return text, SUPPORTED if kept else NOT
 
@@ -285,18 +281,16 @@ def _ssim(tables: Tables) -> Finding:
     """Supported above 0.98."""
     value = tables.result(VARIANTS["p2es"].label, "ssim")
     text = f"SSIM {value['value']:.3f} ({value['lower']:.3f} to {value['upper']:.3f})"
-    try:
-        text += f"; the average over all that PPG, age and sex leave open has {tables.result('Irreducible error', 'ssim')['value']:.3f}"
-    except NotMeasured:
-        pass  # real people, of whom nobody knows that average
+    with contextlib.suppress(NotMeasured):  # real people, of whom nobody knows that average
+        floor = tables.result("Irreducible error", "ssim")["value"]
+        text += f"; the average over all that PPG, age and sex leave open has {floor:.3f}"
     return text, SUPPORTED if value["lower"] > 0.98 else NOT
 
 
 def _peak_error(tables: Tables) -> Finding:
     """Supported if the peak-to-peak error of a single sample, in mV or relative, is at most 0.034."""
-    absolute, relative = (
-        tables.result(f"{VARIANTS['p2es'].label}, single", name)["value"] for name in ("ppe", "ppe_relative")
-    )
+    method = f"{VARIANTS['p2es'].label}, single"
+    absolute, relative = (tables.result(method, name)["value"] for name in ("ppe", "ppe_relative"))
     text = f"{absolute:.3f} mV, relative {relative:.3f} (which of them is meant is not known)"
     return text, SUPPORTED if min(absolute, relative) <= 0.034 else NOT
 
@@ -305,18 +299,14 @@ def _eighteen_percent(tables: Tables) -> Finding:
     """Supported if the error of the mean of samples is 18 % below that of the best other method."""
     table = tables("table02_results")
     rows = table[(table["lead"] == "all") & (table["metric"] == "rmse")].set_index("method")["value"]
-    ours = rows[[name for name in rows.index if name.startswith(f"{VARIANTS['p2es'].label}, mean of")]].iloc[0]
-    others = rows[
-        [
-            name
-            for name in rows.index
-            if not name.startswith((VARIANTS["p2es"].label, "Irreducible")) and "single sample" not in name
-        ]
-    ]
-    gain = 100 * (1 - ours / others.min())
-    text = (
-        f"RMSE {abs(gain):.1f} % {'below' if gain > 0 else 'above'} that of the best other method ({others.idxmin()})"
+    ours = rows[rows.index.str.startswith(f"{VARIANTS['p2es'].label}, mean of")].iloc[0]
+    theirs = rows.index.str.startswith((VARIANTS["p2es"].label, "Irreducible")) | rows.index.str.contains(
+        "single sample"
     )
+    others = rows[~theirs]
+    gain = 100 * (1 - ours / others.min())
+    side = "below" if gain > 0 else "above"
+    text = f"RMSE {abs(gain):.1f} % {side} that of the best other method ({others.idxmin()})"
     return text, SUPPORTED if gain >= 18 else NOT
 
 
@@ -328,7 +318,8 @@ def _noise(tables: Tables) -> Finding:
     low, high = by_snr.index.min(), by_snr.index.max()
     worst = rows[rows["snr_db"] == low].set_index("disturbance")
     clear = worst.index[worst["rmse_lag_added_lower"] > 0]
-    text = f"RMSE after lag {by_snr[high]:.3f} mV at {high} dB, {by_snr[low]:.3f} mV at {low} dB; clearly more with {', '.join(clear) or 'none'}"
+    text = f"RMSE after lag {by_snr[high]:.3f} mV at {high} dB, {by_snr[low]:.3f} mV at {low} dB; "
+    text += f"clearly more with {', '.join(clear) or 'none'}"
     return f"{text} ({len(clear)} of {len(worst)})", SUPPORTED if 2 * len(clear) > len(worst) else NOT
 
 
@@ -339,44 +330,45 @@ def _untested(why: str) -> Callable[[Tables], Finding]:
     return test
 
 
-CLAIMS: tuple[Claim, ...] = (
-    Claim("A", "better than baselines in 12-lead reconstruction", "RMSE against every other method, with and without lag",
-          _better_than_baselines),
-    Claim("A", "frequency-domain blurring before the noise", "trained without the blur; usual steps, and more", _innovation("no_blur")),
-    Claim("A", "frequency deblurring in the reverse process", "trained without it; usual steps, and more", _innovation("no_deblurring")),
-    Claim("A", "temporal multi-scale generation", "trained with a single scale; usual steps, and more", _innovation("single_scale")),
-    Claim("A", "affinity matrices from KNN-based clustering", "trained without lead affinity; usual steps, and more", _innovation("no_affinity")),
-    Claim("A", "demographic-specific translation", "wrong age and sex at test time", _demographics),
-    Claim("A", "inter-lead constraints", "Einthoven's and Goldberger's equations", _lead_relations),
-    Claim("A", "clinically valid", "intervals and axis against the spread between people", _clinically_valid),
-    Claim("A", "clinically valid: diagnoses", "classifier on translated ECG against PPG, age and sex", _diagnostic),
-    Claim("B", "light enough for mobile devices", "parameters, operations", _light),
-    Claim("B", "QRS morphology preserved", "QRS of single samples", _preserved("qrs_mv", "QRS amplitude", duration="qrs_ms")),
-    Claim("B", "ST segments preserved", "ST level of single samples", _preserved("st60_mv", "ST level", largest_bias_mv=0.05)),
-    Claim("B", "MIMIC II-IV", "", _untested("which recordings, and how 12 leads came from them, is not known")),
-    Claim("C", "hybrid of diffusion and GAN, perceptual and adversarial loss", "trained with both losses besides", _hybrid),
-    Claim("C", "peak-to-peak error 0.034", "single samples", _peak_error),
-    Claim("C", "18 % better than others", "RMSE against the best other method", _eighteen_percent),
-    Claim("C", "SSIM above 0.98 on all data sets", "mean of samples", _ssim),
-    Claim("C", "degrades on noisy PPG", "disturbances at 1 to 20 dB", _noise),
-    Claim("C", "needs much compute", "as above", _much_compute),
+CLAIMS: tuple[Claim, ...] = tuple(
+    Claim(*row)
+    for row in (
+        ("A", "better than baselines in 12-lead reconstruction",
+         "RMSE against every other method, with and without lag", _better_than_baselines),
+        ("A", "frequency-domain blurring before the noise", "trained without the blur; usual steps, and more",
+         _innovation("no_blur")),
+        ("A", "frequency deblurring in the reverse process", "trained without it; usual steps, and more",
+         _innovation("no_deblurring")),
+        ("A", "temporal multi-scale generation", "trained with a single scale; usual steps, and more",
+         _innovation("single_scale")),
+        ("A", "affinity matrices from KNN-based clustering", "trained without lead affinity; usual steps, and more",
+         _innovation("no_affinity")),
+        ("A", "demographic-specific translation", "wrong age and sex at test time", _demographics),
+        ("A", "inter-lead constraints", "Einthoven's and Goldberger's equations", _lead_relations),
+        ("A", "clinically valid", "intervals and axis against the spread between people", _clinically_valid),
+        ("A", "clinically valid: diagnoses", "classifier on translated ECG against PPG, age and sex", _diagnostic),
+        ("B", "light enough for mobile devices", "parameters, operations", _light),
+        ("B", "QRS morphology preserved", "QRS of single samples",
+         _preserved("qrs_mv", "QRS amplitude", duration="qrs_ms")),
+        ("B", "ST segments preserved", "ST level of single samples",
+         _preserved("st60_mv", "ST level", largest_bias_mv=0.05)),
+        ("B", "MIMIC II-IV", "", _untested("which recordings, and how 12 leads came from them, is not known")),
+        ("C", "hybrid of diffusion and GAN, perceptual and adversarial loss", "trained with both losses besides",
+         _hybrid),
+        ("C", "peak-to-peak error 0.034", "single samples", _peak_error),
+        ("C", "18 % better than others", "RMSE against the best other method", _eighteen_percent),
+        ("C", "SSIM above 0.98 on all data sets", "mean of samples", _ssim),
+        ("C", "degrades on noisy PPG", "disturbances at 1 to 20 dB", _noise),
+        ("C", "needs much compute", "as above", _much_compute),
+    )
 )  # fmt: skip
 
 
 def claims_table(folder: Path, kind: str) -> pd.DataFrame:
-    """All claims with what the tables in ``folder`` say of them.
+    """All claims with what the tables in ``folder``, of one run of the workflow, say of them.
 
-    Parameters
-    ----------
-    folder : Path
-        Tables of one run of the workflow.
-    kind : str
-        Of data, as in :func:`p2es_lib.experiments.runs.data_kind`.
-
-    Returns
-    -------
-    DataFrame
-        Columns level, claim, tested by, found, verdict, data.
+    Columns level, claim, tested by, found, verdict, data; ``kind`` of data as in
+    :func:`p2es_lib.experiments.runs.data_kind`.
     """
     tables, rows = Tables(folder), []
     for claim in CLAIMS:
@@ -384,7 +376,5 @@ def claims_table(folder: Path, kind: str) -> pd.DataFrame:
             found, verdict = claim.test(tables)
         except NotMeasured as reason:
             found, verdict = str(reason), UNTESTED
-        rows.append(
-            {"level": claim.level, "claim": claim.statement, "tested by": claim.how, "found": found, "verdict": verdict}
-        )
-    return pd.DataFrame(rows).assign(data=kind)
+        rows.append((claim.level, claim.statement, claim.how, found, verdict))
+    return pd.DataFrame(rows, columns=["level", "claim", "tested by", "found", "verdict"]).assign(data=kind)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from p2es_lib.core.config import Config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.paths import run_dir
 from p2es_lib.evaluation.metrics import summarise, summarise_difference
-from p2es_lib.evaluation.metrics.summary import holm
+from p2es_lib.evaluation.metrics.summary import ROOTS, holm
 from p2es_lib.experiments.runs import DISTRIBUTION_FILE, SCORES_FILE, data_kind, load_windows, training_command
 from p2es_lib.experiments.variants import REFERENCES, VARIANTS, seeds_of
 
@@ -34,7 +36,7 @@ def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str)
 
 
 def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
-    """Scores of finished runs of a variant (or of a reference), with a column ``seed``; see :func:`.variants.seeds_of`."""
+    """Scores of finished runs of a variant or reference, with a column ``seed``; see :func:`.variants.seeds_of`."""
     return _load(dataset, profile, variant, _trained(profile, variant, seeds), SCORES_FILE)
 
 
@@ -43,7 +45,7 @@ def _trained(profile: str, variant: str, seeds: list[int]) -> list[int]:
 
 
 def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
-    """Distances between distributions, averaged over seeds; their bounds are averaged too, so they stay per training."""
+    """Distances between distributions, averaged over seeds, as are their bounds, which so stay per training."""
     table = _load(dataset, profile, variant, _trained(profile, variant, seeds), DISTRIBUTION_FILE)
     keys = ["lead", "estimate", "metric", "n_subjects"]
     return table.groupby(keys, sort=False)[["value", "lower", "upper"]].mean().reset_index()
@@ -54,8 +56,12 @@ def bootstrap_unit(scores: pd.DataFrame) -> str:
     return "subject" if scores["subject"].nunique() >= 3 else "window"
 
 
+def _label(variant: str) -> str:
+    return REFERENCES[variant] if variant in REFERENCES else VARIANTS[variant].label
+
+
 def _method_labels(config: Config, variant: str, estimates: pd.Series) -> pd.Series:
-    label = REFERENCES[variant] if variant in REFERENCES else VARIANTS[variant].label
+    label = _label(variant)
     if set(estimates) == {"mean"}:  # a deterministic method has one estimate only
         return estimates.map(lambda _: label)
     names = {"method": label, "n_samples": config.sampling.n_samples}
@@ -78,13 +84,10 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         scores = scores[scores["estimate"] != "samples"]  # as a distribution: notebook 09
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
-        table = pd.concat(
-            [table, _load_distribution(config.dataset, config.profile, variant, seeds)], ignore_index=True
-        )
-        table["method"] = _method_labels(config, variant, table["estimate"])
-        table["seeds"] = scores["seed"].nunique()
-        table["data"] = kind
-        tables.append(table)
+        distances = _load_distribution(config.dataset, config.profile, variant, seeds)
+        table = pd.concat([table, distances], ignore_index=True)
+        labels = _method_labels(config, variant, table["estimate"])
+        tables.append(table.assign(method=labels, seeds=scores["seed"].nunique(), data=kind))
     columns = ["method", "lead", "metric", "value", "lower", "upper", "n_subjects", "seeds", "data"]
     return pd.concat(tables, ignore_index=True)[columns]
 
@@ -124,57 +127,59 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
-        deterministic = set(scores["estimate"]) == {"mean"}
         seeds_here = _trained(config.profile, variant, seeds) if variant in VARIANTS else seeds
-        same = full[full["seed"].isin(seeds_here)]
-        label = REFERENCES[variant] if variant in REFERENCES else VARIANTS[variant].label
-        for metric, estimate in COMPARED.items():
-            squared = {"rmse": "mse", "rmse_lag": "mse_lag"}.get(metric, metric)
-            own = "mean" if deterministic else estimate
-            own_metric = "mae" if deterministic and metric == "crps" else squared
-            parts = [
-                table[(table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)].assign(
-                    metric=squared
-                )
-                for table, which, of in ((scores, own, own_metric), (same, estimate, squared))
-            ]
-            if any(part.empty for part in parts):
-                continue
-            value = summarise(parts[0], 1, unit=unit).set_index("metric").loc[metric]
-            difference = summarise_difference(*parts, _N_BOOTSTRAP_P, reference_estimate=estimate, unit=unit)
-            row = difference.set_index("metric").loc[metric]
-            single = [_single(*parts, seed, metric, estimate, unit) for seed in seeds_here]
-            rows.append(
-                {
-                    "variant": variant,
-                    "method": label,
-                    "about": VARIANTS[variant].about if variant in VARIANTS else "reference",
-                }
-                | {"metric": metric, "estimate": own, "value": value["value"], "difference": row["value"]}
-                | {name: row[name] for name in ("lower", "upper", "p_value")}
-                | {
-                    "seed_min": min(single),
-                    "seed_max": max(single),
-                    "n_subjects": row["n_subjects"],
-                    "seeds": len(seeds_here),
-                }
-            )
+        about = VARIANTS[variant].about if variant in VARIANTS else "reference"
+        for found in _differences(scores, full[full["seed"].isin(seeds_here)], seeds_here, unit):
+            rows.append({"variant": variant, "method": _label(variant), "about": about} | found)
     table = pd.DataFrame(rows).assign(data=kind)
     corrected = table.groupby("metric", sort=False)["p_value"].transform(lambda p: holm(p.to_numpy()))
     table.insert(table.columns.get_loc("p_value") + 1, "p_holm", corrected)
     return table
 
 
-def _single(scores: pd.DataFrame, full: pd.DataFrame, seed: int, metric: str, estimate: str, unit: str) -> float:
-    """Difference of one training to the full model's of the same seed; a reference has one set of scores for all seeds."""
-    scores, full = (
-        table[table["seed"] == seed] if (table["seed"] == seed).any() else table for table in (scores, full)
-    )
-    return (
-        summarise_difference(scores, full, 1, reference_estimate=estimate, unit=unit)
-        .set_index("metric")
-        .loc[metric, "value"]
-    )
+def _differences(scores: pd.DataFrame, full: pd.DataFrame, seeds: list[int], unit: str) -> Iterator[dict]:
+    """Difference of one variant to the full model in every metric that both have."""
+    deterministic = set(scores["estimate"]) == {"mean"}
+    for metric, estimate in COMPARED.items():
+        squared = ROOTS.get(metric, metric)
+        own = "mean" if deterministic else estimate
+        own_metric = "mae" if deterministic and metric == "crps" else squared
+        wanted = ((scores, own, own_metric), (full, estimate, squared))
+        parts = [
+            table[(table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)].assign(
+                metric=squared
+            )
+            for table, which, of in wanted
+        ]
+        if any(part.empty for part in parts):
+            continue
+        row = _difference(parts, _N_BOOTSTRAP_P, metric, estimate, unit)
+        single = [
+            _difference([_of_seed(part, seed) for part in parts], 1, metric, estimate, unit)["value"] for seed in seeds
+        ]
+        yield {
+            "metric": metric,
+            "estimate": own,
+            "value": summarise(parts[0], 1, unit=unit).set_index("metric").loc[metric, "value"],
+            "difference": row["value"],
+            **row[["lower", "upper", "p_value"]],
+            "seed_min": min(single),
+            "seed_max": max(single),
+            "n_subjects": row["n_subjects"],
+            "seeds": len(seeds),
+        }
+
+
+def _difference(parts: list[pd.DataFrame], n_bootstrap: int, metric: str, estimate: str, unit: str) -> pd.Series:
+    """Row of one metric of a variant's scores minus the full model's."""
+    table = summarise_difference(*parts, n_bootstrap, reference_estimate=estimate, unit=unit)
+    return table.set_index("metric").loc[metric]
+
+
+def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Scores of one training; a reference has one set of scores for all seeds."""
+    own = table[table["seed"] == seed]
+    return table if own.empty else own
 
 
 def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from p2es_lib.core.paths import windows_dir
 from p2es_lib.data.windows import WindowSet, read_windows, stored_beats
 from p2es_lib.evaluation.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, heart_rate_error, r_peak_times
 from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
-from p2es_lib.evaluation.metrics.resampling import percentile_interval, resample
+from p2es_lib.evaluation.metrics.resampling import resample, with_interval
 from p2es_lib.evaluation.metrics.waveform import pearson
 from p2es_lib.experiments.runs import simulated_model_folder, simulated_windows
 from p2es_lib.signals.cleaning import ppg_onsets
@@ -49,9 +49,8 @@ def simulated_model(profile: str) -> LearnedTranslator:
     """P2Es as trained on the simulated cohort; an :class:`InputError` says how to make what is not there."""
     folder = simulated_model_folder(profile)
     if not (folder / WEIGHTS_FILE).is_file():
-        raise InputError(
-            f"{folder / WEIGHTS_FILE}: no model yet; make it with: make reproduce DATASET=simulated PROFILE={real_profile(profile)}"
-        )
+        command = f"make reproduce DATASET=simulated PROFILE={real_profile(profile)}"
+        raise InputError(f"{folder / WEIGHTS_FILE}: no model yet; make it with: {command}")
     return load_method(folder)
 
 
@@ -64,10 +63,8 @@ def usable_windows(config: Config) -> WindowSet:
         There are none: the PPG was simulated from the ECG, for example.
     """
     windows = read_windows(windows_dir(config.dataset, config.profile))
-    index, nothing = (
-        windows.index,
-        f"data set {config.dataset}: no clean window with a measured PPG; nothing to carry over to",
-    )
+    index = windows.index
+    nothing = f"data set {config.dataset}: no clean window with a measured PPG; nothing to carry over to"
     if "rpeaks_s" not in index:  # the simulated cohort
         raise InputError(nothing)
     usable = (index["rpeaks_s"].str.split().map(len) > 1) & (index["ppg_origin"] == "measured")
@@ -97,14 +94,13 @@ def joint_beat_lags_s(
     signals cover: the later the lag, the fewer beats have both times inside, and in a regular rhythm the lag of the
     beat before would win otherwise.
 
-    In a regular rhythm a lag that is wrong by a whole beat fits nearly as well, and a few beats more or less could make
-    one method slip to it. But all methods see the same PPG, delayed by the same monitor. What else is in their lags is
-    the delay from R peak to pulse that each takes for granted (none in the detector, that of the simulated cohort, 0.17
-    s or so, in what was made from it), and if these differ by less than half a beat, then of all lags that are right up
-    to whole beats only those that are wrong by the same number of beats lie within half a beat of one another. So the
-    lags of a record must lie within half its median interval between true beats, and of all sets of lags that do, the
-    one with the greatest sum of densities is taken. (Above some 170 beats per minute, half a beat is less than that
-    delay.)
+    In a regular rhythm a lag that is wrong by a whole beat fits nearly as well, and a few beats could make one method
+    slip to it. But all methods see the same PPG, delayed by the same monitor. Their lags differ only by the delay from
+    R peak to pulse that each takes for granted: none in the detector, that of the simulated cohort (some 0.17 s) in
+    what was made from it. While these differ by less than half a beat, only lags that are wrong by the same number of
+    beats lie within half a beat of one another. So the lags of a record must lie within half its median interval
+    between true beats, and of all sets of lags that do, the one with the greatest sum of densities is taken. (Above
+    some 170 beats per minute, half a beat is less than that delay.)
 
     Parameters
     ----------
@@ -118,9 +114,8 @@ def joint_beat_lags_s(
     Returns
     -------
     array (number of methods,)
-        Seconds, between -0.2 and 0.8 (a monitor delays, it does not hasten), in the order of the methods; of equally
-        good sets the one nearest zero (least sum of absolute values). A method without beats has the lag nearest zero
-        that the others allow it; 0 if it is alone.
+        Seconds, between -0.2 and 0.8 (a monitor delays, it does not hasten); of equally good sets the one nearest zero
+        (least sum of absolute values). A method without beats has the lag nearest zero that the others allow it.
     """
     lags = _RESOLUTION_S * np.arange(round(SMALLEST_LAG_S / _RESOLUTION_S), round(LARGEST_LAG_S / _RESOLUTION_S) + 1)
     density = np.stack([_lag_density(predicted, true, lags, window_s) for predicted in methods])  # (methods, lags)
@@ -138,7 +133,7 @@ def joint_beat_lags_s(
 
 
 def _lag_density(predicted: list[np.ndarray], true: list[np.ndarray], lags: np.ndarray, window_s: float) -> np.ndarray:
-    """How many pairs of beats each lag brings together, near pairs counting more, per second that both signals cover."""
+    """How many pairs of beats each lag brings together, near ones counting more, per second that both signals cover."""
     differences = np.concatenate(
         [np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)] or [np.zeros(0)]
     )
@@ -151,7 +146,9 @@ def true_beats(windows: WindowSet) -> list[np.ndarray]:
     return [row[np.isfinite(row)] for row in stored_beats(windows.index)]
 
 
-def record_lags(beats: Mapping[str, list[np.ndarray]], windows: WindowSet, window_s: float) -> dict[str, np.ndarray]:
+def lags_of_records(
+    beats: Mapping[str, list[np.ndarray]], windows: WindowSet, window_s: float
+) -> dict[str, np.ndarray]:
     """Lag of each window's record for each method, found together with those of the others: name -> (N,), s."""
     true, labels = true_beats(windows), record_labels(windows.index).to_numpy()
     lags = {name: np.zeros(len(labels)) for name in beats}
@@ -170,18 +167,15 @@ def common_spans(lags: Iterable[np.ndarray], window_s: float) -> np.ndarray:
 
 
 def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, windows: WindowSet) -> pd.DataFrame:
-    """R-peak F1 (50 ms) after the lag, within the spans; error of the heart rate (beats per minute); one row per
-    window.
+    """R-peak F1 (50 ms) after the lag, within the spans; error of the heart rate (1/min); a row per window.
 
     All methods are asked for the same beats: those whose pulse lies in the window whatever the method's lag. Without
     that, a beat near the end whose pulse comes after it would count against whoever has the smaller lag.
     """
     rows = []
     for found, true, lag, (begin, end) in zip(beats, true_beats(windows), lags, spans, strict=True):
-        near = [
-            times[(times > begin - R_PEAK_TOLERANCE_S) & (times < end + R_PEAK_TOLERANCE_S)]
-            for times in (found - lag, true)
-        ]
+        early, late = begin - R_PEAK_TOLERANCE_S, end + R_PEAK_TOLERANCE_S
+        near = [times[(times > early) & (times < late)] for times in (found - lag, true)]
         matched, extra, missed = count_matches(*near, span_s=(begin, end))
         total = 2 * matched + extra + missed
         rows.append((2 * matched / total if total else np.nan, heart_rate_error(found[None], true[None])[0], 1e3 * lag))
@@ -192,11 +186,8 @@ def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, wi
 def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) -> pd.DataFrame:
     """Score model, template and detector, which know simulated data only, on a data set's real windows.
 
-    Returns
-    -------
-    DataFrame
-        One row per window and method: record, subject, method, r_peak_f1_lag, heart_rate_error (bpm), lag_ms, and
-        pearson_lag over the measured leads (NaN without named leads, and of the detector).
+    One row per window and method: record, subject, method, r_peak_f1_lag, heart_rate_error (bpm), lag_ms, and
+    pearson_lag over the measured leads (NaN without named leads, and of the detector).
     """
     from tqdm.auto import tqdm
 
@@ -219,7 +210,7 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
     beats = {name: [row[np.isfinite(row)] for row in r_peak_times(ecg[:, 0], rate)] for name, ecg in ecgs.items()}
     beats[DETECTOR] = [ppg_onsets(window[0], rate) / rate for window in ppg]
     window_s, tables = config.signal.window_samples / rate, []
-    lags = record_lags(beats, windows, window_s)
+    lags = lags_of_records(beats, windows, window_s)
     spans = common_spans(lags.values(), window_s)
     for name, found in beats.items():
         table = beat_scores(found, lags[name], spans, windows)
@@ -251,10 +242,7 @@ def _pearson(ecg: np.ndarray, lags: np.ndarray, windows: WindowSet, sampling_rat
 def sim_to_real_table(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """One row per record and method: averages over its windows, and 95 % bootstrap intervals over them.
 
-    Returns
-    -------
-    DataFrame
-        Columns record, subject, method, windows, then each score with its bounds, and lag_ms.
+    Columns record, subject, method, windows, then each score with its bounds, and lag_ms.
     """
     rows = []
     for (record, method), part in scores.groupby(["record", "method"], sort=False):
@@ -265,10 +253,7 @@ def sim_to_real_table(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int =
             known = np.isfinite(value)
             with np.errstate(invalid="ignore"):  # a resample without a window that has a value counts for nothing
                 draws = (weights[:, known] @ value[known]) / weights[:, known].sum(axis=1)
-            lower, upper = (
-                percentile_interval(draws[:, None], int(known.sum())) if known.any() else ([np.nan], [np.nan])
-            )
-            row |= {name: value[known].mean() if known.any() else np.nan}
-            row |= {f"{name}_lower": float(lower[0]), f"{name}_upper": float(upper[0])}
+            row |= with_interval(draws, int(known.sum()), name, f"{name}_")
+            row[name] = value[known].mean() if known.any() else np.nan  # the draws' own first, but for rounding
         rows.append(row | {"lag_ms": part["lag_ms"].iloc[0]})
     return pd.DataFrame(rows)

@@ -1,69 +1,41 @@
 """Figures and tables: one style, functions that draw arrays and return a figure, writers for numbered files."""
 
-from p2es_lib.plots.affinity import plot_affinity, plot_embedding
-from p2es_lib.plots.clinical import (
-    plot_bland_altman,
-    plot_diagnostic,
-    plot_frontier,
-    plot_groups,
-    plot_noise,
-    plot_uncertainty,
-)
-from p2es_lib.plots.cohort import plot_cohort, plot_example_window
-from p2es_lib.plots.comparison import (
-    plot_differences,
-    plot_error_by_time,
-    plot_one_window,
-    plot_steps,
-    plot_validation_curves,
-)
-from p2es_lib.plots.ecg_page import plot_translation
-from p2es_lib.plots.ecg_paper import plot_ecg_paper
-from p2es_lib.plots.process import plot_forward_process, plot_reverse_process
-from p2es_lib.plots.real_and_simulated import (
-    plot_accepted_rejected,
-    plot_beats_compared,
-    plot_measurements_compared,
-    plot_recorded_simulated,
-)
-from p2es_lib.plots.results import plot_decomposition, plot_results, plot_training
-from p2es_lib.plots.saving import save_figure, save_table
-from p2es_lib.plots.sim_to_real import plot_sim_to_real
-from p2es_lib.plots.sliders import explore
-from p2es_lib.plots.stages import plot_stages
-from p2es_lib.plots.style import use_style
+from __future__ import annotations
 
-__all__ = [
-    "explore",
-    "plot_accepted_rejected",
-    "plot_affinity",
-    "plot_beats_compared",
-    "plot_bland_altman",
-    "plot_cohort",
-    "plot_decomposition",
-    "plot_diagnostic",
-    "plot_differences",
-    "plot_ecg_paper",
-    "plot_embedding",
-    "plot_error_by_time",
-    "plot_example_window",
-    "plot_forward_process",
-    "plot_frontier",
-    "plot_groups",
-    "plot_measurements_compared",
-    "plot_noise",
-    "plot_one_window",
-    "plot_recorded_simulated",
-    "plot_results",
-    "plot_reverse_process",
-    "plot_sim_to_real",
-    "plot_stages",
-    "plot_steps",
-    "plot_training",
-    "plot_translation",
-    "plot_uncertainty",
-    "plot_validation_curves",
-    "save_figure",
-    "save_table",
-    "use_style",
-]
+import importlib
+
+#: What each module gives; loaded when it is asked for, since matplotlib takes its time.
+_NAMES = {
+    "affinity": ("plot_affinity", "plot_embedding"),
+    "clinical": (
+        "plot_bland_altman", "plot_diagnostic", "plot_frontier", "plot_groups", "plot_noise", "plot_uncertainty"
+    ),
+    "cohort": ("plot_cohort", "plot_example_window"),
+    "comparison": (
+        "plot_differences", "plot_error_by_time", "plot_one_window", "plot_steps", "plot_validation_curves"
+    ),
+    "ecg_page": ("plot_translation",),
+    "ecg_paper": ("plot_ecg_paper",),
+    "process": ("plot_forward_process", "plot_reverse_process"),
+    "real_and_simulated": (
+        "plot_accepted_rejected", "plot_beats_compared", "plot_measurements_compared", "plot_recorded_simulated"
+    ),
+    "results": ("plot_decomposition", "plot_results", "plot_training"),
+    "saving": ("save_figure", "save_table"),
+    "sim_to_real": ("plot_sim_to_real",),
+    "sliders": ("explore",),
+    "stages": ("plot_stages",),
+    "style": ("use_style",),
+}  # fmt: skip
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

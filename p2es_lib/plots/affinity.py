@@ -13,17 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
-from p2es_lib.plots.style import (
-    COLOURS,
-    CYCLE,
-    PAGE_WIDTH,
-    SEX_COLOURS,
-    SEX_MARKERS,
-    SEX_NAMES,
-    letter_panels,
-    new_figure,
-    styled,
-)
+from p2es_lib.plots import style
+from p2es_lib.plots.style import COLOURS, CYCLE, PAGE_WIDTH, SEX_COLOURS, SEX_MARKERS, SEX_NAMES, styled
 
 
 def _name_colours(ax: Axes, colours: dict[str, str], markers: dict[str, str] | None = None) -> None:
@@ -45,11 +36,8 @@ def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None =
     ----------
     xy : array (N, 2)
         Any projection of the embedding; its axes have no meaning and are not drawn.
-    groups : int array (N,)
-    age : array (N,)
-        Years, NaN where not known.
-    sex : array of str (N,)
-        ``"F"``, ``"M"`` or ``""``.
+    groups, age, sex : array (N,)
+        int; years, NaN where not known; ``"F"``, ``"M"`` or ``""``.
     group_labels : sequence of str, optional
         Default: "group 1" and so on.
     """
@@ -60,42 +48,41 @@ def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None =
         raise InputError(f"{shapes}: expected (N, 2) and (N,)")
     labels = group_labels or [f"group {g + 1}" for g in range(groups.max() + 1)]
     n_legend_rows = -(-len(labels) // 3)
-    fig = new_figure(PAGE_WIDTH, 2.75 + 0.14 * n_legend_rows)
-    grid = fig.add_gridspec(2, 3, height_ratios=[2.35, 0.3 + 0.14 * n_legend_rows])
-    axes = [fig.add_subplot(grid[0, k]) for k in range(3)]
-    below = [fig.add_subplot(grid[1, k]) for k in range(3)]
+    fig = style.page_figure(2.75 + 0.14 * n_legend_rows)
+    axes, below = fig.subplots(2, 3, height_ratios=[2.35, 0.3 + 0.14 * n_legend_rows])
     # Many points: drawn in an order that hides no class behind another, and as pixels within the PDF.
     order = np.random.default_rng(0).permutation(len(xy))
     dots = {"s": float(np.clip(3000 / len(xy), 1.5, 12)), "lw": 0, "rasterized": True}
     colours = {label: CYCLE[g % len(CYCLE)] for g, label in enumerate(labels)}
     axes[0].scatter(*xy[order].T, color=np.array(list(colours.values()))[groups[order]], **dots)
     _name_colours(below[0], colours)
-
-    known = np.isfinite(age[order])
-    axes[1].scatter(*xy[order][~known].T, color=COLOURS["grey"], alpha=0.5, **dots)
-    below[1].set_axis_off()
-    if known.any():
-        points = axes[1].scatter(*xy[order][known].T, c=age[order][known], cmap="viridis", **dots)
-        bar = fig.colorbar(points, cax=below[1].inset_axes((0.1, 0.75, 0.8, 0.18)), orientation="horizontal")
-        bar.set_label("years" if known.all() else "years (grey: not known)", labelpad=1)
-        bar.outline.set_visible(False)
-    else:
-        _name_colours(below[1], {"not known": COLOURS["grey"]})
-
+    _draw_ages(axes[1], below[1], xy[order], age[order], dots)
     # A shape for each, too: grey print and some eyes know no colours. In turns, so that none hides the other.
     for part in np.array_split(order, 20):
         for label, marker in SEX_MARKERS.items():
             axes[2].scatter(*xy[part[sex[part] == label]].T, color=SEX_COLOURS[label], marker=marker, **dots)
-    shown = {SEX_NAMES[s]: s for s in SEX_NAMES if (sex == s).any()}
-    _name_colours(
-        below[2], {n: SEX_COLOURS[s] for n, s in shown.items()}, {n: SEX_MARKERS[s] for n, s in shown.items()}
-    )
+    shown = [s for s in SEX_NAMES if (sex == s).any()]
+    of_name = [{SEX_NAMES[s]: looks[s] for s in shown} for looks in (SEX_COLOURS, SEX_MARKERS)]
+    _name_colours(below[2], *of_name)
     for ax, title in zip(axes, ("Groups", "Age", "Sex"), strict=True):
         ax.set(xticks=[], yticks=[], title=title)
         ax.spines[:].set_visible(False)
         ax.set_aspect("equal", adjustable="datalim")
-    letter_panels(axes)
+    style.letter_panels(axes)
     return fig
+
+
+def _draw_ages(ax: Axes, below: Axes, xy: np.ndarray, age: np.ndarray, dots: dict) -> None:
+    """Points coloured by age, with a colour bar below."""
+    known = np.isfinite(age)
+    ax.scatter(*xy[~known].T, color=COLOURS["grey"], alpha=0.5, **dots)
+    if not known.any():
+        return _name_colours(below, {"not known": COLOURS["grey"]})
+    below.set_axis_off()
+    points = ax.scatter(*xy[known].T, c=age[known], cmap="viridis", **dots)
+    bar = ax.figure.colorbar(points, cax=below.inset_axes((0.1, 0.75, 0.8, 0.18)), orientation="horizontal")
+    bar.set_label("years" if known.all() else "years (grey: not known)", labelpad=1)
+    bar.outline.set_visible(False)
 
 
 def _draw_matrix(ax: Axes, matrix: np.ndarray, title: str, cmap: str, norm: Normalize):
@@ -110,7 +97,7 @@ def _draw_matrix(ax: Axes, matrix: np.ndarray, title: str, cmap: str, norm: Norm
 
 
 def _mark_negative(ax: Axes, differences: np.ndarray, limit: float) -> None:
-    """A dash in the cells that are clearly below zero: in grey print both ends of a diverging scale are the same dark."""
+    """A dash in cells clearly below zero: in grey print both ends of a diverging scale are the same dark."""
     rows, columns = np.nonzero(differences < -0.12 * limit)
     ink = ["white" if value < -0.6 * limit else "black" for value in differences[rows, columns]]
     ax.scatter(columns, rows, marker="_", s=5, lw=0.5, c=ink)
@@ -180,7 +167,7 @@ def _affinity_layout(n_panels: int, n_columns: int, n_bars: int) -> tuple[Figure
     width = PAGE_WIDTH if n_columns > 2 else 3.5 if n_columns == 1 else 5.0
     side = (width - left - right - gap * (n_columns - 1)) / n_columns
     height = n_rows * (side + above) + under + bars
-    fig = new_figure(width, height, layout=None)
+    fig = style.new_figure(width, height, layout=None)
 
     def place(x: float, y: float, w: float, h: float) -> Axes:
         return fig.add_axes((x / width, y / height, w / width, h / height))

@@ -1,9 +1,9 @@
-"""What a clinician asks: agreement of measurements, diagnostic value, honesty of the uncertainty, and for whom it holds."""
+"""What a clinician asks: agreement of measurements, diagnostic value, honesty of the uncertainty, for whom it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 
 import numpy as np
 import pandas as pd
@@ -17,19 +17,10 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.data.windows import label_words
 from p2es_lib.evaluation.metrics import METRICS
 from p2es_lib.evaluation.metrics.intervals import QUANTITIES
-from p2es_lib.plots.style import (
-    COLOURS,
-    CYCLE,
-    ESTIMATE,
-    MARKERS,
-    PAGE_WIDTH,
-    SPREAD,
-    TRUTH,
-    letter_panels,
-    method_colours,
-    new_figure,
-    styled,
-)
+from p2es_lib.plots import style
+from p2es_lib.plots.style import COLOURS, CYCLE, ESTIMATE, MARKERS, SPREAD, TRUTH, method_colours, page_figure, styled
+
+_DASHED, _DOTTED = (0, (3, 2)), (0, (1, 1))
 
 
 @styled
@@ -48,36 +39,31 @@ def plot_bland_altman(differences: pd.DataFrame, limits: pd.DataFrame, quantitie
     if not quantities:
         raise InputError("plot_bland_altman: no quantity")
     n_columns = min(4, len(quantities))
-    n_rows = -(-len(quantities) // n_columns)
-    fig = new_figure(PAGE_WIDTH, 1.75 * n_rows + 0.2)
-    axes = fig.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for ax, (metric, lead) in zip(axes, quantities, strict=False):
+    fig = page_figure(1.75 * -(-len(quantities) // n_columns) + 0.2)
+    axes = style.rows_of(fig, len(quantities), n_columns)
+    for ax, (metric, lead) in zip(axes, quantities, strict=True):
         rows = differences[(differences["metric"] == metric) & (differences["lead"] == lead)].dropna(subset=["value"])
         row = limits[(limits["metric"] == metric) & (limits["lead"] == lead)].iloc[0]
-        ax.plot(
-            (rows["true"] + rows["measured"]) / 2, rows["value"], "o", ms=1.6, mew=0, alpha=0.5, color=COLOURS["grey"]
-        )
+        middle = (rows["true"] + rows["measured"]) / 2
+        ax.plot(middle, rows["value"], "o", ms=1.6, mew=0, alpha=0.5, color=COLOURS["grey"])
         ax.axhline(0, lw=0.5, color=TRUTH)
         for name, dashes in (("bias", "-"), ("low", (0, (4, 2))), ("high", (0, (4, 2)))):
             ax.axhline(row[name], lw=1.0, ls=dashes, color=ESTIMATE)
         quantity = QUANTITIES[metric]
         name = quantity.label.partition(",")[0]  # a panel is narrow; what exactly is measured stands in the table
-        title = name if lead == "all" else f"{name}, {lead}"
-        ax.set_title(title, fontsize=7.5)
+        ax.set_title(name if lead == "all" else f"{name}, {lead}", fontsize=7.5)
         ax.set_xlabel(f"Mean ({quantity.unit})")
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.yaxis.set_major_locator(MaxNLocator(5))
         shown = np.nanpercentile(np.abs(rows["value"]), 99) if len(rows) else 1.0
         ax.set_ylim(-1.3 * shown, 1.3 * shown)
-    for ax in axes[len(quantities) :]:
-        ax.remove()
     fig.supylabel("Translated minus true", fontsize=7.5)
     return fig
 
 
 @styled
 def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.DataFrame]) -> Figure:
-    """Left: coverage of the samples' bands over their level. Right: error of the windows kept when the doubtful are
+    """Left: coverage of the samples' bands over their level. Right: error of what is kept when doubtful windows are
     refused.
 
     Parameters
@@ -87,40 +73,29 @@ def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.
     risks : mapping
         Method to :func:`p2es_lib.evaluation.metrics.abstention.risk_coverage`.
     """
-    colours = method_colours(dict.fromkeys([*curves, *risks]))
-    fig = new_figure(PAGE_WIDTH, 2.6)
+    colours = method_colours([*curves, *risks])
+    fig = page_figure(2.6)
     left, right = fig.subplots(1, 2)
-    left.plot([0, 1], [0, 1], lw=0.8, ls=(0, (3, 2)), color=COLOURS["grey"])
+    left.plot([0, 1], [0, 1], lw=0.8, ls=_DASHED, color=COLOURS["grey"])
     for method, curve in curves.items():
-        reachable = (curve["attainable"] - curve["level"]).abs() < 1e-9  # beyond, K samples have no such band
-        rows = curve[reachable]
+        rows = curve[(curve["attainable"] - curve["level"]).abs() < 1e-9]  # beyond, K samples have no such band
         left.fill_between(rows["level"], rows["lower"], rows["upper"], color=colours[method], alpha=0.25, lw=0)
         left.plot(rows["level"], rows["coverage"], "o-", ms=2.5, color=colours[method])
-    left.set(
-        xlabel="Level of the band",
-        ylabel="Share of time that the truth is in it",
-        xlim=(0, 1),
-        ylim=(0, 1),
-        aspect="equal",
-    )
-    left.annotate(
-        "too sure of itself", (0.97, 0.05), xycoords="axes fraction", ha="right", fontsize=7, color=COLOURS["grey"]
-    )
-    left.annotate("too timid", (0.03, 0.93), xycoords="axes fraction", fontsize=7, color=COLOURS["grey"])
+    left.set(xlabel="Level of the band", ylabel="Share of time that the truth is in it", xlim=(0, 1), ylim=(0, 1))
+    left.set_aspect("equal")
+    grey = {"xycoords": "axes fraction", "fontsize": 7, "color": COLOURS["grey"]}
+    left.annotate("too sure of itself", (0.97, 0.05), ha="right", **grey)
+    left.annotate("too timid", (0.03, 0.93), **grey)
     for method, risk in risks.items():
         right.fill_between(100 * risk["kept"], risk["lower"], risk["upper"], color=colours[method], alpha=0.25, lw=0)
         right.plot(100 * risk["kept"], risk["risk"], color=colours[method])
-        right.plot(100 * risk["kept"], risk["oracle"], lw=0.8, ls=(0, (1, 1)), color=colours[method])
-    right.set(
-        xlabel="Windows kept (%), those of least spread",
-        ylabel="RMSE of their mean (mV)",
-        xlim=(0, 100),
-        ylim=(0, None),
-    )
+        right.plot(100 * risk["kept"], risk["oracle"], lw=0.8, ls=_DOTTED, color=colours[method])
+    right.set(xlabel="Windows kept (%), those of least spread", ylabel="RMSE of their mean (mV)")
+    right.set(xlim=(0, 100), ylim=(0, None))
     handles = [Line2D([], [], color=colour, label=method) for method, colour in colours.items()]
-    handles.append(Line2D([], [], color=TRUTH, lw=0.8, ls=(0, (1, 1)), label="if the errors themselves were known"))
+    handles.append(Line2D([], [], color=TRUTH, lw=0.8, ls=_DOTTED, label="if the errors themselves were known"))
     fig.legend(handles=handles, loc="outside upper center", ncols=3)
-    letter_panels([left, right])
+    style.letter_panels([left, right])
     return fig
 
 
@@ -135,33 +110,24 @@ def plot_diagnostic(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         raise InputError("plot_diagnostic: the table is empty")
-    pairs = list(dict.fromkeys(zip(table["fit_on"], table["tried_on"], strict=True)))
-    labels = list(dict.fromkeys(table["label"]))
-    offsets = np.linspace(-0.34, 0.34, len(pairs)) if len(pairs) > 1 else [0.0]
-    fig = new_figure(PAGE_WIDTH, 0.3 + (0.12 * len(pairs) + 0.12) * len(labels) + 0.5)
+    pairs = style.unique(zip(table["fit_on"], table["tried_on"], strict=True))
+    labels = style.unique(table["label"])
+    fig = page_figure(0.3 + (0.12 * len(pairs) + 0.12) * len(labels) + 0.5)
     ax = fig.subplots()
-    handles = []
-    for number, (pair, offset) in enumerate(zip(pairs, offsets, strict=True)):
+    for pair, offset, colour in zip(pairs, style.side_by_side(len(pairs), 0.34), CYCLE):
         rows = table[(table["fit_on"] == pair[0]) & (table["tried_on"] == pair[1])]
         y = [labels.index(label) + offset for label in rows["label"]]
-        area, lower, upper = rows[["auroc", "lower", "upper"]].to_numpy(float).T
         name = pair[0] if pair[0] == pair[1] else f"learnt on {pair[0]}, tried on {pair[1]}"
-        handles.append(
-            ax.errorbar(
-                area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=CYCLE[number], label=name
-            )
-        )
-    ax.axvline(0.5, lw=0.7, ls=(0, (3, 2)), color=COLOURS["grey"])
+        style.dots_with_intervals(ax, rows, y, colour, name)
+    ax.axvline(0.5, lw=0.7, ls=_DASHED, color=COLOURS["grey"])
     ax.set_yticks(range(len(labels)), [label_words(label.rpartition(": ")[2]) for label in labels])
     ax.set_ylim(len(labels) - 0.45, -0.55)
-    ax.set(
-        xlabel="Area under the ROC curve (95 % interval over subjects)",
-        xlim=(min(0.2, table["lower"].min() - 0.02), 1.02),
-    )
+    ax.set(xlabel="Area under the ROC curve (95 % interval over subjects)")
+    ax.set_xlim(min(0.2, table["lower"].min() - 0.02), 1.02)
     for y in range(1, len(labels)):
         ax.axhline(y - 0.5, color="#DDDDDD", lw=0.5)
     ax.tick_params(axis="y", length=0)
-    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    fig.legend(loc="outside upper center", ncols=3)
     return fig
 
 
@@ -172,48 +138,42 @@ def plot_groups(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> F
     Parameters
     ----------
     tables : mapping
-        Name of the grouping to a table with columns group, method, metric, value, lower, upper, n_subjects (in
-        brackets).
+        Name of the grouping to a table with columns group, method, metric, value, lower, upper, n_subjects.
     metrics : sequence of str
     """
     if not tables:
         raise InputError("plot_groups: no grouping")
-    methods = list(dict.fromkeys(method for table in tables.values() for method in table["method"]))
+    methods = style.unique(method for table in tables.values() for method in table["method"])
     colours = method_colours(methods)
     heights = [table["group"].nunique() for table in tables.values()]
-    fig = new_figure(PAGE_WIDTH, 0.24 * sum(heights) + 0.5 * len(tables) + 0.4)
+    fig = page_figure(0.24 * sum(heights) + 0.5 * len(tables) + 0.4)
     axes = fig.subplots(len(tables), len(metrics), squeeze=False, height_ratios=heights, sharex="col")
     for row, (name, table) in zip(axes, tables.items(), strict=True):
-        groups = list(dict.fromkeys(table["group"]))
+        groups = style.unique(table["group"])
         people = table.groupby("group")["n_subjects"].max()
         for ax, metric in zip(row, metrics, strict=True):
-            _draw_groups(ax, table[table["metric"] == metric], groups, methods, colours)
+            _draw_groups(ax, table[table["metric"] == metric], groups, colours)
         row[0].set_yticks(range(len(groups)), [f"{group} ({people[group]:g})" for group in groups])
         row[0].set_title(name, fontsize=7.5)
         for ax in row[1:]:
             ax.set_yticks(range(len(groups)), [""] * len(groups))
     for ax, metric in zip(axes[-1], metrics, strict=True):
-        known = METRICS[metric]
-        ax.set_xlabel(known.label + (f" ({known.unit})" if known.unit else ""))
+        ax.set_xlabel(style.axis_label(METRICS[metric]))
         ax.xaxis.set_major_locator(MaxNLocator(5))
     handles = [Line2D([], [], marker="o", ms=3, color=colours[method], label=method) for method in methods]
     fig.legend(handles=handles, loc="outside upper center", ncols=3)
     return fig
 
 
-def _draw_groups(
-    ax: Axes, rows: pd.DataFrame, groups: Sequence[str], methods: Sequence[str], colours: Mapping[str, str]
-) -> None:
-    offsets = np.linspace(-0.25, 0.25, len(methods)) if len(methods) > 1 else [0.0]
-    for method, offset in zip(methods, offsets, strict=True):
+def _draw_groups(ax: Axes, rows: pd.DataFrame, groups: Sequence[str], colours: Mapping[str, str]) -> None:
+    for (method, colour), offset in zip(colours.items(), style.side_by_side(len(colours), 0.25), strict=True):
         own = rows[rows["method"] == method]
         y = np.array([groups.index(group) for group in own["group"]]) + offset
-        ax.hlines(y, own["lower"], own["upper"], lw=1.0, color=colours[method])
-        ax.plot(own["value"], y, "o", ms=3, mew=0, color=colours[method])
+        ax.hlines(y, own["lower"], own["upper"], lw=1.0, color=colour)
+        ax.plot(own["value"], y, "o", ms=3, mew=0, color=colour)
     ax.set_ylim(len(groups) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    ax.set_axisbelow(True)
+    style.lines_behind(ax, "x")
 
 
 @styled
@@ -228,40 +188,38 @@ def plot_noise(table: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
     kinds : mapping
         Disturbance to its name, a column each.
     """
-    methods, gates = (list(dict.fromkeys(table[column])) for column in ("method", "windows"))
+    methods, gates = (style.unique(table[column]) for column in ("method", "windows"))
     colours = method_colours(methods)
-    dashes = dict(zip(gates, ("-", (0, (3, 1.5))), strict=False))
-    fig = new_figure(PAGE_WIDTH, 3.1)
+    dashes = dict(zip(gates, ("-", (0, (3, 1.5)))))
+    fig = page_figure(3.1)
     axes = fig.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False)
     for column, (kind, name) in zip(axes.T, kinds.items(), strict=True):
+        of_kind = table[table["disturbance"] == kind]
         for ax, metric in zip(column, ("r_peak_f1_lag", "rmse_lag"), strict=True):
-            for method in methods:
-                for gate in gates:
-                    rows = table[
-                        (table["disturbance"] == kind) & (table["method"] == method) & (table["windows"] == gate)
-                    ]
-                    ax.plot(rows["snr_db"], rows[metric], "o", ls=dashes[gate], ms=2.2, color=colours[method])
-            ax.grid(axis="y")
-            ax.set_axisbelow(True)
+            for method, gate in product(methods, gates):
+                rows = of_kind[(of_kind["method"] == method) & (of_kind["windows"] == gate)]
+                ax.plot(rows["snr_db"], rows[metric], "o", ls=dashes[gate], ms=2.2, color=colours[method])
+            style.lines_behind(ax, "y")
         column[0].set_title(name, fontsize=7.5)
         column[1].set_xlabel("SNR (dB)")
         column[1].set_xticks(sorted(table["snr_db"].unique()))
     axes[0, 0].set_ylabel("R-peak F1, 50 ms")
     axes[1, 0].set_ylabel("RMSE after lag (mV)")
     handles = [Line2D([], [], color=colour, label=method) for method, colour in colours.items()]
-    handles += [Line2D([], [], color=TRUTH, ls=style, label=gate) for gate, style in dashes.items()]
+    handles += [Line2D([], [], color=TRUTH, ls=dash, label=gate) for gate, dash in dashes.items()]
     fig.legend(handles=handles, loc="outside upper center", ncols=4)
     return fig
 
 
 def _label_beneath(ax: Axes, rows: pd.DataFrame, quality: str, height: float, colour: str) -> None:
-    """Names of the dots of a falling, flattening line, where it leaves room: to the lower left of what is steep, else beneath."""
+    """Names of the dots of a falling line: to the lower left where it is steep, else beneath, where it leaves room."""
     drops = np.abs(np.diff(rows[quality].to_numpy()))
     steep = np.maximum(np.append(drops, 0.0), np.append(0.0, drops)) > 0.05 * height
+    halo = [withStroke(linewidth=2, foreground="white")]
     for row, is_steep in zip(rows.itertuples(), steep):
         place = {"xytext": (-3, -2), "ha": "right"} if is_steep else {"xytext": (0, -4), "ha": "center"}
-        ax.annotate(row.label, (row.ms, getattr(row, quality)), **place, va="top", textcoords="offset points", fontsize=6.5,
-                    color=colour, path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+        ax.annotate(row.label, (row.ms, getattr(row, quality)), **place, va="top", textcoords="offset points",
+                    fontsize=6.5, color=colour, path_effects=halo)  # fmt: skip
 
 
 @styled
@@ -271,38 +229,32 @@ def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str,
     Parameters
     ----------
     table : DataFrame
-        Columns label, family (a colour and a marker; dots of one family are joined and labelled), ms, ms_low, ms_high
-        and one per quality.
+        Columns label, family (a colour and a marker; dots of one family are joined and labelled), ms and a quality.
     quality : str
         Column that is drawn upwards, a metric.
     budgets_ms : mapping, optional
         Name to a time that is marked.
     """
-    known = METRICS[quality]
-    colours = method_colours(dict.fromkeys(table["family"]))
+    colours = method_colours(table["family"])
     n_columns = 4
-    fig = new_figure(PAGE_WIDTH, 2.8 + 0.16 * (len(colours) // n_columns))
+    fig = page_figure(2.8 + 0.16 * (len(colours) // n_columns))
     ax = fig.subplots()
     for (family, rows), marker in zip(table.groupby("family", sort=False), cycle(MARKERS)):
         rows = rows.sort_values("ms")
-        ax.plot(rows["ms"], rows[quality], "-", marker=marker, lw=0.9, ms=4, color=colours[family], zorder=4,
-                label=family.partition(" (")[0])  # fmt: skip
+        look = {"color": colours[family], "marker": marker, "lw": 0.9, "ms": 4, "zorder": 4}
+        ax.plot(rows["ms"], rows[quality], "-", label=family.partition(" (")[0], **look)
         if len(rows) > 1:
             _label_beneath(ax, rows, quality, float(np.ptp(table[quality])), colours[family])
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=n_columns)
     for name, milliseconds in (budgets_ms or {}).items():
-        ax.axvline(milliseconds, lw=0.8, ls=(0, (3, 2)), color=SPREAD)
-        ax.annotate(name, (milliseconds, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points",
-                    fontsize=6.5, color=COLOURS["grey"])  # fmt: skip
+        ax.axvline(milliseconds, lw=0.8, ls=_DASHED, color=SPREAD)
+        ax.annotate(name, (milliseconds, 1), xycoords=("data", "axes fraction"), xytext=(2, -8),
+                    textcoords="offset points", fontsize=6.5, color=COLOURS["grey"])  # fmt: skip
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.margins(x=0.08, y=0.12)
-    ax.set(
-        xlabel="Milliseconds for 10 s of signal, 12 leads, batch 1",
-        ylabel=known.label + (f" ({known.unit})" if known.unit else ""),
-    )
-    ax.grid(axis="both")
-    ax.set_axisbelow(True)
+    ax.set(xlabel="Milliseconds for 10 s of signal, 12 leads, batch 1", ylabel=style.axis_label(METRICS[quality]))
+    style.lines_behind(ax, "both")
     return fig

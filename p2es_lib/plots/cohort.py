@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,13 +14,13 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import ABSENT, lead_rows
 from p2es_lib.plots.style import (
     COLOURS,
-    PAGE_WIDTH,
     SEX_COLOURS,
     SEX_NAMES,
     TRUTH,
     letter_panels,
     mark_empty,
-    new_figure,
+    page_figure,
+    rows_of,
     styled,
 )
 
@@ -33,9 +35,10 @@ def _known(frame: pd.DataFrame, column: str) -> bool:
     return column in frame and (frame[column].notna() & (frame[column] != "")).any()
 
 
-def _draw_age(ax: Axes, subjects: pd.DataFrame) -> None:
+def _draw_age(ax: Axes, index: pd.DataFrame) -> None:
     import seaborn as sns  # of the extra "companion"
 
+    subjects = index.drop_duplicates("subject")
     known = subjects[subjects["age"].notna()]
     sexes = [s for s in SEX_NAMES if (known["sex"] == s).any()]
     sns.histplot(data=known, x="age", hue="sex", hue_order=sexes, palette=SEX_COLOURS, multiple="stack", legend=False,
@@ -58,23 +61,25 @@ def _draw_splits(ax: Axes, index: pd.DataFrame) -> None:
         n = np.array([((counted["split"] == split) & (counted["sex"] == sex)).sum() for split in splits])
         ax.barh(splits, n, left=left, color=SEX_COLOURS[sex], height=0.6, label=SEX_NAMES[sex])
         left += n
-    for y, n in enumerate(left):
-        ax.text(n + 0.02 * left.max(), y, f"{n:.0f}", va="center", fontsize=7)
-    ax.set_xlim(0, 1.15 * left.max())
-    ax.invert_yaxis()
+    _name_bars(ax, left, ".0f", 1.15)
     ax.set(xlabel="Subjects" if by_subject else "Windows (one subject, split in time)", title="Splits")
 
 
-def _draw_prevalence(ax: Axes, index: pd.DataFrame, column: str, title: str) -> None:
+def _draw_prevalence(ax: Axes, index: pd.DataFrame, column: str) -> None:
     share = 100 * index[column].replace("", "not labelled").value_counts(normalize=True)
     share = share.sort_values(ascending=False, kind="stable")
     names = [" ".join(_WORDS.get(word, word) for word in str(name).split("_")) for name in share.index]
     ax.barh(names, share, color=COLOURS["grey"], height=0.65)
-    for y, value in enumerate(share):
-        ax.text(value + 0.02 * share.max(), y, f"{value:.1f}", va="center", fontsize=7)
-    ax.set_xlim(0, 1.25 * share.max())
+    _name_bars(ax, share.to_numpy(), ".1f", 1.25)
+    ax.set(xlabel="Windows (%)", title=column.capitalize())
+
+
+def _name_bars(ax: Axes, lengths: np.ndarray, number_format: str, room: float) -> None:
+    """Write its length behind each of the horizontal bars, the first on top."""
+    for y, length in enumerate(lengths):
+        ax.text(length + 0.02 * lengths.max(), y, format(length, number_format), va="center", fontsize=7)
+    ax.set_xlim(0, room * lengths.max())
     ax.invert_yaxis()
-    ax.set(xlabel="Windows (%)", title=title)
 
 
 def _draw_heart_rate(ax: Axes, index: pd.DataFrame) -> None:
@@ -105,7 +110,7 @@ def _draw_quality(ax: Axes, index: pd.DataFrame) -> None:
     ax.yaxis.get_major_locator().set_params(integer=True)
 
 
-def _draw_nothing(ax: Axes) -> None:
+def _draw_nothing(ax: Axes, index: pd.DataFrame) -> None:
     mark_empty(ax, "nothing known of this cohort but its size")
     ax.set_axis_off()
 
@@ -114,44 +119,34 @@ def _draw_nothing(ax: Axes) -> None:
 def plot_cohort(index: pd.DataFrame) -> Figure:
     """Age, sex, splits, prevalence of rhythm and morphology, heart rate, arrival time or quality: what the index knows.
 
-    Parameters
-    ----------
-    index : DataFrame
-        One row per window with column ``subject``; used when present: ``age`` (years), ``sex``, ``split``, ``rhythm``,
-        ``morphology``, ``heart_rate`` (beats/min), ``pat_ms``, ``quality``. Panels without data are left out.
-
-    Raises
-    ------
-    InputError
-        No rows, or no column ``subject``.
+    ``index`` has a row per window and a column ``subject`` (else InputError); used when present: ``age`` (years),
+    ``sex``, ``split``, ``rhythm``, ``morphology``, ``heart_rate`` (beats/min), ``pat_ms``, ``quality``. Panels without
+    data are left out.
     """
     if "subject" not in index or not len(index):
         raise InputError("the cohort index is empty or has no column 'subject'; prepare the windows first")
     index = index.assign(sex=index["sex"].fillna("") if "sex" in index else "")
     subjects = index.drop_duplicates("subject")
     one_subject = len(subjects) == 1
-    drawers = {
-        "age": (lambda ax: _draw_age(ax, subjects), _known(subjects, "age") and not one_subject),
-        "splits": (lambda ax: _draw_splits(ax, index), _known(index, "split")),
-        "rhythm": (lambda ax: _draw_prevalence(ax, index, "rhythm", "Rhythm"), _known(index, "rhythm")),
-        "heart rate": (lambda ax: _draw_heart_rate(ax, index), _known(index, "heart_rate")),
-        "arrival": (lambda ax: _draw_arrival_time(ax, index), _known(index, "pat_ms") and _known(index, "age")),
-        "morphology": (lambda ax: _draw_prevalence(ax, index, "morphology", "Morphology"), _known(index, "morphology")),
-    }
-    panels = [draw for draw, known in drawers.values() if known]
-    if _known(index, "quality") and len(panels) < 6:
-        panels.append(lambda ax: _draw_quality(ax, index))
+    known = functools.partial(_known, index)
+    drawers = (
+        (_known(subjects, "age") and not one_subject, _draw_age),
+        (known("split"), _draw_splits),
+        (known("rhythm"), functools.partial(_draw_prevalence, column="rhythm")),
+        (known("heart_rate"), _draw_heart_rate),
+        (known("pat_ms") and known("age"), _draw_arrival_time),
+        (known("morphology"), functools.partial(_draw_prevalence, column="morphology")),
+    )
+    panels = [draw for is_known, draw in drawers if is_known]
+    if known("quality") and len(panels) < 6:
+        panels.append(_draw_quality)
     panels = panels or [_draw_nothing]
-
     n_columns = min(3, len(panels)) if len(panels) != 4 else 2
-    n_rows = -(-len(panels) // n_columns)
-    fig = new_figure(PAGE_WIDTH, 2.15 * n_rows + 0.3)
-    axes = fig.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for draw, ax in zip(panels, axes, strict=False):
-        draw(ax)
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    letter_panels(axes[: len(panels)])
+    fig = page_figure(2.15 * -(-len(panels) // n_columns) + 0.3)
+    axes = rows_of(fig, len(panels), n_columns)
+    for draw, ax in zip(panels, axes, strict=True):
+        draw(ax, index)
+    letter_panels(axes)
     if one_subject:
         row = subjects.iloc[0]
         age = f"{row['age']:g} years" if _known(subjects, "age") else "age not known"
@@ -186,9 +181,8 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
 
     Parameters
     ----------
-    ppg : array (T,)
-        z-score.
-    ecg : array (12, T), mV
+    ppg, ecg : arrays (T,) and (12, T)
+        z-score, mV.
     sampling_rate : float, Hz
     upstrokes, r_peaks : arrays of seconds, optional
         Pulse onsets and R peaks from the start of the window; NaN padding is ignored.
@@ -209,26 +203,20 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
     mask = np.full(12, 2) if lead_mask is None else np.asarray(lead_mask).reshape(-1)
     absent = [mask[row] == ABSENT or np.isnan(ecg[row]).all() for row in rows]
     heights = [1.2, *(0.4 if missing else 1.0 for missing in absent)]
-    fig = new_figure(PAGE_WIDTH, 0.45 + 0.8 * sum(heights))
+    fig = page_figure(0.45 + 0.8 * sum(heights))
     axes = fig.subplots(1 + len(leads), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    axes[0].plot(t, ppg, color=COLOURS["vermillion"])
-    axes[0].plot(upstrokes, np.interp(upstrokes, t, ppg), "o", color=COLOURS["blue"], ms=3, gid="upstrokes")
-    axes[0].set_ylabel("PPG (z-score)")
+    _draw_pulse(axes[0], t, ppg, upstrokes, r_peaks)
     for ax, lead, row, missing in zip(axes[1:], leads, rows, absent, strict=True):
         ax.set_ylabel(lead if missing else f"{lead} (mV)")
         if missing:
             mark_empty(ax)
-        else:
-            ax.plot(t, ecg[row], color=TRUTH)
-    for ax in axes[[True, *~np.array(absent)]]:
-        for r_peak in r_peaks:  # in the top panel they end below the line that the arrival time is written on
-            ax.axvline(r_peak, ymax=0.77 if ax is axes[0] else 1, **_R_PEAK)
+            continue
+        ax.plot(t, ecg[row], color=TRUTH)
+        for r_peak in r_peaks:
+            ax.axvline(r_peak, **_R_PEAK)
     for ax in axes[:-1]:
         ax.tick_params(bottom=False)
         ax.spines["bottom"].set_visible(False)
-    low, high = np.nanmin(ppg), np.nanmax(ppg)
-    axes[0].set_ylim(low - 0.06 * (high - low), high + 0.3 * (high - low))
-    _draw_arrival(axes[0], upstrokes, r_peaks, high + 0.17 * (high - low))
     axes[-1].set(xlabel="Time (s)", xlim=(0, t[-1]))
     axes[0].set_title(title or "")
     handles = [Line2D([], [], **_R_PEAK, label="R peak")] if r_peaks.size else []
@@ -238,3 +226,15 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
         axes[0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     fig.align_ylabels(axes)
     return fig
+
+
+def _draw_pulse(ax: Axes, t: np.ndarray, ppg: np.ndarray, upstrokes: np.ndarray, r_peaks: np.ndarray) -> None:
+    """The PPG with its onsets and R peaks; above it room for the arrival time of one beat."""
+    ax.plot(t, ppg, color=COLOURS["vermillion"])
+    ax.plot(upstrokes, np.interp(upstrokes, t, ppg), "o", color=COLOURS["blue"], ms=3, gid="upstrokes")
+    ax.set_ylabel("PPG (z-score)")
+    for r_peak in r_peaks:
+        ax.axvline(r_peak, ymax=0.77, **_R_PEAK)
+    low, high = np.nanmin(ppg), np.nanmax(ppg)
+    ax.set_ylim(low - 0.06 * (high - low), high + 0.3 * (high - low))
+    _draw_arrival(ax, upstrokes, r_peaks, high + 0.17 * (high - low))

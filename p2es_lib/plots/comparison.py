@@ -14,21 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
-from p2es_lib.evaluation.metrics import METRICS
+from p2es_lib.evaluation.metrics import METRICS, Metric
 from p2es_lib.evaluation.metrics.summary import beyond_chance
-from p2es_lib.plots.style import (
-    COLOURS,
-    CYCLE,
-    ESTIMATE,
-    MARKERS,
-    PAGE_WIDTH,
-    SPREAD,
-    TRUTH,
-    letter_panels,
-    method_colours,
-    new_figure,
-    styled,
-)
+from p2es_lib.plots import style
+from p2es_lib.plots.style import COLOURS, CYCLE, ESTIMATE, MARKERS, SPREAD, TRUTH, method_colours, page_figure, styled
 
 _LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 
@@ -47,37 +36,31 @@ def plot_validation_curves(histories: Mapping[str, pd.DataFrame], costs: Mapping
     if not histories:
         raise InputError("plot_validation_curves: no training")
     colours = method_colours(histories)
-    fig = new_figure(PAGE_WIDTH, 2.5)
+    fig = page_figure(2.5)
     axes = fig.subplots(1, 2, sharey=True)
     handles = []
     for label, history in histories.items():
         rows = history.dropna(subset=["validation_rmse"])
         minutes_per_step = costs[label]["seconds"] / 60 / costs[label]["steps"]
         again = sum(handle.get_color() == colours[label] for handle in handles)  # more methods than colours
-        style = {"color": colours[label], "ls": _LINES[again % len(_LINES)], "marker": "o", "ms": 2.5, "mew": 0}
-        axes[0].plot(rows["step"], rows["validation_rmse"], **style)
-        axes[1].plot(rows["step"] * minutes_per_step, rows["validation_rmse"], **style)
-        handles.append(Line2D([], [], label=label, **style))
+        look = {"color": colours[label], "ls": _LINES[again % len(_LINES)], "marker": "o", "ms": 2.5, "mew": 0}
+        axes[0].plot(rows["step"], rows["validation_rmse"], **look)
+        axes[1].plot(rows["step"] * minutes_per_step, rows["validation_rmse"], **look)
+        handles.append(Line2D([], [], label=label, **look))
     # Logarithmic: half of what is learned is learned in the first hundredth of the time.
     axes[0].set(xlabel="Step", ylabel="Validation RMSE (mV)", xscale="log")
     axes[1].set(xlabel="Minutes of training", xscale="log")
     for ax in axes:
         ax.xaxis.set_major_formatter("{x:g}")
-        ax.grid(axis="y")
-        ax.set_axisbelow(True)
+        style.lines_behind(ax, "y")
     fig.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
-    letter_panels(axes)
+    style.letter_panels(axes)
     return fig
 
 
 @styled
 def plot_one_window(
-    truth: np.ndarray,
-    estimates: Mapping[str, np.ndarray],
-    sampling_rate: float,
-    *,
-    leads: Sequence[str],
-    seconds: float = 3.0,
+    truth: np.ndarray, estimates: Mapping[str, np.ndarray], sampling_rate: float, *, leads: Sequence[str], seconds=3.0
 ) -> Figure:
     """One window as each method translates it: a row per method, a column per lead, the true ECG behind.
 
@@ -85,8 +68,7 @@ def plot_one_window(
     ----------
     truth : array (12, T), mV
     estimates : mapping
-        Method to samples (K, 12, T) in mV. Drawn are their mean, or one sample and the band of all if there are
-        several.
+        Method to samples (K, 12, T) in mV. One is drawn, and of several the band.
     sampling_rate : float, Hz
     leads : sequence of str
     seconds : float
@@ -97,7 +79,7 @@ def plot_one_window(
     n = min(truth.shape[-1], round(seconds * sampling_rate))
     first = (truth.shape[-1] - n) // 2
     part, t = slice(first, first + n), np.arange(n) / sampling_rate
-    fig = new_figure(PAGE_WIDTH, 0.72 * len(estimates) + 0.6)
+    fig = page_figure(0.72 * len(estimates) + 0.6)
     axes = fig.subplots(len(estimates), len(leads), sharex=True, sharey="col", squeeze=False)
     for row, (method, samples) in zip(axes, estimates.items(), strict=True):
         for ax, lead in zip(row, leads, strict=True):
@@ -107,20 +89,15 @@ def plot_one_window(
             ax.plot(t, truth[LEADS.index(lead), part], lw=0.9, color=TRUTH)
             ax.plot(t, values[0], lw=0.9, color=ESTIMATE)
             ax.yaxis.set_major_locator(MaxNLocator(3))
-        name = method.partition(" (")[
-            0
-        ]  # a long one would widen its panel; what exactly was changed stands in the tables
+        name = method.partition(" (")[0]  # a panel is narrow; what exactly was changed stands in the tables
         row[0].annotate(name, (0, 1), xycoords="axes fraction", xytext=(2, 1), textcoords="offset points", fontsize=7,
                         color=ESTIMATE)  # fmt: skip
     for ax, lead in zip(axes[0], leads, strict=True):
         ax.set_title(f"{lead} (mV)", loc="right")
     for ax in axes[-1]:
         ax.set(xlabel="Time (s)", xlim=(0, t[-1]))
-    handles = [
-        Line2D([], [], color=TRUTH, label="true"),
-        Line2D([], [], color=ESTIMATE, label="translated: one sample"),
-    ]
-    handles.append(Line2D([], [], color=SPREAD, lw=5, label="5 to 95 % of the samples"))
+    looks = ((TRUTH, 0.9, "true"), (ESTIMATE, 0.9, "translated: one sample"), (SPREAD, 5, "5 to 95 % of the samples"))
+    handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in looks]
     fig.legend(handles=handles, loc="outside upper center", ncols=3)
     return fig
 
@@ -148,22 +125,21 @@ def plot_differences(
         raise InputError("plot_differences: the table holds none of these metrics and groups")
     order: list[tuple[str, str]] = []  # (heading or "", method)
     for about, heading in groups.items():
-        methods = list(dict.fromkeys(shown.loc[shown["about"] == about, "method"]))
+        methods = style.unique(shown.loc[shown["about"] == about, "method"])
         order += [(heading, "")] * bool(methods) + [("", method) for method in methods]
     position = {method: y for y, (_, method) in enumerate(order) if method}
-    fig = new_figure(PAGE_WIDTH, 0.16 * len(order) + 0.8)
+    fig = page_figure(0.16 * len(order) + 0.8)
     axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
-        _draw_differences(ax, shown[shown["metric"] == metric], position, metric)
+        _draw_differences(ax, shown[shown["metric"] == metric], position, METRICS[metric])
     axes[0].set_yticks(range(len(order)), [heading or method for heading, method in order])
     for label, (heading, _) in zip(axes[0].get_yticklabels(), order, strict=True):
         label.set_fontweight("bold" if heading else "normal")
     axes[0].set_ylim(len(order) - 0.4, -0.6)
-    ticks = "\nTicks: extremes of single trainings; rows without: one training" if (shown["seeds"] > 1).any() else ""
-    fig.supxlabel(
-        f"Difference to {reference}, 95 % interval; filled: not explained by chance (orange: worse, green: better){ticks}",
-        fontsize=7.5,
-    )
+    words = f"Difference to {reference}, 95 % interval; filled: not explained by chance (orange: worse, green: better)"
+    if (shown["seeds"] > 1).any():
+        words += "\nTicks: extremes of single trainings; rows without: one training"
+    fig.supxlabel(words, fontsize=7.5)
     return fig
 
 
@@ -171,7 +147,7 @@ _REACH = ["difference", "lower", "upper", "seed_min", "seed_max"]
 
 
 def _outside(rows: pd.DataFrame) -> tuple[pd.Index, float]:
-    """Rows too far from the others to be drawn on one axis with them, at most one in ten, and where the axis ends."""
+    """Rows too far from the others to share an axis with them, at most one in ten, and where the axis ends."""
     sizes = rows[_REACH].abs().max(axis=1).sort_values(ascending=False)
     n = 0
     while n < len(sizes) // 10 and sizes.iloc[n] > 2 * sizes.iloc[n + 1]:
@@ -179,40 +155,33 @@ def _outside(rows: pd.DataFrame) -> tuple[pd.Index, float]:
     return sizes.index[:n], 1.08 * sizes.iloc[n]
 
 
-def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int], metric: str) -> None:
-    known = METRICS[metric]
+def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int], metric: Metric) -> None:
     outside, end = _outside(rows)
-    shown = rows.index[beyond_chance(rows)]
+    clear = beyond_chance(rows)
     for row in rows.itertuples():
-        worse = (row.difference > 0) == (known.better == "lower")
-        colour = COLOURS["vermillion"] if worse else COLOURS["green"]
-        y, clear = position[row.method], row.Index in shown
+        worse = (row.difference > 0) == (metric.better == "lower")
+        colour = COLOURS["grey"] if not clear[row.Index] else COLOURS["vermillion"] if worse else COLOURS["green"]
+        y = position[row.method]
         if row.Index in outside:  # it would press all others together
             side = np.sign(row.difference)
-            ax.plot(
-                side * end, y, ">" if side > 0 else "<", ms=4, color=colour if clear else COLOURS["grey"], clip_on=False
-            )
-            ax.annotate(f"{row.difference:+.2g}", (side * end, y), xytext=(-4 * side, 0), textcoords="offset points", va="center",
-                        ha="right" if side > 0 else "left", fontsize=6.5)  # fmt: skip
+            ax.plot(side * end, y, ">" if side > 0 else "<", ms=4, color=colour, clip_on=False)
+            ax.annotate(f"{row.difference:+.2g}", (side * end, y), xytext=(-4 * side, 0), textcoords="offset points",
+                        va="center", ha="right" if side > 0 else "left", fontsize=6.5)  # fmt: skip
             continue
-        ax.plot([row.lower, row.upper], [y, y], lw=1.1, color=colour if clear else COLOURS["grey"])
-        ax.plot(row.difference, y, "o", ms=3.6, mew=0.8, mec=colour if clear else COLOURS["grey"],
-                mfc=colour if clear else "white")  # fmt: skip
+        ax.plot([row.lower, row.upper], [y, y], lw=1.1, color=colour)
+        ax.plot(row.difference, y, "o", ms=3.6, mew=0.8, mec=colour, mfc=colour if clear[row.Index] else "white")
         if row.seeds > 1:
             ax.plot([row.seed_min, row.seed_max], [y, y], ls="", marker="|", ms=5.5, mew=0.8, color=TRUTH)
     ax.axvline(0, color=TRUTH, lw=0.7)
     if len(outside):
         ends, signs = rows.drop(index=outside)[_REACH].to_numpy(), np.sign(rows.loc[outside, "difference"])
-        left, right = (
-            (-end if (signs < 0).any() else min(1.08 * ends.min(), -0.05 * end)),
-            (end if (signs > 0).any() else 1.08 * ends.max()),
-        )
-        ax.set_xlim(left, max(right, 0.05 * end))
-    ax.set_title(known.label.replace(", ", ",\n"))  # a column is narrow
-    ax.set_xlabel(known.unit or " ")
+        left = -end if (signs < 0).any() else min(1.08 * ends.min(), -0.05 * end)
+        right = end if (signs > 0).any() else max(1.08 * ends.max(), 0.05 * end)
+        ax.set_xlim(left, right)
+    ax.set_title(metric.label.replace(", ", ",\n"))  # a column is narrow
+    ax.set_xlabel(metric.unit or " ")
     ax.xaxis.set_major_locator(MaxNLocator(3))
-    ax.grid(axis="x")
-    ax.set_axisbelow(True)
+    style.lines_behind(ax, "x")
     ax.tick_params(axis="y", length=0)
 
 
@@ -229,7 +198,7 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str =
     reference : str
         The full model, where there is a column variant.
     """
-    fig = new_figure(PAGE_WIDTH, 2.4 if "variant" in table and table["variant"].nunique() > 1 else 2.0)
+    fig = page_figure(2.4 if "variant" in table and table["variant"].nunique() > 1 else 2.0)
     axes = np.atleast_1d(fig.subplots(1, len(metrics)))
     handles: dict[str, Line2D] = {}
     for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
@@ -240,9 +209,8 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str =
         if rows.empty:
             raise InputError(f"plot_steps: the table holds no {metric}")
         ax.fill_between(rows["n_steps"], rows["lower"], rows["upper"], color=SPREAD, lw=0, alpha=0.7)
-        (handles[rows["method"].iloc[0] if others else "P2Es"],) = ax.plot(
-            rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3
-        )
+        name = rows["method"].iloc[0] if others else "P2Es"
+        (handles[name],) = ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
         for part, colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS[1:]), strict=False):
             name = part["method"].iloc[0].partition(" (")[0]
             (handles[name],) = ax.plot(part["n_steps"], part["value"], marker=marker, color=colour, lw=0.8, ms=2.5)
@@ -253,14 +221,13 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str =
         ax.set(xlabel="Steps of the sampler", ylabel=name + (f" ({unit})" if unit else ""), title=title)
     if len(handles) > 1:
         fig.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
-    letter_panels(np.atleast_1d(axes))
+    style.letter_panels(axes)
     return fig
 
 
 @styled
 def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference: str = "p2es") -> Figure:
-    """Error of the estimate of x_0 against the time of the forward process: of the full model, and of others against
-    it.
+    """Error of the estimate of x_0 against the time of the forward process; right, others against the full model.
 
     Parameters
     ----------
@@ -274,34 +241,26 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference
     if reference not in labels:
         raise InputError(f"plot_error_by_time: {reference} is not among the variants to draw ({', '.join(labels)})")
     others = [name for name in labels if name != reference]
-    fig = new_figure(PAGE_WIDTH, 2.7 + 0.16 * -(-len(others) // 2))
+    fig = page_figure(2.7 + 0.16 * -(-len(others) // 2))
     left, right = fig.subplots(1, 2, width_ratios=[0.8, 1.2])
     whole = table[table["stage"] == "both stages"]
-    for stage, style in (("stage 1", "--"), ("both stages", "-")):
+    for stage, look in (("stage 1", "--"), ("both stages", "-")):
         rows = table[(table["variant"] == reference) & (table["stage"] == stage)].sort_values("t")
-        left.plot(rows["t"], rows["rmse"], style, color=ESTIMATE, label=stage)
-    left.set(
-        xlabel="Time of the forward process, $t$",
-        ylabel="RMSE of the estimate of $x_0$ (mV)",
-        title=labels[reference],
-        ylim=(0, None),
-    )
+        left.plot(rows["t"], rows["rmse"], look, color=ESTIMATE, label=stage)
+    left.set(ylabel="RMSE of the estimate of $x_0$ (mV)", title=labels[reference], ylim=(0, None))
     left.legend(loc="upper left")
     for name, colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS)):
         rows = whole[whole["variant"] == name].sort_values("t")
-        right.fill_between(
-            rows["t"], 100 * (rows["lower"] - 1), 100 * (rows["upper"] - 1), color=colour, lw=0, alpha=0.25
-        )
-        right.plot(rows["t"], 100 * (rows["ratio"] - 1), marker=marker, ms=2.5, color=colour, label=labels[name])
+        lower, upper, ratio = (100 * (rows[column] - 1) for column in ("lower", "upper", "ratio"))
+        right.fill_between(rows["t"], lower, upper, color=colour, lw=0, alpha=0.25)
+        right.plot(rows["t"], ratio, marker=marker, ms=2.5, color=colour, label=labels[name])
     right.axhline(0, color="0.4", lw=0.8)
     # One model may be several times worse at small t: a linear scale near zero, a logarithmic one beyond.
     right.set_yscale("symlog", linthresh=10)
     right.yaxis.set_major_formatter("{x:g}")
-    right.set(
-        xlabel="Time of the forward process, $t$",
-        ylabel="Squared error above the full model's (%)",
-        title="Without one part",
-    )
+    right.set(ylabel="Squared error above the full model's (%)", title="Without one part")
+    for ax in (left, right):
+        ax.set_xlabel("Time of the forward process, $t$")
     fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
-    letter_panels([left, right])
+    style.letter_panels([left, right])
     return fig

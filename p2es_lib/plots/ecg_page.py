@@ -7,16 +7,16 @@ scale holds by construction (:mod:`p2es_lib.plots.ecg_paper`, whose strips and g
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from p2es_lib.core.leads import lead_rows
 from p2es_lib.plots import ecg_paper as paper
 from p2es_lib.plots.ecg_traces import EcgTraces
-from p2es_lib.plots.style import TRUTH, drawable, new_figure, styled
+from p2es_lib.plots.style import drawable, styled
 
 #: A4 landscape, mm.
 PAGE_MM = (297.0, 210.0)
@@ -29,9 +29,11 @@ WARNING = "Research use only, not a diagnosis. Synthesised from PPG, not recorde
 
 
 @styled
-def plot_translation(ecg_mean, sampling_rate, ppg, *, spread=None, age=None, sex="", model="P2Es", quality="", record="",
-                     rhythm_lead="II") -> Figure:  # fmt: skip
-    """First 10 s of a synthesised ECG with the PPG it came from, whom and what it is of, and a warning.
+def plot_translation(
+    ecg_mean, sampling_rate, ppg, *,
+    spread=None, age=None, sex="", model="P2Es", quality="", record="", rhythm_lead="II",
+) -> Figure:  # fmt: skip
+    """First 10 s of a synthesised ECG with the PPG it came from, whom and what it is of, and a warning; 297 x 210 mm.
 
     Parameters
     ----------
@@ -43,43 +45,24 @@ def plot_translation(ecg_mean, sampling_rate, ppg, *, spread=None, age=None, sex
         Any unit.
     spread : pair of arrays (12, T) mV, optional
         Edges of the band of the samples.
-    age : float, optional
-        Years, as given to the model.
-    sex : str
-        ``"F"``, ``"M"`` or ``""``.
+    age, sex : float (years) and ``"F"``, ``"M"`` or ``""``
+        As given to the model; age may be None.
     model, quality, record : str
         Which model made it, how good the PPG is, and of what it is: one line each.
-
-    Returns
-    -------
-    Figure
-        297 x 210 mm.
+    rhythm_lead : str
     """
     lead_rows([rhythm_lead])
     traces = EcgTraces.of(sampling_rate, estimate=ecg_mean, spread=spread)
     rows = paper.strips_of(traces, rhythm_lead, 2.5)
     shift = _LEFT + paper.CALIBRATION_MM - rows[-1][0].x
-    width, height = PAGE_MM
-    fig = new_figure(width / paper.MM_PER_INCH, height / paper.MM_PER_INCH, layout=None)
-    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
-    ax.set_axis_off()
-    paper.draw_grid(ax, _LEFT, _BOTTOM, _RIGHT, _TOP)
-    edge = {"fill": False, "edgecolor": paper.GRID_5MM, "lw": 0.6, "zorder": 1}
-    clip = ax.add_patch(Rectangle((_LEFT, _BOTTOM), _RIGHT - _LEFT, _TOP - _BOTTOM, **edge))
+    fig, ax, clip = paper.paper_axes(*PAGE_MM, _LEFT, _BOTTOM, _RIGHT, _TOP)
     for number, strips in enumerate(rows):
-        baseline = _TOP - number * _ROW - _ZERO
-        # 1 mV for 0.2 s.
-        pulse = np.array([[1, 0], [2, 0], [2, 10], [7, 10], [7, 0], [8, 0]], dtype=float)
-        ax.plot(_LEFT + pulse[:, 0], baseline + pulse[:, 1], color=TRUTH, lw=0.8, zorder=4, gid="calibration")
-        labels = paper.row_extent(traces, strips)[2]
-        for strip, label in zip(strips, labels, strict=True):
-            strip.x += shift
-            paper.draw_strip(ax, traces, strip, baseline, min(label, _ZERO - 5.0), clip)
-            if strip is not strips[0]:
-                ax.plot([strip.x] * 2, [baseline - 3, baseline + 3], color=TRUTH, lw=0.6, zorder=3, gid="separator")
+        labels = [min(label, _ZERO - 5.0) for label in paper.row_extent(traces, strips)[2]]
+        strips = [dataclasses.replace(strip, x=strip.x + shift) for strip in strips]
+        paper.draw_row(ax, traces, strips, labels, _LEFT, _TOP - number * _ROW - _ZERO, clip)
     ppg = np.asarray(ppg, dtype=float)[: rows[-1][0].stop]
     if np.isfinite(ppg).any():
-        paper.draw_ppg(ax, ppg, traces.sampling_rate, rows[-1][0].x, _BOTTOM + 1.0)
+        paper.draw_ppg(ax, ppg, traces.sampling_rate, _LEFT + paper.CALIBRATION_MM, _BOTTOM + 1.0)
     _write_margins(ax, traces, age, sex, model, quality, record)
     return fig
 
@@ -91,13 +74,8 @@ def _write_margins(ax, traces: EcgTraces, age, sex: str, model: str, quality: st
     title = textwrap.shorten(drawable(record) or "12-lead ECG from PPG", 75, placeholder=" ...")
     ax.text(_LEFT, 205.5, title, fontsize=10, fontweight="bold", va="center")
     paper.draw_legend(ax, traces, _RIGHT, 205.5)
-    ax.text(
-        _LEFT,
-        200.3,
-        textwrap.shorten(f"{person}   |   {model}", _LINE_CHARACTERS, placeholder=" ..."),
-        fontsize=8,
-        va="center",
-    )
+    who = textwrap.shorten(f"{person}   |   {model}", _LINE_CHARACTERS, placeholder=" ...")
+    ax.text(_LEFT, 200.3, who, fontsize=8, va="center")
     lines = textwrap.wrap(quality, 200, max_lines=2, placeholder=" ...")
     ax.text(_LEFT, 194.2, "\n".join(lines), fontsize=7.5, va="center")
     ax.text(_LEFT, _BOTTOM / 2, WARNING, fontsize=9, fontweight="bold", va="center")

@@ -106,6 +106,26 @@ def draw_strip(ax: Axes, traces: EcgTraces, strip: Strip, baseline: float, label
                     solid_joinstyle="round", clip_path=clip, gid=f"{kind} {name}")  # fmt: skip
 
 
+def draw_row(ax: Axes, traces: EcgTraces, strips: list[Strip], labels, left: float, baseline: float, clip) -> None:
+    """Calibration pulse at ``left`` (1 mV for 0.2 s), then strips with names ``labels`` mm above their zero line."""
+    pulse_x, pulse_y = np.array([1, 2, 2, 7, 7, 8.0]), np.array([0, 0, 10, 10, 0, 0.0])
+    ax.plot(left + pulse_x, baseline + pulse_y, color=TRUTH, lw=0.8, zorder=4, gid="calibration")
+    for strip, label in zip(strips, labels, strict=True):
+        draw_strip(ax, traces, strip, baseline, label, clip)
+        if strip is not strips[0]:
+            ax.plot([strip.x] * 2, [baseline - 3, baseline + 3], color=TRUTH, lw=0.6, zorder=3, gid="separator")
+
+
+def paper_axes(width: float, height: float, left: float, bottom: float, right: float, top: float):
+    """A page of width x height mm: figure, its one axes in mm with the grid within these limits, the grid's frame."""
+    fig = new_figure(width / MM_PER_INCH, height / MM_PER_INCH, layout=None)
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+    ax.set_axis_off()
+    draw_grid(ax, left, bottom, right, top)
+    edge = {"fill": False, "edgecolor": GRID_5MM, "lw": 0.6, "zorder": 1}
+    return fig, ax, ax.add_patch(Rectangle((left, bottom), right - left, top - bottom, **edge))
+
+
 def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_column) -> Figure:
     """Lay the page out in millimetres and draw it."""
     lead_rows([rhythm_lead])
@@ -120,22 +140,10 @@ def draw_page(traces: EcgTraces, *, title, footer, rhythm_lead, seconds_per_colu
     has_legend = traces.estimate is not None or traces.lower is not None
     long_title = has_legend and len(title or "") > (right - left - 135) / 2.1  # the legend takes 135 mm
     width, height = right + _MARGIN, top + _HEADER + (5.0 if long_title else 0.0)
-
-    fig = new_figure(width / MM_PER_INCH, height / MM_PER_INCH, layout=None)
-    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
-    ax.set_axis_off()
-    draw_grid(ax, left, bottom, right, top)
-    paper = Rectangle((left, bottom), right - left, paper_height, fill=False, edgecolor=GRID_5MM, lw=0.6, zorder=1)
-    clip = ax.add_patch(paper)
+    fig, ax, clip = paper_axes(width, height, left, bottom, right, top)
     y = top
     for strips, (up, down, labels) in zip(rows, extents, strict=True):
-        baseline = y - up
-        pulse_x, pulse_y = np.array([1, 2, 2, 7, 7, 8.0]), np.array([0, 0, 10, 10, 0, 0.0])  # 1 mV for 0.2 s
-        ax.plot(left + pulse_x, baseline + pulse_y, color=TRUTH, lw=0.8, zorder=4, gid="calibration")
-        for strip, label in zip(strips, labels, strict=True):
-            draw_strip(ax, traces, strip, baseline, label, clip)
-            if strip is not strips[0]:
-                ax.plot([strip.x] * 2, [baseline - 3, baseline + 3], color=TRUTH, lw=0.6, zorder=3, gid="separator")
+        draw_row(ax, traces, strips, labels, left, y - up, clip)
         y -= up + down
     if has_legend:
         draw_legend(ax, traces, right, top + _HEADER / 2)

@@ -48,6 +48,7 @@ class EcgTraces:
 
     @property
     def length(self) -> int:
+        """Samples of the window."""
         return next(a.shape[1] for a in (self.ecg, self.estimate, self.lower) if a is not None)
 
     def values(self, row: int, part: slice) -> np.ndarray:

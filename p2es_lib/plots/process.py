@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.plots.style import COLOURS, ESTIMATE, PAGE_WIDTH, TIME_MAP, TRUTH, letter_panels, new_figure, styled
+from p2es_lib.plots.style import COLOURS, ESTIMATE, TIME_MAP, TRUTH, letter_panels, page_figure, styled
 
 #: How each blur is introduced, and the axis along which it acts.
 _BLURS = {
@@ -54,28 +54,25 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
                          responses: Mapping[str, np.ndarray], snr_db: Mapping[str, np.ndarray], sampling_rate, *,
                          blurred: Mapping[str, np.ndarray] | None = None, duration_s=3.0, max_frequency=40.0,
                          unit="mV") -> Figure:  # fmt: skip
-    """Forward process: the waveform at several times, and what blur and noise leave of it.
+    """Forward process: the waveform at several times, and what blur and noise leave of it; one column per blur.
 
-    One column per blur. Top: x_t, and the blurred signal without its noise as a black line if given. Middle: response
-    of the blur along the axis on which it acts. Bottom: signal-to-noise ratio on the same axis.
+    Top: x_t, and the blurred signal without its noise as a black line if given. Middle: response of the blur along the
+    axis on which it acts. Bottom: signal-to-noise ratio on the same axis.
 
     Parameters
     ----------
     times : array (n_t,)
         Diffusion times in [0, 1].
-    states : mapping blur -> array (n_t, T)
-        x_t of one lead. Blurs are ``dct``, ``spectral``, ``none``, in the order of the columns.
+    states, blurred : mapping blur -> array (n_t, T)
+        x_t of one lead, and its mean given x_0. Blurs are ``dct``, ``spectral``, ``none``, in the order of the columns.
     axes : mapping blur -> array (K,)
         Frequencies (Hz) for ``dct`` and ``none``, times (s) for ``spectral``.
     responses, snr_db : mapping blur -> array (n_t, K)
         Amplitude response d_t, and 10 log10 of the signal-to-noise ratio.
-    sampling_rate : float, Hz
-    blurred : mapping blur -> array (n_t, T), optional
-        Mean of x_t given x_0.
+    sampling_rate, max_frequency : float, Hz
+        The latter is where frequency axes end.
     duration_s : float
         How much of the waveform is drawn, from the middle of the window.
-    max_frequency : float
-        Where frequency axes end, Hz.
     unit : str
         Unit of the states.
     """
@@ -87,7 +84,7 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
             raise InputError(f"blur {blur!r} with arrays of shapes {shapes}: expected {expected}")
     n = len(states)
     colours = TIME_MAP(times)
-    fig = new_figure(PAGE_WIDTH, 2.6 + 0.42 * len(times) + 0.4)
+    fig = page_figure(2.6 + 0.42 * len(times) + 0.4)
     grid = fig.subplots(3, n, squeeze=False, height_ratios=[0.42 * len(times), 1.25, 1.25])
     part, time = _middle(np.shape(next(iter(states.values())))[1], sampling_rate, duration_s)
     shown = np.concatenate([np.asarray(state)[:, part] for state in states.values()], axis=1)
@@ -139,20 +136,19 @@ def plot_reverse_process(times, states, x0_hats, truth, sampling_rate, *, lead="
     truth : array (T,)
         The reference.
     sampling_rate : float, Hz
-    lead : str
+    lead, unit : str
         Named in the titles.
     max_rows : int
         Steps drawn, spread evenly, first and last among them.
     duration_s : float
         How much is drawn, from the middle of the window; the error is that of all of it.
-    unit : str
     """
     times, states, x0_hats, truth = (np.asarray(a, dtype=float) for a in (times, states, x0_hats, truth))
     if states.shape != x0_hats.shape or states.shape != (len(times), len(truth)):
         shapes = f"times {times.shape}, states {states.shape}, x0_hats {x0_hats.shape}, truth {truth.shape}"
         raise InputError(f"{shapes}: expected (n,), (n, T), (n, T) and (T,)")
     rows = np.unique(np.linspace(0, len(times) - 1, min(max_rows, len(times))).round().astype(int))
-    fig = new_figure(PAGE_WIDTH, 0.95 + 0.48 * len(rows) + 1.25)
+    fig = page_figure(0.95 + 0.48 * len(rows) + 1.25)
     layout = fig.add_gridspec(2, 2, height_ratios=[0.48 * len(rows) + 0.5, 1.3])
     left, right, below = fig.add_subplot(layout[0, 0]), fig.add_subplot(layout[0, 1]), fig.add_subplot(layout[1, :])
     part, time = _middle(len(truth), sampling_rate, duration_s)

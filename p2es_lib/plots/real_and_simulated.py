@@ -18,22 +18,13 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS, lead_rows
 from p2es_lib.data.windows import label_words
 from p2es_lib.evaluation.metrics.measurements import beat_times
-from p2es_lib.evaluation.realism import Sample, spectrum
-from p2es_lib.plots.style import (
-    COLOURS,
-    ESTIMATE,
-    PAGE_WIDTH,
-    SPREAD,
-    TRUTH,
-    letter_panels,
-    mark_empty,
-    new_figure,
-    styled,
-)
+from p2es_lib.evaluation.realism import MeasuredWindows, spectrum
+from p2es_lib.plots import style
+from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, letter_panels, mark_empty, page_figure, styled
 
 _REAL, _SIMULATED = {"color": TRUTH}, {"color": ESTIMATE}
 #: Measurements of the figure, with their axis labels.
-QUANTITIES = {
+SHOWN = {
     "pr_ms": "PR (ms)",
     "qrs_ms": "QRS (ms)",
     "qtc_ms": "QTc (ms)",
@@ -59,69 +50,59 @@ def _histogram(ax: Axes, real: np.ndarray, simulated: np.ndarray, width: float, 
         return mark_empty(ax)
     low, high = np.percentile(np.concatenate([real, simulated]), (0.5, 99.5))
     bins = np.arange(np.floor(low / width), np.ceil(high / width) + 1) * width
-    for values, style in ((real, _REAL), (simulated, _SIMULATED)):
+    for values, look in ((real, _REAL), (simulated, _SIMULATED)):
         share = 100 * np.histogram(values, bins)[0] / len(values)
-        ax.stairs(share, bins, lw=1.1, **style)
+        ax.stairs(share, bins, lw=1.1, **look)
     ax.set(xlim=(bins[0], bins[-1]), ylim=(0, None), ylabel="Share (%)")
 
 
-def _draw_band(ax: Axes, x, low, middle, high, style: dict) -> None:
+def _draw_band(ax: Axes, x, low, middle, high, look: dict) -> None:
     """A median with its band: filled for simulated, dotted limits for real, so that both are seen where they agree."""
-    if style is _SIMULATED:
+    if look is _SIMULATED:
         ax.fill_between(x, low, high, color=SPREAD, lw=0, alpha=0.6)
     else:
         for limit in (low, high):
-            ax.plot(x, limit, lw=0.7, ls=(0, (1, 1)), **style)
-    ax.plot(x, middle, lw=1.0, **style)
+            ax.plot(x, limit, lw=0.7, ls=(0, (1, 1)), **look)
+    ax.plot(x, middle, lw=1.0, **look)
 
 
 def _draw_spectrum(
     ax: Axes, real: np.ndarray, simulated: np.ndarray, rate: float, highest_hz: float, title: str
 ) -> None:
     """Median and middle half of the spectra of windows (N, ..., T)."""
-    for x, style in ((simulated, _SIMULATED), (real, _REAL)):
+    for x, look in ((simulated, _SIMULATED), (real, _REAL)):
         frequencies, density = spectrum(x, rate)
         density = 10 * np.log10(np.maximum(density.reshape(-1, density.shape[-1]), 1e-9))
         low, middle, high = np.percentile(density, (25, 50, 75), axis=0)
         shown = (frequencies > 0) & (frequencies <= highest_hz)
-        _draw_band(ax, frequencies[shown], low[shown], middle[shown], high[shown], style)
+        _draw_band(ax, frequencies[shown], low[shown], middle[shown], high[shown], look)
     ax.set(xlabel="Frequency (Hz)", ylabel="Share of power (dB/Hz)", title=title, xlim=(0, highest_hz))
 
 
 @styled
-def plot_recorded_simulated(real: Sample, simulated: Sample, sampling_rate: float, *, ppg: str = "recorded") -> Figure:
+def plot_recorded_simulated(
+    real: MeasuredWindows, simulated: MeasuredWindows, sampling_rate: float, *, ppg: str = "recorded"
+) -> Figure:
     """Heart rate, intervals, arrival time, spectra of PPG and ECG, and the averaged beat of one lead.
 
-    Parameters
-    ----------
-    real, simulated : Sample
-        Pairs; see :func:`p2es_lib.evaluation.realism.pair_samples`.
-    sampling_rate : float, Hz
-    ppg : str
-        ``"recorded"``, or ``"simulated"`` for semi-synthetic windows, which the panels of the PPG then say.
+    Pairs are those of :func:`p2es_lib.evaluation.realism.pair_samples`, at a rate in Hz. ``ppg`` is ``"recorded"``, or
+    ``"simulated"`` for semi-synthetic windows, which the panels of the PPG then say.
     """
-    fig = new_figure(PAGE_WIDTH, 4.3)
+    fig = page_figure(4.3)
     axes = fig.subplots(2, 3).ravel()
-    _histogram(
-        axes[0],
-        real.measured["heart_rate"],
-        simulated.measured["heart_rate"],
-        5,
-        "Heart rate (beats/min)",
-        "Heart rate",
-    )
-    rmssd = (real.measured["rmssd_ms"], simulated.measured["rmssd_ms"])
-    _histogram(axes[1], *rmssd, 5 * max(1, round(np.nanpercentile(rmssd[0], 97) / 150)), "RMSSD within a window (ms)",
-               "Change from beat to beat")  # fmt: skip
-    _histogram(
-        axes[2], real.measured["pat_ms"], simulated.measured["pat_ms"], 10, "R peak to pulse onset (ms)", "Arrival time"
-    )
+
+    def histogram(ax: Axes, name: str, width: float, label: str, title: str) -> None:
+        _histogram(ax, real.measured[name], simulated.measured[name], width, label, title)
+
+    histogram(axes[0], "heart_rate", 5, "Heart rate (beats/min)", "Heart rate")
+    width = 5 * max(1, round(np.nanpercentile(real.measured["rmssd_ms"], 97) / 150))
+    histogram(axes[1], "rmssd_ms", width, "RMSSD within a window (ms)", "Change from beat to beat")
+    histogram(axes[2], "pat_ms", 10, "R peak to pulse onset (ms)", "Arrival time")
     _draw_spectrum(axes[3], real.ppg, simulated.ppg, sampling_rate, 10.0, "PPG")
     rows = list(lead_rows(real.leads))
     if rows:
-        _draw_spectrum(
-            axes[4], real.ecg[:, rows], simulated.ecg[:, rows], sampling_rate, 45.0, f"ECG, {len(rows)} leads"
-        )
+        ecgs = real.ecg[:, rows], simulated.ecg[:, rows]
+        _draw_spectrum(axes[4], *ecgs, sampling_rate, 45.0, f"ECG, {len(rows)} leads")
         lead = "II" if "II" in real.leads else real.leads[0]
         _draw_beats(axes[5], real, simulated, lead)
         axes[5].set(title=f"Averaged beat, {lead}", xlabel="Time from R peak (s)", ylabel="mV")
@@ -133,50 +114,37 @@ def plot_recorded_simulated(real: Sample, simulated: Sample, sampling_rate: floa
     letter_panels(axes)
     _legend(fig)
     if ppg == "simulated":
-        fig.suptitle("Panels c and d: the PPG of these pairs is simulated, from the beats of the real ECG", x=0.01, ha="left",
-                     fontsize=7.5)  # fmt: skip
+        words = "Panels c and d: the PPG of these pairs is simulated, from the beats of the real ECG"
+        fig.suptitle(words, x=0.01, ha="left", fontsize=7.5)
     return fig
 
 
-def _draw_beats(ax: Axes, real: Sample, simulated: Sample, lead: str) -> None:
+def _draw_beats(ax: Axes, real: MeasuredWindows, simulated: MeasuredWindows, lead: str) -> None:
     """Median and 5 to 95 % of the averaged beats of one lead."""
     t = beat_times()
-    for sample, style in ((simulated, _SIMULATED), (real, _REAL)):
+    for sample, look in ((simulated, _SIMULATED), (real, _REAL)):
         beats = sample.beats[:, LEADS.index(lead)]
         enough = np.isfinite(beats).mean(axis=0) > 0.5  # a fast heart has no second half of this axis
         low, middle, high = np.nanpercentile(beats[:, enough], (5, 50, 95), axis=0)
-        _draw_band(ax, t[enough], low, middle, high, style)
+        _draw_band(ax, t[enough], low, middle, high, look)
     ax.set_xlim(-0.3, 0.55)
 
 
 @styled
-def plot_beats_compared(real: Sample, simulated: Sample) -> Figure:
-    """Averaged beats of the leads that are there: median of all people, and where 90 % of them lie.
-
-    Raises
-    ------
-    InputError
-        No lead in every window.
-    """
+def plot_beats_compared(real: MeasuredWindows, simulated: MeasuredWindows) -> Figure:
+    """Averaged beats of the leads that every window has (none: InputError): median, and where 90 % of people lie."""
     leads = real.leads
     if not leads:
         raise InputError("plot_beats_compared: no lead is in every window")
     n_columns = min(4, len(leads))
     n_rows = -(-len(leads) // n_columns)
     # Columns as on ECG paper: limb leads, augmented leads, V1 to V3, V4 to V6.
-    order = (
-        [leads[(k % n_columns) * n_rows + k // n_columns] for k in range(n_rows * n_columns)]
-        if len(leads) == 12
-        else leads
-    )
-    fig = new_figure(PAGE_WIDTH, 1.45 * n_rows + 0.4)
-    axes = fig.subplots(n_rows, n_columns, squeeze=False, sharex=True)
-    for ax, lead in zip(axes.ravel(), order, strict=False):
+    order = np.reshape(leads, (n_columns, n_rows)).T.ravel() if len(leads) == 12 else leads
+    fig = page_figure(1.45 * n_rows + 0.4)
+    for ax, lead in zip(style.rows_of(fig, len(leads), n_columns, sharex=True), order, strict=True):
         _draw_beats(ax, real, simulated, lead)
         ax.set_title(lead)
         ax.yaxis.set_major_locator(MaxNLocator(4))
-    for ax in axes.ravel()[len(leads) :]:
-        ax.remove()
     fig.supxlabel("Time from R peak (s)", fontsize=7.5)
     fig.supylabel("mV; median, and 5 to 95 % of people", fontsize=7.5)
     _legend(fig)
@@ -198,32 +166,26 @@ def plot_measurements_compared(table: pd.DataFrame, areas: pd.DataFrame | None =
         Of :func:`p2es_lib.evaluation.realism.principal_shares`.
     """
     groups = [g for g in dict.fromkeys(table["group"]) if g != "rhythm: sinus"]
-    quantities = [q for q in QUANTITIES if (table["quantity"] == q).any()]
+    quantities = [q for q in SHOWN if (table["quantity"] == q).any()]
     if not quantities:
         raise InputError("plot_measurements_compared: none of its measurements is in the table")
     n_columns = min(5, len(quantities))
-    n_rows = -(-len(quantities) // n_columns)
-    lower = areas is not None or components is not None
-    fig = new_figure(PAGE_WIDTH, (0.55 + 0.13 * len(groups)) * n_rows + 2.5 * lower + 0.3)
-    top, bottom = (
-        fig.subfigures(2, 1, height_ratios=[(0.55 + 0.13 * len(groups)) * n_rows, 2.5]) if lower else (fig, None)
-    )
-    axes = top.subplots(n_rows, n_columns, sharey=True, squeeze=False)
-    for ax, quantity in zip(axes.ravel(), quantities, strict=False):
+    height = (0.55 + 0.13 * len(groups)) * -(-len(quantities) // n_columns)
+    below = [(draw, data) for draw, data in ((_draw_areas, areas), (_draw_components, components)) if data is not None]
+    fig = page_figure(height + 2.5 * bool(below) + 0.3)
+    top, bottom = fig.subfigures(2, 1, height_ratios=[height, 2.5]) if below else (fig, None)
+    axes = style.rows_of(top, len(quantities), n_columns, sharey=True)
+    for ax, quantity in zip(axes, quantities, strict=True):
         _draw_quantity(ax, table[table["quantity"] == quantity].set_index("group"), groups)
-        ax.set_xlabel(QUANTITIES[quantity])
-    names = [_group_words(group) for group in groups]
-    axes[0, 0].set_yticks(range(len(groups)), names)
-    axes[0, 0].set_ylim(len(groups) - 0.4, -0.6)
-    for ax in axes.ravel()[len(quantities) :]:
-        ax.remove()
+        ax.set_xlabel(SHOWN[quantity])
+    axes[0].set_yticks(range(len(groups)), [_group_words(group) for group in groups])
+    axes[0].set_ylim(len(groups) - 0.4, -0.6)
     _legend(fig)
-    if lower:
-        drawn = [draw for draw, data in ((_draw_areas, areas), (_draw_components, components)) if data is not None]
-        below = bottom.subplots(1, len(drawn), squeeze=False, width_ratios=[1.5, 1][: len(drawn)])[0]
-        for draw, data, ax in zip(drawn, [x for x in (areas, components) if x is not None], below, strict=True):
+    if below:
+        lower = bottom.subplots(1, len(below), squeeze=False, width_ratios=[1.5, 1][: len(below)])[0]
+        for (draw, data), ax in zip(below, lower, strict=True):
             draw(ax, data)
-        letter_panels([axes[0, 0], *below])
+        letter_panels([axes[0], *lower])
     return fig
 
 
@@ -234,12 +196,12 @@ def _group_words(group: str) -> str:
 
 
 def _draw_quantity(ax: Axes, rows: pd.DataFrame, groups: Sequence[str]) -> None:
-    for name, style, shift in (("real", _REAL, -0.16), ("simulated", _SIMULATED, 0.16)):
+    for name, look, shift in (("real", _REAL, -0.16), ("simulated", _SIMULATED, 0.16)):
         for y, group in enumerate(groups):
             if group in rows.index:
                 low, middle, high = rows.loc[group, [f"{name}_p{p}" for p in (5, 50, 95)]]
-                ax.plot([low, high], [y + shift] * 2, lw=0.8, **style)
-                ax.plot(middle, y + shift, "o", ms=2.8, mew=0, **style)
+                ax.plot([low, high], [y + shift] * 2, lw=0.8, **look)
+                ax.plot(middle, y + shift, "o", ms=2.8, mew=0, **look)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.tick_params(axis="y", length=0)
     for y in range(1, len(groups)):
@@ -248,15 +210,11 @@ def _draw_quantity(ax: Axes, rows: pd.DataFrame, groups: Sequence[str]) -> None:
 
 def _draw_areas(ax: Axes, areas: pd.DataFrame) -> None:
     everyone = areas[areas["group"] == "all"]
-    features = list(dict.fromkeys(everyone["features"]))
-    for (kind, rows), colour, shift in zip(
-        everyone.groupby("classifier"), ("green", "vermillion"), (-0.15, 0.15), strict=False
-    ):
+    features = style.unique(everyone["features"])
+    looks = zip(everyone.groupby("classifier"), ("green", "vermillion"), (-0.15, 0.15))
+    for (kind, rows), colour, shift in looks:
         y = [features.index(name) + shift for name in rows["features"]]
-        area, lower, upper = rows[["auroc", "lower", "upper"]].to_numpy().T
-        ax.errorbar(
-            area, y, xerr=[area - lower, upper - area], fmt="o", ms=3, lw=0.9, color=COLOURS[colour], label=kind
-        )
+        style.dots_with_intervals(ax, rows, y, COLOURS[colour], kind)
     ax.axvline(0.5, color=COLOURS["grey"], lw=0.8, ls=(0, (3, 2)))
     ax.annotate("cannot tell", (0.5, 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
                 fontsize=7, color=COLOURS["grey"])  # fmt: skip
@@ -267,14 +225,13 @@ def _draw_areas(ax: Axes, areas: pd.DataFrame) -> None:
 
 
 def _draw_components(ax: Axes, components: pd.DataFrame) -> None:
-    lines: Mapping[str, tuple] = {
-        "real": (_REAL, "-", "real"),
-        "simulated": (_SIMULATED, "-", "simulated"),
-        "crossed": (_REAL, ":", "real, in simulated components"),
-    }
-    for column, (style, dashes, label) in lines.items():
+    for column, look, dashes, label in (
+        ("real", _REAL, "-", "real"),
+        ("simulated", _SIMULATED, "-", "simulated"),
+        ("crossed", _REAL, ":", "real, in simulated components"),
+    ):
         left_over = 100 * (1 - components[column][:-1])
-        ax.plot(components["components"][:-1], left_over, marker="o", ms=2.5, ls=dashes, label=label, **style)
+        ax.plot(components["components"][:-1], left_over, marker="o", ms=2.5, ls=dashes, label=label, **look)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="Principal components of 8 leads", ylabel="Variance left (%)", title="Dimensions of the beat")
@@ -285,15 +242,11 @@ def _draw_components(ax: Axes, components: pd.DataFrame) -> None:
 def plot_accepted_rejected(examples: Sequence[Mapping], sampling_rate: float) -> Figure:
     """Windows kept and windows rejected, PPG beside ECG, one row each with its reason.
 
-    Parameters
-    ----------
-    examples : sequence of mapping
-        ``title`` (str), ``ppg`` (T,), ``ecg`` (T,) in mV, ``lead`` (name of the ECG), ``kept`` (bool).
-    sampling_rate : float, Hz
+    Of each example: ``title`` (str), ``ppg`` (T,), ``ecg`` (T,) in mV, ``lead`` (name of the ECG), ``kept`` (bool).
     """
     if not examples:
         raise InputError("plot_accepted_rejected: no example")
-    fig = new_figure(PAGE_WIDTH, 0.95 * len(examples) + 0.3)
+    fig = page_figure(0.95 * len(examples) + 0.3)
     axes = fig.subplots(len(examples), 2, sharex=True, squeeze=False)
     for (left, right), example in zip(axes, examples, strict=True):
         t = np.arange(len(example["ppg"])) / sampling_rate

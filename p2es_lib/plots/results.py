@@ -14,7 +14,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
 from p2es_lib.evaluation.metrics import METRICS, Metric
-from p2es_lib.plots.style import COLOURS, ESTIMATE, PAGE_WIDTH, letter_panels, method_colours, new_figure, styled
+from p2es_lib.plots import style
+from p2es_lib.plots.style import COLOURS, ESTIMATE, letter_panels, method_colours, page_figure, styled
 
 #: Parts of the squared error, from the bottom of the bar upwards.
 PARTS = {"mse_timing": "timing (constant lag)", "mse_amplitude": "amplitude", "mse_morphology": "morphology"}
@@ -28,31 +29,24 @@ def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *,
     Parameters
     ----------
     history : DataFrame, or mapping seed -> DataFrame
-        Columns step, loss, validation_rmse (mV), learning_rate; a column may be empty in a row. A column ``seed`` is
-        used when there is one.
+        Columns step, loss, validation_rmse (mV), learning_rate, and seed if there are several; a column may be empty in
+        a row. Without one of them: InputError.
     references : mapping name -> RMSE (mV), optional
         Horizontal lines beside the validation curve, such as template and irreducible error.
-
-    Raises
-    ------
-    InputError
-        A column is missing.
     """
     import seaborn as sns  # of the extra "companion"
 
     if isinstance(history, Mapping):
         history = pd.concat([frame.assign(seed=seed) for seed, frame in history.items()], ignore_index=True)
-    missing = {"step", "loss", "validation_rmse", "learning_rate"} - set(history.columns)
-    if missing:
-        raise InputError(f"training history lacks the columns {sorted(missing)}; it has {', '.join(history.columns)}")
-    history = history.assign(seed=history["seed"] if "seed" in history else 0)
+    _check_columns("training history", history, {"step", "loss", "validation_rmse", "learning_rate"})
+    history = history.assign(seed=history.get("seed", 0))
     seeds = sorted(history["seed"].unique())
     # Seeds are repetitions of one thing: shades of one colour, apart from those of the references.
     shades = sns.color_palette("blend:#003A5C,#7CC0EC", len(seeds)) if len(seeds) > 1 else [ESTIMATE]
     palette = dict(zip(seeds, shades, strict=True))
     exponent = int(np.floor(np.log10(max(1.05 * history["learning_rate"].max(), 1e-12))))
     history = history.assign(learning_rate=history["learning_rate"] / 10.0**exponent)
-    fig = new_figure(PAGE_WIDTH, 2.3)
+    fig = page_figure(2.3)
     axes = fig.subplots(1, 3, width_ratios=[1.15, 1.3, 0.8])
     for ax, column, label in zip(axes, ("loss", "validation_rmse", "learning_rate"),
                                  ("Training loss", "Validation RMSE (mV)", f"Learning rate ($10^{{{exponent}}}$)"),
@@ -89,10 +83,9 @@ def _draw_references(ax: Axes, references: Mapping[str, float], values: pd.Serie
     ax.set_ylim(max(0.0, low - pad), high + 1.5 * pad)
 
 
-def _check_results(results: pd.DataFrame) -> None:
-    missing = {"method", "lead", "metric", "value"} - set(results.columns)
-    if missing:
-        raise InputError(f"results table lacks the columns {sorted(missing)}; it has {', '.join(results.columns)}")
+def _check_columns(name: str, table: pd.DataFrame, needed: set[str]) -> None:
+    if missing := needed - set(table.columns):
+        raise InputError(f"{name} lacks the columns {sorted(missing)}; it has {', '.join(table.columns)}")
 
 
 @styled
@@ -115,7 +108,7 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
     InputError
         Missing columns, or a metric or method that the table does not hold.
     """
-    _check_results(results)
+    _check_columns("results table", results, {"method", "lead", "metric", "value"})
     methods = list(dict.fromkeys(results["method"])) if methods is None else list(methods)
     for column, wanted in (("metric", metrics), ("method", methods)):
         unknown = [name for name in wanted if name not in set(results[column])]
@@ -124,9 +117,9 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
             raise InputError(f"results table holds no {column} {unknown}; it holds {held}")
     positions = {"all": 0.0} | {lead: 1.5 + k for k, lead in enumerate(LEADS)}
     present = [lead for lead in positions if (results["lead"][results["metric"].isin(metrics)] == lead).any()]
-    offsets = np.linspace(-0.3, 0.3, len(methods)) if len(methods) > 1 else [0.0]
+    offsets = style.side_by_side(len(methods), 0.3)
     colours = method_colours(methods)
-    fig = new_figure(PAGE_WIDTH, 1.75 * len(metrics) + 0.45)
+    fig = page_figure(1.75 * len(metrics) + 0.45)
     axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     for ax, metric in zip(axes, metrics, strict=True):
         for method, offset in zip(methods, offsets, strict=True):
@@ -137,9 +130,8 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
                 ax.vlines(x, rows["lower"], rows["upper"], color=colours[method], lw=1.1)
             ax.plot(x, rows["value"], "o", color=colours[method], ms=3.2, mew=0)
         known = METRICS.get(metric, Metric(metric.replace("_", " "), ""))
-        ax.set_ylabel(f"{known.label} ({known.unit})" if known.unit else known.label)
-        ax.grid(axis="y")
-        ax.set_axisbelow(True)
+        ax.set_ylabel(style.axis_label(known))
+        style.lines_behind(ax, "y")
         if known.better == "lower" and results["value"][results["metric"] == metric].min() >= 0:
             ax.set_ylim(bottom=0)
         for lead in present[1:]:
@@ -166,14 +158,14 @@ def plot_decomposition(results: pd.DataFrame, *, lead="all", methods: Sequence[s
     methods : sequence of str, optional
         Which and in what order; default: all that have the parts, as they come.
     """
-    _check_results(results)
+    _check_columns("results table", results, {"method", "lead", "metric", "value"})
     rows = results[(results["lead"] == lead) & results["metric"].isin(PARTS)]
     table = rows.pivot_table(index="method", columns="metric", values="value", sort=False)
     lacking = [part for part in PARTS if part not in table] or [m for m in methods or [] if m not in table.index]
     if lacking:
         raise InputError(f"results table holds no {', '.join(lacking)} for lead {lead!r}")
     table = table.loc[list(methods)] if methods is not None else table
-    fig = new_figure(PAGE_WIDTH, 0.85 + 0.3 * len(table))
+    fig = page_figure(0.85 + 0.3 * len(table))
     ax = fig.subplots()
     part_colours = dict(zip(PARTS, (COLOURS["vermillion"], COLOURS["orange"], COLOURS["sky"]), strict=True))
     y = np.arange(len(table))

@@ -22,24 +22,11 @@ def _check_name(kind: str, name: str) -> None:
 
 
 def save_figure(fig: Figure, folder: Path | str, name: str, *, close: bool = True) -> Path:
-    """Write ``name.png`` (300 dpi) and ``name.pdf`` (fonts embedded as TrueType).
+    """Write ``name.png`` (300 dpi) and ``name.pdf`` (fonts embedded as TrueType); returns the path of the PNG.
 
-    Neither file holds a date or a software version, so that equal figures are equal files.
-
-    Parameters
-    ----------
-    fig : Figure
-    folder : path
-        Created when missing.
-    name : str
-        ``fig``, two digits, underscore, lower-case words: ``fig01_cohort``.
-    close : bool
-        Close a figure that pyplot manages. The figures of this package are not among them.
-
-    Returns
-    -------
-    Path
-        Of the PNG.
+    Neither file holds a date or a software version, so that equal figures are equal files. The folder is created when
+    missing; ``name`` is ``fig``, two digits, underscore, lower-case words: ``fig01_cohort``. ``close``: close a figure
+    that pyplot manages; the figures of this package are not among them.
     """
     _check_name("fig", name)
     folder = Path(folder)
@@ -58,7 +45,8 @@ def save_figure(fig: Figure, folder: Path | str, name: str, *, close: bool = Tru
 def save_table(frame: pd.DataFrame, folder: Path | str, name: str, caption: str, *,
                float_format: str | Mapping[str, str] = ".3f", index: bool = False,
                parameters: Mapping[str, object] | None = None) -> Path:  # fmt: skip
-    """Write ``name.csv`` (six significant digits) and ``name.md`` (rounded, with the caption above).
+    """Write ``name.csv`` (six significant digits) and ``name.md`` (rounded, with the caption above); returns the CSV's
+    path.
 
     In the figures folder of the workflow, the Markdown ends with the command that makes the table; see
     :func:`p2es_lib.plots.artefacts.provenance`. The CSV is the table alone.
@@ -78,11 +66,6 @@ def save_table(frame: pd.DataFrame, folder: Path | str, name: str, caption: str,
         Whether the index is part of the table.
     parameters : mapping, optional
         Of the command that makes the table, where they are not those of the running notebook.
-
-    Returns
-    -------
-    Path
-        Of the CSV.
     """
     _check_name("table", name)
     folder = Path(folder)

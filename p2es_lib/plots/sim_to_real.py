@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.plots.style import COLOURS, ESTIMATE, PAGE_WIDTH, letter_panels, new_figure, styled
+from p2es_lib.plots.style import COLOURS, ESTIMATE, letter_panels, lines_behind, page_figure, styled, unique
 
 #: Records that a page shows legibly.
 MOST_RECORDS = 25
@@ -31,11 +31,11 @@ def plot_sim_to_real(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         raise InputError("plot_sim_to_real: no record")
-    methods = list(dict.fromkeys(table["method"]))
+    methods = unique(table["method"])
     first = table[table["method"] == methods[0]].sort_values("r_peak_f1_lag", kind="stable")
     records = list(first["record"][:MOST_RECORDS])
     shown = {name: title for name, title in _PANELS.items() if table[name].notna().any()}
-    fig = new_figure(PAGE_WIDTH, 0.9 + 0.2 * max(4, len(records)))
+    fig = page_figure(0.9 + 0.2 * max(4, len(records)))
     axes = np.atleast_1d(fig.subplots(1, len(shown), sharey=True))
     looks = dict(zip(methods, ((ESTIMATE, "o"), (COLOURS["orange"], "s"), (COLOURS["grey"], "D"))))
     for ax, (name, title) in zip(axes, shown.items(), strict=True):
@@ -45,14 +45,10 @@ def plot_sim_to_real(table: pd.DataFrame) -> Figure:
             ax.hlines(y, rows[f"{name}_lower"], rows[f"{name}_upper"], color=colour, lw=0.9)
             ax.plot(rows[name], y, marker, ms=3.2, mew=0, color=colour)
         ax.set_title(title)
-        ax.grid(axis="x")
-        ax.set_axisbelow(True)
+        lines_behind(ax, "x")
     axes[0].set_yticks(range(len(records)), [record.partition("/")[2] or record for record in records])
     axes[0].set_ylim(len(records) - 0.4, -0.6)
-    handles = [
-        Line2D([], [], color=colour, marker=marker, ms=3.5, mew=0, lw=1, label=method)
-        for method, (colour, marker) in looks.items()
-    ]
+    handles = [Line2D([], [], color=c, marker=m, ms=3.5, mew=0, lw=1, label=name) for name, (c, m) in looks.items()]
     fig.legend(handles=handles, loc="outside upper center", ncols=1)
     letter_panels(axes)
     return fig

@@ -97,6 +97,7 @@ class PaperFigure(Figure):
     """
 
     def draw(self, renderer) -> None:
+        """Draw in the project's style."""
         with use_style():
             super().draw(renderer)
 
@@ -109,7 +110,7 @@ class PaperFigure(Figure):
 
 
 def drawable(text: str) -> str:
-    """Text with a question mark for each character that the style's font does not have: names of files are in any script."""
+    """Text, with a question mark for each character that the style's font lacks: file names are in any script."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     has = get_font(findfont(FontProperties(family=_STYLE["font.family"]))).get_char_index
@@ -121,6 +122,47 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
     fig = PaperFigure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(fig)
     return fig
+
+
+def page_figure(height: float) -> PaperFigure:
+    """An empty figure as wide as a page."""
+    return new_figure(PAGE_WIDTH, height)
+
+
+def rows_of(figure, n_panels: int, n_columns: int, **options) -> list[Axes]:
+    """``n_panels`` axes in rows of ``n_columns``; options as of ``subplots``."""
+    axes = list(figure.subplots(-(-n_panels // n_columns), n_columns, squeeze=False, **options).ravel())
+    for ax in axes[n_panels:]:
+        ax.remove()
+    return axes[:n_panels]
+
+
+def unique(values: Iterable) -> list:
+    """Values without repetition, in their order."""
+    return list(dict.fromkeys(values))
+
+
+def side_by_side(n: int, reach: float) -> np.ndarray:
+    """Offsets of n things drawn beside each other, from -reach to reach; 0 for a single one."""
+    return np.linspace(-reach, reach, n) if n > 1 else np.zeros(1)
+
+
+def lines_behind(ax: Axes, axis: str) -> None:
+    """Grid lines of one axis, or of "both", behind everything else."""
+    ax.grid(axis=axis)
+    ax.set_axisbelow(True)
+
+
+def axis_label(metric) -> str:
+    """Name of a metric with its unit in brackets."""
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+
+def dots_with_intervals(ax: Axes, rows, y, colour: str, label: str):
+    """Areas under the ROC curve (columns auroc, lower, upper) at heights y, with their intervals."""
+    area, lower, upper = rows[["auroc", "lower", "upper"]].to_numpy(float).T
+    errors = [area - lower, upper - area]
+    return ax.errorbar(area, y, xerr=errors, fmt="o", ms=3, lw=0.9, color=colour, label=label)
 
 
 def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:

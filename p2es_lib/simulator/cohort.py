@@ -44,7 +44,7 @@ from p2es_lib.simulator.lead_field import draw_lead_fields
 from p2es_lib.simulator.morphology import CLASSES
 from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.render import render_ecg8
-from p2es_lib.simulator.rhythm import BEAT_PVC, beat_capacity, draw_beats, premature_flags
+from p2es_lib.simulator.rhythm import BEAT_PVC, Beats, beat_capacity, draw_beats, premature_flags
 from p2es_lib.simulator.settings import SimulatorConfig
 
 # Beat-to-beat arrival time: it follows RR with 14 ms per 241 ms (paced breathing: swing of 14 +- 5 ms for RR 241 +- 102
@@ -159,56 +159,49 @@ def simulate(
 def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig):
     """PPG (N, T), ECG (N, 12, T), index and latents of a few subjects."""
     n_beats = beat_capacity(config)
-    subject_draws = random.draw_subjects(random.generator(config.seed, subject) for subject in subjects)
+    draws = random.draw_subjects(random.generator(config.seed, subject) for subject in subjects)
     rngs = [random.generator(config.seed, s, window) for s in subjects for window in range(n_windows)]
     window = random.draw(rngs, random.window_normals(n_beats), random.window_uniforms(n_beats))
-    body = draw_body(*draw_age_and_sex(subject_draws), subject_draws, config)
-    rhythm = draw_rhythm(body, subject_draws, config)
-    traits = draw_traits(body, rhythm, subject_draws, config)
-    classes = draw_morphology(body, subject_draws, config)
+    body = draw_body(*draw_age_and_sex(draws), draws, config)
+    traits = draw_traits(body, draw_rhythm(body, draws, config), draws, config)
+    classes = draw_morphology(body, draws, config)
     if n_windows > 1:
-        body, traits = repeat(body, n_windows), repeat(traits, n_windows)
-        classes, subject_draws = np.repeat(classes, n_windows), subject_draws.repeat(n_windows)
-
-    beats = draw_beats(traits, *premature_flags(body, traits, subject_draws, window, config), window, config)
-    heart = draw_heart(body, traits, classes, beats.mean_rr_s, subject_draws, config)
-    lead_fields = draw_lead_fields(body.age, body.female, subject_draws, config)
+        body, traits, draws = repeat(body, n_windows), repeat(traits, n_windows), draws.repeat(n_windows)
+        classes = np.repeat(classes, n_windows)
+    beats = draw_beats(traits, *premature_flags(body, traits, draws, window, config), window, config)
+    heart = draw_heart(body, traits, classes, beats.mean_rr_s, draws, config)
+    lead_fields = draw_lead_fields(body.age, body.female, draws, config)
     breathing = (traits.breathing_hz, window.uniform["breathing_phase"])
-    f_wave_phase = window.uniform["f_wave_phase"]
-    ecg8 = render_ecg8(heart, lead_fields, beats.r_times, beats.beat_type, breathing, f_wave_phase, config)
+    ecg8 = render_ecg8(
+        heart, lead_fields, beats.r_times, beats.beat_type, breathing, window.uniform["f_wave_phase"], config
+    )
+    latents = Latents(
+        subject=np.repeat(np.array(subjects, dtype=np.int64), n_windows),
+        **_taken(body, "age", "female", "stiffness"),
+        **_taken(traits, "rhythm", "pat_s", "pat_residual_s", "pr_s", "breathing_hz"),
+        **_taken(heart, "morphology", "qrs_s", "qt_s"),
+        **_taken(beats, "r_times", "preceding_rr_s", "beat_type", "mean_rr_s"),
+        **_pulses(beats, traits, window, config),
+        breathing_phase=breathing[1],
+    )
+    ppg = _render_ppg(latents, draws, rngs, config)
+    index = _index(subjects, n_windows, body, heart, lead_fields["qrs"], latents, config)
+    return ppg, expand_leads(ecg8), index, latents
 
+
+def _taken(table, *names: str) -> dict[str, np.ndarray]:
+    return {name: getattr(table, name) for name in names}
+
+
+def _pulses(beats: Beats, traits: Traits, window: random.Draws, config: SimulatorConfig) -> dict[str, np.ndarray]:
+    """Onset (NaN: none) and height of each beat's pulse, and what varies in its arrival time, (N, n_beats) each."""
     drift = pat_drift(beats.preceding_rr_s, beats.mean_rr_s) * config.pat_jitter
     jitter = config.pat_jitter * PAT_JITTER_S * np.ascontiguousarray(window.normal["pat_jitter"].T)
     jitter = np.where(np.isnan(beats.r_times), np.nan, jitter)
     amplitude = _pulse_amplitude(beats, window)
     onsets = beats.r_times + (traits.pat_s + traits.pat_residual_s)[:, None] + drift + jitter
     onsets[amplitude == 0] = np.nan
-    latents = Latents(
-        subject=np.repeat(np.array(subjects, dtype=np.int64), n_windows),
-        age=body.age,
-        female=body.female,
-        stiffness=body.stiffness,
-        rhythm=rhythm if n_windows == 1 else np.repeat(rhythm, n_windows),
-        morphology=classes,
-        r_times=beats.r_times,
-        preceding_rr_s=beats.preceding_rr_s,
-        pulse_onsets=onsets,
-        pulse_amplitude=amplitude,
-        beat_type=beats.beat_type,
-        pat_s=traits.pat_s,
-        pat_residual_s=traits.pat_residual_s,
-        pat_drift_s=drift,
-        pat_jitter_s=jitter,
-        mean_rr_s=beats.mean_rr_s,
-        pr_s=traits.pr_s,
-        qrs_s=heart.qrs_s,
-        qt_s=heart.qt_s,
-        breathing_hz=traits.breathing_hz,
-        breathing_phase=window.uniform["breathing_phase"],
-    )
-    ppg = _render_ppg(latents, subject_draws, rngs, config)
-    index = _index(subjects, n_windows, body, traits, heart, lead_fields["qrs"], latents, config)
-    return ppg, expand_leads(ecg8), index, latents
+    return {"pulse_onsets": onsets, "pulse_amplitude": amplitude, "pat_drift_s": drift, "pat_jitter_s": jitter}
 
 
 def pat_drift(preceding_rr: np.ndarray, mean_rr: np.ndarray) -> np.ndarray:
@@ -219,13 +212,15 @@ def pat_drift(preceding_rr: np.ndarray, mean_rr: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(preceding_rr), np.nan, shifted)
 
 
-def _pulse_amplitude(beats, window: random.Draws) -> np.ndarray:
+def _pulse_amplitude(beats: Beats, window: random.Draws) -> np.ndarray:
     """Height of each beat's pulse, (N, n_beats): by filling time; weak or 0 for a PVC; NaN for padding."""
     amplitude = amplitude_from_rr(beats.preceding_rr_s)
     ventricular = beats.beat_type == BEAT_PVC
     order = np.minimum(np.cumsum(ventricular, axis=1), 2) - 1  # first or second PVC of the window
-    ejects = np.where(order == 1, window.uniform["ejection"][1][:, None], window.uniform["ejection"][0][:, None])
-    size = np.where(order == 1, window.normal["ejection"][1][:, None], window.normal["ejection"][0][:, None])
+    ejects, size = (
+        np.where(order == 1, pair[1][:, None], pair[0][:, None])
+        for pair in (window.uniform["ejection"], window.normal["ejection"])
+    )
     weak = np.where(ejects < _PVC_EJECTS, _PVC_AMPLITUDE * np.clip(1.0 + 0.3 * size, 0.4, 2.0), 0.0)
     return np.where(ventricular, weak, amplitude)
 
@@ -269,13 +264,11 @@ def breathe(
 
 
 def sensor_noise_sd(z: np.ndarray, scale: float) -> np.ndarray:
-    """Standard deviation of the sensor noise of N subjects, (N,), in units of the pulse height; ``z`` standard normal."""
+    """Standard deviation of the sensor noise of N subjects, (N,), in pulse heights; ``z`` standard normal."""
     return (scale * 0.008 * np.exp(0.5 * z)).astype(np.float32)
 
 
-def _index(
-    subjects, n_windows: int, body: Body, traits: Traits, heart: Heart, lead_field, latents: Latents, config
-) -> pd.DataFrame:
+def _index(subjects, n_windows: int, body: Body, heart: Heart, lead_field, latents: Latents, config) -> pd.DataFrame:
     inside = (latents.r_times >= 0) & (latents.r_times < config.window_s)
     first = np.where(inside, latents.r_times, np.inf).min(axis=1)
     last = np.where(inside, latents.r_times, -np.inf).max(axis=1)
@@ -284,13 +277,12 @@ def _index(
     with_pulse = inside & ~np.isnan(latents.pulse_onsets)
     delay = np.where(with_pulse, latents.pulse_onsets - latents.r_times, 0.0)
     pat = delay.sum(axis=1) / np.maximum(with_pulse.sum(axis=1), 1)
-    names = [f"sim-{subject:06d}" for subject in subjects]
+    names = np.repeat([f"sim-{subject:06d}" for subject in subjects], n_windows).astype(object)
     return pd.DataFrame(
         {
-            "subject": [name for name in names for _ in range(n_windows)],
-            # One sensor and one delay per subject, hence one record; its windows lie a minute apart.
-            "record": [name for name in names for _ in range(n_windows)],
-            "start_s": [60.0 * window for _ in names for window in range(n_windows)],
+            "subject": names,
+            "record": names,  # one sensor and one delay per subject; its windows lie a minute apart
+            "start_s": 60.0 * np.tile(np.arange(n_windows), len(subjects)),
             "age": body.age,
             "sex": np.where(body.female, "F", "M"),
             "height_cm": body.height_cm,
@@ -298,12 +290,12 @@ def _index(
             "rhythm": np.array(RHYTHMS)[latents.rhythm],
             "morphology": np.array(CLASSES)[latents.morphology],
             "heart_rate": 60.0 / rr,
-            "pr_ms": np.where(latents.rhythm == RHYTHMS.index("af"), np.nan, 1e3 * traits.pr_s),
+            "pr_ms": np.where(latents.rhythm == RHYTHMS.index("af"), np.nan, 1e3 * latents.pr_s),
             "qrs_ms": 1e3 * heart.qrs_s,
             "qtc_ms": 1e3 * heart.qt_s / np.cbrt(latents.mean_rr_s),
             "axis_deg": qrs_axis(heart, lead_field),
             "pat_ms": 1e3 * pat,
-            "pat_residual_ms": 1e3 * traits.pat_residual_s,
+            "pat_residual_ms": 1e3 * latents.pat_residual_s,
             "stiffness": body.stiffness,
             "n_pvc": (inside & (latents.beat_type == BEAT_PVC)).sum(axis=1),
             "n_pac": (inside & (latents.beat_type == BEAT_PVC + 1)).sum(axis=1),

@@ -5,9 +5,9 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
 - age and sex of the cohort: like PTB-XL (Wagner 2020: median 62 years, IQR 22, 52 % men), cut to 18-90 years and
   somewhat younger, because wearables are worn by younger people (our choice: normal, 58 +- 17 years).
 - heart rate of sinus rhythm: fitted to the 422 such records of PTB-XL that this project has, medians by age band 68,
-  65, 70 (men) and 71, 71, 71 per minute (women), drawn a little towards those with a normal beat (68, 64, 63 and 71, 69,
-  69; spread 15 %). ELSA-Brasil (Pinto-Filho 2017, volunteers of 35-74 years at rest) has 63 and 66: at an ECG that a
-  physician ordered hearts are some 3 per minute faster.
+  65, 70 (men) and 71, 71, 71 per minute (women), drawn a little towards those with a normal beat (68, 64, 63 and 71,
+  69, 69; spread 15 %). ELSA-Brasil (Pinto-Filho 2017, volunteers of 35-74 years at rest) has 63 and 66: at an ECG that
+  a physician ordered hearts are some 3 per minute faster.
 - PR 164 (men) and 158 ms (women), P wave 112 and 108 ms, P axis 54 and 57 degrees: ELSA-Brasil. Spreads from the 2nd
   and 98th percentiles of Mason 2007 (heart rate 48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified. Spread
   of the P wave 16 ms: fitted to PTB-XL normals (measured duration 74 to 119 ms, 5th to 95th percentile).
@@ -18,11 +18,11 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
   QRS above 100 ms lengthens QT by 0.7 of the excess: unverified.
 - heart-rate variability: RMSSD of 10-s ECGs by decade, median and 5th-95th percentile, from PTB-XL normals.
 - Heart rate, its variability and the spread of the P wave were fitted to records of all PTB-XL folds, test folds
-  included (medians and spreads, by age or sex; no waveform). The normal beats come from the training folds alone. A model from
-  simulation has therefore seen no real record, but summary figures of some of those it is tried on.
+  included (medians and spreads, by age or sex; no waveform). The normal beats come from the training folds alone. A
+  model from simulation has therefore seen no real record, but summary figures of some of those it is tried on.
 - stiffness (carotid-femoral pulse wave velocity): see :mod:`p2es_lib.simulator.pulse`.
-- height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index
-  26 kg/m2 +- 15 %: unverified.
+- height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index 26 kg/m2 +-
+  15 %: unverified.
 """
 
 from __future__ import annotations
@@ -96,11 +96,6 @@ def repeat(table, times: int):
     return type(table)(**{f.name: np.repeat(getattr(table, f.name), times, axis=-1) for f in fields(table)})
 
 
-def by_sex(female: np.ndarray, men, women) -> np.ndarray:
-    """``women`` where female, else ``men``."""
-    return np.where(female, women, men)
-
-
 def by_age_and_sex(age: np.ndarray, female: np.ndarray, ages: np.ndarray, tables) -> np.ndarray:
     """Linear interpolation over age in the men's and the women's table; constant beyond the ends."""
     return np.where(female, np.interp(age, ages, tables[1]), np.interp(age, ages, tables[0]))
@@ -119,7 +114,7 @@ def draw_body(
     """Height, weight and stiffness for given age and sex; ``stiffness`` is taken over when it is known."""
     z, scale = draws.normal, config.body
     deviation = scale * z["height"]
-    height = by_sex(female, 176.0 + 7.0 * deviation, 163.0 + 6.5 * deviation) - 0.05 * np.maximum(age - 40.0, 0.0)
+    height = np.where(female, 163.0 + 6.5 * deviation, 176.0 + 7.0 * deviation) - 0.05 * np.maximum(age - 40.0, 0.0)
     weight = 26.0 * np.exp(0.15 * scale * z["bmi"]) * (height / 100.0) * (height / 100.0)
     stiffness = stiffness_from_age(age, scale * z["stiffness"]) if stiffness is None else stiffness
     return Body(age, female, np.round(height), np.round(weight), stiffness)
@@ -177,12 +172,12 @@ def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorC
         mayer=mayer / rr,
         rr_noise=0.548 * rmssd / 1.414 / rr,
         breathing_hz=breathing_hz,
-        p_s=1e-3 * (by_sex(female, 112.0, 108.0) + width * _P_SD_MS * np.clip(z["p_duration"], -2.5, 2.5)),
-        pr_s=1e-3 * np.clip(by_sex(female, 164.0, 158.0) + 0.3 * (age - 52.0) + width * 22.0 * z["pr"], 115.0, 260.0),
+        p_s=1e-3 * (np.where(female, 108.0, 112.0) + width * _P_SD_MS * np.clip(z["p_duration"], -2.5, 2.5)),
+        pr_s=1e-3 * np.clip(np.where(female, 158.0, 164.0) + 0.3 * (age - 52.0) + width * 22.0 * z["pr"], 115.0, 260.0),
         qrs_normal_s=qrs,
         qt_at_1s=qt,
-        qt_slope=by_sex(female, 0.139 + width * 0.023 * z["qt_slope"], 0.158 + width * 0.030 * z["qt_slope"]),
-        qt_curvature=by_sex(female, 0.80, 0.54),
+        qt_slope=np.where(female, 0.158 + width * 0.030 * z["qt_slope"], 0.139 + width * 0.023 * z["qt_slope"]),
+        qt_curvature=np.where(female, 0.54, 0.80),
         pat_s=pulse_arrival_time(age, body.stiffness, body.height_cm, config.site),
         pat_residual_s=1e-3 * config.pat_residual_sd_ms * z["pat_residual"],
     )

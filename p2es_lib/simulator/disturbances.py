@@ -102,10 +102,10 @@ def _clipping(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rate: fl
 
 
 def _gaps(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rate: float) -> np.ndarray:
-    """Stretches in which the sensor holds its last value or drops towards zero.
+    """Stretches in which the sensor holds its last value or drops towards zero, at most 0.6 of the window together.
 
-    Gaps are made as long as the disturbance power allows when the last value is held (for half of the rows: a random
-    part of that), at most 0.6 of the window together; the drop below the held value then meets the power exactly.
+    They are as long as the power allows when the last value is held (for half of the rows: a random part of that); the
+    drop below the held value then meets the power exactly.
     """
     n = len(ppg)
     target = ppg.var() / 10 ** (snr_db / 10)
@@ -163,12 +163,12 @@ DISTURBANCES = ("none", *_KINDS)
 def disturb(
     ppg: np.ndarray, kind: str, snr_db: float, rngs: Sequence[np.random.Generator], sampling_rate: float
 ) -> np.ndarray:
-    """Disturb each row of a clean PPG at the stated SNR.
+    """Disturb each row of a clean PPG (N, T) at the stated SNR: float32 (N, T).
 
     Parameters
     ----------
     ppg : array (N, T)
-        Clean PPG, any scale. A row without variation has no pulse to disturb and is returned as it is.
+        Any scale. A row without variation has no pulse to disturb and is returned as it is.
     kind : str
         One of :data:`DISTURBANCES`.
     snr_db : float
@@ -176,10 +176,6 @@ def disturb(
     rngs : sequence of N numpy Generators
         Row i uses ``rngs[i]`` alone.
     sampling_rate : float, Hz
-
-    Returns
-    -------
-    float32 array (N, T)
 
     Raises
     ------

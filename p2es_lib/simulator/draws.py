@@ -13,7 +13,7 @@ import numpy as np
 
 from p2es_lib.core.errors import InputError
 
-#: Longest list of beats per second of window: RR intervals are never shorter than this (s).
+#: RR intervals are never shorter than this (s).
 MIN_RR_S = 0.3
 
 #: Standard normal numbers per subject.
@@ -31,11 +31,6 @@ SUBJECT_UNIFORMS = {
 
 #: Standard normal numbers per subject that were added later: drawn last, so that all the others stay as they were.
 SUBJECT_LATER_NORMALS = {"repolarisation": 6, "beat_finer": 30}
-
-
-def n_beats_max(window_s: float, before_s: float, after_s: float) -> int:
-    """Beats that certainly suffice to fill a window with its margins."""
-    return int(np.ceil((window_s + before_s + after_s) / MIN_RR_S)) + 2
 
 
 def window_normals(n_beats: int) -> dict[str, int]:

@@ -64,13 +64,7 @@ class ConditionalMean:
 
 
 def conditional_mean_ecg(
-    windows: SimulatedWindows,
-    config: SimulatorConfig,
-    *,
-    n_draws: int,
-    hold: str = "pulses",
-    seed: int = 0,
-    progress: bool = False,
+    windows: SimulatedWindows, config: SimulatorConfig, *, n_draws: int, hold="pulses", seed=0, progress=False
 ) -> ConditionalMean:
     """Average ECG over everything that PPG, age and sex do not reveal (see the module for what is held).
 
@@ -86,7 +80,6 @@ def conditional_mean_ecg(
     seed : int
         Of the Monte Carlo draws; each subject has its own stream, so a window's result does not depend on the others.
     progress : bool
-        Show a progress bar.
 
     Raises
     ------

@@ -24,8 +24,6 @@ from p2es_lib.simulator.settings import SimulatorConfig
 #: The position is the code in the latents.
 CLASSES = ("normal", "lbbb", "rbbb", "lvh", "anterior_mi", "inferior_mi", "st_depression", "st_elevation", "lafb")
 NORMAL, LBBB, RBBB, LVH, ANTERIOR_MI, INFERIOR_MI, ST_DEPRESSION, ST_ELEVATION, LAFB = range(9)
-#: Fractions of the QRS duration at which vectors are given.
-FRACTIONS = np.array([0.15, 0.30, 0.40, 0.50, 0.60, 0.70, 0.85])
 
 _AGES = np.array([30.0, 45.0, 65.0, 85.0])
 # Percent, men then women. The values at 30 years continue the trend: an assumption.
@@ -97,7 +95,7 @@ def qrs_duration(morphology: np.ndarray, normal_s: np.ndarray, z: np.ndarray, co
 
 
 def class_vectors(morphology: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Heart vectors of each row's class: QRS (3, 7, N), T (3, N) and ST (3, N), mV; 0 for normally activated ventricles."""
+    """Vectors of each row's class: QRS (3, 7, N), T (3, N) and ST (3, N), mV; 0 for normally activated ventricles."""
     n = len(morphology)
     qrs, t_wave, st = np.zeros((3, 7, n)), np.zeros((3, n)), np.zeros((3, n))
     for code, vectors in _QRS.items():

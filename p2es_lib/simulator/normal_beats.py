@@ -130,7 +130,7 @@ def _line(table: np.ndarray, decades: np.ndarray, female: np.ndarray) -> np.ndar
 
 @lru_cache(maxsize=1)
 def repolarisation_course() -> tuple[np.ndarray, np.ndarray]:
-    """Course over :data:`ST_T_FRACTIONS` of an ST vector (1 just after QRS) and of a T vector (1 at its peak), (K,) each."""
+    """Course over ST_T_FRACTIONS of an ST vector (1 just after QRS) and of a T vector (1 at its peak), (K,) each."""
     start, n_values = 3 * (len(P_FRACTIONS) + len(QRS_FRACTIONS)), 3 * len(ST_T_FRACTIONS)
     mean = fitted()["shape"][:, 0].mean(axis=0)[start : start + n_values].reshape(3, -1)
     direction = mean[:, T_PEAK_KNOTS].sum(axis=-1)

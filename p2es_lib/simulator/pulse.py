@@ -103,13 +103,9 @@ def _mean_stiffness(age: np.ndarray) -> np.ndarray:
 
 
 def stiffness_from_age(age: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Arterial stiffness as carotid-femoral pulse wave velocity (m/s), (N,).
+    """Arterial stiffness as carotid-femoral pulse wave velocity (m/s), (N,), from age (years) and standard normal z.
 
-    Parameters
-    ----------
-    age : array (N,), years
-    z : array (N,)
-        Standard normal, cut at 3. The spread is wider above the mean than below (Charlton 2019).
+    z is cut at 3. The spread is wider above the mean than below (Charlton 2019).
     """
     age = np.asarray(age, dtype=float)
     position = np.clip((age - 25.0) / 50.0, 0.0, 1.0)
@@ -124,23 +120,10 @@ def pulse_arrival_time(
 ) -> np.ndarray:
     """Time from the R peak to the foot of the pulse at a site (s), (N,): the part that is not random.
 
-    Pre-ejection period + trunk path / aortic PWV + limb path / arm PWV + 20 ms, paths in proportion to height; arm PWV
-    from aortic PWV as 9.98 + 0.52 (cf - 6.15) m/s (Charlton 2019). It gives about 200 ms at 25 and 170 ms at 75 years
-    at the finger, -0.6 ms per year, +0.6 ms per cm. Unverified expectations: finger 200-250 ms, wrist 10-30 ms less,
-    ear 130-170 ms, -0.3 to -0.6 ms per year, +1 ms per cm.
-
-    Parameters
-    ----------
-    age : array (N,), years
-    stiffness : array (N,)
-        Carotid-femoral pulse wave velocity, m/s.
-    height_cm : array (N,)
-    site : "finger", "wrist" or "ear"
-
-    Raises
-    ------
-    InputError
-        Unknown site.
+    Pre-ejection period + trunk path / aortic PWV + limb path / arm PWV + 20 ms, paths in proportion to height (cm); arm
+    PWV from aortic PWV (``stiffness``, m/s) as 9.98 + 0.52 (cf - 6.15) m/s (Charlton 2019). It gives about 200 ms at 25
+    and 170 ms at 75 years at the finger, -0.6 ms per year, +0.6 ms per cm. Unverified expectations: finger 200-250 ms,
+    wrist 10-30 ms less, ear 130-170 ms, -0.3 to -0.6 ms per year, +1 ms per cm. ``site``: one of :data:`SITE_PATHS_M`.
     """
     trunk_m, limb_m = SITE_PATHS_M[check_choice("site", site, SITE_PATHS_M)]
     age, stiffness = np.asarray(age, dtype=float), np.asarray(stiffness, dtype=float)
@@ -160,22 +143,14 @@ def amplitude_from_rr(preceding_rr: np.ndarray, reference_rr: float = 0.85) -> n
 
 
 def pulse_shape(age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, variation: np.ndarray) -> PulseShape:
-    """Pulse shape from age, stiffness and mean heart rate.
+    """Pulse shape from age (years), stiffness (carotid-femoral PWV, m/s) and mean heart rate (1/min), (N,) each.
 
     The vascular age is half the age and half the age at which the given stiffness is the mean. With it the crest comes
     later, the late systolic wave grows and the notch fills (Allen & Murray 2003; second-derivative ratios of Choi
     2022), from Dawber's class 1 (notch) in the young to class 4 (none). Arteries stiffer than the age's mean bring the
     dicrotic wave earlier, as the square root of the ratio (assumption). Ejection shortens with heart rate as 413 - 1.7
-    HR ms (Weissler 1968, from memory), and the times of all waves with it (assumption).
-
-    Parameters
-    ----------
-    age : array (N,), years
-    stiffness : array (N,)
-        Carotid-femoral pulse wave velocity, m/s.
-    heart_rate : array (N,), 1/min
-    variation : array (N, N_SHAPE_VARIATIONS)
-        Standard normal; zeros give the typical shape of that age. The spreads are assumptions.
+    HR ms (Weissler 1968, from memory), and the times of all waves with it (assumption). ``variation`` (N,
+    N_SHAPE_VARIATIONS) is standard normal; zeros give the typical shape of that age. The spreads are assumptions.
     """
     age, stiffness = np.asarray(age, dtype=float), np.asarray(stiffness, dtype=float)
     heart_rate = np.asarray(heart_rate, dtype=float)
@@ -211,8 +186,7 @@ def pulse_shape(age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, 
 def _lognormal_foot(width: np.ndarray) -> np.ndarray:
     """Foot of exp(-ln²(u)/2s²), where its steepest tangent meets zero, as a fraction of its peak time.
 
-    Setting the second derivative to zero gives x² + s² x - s² = 0 for x = ln(u); the tangent there meets zero at u (1 +
-    s²/x).
+    The second derivative is zero at x² + s² x - s² = 0, x = ln(u); the tangent there meets zero at u (1 + s²/x).
     """
     s2 = width * width
     x = -0.5 * (s2 + np.sqrt(s2 * s2 + 4.0 * s2))
@@ -248,7 +222,9 @@ def _pulse_height(shape: PulseShape) -> np.ndarray:
 def pulse_train(
     onset_times: np.ndarray, amplitudes: np.ndarray, beat_intervals: np.ndarray, shape: PulseShape, t: np.ndarray
 ) -> np.ndarray:
-    """PPG without noise: the pulses of each row, one after the other.
+    """PPG without noise: the pulses of each row, one after the other, float32 (N, T).
+
+    0 before the first pulse; give one or two pulses before ``t[0]`` for a window in the steady state.
 
     Parameters
     ----------
@@ -264,11 +240,6 @@ def pulse_train(
         N shapes.
     t : array (T,), s
         Ascending sample times.
-
-    Returns
-    -------
-    float32 array (N, T)
-        0 before the first pulse; give one or two pulses before ``t[0]`` for a window in the steady state.
     """
     t = np.asarray(t, dtype=float)
     onset_times = np.asarray(onset_times, dtype=float)

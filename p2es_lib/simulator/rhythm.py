@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from p2es_lib.simulator.demographics_effects import AF, Body, Traits
-from p2es_lib.simulator.draws import MIN_RR_S, Draws, n_beats_max
+from p2es_lib.simulator.draws import MIN_RR_S, Draws
 from p2es_lib.simulator.settings import SimulatorConfig
 
 BEFORE_S, AFTER_S = 3.5, 1.2
@@ -47,8 +47,8 @@ class Beats:
 
 
 def beat_capacity(config: SimulatorConfig) -> int:
-    """Number of beat columns for this window length."""
-    return n_beats_max(config.window_s, BEFORE_S, AFTER_S)
+    """Number of beat columns that certainly suffice for a window with its margins."""
+    return int(np.ceil((config.window_s + BEFORE_S + AFTER_S) / MIN_RR_S)) + 2
 
 
 def premature_flags(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig):
@@ -65,33 +65,15 @@ def draw_beats(traits: Traits, pvc: np.ndarray, pac: np.ndarray, window: Draws, 
     """RR series of N windows, one beat after the other, all windows at once."""
     n, n_beats = len(traits.rr_s), beat_capacity(config)
     u = window.uniform
-    end = config.window_s + AFTER_S
     rr_0 = traits.rr_s * np.exp(0.04 * config.heart_rate * window.normal["heart_rate"])
-    fibrillating = traits.rhythm == AF
-    af_cv = AF_RR_CV * config.hrv
-    premature_time = (0.3 + (config.window_s - 1.0) * u["premature_time"]).reshape(4, n)
-    # Slots 0-1 are PVCs, 2-3 PACs; the second slot of each is used in 35 % of the windows.
-    armed = np.stack([pvc, pvc & (u["pause"][0] < 0.35), pac, pac & (u["pause"][2] < 0.35)])
-    coupling = np.empty((4, n))
-    coupling[:2] = np.clip(PVC_COUPLING[0] + PVC_COUPLING[1] * window.normal["coupling"][:2], 0.42, 0.85)
-    coupling[2:] = 0.60 + 0.28 * u["pause"][2:]
-    pause = np.empty((4, n))
-    pause[:2] = 2.0 - coupling[:2]
-    pause[2:] = 1.0 + 0.35 * u["pause"][:2]
-
+    armed, premature_time, coupling, pause = _premature_slots(pvc, pac, window, config)
     time = -BEFORE_S - rr_0 * u["start"]
     times, kinds = np.empty((n_beats, n)), np.empty((n_beats, n), dtype=np.int8)
-    ordinary = np.where(fibrillating, BEAT_AF, BEAT_SINUS).astype(np.int8)
+    ordinary = np.where(traits.rhythm == AF, BEAT_AF, BEAT_SINUS).astype(np.int8)
     times[0], kinds[0] = time, ordinary
     pending = np.ones(n)  # factor of the interval after a premature beat
     for beat in range(1, n_beats):
-        modulation = traits.rsa * np.sin(2 * np.pi * (traits.breathing_hz * time + u["breathing_phase"]))
-        modulation += traits.mayer * np.sin(2 * np.pi * (MAYER_HZ * time + u["mayer_phase"]))
-        modulation += traits.rr_noise * window.normal["rr"][beat]
-        v = u["af"][3 * beat : 3 * beat + 3]
-        gamma = -(np.log1p(-v[0]) + np.log1p(-v[1]) + np.log1p(-v[2]))
-        modulation = np.where(fibrillating, af_cv * (gamma - 3.0) / np.sqrt(3.0), modulation)
-        interval = rr_0 * (1.0 + modulation)
+        interval = rr_0 * (1.0 + _modulation(traits, beat, time, window, config))
         factor, kind = pending, ordinary.copy()
         pending = np.ones(n)
         for slot in range(4):
@@ -103,12 +85,35 @@ def draw_beats(traits: Traits, pvc: np.ndarray, pac: np.ndarray, window: Draws, 
         time = time + np.maximum(interval * factor, MIN_RR_S)
         times[beat], kinds[beat] = time, kind
 
-    r_times = np.ascontiguousarray(times.T)
+    r_times, beat_type = np.ascontiguousarray(times.T), np.ascontiguousarray(kinds.T)
     preceding = np.concatenate([np.broadcast_to(rr_0[:, None], (n, 1)), np.diff(r_times, axis=1)], axis=1)
-    beat_type = np.ascontiguousarray(kinds.T)
-    outside = r_times > end
+    outside = r_times > config.window_s + AFTER_S
     count = (~outside).sum(axis=1)
     last = np.where(outside, -np.inf, r_times).max(axis=1)
     mean_rr = (last - r_times[:, 0]) / np.maximum(count - 1, 1)
     r_times[outside], preceding[outside], beat_type[outside] = np.nan, np.nan, -1
     return Beats(r_times, preceding, beat_type, mean_rr)
+
+
+def _premature_slots(pvc: np.ndarray, pac: np.ndarray, window: Draws, config: SimulatorConfig) -> list[np.ndarray]:
+    """Four premature beats that a window may hold, (4, N): whether, from when (s), coupling, and pause in intervals.
+
+    Slots 0-1 are PVCs, 2-3 PACs; the second slot of each is used in 35 % of the windows.
+    """
+    u, n = window.uniform, len(pvc)
+    armed = np.stack([pvc, pvc & (u["pause"][0] < 0.35), pac, pac & (u["pause"][2] < 0.35)])
+    premature_time = (0.3 + (config.window_s - 1.0) * u["premature_time"]).reshape(4, n)
+    of_pvc = np.clip(PVC_COUPLING[0] + PVC_COUPLING[1] * window.normal["coupling"][:2], 0.42, 0.85)
+    coupling = np.concatenate([of_pvc, 0.60 + 0.28 * u["pause"][2:]])
+    return [armed, premature_time, coupling, np.concatenate([2.0 - of_pvc, 1.0 + 0.35 * u["pause"][:2]])]
+
+
+def _modulation(traits: Traits, beat: int, time: np.ndarray, window: Draws, config: SimulatorConfig) -> np.ndarray:
+    """Deviation of the next RR interval after ``time`` (s), as a share of it, (N,)."""
+    u = window.uniform
+    modulation = traits.rsa * np.sin(2 * np.pi * (traits.breathing_hz * time + u["breathing_phase"]))
+    modulation += traits.mayer * np.sin(2 * np.pi * (MAYER_HZ * time + u["mayer_phase"]))
+    modulation += traits.rr_noise * window.normal["rr"][beat]
+    v = u["af"][3 * beat : 3 * beat + 3]
+    gamma = -(np.log1p(-v[0]) + np.log1p(-v[1]) + np.log1p(-v[2]))
+    return np.where(traits.rhythm == AF, AF_RR_CV * config.hrv * (gamma - 3.0) / np.sqrt(3.0), modulation)

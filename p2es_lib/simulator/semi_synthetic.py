@@ -26,30 +26,19 @@ _BEATS_OUTSIDE = 4
 def semi_synthetic_ppg(
     rpeaks_s: np.ndarray, duration_s: float, sampling_rate: float, *, age: float, sex: str, record: str, subject: str
 ) -> np.ndarray:
-    """PPG of a finger whose pulses follow the given beats.
+    """PPG (T,) of a finger whose pulses follow the given beats, as a sensor gives it: neither band-passed nor scaled.
 
     Parameters
     ----------
     rpeaks_s : array (n_beats,)
-        R peaks, seconds after the first sample, ascending.
-    duration_s : float
-    sampling_rate : float, Hz
+        R peaks, seconds after the first sample, ascending; two or more, else InputError.
+    duration_s, sampling_rate : float, s and Hz
     age, sex : float, str
         Years, or NaN; ``"F"``, ``"M"`` or ``""``. What is not known is drawn from the simulator's population. Ages
         outside the simulator's adults (children) count as its nearest age, for the pulse only.
     record, subject : str
         Seed the draws: stiffness, pulse shape, breathing rate and arrival time are those of the subject in all of its
         records; noise and beat-to-beat jitter are those of the record.
-
-    Returns
-    -------
-    float array (T,)
-        As a sensor gives it: neither band-passed nor scaled.
-
-    Raises
-    ------
-    InputError
-        Fewer than two beats.
     """
     rpeaks_s = np.asarray(rpeaks_s, dtype=float)
     if len(rpeaks_s) < 2:

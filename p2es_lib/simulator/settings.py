@@ -78,10 +78,9 @@ electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
         for name in ("pat_residual_sd_ms", *SCALES):
             if not getattr(self, name) >= 0:
                 raise InputError(f"simulator.{name}={getattr(self, name)}: must not be negative")
-        if self.arrhythmia > 2:
-            raise InputError(f"simulator.arrhythmia={self.arrhythmia}: at most 2, it scales probabilities")
-        if self.morphology > 2:
-            raise InputError(f"simulator.morphology={self.morphology}: at most 2, it scales probabilities")
+        for name in ("arrhythmia", "morphology"):
+            if getattr(self, name) > 2:
+                raise InputError(f"simulator.{name}={getattr(self, name)}: at most 2, it scales probabilities")
 
     @property
     def window_s(self) -> float:
@@ -99,7 +98,4 @@ electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
 
 
 #: Names of the scales of variation.
-SCALES = (
-    "body", "heart_rate", "hrv", "arrhythmia", "premature_beats", "morphology", "intervals", "amplitudes", "axis",
-    "qrs_shape", "electrodes", "breathing", "pat_jitter", "pulse_shape", "sensor_noise",
-)  # fmt: skip
+SCALES = tuple(field.name for field in dataclasses.fields(SimulatorConfig) if field.default == 1.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights, with_interval
 
 #: Shares of windows kept, at which :func:`risk_coverage` gives the error.
 KEPT_SHARES = tuple(np.round(np.arange(0.05, 1.001, 0.05), 2))
@@ -43,12 +43,7 @@ def _area(weights: np.ndarray, risk: np.ndarray) -> np.ndarray:
 
 
 def risk_coverage(
-    scores: pd.DataFrame,
-    *,
-    lead: str = "all",
-    kept: tuple[float, ...] = KEPT_SHARES,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    scores: pd.DataFrame, *, lead="all", kept: tuple[float, ...] = KEPT_SHARES, n_bootstrap=1000, seed=0
 ) -> pd.DataFrame:
     """RMSE of the windows that are kept when those of the widest spread are turned away (abstention).
 
@@ -60,16 +55,13 @@ def risk_coverage(
         A lead or a group of leads.
     kept : tuple of float
         Shares of windows, each subject counting the same.
+    n_bootstrap, seed : int
 
     Returns
     -------
     DataFrame
         Columns kept, risk (RMSE, mV), lower, upper (95 % over subjects), oracle (RMSE if the windows with the largest
-        error were turned away: no ranking can do better).
-
-    References
-    ----------
-    Geifman Y, El-Yaniv R. Selective classification for deep neural networks. NeurIPS 2017.
+        error were turned away: no ranking can do better). Geifman Y, El-Yaniv R, NeurIPS 2017.
     """
     table = _spread_and_error(scores, lead)
     best = table.sort_values("actual", kind="stable")
@@ -85,27 +77,17 @@ def risk_coverage(
 
 
 def spread_skill(scores: pd.DataFrame, *, lead: str = "all", n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Does a window's own spread say how wrong its mean is?
-
-    Parameters
-    ----------
-    scores, lead, n_bootstrap, seed
-        As in :func:`risk_coverage`.
+    """Does a window's own spread say how wrong its mean is? Arguments as in :func:`risk_coverage`.
 
     Returns
     -------
     DataFrame
         Columns lead, metric, value, lower, upper (95 % over subjects), n_subjects, of four metrics:
         ``spread_correlation``, Spearman's between spread and RMSE over windows; ``spread_ratio``, root mean variance
-        over root mean squared error, 1 for calibrated samples, below 1 where they are too sure; ``risk_area``, mean
-        RMSE of :func:`risk_coverage` over all shares kept (mV); ``risk_gain``, the part of what a perfect ranking would
-        take off the area of a random one (the overall RMSE) that the spread takes off: 1 perfect, 0 useless, negative
-        misleading.
-
-    References
-    ----------
-    Fortin V et al. Why should ensemble spread match the RMSE of the ensemble mean? J Hydrometeorol 2014;15:1708-1713.
-    Geifman Y, El-Yaniv R. NeurIPS 2017.
+        over root mean squared error, 1 for calibrated samples, below 1 where they are too sure (Fortin V et al, J
+        Hydrometeorol 2014;15:1708-1713); ``risk_area``, mean RMSE of :func:`risk_coverage` over all shares kept (mV);
+        ``risk_gain``, the part of what a perfect ranking would take off the area of a random one (the overall RMSE)
+        that the spread takes off: 1 perfect, 0 useless, negative misleading.
     """
     table = _spread_and_error(scores, lead)
     subjects, expected, actual = (table[name].to_numpy() for name in ("subject", "expected", "actual"))
@@ -120,11 +102,9 @@ def spread_skill(scores: pd.DataFrame, *, lead: str = "all", n_bootstrap: int = 
             "risk_area": area,
             "risk_gain": (overall - area) / (overall - best),
         }
-    n_subjects, rows = len(np.unique(subjects)), []
-    for metric, values in draws.items():
-        lower, upper = percentile_interval(values, n_subjects)
-        rows.append((lead, metric, values[0], float(lower), float(upper), n_subjects))
-    return pd.DataFrame(rows, columns=["lead", "metric", "value", "lower", "upper", "n_subjects"])
+    n = len(np.unique(subjects))
+    rows = [{"lead": lead, "metric": metric} | with_interval(values, n) for metric, values in draws.items()]
+    return pd.DataFrame(rows).assign(n_subjects=n)
 
 
 def _spearman(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

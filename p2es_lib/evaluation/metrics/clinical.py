@@ -26,25 +26,15 @@ QRS_MINIMUM_MV = 0.02
 
 
 def r_peak_times(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None) -> np.ndarray:
-    """Times of the R peaks of many windows, from all available leads together.
+    """Times of the R peaks of windows (N, L, T) in mV, from all available leads together: (N, n_beats_max) s,
+    NaN-padded.
 
     Zero-phase Butterworth band-pass of 8-20 Hz, root mean square over the available leads, Gaussian smoothing (20 ms):
     one envelope per window, with one hump per QRS complex whatever its polarity in each lead. A beat is a local maximum
     at least 0.25 s from a higher one that exceeds 0.35 times the median, over blocks of 2 s, of the highest value in
     the block (so that one artefact or ectopic beat does not set the scale) and 0.02 mV. The time is that of the middle
-    of the QRS complex, within some 20 ms of the R peak in any one lead.
-
-    Parameters
-    ----------
-    ecg : array (N, L, T), mV
-    sampling_rate : float, Hz
-    available : bool array (N, L), optional
-        Leads to use; the others may hold anything, also NaN. By default those that are finite throughout.
-
-    Returns
-    -------
-    array (N, n_beats_max)
-        Seconds from the start of the window, ascending, NaN-padded. A window without leads or beats has no time.
+    of the QRS complex, within some 20 ms of the R peak in any one lead. ``available`` (N, L): leads to use, the others
+    may hold anything; by default those that are finite throughout.
 
     References
     ----------
@@ -110,24 +100,20 @@ def r_peak_f1(
     lag_s: np.ndarray | float = 0.0,
     window_s: float = np.inf,
 ) -> np.ndarray:
-    """F1 score of the R peaks of each window: 2 TP / (2 TP + FP + FN), peaks matched one to one within 50 ms.
+    """F1 score (N,) of the R peaks of each window: 2 TP / (2 TP + FP + FN), peaks matched one to one within 50 ms.
 
-    Tables average it over windows, then subjects ("average" statistics in the words of ANSI/AAMI EC57), not over beats.
+    0 when no true peak is found again; NaN when there is no peak to compare. Tables average it over windows, then
+    subjects ("average" statistics in the words of ANSI/AAMI EC57), not over beats.
 
     Parameters
     ----------
     predicted, true : array (N, n), seconds, NaN-padded
         From :func:`r_peak_times`.
+    tolerance_s : float
     lag_s : array (N,) or float
         Constant lag of the prediction, taken off its times before matching.
     window_s : float
-        Length of the windows: unmatched peaks within the tolerance of the ends of what both signals cover are not
-        counted.
-
-    Returns
-    -------
-    array (N,)
-        0 when no true peak is found again; NaN when there is no peak to compare.
+        Length of the windows: unmatched peaks less than the tolerance inside what both signals cover do not count.
     """
     lags = np.broadcast_to(np.asarray(lag_s, dtype=float), (len(true),))
     score = np.full(len(true), np.nan)

@@ -91,15 +91,12 @@ class ConformalBand:
         return mean - self.scale * sd, mean + self.scale * sd
 
     def evaluate(self, samples, windows) -> pd.DataFrame:
-        """How far the promise holds on other subjects, as a table of scores for ``summary.summarise``.
+        """How far the promise holds on other subjects, as a table of scores for ``summary.summarise``, estimate
+        "samples".
 
-        Returns
-        -------
-        DataFrame
-            Columns of ``scores.evaluate``, estimate "samples". Per window and lead: ``conformal_coverage``, share of
-            time that the truth is in the band, and ``conformal_width`` in mV. Per subject, in the row of its first
-            window, lead "all": ``conformal_kept``, 1 where at least ``share`` of its ECG lies in the bands; its mean
-            over subjects is to be compared with ``confidence``.
+        Per window and lead: ``conformal_coverage``, share of time that the truth is in the band, and
+        ``conformal_width`` in mV. Per subject, in the row of its first window, lead "all": ``conformal_kept``, 1 where
+        at least ``share`` of its ECG lies in the bands; its mean over subjects is to be compared with ``confidence``.
         """
         points, available = _point_scores(samples, windows)
         inside = points <= self.scale

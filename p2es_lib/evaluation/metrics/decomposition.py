@@ -37,18 +37,10 @@ class ErrorSplit(NamedTuple):
 
 
 def error_split(prediction: np.ndarray, truth: np.ndarray, lags: np.ndarray) -> ErrorSplit:
-    """Split the mean squared error of each row.
+    """Split the mean squared error of each row, arrays (M, ...), so that raw = timing + amplitude + morphology.
 
-    Parameters
-    ----------
-    prediction, truth : array (M, ..., T), mV
-    lags : int array (M,)
-        Samples by which the prediction comes late, the same for all rows of a record.
-
-    Returns
-    -------
-    ErrorSplit
-        Arrays of shape (M, ...), with raw = timing + amplitude + morphology.
+    ``prediction`` and ``truth`` are (M, ..., T) in mV; ``lags`` (M,) are the samples by which the prediction comes
+    late, the same for all rows of a record.
     """
     prediction, truth = np.asarray(prediction, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     raw = mse(prediction, truth)

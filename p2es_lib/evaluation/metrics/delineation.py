@@ -22,13 +22,15 @@ from p2es_lib.evaluation.metrics.long_table import whole_window
 from p2es_lib.evaluation.metrics.measurements import BEAT_RATE
 
 #: Ways to measure, and how they are called in tables.
-METHODS = {"averaged_beat": "Averaged beat, all leads", "neurokit": "NeuroKit2 (dwt), lead II"}
+MEASURED_BY = {"averaged_beat": "Averaged beat, all leads", "neurokit": "NeuroKit2 (dwt), lead II"}
 #: Quantity and the column of the simulator's index that holds its true value.
 LATENTS = {name: name for name in ("heart_rate", "pr_ms", "qrs_ms", "qtc_ms")} | {"qrs_axis_deg": "axis_deg"}
 
 
-def delineation_differences(windows, sampling_rate: float, methods: tuple[str, ...] = tuple(METHODS)) -> pd.DataFrame:
-    """Measured minus known values of simulated windows.
+def delineation_differences(
+    windows, sampling_rate: float, methods: tuple[str, ...] = tuple(MEASURED_BY)
+) -> pd.DataFrame:
+    """Measured minus known values of simulated windows, as ``intervals.agreement_rows``, the method as ``estimate``.
 
     Parameters
     ----------
@@ -36,13 +38,7 @@ def delineation_differences(windows, sampling_rate: float, methods: tuple[str, .
         ``ecg`` (N, 12, T) and ``index`` with the columns of :data:`LATENTS`: a simulated data set.
     sampling_rate : float, Hz
     methods : tuple of str
-        Of :data:`METHODS`.
-
-    Returns
-    -------
-    DataFrame
-        As ``intervals.agreement_rows``, the method as ``estimate``; ``intervals.limits_of_agreement`` makes bias and
-        SD.
+        Of :data:`MEASURED_BY`.
 
     Raises
     ------
@@ -55,7 +51,7 @@ def delineation_differences(windows, sampling_rate: float, methods: tuple[str, .
     true = {name: whole_window(windows.index[column].to_numpy(dtype=float)) for name, column in LATENTS.items()}
     ecg, frames = np.asarray(windows.ecg), []
     for method in methods:
-        check_choice("method", method, METHODS)
+        check_choice("method", method, MEASURED_BY)
         if method == "neurokit":
             table = neurokit_intervals(ecg, sampling_rate)
             measured = {name: whole_window(table[name].to_numpy()) for name in table if name in true}
@@ -68,20 +64,10 @@ def delineation_differences(windows, sampling_rate: float, methods: tuple[str, .
 def neurokit_intervals(ecg: np.ndarray, sampling_rate: float, lead: str = "II") -> pd.DataFrame:
     """Rate and intervals by NeuroKit2's discrete wavelet delineation of one lead, medians over the beats of a window.
 
-    The lead is resampled to 500 Hz, where the method finds more than at 125 Hz, and not filtered again. That its R
-    onsets and offsets often lie at the P wave or beyond the S wave is known (NeuroKit issue 1042).
-
-    Parameters
-    ----------
-    ecg : array (N, 12, T), mV
-    sampling_rate : float
-        Hz, a whole number.
-    lead : str
-
-    Returns
-    -------
-    DataFrame of N rows
-        heart_rate (1/min), pr_ms, qrs_ms, qt_ms, qtc_ms (Fridericia); NaN where it finds nothing.
+    Columns heart_rate (1/min), pr_ms, qrs_ms, qt_ms, qtc_ms (Fridericia) for ECG (N, 12, T) in mV; NaN where it finds
+    nothing. The lead is resampled from a whole number of Hz to 500 Hz, where the method finds more than at 125 Hz, and
+    not filtered again. That its R onsets and offsets often lie at the P wave or beyond the S wave is known (NeuroKit
+    issue 1042).
 
     References
     ----------

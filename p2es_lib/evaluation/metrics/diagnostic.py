@@ -16,7 +16,7 @@ import pandas as pd
 from p2es_lib.core.errors import InputError
 from p2es_lib.evaluation.metrics.features import classifiers, ecg_features, ppg_features
 from p2es_lib.evaluation.metrics.long_table import check_samples
-from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights, weighted_auroc
+from p2es_lib.evaluation.metrics.resampling import subject_weights, weighted_auroc, with_interval
 from p2es_lib.method.affinity.descriptors import demographic_features
 
 #: A diagnosis is tried where at least this many people have it, and as many have not, in training and in test.
@@ -29,21 +29,9 @@ PAIRS = ((TRUE, TRUE), (TRUE, TRANSLATED), (TRANSLATED, TRUE), (TRANSLATED, TRAN
 
 
 def diagnostic_features(windows, sampling_rate: float, samples=None) -> dict[str, np.ndarray]:
-    """Measurements of windows from every side.
+    """Measurements of the N windows of a WindowSet: (N, features) under TRUE, PPG, INPUTS, and of samples TRANSLATED.
 
-    Parameters
-    ----------
-    windows : WindowSet
-        Gives ``ppg``, ``ecg``, ``lead_mask`` and ``demographics``.
-    sampling_rate : float, Hz
-    samples : array (N, K, 12, T), mV, optional
-        Translations; the first sample is measured.
-
-    Returns
-    -------
-    dict of arrays (N, features)
-        :data:`TRUE`, :data:`PPG`, :data:`INPUTS`, and :data:`TRANSLATED` where samples are given. The ECGs are measured
-        in the same leads.
+    Of samples (N, K, 12, T) in mV the first is measured, in the same leads as the true ECG; ``sampling_rate`` in Hz.
     """
     sets = {}
     _, truth, available = check_samples(np.asarray(windows.ecg)[:, None] if samples is None else samples, windows)
@@ -62,17 +50,14 @@ def diagnoses(fit_index: pd.DataFrame, test_index: pd.DataFrame, least: int = LE
 
     Windows without a label ("") are left out of the count and of the trial.
     """
-    found = []
-    for column, nothing in NO_DIAGNOSIS.items():
-        for label in sorted(set(fit_index[column]) - nothing):
-            enough = True
-            for index in (fit_index, test_index):
-                known = index[index[column] != ""]
-                for side in (known[column] == label, known[column] != label):
-                    enough &= known.loc[side, "subject"].nunique() >= least
-            if enough:
-                found.append((column, label))
-    return found
+
+    def enough(column: str, label: str) -> bool:
+        known = [index[index[column] != ""] for index in (fit_index, test_index)]
+        sides = [table[(table[column] == label) == has] for table in known for has in (True, False)]
+        return all(side["subject"].nunique() >= least for side in sides)
+
+    candidates = ((name, label) for name, no in NO_DIAGNOSIS.items() for label in sorted(set(fit_index[name]) - no))
+    return [pair for pair in candidates if enough(*pair)]
 
 
 def diagnostic_table(
@@ -109,7 +94,7 @@ def diagnostic_table(
     DataFrame
         Columns label ("rhythm: af"), fit_on, tried_on, classifier, auroc, lower, upper (95 % bootstrap over the
         subjects tried on), gain, gain_lower, gain_upper (area minus that of PPG, age and sex, paired), n_positive
-        (subjects with the diagnosis among those tried on), n_subjects.
+        (subjects tried on who have the diagnosis), n_subjects.
 
     Raises
     ------
@@ -133,19 +118,14 @@ def diagnostic_table(
         fitted, draws = {}, {}
         for source, target in ((a, b) for a, b in pairs if a in fit and b in test):
             if source not in fitted:
-                model = classifiers(fit[source].shape[1], len(use_fit), seed)[classifier]
+                model = classifiers(fit[source].shape[1], len(use_fit) // 4, seed)[classifier]
                 fitted[source] = model.fit(fit[source][use_fit], ill[0])
             score = fitted[source].predict_proba(test[target][use_test])[:, 1]
             draws[source, target] = weighted_auroc(score, ill[1], weights)
         for (source, target), values in draws.items():
             row = {"label": f"{column}: {label}", "fit_on": source, "tried_on": target, "classifier": classifier}
-            row |= _with_interval("auroc", "", values, n_subjects)
+            row |= with_interval(values, n_subjects, "auroc")
             if (INPUTS, INPUTS) in draws and source != INPUTS:
-                row |= _with_interval("gain", "gain_", values - draws[INPUTS, INPUTS], n_subjects)
+                row |= with_interval(values - draws[INPUTS, INPUTS], n_subjects, "gain", "gain_")
             rows.append(row | size)
     return pd.DataFrame(rows)
-
-
-def _with_interval(name: str, prefix: str, draws: np.ndarray, n_subjects: int) -> dict[str, float]:
-    lower, upper = percentile_interval(draws, n_subjects)
-    return {name: draws[0], f"{prefix}lower": float(lower), f"{prefix}upper": float(upper)}

@@ -11,26 +11,21 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
+from p2es_lib.evaluation.metrics.long_table import check_samples
+from p2es_lib.evaluation.metrics.resampling import resample, with_interval
+from p2es_lib.evaluation.metrics.summary import SUMMARY_COLUMNS
 
 #: Segment length of :func:`frechet_table`.
 SEGMENT_S = 0.512
 
 
 def gaussian_frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> np.ndarray:
-    """Gaussian Frechet distance d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), squared units.
+    """Gaussian Frechet distance d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), squared units,
+    (...).
 
-    The root is taken with symmetric eigendecompositions, so that it stays real for covariances that are singular but
-    for rounding. As in RDDM and in the image FID this is the square of the distance proper.
-
-    Parameters
-    ----------
-    mean_a, mean_b : array (..., D)
-    covariance_a, covariance_b : array (..., D, D)
-        Symmetric, positive semi-definite.
-
-    Returns
-    -------
-    array (...)
+    Means are (..., D), covariances (..., D, D), positive semi-definite. The root is taken with symmetric
+    eigendecompositions, so that it stays real for covariances that are singular but for rounding. As in RDDM and in the
+    image FID this is the square of the distance proper.
 
     References
     ----------
@@ -93,50 +88,45 @@ def frechet_table(
     samples : array (N, K, 12, T), mV
     windows : WindowSet
         Gives ``ecg`` (N, 12, T), ``lead_mask`` (N, 12) and ``index["subject"]``.
+    sampling_rate, segment_s : float, Hz and s
     estimates : tuple of "single", "mean"
         "single" takes the first sample, "mean" the average of all. A posterior mean is too smooth by construction and
         scores badly here: that is not a fault.
-    n_bootstrap : int
+    n_bootstrap, seed : int
         Resamples of subjects for the 95 % percentile interval; truth and prediction of a subject stay together. A
         resample holds fewer distinct subjects, so the interval lies a little high. One subject: NaN.
 
     Returns
     -------
     DataFrame
-        Columns lead, estimate, metric ("gaussian_frechet_distance", mV^2), value, lower, upper, n_subjects; lead "all"
-        is the mean over leads.
+        Columns lead (or "all", the mean over leads), estimate, metric ("gaussian_frechet_distance", mV^2), value,
+        lower, upper, n_subjects.
     """
-    samples = np.asarray(samples)
-    if samples.ndim != 4 or samples.shape[0] != len(windows.ecg) or samples.shape[2:] != np.shape(windows.ecg)[1:]:
-        raise InputError(f"samples of shape {samples.shape} do not fit windows of shape {np.shape(windows.ecg)}")
+    samples, truth, exists = check_samples(samples, windows)
     dim = int(round(segment_s * sampling_rate))
     per_window = samples.shape[-1] // dim if dim > 0 else 0
     if per_window < 1:
         raise InputError(f"segment_s={segment_s}: windows of {samples.shape[-1]} samples hold no such segment")
     names, subject_of = np.unique(windows.index["subject"].to_numpy().astype(str), return_inverse=True)
-    mask = np.asarray(windows.lead_mask) > 0
-    rng = np.random.default_rng(seed)
     # The same resamples for every lead, so that the interval of their mean keeps what the leads share.
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_bootstrap)
-    weights = np.vstack([np.ones(len(names)), draws])  # row 0: the value itself
+    weights = resample(len(names), n_bootstrap, seed)
     rows = []
     for estimate in estimates:
         check_choice("estimate", estimate, ("mean", "single"))
-        distances, subjects_used = [], np.zeros(len(names), dtype=bool)
+        found = {}  # lead: distances, subjects
         for lead, name in enumerate(LEADS):
             x = samples[:, 0, lead] if estimate == "single" else samples[:, :, lead].mean(axis=1)
-            y = np.asarray(windows.ecg[:, lead])
-            use = mask[:, lead] & np.isfinite(x).all(axis=-1) & np.isfinite(y).all(axis=-1)
-            if not use.any():
-                continue
-            used = np.bincount(subject_of[use], minlength=len(names)) > 0
-            subjects_used |= used
-            segments = [z[use][:, : per_window * dim].reshape(-1, per_window, dim) for z in (x, y)]
-            distances.append(_distances(*segments, subject_of[use], weights))
-            rows.append(_row(name, estimate, distances[-1], used.sum()))
-        if distances:
-            rows.append(_row("all", estimate, np.mean(distances, axis=0), subjects_used.sum()))
-    return pd.DataFrame(rows, columns=["lead", "estimate", "metric", "value", "lower", "upper", "n_subjects"])
+            use = exists[:, lead] & np.isfinite(x).all(axis=-1)
+            if use.any():
+                segments = [z[use][:, : per_window * dim].reshape(-1, per_window, dim) for z in (x, truth[:, lead])]
+                found[name] = _distances(*segments, subject_of[use], weights), set(subject_of[use])
+        if found:
+            distances, subjects = zip(*found.values())
+            found["all"] = np.mean(distances, axis=0), set().union(*subjects)
+        for lead, (distance, subjects) in found.items():
+            key = {"lead": lead, "estimate": estimate, "metric": "gaussian_frechet_distance"}
+            rows.append(key | with_interval(distance, len(subjects)) | {"n_subjects": len(subjects)})
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
 def _distances(x: np.ndarray, y: np.ndarray, subject_of: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -150,10 +140,3 @@ def _distances(x: np.ndarray, y: np.ndarray, subject_of: np.ndarray, weights: np
         part = filled[start : start + 64]
         distance[part] = gaussian_frechet_distance(*moments[0].fit(weights[part]), *moments[1].fit(weights[part]))
     return distance
-
-
-def _row(lead: str, estimate: str, distance: np.ndarray, n_subjects: int) -> tuple:
-    bounds = (np.nan, np.nan)
-    if n_subjects > 1 and np.isfinite(distance[1:]).any():
-        bounds = np.nanpercentile(distance[1:], [2.5, 97.5])
-    return lead, estimate, "gaussian_frechet_distance", distance[0], *bounds, int(n_subjects)

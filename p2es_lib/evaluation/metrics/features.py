@@ -50,20 +50,15 @@ def rhythm_features(times: np.ndarray) -> pd.DataFrame:
 def ecg_features(
     ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Measurements of ECG windows, and their averaged beats.
+    """Measurements of ECG windows (N, 12, T) in mV, and their averaged beats.
 
-    Parameters
-    ----------
-    ecg : array (N, 12, T), mV
-    sampling_rate : float, Hz
-    available : bool array (N, 12), optional
-        Leads to use; by default those that are finite throughout.
+    ``available`` (N, 12): leads to use; by default those that are finite throughout.
 
     Returns
     -------
     measurements : DataFrame of N rows
-        Columns of ``morphology.measure_beats``, axes as cosine and sine because 180 and -180 degrees are the same, and
-        :func:`rhythm_features`. NaN where a wave or lead is missing.
+        Columns of ``measurements.measure_beats``, axes as cosine and sine because 180 and -180 degrees are the same,
+        and :func:`rhythm_features`. NaN where a wave or lead is missing.
     beats : array (N, 8 x 66)
         The averaged beat in the eight independent leads, from 160 ms before to 500 ms after R at 100 Hz, mV; 0 where
         there is nothing.
@@ -84,11 +79,14 @@ def ppg_features(ppg: np.ndarray, sampling_rate: float) -> pd.DataFrame:
     return pd.concat([table, rhythm_features(upstrokes)], axis=1)
 
 
-def classifiers(n_features: int, n_rows: int, seed: int = 0) -> dict:
-    """Classifiers of scikit-learn by name: missing values are filled with means, and that they were missing is told.
+def classifiers(
+    n_features: int, n_components: int, seed: int = 0, *, balanced: bool = True, n_trees: int = 200
+) -> dict:
+    """Classifiers of scikit-learn by name. Missing values are filled with means.
 
-    More than 150 features (samples of beats) are first reduced to as many principal components as people can be told
-    by. Classes count the same, however rare.
+    More than 150 features (samples of beats) are first reduced to principal components, ``n_components`` and at most
+    40: as many as people can be told by. Balanced ones count classes the same, however rare, and are told what was
+    missing.
     """
     from sklearn.decomposition import PCA
     from sklearn.ensemble import RandomForestClassifier
@@ -97,12 +95,10 @@ def classifiers(n_features: int, n_rows: int, seed: int = 0) -> dict:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    first = [SimpleImputer(add_indicator=True, keep_empty_features=True), StandardScaler()]
+    first = [SimpleImputer(add_indicator=balanced, keep_empty_features=balanced), StandardScaler()]
     if n_features > 150:
-        first += [PCA(min(40, n_rows // 4), random_state=seed), StandardScaler()]
-    options = {"min_samples_leaf": 2, "class_weight": "balanced_subsample", "random_state": seed, "n_jobs": 1}
-    forest = RandomForestClassifier(200, **options)
-    return {
-        "random forest": make_pipeline(*first, forest),
-        "logistic regression": make_pipeline(*first, LogisticRegression(C=0.1, class_weight="balanced", max_iter=3000)),
-    }
+        first += [PCA(min(40, n_components), random_state=seed), StandardScaler()]
+    weights = ("balanced_subsample", "balanced") if balanced else (None, None)
+    forest = RandomForestClassifier(n_trees, min_samples_leaf=2, class_weight=weights[0], random_state=seed, n_jobs=1)
+    logistic = LogisticRegression(C=0.1, class_weight=weights[1], max_iter=3000)
+    return {"random forest": make_pipeline(*first, forest), "logistic regression": make_pipeline(*first, logistic)}

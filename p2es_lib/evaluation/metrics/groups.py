@@ -30,16 +30,16 @@ _SEXES = {"F": "women", "M": "men"}
 def pulse_snr_db(ppg: np.ndarray) -> np.ndarray:
     """Signal-to-noise ratio of PPG windows (N, 1, T) in dB, (N,), from the signal alone.
 
-    With r the autocorrelation at the period of the pulse, the part r of the power repeats from beat to beat, the rest
-    does not: 10 log10(r / (1 - r)), for r between 0.01 and 0.99. What is irregular in the heart counts as noise, so it
-    is between -20 and 20 dB, and that of a clean PPG in atrial fibrillation is low.
+    With r the autocorrelation at the period of the pulse (0.01 to 0.99), the part r of the power repeats from beat to
+    beat, the rest does not: 10 log10(r / (1 - r)), -20 to 20 dB. What is irregular in the heart counts as noise, so a
+    clean PPG in atrial fibrillation has a low one.
     """
     repeated = np.clip(pulse_descriptors(np.asarray(ppg))[:, 1], 0.01, 0.99)
     return 10.0 * np.log10(repeated / (1.0 - repeated))
 
 
 def group_labels(index: pd.DataFrame, by: str, limits: Sequence[float] | None = None) -> pd.Categorical:
-    """Group of each window, N of them, with the groups in order; missing where it is not known.
+    """Group of each window of an index, with the groups in order; missing where it is not known.
 
     Parameters
     ----------
@@ -99,24 +99,15 @@ def summarise_groups(
     scores: pd.DataFrame, labels, n_bootstrap: int = 1000, seed: int = 0, *, unit: str = "subject"
 ) -> pd.DataFrame:
     """``summary.summarise`` of each group: its columns, after a column ``group``."""
-    tables = []
-    for group, part in with_group(scores, labels).groupby("group", observed=True):
-        table = summarise(part.drop(columns="group"), n_bootstrap, seed, unit=unit)
-        table.insert(0, "group", str(group))
-        tables.append(table)
+    parts = with_group(scores, labels).groupby("group", observed=True)
+    tables = {str(group): summarise(part.drop(columns="group"), n_bootstrap, seed, unit=unit) for group, part in parts}
     if not tables:
         raise InputError("groups: no window has a group")
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, names=["group"]).reset_index("group").reset_index(drop=True)
 
 
 def group_differences(
-    scores: pd.DataFrame,
-    labels,
-    reference: str | None = None,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    *,
-    unit: str = "subject",
+    scores: pd.DataFrame, labels, reference: str | None = None, n_bootstrap=1000, seed=0, *, unit="subject"
 ) -> pd.DataFrame:
     """Value of each group minus that of a reference group, for every lead, estimate and metric.
 
@@ -137,8 +128,8 @@ def group_differences(
     Returns
     -------
     DataFrame
-        Columns group, reference, lead, estimate, metric, value (difference), lower, upper (95 %), p_value (two-sided,
-        not corrected for the number of comparisons), n_subjects (of the group).
+        Columns group, reference, lead, estimate, metric, value (difference), lower, upper (95 %), n_subjects (of the
+        group), p_value (two-sided, not corrected for the number of comparisons).
 
     Raises
     ------
@@ -165,7 +156,6 @@ def group_differences(
     result = summary_table(means.take(own, True), difference)
     result["p_value"] = np.where(result["lower"].notna(), two_sided_p(difference), np.nan)
     result["estimate"] = [keys[column][2] for column in own]
-    group = pd.Categorical([keys[column][1] for column in own], sizes.index, ordered=True)
-    result.insert(0, "group", group)
+    result.insert(0, "group", pd.Categorical([keys[column][1] for column in own], sizes.index, ordered=True))
     result.insert(1, "reference", reference)
     return result.sort_values("group", kind="stable", ignore_index=True).astype({"group": str})

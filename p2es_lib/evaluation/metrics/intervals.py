@@ -22,7 +22,7 @@ from p2es_lib.core.errors import check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.evaluation.metrics.long_table import LEAD_GROUPS, SCORE_COLUMNS, check_samples, whole_window
 from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
-from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights
+from p2es_lib.evaluation.metrics.resampling import subject_weights, with_interval
 from p2es_lib.evaluation.metrics.scores import Metric
 
 #: What is measured. Differences have a sign, so neither direction is the better one.
@@ -45,21 +45,11 @@ _AGREEMENT_COLUMNS = [*SCORE_COLUMNS, "true", "measured"]
 
 
 def measure_ecg(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Measure every quantity of :data:`QUANTITIES` in windows of ECG.
+    """Measure every quantity of :data:`QUANTITIES` in windows of ECG (N, 12, T) in mV: arrays (N, 15) by name.
 
-    Parameters
-    ----------
-    ecg : array (N, 12, T), mV
-    sampling_rate : float, Hz
-    available : bool array (N, 12), optional
-        Leads to use; by default those that are finite throughout.
-
-    Returns
-    -------
-    dict of arrays (N, 15)
-        Columns: the leads, then :data:`p2es_lib.evaluation.metrics.long_table.LEAD_GROUPS`. Rate, intervals and axis
-        are of all leads together and stand under "all"; sizes and levels stand under their lead, P and T with their
-        sign. NaN where nothing could be measured, as PR without P waves.
+    Columns are the leads, then ``long_table.LEAD_GROUPS``: rate, intervals and axis are of all leads together and stand
+    under "all"; sizes and levels stand under their lead, P and T with their sign. NaN where nothing could be measured,
+    as PR without P waves. ``available`` (N, 12): leads to use; by default those that are finite throughout.
     """
     beats, r_peaks = average_beats(ecg, sampling_rate, available)
     table = measure_beats(beats, r_peaks)
@@ -120,21 +110,11 @@ def interval_differences(
 def agreement_rows(
     measured: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray], index: pd.DataFrame, estimate: str
 ) -> pd.DataFrame:
-    """Long table of measured minus true values.
+    """Long table of measured minus true values, quantities to (N, 15) arrays as from :func:`measure_ecg`.
 
-    Parameters
-    ----------
-    measured, true : dict of arrays (N, 15)
-        Quantity to values as from :func:`measure_ecg`; quantities that ``true`` lacks are left out.
-    index : DataFrame
-        N rows with subject and record.
-    estimate : str
-
-    Returns
-    -------
-    DataFrame
-        Columns of ``scores.evaluate``, with the difference as ``value`` (axes within -180 to 180 degrees), and ``true``
-        and ``measured``. A row for each value that either has; where one is missing, so is the difference.
+    Columns of ``scores.evaluate``, with the difference as ``value`` (axes within -180 to 180 degrees), and ``true`` and
+    ``measured``. A row for each value that either has; where one is missing, so is the difference. Quantities that
+    ``true`` lacks are left out. ``index``: N rows with subject and record.
     """
     names = [name for name in measured if name in true]
     cubes = [np.stack([values[name] for name in names]) for values in (measured, true)]
@@ -161,8 +141,8 @@ def agreement_rows(
 def limits_of_agreement(differences: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Bias and 95 % limits of agreement of every lead, estimate and quantity, with bootstrap intervals over subjects.
 
-    The limits, bias +- 1.96 SD of the differences, are where the difference in one window of one person lies in 95 % of
-    cases: the SD is over all windows, within and between subjects, every subject counting the same.
+    The limits, bias +- 1.96 SD, hold the difference in one window of one person in 95 % of cases: the SD is over all
+    windows, within and between subjects, every subject counting the same.
 
     Parameters
     ----------
@@ -204,8 +184,7 @@ def _limits(both: pd.DataFrame, n_bootstrap: int, seed: int) -> dict[str, float]
     draws |= {"low": bias - 1.96 * draws["sd"], "high": bias + 1.96 * draws["sd"]}
     row = {}
     for name, values in draws.items():
-        lower, upper = percentile_interval(values, both["subject"].nunique())
-        row |= {name: values[0], f"{name}_lower": float(lower), f"{name}_upper": float(upper)}
+        row |= with_interval(values, both["subject"].nunique(), name, f"{name}_")
     true, measured = (both[name].to_numpy(dtype=float) for name in ("true", "measured"))
     varies = min(np.std(true), np.std(measured)) > 1e-12
     correlation = np.corrcoef(true, measured)[0, 1] if varies else np.nan

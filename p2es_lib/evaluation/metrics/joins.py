@@ -31,8 +31,8 @@ def join_errors(error: np.ndarray, starts: np.ndarray, n_window: int) -> pd.Data
     Returns
     -------
     DataFrame
-        One row per recording: ``rmse_joins`` and ``rmse_elsewhere`` (mV), and of the steps of the error from sample to
-        sample ``step_joins`` (RMS at the edges of the fades, where a seam would show) and ``step_elsewhere``, mV. The
+        One row per recording, mV: ``rmse_joins`` and ``rmse_elsewhere``, and the RMS of the steps of the error from
+        sample to sample, ``step_joins`` at the edges of the fades, where a seam would show, and ``step_elsewhere``. The
         ends of the recording, where no window fades, count as neither.
 
     Raises
@@ -42,35 +42,28 @@ def join_errors(error: np.ndarray, starts: np.ndarray, n_window: int) -> pd.Data
     """
     error, starts = np.asarray(error, dtype=float), np.asarray(starts)
     if error.ndim != 3 or len(starts) < 2 or starts[-1] + n_window > error.shape[2]:
-        raise InputError(
-            f"join_errors: errors of shape {error.shape} and {len(starts)} windows; need (R, 12, T) and two or more inside"
-        )
+        shapes = f"errors of shape {error.shape} and {len(starts)} windows"
+        raise InputError(f"join_errors: {shapes}; need (R, 12, T) and two or more windows inside")
     inside = join_mask(error.shape[2], starts, n_window)
-    joins = np.flatnonzero(inside)
-    elsewhere = ~inside
-    elsewhere[: joins[0]], elsewhere[joins[-1] + 1 :] = False, False
-    edges = np.flatnonzero(np.diff(inside.astype(int)))
-    steps = np.abs(np.diff(error, axis=2))
-    around = np.zeros(steps.shape[2], dtype=bool)
-    around[edges] = True
-    others = np.zeros_like(around)
-    others[joins[0] : joins[-1]] = True
-    others &= ~around
-    rows = []
-    for one, step in zip(error, steps, strict=True):
-        rows.append(
-            {
-                "rmse_joins": np.sqrt(np.nanmean(one[:, inside] ** 2)),
-                "rmse_elsewhere": np.sqrt(np.nanmean(one[:, elsewhere] ** 2)) if elsewhere.any() else np.nan,
-                "step_joins": np.sqrt(np.nanmean(step[:, around] ** 2)),
-                "step_elsewhere": np.sqrt(np.nanmean(step[:, others] ** 2)),
-            }
-        )
-    return pd.DataFrame(rows)
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    places = np.arange(error.shape[2])
+    between = (places >= first) & (places <= last)
+    edges = inside[1:] != inside[:-1]
+
+    def rms(values: np.ndarray, where: np.ndarray) -> float:
+        return np.sqrt(np.nanmean(values[:, where] ** 2)) if where.any() else np.nan
+
+    parts = {"rmse_joins": inside, "rmse_elsewhere": between & ~inside}
+    steps = {"step_joins": edges, "step_elsewhere": between[:-1] & between[1:] & ~edges}
+    return pd.DataFrame(
+        {name: rms(one, where) for name, where in parts.items()}
+        | {name: rms(np.diff(one, axis=1), where) for name, where in steps.items()}
+        for one in error
+    )
 
 
 def join_excess(table: pd.DataFrame, what: str = "rmse") -> tuple[float, float, float]:
-    """Mean over recordings of the excess at the joins, mV, and its 95 % interval (normal, from the spread over recordings)."""
+    """Mean over recordings of the excess at the joins, mV, and its 95 % interval (normal, over recordings)."""
     excess = (table[f"{what}_joins"] - table[f"{what}_elsewhere"]).to_numpy()
     half = 1.96 * excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else np.nan
     return float(excess.mean()), float(excess.mean() - half), float(excess.mean() + half)

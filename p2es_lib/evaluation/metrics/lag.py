@@ -17,20 +17,14 @@ from p2es_lib.core.errors import InputError
 
 
 def constant_lags(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    available: np.ndarray,
-    records: np.ndarray,
-    *,
-    max_lag: int,
-    chunk: int = 256,
+    prediction: np.ndarray, truth: np.ndarray, available: np.ndarray, records: np.ndarray, *, max_lag: int, chunk=256
 ) -> np.ndarray:
-    """Lag of the prediction behind the truth, in samples, the same for all windows of a record.
+    """Lag of the prediction behind the truth, in samples, the same for all windows of a record: int (N,).
 
     For each record it maximises the cross-correlation c(l) = sum over windows, available leads and t of x(t + l) y(t),
-    where x and y are prediction and truth with the mean of each window and lead removed, over
-    |l| <= ``max_lag``. Products that leave the window count as 0, which favours small lags slightly. Of equal maxima
-    the smallest |l| is taken (0 for a flat prediction).
+    where x and y are prediction and truth with the mean of each window and lead removed, over abs(l) <= ``max_lag``.
+    Products that leave the window count as 0, which favours small lags slightly. Of equal maxima the smallest abs(l) is
+    taken (0 for a flat prediction). Positive: the prediction comes late, x(t + lag) is to be compared with y(t).
 
     Parameters
     ----------
@@ -39,12 +33,8 @@ def constant_lags(
         Leads to use; the others may hold anything, also NaN.
     records : array (N,)
         Name of the record that each window was cut from.
-    max_lag : int, samples
-
-    Returns
-    -------
-    int array (N,)
-        Positive: the prediction comes late, x(t + lag) is to be compared with y(t).
+    max_lag, chunk : int
+        Samples; windows worked on at a time.
     """
     n_windows, _, window_samples = truth.shape
     if not 0 <= max_lag < window_samples:
@@ -72,20 +62,9 @@ def constant_lags(
 
 
 def overlaps(prediction: np.ndarray, truth: np.ndarray, lags: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Group rows by lag and yield what is left of both signals after shifting: ``(rows, x, y)``.
+    """Group rows by lag (M,) and yield what is left of both signals (M, ..., T) after shifting: ``(rows, x, y)``.
 
-    Parameters
-    ----------
-    prediction, truth : array (M, ..., T)
-    lags : int array (M,)
-        As from :func:`constant_lags`, one per row.
-
-    Yields
-    ------
-    rows : int array
-        Rows that share one lag l.
-    x, y : arrays (len(rows), ..., T - |l|)
-        Prediction and truth over the overlapping samples.
+    ``rows`` share one lag l; x and y, (len(rows), ..., T - |l|), are prediction and truth where they overlap.
     """
     window_samples = truth.shape[-1]
     for lag in np.unique(lags):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,19 @@ def check_samples(samples, windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]
             f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}; give (N, K, 12, T)"
         )
     return samples, truth, (np.asarray(windows.lead_mask) != ABSENT) & np.isfinite(truth).all(axis=-1)
+
+
+def per_lead(available: np.ndarray, score: Callable[..., dict[str, np.ndarray]], chunk: int) -> dict[str, np.ndarray]:
+    """Values of each window and lead from ``score(window, lead)``, which gives those of ``chunk`` places by name.
+
+    Only leads that are available (N, L) are asked for; each table is (N, L), NaN elsewhere.
+    """
+    places = np.argwhere(available)
+    parts = [score(*places[start : start + chunk].T) for start in range(0, len(places), chunk)]
+    tables = {name: np.full(available.shape, np.nan) for name in (parts[0] if parts else ())}
+    for name, table in tables.items():
+        table[available] = np.concatenate([part[name] for part in parts])  # argwhere and masks run in the same order
+    return tables
 
 
 def with_lead_groups(table: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter1d, uniform_filter1d
 from scipy.signal import resample_poly
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.leads import LEADS
+from p2es_lib.core.leads import INDEPENDENT_ROWS, LEADS
 from p2es_lib.evaluation.metrics.clinical import r_peak_times
 
 #: Beats are laid on top of each other at this rate, Hz.
@@ -46,15 +46,9 @@ def beat_times() -> np.ndarray:
 def average_beats(
     ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The median beat of each window.
+    """The median beat of each window of ECG (N, 12, T) in mV, at a rate of a whole number of Hz.
 
-    Parameters
-    ----------
-    ecg : array (N, 12, T), mV
-    sampling_rate : float
-        Hz, a whole number.
-    available : bool array (N, 12), optional
-        Leads to use; by default those that are finite throughout.
+    ``available`` (N, 12): leads to use; by default those that are finite throughout.
 
     Returns
     -------
@@ -87,7 +81,7 @@ def _average(ecg: np.ndarray, sampling_rate: float, times: np.ndarray) -> np.nda
         return np.full((len(ecg), span[1] - span[0]), np.nan)
     core = np.arange(-40, 41)  # 80 ms before to 80 ms after R
     for _ in range(2):
-        template = np.median([_detrend(ecg[:, at + core]) for at in where], axis=0)
+        template = np.median([_centred(ecg[:, at + core]) for at in where], axis=0)
         where, alike = zip(*(_align(ecg, at, template, core, margin) for at in where))
         where, alike = np.array(where), np.array(alike)
         if (alike >= LEAST_CORRELATION).sum() >= 2:
@@ -98,11 +92,10 @@ def _average(ecg: np.ndarray, sampling_rate: float, times: np.ndarray) -> np.nda
     ahead = np.diff(times).min() if len(times) > 1 else np.inf  # beyond the next beat there is nothing of this one
     stack[..., t > ahead - 0.06] = np.nan
     level = stack[..., (t > -0.10) & (t < -0.05)]
-    beat = np.median(stack - np.median(level, axis=-1, keepdims=True), axis=0)
-    return beat
+    return np.median(stack - np.median(level, axis=-1, keepdims=True), axis=0)
 
 
-def _detrend(part: np.ndarray) -> np.ndarray:
+def _centred(part: np.ndarray) -> np.ndarray:
     return part - part.mean(axis=-1, keepdims=True)
 
 
@@ -113,7 +106,7 @@ def _align(ecg: np.ndarray, at: int, template: np.ndarray, core: np.ndarray, mar
     for shift in range(-margin, margin + 1):
         if at + shift + core[0] < 0 or at + shift + core[-1] >= ecg.shape[-1]:
             continue
-        part = _detrend(ecg[:, at + shift + core])
+        part = _centred(ecg[:, at + shift + core])
         alike = float((part * template).sum() / max(np.linalg.norm(part) * norm, 1e-12))
         if alike > best:
             best, place = alike, at + shift
@@ -121,38 +114,23 @@ def _align(ecg: np.ndarray, at: int, template: np.ndarray, core: np.ndarray, mar
 
 
 def measure_beats(beats: np.ndarray, r_peaks: np.ndarray) -> pd.DataFrame:
-    """Intervals, axes and wave sizes of averaged beats.
+    """Intervals, axes and wave sizes of averaged beats and R peaks as :func:`average_beats` gives them, N rows.
 
-    Parameters
-    ----------
-    beats : array (N, 12, n)
-        As :func:`average_beats` gives them.
-    r_peaks : array (N, n_beats_max)
-        Seconds, NaN-padded.
-
-    Returns
-    -------
-    DataFrame of N rows
-        ``qrs_onset_s`` (from the R peak), ``heart_rate`` (per minute), ``rmssd_ms``, ``pr_ms``, ``p_ms``, ``qrs_ms``,
-        ``qt_ms``, ``qtc_ms`` (Fridericia), ``p_axis_deg``, ``qrs_axis_deg``, ``t_axis_deg`` (frontal plane, from areas
-        in I and aVF; P and T from peaks), ``qrs_t_angle_deg`` (between the mean QRS and T vectors of all eight
-        independent leads), and per lead, such as ``V2_r_mv``: ``p``, ``q``, ``r``, ``s`` (sizes of the deflections, 0
-        or more; ``p`` signed), ``st`` (40 ms after the end of QRS, signed) and ``t`` (the larger peak, signed). NaN
-        where a wave or lead is missing.
+    ``qrs_onset_s`` (from the R peak), ``heart_rate`` (1/min), ``rmssd_ms``, ``pr_ms``, ``p_ms``, ``qrs_ms``, ``qt_ms``,
+    ``qtc_ms`` (Fridericia), ``p_axis_deg``, ``qrs_axis_deg``, ``t_axis_deg`` (frontal plane, from areas in I and aVF; P
+    and T from peaks), ``qrs_t_angle_deg`` (between the mean QRS and T vectors of all eight independent leads), and per
+    lead, such as ``V2_r_mv``: ``p``, ``q``, ``r``, ``s`` (sizes of the deflections, 0 or more; ``p`` signed), ``st``
+    (40 ms after the end of QRS, signed) and ``t`` (the larger peak, signed). NaN where a wave or lead is missing.
     """
     rows = [_measure(beat, times[np.isfinite(times)]) for beat, times in zip(beats, r_peaks, strict=True)]
-    return pd.DataFrame(rows, columns=_columns())
+    columns = ["qrs_onset_s", "heart_rate", "rmssd_ms", "pr_ms", "p_ms", "qrs_ms", "qt_ms", "qtc_ms"]
+    columns += ["p_axis_deg", "qrs_axis_deg", "t_axis_deg", "qrs_t_angle_deg"]
+    return pd.DataFrame(rows, columns=columns + [f"{lead}_{wave}_mv" for lead in LEADS for wave in _WAVES])
 
 
 def measure_windows(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None) -> pd.DataFrame:
     """:func:`measure_beats` of the averaged beats of ECG windows (N, 12, T) in mV."""
     return measure_beats(*average_beats(ecg, sampling_rate, available))
-
-
-def _columns() -> list[str]:
-    intervals = ["qrs_onset_s", "heart_rate", "rmssd_ms", "pr_ms", "p_ms", "qrs_ms", "qt_ms", "qtc_ms"]
-    axes = ["p_axis_deg", "qrs_axis_deg", "t_axis_deg", "qrs_t_angle_deg"]
-    return intervals + axes + [f"{lead}_{wave}_mv" for lead in LEADS for wave in _WAVES]
 
 
 def _measure(beat: np.ndarray, times: np.ndarray) -> dict[str, float]:
@@ -170,13 +148,8 @@ def _measure(beat: np.ndarray, times: np.ndarray) -> dict[str, float]:
     p_onset, p_end = _p_wave(shown, t, onset)
     rr = values.get("rr_s", np.nan)
     qt = t_end - onset
-    values |= {
-        "qrs_onset_s": onset,
-        "pr_ms": 1e3 * (onset - p_onset),
-        "p_ms": 1e3 * (p_end - p_onset),
-        "qrs_ms": 1e3 * (end - onset),
-    }
-    values |= {"qt_ms": 1e3 * qt, "qtc_ms": 1e3 * qt / np.cbrt(rr)}
+    values |= {"qrs_onset_s": onset, "pr_ms": 1e3 * (onset - p_onset), "p_ms": 1e3 * (p_end - p_onset)}
+    values |= {"qrs_ms": 1e3 * (end - onset), "qt_ms": 1e3 * qt, "qtc_ms": 1e3 * qt / np.cbrt(rr)}
     whole = np.full((len(LEADS), len(t)), np.nan)
     whole[leads] = shown
     values |= _sizes(whole, t, (p_onset, p_end), (onset, end), t_peak, t_end)
@@ -293,10 +266,8 @@ def _axes(whole, t, p_span, qrs_span, t_peak: float) -> dict[str, float]:
     values = {}
     for wave, area in areas.items():
         # aVF is a unipolar lead with 2 / sqrt(3) of the sensitivity that I has in the frontal plane.
-        known = bool(area[one] or area[avf])
-        values[f"{wave}_axis_deg"] = (
-            float(np.rad2deg(np.arctan2(2 / np.sqrt(3) * area[avf], area[one]))) if known else np.nan
-        )
+        axis = np.rad2deg(np.arctan2(2 / np.sqrt(3) * area[avf], area[one]))
+        values[f"{wave}_axis_deg"] = float(axis) if area[one] or area[avf] else np.nan
     qrs, t_area = areas["qrs"] @ KORS, areas["t"] @ KORS
     size = np.linalg.norm(qrs) * np.linalg.norm(t_area)
     cosine = np.clip(qrs @ t_area / size, -1.0, 1.0) if size > 0 else np.nan
@@ -304,16 +275,13 @@ def _axes(whole, t, p_span, qrs_span, t_peak: float) -> dict[str, float]:
 
 
 def _kors() -> np.ndarray:
-    """Kors' regression from the 12 leads to X, Y, Z (12, 3): the eight independent leads carry it (Eur Heart J 1990)."""
+    """Kors' regression, 12 leads @ KORS = X (left), Y (down), Z (back): eight leads carry it (Eur Heart J 1990)."""
     matrix = np.zeros((len(LEADS), 3))
-    table = {
-        "I": (0.38, -0.07, 0.11), "II": (-0.07, 0.93, -0.23), "V1": (-0.13, 0.06, -0.43), "V2": (0.05, -0.02, -0.06),
-        "V3": (-0.01, -0.05, -0.14), "V4": (0.14, 0.06, -0.20), "V5": (0.06, -0.17, -0.11), "V6": (0.54, 0.13, 0.31),
-    }  # fmt: skip
-    for lead, weights in table.items():
-        matrix[LEADS.index(lead)] = weights
+    matrix[list(INDEPENDENT_ROWS)] = [
+        (0.38, -0.07, 0.11), (-0.07, 0.93, -0.23), (-0.13, 0.06, -0.43), (0.05, -0.02, -0.06),
+        (-0.01, -0.05, -0.14), (0.14, 0.06, -0.20), (0.06, -0.17, -0.11), (0.54, 0.13, 0.31),
+    ]  # fmt: skip
     return matrix
 
 
-#: Kors' regression: 12 leads @ KORS = X (left), Y (down), Z (back).
 KORS = _kors()

@@ -16,17 +16,10 @@ def resample(n_units: int, n_bootstrap: int, seed: int) -> np.ndarray:
 
 
 def subject_weights(subjects: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
-    """Weights of windows under which every subject of a resample counts the same, however many windows it has.
+    """Weights of windows (1 + n_bootstrap, N), under which every subject of a resample counts the same.
 
-    Parameters
-    ----------
-    subjects : array (N,)
-        Whose window each is.
-
-    Returns
-    -------
-    array (1 + n_bootstrap, N)
-        Times a window's subject was drawn, over the number of its windows; row 0: the data themselves.
+    ``subjects`` (N,): whose window each is. A weight is how often the subject was drawn over the number of its windows;
+    row 0: the data themselves.
     """
     _, of_subject, n_windows = np.unique(np.asarray(subjects).astype(str), return_inverse=True, return_counts=True)
     return (resample(len(n_windows), n_bootstrap, seed) / n_windows)[:, of_subject]
@@ -45,6 +38,12 @@ def percentile_interval(draws: np.ndarray, n_subjects: int) -> tuple[np.ndarray,
     return bounds[0], bounds[1]
 
 
+def with_interval(draws: np.ndarray, n_subjects: int, name: str = "value", prefix: str = "") -> dict[str, float]:
+    """The first of the draws (1 + R,) by ``name``, their 95 % interval as ``<prefix>lower`` and ``<prefix>upper``."""
+    lower, upper = percentile_interval(draws, n_subjects)
+    return {name: draws[0], f"{prefix}lower": float(lower), f"{prefix}upper": float(upper)}
+
+
 def two_sided_p(draws: np.ndarray) -> np.ndarray:
     """p-value that a difference is zero, (...) from (1 + R, ...): twice the smaller share of resamples beside zero.
 
@@ -55,25 +54,16 @@ def two_sided_p(draws: np.ndarray) -> np.ndarray:
 
 
 def weighted_auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve under each row of weights: chance that a positive scores above a negative, ties half.
+    """Area under the ROC curve (R,) under each row of weights (R, N): chance that a positive scores above a negative.
 
-    Parameters
-    ----------
-    score : array (N,)
-    positive : bool array (N,)
-    weights : array (R, N)
-
-    Returns
-    -------
-    array (R,)
-        NaN where a row leaves no positive, or no negative.
+    ``score`` and ``positive`` (bool) are (N,); ties count half. NaN where a row leaves no positive, or no negative.
     """
     values, place = np.unique(score, return_inverse=True)
     order = np.argsort(place, kind="stable")
     first = np.searchsorted(place[order], np.arange(len(values)))
+    # Both (R, values).
     of_positive, of_negative = (
-        np.add.reduceat((weights * side)[:, order], first, axis=1)
-        for side in (positive, ~positive)  # (R, values)
+        np.add.reduceat((weights * side)[:, order], first, axis=1) for side in (positive, ~positive)
     )
     below = np.cumsum(of_negative, axis=1) - of_negative / 2
     pairs = of_positive.sum(axis=1) * of_negative.sum(axis=1)

@@ -12,7 +12,14 @@ from p2es_lib.evaluation.metrics import waveform, waveform_shape
 from p2es_lib.evaluation.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
 from p2es_lib.evaluation.metrics.decomposition import error_split
 from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
-from p2es_lib.evaluation.metrics.long_table import SEPARATOR, check_samples, long_table, whole_window, with_lead_groups
+from p2es_lib.evaluation.metrics.long_table import (
+    SEPARATOR,
+    check_samples,
+    long_table,
+    per_lead,
+    whole_window,
+    with_lead_groups,
+)
 from p2es_lib.evaluation.metrics.uncertainty import LEVELS, ensemble_scores, level_name
 
 ESTIMATES = ("mean", "single", "samples")
@@ -116,14 +123,14 @@ def evaluate(
         if estimate == "samples":
             if samples.shape[1] < 2:
                 continue
-            per_lead = ensemble_scores(samples, truth, exists & np.isfinite(samples).all(axis=(1, 3)))
+            by_lead = ensemble_scores(samples, truth, exists & np.isfinite(samples).all(axis=(1, 3)))
         else:
             prediction = samples[:, 0] if estimate == "single" else samples.mean(axis=1)  # (N, 12, T)
             available = exists & np.isfinite(prediction).all(axis=-1)
             lags = constant_lags(prediction, truth, available, records, max_lag=max_lag)
-            per_lead = _lead_values(prediction, truth, available, lags, sampling_rate)
+            by_lead = _lead_values(prediction, truth, available, lags, sampling_rate)
             per_window = _window_values(prediction, truth, available, lags, sampling_rate)
-        values = {name: with_lead_groups(table, mask) for name, table in per_lead.items()}
+        values = {name: with_lead_groups(table, mask) for name, table in by_lead.items()}
         values |= {name: whole_window(column) for name, column in per_window.items()}
         frames.append(long_table(values, windows.index, estimate))
     if not frames:
@@ -131,18 +138,17 @@ def evaluate(
     return pd.concat(frames, ignore_index=True)
 
 
-def _lead_values(prediction, truth, available, lags, sampling_rate, chunk: int = 2048) -> dict[str, np.ndarray]:
+def _lead_values(prediction, truth, available, lags, sampling_rate) -> dict[str, np.ndarray]:
     """Metrics per window and lead, each (N, 12) with NaN where a lead is not available."""
-    pairs = np.argwhere(available)  # (P, 2): only leads that exist are computed
-    found: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(pairs), chunk):
-        window, lead = pairs[start : start + chunk].T
+    rate = {"sampling_rate": sampling_rate}
+
+    def score(window: np.ndarray, lead: np.ndarray) -> dict[str, np.ndarray]:
         x, y = prediction[window, lead].astype(np.float64), truth[window, lead].astype(np.float64)  # (p, T)
         split = error_split(x, y, lags[window])
         pearson_lag = np.empty(len(x))
         for rows, x_lag, y_lag in overlaps(x, y, lags[window]):
             pearson_lag[rows] = waveform.pearson(x_lag, y_lag)
-        part = {
+        return {
             "mse": split.raw,
             "mse_lag": split.lag,
             "mse_timing": split.timing,
@@ -152,21 +158,16 @@ def _lead_values(prediction, truth, available, lags, sampling_rate, chunk: int =
             "pearson": waveform.pearson(x, y),
             "pearson_lag": pearson_lag,
             "prd": waveform.prd(x, y),
-            "ssim": waveform.ssim(x, y, sampling_rate=sampling_rate),
+            "ssim": waveform.ssim(x, y, **rate),
             "ppe": waveform.ppe(x, y),
             "ppe_relative": waveform.ppe(x, y, relative=True),
-            "dtw": waveform_shape.dtw(x, y, sampling_rate=sampling_rate),
+            "dtw": waveform_shape.dtw(x, y, **rate),
             "frechet_curve_distance": waveform_shape.frechet_curve_distance(x, y),
-            "log_spectral_distance": waveform.log_spectral_distance(x, y, sampling_rate=sampling_rate),
-            **waveform_shape.coherence_bands(x, y, sampling_rate=sampling_rate),
+            "log_spectral_distance": waveform.log_spectral_distance(x, y, **rate),
+            **waveform_shape.coherence_bands(x, y, **rate),
         }
-        for name, value in part.items():
-            found.setdefault(name, []).append(value)
-    tables = {}
-    for name, parts in found.items():
-        tables[name] = np.full(available.shape, np.nan)
-        tables[name][available] = np.concatenate(parts)  # argwhere and boolean indexing run in the same order
-    return tables
+
+    return per_lead(available, score, chunk=2048)
 
 
 def _window_values(prediction, truth, available, lags, sampling_rate) -> dict[str, np.ndarray]:

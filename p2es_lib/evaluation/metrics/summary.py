@@ -24,8 +24,8 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
 
     A subject's value is the mean over its windows; the value of a row is the mean over subjects, each counting the
     same. ``rmse`` is the root of the mean squared error over subjects, not the mean of roots: only for the pooled
-    squared error is the conditional mean the best possible estimate. Metrics that are a ratio per window (Pearson, PRD,
-    F1, ...) are plain means.
+    squared error is the conditional mean the best possible estimate. Ratios per window (Pearson, PRD, F1, ...) are
+    plain means.
 
     Parameters
     ----------
@@ -43,8 +43,7 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
     Returns
     -------
     DataFrame
-        Columns lead, estimate, metric, value, lower, upper, n_subjects. With fewer than two units the bounds are NaN,
-        because nothing is known of the spread.
+        Columns lead, estimate, metric, value, lower, upper, n_subjects; no bounds (NaN) with fewer than two units.
     """
     means = unit_means(scores, unit)
     draws = averages(means, resample(len(means.units), n_bootstrap, seed))
@@ -70,10 +69,10 @@ def summarise_difference(
     ----------
     scores, reference : DataFrame
         From ``scores.evaluate``, of the same subjects; each may have a column ``seed``.
-    reference_estimate : str or None
-        Estimate of the reference that every estimate of ``scores`` is compared with; None compares like with like.
     n_bootstrap, seed, unit
         As in :func:`summarise`.
+    reference_estimate : str or None
+        Estimate of the reference that every estimate of ``scores`` is compared with; None compares like with like.
 
     Returns
     -------
@@ -106,24 +105,16 @@ def summarise_difference(
 
 
 def beyond_chance(differences: pd.DataFrame) -> pd.Series:
-    """Which rows of a table of differences are not explained by chance: over people, and over trainings.
+    """Which rows of ``experiments.results.difference_table`` are not explained by chance, bool.
 
-    Parameters
-    ----------
-    differences : DataFrame
-        Columns p_holm, seed_min and seed_max, as of :func:`p2es_lib.experiments.results.difference_table`.
-
-    Returns
-    -------
-    Series of bool
-        p < 0.05 after Holm's correction, and all single trainings on the same side of zero.
+    Over people, p_holm below 0.05; and over trainings, seed_min and seed_max on the same side of zero.
     """
     same_side = (differences["seed_min"] > 0) | (differences["seed_max"] < 0)
     return (differences["p_holm"] < 0.05) & same_side
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """p-values (n,) corrected for n comparisons so that the chance of any false finding stays below the level.
+    """p-values (n,) corrected so that the chance of any false finding among n comparisons stays below the level.
 
     Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 6:65-70, 1979. NaN stays NaN and does
     not count as a comparison.

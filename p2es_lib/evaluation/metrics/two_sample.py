@@ -1,15 +1,14 @@
 """Two-sample tests: can translated windows be told from true ones by the beats they hold?
 
-Beside the Gaussian Frechet distance (``distribution.frechet_table``), which sees means and covariances of short
-segments of one lead, two tests of what a reader would see: the maximum mean discrepancy between the features of true
-and translated windows, and a classifier that is trained to tell them apart. Single samples are tested: a mean of
-samples is told at once.
+The Gaussian Frechet distance (``distribution.frechet_table``) sees means and covariances of short segments of one lead.
+Here are two tests of what a reader would see, on single samples: the maximum mean discrepancy between the features of
+true and translated windows, and a classifier that is trained to tell them apart.
 
 True and translated windows are of the same people, and one person's windows are alike. So pairs of windows of one
-person, true or translated, are left out of every average, folds hold whole people, and a permutation swaps "true" and
-"translated" for all windows of a person at once. If the method drew from the true conditional distribution, that would
-change nothing where each person has one window: p-values are exact then. With several they are approximate, because
-true windows of a person share a heart, and translations that are drawn one by one need not.
+person are left out of every average, folds hold whole people, and a permutation swaps "true" and "translated" for all
+windows of a person at once. If the method drew from the true conditional distribution, that would change nothing where
+each person has one window: p-values are exact then. With several they are approximate, because true windows of a person
+share a heart, and translations that are drawn one by one need not.
 
 References
 ----------
@@ -28,7 +27,7 @@ from scipy.spatial.distance import cdist
 from p2es_lib.core.errors import InputError
 from p2es_lib.evaluation.metrics.features import classifiers, ecg_features
 from p2es_lib.evaluation.metrics.long_table import check_samples
-from p2es_lib.evaluation.metrics.resampling import percentile_interval, resample, subject_weights, weighted_auroc
+from p2es_lib.evaluation.metrics.resampling import resample, subject_weights, weighted_auroc, with_interval
 
 #: Fewer subjects cannot be split into people to train on and people to test on.
 LEAST_SUBJECTS = 10
@@ -63,9 +62,8 @@ def two_sample_table(
     Returns
     -------
     DataFrame
-        Columns features, test ("mmd" or the name of a classifier), value (squared MMD, 0 where nothing differs; area
-        under the ROC curve, 0.5 where nothing does), lower, upper (95 % bootstrap over subjects), p_value
-        (permutation), n_windows, n_subjects.
+        Columns features, test ("mmd" or a classifier), value (squared MMD, 0 where nothing differs; area under the ROC
+        curve, then 0.5), lower, upper (95 % bootstrap over subjects), p_value (permutation), n_windows, n_subjects.
     """
     samples, truth, exists = check_samples(samples, windows)
     single = samples[:, 0]
@@ -105,13 +103,13 @@ def mmd(
     bandwidth : float, optional
         s; by default the median distance between windows of different subjects, both kinds together. If given, the
         features are used as they are.
+    n_permutations, n_bootstrap, seed : int
 
     Returns
     -------
     dict
-        value, lower, upper (95 %, subjects drawn with replacement; where nothing differs the value itself varies like a
-        sum of squares and the interval only roughly describes it, the p-value stays exact), p_value (share of
-        permutations that reach the value, over subjects).
+        value, lower, upper (95 %, over subjects; where nothing differs the value varies like a sum of squares and the
+        interval describes it only roughly), p_value (share of permutations that reach the value; exact there too).
     """
     names, of_subject = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     if len(names) < 2:
@@ -133,8 +131,7 @@ def mmd(
     # Swapping x and y of a subject turns the sign of its row and column.
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_permutations, len(names)))
     swapped = _quadratic(signs, between) / pairs[0]
-    lower, upper = percentile_interval(values, len(names))
-    return {"value": values[0], "lower": float(lower), "upper": float(upper), "p_value": _p_value(values[0], swapped)}
+    return with_interval(values, len(names)) | {"p_value": _p_value(values[0], swapped)}
 
 
 def _quadratic(weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -176,6 +173,7 @@ def classifier_test(
     x, y : array (N, F)
         Row by row of the same window; NaN where missing.
     subjects : array (N,)
+    n_permutations, n_bootstrap, seed : int
     names : tuple of str
         Of :data:`CLASSIFIERS`.
 
@@ -196,7 +194,7 @@ def classifier_test(
         raise InputError(f"{len(people)} subjects: telling true from translated windows needs {LEAST_SUBJECTS} or more")
     features, translated = np.concatenate([x, y]), np.repeat([False, True], len(x))
     folds = list(GroupKFold(5, shuffle=True, random_state=seed).split(translated, groups=np.tile(of_subject, 2)))
-    available = classifiers(features.shape[1], len(features), seed)
+    available = classifiers(features.shape[1], len(features) // 4, seed)
     weights = np.tile(subject_weights(of_subject, n_bootstrap, seed), 2)
     found = {}
     for name in names:
@@ -204,9 +202,8 @@ def classifier_test(
         for train, test in folds:
             score[test] = available[name].fit(features[train], translated[train]).predict_proba(features[test])[:, 1]
         values = weighted_auroc(score, translated, weights)
-        lower, upper = percentile_interval(values, len(people))
         p_value = _swap_p(score.reshape(2, -1), of_subject, values[0], weights[0, : len(x)], n_permutations, seed)
-        found[name] = {"value": values[0], "lower": float(lower), "upper": float(upper), "p_value": p_value}
+        found[name] = with_interval(values, len(people)) | {"p_value": p_value}
     return found
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.evaluation.metrics.long_table import check_samples
+from p2es_lib.evaluation.metrics.long_table import check_samples, per_lead
 from p2es_lib.evaluation.metrics.resampling import percentile_interval, subject_weights
 
 #: Levels of the central bands in the table of scores.
@@ -84,54 +84,31 @@ def _fair_crps(ordered: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def ensemble_scores(
     samples: np.ndarray, truth: np.ndarray, available: np.ndarray, levels: tuple[float, ...] = LEVELS, chunk: int = 256
 ) -> dict[str, np.ndarray]:
-    """Scores of the samples as a distribution, per window and lead, averaged over time.
+    """Scores of samples (N, K, L, T) in mV, K of at least 2, as a distribution, averaged over time: (N, L) by name.
 
-    Parameters
-    ----------
-    samples : array (N, K, L, T), mV
-        K of at least 2.
-    truth : array (N, L, T), mV
-    available : bool array (N, L)
-        Leads to score; the others may hold anything.
-    levels : tuple of float
-        Of the central bands.
-    chunk : int
-        Leads worked on at a time; bounds the memory.
-
-    Returns
-    -------
-    dict of arrays (N, L), NaN where a lead is not available
-        ``crps`` (fair, mV); ``variance``, (1 + 1/K) times the unbiased variance of the samples (mV^2): what the squared
-        error of their mean would be if the truth were one of them; and per level ``coverage_80`` (share of time that
-        the truth is in the band) and ``width_80`` (mV), the sharpness: of two methods that cover alike, the narrower
-        knows more.
+    ``crps`` (fair, mV); ``variance``, (1 + 1/K) times the unbiased variance of the samples (mV^2): what the squared
+    error of their mean would be if the truth were one of them; and per level ``coverage_80`` (share of time that the
+    truth is in the band) and ``width_80`` (mV), the sharpness: of two methods that cover alike, the narrower knows
+    more. NaN where a lead is not available (N, L). ``chunk`` leads are worked on at a time, which bounds the memory.
     """
     n_samples = samples.shape[1]
     ranks = {level: np.modf(_rank(level, n_samples)) for level in levels}
-    pairs = np.argwhere(available)
-    found: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(pairs), chunk):
-        window, lead = pairs[start : start + chunk].T
+
+    def score(window: np.ndarray, lead: np.ndarray) -> dict[str, np.ndarray]:
         ordered = np.sort(samples[window, :, lead].astype(np.float64), axis=1)  # (p, K, T)
         y = truth[window, lead].astype(np.float64)
-        part = {
-            "crps": _fair_crps(ordered, y).mean(axis=-1),
-            "variance": (1 + 1 / n_samples) * ordered.var(axis=1, ddof=1).mean(axis=-1),
-        }
+        variance = (1 + 1 / n_samples) * ordered.var(axis=1, ddof=1).mean(axis=-1)
+        found = {"crps": _fair_crps(ordered, y).mean(axis=-1), "variance": variance}
         # How many samples lie on the side of the truth that has fewer of them: decides every level at once.
         within = np.minimum((ordered <= y[:, None]).sum(axis=1), (ordered >= y[:, None]).sum(axis=1))
-        for level, (part_inside, whole) in ranks.items():
+        for level, (part, whole) in ranks.items():
             lower, upper = _limits(ordered, level)
-            covered = (1 - part_inside) * (within >= whole) + part_inside * (within >= whole + 1)
-            part[level_name("coverage", level)] = covered.mean(axis=-1)
-            part[level_name("width", level)] = (upper - lower).mean(axis=-1)
-        for name, value in part.items():
-            found.setdefault(name, []).append(value)
-    tables = {}
-    for name, parts in found.items():
-        tables[name] = np.full(available.shape, np.nan)
-        tables[name][available] = np.concatenate(parts)
-    return tables
+            covered = (1 - part) * (within >= whole) + part * (within >= whole + 1)
+            found[level_name("coverage", level)] = covered.mean(axis=-1)
+            found[level_name("width", level)] = (upper - lower).mean(axis=-1)
+        return found
+
+    return per_lead(available, score, chunk)
 
 
 def calibration_curve(
@@ -150,8 +127,8 @@ def calibration_curve(
     Returns
     -------
     DataFrame
-        Columns level, attainable (what a calibrated method reaches with K samples), coverage, lower, upper (95 %),
-        width (mV), n_subjects.
+        Columns level, attainable (by a calibrated method, K samples), coverage, lower, upper (95 %), width (mV),
+        n_subjects.
     """
     samples, truth, exists = check_samples(samples, windows)
     available = exists & np.isfinite(samples).all(axis=(1, 3))

@@ -27,21 +27,9 @@ _CELLS = 1 << 16
 def dtw(prediction, truth, *, sampling_rate: float, band_s: float = DTW_BAND_S) -> np.ndarray:
     """Dynamic time warping distance within a band, in mV: at most the MAE, and equal to it where warping mends nothing.
 
-    The least sum of w |x_i - y_j| over paths from (0, 0) to (T - 1, T - 1) with |i - j| <= ``band_s``, w = 2 for a
-    diagonal step and 1 for a horizontal or vertical one, over the sum of the weights, 2 T, which is the same for all
-    paths (the symmetric form of Sakoe and Chiba). A constant offset of c mV costs c; a shift within the band costs
-    nothing but at the ends of the window.
-
-    Parameters
-    ----------
-    prediction, truth : array (..., T), mV
-    sampling_rate : float, Hz
-    band_s : float
-        Seconds; 0 allows no warping: the result is the MAE.
-
-    Returns
-    -------
-    array (...)
+    The least sum of w |x_i - y_j| over paths from (0, 0) to (T - 1, T - 1) with |i - j| <= ``band_s`` (0: no warping),
+    w = 2 for a diagonal step and 1 for the others, over the sum of the weights, 2 T for every path (the symmetric
+    form). A constant offset of c mV costs c; a shift within the band costs nothing but at the ends of the window.
 
     References
     ----------
@@ -69,16 +57,7 @@ def frechet_curve_distance(prediction, truth) -> np.ndarray:
     code of P2E-WGAN: time orders the samples but costs nothing, because a distance in (s, mV) would depend on how many
     mV a second is worth. So it is at most the largest absolute error, blind to timing, and set by the one deflection
     that has no counterpart: by half of its height if the other curve can wait half way up a slope. Not the Gaussian
-    Frechet distance (``distribution.frechet_table``). P2E-WGAN gives 0.375 for 3 s of scaled ECG: such values cannot be
-    set beside millivolts.
-
-    Parameters
-    ----------
-    prediction, truth : array (..., T), mV
-
-    Returns
-    -------
-    array (...)
+    Frechet distance (``distribution.frechet_table``). P2E-WGAN's 0.375 is for 3 s of scaled ECG, not millivolts.
 
     References
     ----------
@@ -101,8 +80,7 @@ def _along_diagonals(x: np.ndarray, y: np.ndarray, reach: int, step: Callable, k
     Cells of one anti-diagonal i + j do not depend on each other. For each i - j the latest cell is kept: where (i, j)
     goes, (i - 1, j - 1) stands, and beside it stand (i - 1, j) and (i, j - 1), whose i - j has the other parity. So
     even and odd offsets have an array each, and every operation runs over contiguous memory. ``step(same, neighbour,
-    cost)`` turns ``same``, the cell (i - 1, j - 1), into the cell (i, j); ``neighbour`` is the smaller of the two
-    beside it.
+    cost)`` turns ``same``, the cell (i - 1, j - 1), into (i, j); ``neighbour`` is the smaller of the two beside it.
     """
     shape, window_samples = x.shape[:-1], x.shape[-1]
     x, y = (z.reshape(-1, window_samples).astype(kind) for z in (x, y))
@@ -140,26 +118,15 @@ def coherence_bands(
     bands_hz: dict[str, tuple[float, float]] = COHERENCE_BANDS_HZ,
     segment_s: float = COHERENCE_SEGMENT_S,
 ) -> dict[str, np.ndarray]:
-    """Magnitude-squared coherence |P_xy|^2 / (P_x P_y), mean over the frequencies of each band, 0 to 1.
+    """Magnitude-squared coherence |P_xy|^2 / (P_x P_y), mean over the frequencies of each band, 0 to 1, by name of the
+    band.
 
     The share of the power of the truth at a frequency that a fixed filter could make of the prediction: blind to gain,
     and to a delay that is the same for all beats and short against the segment, but not to beats that come now early,
     now late. Spectra are Welch's (Hann segments of ``segment_s``, half overlapping, mean removed from each), with 1e-6
     mV^2/Hz added to P_x and P_y, so that frequencies at which nothing measurable is left count as not coherent. With
-    few segments chance gives more than 0: about 0.07 for two independent noises of 8.2 s.
-
-    Parameters
-    ----------
-    prediction, truth : array (..., T), mV
-    sampling_rate : float, Hz
-    bands_hz : dict
-        Name to (low, high), both inclusive.
-    segment_s : float, s
-
-    Returns
-    -------
-    dict
-        Name to array (...). NaN where the truth is flat; 0 where only the prediction is.
+    few segments chance gives more than 0: about 0.07 for two independent noises of 8.2 s. NaN where the truth is flat;
+    0 where only the prediction is. ``bands_hz``: name to (low, high), both inclusive.
 
     References
     ----------
