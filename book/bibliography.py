@@ -12,7 +12,7 @@ from pathlib import Path
 IDENTIFIERS = Path(__file__).resolve().parent / "identifiers.toml"
 # No page number (1917-1923), no part of an identifier.
 _YEAR = re.compile(r"(?<![-.\d])\b(?:19|20)\d\d\b(?![-.]\d)")
-# Two works in one line of a docstring: the second begins with a surname and initials, perhaps after a name of the method.
+# Two works in one line of a docstring: the second begins with a surname and initials, perhaps after a method's name.
 _NEXT_WORK = re.compile(r"(?<=[\d)][.;])\s+(?=(?:[\w-]+: )?[A-Z][\w-]+ [A-Z]{1,3}(?:,| et al|\. )|[A-Z][\w-]+ et al\.)")
 _ARXIV = re.compile(r"arXiv[ :](\d{4}\.\d{4,5})")
 _DOI = re.compile(r"doi[ :]+(10\.\d{4,9}/(?:\([^\s)]*\)|[^\s;,()])+)")

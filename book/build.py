@@ -15,16 +15,16 @@ from pathlib import Path
 BOOK = Path(__file__).resolve().parent
 sys.path[:0] = [str(BOOK), str(BOOK.parent)]
 
-from pages import write_api, write_bibliography, write_citation, write_claims, write_front_page, write_notebooks  # noqa: E402
+from pages import write_api, write_bibliography, write_citation, write_notebooks, write_own_claims, write_pages  # noqa: E402
 
 
 def lay_out(source: Path, dataset: str, profile: str) -> list[str]:
     """Write all pages into an empty folder; returns the notebooks that have no outputs."""
-    shutil.copytree(BOOK / "pages", source)
-    pages, missing = write_notebooks(source, dataset, profile)
-    write_front_page(source, pages)
+    source.mkdir(parents=True)
+    notebooks, missing = write_notebooks(source, dataset, profile)
+    write_pages(source, notebooks)
+    write_own_claims(source, dataset, profile)
     write_api(source)
-    write_claims(source, dataset, profile)
     write_bibliography(source)
     write_citation(source)
     return missing
@@ -35,33 +35,13 @@ def build(out: Path, dataset: str, profile: str) -> int:
     from sphinx.cmd.build import main
 
     source, html = out / "source", out / "html"
-    for folder in (
-        source,
-        html,
-        out / "doctrees",
-    ):  # pages of what no longer exists must not stay, nor be found by the search
+    for folder in (source, html, out / "doctrees"):  # pages of what is no more must not stay, nor be found
         shutil.rmtree(folder, ignore_errors=True)
     missing = lay_out(source, dataset, profile)
-    status = main(
-        [
-            "-b",
-            "html",
-            "-c",
-            str(BOOK),
-            "-d",
-            str(out / "doctrees"),
-            "-W",
-            "--keep-going",
-            "-n",
-            "-q",
-            str(source),
-            str(html),
-        ]
-    )
+    strict = ["-W", "--keep-going", "-n", "-q"]
+    status = main(["-b", "html", "-c", str(BOOK), "-d", str(out / "doctrees"), *strict, str(source), str(html)])
     if missing:
-        print(
-            f"without outputs, because not executed for {dataset}, {profile}: {', '.join(missing)}; their pages say how to make them"
-        )
+        print(f"without outputs, because not executed for {dataset}, {profile}: {', '.join(missing)}")
     if status == 0:
         print(html / "index.html")
     return status

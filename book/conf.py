@@ -1,4 +1,4 @@
-"""Settings of Sphinx for the book. ``book/build.py`` lays out the pages first; nothing here is fetched from a network."""
+"""Settings of Sphinx for the book. ``book/build.py`` lays out the pages first; nothing is fetched from a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ release = version = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
 
-# ---------------------------------------------------------------------------------------------- notebooks and Markdown
+# ----------------------------------------------------------------------------------------------- notebooks and Markdown
 # The workflow has executed the notebooks: the book shows what they found, and starts no kernel.
 nb_execution_mode = "off"
 # Widgets need scripts from a content network, and a kernel: the book has the static figures in their place.
@@ -33,13 +33,13 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 # The README links to its own headings by the names that GitHub gives them.
 myst_heading_anchors = 4
 
-# ----------------------------------------------------------------------------------------------------------- mathematics
+# ---------------------------------------------------------------------------------------------------------- mathematics
 # One file that holds its fonts as outlines (MathJax 3.2.2, npm package "mathjax", es5/tex-svg.js, Apache 2.0).
 mathjax_path = "mathjax/tex-svg.js"
 # Its menu would fetch further files of MathJax, which are not here.
 mathjax3_config = {"options": {"enableMenu": False}}
 
-# --------------------------------------------------------------------------------------------------------- API reference
+# -------------------------------------------------------------------------------------------------------- API reference
 # "set": matplotlib makes one for each subclass of its own, with matplotlib's roles in its docstring.
 autodoc_default_options = {"members": True, "show-inheritance": True, "no-value": True, "exclude-members": "set"}
 autodoc_member_order = "bysource"
@@ -51,10 +51,10 @@ napoleon_use_param = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
-# Our own names must resolve, but for private bases; those of other packages would need their inventories from a network.
+# Our own names must resolve, but for private bases; those of other packages would need inventories from a network.
 nitpick_ignore_regex = [(r"py:.*", r"(?!p2es_lib\b).*"), (r"py:class", r"p2es_lib\..*\._\w+")]
 
-# ----------------------------------------------------------------------------------------------------------------- pages
+# ---------------------------------------------------------------------------------------------------------------- pages
 html_theme = "furo"
 html_title = f"P2Es companion {__version__}"
 html_static_path = ["static"]
@@ -91,7 +91,7 @@ def _prepare_docstring(app, what, name, obj, options, lines):
         end = underlines[0] - 1 if underlines else len(lines)
         lines[start:end] = [*(f"* {entry}" for entry in split_entries("\n".join(lines[start:end]))), ""]
     if what in ("attribute", "data", "property"):
-        # Napoleon takes what stands before a colon in the first line for a type. An escaped line break has none, and shows nothing.
+        # Napoleon takes what precedes a colon in the first line for a type. An escaped line break has none, and shows nothing.
         lines.insert(0, "\\")
     # |x - y|, but not in literals.
     lines[:] = [

@@ -1,22 +1,24 @@
-"""The pages of the book that are made: from the README, the executed notebooks, the docstrings, the tables, CITATION.cff.
+"""The pages of the book: README.md and book/pages with their links turned, executed notebooks, docstrings, works cited.
 
-Nothing is computed here: a notebook that the workflow has not executed is shown without outputs, and its page says which
-command makes them.
+Nothing is computed here: a notebook that the workflow has not executed is shown without outputs, and its page says
+which command makes them.
 """
 
 from __future__ import annotations
 
-import ast
 import json
+import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 from bibliography import identifiers, read_works
+from rooms import read_floors, what_for
 
 from p2es_lib.companion.notebooks import list_notebooks
-from p2es_lib.companion.readme import EVERYTHING
+from p2es_lib.companion.readme import REAL, WIDE
 from p2es_lib.core import paths
 from p2es_lib.data.sources import SOURCES
 from p2es_lib.plots.artefacts import ARTEFACTS
@@ -27,9 +29,22 @@ _WIDGET = "application/vnd.jupyter.widget-view+json"
 _REAL_ONLY = {"14_sim_to_real"}
 
 
-# ---------------------------------------------------------------------------------------------------------- front page
-def write_front_page(source: Path, notebooks: dict[str, str]) -> None:
-    """``index.md``: the README, what it links to beside it, and the book's contents.
+# ------------------------------------------------------------------------------------------------- README and pages
+#: Contents of the book: caption to pages.
+CONTENTS = {
+    "Notebooks": ["notebooks/index"],
+    "Results": ["results", "ablations", "claims", "limits"],
+    "Use": ["own_ppg", "files", "reproduce", "real_recordings", "store"],
+    "How it is made": ["method", "design", "CONTRIBUTING", "add_a_data_set", "add_a_baseline", "add_an_ablation"],
+    "Reference": ["glossary", "api/index", "bibliography", "citation"],
+}
+#: Files of the repository that have a page under another name.
+_OTHER_NAMES = {"README.md": "index.md", "CITATION.cff": "citation.md"}
+_LINK = re.compile(r"\[([^\[\]]*)\]\((?![a-z]+:)([^()\s#]+)(#[^()\s]*)?\)")
+
+
+def write_pages(source: Path, notebooks: Mapping[str, str]) -> None:
+    """Write README.md (as ``index.md``), CONTRIBUTING.md and book/pages, their links pointing into the book.
 
     Parameters
     ----------
@@ -39,35 +54,44 @@ def write_front_page(source: Path, notebooks: dict[str, str]) -> None:
         Name of a notebook to its page.
     """
     checkout = paths.checkout()
-    text = (checkout / "README.md").read_text(encoding="utf-8")
-    for name, page in notebooks.items():
-        text = text.replace(f"](notebooks/{name}.ipynb", f"]({page}").replace(f"| `{name}` ", f"| [`{name}`]({page}) ")
-    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
-        target = checkout / link
-        if "://" not in link and target.is_file() and not (source / link).exists():
-            (source / link).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(target, source / link)
-    contents = [
-        _toctree("Notebooks", ["notebooks/index"]),
-        _toctree("Results", ["claims"]),
-        _toctree("Changing it", ["add_a_data_set", "add_a_baseline", "add_an_ablation"]),
-        _toctree("Reference", ["glossary", "api/index", "bibliography", "citation"]),
-    ]
-    (source / "index.md").write_text("\n".join([text, *contents]), encoding="utf-8")
+    for page in (
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"book/pages/{path.name}" for path in (BOOK / "pages").glob("*.md")),
+    ):
+        text = _LINK.sub(
+            lambda link, page=page: _into_the_book(link, page, source, notebooks), (checkout / page).read_text("utf-8")
+        )
+        for name, address in notebooks.items():
+            text = text.replace(f"| `{name}` ", f"| [`{name}`]({address}) ")
+        if page == "README.md":
+            text += "".join(_toctree(caption, pages) for caption, pages in CONTENTS.items())
+        (source / _OTHER_NAMES.get(page, Path(page).name)).write_text(text, encoding="utf-8")
 
 
-def _toctree(caption: str, pages: list[str], hidden: bool = True) -> str:
-    lines = [
-        "",
-        "```{toctree}",
-        ":maxdepth: 2",
-        f":caption: {caption}",
-        *([":hidden:"] if hidden else []),
-        "",
-        *pages,
-        "```",
-    ]
-    return "\n".join(lines)
+def _into_the_book(link: re.Match, page: str, source: Path, notebooks: Mapping[str, str]) -> str:
+    """A link between files of the repository as a link between pages; a file that has no page is copied beside them."""
+    words, target, anchor = link[1], link[2], link[3] or ""
+    path = Path(os.path.normpath(Path(page).parent / target))
+    if not (paths.checkout() / path).exists():
+        raise ValueError(f"{page}: {target} does not exist")
+    if path.parts[0] == "p2es_lib" and path.suffix == ".py":
+        module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        return f"{{py:mod}}`{words.strip('`')} <{module}>`"
+    if path.parent.name == "notebooks":
+        return f"[{words}]({notebooks[path.stem]}{anchor})"
+    if path.suffix == ".md" and (path.parent in (Path("."), Path("book/pages"))):
+        return f"[{words}]({_OTHER_NAMES.get(path.name, path.name)}{anchor})"
+    if str(path) in _OTHER_NAMES:
+        return f"[{words}]({_OTHER_NAMES[str(path)]})"
+    where = path.name if path.parent == Path("book/pages") else str(path)
+    (source / where).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(paths.checkout() / path, source / where)
+    return f"[{words}]({where}{anchor})"
+
+
+def _toctree(caption: str, pages: list[str]) -> str:
+    return "\n".join(["", "```{toctree}", ":maxdepth: 2", f":caption: {caption}", ":hidden:", "", *pages, "```", ""])
 
 
 # ----------------------------------------------------------------------------------------------------------- notebooks
@@ -105,8 +129,8 @@ def write_notebooks(source: Path, dataset: str, profile: str) -> tuple[dict[str,
         pages[name] = f"notebooks/{first}.ipynb"
     others = _other_data_sets(folder, dataset, profile)
     intro = (
-        f"# Notebooks\n\nAs executed on the data set `{dataset}` with the profile `{profile}`; `make book PROFILE=...` and "
-        "`DATASET=...` take others. `make lab` opens the same notebooks in JupyterLab.\n"
+        f"# Notebooks\n\nAs executed on the data set `{dataset}` with the profile `{profile}`; `make book PROFILE=...` "
+        "and `DATASET=...` take others. `make lab` opens the same notebooks in JupyterLab.\n"
     )
     rows = [
         f"- [`{name}`]({Path(page).name}): {_plain(ARTEFACTS.get(name, 'see its first cell'))}"
@@ -144,13 +168,13 @@ def _other_data_sets(folder: Path, dataset: str, profile: str) -> dict[str, list
 
 def _how_to_make(name: str, dataset: str, profile: str) -> str:
     if name in _REAL_ONLY and dataset == "simulated":
-        return "Not executed: it is for real recordings. To make its outputs: `make reproduce DATASET=bidmc`, then `make book`."
+        return "Not executed: it is for real recordings. For its outputs: `make reproduce DATASET=bidmc`, then `make book`."
     command = f"make reproduce PROFILE={profile}" + (f" DATASET={dataset}" if dataset != "simulated" else "")
     return f"Not executed here, so without outputs. To make them: `{command}`, then `make book`."
 
 
 def clean_notebook(notebook: dict) -> dict:
-    """An executed notebook without what needs a kernel (widgets), progress on standard error, and paths of the machine."""
+    """An executed notebook without widgets (they need a kernel), progress on standard error, and paths of the machine."""
     home = str(notebook["metadata"].get("papermill", {}).get("output_path", "")).partition("/runs/")[0]
     if home.startswith("/"):
         text = json.dumps(notebook)
@@ -203,76 +227,44 @@ def _plain(text: str) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------- API reference
-def read_floors() -> list[list[str]]:
-    """Rooms of the library, floor by floor, from the test that checks them."""
-    tree = ast.parse((paths.checkout() / "tests" / "test_layers.py").read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and node.target.id == "FLOORS":
-            return [list(floor) for floor in ast.literal_eval(node.value)]
-    raise ValueError("tests/test_layers.py: no FLOORS")
-
-
 def write_api(source: Path) -> None:
     """One page per room of the library, with all its modules, from the ground floor up."""
     folder = source / "api"
     folder.mkdir()
     package = paths.checkout() / "p2es_lib"
-    lines = [
-        "# API reference",
-        "",
-        "Each room imports only from those above it in this list; `tests/test_layers.py` checks that.",
-        "",
-    ]
     rooms = [room for floor in read_floors() for room in floor]
     for room in rooms:
         (folder / f"{room}.rst").write_text(_api_page(package, room), encoding="utf-8")
-        doc = ast.get_docstring(ast.parse((package / room / "__init__.py").read_text(encoding="utf-8"))) or ""
-        lines.append(f"- [`{room}`]({room}.rst): {_first_sentence(doc)}")
-    lines += ["", _toctree("Rooms", rooms), ""]
-    (folder / "index.md").write_text("\n".join(lines), encoding="utf-8")
+    text = (
+        "# API reference\n\nEach room imports only from those above it in this list ([the design](../design.md)).\n\n"
+    )
+    text += "".join(f"- [`{room}`]({room}.rst): {what_for(room)}\n" for room in rooms)
+    text += "\n```{py:module} p2es_lib\n```\n" + _toctree("Rooms", rooms)
+    (folder / "index.md").write_text(text, encoding="utf-8")
 
 
-def _first_sentence(doc: str) -> str:
-    text = " ".join(doc.partition("\n\n")[0].split()).replace("``", "`")
-    return re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text)
-
-
-def _api_page(package: Path, name: str) -> str:
-    title = f"p2es_lib.{name}"
-    lines = [title, "=" * len(title), ""]
-    # What the package re-exports is described once, in the module that defines it.
-    lines += [f".. automodule:: {title}", "   :no-members:", ""]
-    for path in sorted((package / name).rglob("*.py")):
-        if path.name == "__init__.py":
+def _api_page(package: Path, room: str) -> str:
+    """The modules of a room. What a package re-exports is described once, in the module that defines it."""
+    lines = []
+    for path in sorted(
+        (package / room).rglob("*.py"), key=lambda path: (path.parent, path.name != "__init__.py", path.name)
+    ):
+        module = ".".join(path.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__")
+        if path.name == "__main__.py":
             continue
-        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
-        lines += [module, "-" * len(module), "", f".. automodule:: {module}", ""]
+        members = ["   :no-members:"] if path.name == "__init__.py" else []
+        underline = "=" if not lines else "-"
+        lines += [module, underline * len(module), "", f".. automodule:: {module}", *members, ""]
     return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------------- claims, bibliography, citation
-def write_claims(source: Path, dataset: str, profile: str) -> None:
-    """Every claim about P2Es with what was found, on each data set that has been held against them."""
-    lines = [
-        "# The claims",
-        "",
-        "Every statement about P2Es that we know of, held against the tables of the runs by rules that stand in "
-        "{py:mod}`p2es_lib.experiments.claims` (notebook 12). Levels: A, the paper's abstract; B and C, summaries by others, of which C "
-        "contradicts the abstract in places. Trainings took minutes: *not supported* is no refutation.",
-        "",
-    ]
-    found = 0
-    runs = [("simulated", EVERYTHING)] if profile == "quick" else []  # the README's, with the longer trainings
-    for name, size in dict.fromkeys([*runs, (dataset, profile), ("simulated", profile), ("ptb-xl", profile)]):
-        path = paths.figures_dir(name, size) / "table21_claims.md"
-        if not path.is_file() and profile == "quick":
-            path = paths.checkout() / "figures" / f"{name}-{size}" / path.name  # the README's, which are in git
-        if path.is_file():
-            found += 1
-            lines += [f"## On {name}, profile {size}", "", path.read_text(encoding="utf-8").strip(), ""]
-    if not found:
-        lines += [f"Not made yet: `make reproduce PROFILE={profile}`, then `make book`.", ""]
-    (source / "claims.md").write_text("\n".join(lines), encoding="utf-8")
+def write_own_claims(source: Path, dataset: str, profile: str) -> None:
+    """Add to the page of claims what a run found that the page does not show: of another data set or profile."""
+    path = paths.figures_dir(dataset, profile) / "table21_claims.md"
+    if path.is_file() and path.parent.name not in (WIDE, REAL):
+        with open(source / "claims.md", "a", encoding="utf-8") as page:
+            page.write(f"\n## On {dataset}, profile {profile}\n\n{path.read_text(encoding='utf-8').strip()}\n")
 
 
 def write_bibliography(source: Path) -> None:
@@ -289,8 +281,8 @@ def write_bibliography(source: Path) -> None:
         "The paper that this software follows: Ji H, Gao W, Zhou P. Translation from Wearable PPG to 12-Lead ECG. "
         "[arXiv 2509.25480](https://arxiv.org/abs/2509.25480), 2025.",
         "",
-        "What the code cites, from its docstrings, and where. A work without a link has none in the docstring, and we have not "
-        "seen its identifier confirmed elsewhere.",
+        "What the code cites, from its docstrings, and where. A work without a link has none in the docstring, and we have "
+        "not seen its identifier confirmed elsewhere.",
         "",
     ]
     for work in works.values():

@@ -22,10 +22,11 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 BOOK = CHECKOUT / "book"
 sys.path.insert(0, str(BOOK))
 
+import rooms  # noqa: E402
 from bibliography import identifiers, split_works, work_key  # noqa: E402
+from pages import CONTENTS, write_own_claims  # noqa: E402
 
-PAGES = ("index", "glossary", "claims", "bibliography", "citation", "api/index", "notebooks/index", "add_a_data_set",
-         "add_a_baseline", "add_an_ablation", "search", "genindex")  # fmt: skip
+PAGES = ("index", *(page for pages in CONTENTS.values() for page in pages), "search", "genindex")
 #: Executed by the toy workflow, as it names them.
 EXECUTED = ("02_forward_process", "05_train-p2es-seed0")
 
@@ -129,9 +130,12 @@ def pages(book) -> dict[Path, Page]:
 
 @pytest.mark.slow
 def test_every_page_is_there(book, pages):
-    rooms = [path.parent.name for path in (CHECKOUT / "p2es_lib").glob("*/__init__.py")]
     notebooks = [path.stem for path in (CHECKOUT / "notebooks").glob("*.ipynb") if path.stem != "05_train"]
-    expected = [*PAGES, *(f"api/{name}" for name in rooms), *(f"notebooks/{name}" for name in (*notebooks, *EXECUTED))]
+    expected = [
+        *PAGES,
+        *(f"api/{name}" for floor in rooms.read_floors() for name in floor),
+        *(f"notebooks/{name}" for name in (*notebooks, *EXECUTED)),
+    ]
     assert not [name for name in expected if book / f"{name}.html" not in pages]
 
 
@@ -243,20 +247,64 @@ def test_works_in_a_docstring_are_told_apart(section, keys):
     assert [work_key(text) for text in split_works(section)] == keys
 
 
-def test_claims_of_the_longer_trainings_come_first(tmp_path, monkeypatch):
-    from pages import write_claims
-
+def test_claims_of_other_runs_are_added(tmp_path, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(tmp_path))
-    own = tmp_path / "figures" / "simulated-quick"
-    own.mkdir(parents=True)
-    (own / "table21_claims.md").write_text("made here")
-    write_claims(tmp_path, "simulated", "quick")
-    text = (tmp_path / "claims.md").read_text()
-    assert re.findall("^## On (.*)", text, re.MULTILINE) == [f"{name}, profile {size}" for name, size in
-                                                             (("simulated", "wide"), ("simulated", "quick"), ("ptb-xl", "quick"))]  # fmt: skip
-    assert text.count("made here") == 1 and text.count("not supported") > 10  # the other two are those in git
-    write_claims(tmp_path, "simulated", "smoke")
-    assert "make reproduce PROFILE=smoke" in (tmp_path / "claims.md").read_text()
+    for folder in ("simulated-quick", "simulated-wide"):
+        (tmp_path / "figures" / folder).mkdir(parents=True)
+        (tmp_path / "figures" / folder / "table21_claims.md").write_text("made here")
+    (tmp_path / "claims.md").write_text("the page\n")
+    write_own_claims(tmp_path, "simulated", "smoke")  # has no table
+    write_own_claims(tmp_path, "simulated", "wide")  # is what the page shows
+    assert (tmp_path / "claims.md").read_text() == "the page\n"
+    write_own_claims(tmp_path, "simulated", "quick")
+    assert (tmp_path / "claims.md").read_text() == "the page\n\n## On simulated, profile quick\n\nmade here\n"
+
+
+# --- rooms ------------------------------------------------------------------------------------------------------------
+
+
+def test_rooms_are_drawn_and_listed_as_they_are():
+    assert rooms.filled_page() == rooms.PAGE.read_text(), "stale: run 'python book/rooms.py'"
+    assert rooms.draw_rooms() == rooms.PICTURE.read_text(), "stale: run 'python book/rooms.py'"
+
+
+def test_imports_between_rooms_are_found(tmp_path):
+    for room, text in {
+        "a": "",
+        "b": "from house.a.x import y",
+        "c": "import house.b.x\ndef f():\n    from house import a",
+    }.items():
+        (tmp_path / "house" / room).mkdir(parents=True)
+        (tmp_path / "house" / room / "__init__.py").write_text(f'"""Room {room}.\n\nMore."""\n')
+        (tmp_path / "house" / room / "x.py").write_text(f"import numpy\nfrom house import __version__\n{text}\n")
+    found = rooms.read_imports(tmp_path / "house")
+    assert found == {"a": set(), "b": {"a"}, "c": {"a", "b"}}
+    assert rooms.needed(found) == {"a": set(), "b": {"a"}, "c": {"b"}}
+    assert rooms.what_for("b", tmp_path / "house") == "Room b."
+
+
+# --- links between files, as GitHub follows them ----------------------------------------------------------------------
+
+
+def anchors(path: Path) -> set[str]:
+    """Places in a Markdown file, by the names that GitHub gives its headings."""
+    headings = re.findall(r"^#+ (.*)", path.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "figures/README.md", *(f"book/pages/{path.name}" for path in (BOOK / "pages").glob("*.md"))])  # fmt: skip
+def test_links_between_files_lead_somewhere(page):
+    path, broken = CHECKOUT / page, []
+    for link in re.findall(r"\]\(([^()\s]+)\)", path.read_text()):
+        target, _, anchor = link.partition("#")
+        file = (path.parent / target).resolve() if target else path
+        if "://" not in link and (not file.exists() or anchor and anchor not in anchors(file)):
+            broken.append(link)
+    assert not broken
+
+
+def test_contributing_is_one_page():
+    assert len((CHECKOUT / "CONTRIBUTING.md").read_text().split()) <= 500
 
 
 def test_identifiers_become_addresses():

@@ -1,8 +1,9 @@
-"""The README's tables are those of the workflow's files."""
+"""README.md and the book's pages show what the workflow's files say, in the words that go with it."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pandas as pd
@@ -11,23 +12,32 @@ import pytest
 from p2es_lib.companion import readme
 from p2es_lib.companion.readme import (
     ABLATION_METRICS,
+    QUICK,
+    REAL,
+    SECTIONS,
+    WIDE,
     ablations_section,
     claims_section,
-    filled,
+    fill,
+    filled_pages,
     headline_section,
     limits_section,
+    read_pages,
     sim_to_real_section,
+    verdict_section,
 )
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.paths import checkout
+from p2es_lib.evaluation.metrics.summary import beyond_chance
 from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
 
-COMMITTED = checkout() / "figures" / "simulated-quick"
+FIGURES = checkout() / "figures"
+COMMITTED = FIGURES / QUICK
 
 
-def test_readme_is_up_to_date():
-    text = (checkout() / "README.md").read_text()
-    assert filled(text, COMMITTED) == text, "README.md is stale: run 'p2es readme' after 'make reproduce'"
+def test_pages_are_up_to_date():
+    stale = [path.name for path, text in filled_pages().items() if text != read_pages()[path]]
+    assert not stale, f"stale: {stale}; run 'p2es readme' after 'make reproduce'"
 
 
 def test_minutes_are_those_of_notebooks_that_ran_to_their_end(tmp_path, monkeypatch):
@@ -40,14 +50,67 @@ def test_minutes_are_those_of_notebooks_that_ran_to_their_end(tmp_path, monkeypa
     assert table.set_index("notebook")["minutes"].to_dict() == {"01_data": 1.0, "05_train-p2es-seed0": 1.5}
 
 
-def test_changed_results_make_the_readme_stale(tmp_path):
-    for path in COMMITTED.glob("table*.csv"):
-        table = pd.read_csv(path)
-        if path.stem == "table02_results":
-            table["value"] *= 1.1
-        table.to_csv(tmp_path / path.name, index=False)
+@pytest.mark.parametrize(
+    ("folder", "table", "shown_in"),
+    [
+        (WIDE, "table02_results", {"README.md", "results.md"}),
+        (QUICK, "table02_results", {"results.md"}),
+        (REAL, "table02_results", {"results.md"}),
+        (WIDE, "table08_ablations", {"README.md", "ablations.md"}),
+        (QUICK, "table04_minutes", {"README.md", "reproduce.md"}),
+    ],
+)
+def test_changed_results_make_pages_stale(tmp_path, folder, table, shown_in):
+    figures = shutil.copytree(FIGURES, tmp_path / "figures", ignore=shutil.ignore_patterns("*.png", "*.pdf", "*.md"))
+    path = figures / folder / f"{table}.csv"
+    changed = pd.read_csv(path)
+    numbers = changed.columns.intersection(["value", "minutes"])
+    changed.assign(**{name: changed[name] * 1.5 for name in numbers}, difference=0.5).to_csv(path, index=False)
+    assert {path.name for path, text in filled_pages(figures).items() if text != read_pages()[path]} == shown_in
+
+
+def test_front_page_is_short():
     text = (checkout() / "README.md").read_text()
-    assert filled(text, tmp_path) != text
+    assert len(text.split()) <= 1200
+    assert len(re.findall(r"!\[", text)) == 1
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
+    assert all(len(table.splitlines()) <= 8 + 2 for table in tables)
+
+
+def test_the_words_of_the_verdict_hold():
+    """What book/sections.toml says in words around the numbers. If this fails, its words must change."""
+    table = pd.read_csv(FIGURES / WIDE / "table02_results.csv")
+    table = table[table["lead"] == "all"].set_index(["metric", "method"])["value"]
+    rmse, ours = table["rmse"], "P2Es, mean of 16 samples"
+    templates = [name for name in rmse.index if "template" in name]
+    assert rmse["Irreducible error"] < rmse["U-Net regression"] < rmse[ours] < min(rmse[templates])
+    assert rmse[ours] < 1.05 * rmse["Irreducible error"]
+    assert table["r_peak_f1"][ours] > 0.95 and max(table["r_peak_f1"][templates]) > 0.95
+    real = pd.read_csv(FIGURES / REAL / "table02_results.csv")
+    real = real[(real["lead"] == "all") & (real["metric"] == "rmse")].set_index("method")["value"]
+    assert real["U-Net regression"] < real[ours] < min(real[templates])
+
+    usual, more = (pd.read_csv(FIGURES / WIDE / f"{name}.csv") for name in ("table08_ablations", "table27_more_steps"))
+    rows = pd.concat([usual, more])
+    rows = rows.assign(clear=beyond_chance(rows)).set_index(["variant", "metric"])
+    crps = rows.xs("crps", level="metric")
+    assert crps["clear"][["no_blur", "no_blur_steps_8"]].all() and crps["difference"]["no_blur"] > 0
+    assert crps["difference"]["no_blur"] > crps["difference"]["no_blur_steps_8"] > 0
+    assert crps["difference"][["no_deblurring", "no_deblurring_steps_8"]].max() < 0, "the ECG is no better for it"
+    assert not rows["clear"][[(name, "crps") for name in ("no_affinity", "no_affinity_steps_8")]].any()
+    apart, without = crps["difference"]["leads_apart"], crps["difference"]["leads_apart_no_affinity"]
+    assert without > apart > 0, "as the only link between leads, the matrices help"
+
+
+def test_verdict_has_the_numbers_of_the_tables(tmp_path):
+    folder = shutil.copytree(FIGURES / WIDE, tmp_path / WIDE, ignore=shutil.ignore_patterns("*.png", "*.pdf"))
+    table = pd.read_csv(folder / "table02_results.csv")
+    ours = (table["method"] == "P2Es, mean of 16 samples") & (table["metric"] == "rmse") & (table["lead"] == "all")
+    table.loc[ours, "value"] = 0.9876
+    table.to_csv(folder / "table02_results.csv", index=False)
+    lines = verdict_section(tmp_path).splitlines()
+    assert [line[0] for line in lines] == list("123456") and "RMSE 0.988 mV" in lines[0]
+    assert "{" not in "".join(lines)
 
 
 def test_headline_holds_every_method_of_the_table():
@@ -59,8 +122,16 @@ def test_headline_holds_every_method_of_the_table():
 def test_missing_files_and_markers_are_named(tmp_path):
     with pytest.raises(InputError, match=r"table02_results.csv: missing"):
         headline_section(tmp_path)
-    with pytest.raises(InputError, match="markers"):
-        filled("# no markers", COMMITTED)
+    with pytest.raises(InputError, match="headline:begin"):
+        fill({tmp_path: "# no markers"}, {"headline": "new"})
+    text = "a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb"
+    assert fill({tmp_path: text}, {"x": r"n\1ew"})[tmp_path] == text.replace("old", r"n\1ew")
+
+
+def test_no_marker_is_misspelt():
+    marks = re.findall(r"<!-- ([\w-]+):(begin|end) -->", "".join(read_pages().values()))
+    assert {name for name, _ in marks} == {*SECTIONS, "rooms"}
+    assert all(marks.count((name, "begin")) == marks.count((name, "end")) == 1 for name, _ in marks)
 
 
 def test_ablations_show_differences_and_mark_those_beyond_chance(tmp_path):
@@ -81,65 +152,45 @@ def test_ablations_show_differences_and_mark_those_beyond_chance(tmp_path):
     )
     assert "**" not in "".join(second + third)
     assert len(first) == len(second) == 1 + len(ABLATION_METRICS)
-    assert "7 test subjects, 2 training seed(s)" in section
-
-
-def test_everything_compared_takes_the_place_of_quick_where_it_is_there(tmp_path, monkeypatch):
-    """Ablations and claims of profile wide are shown once its tables are there; until then it is said how to make them."""
-    figures = shutil.copytree(checkout() / "figures", tmp_path / "figures")
-    shutil.rmtree(figures / "simulated-wide", ignore_errors=True)
-    monkeypatch.setattr(readme, "checkout", lambda: tmp_path)
-    text = filled((checkout() / "README.md").read_text(), COMMITTED)
-    assert "make reproduce PROFILE=wide" in text and "figures/simulated-wide/table" not in text
-    wide = shutil.copytree(figures / "simulated-quick", figures / "simulated-wide")
-    claims = pd.read_csv(wide / "table21_claims.csv")
-    claims.assign(found="found with everything").to_csv(wide / "table21_claims.csv", index=False)
-    uncertainty = pd.read_csv(wide / "table11_uncertainty.csv")
-    uncertainty.assign(value=0.4321).to_csv(wide / "table11_uncertainty.csv", index=False)
-    text = filled(text, COMMITTED)
-    section = {
-        name: text.split(f"<!-- {name}:begin -->")[1].split(f"<!-- {name}:end -->")[0]
-        for name in ("headline", "quick", "limits")
-    }
-    assert (
-        "figures/simulated-wide/table02_results.csv" in section["headline"]
-        and "figures/simulated-wide/table08_ablations.csv" in text
-    )
-    assert "figures/simulated-quick/table02_results.csv" in section["quick"] and "| 43 % " in section["limits"]
-    assert text.count("found with everything") == len(claims)
+    assert "7 test subjects, 2 training" in section
 
 
 def test_limits_are_those_of_p2es_in_the_tables(tmp_path):
-    folder = shutil.copytree(COMMITTED, tmp_path / "simulated-quick")
+    folder = shutil.copytree(COMMITTED, tmp_path / "simulated-quick", ignore=shutil.ignore_patterns("*.png", "*.pdf"))
     table = pd.read_csv(folder / "table11_uncertainty.csv")
     ours = table["method"] == "P2Es"
     table.loc[ours & (table["metric"] == "coverage_80"), "value"] = 0.4321
     table.loc[~ours, "value"] = -99.0
     table.to_csv(folder / "table11_uncertainty.csv", index=False)
-    section = limits_section(folder, tmp_path / "none")
-    assert "| 43 % " in section and "99" not in section.split("spread")[1].splitlines()[0] and "real ECG" not in section
-    assert "real ECG" in limits_section(folder, folder).splitlines()[0]
+    section = limits_section(folder, COMMITTED)
+    assert "| 43 % " in section and "99" not in section.split("spread")[1].splitlines()[0]
+    assert [cell.strip() for cell in section.splitlines()[0].split("|")[1:4]] == ["what", "simulated", "real ECG"]
 
 
-def test_claims_of_both_data_sets_stand_side_by_side(tmp_path):
-    first, second = tmp_path / "simulated-quick", tmp_path / "ptb-xl-quick"
-    for folder, found in ((first, ("a1", "b1")), (second, ("b2", "a2"))):
-        folder.mkdir()
-        names = ["a", "b"] if folder == first else ["b", "a"]  # by name, whatever the order
-        rows = {
-            "level": "A",
-            "claim": names,
-            "tested by": "",
-            "found": found,
-            "verdict": [f"v{text}" for text in found],
-            "data": "",
-        }
-        pd.DataFrame(rows).to_csv(folder / "table21_claims.csv", index=False)
-    both = claims_section(first, second).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in both if "a1" in line or "b1" in line]
-    assert cells == [["A", "a", "a1", "va1", "a2", "va2"], ["A", "b", "b1", "vb1", "b2", "vb2"]]
-    alone = claims_section(first, tmp_path / "none")
-    assert "simulated" in alone and "real ECG" not in alone
+def write_claims(folder, rows):
+    table = pd.DataFrame(rows, columns=["level", "claim", "tested by", "found", "verdict"])
+    folder.mkdir()
+    table.assign(data="").to_csv(folder / "table21_claims.csv", index=False)
+
+
+def test_a_claim_is_a_row_with_its_numbers_folded(tmp_path):
+    light, affinity = "light enough for mobile devices", "affinity matrices from KNN-based clustering"
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_claims(first, [("B", light, "", "1 | 2", "supported"), ("A", affinity, "so", "3", "not supported")])
+    write_claims(second, [("A", affinity, "so", "5", "supported"), ("B", light, "", "4", "contradicted")])  # by name
+    one, two = claims_section(first, second).splitlines()[2:]
+    cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", one)[1:-1]]
+    assert cells[1:] == ["supported", "contradicted", "B"]
+    sentence, folded = cells[0].split("<details>")
+    assert (
+        sentence.startswith(f"**{light}**<br>")
+        and sentence.endswith(".")
+        and r"<b>Simulated:</b> 1 \| 2<br><b>Real ECG:</b> 4</details>" in folded
+    )
+    assert "Tested by" not in folded and "<b>Tested by:</b> so" in two
+    write_claims(tmp_path / "third", [("B", light, "", "1", "unheard of")])
+    with pytest.raises(InputError, match="'light enough for mobile devices', verdict 'unheard of'"):
+        claims_section(tmp_path / "third", second)
 
 
 def write_sim_to_real(folder, records):
@@ -164,22 +215,10 @@ def test_sim_to_real_averages_over_records(tmp_path):
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in (table.splitlines()[0], table.splitlines()[-1])
     )
-    assert cells == [
-        "x",
-        "2",
-        "40",
-        "0.950",
-        "1.90",
-        "0.50",
-        "0.950",
-        "1.85",
-        "0.50",
-        "0.950",
-        "1.80",
-        "310 / 320 / 490",
-    ]
+    expected = "x 2 40 0.950 1.90 0.50 0.950 1.85 0.50 0.950 1.80".split()
+    assert cells == [*expected, "310 / 320 / 490"]
     assert header[-1] == "lag (ms), P2Es / template / detector" and len(header) == len(cells)
-    assert "template's in 1 of 1" in note and "detector's in 0 of 1" in note and "one person: 0 of 1" in note
+    assert "template's in 1 of 1" in note and "detector's in 0 of 1" in note and "In 0 of 1" in note
 
 
 def test_sim_to_real_says_in_how_many_data_sets_it_is_beaten(tmp_path):
@@ -191,5 +230,4 @@ def test_sim_to_real_says_in_how_many_data_sets_it_is_beaten(tmp_path):
     ])  # fmt: skip
     write_sim_to_real(tmp_path / "d-full", [(5, [(0.1, 9.0, 300), (0.9, 0.5, 300), (0.9, 0.1, 480)])])
     note = sim_to_real_section(tmp_path, "quick").split("\n\n")[1]
-    assert "exceeds the template's in 2 of 3 data sets" in note and "F1 lies below the detector's in 1 of 3" in note
-    assert "one person: 2 of 3" in note
+    assert "template's in 2 of 3 data sets" in note and "detector's in 1 of 3" in note and "In 2 of 3" in note

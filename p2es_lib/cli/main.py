@@ -275,17 +275,18 @@ def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 
 @app.command()
 def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
-    """Fill the tables of README.md from the files of a finished run of the workflow."""
-    from p2es_lib.companion.readme import filled, write_minutes
-    from p2es_lib.core.paths import atomic_path, checkout, figures_dir
+    """Fill README.md and the book's pages from the tables in figures/, with the minutes of a finished run."""
+    from p2es_lib.companion.readme import filled_pages, read_pages, write_minutes
+    from p2es_lib.core.paths import atomic_path
 
     _check_settings(profile, dataset)
     write_minutes(dataset, profile)
-    path = checkout() / "README.md"
-    text = filled(path.read_text(), figures_dir(dataset, profile), profile)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text)
-    typer.echo(f"{path}: tables renewed")
+    before = read_pages()
+    for path, text in filled_pages().items():
+        if text != before[path]:
+            with atomic_path(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            typer.echo(f"{path}: renewed")
 
 
 def _check_profile(profile: str) -> None:
