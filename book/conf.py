@@ -91,7 +91,7 @@ def _prepare_docstring(app, what, name, obj, options, lines):
         end = underlines[0] - 1 if underlines else len(lines)
         lines[start:end] = [*(f"* {entry}" for entry in split_entries("\n".join(lines[start:end]))), ""]
     if what in ("attribute", "data", "property"):
-        # Napoleon takes what precedes a colon in the first line for a type. An escaped line break has none, and shows nothing.
+        # Napoleon takes what precedes a colon in the first line for a type. An escaped line break has none.
         lines.insert(0, "\\")
     # |x - y|, but not in literals.
     lines[:] = [

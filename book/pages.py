@@ -168,13 +168,13 @@ def _other_data_sets(folder: Path, dataset: str, profile: str) -> dict[str, list
 
 def _how_to_make(name: str, dataset: str, profile: str) -> str:
     if name in _REAL_ONLY and dataset == "simulated":
-        return "Not executed: it is for real recordings. For its outputs: `make reproduce DATASET=bidmc`, then `make book`."
+        return "Not executed: it is for real recordings. First `make reproduce DATASET=bidmc`, then `make book`."
     command = f"make reproduce PROFILE={profile}" + (f" DATASET={dataset}" if dataset != "simulated" else "")
     return f"Not executed here, so without outputs. To make them: `{command}`, then `make book`."
 
 
 def clean_notebook(notebook: dict) -> dict:
-    """An executed notebook without widgets (they need a kernel), progress on standard error, and paths of the machine."""
+    """An executed notebook without widgets (they need a kernel), progress bars, and paths of the machine."""
     home = str(notebook["metadata"].get("papermill", {}).get("output_path", "")).partition("/runs/")[0]
     if home.startswith("/"):
         text = json.dumps(notebook)
@@ -281,8 +281,8 @@ def write_bibliography(source: Path) -> None:
         "The paper that this software follows: Ji H, Gao W, Zhou P. Translation from Wearable PPG to 12-Lead ECG. "
         "[arXiv 2509.25480](https://arxiv.org/abs/2509.25480), 2025.",
         "",
-        "What the code cites, from its docstrings, and where. A work without a link has none in the docstring, and we have "
-        "not seen its identifier confirmed elsewhere.",
+        "What the code cites, from its docstrings, and where. A work without a link has none in the docstring, and we "
+        "have not seen its identifier confirmed elsewhere.",
         "",
     ]
     for work in works.values():

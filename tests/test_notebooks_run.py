@@ -142,11 +142,14 @@ def test_imports_of_all_notebooks_need_nothing_that_colab_lacks():
     assert result.returncode == 0, result.stderr
 
 
+PAGES = ["README.md", *(f"book/pages/{path.name}" for path in sorted((CHECKOUT / "book" / "pages").glob("*.md")))]
+
+
 def markdown_texts() -> dict[str, str]:
     texts = {
         name: "\n\n".join(cell["source"] for cell in cells(name) if cell["cell_type"] == "markdown") for name in NAMES
     }
-    return texts | {"README.md": (CHECKOUT / "README.md").read_text()}
+    return texts | {page: (CHECKOUT / page).read_text() for page in PAGES}
 
 
 def mathematics(text: str) -> tuple[list[str], list[str]]:
@@ -171,9 +174,9 @@ def github_breaks(display: list[str], inline: list[str], in_file: bool) -> list[
     return found + [one for one in [*display, *inline] if in_file and re.search(r"\\[^A-Za-z\s]", one)]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "README.md"])
+@pytest.mark.parametrize("name", [*NAMES, *PAGES])
 def test_github_shows_all_formulas(name):
-    assert not github_breaks(*mathematics(markdown_texts()[name]), in_file=name == "README.md")
+    assert not github_breaks(*mathematics(markdown_texts()[name]), in_file=name in PAGES)
 
 
 @pytest.mark.parametrize(

@@ -138,8 +138,8 @@ def test_ablations_show_differences_and_mark_those_beyond_chance(tmp_path):
     rows = []
     for method, p_holm, least in (("no this", 0.001, 0.005), ("no that", 0.2, 0.005), ("no agreement", 0.001, -0.005)):
         for metric in ABLATION_METRICS:
-            rows.append({"method": method, "metric": metric, "difference": 0.01, "lower": -0.02, "upper": 0.03, "p_holm": p_holm,
-                         "seed_min": least, "seed_max": 0.02, "n_subjects": 7, "seeds": 2})  # fmt: skip
+            row = {"method": method, "metric": metric, "difference": 0.01, "lower": -0.02, "upper": 0.03}
+            rows.append(row | {"p_holm": p_holm, "seed_min": least, "seed_max": 0.02, "n_subjects": 7, "seeds": 2})
     pd.DataFrame(rows).to_csv(tmp_path / "table08_ablations.csv", index=False)
     section = ablations_section(tmp_path)
     first, second, third = (
@@ -198,8 +198,8 @@ def write_sim_to_real(folder, records):
     rows = []
     for number, (windows, methods) in enumerate(records):
         for name, (f1, rate, lag) in zip((MODEL, TEMPLATE, DETECTOR), methods):
-            rows.append({"record": f"x/{number}", "method": name, "windows": windows, "r_peak_f1_lag": f1, "heart_rate_error": rate,
-                         "pearson_lag": float("nan") if name == DETECTOR else 0.5, "lag_ms": lag})  # fmt: skip
+            row = {"record": f"x/{number}", "method": name, "windows": windows, "r_peak_f1_lag": f1, "lag_ms": lag}
+            rows.append(row | {"heart_rate_error": rate, "pearson_lag": float("nan") if name == DETECTOR else 0.5})
     folder.mkdir()
     pd.DataFrame(rows).to_csv(folder / "table22_sim_to_real.csv", index=False)
 
@@ -207,9 +207,11 @@ def write_sim_to_real(folder, records):
 def test_sim_to_real_averages_over_records(tmp_path):
     with pytest.raises(InputError, match="table22_sim_to_real"):
         sim_to_real_section(tmp_path, "quick")
-    write_sim_to_real(tmp_path / "x-quick", [
-        (10, [(0.9, 1.8, 300), (0.9, 1.7, 310), (0.9, 1.6, 480)]), (30, [(1.0, 2.0, 320), (1.0, 2.0, 330), (1.0, 2.0, 500)]),
-    ])  # fmt: skip
+    first, second = (
+        [(0.9, 1.8, 300), (0.9, 1.7, 310), (0.9, 1.6, 480)],
+        [(1.0, 2.0, 320), (1.0, 2.0, 330), (1.0, 2.0, 500)],
+    )
+    write_sim_to_real(tmp_path / "x-quick", [(10, first), (30, second)])
     table, note = sim_to_real_section(tmp_path, "quick").split("\n\n")
     header, cells = (
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -225,9 +227,11 @@ def test_sim_to_real_says_in_how_many_data_sets_it_is_beaten(tmp_path):
     """By averages as they are, not as they are rounded; equal is not beaten."""
     write_sim_to_real(tmp_path / "a-quick", [(5, [(0.9901, 0.5, 300), (0.99, 0.5, 300), (0.9902, 0.1, 480)])])
     write_sim_to_real(tmp_path / "b-quick", [(5, [(0.98, 0.501, 300), (0.99, 0.5, 300), (0.98, 0.9, 480)])])
-    write_sim_to_real(tmp_path / "c-quick", [
-        (5, [(0.97, 0.9, 300), (0.9, 0.5, 300), (0.98, 0.1, 480)]), (5, [(0.97, 0.4, 300), (0.9, 0.5, 300), (0.9, 0.1, 480)]),
-    ])  # fmt: skip
+    first, second = (
+        [(0.97, 0.9, 300), (0.9, 0.5, 300), (0.98, 0.1, 480)],
+        [(0.97, 0.4, 300), (0.9, 0.5, 300), (0.9, 0.1, 480)],
+    )
+    write_sim_to_real(tmp_path / "c-quick", [(5, first), (5, second)])
     write_sim_to_real(tmp_path / "d-full", [(5, [(0.1, 9.0, 300), (0.9, 0.5, 300), (0.9, 0.1, 480)])])
     note = sim_to_real_section(tmp_path, "quick").split("\n\n")[1]
     assert "template's in 2 of 3 data sets" in note and "detector's in 1 of 3" in note and "In 2 of 3" in note

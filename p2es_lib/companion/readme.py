@@ -91,10 +91,8 @@ def verdict_section(figures: Path) -> str:
     numbers |= {"template_low": rmse[templates].min(), "template_high": rmse[templates].max()}
     numbers |= {"f1": f1[ours], "template_f1": f1[templates].max()} | dict(agreement.loc[SHAPE, "correlation"])
     numbers["ratio"] = by_time.set_index("t").loc[0.1, "ratio"]
-    for key, name, variant in (
-        ("few", "table08_ablations", "no_blur"),
-        ("more", "table27_more_steps", f"no_blur_steps_{MORE_STEPS}"),
-    ):
+    blur = {"few": ("table08_ablations", "no_blur"), "more": ("table27_more_steps", f"no_blur_steps_{MORE_STEPS}")}
+    for key, (name, variant) in blur.items():
         row = _read(wide, name).set_index(["variant", "metric"]).loc[(variant, "crps")]
         numbers[key] = 100 * row["difference"] / (row["value"] - row["difference"])
     return _words("verdict").format(**numbers).strip()
@@ -104,8 +102,7 @@ def headline_section(folder: Path) -> str:
     """Headline table: one row per method, value with its interval per metric, over all leads."""
 
     def cell(row: dict, n: int) -> str:
-        interval = f" ({row['lower']:.{n}f} to {row['upper']:.{n}f})" if pd.notna(row["lower"]) else ""
-        return f"{row['value']:.{n}f}{interval}"
+        return f"{row['value']:.{n}f} ({row['lower']:.{n}f} to {row['upper']:.{n}f})".replace(" (nan to nan)", "")
 
     table = _read(folder, "table02_results")
     return _by_metric(table[table["lead"] == "all"], HEADLINE, cell, f"{folder.name}/table02_results")
@@ -125,27 +122,24 @@ def ablations_section(folder: Path) -> str:
 
 def limits_section(folder: Path, second: Path) -> str:
     """What P2Es does badly, in figures that a headline of averages does not show, on both data sets."""
-    columns = {"simulated": _limits(folder), "real ECG": _limits(second)}
+    columns = {}
+    for kind, place in (("simulated", folder), ("real ECG", second)):
+        tables = [_read(place, name) for name in ("table10_agreement", "table11_uncertainty", "table12_realism")]
+        agreement, uncertainty, realism = (table[table["method"] == VARIANTS["p2es"].label] for table in tables)
+        own = agreement[agreement["lead"] == "all"].set_index("metric").loc[SHAPE, "correlation"]
+        value = uncertainty.set_index("metric")["value"]
+        forest = realism.query("test == 'random forest' and features == 'measurements'").iloc[0]
+        worst = agreement.query("metric == 'qrs_mv'").sort_values("bias", key=abs).iloc[-1]
+        numbers = {
+            "forest": f"{forest['value']:.3f} ({forest['lower']:.3f} to {forest['upper']:.3f})",
+            "coverage": f"{100 * value['coverage_80']:.0f} %",
+            "spread": f"{value['spread_ratio']:.2f}",
+            "conformal": f"{100 * value['conformal_coverage']:.0f} %; {value['conformal_width']:.2f} mV",
+            "qrs": f"{worst['bias']:+.2f} mV ({worst['lead']})",
+            "correlation": ", ".join(f"{r:.2f}" for r in own),
+        }
+        columns[kind] = {words: numbers[key] for key, words in _words("limits").items()}
     return markdown_table(pd.DataFrame(columns).rename_axis("what").reset_index())
-
-
-def _limits(folder: Path) -> dict[str, str]:
-    tables = [_read(folder, name) for name in ("table10_agreement", "table11_uncertainty", "table12_realism")]
-    agreement, uncertainty, realism = (table[table["method"] == VARIANTS["p2es"].label] for table in tables)
-    own = agreement[agreement["lead"] == "all"].set_index("metric")["correlation"]
-    qrs = agreement[agreement["metric"] == "qrs_mv"]
-    worst = qrs.loc[qrs["bias"].abs().idxmax()]
-    value = uncertainty.set_index("metric")["value"]
-    forest = realism[(realism["test"] == "random forest") & (realism["features"] == "measurements")].iloc[0]
-    numbers = {
-        "forest": f"{forest['value']:.3f} ({forest['lower']:.3f} to {forest['upper']:.3f})",
-        "coverage": f"{100 * value['coverage_80']:.0f} %",
-        "spread": f"{value['spread_ratio']:.2f}",
-        "conformal": f"{100 * value['conformal_coverage']:.0f} %; {value['conformal_width']:.2f} mV",
-        "qrs": f"{worst['bias']:+.2f} mV ({worst['lead']})",
-        "correlation": ", ".join(f"{own[metric]:.2f}" for metric in SHAPE),
-    }
-    return {words: numbers[key] for key, words in _words("limits").items()}
 
 
 def claims_section(folder: Path, second: Path) -> str:
@@ -164,7 +158,7 @@ def claims_section(folder: Path, second: Path) -> str:
 
 
 def sim_to_real_section(figures: Path, profile: str = "quick") -> str:
-    """What a model that saw no real record does on each real data set, averaged over records, and where it is beaten."""
+    """What a model that saw no real record does on each real data set, averaged over records; where it is beaten."""
     rows, worse_rate, worse_beats = [], 0, 0
     for path in sorted(figures.glob(f"*-{profile}/table22_sim_to_real.csv")):
         table = pd.read_csv(path)
@@ -188,19 +182,12 @@ def sim_to_real_section(figures: Path, profile: str = "quick") -> str:
     return f"{markdown_table(pd.DataFrame(rows))}\n\n{note}"
 
 
-def minutes_section(folder: Path) -> str:
-    """How long ``make reproduce`` takes."""
-    return _words("minutes").format(total=_read(folder, MINUTES_TABLE)["minutes"].sum())
-
-
 def artefact_section(folder: Path) -> str:
     """Which notebook makes what, and how long it took in the run that made ``folder`` (2 cores)."""
     minutes = _read(folder, MINUTES_TABLE)
-    minutes = minutes.groupby(minutes["notebook"].str.split("-").str[0])["minutes"].sum()
-    lines = ["| notebook | writes | minutes on 2 cores |", "|:--|:--|--:|"]
-    for name, text in ARTEFACTS.items():
-        lines.append(f"| `{name}` | {text} | {f'{minutes[name]:.1f}' if name in minutes else ''} |")
-    return "\n".join(lines)
+    minutes = minutes.groupby(minutes["notebook"].str.split("-").str[0])["minutes"].sum().map("{:.1f}".format)
+    rows = [f"| `{name}` | {text} | {minutes.get(name, '')} |" for name, text in ARTEFACTS.items()]
+    return "\n".join(["| notebook | writes | minutes on 2 cores |", "|:--|:--|--:|", *rows])
 
 
 def store_section(folder: Path) -> str:
@@ -219,7 +206,7 @@ def store_section(folder: Path) -> str:
 #: What stands between the markers of each name, from the folder of all figures.
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "verdict": verdict_section,
-    "minutes": lambda figures: minutes_section(figures / QUICK),
+    "minutes": lambda figures: _words("minutes").format(total=_read(figures / QUICK, MINUTES_TABLE)["minutes"].sum()),
     "headline": lambda figures: headline_section(figures / WIDE),
     "headline-real": lambda figures: headline_section(figures / REAL),
     "quick": lambda figures: headline_section(figures / QUICK),
@@ -254,5 +241,5 @@ def read_pages() -> dict[Path, str]:
 
 def filled_pages(figures: Path | None = None) -> dict[Path, str]:
     """README.md and the book's pages with every section renewed from ``figures`` (default: the repository's)."""
-    figures = checkout() / "figures" if figures is None else figures
+    figures = figures or checkout() / "figures"
     return fill(read_pages(), {name: section(figures) for name, section in SECTIONS.items()})

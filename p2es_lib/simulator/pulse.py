@@ -17,12 +17,12 @@ References
 ----------
 Allen J, Murray A. Age-related changes in the characteristics of the photoplethysmographic pulse shape at various body
     sites. Physiol Meas 24:297, 2003.
-Charlton PH et al. Modeling arterial pulse waves in healthy aging. Am J Physiol Heart Circ Physiol 317:H1062, 2019. Choi
-et al. 2022: second-derivative ratios b/a, c/a, d/a, e/a against age, 19-69 years. Dawber TR et al. Characteristics of
-the dicrotic notch of the arterial pulse wave. Angiology 24:244, 1973. Kortekaas et al. 2018 (pre-ejection period by
-echocardiography); Pilz et al. 2023 (by impedance cardiography). Paliakaite B et al. Modeling of artifacts in the wrist
-photoplethysmogram. Biomed Signal Process Control 66, 2021. Solosenko A et al. Photoplethysmogram modeling during
-paroxysmal atrial fibrillation. Comput Biol Med 81:130, 2017.
+Charlton PH et al. Modeling arterial pulse waves in healthy aging. Am J Physiol Heart Circ Physiol 317:H1062, 2019.
+Choi et al. 2022: second-derivative ratios b/a, c/a, d/a, e/a against age, 19-69 years.
+Dawber TR et al. Characteristics of the dicrotic notch of the arterial pulse wave. Angiology 24:244, 1973.
+Kortekaas et al. 2018 (pre-ejection period by echocardiography); Pilz et al. 2023 (by impedance cardiography).
+Paliakaite B et al. Modeling of artifacts in the wrist photoplethysmogram. Biomed Signal Process Control 66, 2021.
+Solosenko A et al. Photoplethysmogram modeling during paroxysmal atrial fibrillation. Comput Biol Med 81:130, 2017.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ latest end), found on the length of the vector of all leads, so that limb leads 
 References
 ----------
 Laguna P, Jané R, Caminal P. Automatic detection of wave boundaries in multilead ECG signals. Comput Biomed Res 27:45,
-1994 (thresholds on the slope). Lepeschkin E, Surawicz B. Circulation 6:378, 1952 (T end by the tangent). Kligfield P et
-al. Recommendations for the standardization of the electrocardiogram, part I. Circulation 115:1306, 2007 (global
-intervals from superimposed leads).
+1994 (thresholds on the slope). Lepeschkin E, Surawicz B. Circulation 6:378, 1952 (T end by the tangent).
+Kligfield P et al. Recommendations for the standardization of the electrocardiogram, part I. Circulation 115:1306, 2007
+(global intervals from superimposed leads).
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def frechet_curve_distance(prediction, truth) -> np.ndarray:
 
     References
     ----------
-    Eiter T, Mannila H. Computing discrete Fréchet distance. Technical report CD-TR 94/64, TU Wien, 1994. P2E-WGAN: Vo K
-    et al. SAC 2021.
+    Eiter T, Mannila H. Computing discrete Fréchet distance. Technical report CD-TR 94/64, TU Wien, 1994.
+    P2E-WGAN: Vo K et al. SAC 2021.
     """
 
     def step(same: np.ndarray, neighbour: np.ndarray, cost: np.ndarray) -> None:
