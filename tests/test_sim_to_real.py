@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from synthetic import synthetic_windows, tiny_config
+from toy_workflow import dry_runs
 
 from p2es_lib import plots
 from p2es_lib.companion.notebooks import executed_notebook, run_notebook
@@ -539,30 +537,13 @@ def test_the_figure_leaves_out_what_nobody_knows():
 
 
 # --------------------------------------------------------------------------------------------------------- the workflow
-#: Dry runs by one process, which loads Snakemake and the library once.
-_PLAN = """
-import os, sys
-from snakemake.cli import main
-
-snakefile, *cases = sys.argv[1:]
-for case in cases:
-    print(f"case {case}", flush=True)
-    home, _, dataset = case.partition(" ")
-    os.environ["P2ES_HOME"] = home
-    options = ["--directory", home, "--cores", "1", "--dry-run", "--nolock"]
-    try:
-        main(["--snakefile", snakefile, *options, "--config", 'profile="smoke"', f'dataset="{dataset}"'])
-    except SystemExit as ended:
-        assert not ended.code
-"""
-
-
 @pytest.mark.slow
 def test_the_workflow_asks_for_it_where_ppg_was_measured_and_a_model_is_there(tmp_path, monkeypatch):
-    cases = {("bidmc", True): True, ("ncku", True): True, ("bidmc", False): False, ("ptb-xl", True): False}
-    homes = [tmp_path / f"home{number}" for number in range(len(cases))]
-    for home, (dataset, has_model) in zip(homes, cases, strict=True):
-        monkeypatch.setenv("P2ES_HOME", str(home))
+    wanted = {("bidmc", True): True, ("ncku", True): True, ("bidmc", False): False, ("ptb-xl", True): False}
+    homes = []
+    for dataset, has_model in wanted:
+        homes.append(tmp_path / f"{dataset}-{has_model}")
+        monkeypatch.setenv("P2ES_HOME", str(homes[-1]))
         jobs = paths.jobs_file(dataset, "smoke")
         jobs.parent.mkdir(parents=True)
         jobs.write_text("[]")  # nothing to prepare, so that no mirror is asked
@@ -570,16 +551,11 @@ def test_the_workflow_asks_for_it_where_ppg_was_measured_and_a_model_is_there(tm
             weights = paths.run_dir("simulated", "smoke", "p2es", 0) / "weights.safetensors"
             weights.parent.mkdir(parents=True)
             weights.write_text("weights")
-    command = [sys.executable, "-c", _PLAN, str(CHECKOUT / "Snakefile")]
-    command += [f"{home} {dataset}" for home, (dataset, _) in zip(homes, cases, strict=True)]
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
-    assert result.returncode == 0, result.stderr[-3000:]
-    plans = re.split(r"^case .*$", result.stdout, flags=re.M)[1:]
-    for plan, ((dataset, has_model), wanted) in zip(plans, cases.items(), strict=True):
-        assert "rule data:" in plan, dataset
-        assert ("rule sim_to_real:" in plan) == wanted, (dataset, has_model)
-        assert ("rule train:" in plan) == (dataset != "ncku"), "nothing can be trained without a named lead"
+    settings = [{"profile": "smoke", "dataset": dataset} for dataset, _ in wanted]
+    for (dataset, has_model), planned in zip(wanted, dry_runs(list(zip(homes, settings, strict=True))), strict=True):
+        assert "rule data:" in planned
+        assert ("rule sim_to_real:" in planned) == wanted[dataset, has_model]
+        assert ("rule train:" in planned) == (dataset != "ncku"), "nothing can be trained without a named lead"
 
 
 @pytest.mark.notebook

@@ -6,13 +6,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
-from toy_workflow import make_toy_checkout, p2es_command, toy_environment, write_notebook
+from toy_workflow import dry_runs, make_toy_checkout, p2es_command, toy_environment, write_notebook
 
 from p2es_lib.companion import workflow
 from p2es_lib.companion.workflow import check_jobs, check_mirror, headline_table
@@ -185,30 +184,9 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     assert missing.returncode == 1 and "07_results.ipynb" in missing.stderr
 
 
-#: Four dry runs by one process, which loads Snakemake and the library once.
-_PLAN = """
-import sys
-from snakemake.cli import main
-
-snakefile, *profiles = sys.argv[1:]
-for profile in profiles:
-    print(f"profile {profile}", flush=True)
-    settings = ["--config", f"profile={profile}", "dataset=simulated", "seeds=0,1,2"]
-    try:
-        main(["--snakefile", snakefile, "--dry-run", *settings])
-    except SystemExit as ended:
-        assert not ended.code
-"""
-
-
 def test_every_run_that_the_tables_read_is_made_and_no_other(home):
     profiles = ("smoke", "quick", "wide", "full")
-    planned = subprocess.run(
-        [sys.executable, "-c", _PLAN, str(CHECKOUT / "Snakefile"), *profiles],
-        env=os.environ | {"P2ES_HOME": str(home)}, cwd=home.parent, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert planned.returncode == 0, planned.stderr
-    plans = re.split(r"^profile \w+$", planned.stdout, flags=re.M)[1:]
+    plans = dry_runs([(home, {"profile": profile, "dataset": "simulated", "seeds": "0,1,2"}) for profile in profiles])
     for profile, plan in zip(profiles, plans, strict=True):
         runs = re.findall(rf"^    output: runs/simulated/{profile}/(\w+)/seed(\d+)/scores\.parquet", plan, re.M)
         names = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind))]

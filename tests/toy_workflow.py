@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -162,3 +164,36 @@ def p2es_command(*arguments: str) -> list[str]:
 def toy_environment(checkout: Path, home: Path) -> dict[str, str]:
     """Environment in which ``p2es`` is the copy in ``checkout`` and writes to ``home``."""
     return os.environ | {"PYTHONPATH": str(checkout), "P2ES_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+_PLAN = """
+import json, os, sys
+from snakemake.cli import main
+
+for home, settings in json.loads(sys.argv[2]):
+    print("--- next plan", flush=True)
+    os.environ["P2ES_HOME"] = home
+    try:
+        main(["--snakefile", sys.argv[1], "--dry-run", "--nolock", "--config", *settings])
+    except SystemExit as ended:
+        assert not ended.code
+"""
+
+
+def dry_runs(cases: list[tuple[Path, dict[str, str]]]) -> list[str]:
+    """What Snakemake would do with the real rules for each (home, settings).
+
+    One process plans all of them, which loads Snakemake and the library once.
+    """
+    given = [
+        (str(home), [f"{name}={json.dumps(value)}" for name, value in settings.items()]) for home, settings in cases
+    ]
+    command = [sys.executable, "-c", _PLAN, str(CHECKOUT / "Snakefile"), json.dumps(given)]
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, cwd=cases[0][0].parent, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    plans = result.stdout.split("--- next plan\n")[1:]
+    assert len(plans) == len(cases)
+    return plans
