@@ -28,10 +28,9 @@ import json
 import sys
 
 from p2es_lib.core import paths
-from p2es_lib.core.config import config_hash, get_config
-from p2es_lib.experiments.runs import simulated_model_folder
-from p2es_lib.core.learned import WEIGHTS_FILE
+from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.data.sources import parse_dataset
+from p2es_lib.experiments.runs import settings_name
 from p2es_lib.experiments.variants import VARIANTS, parse_seeds, seeds_of, variants_of
 from p2es_lib.companion.workflow import is_timing_only, write_jobs
 
@@ -67,7 +66,7 @@ TIMING_ONLY = is_timing_only(DATASET)
 DATA_FIGURES = ["fig01_cohort", "fig02_window"]
 DATA_FIGURES += [] if "simulated" in ROLES else ["fig13_accepted_rejected", "fig14_recorded_simulated"]
 # Whatever a setting of the profile changes, changes this.
-SETTINGS = config_hash(get_config(PROFILE, DATASET))
+SETTINGS = settings_name(DATASET, PROFILE)
 # Minutes and memory that a cluster is asked for; a local run ignores them.
 MINUTES = {"smoke": 30, "quick": 240, "wide": 12 * 60, "full": 24 * 60}[PROFILE]
 TRAIN_MINUTES = {"smoke": 30, "quick": 240, "wide": 240, "full": 5 * 24 * 60}[PROFILE]

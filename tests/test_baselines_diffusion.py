@@ -15,12 +15,11 @@ from p2es_lib.baselines.conditional_unet import ConditionalUNet
 from p2es_lib.core.config import get_config
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.learned import Batch
+from p2es_lib.core.learned import Batch, get_method
 from p2es_lib.core.noise import WindowNoise
 from p2es_lib.evaluation.metrics.clinical import r_peak_times
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
-from p2es_lib.training.registry import get_method
 
 LIMB_MASK = np.array([2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 METHODS = ("rddm", "rectified_flow")

@@ -17,11 +17,10 @@ from p2es_lib.baselines.cardiogan import FRAME_SAMPLES, AttentionGate, Spectrogr
 from p2es_lib.baselines.p2e_wgan import PatchCritic, dropout, gradient_penalty
 from p2es_lib.core.config import get_config
 from p2es_lib.core.demographics import Demographics
-from p2es_lib.core.learned import Batch
+from p2es_lib.core.learned import Batch, get_method, load_method
 from p2es_lib.training import loop, optimisation
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
-from p2es_lib.training.registry import get_method, load_method
 
 METHODS = ("p2e_wgan", "cardiogan")
 LIMB_MASK = np.array([1, 2, 1, 1, 2, 1] + [0] * 6, np.uint8)

@@ -17,11 +17,10 @@ from p2es_lib.core.config import get_config
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import lead_residual
-from p2es_lib.core.learned import Batch
+from p2es_lib.core.learned import Batch, get_method
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
-from p2es_lib.training.registry import get_method
 
 LIMB_MASK = np.array([2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
 NETWORKS = ("unet", "bilstm")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from p2es_lib.core.config import PROFILES, Config, config_hash, get_config, real_profile
+from p2es_lib.core.config import PROFILES, Config, config_hash, get_config, real_profile, same_settings
 from p2es_lib.core.errors import InputError
 
 SECTIONS = [f.name for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING]
@@ -119,3 +119,17 @@ def test_files_of_older_versions_are_read_under_todays_names():
     stored["signal"]["n_samples"] = 256
     del stored["signal"]["window_samples"]
     assert Config.from_dict(stored) == get_config().replace("signal.window_samples", 256)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_settings_are_the_same_whatever_version_stored_them(section):
+    """A setting that is missing is the default it has now; one that is unknown, or another value, makes a difference."""
+    config = get_config("full")
+    for setting in dataclasses.fields(getattr(config, section)):
+        stored, value = config.to_dict(), getattr(getattr(config, section), setting.name)
+        del stored[section][setting.name]
+        assert same_settings(stored, config.to_dict()) == (value == setting.default), setting.name
+        assert not same_settings(config.to_dict(), config.to_dict() | {section: {"unheard": 1}})
+    assert not same_settings({}, config.to_dict())
+    assert same_settings(config.to_dict() | {"code": "x"}, {"signal": config.to_dict()["signal"], "code": "x"})
+    assert not same_settings(config.to_dict() | {"code": "x"}, {"code": "y"})

@@ -15,6 +15,7 @@ from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.core.config import config_hash, get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.paths import PRETRAINED, run_dir, windows_dir
+from p2es_lib.core.weights import simulated_model_folder
 from p2es_lib.data.preparation import prepare_windows
 from p2es_lib.data.sources.simulated import simulated_split
 from p2es_lib.data.windows import simulator_config, write_windows
@@ -26,7 +27,6 @@ from p2es_lib.experiments.runs import (
     references_for,
     score_reference,
     score_run,
-    simulated_model_folder,
     teaching_windows,
     train_run,
 )
@@ -241,6 +241,47 @@ def test_run_records_what_it_was_made_with(home):
     record = json.loads((run_dir("simulated", "smoke", "p2es", 0) / "config.json").read_text())
     assert record["made_with"]["config_hash"] == config_hash(tiny_config())
     assert record["versions"]["torch"] and record["config"]["profile"] == "smoke"
+
+
+def as_of_an_older_version(home) -> dict:
+    """The finished run there as a version would have left it that lacked a setting, and called another otherwise."""
+    path = run_dir("simulated", "smoke", "p2es", 0) / "config.json"
+    record = json.loads(path.read_text())
+    del record["config"]["training"]["clip_norm"]
+    record["config"]["signal"]["n_samples"] = record["config"]["signal"].pop("window_samples")
+    record["made_with"]["config_hash"] = "of those days"
+    path.write_text(json.dumps(record))
+    return record
+
+
+def test_a_new_setting_leaves_finished_runs_valid(home, monkeypatch):
+    """A run from before a setting existed is that of its default; another value of it is another run."""
+    record, config = as_of_an_older_version(home), tiny_config()
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "translate_test", lambda *_, **__: pytest.fail("drawn again"))
+    model = train_run(config, "p2es", 0, progress=False)
+    assert len(score_run(model, config, "p2es", 0, progress=False)) and len(drawn_samples(model, config, "p2es", 0))
+    assert train_run(tiny_config(sampling__n_steps=2), "steps_2", 0, progress=False) is not None
+    path = run_dir("simulated", "smoke", "p2es", 0) / "config.json"
+    assert json.loads(path.read_text()) == record, "what it was made with stays as it was noted"
+    monkeypatch.setattr(runs, "train", lambda *_, **__: "trained again")
+    changed = tiny_config(training__clip_norm=0.5)
+    with pytest.raises(InputError, match="trained with other settings"):
+        train_run(changed, "steps_2", 0, progress=False)
+    assert (
+        train_run(changed, "p2es", 0, progress=False) == "trained again"
+        and not (path.parent / "scores.parquet").exists()
+    )
+
+
+def test_a_new_setting_does_not_start_the_workflow_anew(home, monkeypatch):
+    monkeypatch.setattr(runs, "get_config", lambda *_: tiny_config())
+    as_of_an_older_version(home)
+    assert runs.settings_name("simulated", "smoke") == "of those days"
+    monkeypatch.setattr(runs, "get_config", lambda *_: tiny_config(training__clip_norm=0.5))
+    assert runs.settings_name("simulated", "smoke") == config_hash(tiny_config(training__clip_norm=0.5))
+    shutil.rmtree(home / "runs")
+    assert runs.settings_name("simulated", "smoke") == config_hash(tiny_config(training__clip_norm=0.5))
 
 
 def test_transfer_applies_the_simulated_model_as_it_is(home):

@@ -18,13 +18,12 @@ from torch import nn
 from p2es_lib.baselines import hybrid
 from p2es_lib.baselines.cardiogan import CRITIC_MULTIPLIERS, SPECTRUM_WEIGHT, TIME_WEIGHT, DualCritic
 from p2es_lib.baselines.hybrid import ADVERSARIAL_WEIGHT, PERCEPTUAL_WEIGHT, HybridP2Es
-from p2es_lib.core.learned import Batch
+from p2es_lib.core.learned import Batch, load_method
 from p2es_lib.experiments.variants import configure
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.training import loop, optimisation
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
-from p2es_lib.training.registry import load_method
 
 LIMB_MASK = np.array([1, 2, 1, 1, 2, 1] + [0] * 6, np.uint8)
 

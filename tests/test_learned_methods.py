@@ -7,9 +7,9 @@ import torch
 from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib.core.config import METHODS
+from p2es_lib.core.learned import get_method, load_method
 from p2es_lib.training import optimisation
 from p2es_lib.training.loop import CHECKPOINT_FILE, train
-from p2es_lib.training.registry import get_method, load_method
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,9 @@ def test_interrupted_training_ends_with_the_same_weights_and_survives_the_disk(n
     train(config, windows, tmp_path / "whole", progress=False)
     train_until(5, method, config, windows, tmp_path / "halved")
     model = train(config, windows, tmp_path / "halved", progress=False)
+    assert model.parameter_count() == method(config).parameter_count() > 1000
     whole, halved = (load_method(tmp_path / folder) for folder in ("whole", "halved"))
+    assert whole.sha256 == halved.sha256 == model.sha256, "equal trainings, files of equal bytes"
     assert type(halved) is type(model) is method and halved.config == config
     for key, value in whole.state_dict().items():
         assert torch.equal(value, halved.state_dict()[key]), key

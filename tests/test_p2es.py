@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
+from datetime import date, timedelta
 
 import numpy as np
 import pytest
@@ -12,8 +15,10 @@ from synthetic import synthetic_windows, tiny_config, tiny_p2es
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import lead_residual
-from p2es_lib.core.learned import WEIGHTS_FILE, ecg_scale_mv
+from p2es_lib.core.learned import ecg_scale_mv, load_method
 from p2es_lib.core.noise import WindowNoise
+from p2es_lib.core.paths import PRETRAINED
+from p2es_lib.core.weights import CARD_FILE, RENAMED_TENSORS, WEIGHTS_FILE, read_weights, write_weights
 from p2es_lib.experiments.variants import VARIANTS
 from p2es_lib.method.p2es import P2Es
 
@@ -122,35 +127,65 @@ def test_save_and_load_round_trip(model, windows, tmp_path):
         again.translate(test.ppg, test.demographics, n_samples=2),
         model.translate(test.ppg, test.demographics, n_samples=2),
     )
-    assert path.name == WEIGHTS_FILE and [p.name for p in path.parent.iterdir()] == [WEIGHTS_FILE]
+    assert path.name == WEIGHTS_FILE and {p.name for p in path.parent.iterdir()} == {WEIGHTS_FILE, CARD_FILE}
 
 
 def test_weights_hold_training_subjects_only(model, windows, tmp_path):
-    from safetensors import safe_open
-
-    path = model.save(tmp_path)
-    with safe_open(path, framework="pt") as file:
-        bank = json.loads(file.metadata()["extra_state"])["bank_subjects"]
+    model.save(tmp_path)
+    bank = read_weights(tmp_path).extra_state["bank_subjects"]
     assert bank and set(bank) <= set(windows.split("train").index["subject"])
 
 
 def test_models_of_other_versions_are_told_to_train_again(tmp_path, windows):
     """One from before a layer was added, and one with a setting that is not known."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    model = P2Es(tiny_config())
-    model.prepare(windows.split("train"), seed=0, progress=False)
-    path = model.save(tmp_path)
-    with safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    assert P2Es.from_pretrained(tmp_path)
-    save_file({name: tensor for name, tensor in tensors.items() if "trust" not in name}, path, metadata)
+    model = fitted(windows)
+    model.save(tmp_path)
+    stored = read_weights(tmp_path)
+    tensors = {name: tensor for name, tensor in stored.tensors.items() if "trust" not in name}
+    write_weights(tmp_path, "p2es", stored.config, stored.extra_state, tensors)
     with pytest.raises(InputError, match=r"another version.*train it again.*denoiser\.multi_scale\.trust"):
         P2Es.from_pretrained(tmp_path)
-    save_file(tensors, path, metadata | {"config": metadata["config"].replace('"n_blocks"', '"blocks"')})
+    config = stored.config | {"denoiser": {"blocks": 4}}
+    write_weights(tmp_path, "p2es", config, stored.extra_state, stored.tensors)
     with pytest.raises(InputError, match=r"another version.*denoiser\.\*"):
         P2Es.from_pretrained(tmp_path)
+
+
+def test_weights_of_an_older_version_are_read(model, windows, tmp_path):
+    """Four entries in the metadata, other names of a setting and of tensors, a setting that was not there yet, no card."""
+    from safetensors.torch import save_file
+
+    config = model.config.to_dict()
+    config["signal"]["n_samples"] = config["signal"].pop("window_samples")
+    del config["training"]["precision"]
+    metadata = {"format": "p2es", "version": "0.1.0", "config": json.dumps(config)}
+    metadata["extra_state"] = json.dumps(model.extra_state())
+    older = {new: old for old, new in RENAMED_TENSORS.items()}["denoiser.multi_scale."]
+    tensors = {name.replace("denoiser.multi_scale.", older): tensor for name, tensor in model.state_dict().items()}
+    assert tensors.keys() != model.state_dict().keys()
+    save_file(tensors, tmp_path / WEIGHTS_FILE, metadata)
+    again = load_method(tmp_path)
+    assert again.config == model.config and again.made_on == ""
+    assert again.sha256 == hashlib.sha256((tmp_path / WEIGHTS_FILE).read_bytes()).hexdigest()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_the_day_of_the_weights_stands_beside_them(model, tmp_path):
+    made = copy.deepcopy(model)
+    made.made_on = "2026-01-02"
+    made.save(tmp_path)
+    content = (tmp_path / WEIGHTS_FILE).read_bytes()
+    assert P2Es.from_pretrained(tmp_path).made_on == "2026-01-02"
+    made.made_on = ""
+    made.save(tmp_path)  # today
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() == content, "the day is not in the file"
+    today = date.today()
+    assert P2Es.from_pretrained(tmp_path).made_on in {str(today), str(today - timedelta(days=1))}
+    card = json.loads((tmp_path / CARD_FILE).read_text())
+    (tmp_path / CARD_FILE).write_text(json.dumps(card | {"sha256": "of another file"}))
+    assert P2Es.from_pretrained(tmp_path).made_on == ""
+    assert load_method(PRETRAINED).made_on == "2026-11-26"
 
 
 def test_bad_models_are_named(tmp_path):
@@ -165,7 +200,7 @@ def test_bad_models_are_named(tmp_path):
     with pytest.raises(InputError, match="before GroupFinder was fitted"):
         P2Es.from_pretrained(tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / WEIGHTS_FILE)
-    with pytest.raises(InputError, match="holds no model 'p2es'"):
+    with pytest.raises(InputError, match="holds no model"):
         P2Es.from_pretrained(tmp_path)
 
 

@@ -217,7 +217,7 @@ def test_reproduce_writes_the_table_of_runs_when_all_steps_are_done(home, monkey
 
 
 def test_only_what_can_change_results_makes_a_run_dirty(tmp_path, monkeypatch):
-    files = ["p2es_lib/a.py", "notebooks/05_train.ipynb", "Snakefile", "pyproject.toml", "requirements-lock.txt", "README.md",
+    files = ["p2es_lib/method/p2es.py", "p2es_lib/baselines/unet.py", "p2es_lib/simulator/normal_beats.json", "notebooks/05_train.ipynb", "Snakefile", "pyproject.toml", "requirements-lock.txt", "README.md", "p2es_lib/plots/style.py",
              "figures/simulated-quick/table02_results.csv"]  # fmt: skip
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -228,17 +228,19 @@ def test_only_what_can_change_results_makes_a_run_dirty(tmp_path, monkeypatch):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     clean = git_commit()
     assert re.fullmatch("[0-9a-f]{12}", clean)
-    for name in files[5:]:  # what the workflow itself renews
+    for name in files[7:]:  # what the workflow itself renews, and what only draws
         (tmp_path / name).write_text("renewed\n")
     (tmp_path / "p2es_lib" / "__pycache__").mkdir()
+    (tmp_path / "p2es_lib" / "scratch.py").write_text("that nothing imports\n")
     for name in ("p2es_lib/__pycache__/a.pyc", "notebooks/mine.ipynb", "notes.txt"):
         (tmp_path / name).write_text("new\n")
     assert git_commit() == clean
-    for name in files[:5]:
+    for name in files[:7]:
         (tmp_path / name).write_text("changed\n")
         assert git_commit() == f"{clean}-dirty", name
         (tmp_path / name).write_text("as committed\n")
-    (tmp_path / "p2es_lib" / "new.py").write_text("new\n")
+    (tmp_path / "p2es_lib" / "core").mkdir()
+    (tmp_path / "p2es_lib" / "core" / "config.py").write_text("not known to git\n")
     assert git_commit() == f"{clean}-dirty"
 
 

@@ -29,6 +29,13 @@ def windows():
     return synthetic_windows()
 
 
+WEIGHT_FILES = ["weights.json", "weights.safetensors"]
+
+
+def content_of(folder) -> bytes:
+    return (folder / "weights.safetensors").read_bytes()
+
+
 def state_of(folder) -> dict[str, torch.Tensor]:
     return P2Es.from_pretrained(folder).state_dict()
 
@@ -93,7 +100,7 @@ def test_it_learns_and_writes_a_finished_run(windows, tmp_path):
     history = read_history(tmp_path)
     losses = history["loss"].dropna().to_numpy()
     assert losses[-10:].mean() < 0.75 * losses[:5].mean()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cost.json", "history.csv", "weights.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cost.json", "history.csv", *WEIGHT_FILES]
     best = history["validation_rmse"].min()
     validation = windows.split("validation")
     assert loop.validate(model, validation)["validation_rmse"] == pytest.approx(best, rel=1e-4), (
@@ -139,6 +146,7 @@ def test_interrupted_training_ends_with_the_same_weights(windows, tmp_path, monk
     whole, halved = state_of(tmp_path / "whole"), state_of(tmp_path / "halved")
     for name in whole:
         assert torch.equal(whole[name], halved[name]), name
+    assert content_of(tmp_path / "whole") == content_of(tmp_path / "halved")
     assert read_history(tmp_path / "whole").equals(read_history(tmp_path / "halved"))
 
 
@@ -160,7 +168,8 @@ def test_seeds_differ_and_repeat(windows, tmp_path):
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
         train(tiny_config(), windows, tmp_path / name, seed=seed, progress=False)
     a, b, c = (state_of(tmp_path / name) for name in "abc")
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert all(torch.equal(a[name], b[name]) for name in a) and content_of(tmp_path / "a") == content_of(tmp_path / "b")
+    assert content_of(tmp_path / "a") != content_of(tmp_path / "c")
     assert not torch.equal(a["denoiser.multi_scale.stem.weight"], c["denoiser.multi_scale.stem.weight"])
 
 
@@ -263,7 +272,8 @@ def test_scale_and_weights_do_not_see_the_test_split(windows, tmp_path):
     train(tiny_config(), windows, tmp_path / "a", progress=False)
     train(tiny_config(), dataclasses.replace(windows, ecg=louder), tmp_path / "b", progress=False)
     a, b = state_of(tmp_path / "a"), state_of(tmp_path / "b")
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert all(torch.equal(a[name], b[name]) for name in a) and content_of(tmp_path / "a") == content_of(tmp_path / "b")
+    assert content_of(tmp_path / "a") != content_of(tmp_path / "c")
 
 
 def test_missing_split_is_an_error(windows, tmp_path):
@@ -318,7 +328,7 @@ def test_two_processes_train_one_model(tmp_path):
     assert result.returncode == 0, result.stderr[-2000:]
     sums = [(tmp_path / f"run-{rank}.txt").read_text() for rank in (0, 1)]
     assert sums[0] == sums[1], "the processes must agree on the weights"
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["cost.json", "history.csv", "weights.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["cost.json", "history.csv", *WEIGHT_FILES]
 
 
 # ----------------------------------------------------------------------------------------------------------- precision

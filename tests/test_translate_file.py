@@ -15,11 +15,11 @@ from synthetic import tiny_p2es
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
+from p2es_lib.core.learned import load_method
 from p2es_lib.core.paths import PRETRAINED, run_dir
 from p2es_lib.experiments.variants import configure
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.signals.cleaning import ppg_quality
-from p2es_lib.training.registry import load_method
 from p2es_lib.translation.file import default_model_folder, translate, translate_long
 from p2es_lib.translation.live import ecg_blocks, window_starts
 from p2es_lib.translation.report import Excerpt, Summary

@@ -304,7 +304,19 @@ def test_settings_json_names_everything(home):
     folder = prepare_windows(small_config(), progress=False)
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["dataset"] == "simulated" and settings["n_windows"] == 24
-    assert len(settings["settings_hash"]) == len(settings["content_hash"]) == 16
+    assert len(settings["content_hash"]) == 16
+
+
+def test_windows_of_an_older_version_are_kept_until_a_setting_changes(home, monkeypatch):
+    folder = prepare_windows(small_config(), progress=False)
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["signal"]["n_samples"] = settings["signal"].pop("window_samples")
+    del settings["data"]["stride_s"]  # as if it had not been there yet
+    (folder / "settings.json").write_text(json.dumps(settings))
+    monkeypatch.setattr("p2es_lib.data.preparation.jobs.simulate_cohort", lambda *_: pytest.fail("made again"))
+    prepare_windows(small_config(), progress=False)
+    with pytest.raises(pytest.fail.Exception, match="made again"):
+        prepare_windows(small_config().replace("data.stride_s", 2.0), progress=False)
 
 
 def test_unknown_dataset_is_refused(home):

@@ -48,7 +48,7 @@ def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
 
 def load(model: Path | None):
     """The model of a folder, or the one that ``default_model_folder`` finds."""
-    from p2es_lib.training.registry import load_method
+    from p2es_lib.core.learned import load_method
     from p2es_lib.translation.file import default_model_folder
 
     return load_method(model or default_model_folder())

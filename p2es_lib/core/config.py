@@ -1,7 +1,7 @@
 """Every setting of a run: frozen, checked, hashed. No other module holds a default of its own.
 
 ``get_config("quick")`` gives the settings of a profile; ``config.replace("process.blur", "none")`` gives a changed
-copy. :func:`config_hash` names what a finished run was made with, so that it is reused only for the same settings.
+copy. A finished run is reused where :func:`same_settings` holds; :func:`config_hash` is a short name for all settings.
 """
 
 from __future__ import annotations
@@ -14,8 +14,17 @@ from dataclasses import dataclass, field
 from p2es_lib.core.errors import InputError, check_choice
 
 PROFILES = ("smoke", "quick", "wide", "full")
-#: Learned methods; which class each is, see :mod:`p2es_lib.training.registry`.
-METHODS = ("p2es", "p2es_hybrid", "unet", "bilstm", "rddm", "p2e_wgan", "cardiogan", "rectified_flow")
+#: Learned methods: name to module and class. A method's file is imported when it is asked for.
+METHODS = {
+    "p2es": "p2es_lib.method.p2es:P2Es",
+    "p2es_hybrid": "p2es_lib.baselines.hybrid:HybridP2Es",
+    "unet": "p2es_lib.baselines.unet:UNetRegression",
+    "bilstm": "p2es_lib.baselines.bilstm:BiLSTMRegression",
+    "rddm": "p2es_lib.baselines.rddm:RDDM",
+    "p2e_wgan": "p2es_lib.baselines.p2e_wgan:P2EWGAN",
+    "cardiogan": "p2es_lib.baselines.cardiogan:CardioGAN",
+    "rectified_flow": "p2es_lib.baselines.rectified_flow:RectifiedFlow",
+}
 
 
 #: Settings under other names in files of older versions, and what they are called now.
@@ -320,21 +329,39 @@ class Config:
         InputError
             A setting that this version does not know, or a value that it refuses.
         """
-        sections = {f.name: f for f in dataclasses.fields(cls)}
-        arguments = {}
-        for key, value in values.items():
-            check_choice("configuration section", key, sections)
-            factory = sections[key].default_factory
-            if factory is dataclasses.MISSING:
-                arguments[key] = value
-                continue
-            _check(isinstance(value, dict), f"configuration section {key}: expected settings by name, found {value!r}")
-            value = {RENAMED.get(f"{key}.{name}", f"{key}.{name}").partition(".")[2]: v for name, v in value.items()}
-            known = [f.name for f in dataclasses.fields(factory)]
-            for name in value:
-                check_choice(f"setting {key}.*", name, known)
-            arguments[key] = factory(**value)
-        return cls(**arguments)
+        known = [setting.name for setting in dataclasses.fields(cls)]
+        for key in values:
+            check_choice("configuration section", key, known)
+        return cls(**{key: _section(key, value) if key in _SECTIONS else value for key, value in values.items()})
+
+
+_SECTIONS = {f.name: f.default_factory for f in dataclasses.fields(Config) if f.default is dataclasses.MISSING}
+
+
+def _section(key: str, values) -> _Section:
+    """One section from settings by name: under today's names, with defaults for what is missing."""
+    _check(isinstance(values, dict), f"configuration section {key}: expected settings by name, found {values!r}")
+    values = {RENAMED.get(f"{key}.{name}", name).rpartition(".")[2]: value for name, value in values.items()}
+    known = [setting.name for setting in dataclasses.fields(_SECTIONS[key])]
+    for name in values:
+        check_choice(f"setting {key}.*", name, known)
+    return _SECTIONS[key](**values)
+
+
+def same_settings(stored: dict, now: dict) -> bool:
+    """Whether all entries of ``now`` stand in what a run or a store was made with.
+
+    Sections of :class:`Config` are compared with defaults filled in. So a setting that is new leaves finished work valid,
+    if its default is what was done before it; other entries must be equal as they are.
+    """
+    try:
+        return all(key in stored and _comparable(key, stored[key]) == _comparable(key, now[key]) for key in now)
+    except InputError:  # a setting that is gone, or a value that is not taken any more
+        return False
+
+
+def _comparable(key: str, value):
+    return _section(key, value) if key in _SECTIONS else json.loads(json.dumps(value))
 
 
 #: What each profile changes; everything else is the default of the section.

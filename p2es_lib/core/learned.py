@@ -8,7 +8,8 @@ what is peculiar to it: its network, its loss, and how it draws an ECG.
 from __future__ import annotations
 
 import hashlib
-import json
+import importlib
+import pkgutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,18 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from p2es_lib import __version__
-from p2es_lib.core.config import Config
+from p2es_lib.core.config import METHODS, Config
 from p2es_lib.core.demographics import Demographics
-from p2es_lib.core.errors import InputError
+from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.noise import NoiseNames, WindowNoise
-from p2es_lib.core.paths import atomic_path
 from p2es_lib.core.translator import check_translation_input
+from p2es_lib.core.weights import WEIGHTS_FILE, Weights, read_weights, write_weights
 
-WEIGHTS_FILE = "weights.safetensors"
-#: What tensors were called in files of older versions, by the beginning of their names, and what they are called now.
-RENAMED_TENSORS = {"denoiser.generator.": "denoiser.multi_scale."}
 #: Probability with which age or sex is hidden in training, so that missing entries are known ground.
 HIDE_PROBABILITY = 0.1
 
@@ -60,6 +57,8 @@ class LearnedTranslator(nn.Module):
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__()
         self.config = config
+        #: Of the weights: the day they were made, and the SHA-256 of the file they were read from; "" as long as there is none.
+        self.made_on, self.sha256 = "", ""
         leads = torch.ones(len(LEADS)) if trained_leads is None else torch.as_tensor(trained_leads, dtype=torch.float32)
         self.register_buffer("ecg_scale_mv", torch.tensor(float(ecg_scale_mv)))
         self.register_buffer("trained_leads", leads)
@@ -196,20 +195,11 @@ class LearnedTranslator(nn.Module):
         return ecg if n_drawn == n_samples else ecg.expand(-1, n_samples, -1, -1).clone()
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``weights.safetensors`` into ``folder``, with the configuration in its metadata; returns its path."""
-        from safetensors.torch import save
-
-        path = Path(folder) / WEIGHTS_FILE
-        metadata = {
-            "format": self.name,
-            "version": __version__,
-            "config": json.dumps(self.config.to_dict(), sort_keys=True),
-            "extra_state": json.dumps(self.extra_state()),
-        }
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata=metadata))  # save_file would let nobody else read it
-        return path
+        """Write ``weights.safetensors``, with all settings in it, and its card; see :mod:`p2es_lib.core.weights`."""
+        about = self.name, self.config.to_dict(), self.extra_state()
+        card = write_weights(folder, *about, self.state_dict(), self.made_on)
+        self.made_on, self.sha256 = card["made_on"], card["sha256"]
+        return Path(folder) / WEIGHTS_FILE
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> LearnedTranslator:
@@ -220,36 +210,52 @@ class LearnedTranslator(nn.Module):
         InputError
             No such folder or file, or a file that holds another kind of model, or one of another version.
         """
-        from safetensors import SafetensorError, safe_open
+        return cls.from_weights(read_weights(folder), device)
 
-        path = Path(folder) / WEIGHTS_FILE
-        if not path.is_file():
+    @classmethod
+    def from_weights(cls, weights: Weights, device: str | torch.device = "cpu") -> LearnedTranslator:
+        """The model that a weight file holds; raises what :meth:`from_pretrained` does."""
+        if weights.method != cls.name:
             raise InputError(
-                f"{path}: no such model; train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}"
+                f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}; name another folder"
             )
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {_name_now(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: cannot be read as safetensors ({error}); download or train it again") from error
-        if metadata.get("format") != cls.name:
+            model = cls(Config.from_dict(weights.config))
+            model.load_state_dict(weights.tensors)
+        except (
+            InputError,
+            RuntimeError,
+        ) as error:  # an unknown setting; layers that are not there, or of another shape
+            reason = " ".join(str(error).split())
             raise InputError(
-                f"{path}: holds no model {cls.name!r} (its metadata says {metadata.get('format')!r}); name a folder that "
-                f"{cls.__name__}.save wrote"
-            )
-        other_version = f"{path}: written by another version of P2Es; train it again with this one"
-        try:
-            config = Config.from_dict(json.loads(metadata["config"]))
-        except InputError as error:  # a setting that this version does not know
-            raise InputError(f"{other_version} ({error})") from error
-        model = cls(config)
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:  # layers that are not there, or of another shape
-            raise InputError(f"{other_version} ({' '.join(str(error).split())})") from error
-        model.load_extra_state(json.loads(metadata["extra_state"]))
+                f"{weights.path}: written by another version of P2Es; train it again with this one ({reason})"
+            ) from error
+        model.load_extra_state(weights.extra_state)
+        model.made_on, model.sha256 = weights.made_on, weights.sha256
         return model.to(device).eval()
+
+
+def get_method(name: str) -> type[LearnedTranslator]:
+    """Class of a method, whose file is imported now; an unknown name raises an :class:`InputError` that lists all."""
+    return pkgutil.resolve_name(METHODS[check_choice("method.name", name, METHODS)])
+
+
+def describe_method(name: str) -> str:
+    """What a method is, in one sentence: the first of its module."""
+    module = METHODS[check_choice("method.name", name, METHODS)].partition(":")[0]
+    return " ".join((importlib.import_module(module).__doc__ or "").partition("\n\n")[0].split())
+
+
+def load_method(folder: str | Path, device="cpu") -> LearnedTranslator:
+    """Load whichever method :meth:`LearnedTranslator.save` wrote into ``folder``.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_weights`; or a model of a version that had other settings or layers.
+    """
+    weights = read_weights(folder)
+    return get_method(weights.method).from_weights(weights, device)
 
 
 class Batch:
@@ -303,11 +309,6 @@ def ecg_scale_mv(ecg: np.ndarray, lead_mask: np.ndarray) -> float:
     if not len(present) or not np.isfinite(scale := float(present.std())) or scale <= 0:
         raise InputError("the training ECG is empty, flat or not finite; look at the data set with notebook 01_data")
     return scale
-
-
-def _name_now(name: str) -> str:
-    older = next((prefix for prefix in RENAMED_TENSORS if name.startswith(prefix)), None)
-    return name if older is None else RENAMED_TENSORS[older] + name.removeprefix(older)
 
 
 def _content_ids(ppg: Tensor, demographics: Demographics) -> list[str]:

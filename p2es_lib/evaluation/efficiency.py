@@ -107,7 +107,7 @@ import torch
 torch.set_num_threads(2)
 from p2es_lib.core.config import Config
 from p2es_lib.evaluation.efficiency import make_windows
-from p2es_lib.training.registry import get_method, load_method
+from p2es_lib.core.learned import get_method, load_method
 
 def memory(name):  # kB, of this process
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])

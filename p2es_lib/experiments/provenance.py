@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from p2es_lib.core.config import get_config
-from p2es_lib.core.learned import WEIGHTS_FILE
 from p2es_lib.core.paths import PRETRAINED, figures_dir, home, run_dir
-from p2es_lib.experiments.runs import CONFIG_FILE, SCORES_FILE, file_hash, references_for, simulated_model_folder
+from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
+from p2es_lib.experiments.runs import SCORES_FILE, file_hash, read_record, references_for
 from p2es_lib.experiments.variants import REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
 from p2es_lib.plots import save_table
 from p2es_lib.plots.artefacts import RUNS_TABLE
@@ -18,9 +17,8 @@ from p2es_lib.plots.artefacts import RUNS_TABLE
 
 def _describe(folder: Path) -> dict[str, object]:
     """Row of a finished run; what its files do not say is left empty."""
-    path = folder / CONFIG_FILE
-    record = json.loads(path.read_text()) if path.is_file() else {}
-    made_with = record.get("made_with", {})
+    record = read_record(folder)
+    made_with = record["made_with"]
     variant, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
     weights = folder / WEIGHTS_FILE
     return {

@@ -11,21 +11,23 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from p2es_lib.core.config import Config, config_hash, get_config, real_profile
+from p2es_lib.core.config import METHODS, Config, config_hash, get_config, real_profile, same_settings
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError, check_choice
-from p2es_lib.core.learned import WEIGHTS_FILE, LearnedTranslator
-from p2es_lib.core.paths import PRETRAINED, atomic_path, checkout, run_dir, windows_dir
+from p2es_lib.core.imports import modules_imported_by
+from p2es_lib.core.learned import LearnedTranslator, load_method
+from p2es_lib.core.paths import PACKAGE, atomic_path, checkout, run_dir, windows_dir
+from p2es_lib.core.weights import CARD_FILE, WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.data.windows import WindowSet, read_settings, read_windows
 from p2es_lib.experiments.variants import REFERENCES, VARIANTS
 from p2es_lib.training.loop import CHECKPOINT_FILE, train
-from p2es_lib.training.registry import load_method
 
 CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
@@ -37,8 +39,8 @@ SAMPLES_FILE = "samples.npy"
 MAX_KEPT_BYTES = 500_000_000
 #: Settings that decide how trained weights are used and judged, not what they are.
 _OF_USE = ("sampling", "evaluation")
-#: Parts of the source tree that decide what comes out of a run.
-_DECIDES_RESULTS = ("p2es_lib", "notebooks", "Snakefile", "pyproject.toml", "requirements-lock.txt")
+# What decides results and is no module: how runs are started, and with which packages.
+_BESIDE_CODE = ("Snakefile", "pyproject.toml", "requirements-lock.txt")
 
 
 def load_windows(config: Config) -> WindowSet:
@@ -119,21 +121,33 @@ def git_commit() -> str:
     """Commit of the source tree, with ``-dirty`` when code or requirements differ from it; empty outside a checkout.
 
     Only what can change results counts: the workflow itself renews tracked figures and the README while runs go on.
-    A file of the library that git does not know counts too, a notebook that it does not know is nobody's input.
+    A module of a run that git does not know counts too, a notebook that it does not know is nobody's input.
     """
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("diff", "--name-only", "HEAD", "--", *_DECIDES_RESULTS) or _git(
-            "ls-files", "--others", "--exclude-standard", "--", "p2es_lib"
-        )
+        changed = _git("diff", "--name-only", "HEAD") + _git("ls-files", "--others", "--exclude-standard", PACKAGE.name)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"{commit}-dirty" if changed else commit
+    return f"{commit[0]}-dirty" if any(map(_decides_results(), changed)) else commit[0]
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(checkout()), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+def _git(*arguments: str) -> list[str]:
+    command = ["git", "-C", str(checkout()), "-c", "core.quotepath=off", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+
+
+def _decides_results() -> Callable[[str], bool]:
+    """Whether a file of the source tree decides what comes out of a run: what this module imports, and every method."""
+    roots = [__name__, *(where.partition(":")[0] for where in METHODS.values())]
+    code = {file for root in roots for file in modules_imported_by(root)}
+    code = {file.relative_to(PACKAGE.parent).as_posix() for file in code}
+
+    def decides(name: str) -> bool:
+        if name.startswith(f"{PACKAGE.name}/"):
+            return name in code or not name.endswith(".py")
+        return name.startswith("notebooks/") or name in _BESIDE_CODE
+
+    return decides
 
 
 def _package_versions() -> dict[str, str]:
@@ -149,27 +163,48 @@ def _package_versions() -> dict[str, str]:
 def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[Path, bool]:
     """Folder of the run and whether what lies there was made with the same settings; else it is cleared and marked."""
     folder = run_dir(config.dataset, config.profile, variant, seed)
-    hashed = hashed | {
-        "config_hash": config_hash(config),
-        "data_hash": data_hash(config),
-        "seed": seed,
-        "variant": variant,
-    }
-    path = folder / CONFIG_FILE
-    if path.is_file() and json.loads(path.read_text())["made_with"] == hashed:
+    made_with = hashed | {"data_hash": data_hash(config), "seed": seed, "variant": variant}
+    if _made_with(folder, config, made_with):
         return folder, True
     # The checkpoint too: continued on other data, it would carry subjects of the old training split along.
-    for name in (SCORES_FILE, DISTRIBUTION_FILE, SAMPLES_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
+    for name in (SCORES_FILE, DISTRIBUTION_FILE, SAMPLES_FILE, CARD_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
         (folder / name).unlink(missing_ok=True)
     record = {
-        "made_with": hashed,
+        "made_with": made_with | {"config_hash": config_hash(config)},
         "config": config.to_dict(),
         "versions": _package_versions(),
         "git_commit": git_commit(),
     }
-    with atomic_path(path) as temporary:
+    with atomic_path(folder / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
     return folder, False
+
+
+def read_record(folder: Path) -> dict:
+    """``config.json`` of a run: ``config``, ``made_with`` and the like; empty sections where there is none."""
+    path = folder / CONFIG_FILE
+    return {"config": {}, "made_with": {}} | (json.loads(path.read_text()) if path.is_file() else {})
+
+
+def _made_with(folder: Path, config: Config, made_with: dict) -> bool:
+    """Whether the run there has these settings, under older names or from before one of them existed, too."""
+    record = read_record(folder)
+    # Its hash of the settings tells a reader which those were; a setting that is new since would change it.
+    stored = {key: value for key, value in record["made_with"].items() if key != "config_hash"}
+    return stored == made_with and same_settings(record["config"], config.to_dict())
+
+
+def settings_name(dataset: str, profile: str) -> str:
+    """Hash by which the workflow knows the settings of a profile: that of the runs there, where they have the same.
+
+    So a new setting does not start the workflow anew, a changed one does.
+    """
+    config = get_config(profile, dataset)
+    folders = sorted(run_dir(dataset, profile, "p2es", 0).parent.glob("seed*"))
+    for record in map(read_record, folders):
+        if same_settings(record["config"], config.to_dict()):
+            return record["made_with"]["config_hash"]
+    return config_hash(config)
 
 
 def _write_scores(scores: pd.DataFrame, distribution: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -207,7 +242,8 @@ def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress:
         fabric.barrier()
     if same and (folder / WEIGHTS_FILE).is_file():
         return load_method(folder)
-    run_hash = f"{config_hash(config)}-{data_hash(config)}-{seed}"
+    made_with = read_record(folder)["made_with"]
+    run_hash = f"{made_with['config_hash']}-{made_with['data_hash']}-{seed}"
     return train(config, load_windows(config), folder, seed=seed, run_hash=run_hash, fabric=fabric, progress=progress)
 
 
@@ -218,13 +254,9 @@ def _weights(config: Config, variant: str, seed: int) -> Path:
             f"{path}: this run is missing; make it with: {training_command(config.dataset, config.profile, variant, seed)}"
         )
     # Weights that saw other windows may have been trained on those that are test windows now.
-    record = json.loads((path.parent / CONFIG_FILE).read_text())
-    same = all(
-        record["config"].get(part) == json.loads(json.dumps(now))
-        for part, now in config.to_dict().items()
-        if part not in _OF_USE
-    )
-    if not same or record["made_with"]["data_hash"] != data_hash(config):
+    record = read_record(path.parent)
+    now = {part: settings for part, settings in config.to_dict().items() if part not in _OF_USE}
+    if not same_settings(record["config"], now) or record["made_with"]["data_hash"] != data_hash(config):
         command = training_command(config.dataset, config.profile, variant, seed)
         raise InputError(
             f"{path}: trained with other settings or on other windows than those of now; train anew with: {command}"
@@ -273,8 +305,8 @@ def drawn_samples(model: LearnedTranslator, config: Config, variant: str, seed: 
     """Samples as of :func:`translate_test`: those that :func:`score_run` kept, or drawn again where it kept none."""
     folder = run_dir(config.dataset, config.profile, variant, seed)
     if (folder / SCORES_FILE).is_file() and (folder / SAMPLES_FILE).is_file():
-        made_with = json.loads((folder / CONFIG_FILE).read_text())["made_with"]
-        if (made_with["config_hash"], made_with["data_hash"]) == (config_hash(config), data_hash(config)):
+        record = read_record(folder)
+        if record["made_with"]["data_hash"] == data_hash(config) and same_settings(record["config"], config.to_dict()):
             return np.load(folder / SAMPLES_FILE)
     return translate_test(model, config, seed)
 
@@ -322,17 +354,6 @@ def references_for(config: Config) -> list[str]:
     if config.dataset == "simulated":
         return [*always, "irreducible", "irreducible_beats"]
     return always + (["transfer"] if (simulated_model_folder(config.profile) / WEIGHTS_FILE).is_file() else [])
-
-
-def simulated_model_folder(profile: str) -> Path:
-    """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings.
-
-    That of one's own run (``quick``: of profile ``wide``, see :func:`p2es_lib.core.config.real_profile`), which may not be there
-    yet; then, for ``quick`` and ``wide``, that of the package, so that a real data set asks for no other training.
-    """
-    source = real_profile(profile)
-    own = run_dir("simulated", source, "p2es", 0)
-    return PRETRAINED if source == "wide" and not (own / WEIGHTS_FILE).is_file() else own
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:

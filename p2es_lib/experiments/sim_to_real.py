@@ -18,16 +18,16 @@ from numpy.lib.stride_tricks import sliding_window_view
 from p2es_lib.core.config import Config, get_config, real_profile
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import ABSENT, MEASURED
-from p2es_lib.core.learned import WEIGHTS_FILE, LearnedTranslator
+from p2es_lib.core.learned import LearnedTranslator, load_method
 from p2es_lib.core.paths import windows_dir
+from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.data.windows import WindowSet, read_windows, stored_beats
 from p2es_lib.evaluation.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, heart_rate_error, r_peak_times
 from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
 from p2es_lib.evaluation.metrics.resampling import resample, with_interval
 from p2es_lib.evaluation.metrics.waveform import pearson
-from p2es_lib.experiments.runs import simulated_model_folder, simulated_windows
+from p2es_lib.experiments.runs import simulated_windows
 from p2es_lib.signals.cleaning import ppg_onsets
-from p2es_lib.training.registry import load_method
 
 MODEL, TEMPLATE, DETECTOR = (
     "P2Es, trained on simulated data",

@@ -16,8 +16,9 @@ import torch
 
 from p2es_lib.core.config import Config, config_hash
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.learned import Batch, LearnedTranslator, ecg_scale_mv, masked_mse
+from p2es_lib.core.learned import Batch, LearnedTranslator, ecg_scale_mv, get_method, masked_mse
 from p2es_lib.core.paths import atomic_path
+from p2es_lib.core.weights import names_now
 from p2es_lib.data.windows import TrainingBatches, WindowSet
 from p2es_lib.training.optimisation import (
     Adversary,
@@ -28,7 +29,6 @@ from p2es_lib.training.optimisation import (
     update_average,
 )
 from p2es_lib.training.record import Stopwatch, write_cost, write_history
-from p2es_lib.training.registry import get_method
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
 #: Steps after which the error falls fastest, validated besides the regular ones.
@@ -46,21 +46,6 @@ def validate(model: LearnedTranslator, windows: WindowSet, max_windows: int = 25
     estimate = model.translate(np.array(subset.ppg), subset.demographics, n_samples=1, n_steps=1)[:, 0]
     rmse = masked_mse(torch.nan_to_num(estimate), truth, mask).sqrt()
     return {"validation_rmse": float(rmse)} | model.diagnose(subset)
-
-
-def _save_checkpoint(fabric, folder: Path, state: dict) -> None:
-    if fabric.is_global_zero:
-        with atomic_path(folder / CHECKPOINT_FILE) as temporary:
-            torch.save(state, temporary)
-    fabric.barrier()
-
-
-def _load_checkpoint(folder: Path, run_hash: str) -> dict | None:
-    path = folder / CHECKPOINT_FILE
-    if not path.is_file():
-        return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state if state["run_hash"] == run_hash else None  # other settings: start anew
 
 
 def train(
@@ -82,9 +67,9 @@ def train(
     windows : WindowSet
         Training and validation windows (others are ignored).
     folder : Path
-        Run folder: gets ``checkpoint.ckpt`` while training, and ``history.csv``, ``cost.json`` and ``weights.safetensors`` (the
-        moving average with the lowest validation error, or the last one: :attr:`LearnedTranslator.keeps_best`) at the
-        end; the checkpoint then goes.
+        Run folder: gets ``checkpoint.ckpt`` while training, and ``history.csv``, ``cost.json`` and
+        ``weights.safetensors`` (the moving average with the lowest validation error, or the last one:
+        :attr:`LearnedTranslator.keeps_best`) at the end; the checkpoint then goes.
     seed : int
         Of weights, batches and noise.
     run_hash : str, optional
@@ -106,113 +91,162 @@ def train(
     KeyboardInterrupt
         The next call continues from the last regular checkpoint (every ``checkpoint_every`` steps).
     """
-    from tqdm.auto import tqdm
-
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
     if not len(train_windows) or not len(validation_windows):
         raise InputError(
             "training needs windows in the splits 'train' and 'validation'; prepare them with notebook 01_data"
         )
-    settings = config.training
-    fabric = fabric or make_fabric(precision=settings.precision)
+    fabric = fabric or make_fabric(precision=config.training.precision)
     # The number of processes decides which batches a step sees.
     run_hash = f"{run_hash or f'{config_hash(config)}-{seed}'}-{fabric.world_size}"
     if fabric.device.type == "cpu":
-        torch.set_num_threads(settings.n_threads)
+        torch.set_num_threads(config.training.n_threads)
+    training = _Training(config, train_windows, folder, seed, run_hash, fabric, progress)
+    training.run(TrainingBatches(config, train_windows, seed), validation_windows, progress)
+    return training.finish()
 
-    torch.manual_seed(seed)
-    spread = slice(None, None, max(1, len(train_windows) // 2000))  # enough windows, from all records
-    module = get_method(config.method.name)(
-        config,
-        ecg_scale_mv(train_windows.ecg[spread], train_windows.lead_mask[spread]),
-        trained_leads=(np.array(train_windows.lead_mask) > 0).any(axis=0),
-    )
-    adversary = Adversary(module, fabric, settings)
-    state = _load_checkpoint(folder, run_hash)
-    watch = Stopwatch(None if state is None else state["seconds"])
-    if state is None:
-        with watch("preparing"):
-            module.prepare(train_windows, seed=seed, progress=progress)
-        average, history, start, best = copy.deepcopy(module), [], 0, {"validation_rmse": math.inf, "weights": None}
-    else:
-        module.load_state_dict(state["module"])
-        module.load_extra_state(state["extra_state"])
-        average = copy.deepcopy(module)
-        average.load_state_dict(state["average"])
-        history, start, best = state["history"], state["step"], state["best"]
-        adversary.load(state["adversary"])
-        if module.training_subjects() - set(train_windows.index["subject"].astype(str)):
-            raise InputError(f"{folder / CHECKPOINT_FILE}: it holds subjects that are not for training; delete it")
-        if fabric.is_global_zero:
-            print(f"continuing at step {start} of {settings.n_steps}")
-    average.to(fabric.device).requires_grad_(False)
-    optimizer = make_optimizer(module.trained_parameters(), settings)
-    model, optimizer = fabric.setup(module, optimizer)
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
 
-    def snapshot(step: int) -> dict:
-        return {
-            "run_hash": run_hash,
-            "step": step,
-            "seconds": watch.seconds(),
-            "module": module.state_dict(),
-            "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "extra_state": module.extra_state(),
-            "adversary": adversary.state(),
-            "history": history,
-            "best": best,
+class _Training:
+    """A training under way: all that a step changes, which is what a checkpoint holds."""
+
+    def __init__(
+        self, config: Config, windows: WindowSet, folder: Path, seed: int, run_hash: str, fabric, progress: bool
+    ):
+        self.config, self.settings, self.folder = config, config.training, folder
+        self.seed, self.run_hash, self.fabric = seed, run_hash, fabric
+        torch.manual_seed(seed)
+        spread = slice(None, None, max(1, len(windows) // 2000))  # enough windows, from all records
+        self.module: LearnedTranslator = get_method(config.method.name)(
+            config,
+            ecg_scale_mv(windows.ecg[spread], windows.lead_mask[spread]),
+            trained_leads=(np.array(windows.lead_mask) > 0).any(axis=0),
+        )
+        self.adversary = Adversary(self.module, fabric, self.settings)
+        self.history, self.losses, self.start = [], [], 0
+        self.best: dict = {"validation_rmse": math.inf, "weights": None}
+        state = self._checkpoint()
+        self.watch = Stopwatch(None if state is None else state["seconds"])
+        if state is None:
+            with self.watch("preparing"):
+                self.module.prepare(windows, seed=seed, progress=progress)
+            self.average = copy.deepcopy(self.module)
+        else:
+            self._restore(state, windows)
+        self.average.to(fabric.device)
+        optimizer = make_optimizer(self.module.trained_parameters(), self.settings)
+        self.model, self.optimizer = fabric.setup(self.module, optimizer)
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.began = time.monotonic()
+
+    def _checkpoint(self) -> dict | None:
+        path = self.folder / CHECKPOINT_FILE
+        if not path.is_file():
+            return None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return state if state["run_hash"] == self.run_hash else None  # other settings: start anew
+
+    def _restore(self, state: dict, windows: WindowSet) -> None:
+        self.module.load_state_dict(names_now(state["module"]))
+        self.module.load_extra_state(state["extra_state"])
+        self.average = copy.deepcopy(self.module)
+        self.average.load_state_dict(names_now(state["average"]))
+        self.history, self.start, self.best = state["history"], state["step"], state["best"]
+        self.adversary.load(state["adversary"])
+        if self.module.training_subjects() - set(windows.index["subject"].astype(str)):
+            raise InputError(f"{self.folder / CHECKPOINT_FILE}: it holds subjects that are not for training; delete it")
+        if self.fabric.is_global_zero:
+            print(f"continuing at step {self.start} of {self.settings.n_steps}")
+
+    def save_checkpoint(self, done: int) -> None:
+        state = {
+            "run_hash": self.run_hash,
+            "step": done,
+            "seconds": self.watch.seconds(),
+            "module": self.module.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "extra_state": self.module.extra_state(),
+            "adversary": self.adversary.state(),
+            "history": self.history,
+            "best": self.best,
         }
+        if self.fabric.is_global_zero:
+            with atomic_path(self.folder / CHECKPOINT_FILE) as temporary:
+                torch.save(state, temporary)
+        self.fabric.barrier()
 
-    batches = TrainingBatches(config, train_windows, seed)
-    bar = tqdm(total=settings.n_steps, initial=start, desc=f"training {module.name}", mininterval=1.0,
-               disable=not progress or not fabric.is_global_zero)  # fmt: skip
-    loop_began, losses, step = time.monotonic(), [], start
-    try:
-        for step in range(start, settings.n_steps):
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * 4099 + fabric.global_rank)
-            with watch("loading"):
-                batch = Batch(module, batches.batch(step * fabric.world_size + fabric.global_rank), generator)
-            rate = learning_rate_at(step, config)
-            adversary.step(batch, generator, rate)
-            loss, logged = module.training_loss(model, batch, generator, adversary.critic)
-            fabric.backward(loss)
-            update(fabric, model, optimizer, settings, rate)
-            update_average(average, module, settings.ema_decay, step)
-            losses.append(float(logged))
-            bar.update()
-            done = step + 1
-            if done % settings.log_every == 0 or done == settings.n_steps:
-                history.append({"step": done, "loss": float(np.mean(losses)), "learning_rate": rate})
-                losses = []
-                bar.set_postfix(loss=f"{history[-1]['loss']:.3f}")
-            if done % settings.validate_every == 0 or done in EARLY_VALIDATIONS or done == settings.n_steps:
-                with watch("validating"):
-                    scores = validate(average, validation_windows)
-                history.append({"step": done, **scores})
-                if module.keeps_best and scores["validation_rmse"] < best["validation_rmse"]:
-                    best = {**scores, "weights": {k: v.detach().cpu().clone() for k, v in average.state_dict().items()}}
-                if fabric.is_global_zero:
-                    left = (time.monotonic() - loop_began) / (done - start) * (settings.n_steps - done)
-                    reached = f"step {done}/{settings.n_steps}  validation RMSE {scores['validation_rmse']:.4f} mV"
-                    print(f"{reached}  about {left / 60:.1f} min left", flush=True)
-            if done % settings.checkpoint_every == 0 and done < settings.n_steps:
-                _save_checkpoint(fabric, folder, snapshot(done))
-    except KeyboardInterrupt:
-        # The step under way may be half done in the weights: the last regular checkpoint stands.
-        print(f"interrupted at step {step}; the next call continues from the last checkpoint", flush=True)
-        raise
-    finally:
-        bar.close()
-        batches.close()
+    def step(self, step: int, batches: TrainingBatches) -> float:
+        """Take one step; returns its learning rate."""
+        fabric, generator = self.fabric, torch.Generator()
+        generator.manual_seed((self.seed * 1_000_003 + step) * 4099 + fabric.global_rank)
+        with self.watch("loading"):
+            batch = Batch(self.module, batches.batch(step * fabric.world_size + fabric.global_rank), generator)
+        rate = learning_rate_at(step, self.config)
+        self.adversary.step(batch, generator, rate)
+        loss, logged = self.module.training_loss(self.model, batch, generator, self.adversary.critic)
+        fabric.backward(loss)
+        update(fabric, self.model, self.optimizer, self.settings, rate)
+        update_average(self.average, self.module, self.settings.ema_decay, step)
+        self.losses.append(float(logged))
+        return rate
 
-    if best["weights"] is not None:
-        average.load_state_dict(best["weights"])
-    if fabric.is_global_zero:
-        write_history(history, folder)
-        write_cost(module, fabric, watch, folder)
-        average.save(folder)
-        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
-    fabric.barrier()
-    return average.cpu().eval()
+    def validate(self, done: int, windows: WindowSet) -> None:
+        """Judge the average; keep it if it is the best so far."""
+        with self.watch("validating"):
+            scores = validate(self.average, windows)
+        self.history.append({"step": done, **scores})
+        if self.module.keeps_best and scores["validation_rmse"] < self.best["validation_rmse"]:
+            weights = {name: value.detach().cpu().clone() for name, value in self.average.state_dict().items()}
+            self.best = {**scores, "weights": weights}
+        if self.fabric.is_global_zero:
+            n_steps = self.settings.n_steps
+            left = (time.monotonic() - self.began) / (done - self.start) * (n_steps - done)
+            reached = f"step {done}/{n_steps}  validation RMSE {scores['validation_rmse']:.4f} mV"
+            print(f"{reached}  about {left / 60:.1f} min left", flush=True)
+
+    def run(self, batches: TrainingBatches, validation_windows: WindowSet, progress: bool) -> None:
+        """All steps that are left, with logs, validations and checkpoints in between."""
+        from tqdm.auto import tqdm
+
+        settings, step = self.settings, self.start
+        shown = progress and self.fabric.is_global_zero
+        bar = tqdm(
+            total=settings.n_steps,
+            initial=step,
+            desc=f"training {self.module.name}",
+            mininterval=1.0,
+            disable=not shown,
+        )
+        try:
+            for step in range(self.start, settings.n_steps):
+                rate = self.step(step, batches)
+                bar.update()
+                done, last = step + 1, step + 1 == settings.n_steps
+                if done % settings.log_every == 0 or last:
+                    self.history.append({"step": done, "loss": float(np.mean(self.losses)), "learning_rate": rate})
+                    self.losses = []
+                    bar.set_postfix(loss=f"{self.history[-1]['loss']:.3f}")
+                if done % settings.validate_every == 0 or done in EARLY_VALIDATIONS or last:
+                    self.validate(done, validation_windows)
+                if done % settings.checkpoint_every == 0 and not last:
+                    self.save_checkpoint(done)
+        except KeyboardInterrupt:
+            # The step under way may be half done in the weights: the last regular checkpoint stands.
+            print(f"interrupted at step {step}; the next call continues from the last checkpoint", flush=True)
+            raise
+        finally:
+            bar.close()
+            batches.close()
+
+    def finish(self) -> LearnedTranslator:
+        """Write what the training leaves, and return the model."""
+        if self.best["weights"] is not None:
+            self.average.load_state_dict(names_now(self.best["weights"]))
+        if self.fabric.is_global_zero:
+            write_history(self.history, self.folder)
+            write_cost(self.module, self.fabric, self.watch, self.folder)
+            self.average.save(self.folder)
+            (self.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        self.fabric.barrier()
+        return self.average.cpu().eval()

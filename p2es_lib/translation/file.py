@@ -5,8 +5,6 @@ What takes long to import is imported where it is needed: a wrong option or a mi
 
 from __future__ import annotations
 
-import hashlib
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +32,7 @@ def default_model_folder() -> Path:
 
     Not of quick, whose training is shorter than that of the package.
     """
-    from p2es_lib.core.learned import WEIGHTS_FILE
+    from p2es_lib.core.weights import WEIGHTS_FILE
 
     own = (run_dir("simulated", profile, "p2es", 0) for profile in ("full", "wide"))
     return next((folder for folder in own if (folder / WEIGHTS_FILE).is_file()), PRETRAINED)
@@ -109,8 +107,8 @@ def translate(
     from p2es_lib.translation.readers.user_file import check_duration, read_ppg
 
     recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=0.0)
+    from p2es_lib.core.learned import load_method
     from p2es_lib.signals.polarity import turn_upright
-    from p2es_lib.training.registry import load_method
     from p2es_lib.translation.live import LiveTranslator
     from p2es_lib.translation.results import Origin, write_results
 
@@ -124,7 +122,7 @@ def translate(
     upright, direction = turn_upright(recording.ppg, rate_in, polarity)
     origin = Origin(
         record=_stem(record),
-        model=f"{describe_model(network, folder)}, {n_samples} samples per window",
+        model=f"{describe_model(network)}, {n_samples} samples per window",
         age=None if np.isnan(person.age[0]) else float(person.age[0]),
         sex=str(person.sex[0]),
         told={"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT},
@@ -135,15 +133,11 @@ def translate(
     return {**written, **told}
 
 
-def describe_model(model: LearnedTranslator, folder: str | Path) -> str:
-    """Which model it is: method, version, training data, date and SHA-256 (its first digits) of the weights."""
-    from p2es_lib.core.learned import WEIGHTS_FILE
-
-    weights = Path(folder) / WEIGHTS_FILE
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
-    written = date.fromtimestamp(weights.stat().st_mtime).isoformat()
+def describe_model(model: LearnedTranslator) -> str:
+    """Which model it is: method, version, training data, and of its weights the day (if known) and SHA-256 (12 digits)."""
     name, config = "P2Es" if model.name == "p2es" else model.name, model.config
-    origin = f"trained on {config.dataset} ({config.profile}), weights of {written}, SHA-256 {digest}"
+    weights = f"weights of {model.made_on}" if model.made_on else "weights"
+    origin = f"trained on {config.dataset} ({config.profile}), {weights}, SHA-256 {model.sha256[:12]}"
     return f"{name} {__version__}, {origin}"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from p2es_lib.core import paths
-from p2es_lib.core.config import Config
+from p2es_lib.core.config import Config, same_settings
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.selection import SELECTION_FILE, read_selection, sample_records, selection_note
 from p2es_lib.data.preparation import assembly
@@ -180,8 +180,5 @@ def prepare_windows(config: Config, *, mirror: str | Path | None = None, progres
 
 
 def _is_current(folder: Path, settings: dict) -> bool:
-    """Whether the store was made with these settings; enters the hash that says so into ``settings``."""
-    text = json.dumps(settings, sort_keys=True)
-    settings["settings_hash"] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    stored = read_settings(folder)
-    return stored is not None and stored.get("settings_hash") == settings["settings_hash"]
+    """Whether the store was made with these settings."""
+    return same_settings(read_settings(folder) or {}, settings)

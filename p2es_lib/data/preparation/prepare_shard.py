@@ -19,7 +19,7 @@ import pandas as pd
 
 from p2es_lib import __version__
 from p2es_lib.core import paths
-from p2es_lib.core.config import Config
+from p2es_lib.core.config import Config, same_settings
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
 from p2es_lib.data.download.checksums import hash_file
@@ -301,7 +301,7 @@ def _described(source: Source, record: Record, mirror: Mirror) -> str:
 def _read_shard(folder: Path, settings: dict) -> dict[str, RecordEntry]:
     """Records of a shard made with the same settings; empty where there is none."""
     stored = read_shard_settings(folder)
-    if stored is None or any(stored.get(key) != value for key, value in json.loads(json.dumps(settings)).items()):
+    if stored is None or not same_settings(stored, settings):
         return {}
     return {name: RecordEntry(**entry) for name, entry in stored["records"].items()}
 
