@@ -9,7 +9,8 @@ network, sampler and batches are those of P2Es, so a comparison with it shows wh
 
 References
 ----------
-Xiao Z, Kreis K, Vahdat A. Tackling the generative learning trilemma with denoising diffusion GANs. ICLR 2022, arXiv 2112.07804.
+Xiao Z, Kreis K, Vahdat A. Tackling the generative learning trilemma with denoising diffusion GANs. ICLR 2022,
+arXiv 2112.07804.
 Larsen ABL et al. Autoencoding beyond pixels using a learned similarity metric. ICML 2016, arXiv 1512.09300.
 """
 
@@ -53,8 +54,8 @@ class HybridP2Es(P2Es):
         squared, logged = self.squared_error(estimate, batch)
         fake = estimate.refined * present_leads(batch.mask)
         adversarial = cross_entropy(critic(fake), real=True)
-        # Inside Fabric's wrapper, which for several devices forbids any method but forward: a critic that is not trained
-        # here has no gradients to be averaged.
+        # Inside Fabric's wrapper, which for several devices forbids any method but forward: a critic that is not
+        # trained here has no gradients to be averaged.
         features = getattr(critic, "module", critic).features
         with torch.no_grad():
             wanted = features(batch.x_0)

@@ -70,11 +70,12 @@ class SignalConfig(_Section):
 class DataConfig(_Section):
     """Cohort: subjects per split, windows per subject and the quality that a real window must have.
 
-    ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones, and a
-    fresh PPG for a real ECG whose PPG is simulated; ``disturbed_share`` of the training windows have their PPG disturbed,
-    as a wearable's is (motion, drift, noise, clipping, gaps). Real recordings: windows begin every ``stride_s`` seconds
-    (0: one after the other, without overlap); ``max_windows`` bounds how many of them a run uses, spread evenly over records and time; ``hold_out``
-    names a source of a combined data set that is tested on and not trained on ("bidmc" in "mimic4wdb~bidmc").
+    ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones, and
+    a fresh PPG for a real ECG whose PPG is simulated; ``disturbed_share`` of the training windows have their PPG
+    disturbed, as a wearable's is (motion, drift, noise, clipping, gaps). Real recordings: windows begin every
+    ``stride_s`` seconds (0: one after the other, without overlap); ``max_windows`` bounds how many of them a run uses,
+    spread evenly over records and time; ``hold_out`` names a source of a combined data set that is tested on and not
+    trained on ("bidmc" in "mimic4wdb~bidmc").
     """
 
     n_train_subjects: int = 1000
@@ -152,7 +153,8 @@ class DenoiserConfig(_Section):
     is told t), ``deblurring`` (stage 2), ``deblurring_residual`` (its learned part, beside the Wiener gain),
     ``local_deblurring`` (which share of its correction is taken is learned, for each lead and sample; else all of it),
     ``demographics``, ``projection`` (on consistent leads), ``phase_features`` (of the beats, beside the PPG itself),
-    ``mix_leads`` (filters see the channels of all leads; else those of one lead, and the affinity alone connects leads).
+    ``mix_leads`` (filters see the channels of all leads; else those of one lead, and the affinity alone connects
+    leads).
 
     The trunk has 12 x ``lead_features`` channels. The stem turns ``stem_stride`` samples into one time step (32 ms with
     the defaults at 125 Hz, a third of a QRS complex). ``scales`` are strides in such steps; a convolution of 5 taps at
@@ -190,8 +192,8 @@ class AffinityConfig(_Section):
     ``mixing``: ``groups`` (one matrix per group, mixed per sample), ``shared`` (one matrix for all), ``identity``
     (none), ``random`` (a group drawn from a hash of each window). ``inputs``: what the embedding sees. ``clustering``:
     ``knn`` (Ward clustering on the K-nearest-neighbour graph) or ``centroid`` (k-means, nearest centroid).
-    ``max_windows``: training windows that GroupFinder learns from and keeps in its bank, spread over subjects; no profile
-    has more, unless its own settings are raised.
+    ``max_windows``: training windows that GroupFinder learns from and keeps in its bank, spread over subjects; no
+    profile has more, unless its own settings are raised.
     """
 
     mixing: str = "groups"
@@ -351,8 +353,8 @@ def _section(key: str, values) -> _Section:
 def same_settings(stored: dict, now: dict) -> bool:
     """Whether all entries of ``now`` stand in what a run or a store was made with.
 
-    Sections of :class:`Config` are compared with defaults filled in. So a setting that is new leaves finished work valid,
-    if its default is what was done before it; other entries must be equal as they are.
+    Sections of :class:`Config` are compared with defaults filled in. So a setting that is new leaves finished work
+    valid, if its default is what was done before it; other entries must be equal as they are.
     """
     try:
         return all(key in stored and _comparable(key, stored[key]) == _comparable(key, now[key]) for key in now)
@@ -389,8 +391,9 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
     },
     # What two cores can do: one thread, not two, because trainings run side by side.
     "wide": {"training.n_threads": 1, "training.n_steps": 2000},
-    # All of it in three quarters of an hour on two slow cores: fewer steps, and half the windows to validate and to score,
-    # one of each subject. Twice the training subjects: as many stored windows, from which templates and classifiers learn.
+    # All of it in three quarters of an hour on two slow cores: fewer steps, and half the windows to validate and to
+    # score, one of each subject. Twice the training subjects: as many stored windows, from which templates and
+    # classifiers learn.
     "quick": {
         "data.n_train_subjects": 2000,
         "data.windows_per_subject": 1,
@@ -426,9 +429,9 @@ _PROFILE_SETTINGS: dict[str, dict[str, object]] = {
 def real_profile(profile: str) -> str:
     """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
 
-    ``quick`` is cut so far that the embedded cohort takes no longer than it promises. Real recordings, alone or combined with
-    it (``simulated+bidmc``), vary more, and the model that is carried over to them, which comes with the package, is that
-    of ``wide``.
+    ``quick`` is cut so far that the embedded cohort takes no longer than it promises. Real recordings, alone or
+    combined with it (``simulated+bidmc``), vary more, and the model that is carried over to them, which comes with the
+    package, is that of ``wide``.
     """
     return "wide" if profile == "quick" else profile
 

@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong": the command line prints it without a traceback and exits with 2."""
+"""The exception for wrong input: the command line prints it without a traceback and exits with 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which modules of the library a module needs, read from the source: what depends on code is derived, not listed by hand."""
+"""Which modules of the library a module needs, read from the source text."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class LearnedTranslator(nn.Module):
     stochastic: ClassVar[bool] = True
     #: Whether one step of its sampler gives the posterior mean itself, which is then a row of its own in the tables.
     has_direct_estimate: ClassVar[bool] = False
-    #: Whether the average with the least validation RMSE is kept. A method whose loss is no squared error keeps the last
-    #: one: the least RMSE would pick the smoothest of its stages, not the best.
+    #: Whether the average with the least validation RMSE is kept. A method whose loss is no squared error keeps the
+    #: last one: the least RMSE would pick the smoothest of its stages, not the best.
     keeps_best: ClassVar[bool] = True
     #: Steps of the critic before each step of the method, all on its batch.
     critic_steps: ClassVar[int] = 1
@@ -57,7 +57,7 @@ class LearnedTranslator(nn.Module):
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__()
         self.config = config
-        #: Of the weights: the day they were made, and the SHA-256 of the file they were read from; "" as long as there is none.
+        #: Of the weights: the day they were made, and the SHA-256 of their file; "" as long as there is none.
         self.made_on, self.sha256 = "", ""
         leads = torch.ones(len(LEADS)) if trained_leads is None else torch.as_tensor(trained_leads, dtype=torch.float32)
         self.register_buffer("ecg_scale_mv", torch.tensor(float(ecg_scale_mv)))
@@ -117,6 +117,7 @@ class LearnedTranslator(nn.Module):
     # ------------------------------------------------------------------------------------------- the same for everyone
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.ecg_scale_mv.device
 
     def parameter_count(self) -> int:
@@ -164,8 +165,8 @@ class LearnedTranslator(nn.Module):
         Raises
         ------
         InputError
-            Wrong shape or length, not finite, or flat PPG; numbers of windows and demographics differ; a translation that
-            is not finite.
+            Wrong shape or length, not finite, or flat PPG; numbers of windows and demographics differ; a translation
+            that is not finite.
         """
         ppg = check_translation_input(ppg, demographics, self.config.signal.window_samples, n_samples)
         if isinstance(generator, NoiseNames | WindowNoise):
@@ -189,8 +190,10 @@ class LearnedTranslator(nn.Module):
         ecg = torch.cat(chunks)
         lost = int((~torch.isfinite(ecg)).flatten(1).any(dim=1).sum())
         if lost:
-            raise InputError(f"{self.name}: the translation of {lost} of {len(ecg)} window(s) is not finite: the training diverged, "
-                             "or the steps of its sampler do not suit its forward process")  # fmt: skip
+            problem = (
+                f"{self.name}: the translation of {lost} of {len(ecg)} window(s) is not finite: the training diverged"
+            )
+            raise InputError(f"{problem}, or the steps of its sampler do not suit its forward process")
         ecg[:, :, self.trained_leads.cpu() == 0] = torch.nan
         return ecg if n_drawn == n_samples else ecg.expand(-1, n_samples, -1, -1).clone()
 

@@ -12,7 +12,7 @@ import torch
 
 
 class NoiseNames(NamedTuple):
-    """What the noise of windows is named after: a seed, and one identifier per window. The noise itself is made later."""
+    """What the noise of windows is named after: a seed, and one identifier per window. The noise is made later."""
 
     seed: int
     window_ids: Sequence[str | int]

@@ -21,7 +21,7 @@ from p2es_lib.core.errors import InputError
 #: Folder of the library, and the weights that come with it: trained on the simulated cohort, profile wide, seed 0.
 PACKAGE = Path(__file__).resolve().parent.parent
 PRETRAINED = PACKAGE / "pretrained"
-# What is being written: .<stem>.tmp<digits>[.old][<suffix>], and beside it the lock of its writer, .<stem>.tmp<digits>.lock
+# What is being written: .<stem>.tmp<digits>[.old][<suffix>]. Its lock lies beside: .<stem>.tmp<digits>.lock
 _UNFINISHED = re.compile(r"(\..+\.tmp[0-9a-f]+)(\..+)?")
 # Where nothing tells whether the writer still lives, so long without a change means that it does not, s.
 _ABANDONED_S = 24 * 3600

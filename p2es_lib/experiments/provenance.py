@@ -35,17 +35,17 @@ def _describe(folder: Path) -> dict[str, object]:
 
 
 def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
-    """The finished runs that the workflow's tables are made of: those of this profile's variants, and of the references.
+    """The finished runs that the workflow's tables are made of: of this profile's variants, and of the references.
 
-    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them, if it is there: a run,
-    or the weights of the package, which are no run.
+    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them, if it is there: a
+    run, or the weights of the package, which are no run.
 
     Returns
     -------
     DataFrame
-        Columns run (its folder in ``runs/``), method, seed, config, data, weights, scores (hashes, 16 hexadecimal digits;
-        of the settings, of the prepared windows, and of the files' bytes), commit (of the source tree when the run
-        began; ``-dirty``: code differed from it). No dates: equal runs give equal tables, but for the commit.
+        Columns run (its folder in ``runs/``), method, seed, config, data, weights, scores (hashes, 16 hexadecimal
+        digits; of the settings, of the prepared windows, and of the files' bytes), commit (of the source tree when the
+        run began; ``-dirty``: code differed from it). No dates: equal runs give equal tables, but for the commit.
     """
     learned = [
         "p2es",
@@ -69,9 +69,9 @@ def write_runs(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     table = runs_table(dataset, profile, seeds)
     if len(table):
         caption = (
-            f"Runs that the tables of data set {dataset}, profile {profile}, are made of, {count_seeds(profile, seeds)}: hashes of settings, "
-            "prepared windows, weights (of references without a network: none) and scores; commit of the source tree when the run began, "
-            "-dirty if code differed from it."
+            f"Runs that the tables of data set {dataset}, profile {profile}, are made of, "
+            f"{count_seeds(profile, seeds)}: hashes of settings, prepared windows, weights (of references without a "
+            "network: none) and scores; commit of the source tree when the run began, -dirty if code differed from it."
         )
         parameters = {"seeds": ",".join(map(str, seeds))}
         save_table(table.replace("", None), figures_dir(dataset, profile), RUNS_TABLE, caption, parameters=parameters)

@@ -33,7 +33,7 @@ CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
 #: Distances between distributions: they belong to a whole test set, not to a window.
 DISTRIBUTION_FILE = "distribution.csv"
-#: Samples of the test windows as they were scored, of every method: what measures them otherwise need not draw them again.
+#: Samples of the test windows as they were scored, of every method: what measures them otherwise draws none again.
 SAMPLES_FILE = "samples.npy"
 #: Larger ones are drawn again.
 MAX_KEPT_BYTES = 500_000_000
@@ -54,8 +54,8 @@ def load_windows(config: Config) -> WindowSet:
     windows = read_windows(windows_dir(config.dataset, config.profile))
     if not windows.lead_mask.any():
         raise InputError(
-            f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to; it shows timing only "
-            "(notebook 01_data). Choose another data set: p2es data sources"
+            f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to; it shows timing "
+            "only (notebook 01_data). Choose another data set: p2es data sources"
         )
     return windows
 
@@ -76,9 +76,9 @@ def simulated_windows(config: Config) -> WindowSet:
 def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
     """Windows for the pictures of a teaching notebook, and a note if they are not those of the data set.
 
-    A teaching notebook may be the first that somebody opens: a simulated cohort that is not there yet is made, as notebook
-    01 makes it. Where fewer than ``n_leads`` leads were recorded, which some bedside data sets do, the idea is shown on a
-    small simulated cohort instead.
+    A teaching notebook may be the first that somebody opens: a simulated cohort that is not there yet is made, as
+    notebook 01 makes it. Where fewer than ``n_leads`` leads were recorded, which some bedside data sets do, the idea is
+    shown on a small simulated cohort instead.
 
     Raises
     ------
@@ -92,8 +92,9 @@ def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
 
     small = get_config("smoke")
     n_recorded = int((windows.lead_mask > 0).sum(axis=1).max())
-    note = f"Data set {config.dataset} has {n_recorded} lead(s); this notebook needs {n_leads} and shows simulated windows instead."
-    return simulate_cohort(dataclasses.replace(small, signal=config.signal)), note
+    note = f"Data set {config.dataset} has {n_recorded} lead(s); this notebook needs {n_leads}"
+    windows = simulate_cohort(dataclasses.replace(small, signal=config.signal))
+    return windows, f"{note} and shows simulated windows instead."
 
 
 def data_kind(windows: WindowSet) -> str:
@@ -249,18 +250,14 @@ def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress:
 
 def _weights(config: Config, variant: str, seed: int) -> Path:
     path = run_dir(config.dataset, config.profile, variant, seed) / WEIGHTS_FILE
+    command = training_command(config.dataset, config.profile, variant, seed)
     if not path.is_file():
-        raise InputError(
-            f"{path}: this run is missing; make it with: {training_command(config.dataset, config.profile, variant, seed)}"
-        )
+        raise InputError(f"{path}: this run is missing; make it with: {command}")
     # Weights that saw other windows may have been trained on those that are test windows now.
     record = read_record(path.parent)
     now = {part: settings for part, settings in config.to_dict().items() if part not in _OF_USE}
     if not same_settings(record["config"], now) or record["made_with"]["data_hash"] != data_hash(config):
-        command = training_command(config.dataset, config.profile, variant, seed)
-        raise InputError(
-            f"{path}: trained with other settings or on other windows than those of now; train anew with: {command}"
-        )
+        raise InputError(f"{path}: trained with other settings or on other windows than now; train anew: {command}")
     return path
 
 
@@ -349,7 +346,7 @@ def _scores_of_model(
 
 # --------------------------------------------------------------------------------------------------------- references
 def references_for(config: Config) -> list[str]:
-    """References that exist for a data set: the floors need known latents, the transfer a model trained on simulation."""
+    """References that exist for a data set: the floors need known latents, the transfer a model to carry over."""
     always = ["template", "template_groups", "ridge"]
     if config.dataset == "simulated":
         return [*always, "irreducible", "irreducible_beats"]
@@ -373,8 +370,9 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):
         raise InputError(
-            f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs known "
-            f"latents (simulated data), the transfer a model: make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
+            f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs "
+            "known latents (simulated data), the transfer a model: "
+            f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
         )
     transfer, source = name == "transfer", {}
     if transfer:

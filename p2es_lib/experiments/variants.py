@@ -69,19 +69,25 @@ VARIANTS: dict[str, Variant] = {
     "no_blur": Variant("no blur", {"process.blur": "none"}, "forward"),
     # Blur alone must destroy the signal by itself: all but its mean.
     "no_noise": Variant(
-        "no noise: blur alone", {"process.noise": False, "process.sigma_blur_ms": 1e4, "process.min_response": 1e-4}, "forward"
+        "no noise: blur alone",
+        {"process.noise": False, "process.sigma_blur_ms": 1e4, "process.min_response": 1e-4}, "forward",
     ),
     "noise_then_blur": Variant("noise first, then blur", {"process.order": "noise_blur"}, "forward"),
     "single_scale": Variant("single scale", {"denoiser.scales": (1,)}, "reverse"),
     "no_deblurring": Variant("no frequency deblurring", {"denoiser.deblurring": False}, "reverse"),
     "wiener_only": Variant("deblurring without learned residual", {"denoiser.deblurring_residual": False}, "reverse"),
-    "stationary_deblurring": Variant("deblurring as much between beats as in them", {"denoiser.local_deblurring": False}, "reverse"),
+    "stationary_deblurring": Variant(
+        "deblurring as much between beats as in them", {"denoiser.local_deblurring": False}, "reverse"
+    ),
     "ppg_at_input": Variant("PPG enters once, at the finest scale", {"denoiser.ppg_at_every_scale": False}, "reverse"),
     "no_noise_level": Variant("stage 1 is not told t", {"denoiser.noise_level": False}, "reverse"),
     "no_affinity": Variant("no affinity", {"affinity.mixing": "identity"}, "affinity"),
-    "leads_apart": Variant("filters of each lead apart: affinity alone connects leads", {"denoiser.mix_leads": False}, "affinity"),
+    "leads_apart": Variant(
+        "filters of each lead apart: affinity alone connects leads", {"denoiser.mix_leads": False}, "affinity"
+    ),
     "leads_apart_no_affinity": Variant(
-        "filters of each lead apart, no affinity", {"denoiser.mix_leads": False, "affinity.mixing": "identity"}, "affinity"
+        "filters of each lead apart, no affinity",
+        {"denoiser.mix_leads": False, "affinity.mixing": "identity"}, "affinity",
     ),
     "shared_affinity": Variant("one shared affinity matrix", {"affinity.mixing": "shared"}, "affinity"),
     "random_groups": Variant("random groups", {"affinity.mixing": "random"}, "affinity"),
@@ -99,8 +105,12 @@ VARIANTS: dict[str, Variant] = {
     "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}, "design"),
     "adversarial": Variant("with adversarial and perceptual loss", {"method.name": "p2es_hybrid"}, "design"),
     # ------------------------------------------------------------------ the full model, used otherwise
-    "hidden_demographics": _at_test("age and sex withheld at test time", "demographics", **{"evaluation.demographics": "hidden"}),
-    "wrong_demographics": _at_test("wrong age and sex at test time", "demographics", **{"evaluation.demographics": "wrong"}),
+    "hidden_demographics": _at_test(
+        "age and sex withheld at test time", "demographics", **{"evaluation.demographics": "hidden"}
+    ),
+    "wrong_demographics": _at_test(
+        "wrong age and sex at test time", "demographics", **{"evaluation.demographics": "wrong"}
+    ),
     **{f"steps_{n}": _steps(n) for n in (1, 2, 3, 4, 8, 16, 50)},
     # ------------------------------------------------------------------ other methods
     "unet": _baseline("U-Net regression", "unet"),
@@ -137,19 +147,20 @@ REFERENCES: dict[str, str] = {
     "transfer": "P2Es trained on simulated data",
 }
 
-#: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; ``wide`` and ``full`` compare everything.
+#: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; ``wide`` and ``full`` compare
+#: everything.
 _CHOSEN = {
     "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2", "steps_8", "no_affinity_steps_8"),
     "quick": (
-        "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics", "steps_1",
-        "steps_2", "steps_3", "steps_4", "steps_8", "no_blur_steps_8", "no_deblurring_steps_8", "no_affinity_steps_8",
-        "ddpm_steps_8",
+        "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics",
+        "steps_1", "steps_2", "steps_3", "steps_4", "steps_8", "no_blur_steps_8", "no_deblurring_steps_8",
+        "no_affinity_steps_8", "ddpm_steps_8",
     ),
 }  # fmt: skip
 
 
 def variants_of(profile: str, kind: str) -> list[str]:
-    """Names of the ``"baselines"``, ``"ablations"``, ``"samplers"`` (steps of the full model) or ``"more_steps"`` of a profile.
+    """Variants of a profile by kind: ``"baselines"``, ``"ablations"``, ``"samplers"`` (other steps), ``"more_steps"``.
 
     In the order of :data:`VARIANTS`; the full model is in none of them.
     """
@@ -174,8 +185,8 @@ def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -
 def seeds_of(profile: str, variant: str, seeds: list[int]) -> list[int]:
     """The seeds that a variant is trained with, of those asked for.
 
-    All of them, but in ``wide``: there all are for what ``quick`` compares too, and what only ``wide`` compares is trained
-    with the first. What is used with one seed is compared with the same seed of the full model.
+    All of them, but in ``wide``: there all are for what ``quick`` compares too, and what only ``wide`` compares is
+    trained with the first. What is used with one seed is compared with the same seed of the full model.
     """
     everything = profile != "wide" or variant == "p2es" or variant in _CHOSEN["quick"]
     return seeds if everything else seeds[:1]

@@ -68,7 +68,7 @@ class FourierEmbedding(nn.Module):
 
 
 def average_pool(x: Tensor, size: int) -> Tensor:
-    """Mean of each ``size`` neighbours, (B, W, T) to (B, W, T // size): ``F.avg_pool1d``, several times faster on CPUs."""
+    """Mean of each ``size`` neighbours, (B, W, T) to (B, W, T // size): as ``F.avg_pool1d``, but faster on CPUs."""
     first, *others = x[..., : x.shape[-1] // size * size].float().unflatten(-1, (-1, size)).unbind(-1)
     for other in others:
         first = first + other  # one after the other, as there: the same bits
@@ -188,7 +188,7 @@ class MultiScaleGenerator(nn.Module):
         return self.output(h)[..., : x_t.shape[-1]].float(), trust
 
     def encode_ppg(self, ppg_features: Tensor) -> list[list[Tensor]]:
-        """What each block adds at each scale. It does not depend on x_t: one computation serves all steps of a sampler."""
+        """What each block adds at each scale. Without x_t in it, one computation serves all steps of a sampler."""
         ppg = F.gelu(self.ppg_encoder(ppg_features))
         ppg_scales = [F.avg_pool1d(ppg, stride) if stride > 1 else ppg for stride in self.scales]
         return [block.project_ppg(ppg_scales) for block in self.blocks]

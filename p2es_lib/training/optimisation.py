@@ -1,4 +1,4 @@
-"""What the training loop is made of: the accelerator, the optimiser, its schedule, the average of weights, the critic."""
+"""Parts of the training loop: accelerator, optimiser, its schedule, average of weights, critic."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ class Adversary:
         self.critic.requires_grad_(False)  # the method's loss passes through it and must not change it
 
     def state(self) -> dict:
-        return (
-            {}
-            if self.critic is None
-            else {"critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
-        )
+        """What a checkpoint keeps of it."""
+        if self.critic is None:
+            return {}
+        return {"critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load(self, state: dict) -> None:
+        """Inverse of :meth:`state`."""
         if self.critic is not None:
             self.critic.load_state_dict(state["critic"])
             self.optimizer.load_state_dict(state["optimizer"])

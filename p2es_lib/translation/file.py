@@ -134,7 +134,7 @@ def translate(
 
 
 def describe_model(model: LearnedTranslator) -> str:
-    """Which model it is: method, version, training data, and of its weights the day (if known) and SHA-256 (12 digits)."""
+    """Which model it is: method, version, training data, and the day (if known) and SHA-256 of its weights."""
     name, config = "P2Es" if model.name == "p2es" else model.name, model.config
     weights = f"weights of {model.made_on}" if model.made_on else "weights"
     origin = f"trained on {config.dataset} ({config.profile}), {weights}, SHA-256 {model.sha256[:12]}"
