@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p2es_lib.core.errors import InputError, check_choice
@@ -36,8 +37,29 @@ def _check(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def _checked(default, rule: Callable[..., bool], text: str):
+    """A setting with its default, and what must hold of it."""
+    return field(default=default, metadata={"rule": rule, "text": text})
+
+
+def _at_least(least: float, default):
+    return _checked(default, lambda value: value >= least, f"at least {least}")
+
+
+def _positive(default: float):
+    return _checked(default, lambda value: value > 0, "must be positive")
+
+
+def _between(low: float, high: float, default: float):
+    return _checked(default, lambda value: low <= value <= high, f"between {low} and {high}")
+
+
+def _one_of(default: str, *others: str):
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
 class _Section:
-    """Settings of one kind: each must have the type of its default, so that a typing error does not travel."""
+    """Settings of one kind: each is checked, and must have the type of its default, lest a typing error travel."""
 
     def __post_init__(self):
         for setting in dataclasses.fields(self):
@@ -46,24 +68,21 @@ class _Section:
                 object.__setattr__(self, setting.name, float(value))
             elif kind is tuple and isinstance(value, (list, tuple)):  # JSON has lists only
                 object.__setattr__(self, setting.name, tuple(value))
-            elif type(value) is not kind:
-                name = f"{type(self).__name__.removesuffix('Config').lower()}.{setting.name}"
+            name, check = f"{type(self).__name__.removesuffix('Config').lower()}.{setting.name}", setting.metadata
+            value = getattr(self, setting.name)
+            if type(value) is not kind:
                 raise InputError(f"{name}={value!r}: expected {kind.__name__}, like the default {setting.default!r}")
+            if "choices" in check:
+                check_choice(name, value, check["choices"])
+            _check("rule" not in check or check["rule"](value), f"{name}={value}: {check.get('text')}")
 
 
 @dataclass(frozen=True)
 class SignalConfig(_Section):
     """Windows: sampling rate (Hz) and length (samples); a window lasts window_samples / sampling_rate seconds."""
 
-    sampling_rate: float = 125.0
-    window_samples: int = 1024
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check(self.sampling_rate >= 50, f"signal.sampling_rate={self.sampling_rate}: at least 50 Hz, QRS needs it")
-        _check(
-            self.window_samples >= 128 and self.window_samples % 128 == 0, "signal.window_samples: a multiple of 128"
-        )
+    sampling_rate: float = _checked(125.0, lambda rate: rate >= 50, "at least 50 Hz, QRS needs it")
+    window_samples: int = _checked(1024, lambda n: n >= 128 and n % 128 == 0, "a multiple of 128")
 
 
 @dataclass(frozen=True)
@@ -78,39 +97,25 @@ class DataConfig(_Section):
     trained on ("bidmc" in "mimic4wdb~bidmc").
     """
 
-    n_train_subjects: int = 1000
-    n_validation_subjects: int = 128
-    n_test_subjects: int = 200
-    windows_per_subject: int = 2
+    n_train_subjects: int = _at_least(1, 1000)
+    n_validation_subjects: int = _at_least(1, 128)
+    n_test_subjects: int = _at_least(1, 200)
+    windows_per_subject: int = _at_least(1, 2)
     stream_training: bool = True
-    disturbed_share: float = 0.3
-    stride_s: float = 0.0
-    max_windows: int = 2000
-    min_quality: float = 0.7
+    disturbed_share: float = _between(0, 1, 0.3)
+    stride_s: float = _at_least(0, 0.0)
+    max_windows: int = _at_least(1, 2000)
+    min_quality: float = _between(0, 1, 0.7)
     hold_out: str = ""
     simulator_seed: int = 2025
-
-    def __post_init__(self):
-        super().__post_init__()
-        counts = ("n_train_subjects", "n_validation_subjects", "n_test_subjects", "windows_per_subject", "max_windows")
-        for name in counts:
-            _check(getattr(self, name) >= 1, f"data.{name}={getattr(self, name)}: at least 1")
-        _check(0 <= self.min_quality <= 1, f"data.min_quality={self.min_quality}: between 0 and 1")
-        _check(0 <= self.disturbed_share <= 1, f"data.disturbed_share={self.disturbed_share}: between 0 and 1")
-        _check(self.stride_s >= 0, f"data.stride_s={self.stride_s}: seconds, or 0 for windows without overlap")
 
 
 @dataclass(frozen=True)
 class MethodConfig(_Section):
     """Which learned method. ``size``: ``matched`` (about the parameters of P2Es) or ``published`` (as in its paper)."""
 
-    name: str = "p2es"
-    size: str = "matched"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("method.name", self.name, METHODS)
-        check_choice("method.size", self.size, ("matched", "published"))
+    name: str = _one_of(*METHODS)  # the first by default
+    size: str = _one_of("matched", "published")
 
 
 @dataclass(frozen=True)
@@ -121,27 +126,20 @@ class ProcessConfig(_Section):
     noise of one small level at all times).
     """
 
-    blur: str = "dct"
-    order: str = "blur_noise"
+    blur: str = _one_of("dct", "spectral", "none")
+    order: str = _one_of("blur_noise", "noise_blur")
     noise: bool = True
-    sigma_blur_ms: float = 40.0
-    min_response: float = 0.001
+    sigma_blur_ms: float = _positive(40.0)
+    min_response: float = _checked(0.001, lambda share: 0 < share < 1, "between 0 and 1")
     logsnr_max: float = 10.0
     logsnr_min: float = -10.0
 
     def __post_init__(self):
         super().__post_init__()
-        check_choice("process.blur", self.blur, ("dct", "spectral", "none"))
-        check_choice("process.order", self.order, ("blur_noise", "noise_blur"))
         _check(
             self.noise or self.blur != "none",
             "process.noise=False with process.blur='none': nothing would happen to the signal",
         )
-        _check(
-            self.sigma_blur_ms > 0,
-            f"process.sigma_blur_ms={self.sigma_blur_ms}: must be positive; blur='none' turns it off",
-        )
-        _check(0 < self.min_response < 1, f"process.min_response={self.min_response}: between 0 and 1")
         _check(self.logsnr_max > self.logsnr_min, "process.logsnr_max must exceed process.logsnr_min")
 
 
@@ -161,9 +159,9 @@ class DenoiserConfig(_Section):
     scale s spans 5 * stem_stride * s samples: 0.16 s, 0.32 s, 1.3 s and 5 s.
     """
 
-    lead_features: int = 8
-    n_blocks: int = 4
-    stem_stride: int = 4
+    lead_features: int = _at_least(1, 8)
+    n_blocks: int = _at_least(1, 4)
+    stem_stride: int = _at_least(1, 4)
     scales: tuple[int, ...] = (1, 2, 8, 32)
     ppg_at_every_scale: bool = True
     noise_level: bool = True
@@ -177,7 +175,6 @@ class DenoiserConfig(_Section):
 
     def __post_init__(self):
         super().__post_init__()
-        _check(min(self.lead_features, self.n_blocks, self.stem_stride) >= 1, "denoiser sizes: at least 1")
         divides = all(finer < coarser and coarser % finer == 0 for finer, coarser in zip(self.scales, self.scales[1:]))
         _check(
             bool(self.scales) and self.scales[0] == 1 and divides,
@@ -196,34 +193,25 @@ class AffinityConfig(_Section):
     profile has more, unless its own settings are raised.
     """
 
-    mixing: str = "groups"
-    inputs: str = "both"
-    clustering: str = "knn"
+    mixing: str = _one_of("groups", "shared", "identity", "random")
+    inputs: str = _one_of("both", "demographics", "waveform")
+    clustering: str = _one_of("knn", "centroid")
     contrastive: bool = True
-    n_groups: int = 6
-    k_neighbours: int = 16
-    embedding_dim: int = 32
+    n_groups: int = _at_least(1, 6)
+    k_neighbours: int = _at_least(1, 16)
+    embedding_dim: int = _at_least(1, 32)
     max_windows: int = 20_000
-    temperature: float = 0.1
-    n_steps: int = 400
-    batch_size: int = 256
-    learning_rate: float = 2e-3
+    temperature: float = _positive(0.1)
+    n_steps: int = _at_least(0, 400)
+    batch_size: int = _at_least(2, 256)  # a window and a neighbour
+    learning_rate: float = _positive(2e-3)
 
     def __post_init__(self):
         super().__post_init__()
-        check_choice("affinity.mixing", self.mixing, ("groups", "shared", "identity", "random"))
-        check_choice("affinity.inputs", self.inputs, ("both", "demographics", "waveform"))
-        check_choice("affinity.clustering", self.clustering, ("knn", "centroid"))
-        for name in ("n_groups", "k_neighbours", "embedding_dim"):
-            _check(getattr(self, name) >= 1, f"affinity.{name}={getattr(self, name)}: at least 1")
-        _check(self.n_steps >= 0, f"affinity.n_steps={self.n_steps}: 0 or more")
         least = max(self.n_groups, 2)
         _check(
-            self.max_windows >= least, f"affinity.max_windows={self.max_windows}: at least {least} (n_groups, and 2)"
+            self.max_windows >= least, f"affinity.max_windows={self.max_windows}: at least {least}, a window a group"
         )
-        _check(self.batch_size >= 2, f"affinity.batch_size={self.batch_size}: at least 2, a window and a neighbour")
-        for name in ("temperature", "learning_rate"):
-            _check(getattr(self, name) > 0, f"affinity.{name}={getattr(self, name)}: must be positive")
 
 
 @dataclass(frozen=True)
@@ -233,44 +221,28 @@ class TrainingConfig(_Section):
     ``precision``: ``auto`` (bfloat16 products where the hardware has them), ``32-true`` or ``bf16-mixed``.
     """
 
-    n_steps: int = 3000
-    batch_size: int = 16
-    learning_rate: float = 2.5e-3
-    weight_decay: float = 1e-2
-    warmup_steps: int = 100
-    ema_decay: float = 0.999
-    clip_norm: float = 1.0
-    validate_every: int = 250
-    checkpoint_every: int = 250
-    log_every: int = 25
-    n_threads: int = 2
-    precision: str = "auto"
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("training.precision", self.precision, ("auto", "32-true", "bf16-mixed"))
-        for name in ("n_steps", "batch_size", "validate_every", "checkpoint_every", "log_every", "n_threads"):
-            _check(getattr(self, name) >= 1, f"training.{name}={getattr(self, name)}: at least 1")
-        for name in ("learning_rate", "clip_norm"):
-            _check(getattr(self, name) > 0, f"training.{name}={getattr(self, name)}: must be positive")
-        for name in ("weight_decay", "warmup_steps"):
-            _check(getattr(self, name) >= 0, f"training.{name}={getattr(self, name)}: 0 or more")
-        _check(0 <= self.ema_decay < 1, f"training.ema_decay={self.ema_decay}: in [0, 1)")
+    n_steps: int = _at_least(1, 3000)
+    batch_size: int = _at_least(1, 16)
+    learning_rate: float = _positive(2.5e-3)
+    weight_decay: float = _at_least(0, 1e-2)
+    warmup_steps: int = _at_least(0, 100)
+    ema_decay: float = _checked(0.999, lambda decay: 0 <= decay < 1, "in [0, 1)")
+    clip_norm: float = _positive(1.0)
+    validate_every: int = _at_least(1, 250)
+    checkpoint_every: int = _at_least(1, 250)
+    log_every: int = _at_least(1, 25)
+    n_threads: int = _at_least(1, 2)
+    precision: str = _one_of("auto", "32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
 class SamplingConfig(_Section):
     """Evaluation: which sampler, how many steps, how many samples per window are averaged."""
 
-    sampler: str = "multistep"
-    n_steps: int = 3
-    n_samples: int = 16
-    batch_size: int = 64
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("sampling.sampler", self.sampler, ("ancestral", "deterministic", "multistep"))
-        _check(min(self.n_steps, self.n_samples, self.batch_size) >= 1, "sampling settings: at least 1")
+    sampler: str = _one_of("multistep", "ancestral", "deterministic")
+    n_steps: int = _at_least(1, 3)
+    n_samples: int = _at_least(1, 16)
+    batch_size: int = _at_least(1, 64)
 
 
 @dataclass(frozen=True)
@@ -280,17 +252,10 @@ class EvaluationConfig(_Section):
     ``demographics``: what a method is told of the test subjects: ``given``, ``hidden`` (nothing) or ``wrong``.
     """
 
-    demographics: str = "given"
-    n_bootstrap: int = 1000
-    n_floor_draws: int = 96
-    max_lag_s: float = 0.25
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("evaluation.demographics", self.demographics, ("given", "hidden", "wrong"))
-        _check(self.n_bootstrap >= 1, f"evaluation.n_bootstrap={self.n_bootstrap}: at least 1")
-        _check(self.n_floor_draws >= 2, f"evaluation.n_floor_draws={self.n_floor_draws}: at least 2")
-        _check(self.max_lag_s >= 0, f"evaluation.max_lag_s={self.max_lag_s}: 0 or more")
+    demographics: str = _one_of("given", "hidden", "wrong")
+    n_bootstrap: int = _at_least(1, 1000)
+    n_floor_draws: int = _at_least(2, 96)
+    max_lag_s: float = _at_least(0, 0.25)
 
 
 @dataclass(frozen=True)
