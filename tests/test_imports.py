@@ -23,7 +23,7 @@ def test_what_a_module_imports_is_found_through_others_and_inside_functions():
 
 def test_every_module_that_is_loaded_is_found():
     """What the interpreter loads for a module, but for packages on the way to it, must be among what was found."""
-    name = "p2es_lib.data.windows.batches"
+    name = "p2es_lib.training.loop"
     code = f"import sys, {name}; print('\\n'.join(m for m in sys.modules if m.startswith('p2es_lib.')))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     found = modules_imported_by(name)
