@@ -120,7 +120,7 @@ class MethodConfig(_Section):
 
 @dataclass(frozen=True)
 class ProcessConfig(_Section):
-    """Forward process: blur, then noise (README, "The method"). The blur is in milliseconds: rate-independent.
+    """Forward process: blur, then noise (book/pages/method.md). The blur is in milliseconds: rate-independent.
 
     Switches of the ablations: ``order`` (``noise_blur`` blurs the noise too) and ``noise`` (False: blur alone, with
     noise of one small level at all times).
