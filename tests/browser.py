@@ -1,4 +1,4 @@
-"""Chromium, driven through chromedriver by plain HTTP (the W3C protocol), for tests of pages: no package is needed for it."""
+"""Chromium, driven through chromedriver by plain HTTP (the W3C protocol), for tests of pages; needs no package."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Browser:
         return self._call("/execute/sync", {"script": script, "args": []})
 
     def press(self, key: str) -> None:
-        """Press a key and let it go, as somebody would who looks at the page; special keys by their code (U+E014: right)."""
+        """Press a key and let it go, as somebody at the page would; special keys by their code (U+E014: right)."""
         actions = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
         self._call("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 

@@ -107,9 +107,11 @@ def test_bad_signals_are_refused():
     ("Lead III", "III"), ("v6", "V6"), ("V", None), ("MCL", None), ("MCL1", None), ("V7", None), ("Pleth", None),
     ("ECG", None), ("", None),
     ("II (mV)", "II"), ("II.", "II"), ("AVR.", "aVR"), ("V1 (uV)", "V1"), ("V1[µV]", "V1"), ("II (adu)", "II"),
-    ("DII", "II"), ("D2", "II"), ("D3 [mV]", "III"), ("DI", "I"), ("Lead II", "II"), ("lead_avf", "aVF"), ("EKG V2", "V2"),
+    ("DII", "II"), ("D2", "II"), ("D3 [mV]", "III"), ("DI", "I"), ("Lead II", "II"), ("lead_avf", "aVF"),
+    ("EKG V2", "V2"),
     ("MDC_ECG_LEAD_II", "II"), ("MDC_ECG_LEAD_AVR", "aVR"), ("MDC_ECG_LEAD_V6", "V6"), ("MDC_ECG_ELEC_POTL_I", "I"),
-    ("ECG-II", "II"), ("ECG Lead V3 (mV)", "V3"), ("V.", None), ("V (mV)", None), ("ECG V", None), ("MDC_ECG_LEAD_V", None),
+    ("ECG-II", "II"), ("ECG Lead V3 (mV)", "V3"), ("V.", None), ("V (mV)", None), ("ECG V", None),
+    ("MDC_ECG_LEAD_V", None),
     ("-aVR", None), ("ECG -aVR", None), ("V1-V2", None), ("II (filtered)", None), ("Lead 2", None), ("ECG 1", None),
     ("2", None), ("D4", None), ("DV1", None), ("MLV1", None), ("IIII", None), ("IR", None), ("(mV)", None),
 ])  # fmt: skip

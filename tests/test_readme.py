@@ -217,7 +217,7 @@ def test_sim_to_real_averages_over_records(tmp_path):
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in (table.splitlines()[0], table.splitlines()[-1])
     )
-    expected = "x 2 40 0.950 1.90 0.50 0.950 1.85 0.50 0.950 1.80".split()
+    expected = ["x", "2", "40", "0.950", "1.90", "0.50", "0.950", "1.85", "0.50", "0.950", "1.80"]
     assert cells == [*expected, "310 / 320 / 490"]
     assert header[-1] == "lag (ms), P2Es / template / detector" and len(header) == len(cells)
     assert "template's in 1 of 1" in note and "detector's in 0 of 1" in note and "In 0 of 1" in note

@@ -97,7 +97,7 @@ def test_order_of_convergence_to_the_exact_ode_map(blur):
 
 @pytest.mark.parametrize("blur", BLURS)
 def test_multistep_is_exact_for_an_estimate_that_is_linear_in_lambda(blur):
-    """u0_hat = c_0 + c_1 lambda_k: each step from the second on must add the exact integral of u0_hat d(exp(lambda))."""
+    """u0_hat = c_0 + c_1 lambda_k: from the second on, each step must add the integral of u0_hat d(exp(lambda))."""
     process = ForwardProcess(ProcessConfig(blur=blur), N, 125.0)
     c_0, c_1 = torch.randn(2, N, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 
@@ -124,7 +124,7 @@ def test_multistep_is_exact_for_an_estimate_that_is_linear_in_lambda(blur):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("n_steps", (1, 2, 3, 8, 50))
 def test_blur_alone_is_undone(name, n_steps):
-    """The mean never changes and fine coefficients wait at the floor of the response: lambda stands still, or nearly."""
+    """The mean never changes, and fine coefficients wait at the response's floor: lambda stands still, or nearly."""
     process = ForwardProcess(ProcessConfig(noise=False, sigma_blur_ms=1e4, min_response=1e-4), 256, 125.0)
     x_0 = torch.randn(2, 3, 256, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     calls = []

@@ -104,7 +104,8 @@ def test_names_in_the_last_comment_line(tmp_path, pair):
 
 
 @pytest.mark.parametrize("names, units", [
-    (("time", "PPG"), ("s", "a.u.")), (("'Elapsed time'", "'PLETH'"), ("'seconds'", "'NU'")), (('"t"', '"bvp"'), ('"[s]"', '""')),
+    (("time", "PPG"), ("s", "a.u.")), (("'Elapsed time'", "'PLETH'"), ("'seconds'", "'NU'")),
+    (('"t"', '"bvp"'), ('"[s]"', '""')),
 ])  # fmt: skip
 def test_units_beneath_the_names(write, pair, names, units):
     check(
@@ -349,7 +350,7 @@ def test_a_gap_between_times_that_repeat(write, pair):
 @pytest.mark.parametrize("n_rows", [2, 4, 10])
 @pytest.mark.parametrize("inside_ms", [0.4, 1, 2])
 def test_times_of_arrival_of_packets_are_no_sampling_rate(write, pair, n_rows, inside_ms):
-    """Software that notes when a row arrived: those of one packet come within milliseconds (read as 500 Hz and gaps)."""
+    """Software that notes when a row arrived: those of a packet come within milliseconds (read as 500 Hz and gaps)."""
     packet, place = np.divmod(np.arange(len(pair.ppg)), n_rows)
     ms = np.rint(1000 * packet * n_rows / RATE + inside_ms * place)
     path = write(table(pair, [f"{t:.0f}" for t in ms], names=("timestamp_ms", "PPG")))
@@ -366,7 +367,7 @@ def test_times_of_arrival_of_packets_are_no_sampling_rate(write, pair, n_rows, i
 @pytest.mark.parametrize("decimals", [3, 4])
 @pytest.mark.parametrize("lost", [0.01, 0.4])
 def test_lost_samples_between_rounded_times(write, make_pair, rate, decimals, lost):
-    """Neither is the rate that of a rounded step (30.3 Hz), nor is the file refused, nor are samples missing that are not."""
+    """Neither is the rate that of a rounded step (30.3 Hz), nor is the file refused, nor are samples called missing."""
     ppg = make_pair(60, rate).ppg
     kept = np.random.default_rng(0).random(len(ppg)) > lost
     kept[[0, -1]] = True
@@ -479,7 +480,8 @@ def test_the_longest_gap_is_told_with_its_row(write, pair):
 
 
 @pytest.mark.parametrize("form", [
-    "%d.%m.%Y %H:%M:%S.%f", "%m/%d/%Y %I:%M:%S.%f %p", "%d/%m/%Y %H:%M:%S.%f", "%d-%b-%Y %H:%M:%S.%f", "%H:%M:%S.%f %d.%m.%y",
+    "%d.%m.%Y %H:%M:%S.%f", "%m/%d/%Y %I:%M:%S.%f %p", "%d/%m/%Y %H:%M:%S.%f", "%d-%b-%Y %H:%M:%S.%f",
+    "%H:%M:%S.%f %d.%m.%y",
     "[%H:%M:%S.%f %d/%m/%Y]",
 ])  # fmt: skip
 @pytest.mark.parametrize("start", ["2024-05-01T23:59:51", "2024-12-31T23:59:51"])
@@ -527,7 +529,7 @@ def test_an_assumed_unit_and_another_clock_are_told(write, pair):
     assert "t_skin" not in "".join(found.notes)
 
 
-# ------------------------------------------------------------------------------------------------------------- wearables
+# ------------------------------------------------------------------------------------------------------------ wearables
 def test_empatica_e4(write, pair):
     path = write("\n".join(["1714557600.000000", "64.000000", *(f"{x:.5f}" for x in pair.ppg)]), name="anything.csv")
     check(path, pair, "Empatica E4 layout: start 2024-05-01 10:00:00 UTC in the first line, 64 Hz in the second")

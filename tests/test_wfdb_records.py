@@ -425,7 +425,7 @@ def test_files_of_a_record(mimic_like):
     assert "waves/p100/p10000001/80/80_0001.hea" in record_files(mirror, SEGMENTS)  # absent, and named all the same
 
 
-# ------------------------------------------------------------------------------------------------------ lists of records
+# ----------------------------------------------------------------------------------------------------- lists of records
 def lists(tmp_path, **texts):
     for name, text in texts.items():
         path = tmp_path / "set" / "1" / name.replace("__", "/")

@@ -62,7 +62,8 @@ def write_record(
     names = list(signals)
     ecg = [not any(word in signal.lower() for word in ("pleth", "resp")) for signal in names]
     wfdb.wrsamp(
-        name, rate, units or ["mV" if is_ecg else "NU" for is_ecg in ecg], names, np.column_stack(list(signals.values())),
+        name, rate, units or ["mV" if is_ecg else "NU" for is_ecg in ecg], names,
+        np.column_stack(list(signals.values())),
         fmt=[fmt] * len(names), comments=list(comments), write_dir=str(folder),
     )  # fmt: skip
 

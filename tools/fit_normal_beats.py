@@ -1,14 +1,14 @@
 """Fit of the normal beat to real ones: how the numbers in ``normal_beats.json`` were made, so that they can be again.
 
 The averaged beats of normal PTB-XL records become heart vectors: QRS and ST-T by least squares through the lead field
-:data:`p2es_lib.simulator.lead_field.FORWARD`, every lead weighted alike, P by Kors' regression. Then each wave gets, for
-men and for women, the lead field over age that explains its leads best from these vectors: the atria lie elsewhere (one
-field for all explains 59 % of P in lead I), and recovery spreads through the walls otherwise than activation. Vectors are
-read at fixed fractions of the measured P, QRS and ST-T intervals, divided by their size and turned to one frontal axis.
-What three components cannot explain in the leads (local sources near an electrode, another chest, electrodes elsewhere)
-is described besides, by the lead patterns that hold most of it and their courses in time, as shares of the wave's size.
-Vectors and these courses together are shape: its mean is a straight line over age for either sex, and its variation
-between people some principal components, whose scores, sizes and axes vary together.
+:data:`p2es_lib.simulator.lead_field.FORWARD`, every lead weighted alike, P by Kors' regression. Then each wave gets,
+for men and for women, the lead field over age that explains its leads best from these vectors: the atria lie elsewhere
+(one field for all explains 59 % of P in lead I), and recovery spreads through the walls otherwise than activation.
+Vectors are read at fixed fractions of the measured P, QRS and ST-T intervals, divided by their size and turned to one
+frontal axis. What three components cannot explain in the leads (local sources near an electrode, another chest,
+electrodes elsewhere) is described besides, by the lead patterns that hold most of it and their courses in time, as
+shares of the wave's size. Vectors and these courses together are shape: its mean is a straight line over age for either
+sex, and its variation between people some principal components, whose scores, sizes and axes vary together.
 
 Only records of the training folds are used, so that a comparison on the other folds is one with people the simulator
 has not seen. Run ``python -m tools.fit_normal_beats --mirror <folder or URL>`` to fit again.
@@ -218,6 +218,7 @@ def read_beats(mirror: str | None = None) -> tuple[np.ndarray, np.ndarray, pd.Da
 
 
 def main() -> None:
+    """Fit, and write the package's file."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mirror", help="folder or URL laid out as PhysioNet; default: its home")
     parser.add_argument("--output", type=Path, default=FILE)
