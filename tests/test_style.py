@@ -1,0 +1,47 @@
+"""The hooks of .pre-commit-config.yaml on every file that they are for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from test_packaging import CHECKOUT, tracked_files
+
+HOOKS = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+CELL = {
+    "cell_type": "code",
+    "execution_count": 1,
+    "id": "a",
+    "metadata": {},
+    "outputs": [],
+    "source": ["x = no_such  ;"],
+}
+NOTEBOOK = {"cells": [CELL], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def run(hook: dict, files: list[Path]) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [*shlex.split(hook["entry"]), *(str(path) for path in files)]
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
+def test_every_file_passes(hook):
+    files = [path for path in tracked_files() if re.search(hook["files"], path.name)]
+    assert len(files) >= 15
+    result = run(hook, files)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-6000:]
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
+def test_every_hook_finds_what_it_is_for(hook, tmp_path):
+    path = tmp_path / "wrong.ipynb"
+    path.write_text(json.dumps(NOTEBOOK))
+    assert run(hook, [path]).returncode != 0
