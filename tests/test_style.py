@@ -42,6 +42,6 @@ def test_every_file_passes(hook):
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook["id"])
 def test_every_hook_finds_what_it_is_for(hook, tmp_path):
-    path = tmp_path / "wrong.ipynb"
-    path.write_text(json.dumps(NOTEBOOK))
+    path = tmp_path / ("wrong.ipynb" if re.search(hook["files"], "x.ipynb") else "wrong.py")
+    path.write_text(json.dumps(NOTEBOOK) if path.suffix == ".ipynb" else CELL["source"][0])
     assert run(hook, [path]).returncode != 0
