@@ -123,7 +123,7 @@ def test_files_of_older_versions_are_read_under_todays_names():
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_settings_are_the_same_whatever_version_stored_them(section):
-    """A setting that is missing is the default it has now; one that is unknown, or another value, makes a difference."""
+    """A setting that is missing is the default it has now; one that is unknown, or has another value, differs."""
     config = get_config("full")
     for setting in dataclasses.fields(getattr(config, section)):
         stored, value = config.to_dict(), getattr(getattr(config, section), setting.name)

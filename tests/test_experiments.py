@@ -78,7 +78,8 @@ def test_seeds_are_parsed_or_refused():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("quick", "simulated", "p3es"), "variant"), (("fast", "simulated", "p2es"), "profile"), (("quick", "mimic9", "p2es"), "mimic4wdb"),
+    (("quick", "simulated", "p3es"), "variant"), (("fast", "simulated", "p2es"), "profile"),
+    (("quick", "mimic9", "p2es"), "mimic4wdb"),
 ])  # fmt: skip
 def test_unknown_settings_are_named(arguments, message):
     with pytest.raises(InputError, match=message):
@@ -320,7 +321,7 @@ def test_quick_carries_the_weights_of_the_package_to_real_recordings(home):
 
 
 def test_transfer_scored_as_one_answer_is_scored_anew(home):
-    """Earlier versions scored the mean of samples as if it were the method's only answer, and recorded the weights alone."""
+    """Earlier versions scored only the mean of samples, as the method's one answer, and recorded the weights alone."""
     shutil.copytree(windows_dir("simulated", "smoke"), windows_dir("bidmc", "smoke"))
     config = dataclasses.replace(tiny_config(), dataset="bidmc")
     scores = score_reference(config, "transfer", progress=False)

@@ -1,4 +1,4 @@
-"""What holds for every learned method, whatever its network: an interruption changes nothing, and neither does the disk."""
+"""What holds for every learned method, whatever its network: neither an interruption nor the disk changes anything."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_models_of_other_versions_are_told_to_train_again(tmp_path, windows):
 
 
 def test_weights_of_an_older_version_are_read(model, windows, tmp_path):
-    """Four entries in the metadata, other names of a setting and of tensors, a setting that was not there yet, no card."""
+    """Four entries in the metadata, other names of a setting and of tensors, a setting not there yet, no card."""
     from safetensors.torch import save_file
 
     config = model.config.to_dict()

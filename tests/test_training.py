@@ -56,7 +56,8 @@ def test_loss_of_p2es_is_that_of_both_stages(windows):
     with torch.no_grad():  # off the start, at which both stages agree
         for parameter in module.denoiser.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    raw = {"ppg": torch.tensor(windows.ppg[:4]), "ecg": torch.tensor(windows.ecg[:4]), "lead_mask": torch.tensor(windows.lead_mask[:4]),
+    raw = {"ppg": torch.tensor(windows.ppg[:4]), "ecg": torch.tensor(windows.ecg[:4]),
+           "lead_mask": torch.tensor(windows.lead_mask[:4]),
            "demographics": windows.demographics[:4], "subjects": list(windows.index["subject"][:4])}  # fmt: skip
     batch = Batch(module, raw, torch.Generator().manual_seed(0))
     estimate = module.estimate(module, batch, torch.Generator().manual_seed(1))
@@ -223,7 +224,7 @@ def test_validation_ignores_what_stands_in_absent_leads():
 
 
 def test_saved_weights_are_the_best_average(windows, tmp_path, monkeypatch):
-    """Of four validations (steps 4, 8, 10, 12) the second is made the best: its moving average must be what is saved."""
+    """Of four validations (steps 4, 8, 10, 12) the second is made the best: its moving average must be saved."""
     scores, averages = iter([1.0, 0.5, 0.8, 0.9]), []
 
     def fake(model, validation):

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from p2es_lib.core.errors import InputError
@@ -146,10 +146,8 @@ def _take_name(temporary: Path, path: Path) -> None:
         return
     while True:
         # A folder is not removed under its own name: a kill would leave a part of it there.
-        try:
+        with suppress(FileNotFoundError):
             os.replace(path, _retired(temporary))
-        except FileNotFoundError:
-            pass
         try:
             os.replace(temporary, path)
             return
@@ -207,10 +205,8 @@ def _age_s(paths: list[Path]) -> float:
     changed = 0.0
     for path in paths:
         for file in (path, *(path.rglob("*") if path.is_dir() else ())):
-            try:
+            with suppress(OSError):  # gone meanwhile
                 changed = max(changed, file.stat().st_mtime)
-            except OSError:  # gone meanwhile
-                pass
     return time.time() - changed
 
 

@@ -45,6 +45,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
+        """Add the seconds of a ``with`` block to a part of :data:`COST_PARTS`."""
         began = time.monotonic()
         yield
         self.spent[part] += time.monotonic() - began
