@@ -61,7 +61,11 @@ def risk_coverage(
     -------
     DataFrame
         Columns kept, risk (RMSE, mV), lower, upper (95 % over subjects), oracle (RMSE if the windows with the largest
-        error were turned away: no ranking can do better). Geifman Y, El-Yaniv R, NeurIPS 2017.
+        error were turned away: no ranking can do better).
+
+    References
+    ----------
+    Geifman Y, El-Yaniv R. Selective classification for deep neural networks. NeurIPS 2017.
     """
     table = _spread_and_error(scores, lead)
     best = table.sort_values("actual", kind="stable")
@@ -84,10 +88,14 @@ def spread_skill(scores: pd.DataFrame, *, lead: str = "all", n_bootstrap: int = 
     DataFrame
         Columns lead, metric, value, lower, upper (95 % over subjects), n_subjects, of four metrics:
         ``spread_correlation``, Spearman's between spread and RMSE over windows; ``spread_ratio``, root mean variance
-        over root mean squared error, 1 for calibrated samples, below 1 where they are too sure (Fortin V et al, J
-        Hydrometeorol 2014;15:1708-1713); ``risk_area``, mean RMSE of :func:`risk_coverage` over all shares kept (mV);
+        over root mean squared error, 1 for calibrated samples, below 1 where they are too sure; ``risk_area``, mean
+        RMSE of :func:`risk_coverage` over all shares kept (mV);
         ``risk_gain``, the part of what a perfect ranking would take off the area of a random one (the overall RMSE)
         that the spread takes off: 1 perfect, 0 useless, negative misleading.
+
+    References
+    ----------
+    Fortin V et al. Why should ensemble spread match the RMSE of the ensemble mean? J Hydrometeorol 2014;15:1708-1713.
     """
     table = _spread_and_error(scores, lead)
     subjects, expected, actual = (table[name].to_numpy() for name in ("subject", "expected", "actual"))
