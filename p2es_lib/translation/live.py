@@ -128,7 +128,7 @@ class LiveTranslator:
     ----------
     model : LearnedTranslator
     sampling_rate : float, optional
-        Hz, of the PPG; 20 or more. Default: the model's.
+        Hz, of the PPG, 20 to 10,000. Default: the model's.
     age, sex : optional
         Years; ``"F"`` or ``"M"``. None: not known.
     polarity : "up" or "down"

@@ -9,7 +9,7 @@ Polar Sensor Logger (Polar OH1, Verity Sense; ``..._PPG.txt``): ``Phone timestam
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,24 @@ from p2es_lib.translation.readers.csv_table import CsvTable, read_csv_table
 _POLAR_CLOCK, _POLAR_PPG = "sensor timestamp [ns]", "channel 0"
 
 
-def read_csv_signals(
-    path: Path, sampling_rate: float | None, column: str | int | None
-) -> tuple[np.ndarray, float, dict[str, np.ndarray], list[str]]:
-    """PPG (T,), sampling rate (Hz), standard leads in mV, and how they were read; see ``user_file.read_ppg``."""
+@dataclass(frozen=True)
+class UserRecording:
+    """What was read."""
+
+    #: (T,), as recorded; NaN where missing, and where it did not change at all for 1 s or longer (sensor off).
+    ppg: np.ndarray
+    #: Hz.
+    sampling_rate: float
+    #: Standard leads recorded beside it, mV, as arrays (T_ecg,): a reference to compare with; often empty.
+    ecg: dict[str, np.ndarray]
+    #: Hz, of all of them; NaN without any.
+    ecg_sampling_rate: float
+    #: How the file was read, and what was assumed where it does not say: for the user.
+    notes: list[str]
+
+
+def read_csv(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
+    """Read the PPG and the ECG of a table; arguments and errors as of ``user_file.read_ppg``."""
     table = read_csv_table(path)
     notes, clock, columns = list(table.notes), None, []
     if (export := _empatica_e4(table)) is not None:
@@ -61,7 +75,8 @@ def read_csv_signals(
     notes.append(describe_choice(ppg, signals, column))
     leads, lead_notes = _leads(table, [name for name in signals if name != ppg])
     placed = {lead: _placed(x, clock) for lead, x in leads.items()}
-    return _placed(table.numbers(ppg), clock), clock.rate, placed, notes + lead_notes
+    ecg_rate = clock.rate if placed else float("nan")
+    return UserRecording(_placed(table.numbers(ppg), clock), clock.rate, placed, ecg_rate, notes + lead_notes)
 
 
 def _placed(x: np.ndarray, clock: Clock) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +15,7 @@ from p2es_lib.signals.cleaning import OFF_S, flat_mask
 from p2es_lib.signals.transforms import resample_signal
 from p2es_lib.translation.checks import check_file, check_rate, header_of
 from p2es_lib.translation.readers.constant_rate import check_agreement
-from p2es_lib.translation.readers.user_csv import choose_ppg, describe_choice, find_ppgs, read_csv_signals
-
-
-@dataclass(frozen=True)
-class UserRecording:
-    """What was read."""
-
-    #: (T,), as recorded; NaN where missing, and where it did not change at all for 1 s or longer (sensor off).
-    ppg: np.ndarray
-    #: Hz.
-    sampling_rate: float
-    #: Standard leads recorded beside it, mV, as arrays (T_ecg,): a reference to compare with; often empty.
-    ecg: dict[str, np.ndarray]
-    #: Hz, of all of them; NaN without any.
-    ecg_sampling_rate: float
-    #: How the file was read, and what was assumed where it does not say: for the user.
-    notes: list[str]
+from p2es_lib.translation.readers.user_csv import UserRecording, choose_ppg, describe_choice, find_ppgs, read_csv
 
 
 def read_ppg(
@@ -66,7 +50,7 @@ def read_ppg(
     path = Path(path)
     if sampling_rate is not None:
         sampling_rate = check_rate(sampling_rate, "sampling rate")
-    read = {"table": _read_table, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)]
+    read = {"table": read_csv, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)]
     recording = read(path, sampling_rate, column)
     default = SignalConfig()
     needed_s = default.window_samples / default.sampling_rate if min_duration_s is None else min_duration_s
@@ -87,11 +71,6 @@ def check_duration(path: str | Path, recording: UserRecording, needed_s: float) 
     if duration_s < needed_s:
         found = f"{duration_s:.1f} s of PPG at {recording.sampling_rate:g} Hz"
         raise InputError(f"{path}: {found}; at least {needed_s:.1f} s are needed")
-
-
-def _read_table(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
-    ppg, rate, leads, notes = read_csv_signals(path, sampling_rate, column)
-    return UserRecording(ppg, rate, leads, rate if leads else float("nan"), notes)
 
 
 # ----------------------------------------------------------------------------------------------------------------- WFDB
