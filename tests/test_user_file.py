@@ -270,7 +270,7 @@ def test_a_rate_that_drifts_is_evened_out_and_told(tmp_path, make_pair):
     assert np.corrcoef(found.ppg, even)[0, 1] > 0.999
 
 
-# ------------------------------------------------------------------------------------- tables of makes that nobody named
+# ----------------------------------------------------------------------------------- tables of makes that nobody named
 
 
 def test_lines_of_text_above_the_names_are_left_out_and_told(tmp_path, make_pair):

@@ -79,7 +79,7 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
     header = read_header(header_path)
     pieces, notes = _wfdb_pieces(header_path, header, column)
     (_, part, (x, rate), _), ecg_rate = pieces[0], float("nan")
-    check_rate(rate, f"{part}: sampling rate")
+    rate = check_rate(rate, f"{part}: sampling rate")
     duration_s = (header.sig_len or len(x) / rate * header.fs) / header.fs
     ppg, ecg = np.full(int(round(duration_s * rate)), np.nan), {}
     for start_s, part, (x, own_rate), leads in pieces:
