@@ -118,7 +118,6 @@ def _beside(path: Path) -> str:
 
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent} either"
-    names = {entry.name for entry in path.parent.iterdir() if _is_recording(entry)}
-    same = [name for name in names if Path(name).stem == path.stem]
-    found = sorted(same)[:1] or get_close_matches(path.name, names, n=1, cutoff=0.8)
-    return f"; did you mean {path.with_name(found[0])}?" if found else ""
+    names = {entry.stem: entry.name for entry in sorted(path.parent.iterdir()) if _is_recording(entry)}
+    found = get_close_matches(path.stem, names, n=1, cutoff=0.7)
+    return f"; did you mean {path.with_name(names[found[0]])}?" if found else ""
