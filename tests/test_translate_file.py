@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from p2es_lib.core.paths import PRETRAINED, run_dir
 from p2es_lib.experiments.variants import configure
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.signals.cleaning import ppg_quality
-from p2es_lib.translation.file import default_model_folder, translate, translate_long
+from p2es_lib.translation.file import default_model_folder, describe_model, translate, translate_long
 from p2es_lib.translation.live import ecg_blocks, window_starts
 from p2es_lib.translation.report import Excerpt, Summary
 
@@ -404,6 +405,14 @@ def test_bad_input_is_named_and_leaves_nothing(model_folder, tmp_path, change, m
     with pytest.raises(InputError, match=message):
         translate(record, progress=False, **arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_day_of_the_weights_is_that_of_their_making_not_of_the_file(tmp_path):
+    model = tiny_p2es()
+    model.made_on = "2020-02-03"
+    model.save(tmp_path)
+    os.utime(tmp_path / "weights.safetensors", (0, 0))
+    assert "weights of 2020-02-03, SHA-256" in describe_model(load_method(tmp_path))
 
 
 def test_without_a_training_of_ones_own_the_model_of_the_package_translates(home, tmp_path):
