@@ -270,7 +270,7 @@ def write_own_claims(source: Path, dataset: str, profile: str) -> None:
 def write_bibliography(source: Path) -> None:
     """What the code cites, with addresses, and where it does."""
     citations = {
-        f"p2es_lib.data.sources.{s.name.replace('-', '_')}": s.citation
+        f"p2es_lib.data.sources.{s.name.replace('-', '_')}": s.about["cite"]
         for s in SOURCES.values()
         if s.role != "simulated"
     }

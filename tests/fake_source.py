@@ -24,14 +24,14 @@ class FakeSource:
     ``made`` counts the stretches that were asked for, by record.
     """
 
-    def __init__(self, root: Path, name: str = "fake", role: str = "paired", code: tuple[str, ...] = ()):
+    def __init__(self, root: Path, name: str = "fake", role: str = "paired"):
         self.root, self.made = Path(root) / MIRROR_FOLDER, Counter()
         self.records: dict[str, Record] = {}
         self.readings: dict[str, tuple[dict, Callable[[], Iterable[Stretch]]]] = {}
         self.source = Source(
-            name=name, title="", slug=name, version="", role=role, access="", licence="", citation="", size="",
-            chest_lead="", notes="", list_records=lambda mirror: list(self.records.values()),
-            files=lambda mirror, record: [f"{record.path}.txt"], read=self._read, code=code,
+            name=name, title="", slug=name, version="", role=role, about={}, read=self._read,
+            list_records=lambda mirror: list(self.records.values()),
+            files=lambda mirror, record: [f"{record.path}.txt"],
         )  # fmt: skip
         self.root.mkdir(parents=True, exist_ok=True)
 

@@ -45,9 +45,11 @@ def reading_of(top, number=0):
 
 
 def test_terms():
-    assert (SOURCE.role, SOURCE.access) == ("paired", "open") and "Open Data Commons" in SOURCE.licence
-    assert "10.13026/mp2q-8g41" in SOURCE.citation
-    assert "750 records" in SOURCE.size and "unknown position: not used" in SOURCE.chest_lead
+    assert (SOURCE.role, SOURCE.about["access"]) == ("paired", "open") and "Open Data Commons" in SOURCE.about[
+        "licence"
+    ]
+    assert "10.13026/mp2q-8g41" in SOURCE.about["cite"]
+    assert "750 records" in SOURCE.about["size"] and "unknown position: not used" in SOURCE.about['lead "V"']
 
 
 @pytest.mark.parametrize(

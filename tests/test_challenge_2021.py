@@ -129,9 +129,11 @@ def test_codes_in_the_header(top):
 
 
 def test_terms():
-    assert (SOURCE.role, SOURCE.access) == ("ecg only", "open") and "Attribution 4.0" in SOURCE.licence
-    assert "10.13026/34va-7q14" in SOURCE.citation
-    assert "88,253 records" in SOURCE.size and "V1 to V6 are standard leads" in SOURCE.chest_lead
+    assert (SOURCE.role, SOURCE.about["access"]) == ("ecg only", "open") and "Attribution 4.0" in SOURCE.about[
+        "licence"
+    ]
+    assert "10.13026/34va-7q14" in SOURCE.about["cite"]
+    assert "88,253 records" in SOURCE.about["size"] and "V1 to V6 are standard leads" in SOURCE.about['lead "V"']
 
 
 # ------------------------------------------------------------------------------------------------------- damaged input

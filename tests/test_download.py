@@ -219,7 +219,7 @@ def test_what_one_mirror_lacks_another_may_hold(server, root):
 
 @pytest.mark.parametrize("from_folder", [False, True])
 def test_what_was_fetched_is_used_without_naming_the_mirror_again(server, root, p2es, monkeypatch, from_folder):
-    """The data set's home was asked for what the mirror lacked: minutes of time-outs, or the end, where it is out of reach."""
+    """The data set's home was asked for what the mirror lacked: minutes of time-outs, or the end, where out of reach."""
     location = root if from_folder else server.url
     get(MIMIC4, location, records=["80"])
     get(MIMIC4, location, records=["81"])  # what the records before it lack is not forgotten
@@ -782,7 +782,7 @@ def test_get_sets_a_damaged_file_aside_and_fetches_it_again(server, root, p2es, 
 
 
 def test_files_that_a_published_list_does_not_name_are_told(server, root, p2es):
-    """A list cut at the end of a line looks whole; what it no longer names is not checked, and must not pass in silence."""
+    """A list cut at the end of a line looks whole; what it no longer names is not checked, which must be said."""
     folder = root / "challenge-2015" / "1.0.0"
     publish(folder)
     assert get(CHALLENGE, server.url, records=["a101l"]).unlisted == []
@@ -976,9 +976,13 @@ def test_every_source_states_its_terms(p2es):
         assert list(lines) == ["size", "access", "licence", "cite", 'lead "V"', "note"]
         assert all(len(text) >= 4 for text in lines.values())
         assert source.title in block and f"({source.role})" in block
-        assert (lines["access"], lines["licence"], lines["cite"]) == (source.access, source.licence, source.citation)
+        assert (lines["access"], lines["licence"], lines["cite"]) == (
+            source.about["access"],
+            source.about["licence"],
+            source.about["cite"],
+        )
         assert lines["access"].startswith("open")
-    assert all("credentialed" in get_source(name).access for name in ("mimic4wdb", "mimic3wdb-matched"))
+    assert all("credentialed" in get_source(name).about["access"] for name in ("mimic4wdb", "mimic3wdb-matched"))
 
 
 # ------------------------------------------------------------------------------------------------- the real recordings

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import pickle
 import signal
 import time
 from collections import namedtuple
+from concurrent.futures import Executor, Future
 
 import numpy as np
 import pandas as pd
@@ -14,21 +15,30 @@ import pytest
 from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib.cli import main
+from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.learned import Batch
-from p2es_lib.data.preparation import measure as measure_module
-from p2es_lib.data.preparation import measure_store
-from p2es_lib.data.preparation.measure import COLUMNS, measure
-from p2es_lib.data.preparation.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, zarr_found
-from p2es_lib.data.windows import Shards, ShardWriter, WindowArray
-from p2es_lib.data.windows import memory_maps as shards_module
-from p2es_lib.method.p2es import P2Es
+from p2es_lib.data.windows import Shards, ShardWriter, WindowArray, shard_files
+from tools import measure_data, measure_store
+from tools.measure_data import COLUMNS, measure
+from tools.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, zarr_found
 
 READING = ["reading at random, warm", "reading at random, cold"]
 LOADER = [f"loader: batch of 4, {how}" for how in ("warm", "cold", "read ahead, cold: training waits")]
 INDEX = [f"index: {what}" for what in ("writing", "opening the store", "on disk", "in memory, at most")]
 ZARR = ["writing", "windows on disk", "files", *READING]
 PREPARED = ("0.1 h of 2 leads and PPG at 250 Hz", "4 records of 10 s, 12 leads at 500 Hz, PPG simulated")
+
+
+class InThisProcess(Executor):
+    """Instead of fresh processes, each of which would import everything again."""
+
+    def __init__(self, n_processes, mp_context):
+        assert n_processes == 1 and mp_context.get_start_method() == "spawn"
+
+    def submit(self, function, *arguments):
+        done = Future()
+        done.set_result(pickle.loads(pickle.dumps(function))(*arguments))
+        return done
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,9 @@ def table(tmp_path_factory) -> pd.DataFrame:
     config = tiny_config(signal__window_samples=1024)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure_store.os, "sync", lambda: None)  # waits for what other programs write, too
-        return measure(tmp_path_factory.mktemp("measure"), config, P2Es, Batch, **sizes, progress=False)
+        patch.setenv("P2ES_HOME", "")  # each preparation names its own
+        patch.setattr(measure_data, "ProcessPoolExecutor", InThisProcess)
+        return measure(tmp_path_factory.mktemp("measure"), config, **sizes, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -108,24 +120,34 @@ def test_zarr_holds_the_same_windows(store, tmp_path):
     np.testing.assert_array_equal(written[63], store[2][63 % len(store[2])])
 
 
+def test_a_wheel_says_that_the_source_tree_is_needed(home, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "checkout", lambda: home)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["p2es", "data", "measure"])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "tools/measure_data.py" in said and said.count("\n") == 1
+
+
 def test_a_disk_that_is_too_small_is_refused(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(measure_module.shutil, "disk_usage", lambda folder: usage(10**12, 10**12, 10**9))
+    monkeypatch.setattr(measure_data.shutil, "disk_usage", lambda folder: usage(10**12, 10**12, 10**9))
     with pytest.raises(InputError, match=r"1000000 windows need 16.0 GB.*1.0 GB free"):
-        measure(tmp_path, tiny_config(), P2Es, Batch, n_windows=(1_000_000,), progress=False)
+        measure(tmp_path, tiny_config(), n_windows=(1_000_000,), progress=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_the_command_writes_the_table_and_removes_what_it_made(table, home, monkeypatch, capsys):
     asked = {}
 
-    def measured(folder, config, model, batch_type, **sizes):
+    def measured(folder, config, **sizes):
         (folder / "some file").touch()
         asked.update(sizes)
         return table
 
-    monkeypatch.setattr(measure_module, "measure", measured)
-    monkeypatch.setattr(measure_module, "zarr_found", lambda: False)
+    monkeypatch.setattr(measure_data, "measure", measured)
+    monkeypatch.setattr(measure_data, "zarr_found", lambda: False)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["p2es", "data", "measure", "--windows", "20000"])
     with pytest.raises(SystemExit) as ended:
@@ -152,7 +174,7 @@ def test_what_was_written_goes_whatever_ends_it(home, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(ShardWriter, "append", interrupted)
-    monkeypatch.setattr(measure_module, "training_step", lambda *_: None)
+    monkeypatch.setattr(measure_data, "training_step", lambda *_: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(
         "sys.argv", ["p2es", "data", "measure", "--windows", "1000", "--samples", "512", "--only-stores"]
@@ -166,7 +188,7 @@ def test_what_was_written_goes_whatever_ends_it(home, monkeypatch, error):
 def test_only_stores_that_are_written_and_where_they_were_read_from(tmp_path):
     """Every byte is on the disk before it is read; warm windows come from the cache."""
     config = tiny_config(signal__window_samples=512)
-    table = measure(tmp_path, config, P2Es, Batch, n_windows=(40, 640), n_steps=2, only_stores=True, progress=False)
+    table = measure(tmp_path, config, n_windows=(40, 640), n_steps=2, only_stores=True, progress=False)
     assert {(part, n) for part, n in zip(table["part"], table["n_windows"])} == {(NPY, 40), (NPY, 640)}
     assert table[table["n_windows"] == 640]["what"].tolist() == ["writing", *INDEX, *READING, *LOADER]
     reading = table["what"].isin(READING)
@@ -209,8 +231,7 @@ def test_files_that_are_mapped_no_more_are_dropped_from_the_cache(store, monkeyp
 
 # ------------------------------------------------------------------------------------------- reading from many shards
 def test_windows_of_many_shards_come_in_the_order_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards_module, "_MAX_OPEN", 3)
-    monkeypatch.setattr(shards_module, "_AHEAD", 2)
+    monkeypatch.setattr(shard_files, "MAX_OPEN", 3)
     folders = [tmp_path / str(number) for number in range(7)]
     for number, folder in enumerate(folders):
         folder.mkdir()
@@ -240,88 +261,36 @@ def many_shards(tmp_path_factory):
     return folders, np.array([(number, row) for number in range(600) for row in range(2)])
 
 
-def read_at_random(folders, places, monkeypatch) -> tuple[int, int]:
-    """Read every window three times, in any order, PPG and ECG; how often a file and a header was opened for it."""
-    opened, parsed = [], []
-    real_map, real_layout = Shards._map, shards_module._read_layout
-    monkeypatch.setattr(
-        Shards, "_map", lambda self, number, path: opened.append(number) or real_map(self, number, path)
-    )
-    monkeypatch.setattr(shards_module, "_read_layout", lambda file: parsed.append(1) or real_layout(file))
-    shards = Shards(folders)
+def test_more_shards_are_read_than_stay_open(many_shards, monkeypatch):
+    """Every window three times, in any order, PPG and ECG: a header is parsed once, and descriptors do not run out."""
+    folders, places = many_shards
+    monkeypatch.setattr(shard_files, "MAX_OPEN", 100)
+    parsed, real = [], shard_files._read_layout
+    monkeypatch.setattr(shard_files, "_read_layout", lambda path: parsed.append(path) or real(path))
+    shards, most = Shards(folders), 0
+    before = len(os.listdir("/dev/fd"))
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(places))
         for field in ("ppg", "ecg"):
             windows = WindowArray(shards, places, field, 16)
             for rows in order.reshape(-1, 40):
                 np.testing.assert_array_equal(windows[rows][:, 0, -1], rows)
-    return len(opened), len(parsed)
+                most = max(most, len(os.listdir("/dev/fd")) - before)
+    assert len(parsed) == 600 and most <= 100
+    assert shard_files.MAX_OPEN + 300 <= 1024, "with what else a process has open"
 
 
-def test_each_of_many_shards_is_opened_once(many_shards, monkeypatch):
-    """With 256 kept open, as before, most windows of more shards than that would open a file anew."""
-    assert read_at_random(*many_shards, monkeypatch) == (600, 600)
+def test_a_shard_that_was_made_anew_is_refused_when_it_is_opened_again(tmp_path):
+    def write(value: float, content_hash: str) -> None:
+        with ShardWriter(tmp_path, 16) as writer:
+            writer.append(np.full((1, 16), value), np.full((12, 16), value))
+        (tmp_path / "shard.json").write_text(f'{{"content_hash": "{content_hash}"}}')
 
-
-def test_few_file_descriptors_cost_openings_but_no_header_is_parsed_twice(many_shards, monkeypatch):
-    resource = pytest.importorskip("resource")
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (700, 700))
-    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: None)
-    monkeypatch.setattr(shards_module.sys, "version_info", (3, 12))
-    opened, parsed = read_at_random(*many_shards, monkeypatch)
-    assert opened > 1000 and parsed == 600
-
-
-@pytest.mark.parametrize(
-    "version, soft, hard, n_shards, kept, asked",
-    [
-        ((3, 12), 1024, 1024, 100, 100, []),
-        ((3, 12), 1024, 4096, 10_000, 1792, [4096]),
-        ((3, 12), 1024, 524_288, 10_000, 10_000, [20_512]),
-        ((3, 12), 1024, -1, 10_000, 10_000, [20_512]),
-        ((3, 12), 524_288, 524_288, 100_000, 16_384, []),
-        ((3, 12), 100, 100, 1000, 1, []),
-        ((3, 13), 1024, 1024, 10_000, 10_000, []),
-    ],
-)
-def test_descriptors_are_asked_for_where_shards_need_them(monkeypatch, version, soft, hard, n_shards, kept, asked):
-    resource, set_to = pytest.importorskip("resource"), []
-    monkeypatch.setattr(resource, "RLIM_INFINITY", -1)
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, hard))
-    monkeypatch.setattr(resource, "setrlimit", lambda which, limits: set_to.append(limits[0]))
-    monkeypatch.setattr(shards_module.sys, "version_info", version)
-    assert shards_module._number_kept_open(n_shards) == kept
-    assert [limit for limit in set_to if limit != soft] == asked
-
-
-def test_shards_give_way_when_descriptors_run_out(many_shards, monkeypatch):
-    folders, _ = many_shards
-    real, failed = Shards._map, []
-
-    def run_out(self, number, path):
-        if self.mapped.cache_info().currsize == 5 and not failed:
-            failed.append(number)
-            raise OSError(errno.EMFILE, "Too many open files")
-        return real(self, number, path)
-
-    monkeypatch.setattr(Shards, "_map", run_out)
-    shards = Shards(folders)
-    for number in range(10):
-        assert shards.open(number)["ppg"][1, 0, 0] == 2 * number + 1
-    assert failed == [5] and shards.mapped.cache_info().currsize == 5
-
-
-def test_the_system_is_asked_for_the_windows_and_no_more(store, monkeypatch):
-    asked = []
-
-    class Map:
-        def madvise(self, option, start, length):
-            asked.append((start, start + length))
-
-    mapped = Shards([store[0] / "shard"]).mapped(0)
-    size, begins = mapped.windows.itemsize, mapped.begins
-    shards_module._ask_for(mapped._replace(map=Map()), np.array([3, 63]))
-    page = shards_module.mmap.PAGESIZE
-    for (start, end), row in zip(asked, (3, 63), strict=True):
-        assert start % page == 0 and begins + row * size - page < start <= begins + row * size
-        assert end == begins + (row + 1) * size
+    write(1.0, "aa")
+    shards = Shards([tmp_path], ["aa"])
+    windows = WindowArray(shards, np.array([[0, 0]]), "ppg", 16)
+    assert windows[0].max() == 1.0
+    write(2.0, "bb")
+    shards.close()
+    with pytest.raises(InputError, match="made anew"):
+        windows[0]

@@ -191,9 +191,9 @@ def test_a_broken_table(top, patients, content, match):
 def test_terms():
     """Open but for the table: the error that a user without rights gets, what to do then, and where the copy goes."""
     told = ("open", "credentialed", "HTTP 403", "ask for access", "P2ES_MIMIC3_PATIENTS")
-    assert all(text in SOURCE.access for text in told)
-    assert "Open Database License" in SOURCE.licence and "10.13026/c2294b" in SOURCE.citation
-    assert "10,282 patients" in SOURCE.size and "unknown position: not used" in SOURCE.chest_lead
+    assert all(text in SOURCE.about["access"] for text in told)
+    assert "Open Database License" in SOURCE.about["licence"] and "10.13026/c2294b" in SOURCE.about["cite"]
+    assert "10,282 patients" in SOURCE.about["size"] and "unknown position: not used" in SOURCE.about['lead "V"']
 
 
 def test_a_variable_that_names_no_file(top, monkeypatch):

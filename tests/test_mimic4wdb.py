@@ -138,9 +138,12 @@ def test_a_compressed_table_that_is_cut(root, tmp_path, monkeypatch):
 def test_terms():
     """Open but for the table: the error that a user without rights gets, what to do then, and where the copy goes."""
     told = ("open", "credentialed", "HTTP 403", "ask for access", "P2ES_MIMIC4_PATIENTS")
-    assert all(text in SOURCE.access for text in told)
-    assert "Open Database License" in SOURCE.licence and "10.13026/a2mw-f949" in SOURCE.citation
-    assert "200 records of 198 patients" in SOURCE.size and "unknown position: not used" in SOURCE.chest_lead
+    assert all(text in SOURCE.about["access"] for text in told)
+    assert "Open Database License" in SOURCE.about["licence"] and "10.13026/a2mw-f949" in SOURCE.about["cite"]
+    assert (
+        "200 records of 198 patients" in SOURCE.about["size"]
+        and "unknown position: not used" in SOURCE.about['lead "V"']
+    )
 
 
 def test_a_variable_that_names_no_file(root, monkeypatch):

@@ -311,7 +311,7 @@ def test_a_folder_is_read_in_place(tmp_path, home):
     file.parent.mkdir(parents=True)
     file.write_text("text")
     mirror = Mirror(tmp_path / "copy", "set", "1.0.0")
-    assert mirror.fetch(FILE) == file and mirror.read_text(FILE) == "text"
+    assert mirror.fetch(FILE) == file and mirror.fetch(FILE).read_text() == "text"
     with pytest.raises(MissingFile, match="other.dat: not in this mirror"):
         mirror.fetch("other.dat")
     assert not home.exists()
@@ -411,7 +411,7 @@ def refuse_to_open(monkeypatch, name):
     monkeypatch.setattr("builtins.open", refusing)
 
 
-@pytest.mark.parametrize("what", ["fetch", "copy", "read_text"])
+@pytest.mark.parametrize("what", ["fetch", "copy", "fetch_required"])
 @pytest.mark.parametrize("published", [True, False])
 def test_a_file_that_must_not_be_read_is_named(folder, monkeypatch, what, published):
     if not published:
@@ -438,7 +438,7 @@ def test_which_mirror(tmp_path, monkeypatch):
     "page", [b"<!DOCTYPE html><title>Log in</title>", b"\n <html><body>please log in</body></html>"]
 )
 def test_a_web_page_in_place_of_a_file_is_refused(server, remote, home, page):
-    """Servers send their page to log in with status 200: it must not become a recording, a table or a list of hashes."""
+    """Servers send their page to log in with status 200: it must not become a recording, a table or a list."""
     good, server.content = server.content, page
     with pytest.raises(InputError, match="web page instead of the file"):
         remote.fetch(FILE)

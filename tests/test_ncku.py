@@ -111,9 +111,11 @@ def test_beats_come_from_the_channel_whose_beats_resemble_each_other_most(top, p
 
 
 def test_terms():
-    assert (SOURCE.role, SOURCE.access) == ("timing only", "open") and "Attribution 4.0" in SOURCE.licence
-    assert "Nordling Lab" in SOURCE.citation
-    assert "12 files of 4 volunteers" in SOURCE.size and "not documented" in SOURCE.chest_lead
+    assert (SOURCE.role, SOURCE.about["access"]) == ("timing only", "open") and "Attribution 4.0" in SOURCE.about[
+        "licence"
+    ]
+    assert "Nordling Lab" in SOURCE.about["cite"]
+    assert "12 files of 4 volunteers" in SOURCE.about["size"] and "not documented" in SOURCE.about['lead "V"']
 
 
 # ------------------------------------------------------------------------------------------------------- damaged input

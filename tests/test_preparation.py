@@ -12,7 +12,7 @@ from wfdb_files import write_multirate
 from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS, LIMB_LEADS
-from p2es_lib.data.preparation import list_jobs, make_recording, reject, run_job
+from p2es_lib.data.preparation import clean_stretch, list_jobs, reject, run_job
 from p2es_lib.data.preparation.assembly import collect_index
 from p2es_lib.data.sources import get_source
 from p2es_lib.data.sources.contract import Reading, Stretch
@@ -27,7 +27,7 @@ def reading(**known):
 
 
 def recording_of(stretch, **known):
-    return make_recording(stretch, reading(**known), "r", RATE)
+    return clean_stretch(stretch, reading(**known), "r", RATE)
 
 
 def bumps(times_s, duration_s, rate, width_s):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fake_source import lead_noise, stretch_of
 
-from p2es_lib.data.preparation import REASONS, judge_windows, make_recording, reject
+from p2es_lib.data.preparation import REASONS, clean_stretch, judge_windows, reject
 from p2es_lib.data.sources.contract import Reading, Stretch
 from p2es_lib.signals.cleaning import FAULTS
 
@@ -17,7 +17,7 @@ FIRST = SPOILT * LENGTH
 
 
 def judged(stretch, n_windows: int = 7) -> pd.DataFrame:
-    recording = make_recording(stretch, Reading("s", 60.0, "F", iter(())), "r", RATE)
+    recording = clean_stretch(stretch, Reading("s", 60.0, "F", iter(())), "r", RATE)
     return judge_windows(recording, np.arange(n_windows) * LENGTH, LENGTH)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import tracemalloc
 from dataclasses import replace
 from multiprocessing import get_context
@@ -16,9 +17,11 @@ import pytest
 from fake_source import FakeSource, prepare_and_die, settings, shard_content, stretch_of
 from wfdb_files import write_mimic4
 
+from p2es_lib.core import imports
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.preparation import prepare_shard, prepared_dir
-from p2es_lib.data.sources import mimic4wdb, parts
+from p2es_lib.data.preparation.prepare_shard import code_files, files_imported, hash_files, shard_settings
+from p2es_lib.data.sources import get_source, mimic4wdb, parts
 from p2es_lib.data.sources.contract import Stretch
 from p2es_lib.data.sources.parts import in_parts
 
@@ -227,16 +230,84 @@ def test_another_age_makes_the_record_anew(three):
     assert three.made == {"c": 1} and set(table.loc[table["record"] == "c", "age"]) == {61.0}
 
 
-def test_changed_code_makes_every_record_anew(tmp_path, home, make_pair):
+def test_changed_code_makes_every_record_anew(tmp_path, home, make_pair, monkeypatch):
+    """A source outside the library: its module is the one that holds ``read``."""
     code = tmp_path / "reader.py"
     code.write_text("version = 1")
-    fake = FakeSource(tmp_path, code=(str(code),))
+    monkeypatch.setattr(sys.modules["fake_source"], "__file__", str(code))
+    files_imported.cache_clear()
+    fake = FakeSource(tmp_path)
     for name in "ab":
         fake.add(name, [stretch_of(make_pair(20, RATE, noise=0.01))])
     first = shard_content(fake.prepare(settings()))[2]
     code.write_text("version = 2")
     second = shard_content(fake.prepare(settings()))[2]
     assert fake.made == {"a": 2, "b": 2} and first["code"] != second["code"]
+    files_imported.cache_clear()
+
+
+READS, FILTERS, SIMULATES = {"bidmc", "ptb-xl", "mimic4wdb"}, {"bidmc", "ptb-xl", "mimic4wdb", "ncku"}, {"simulated"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "stale"),
+    [
+        ("data/sources/bidmc.py", {"bidmc"}),
+        ("data/sources/tables.py", {"ptb-xl", "mimic4wdb"}),  # imported by these alone
+        ("data/sources/wfdb_records.py", READS),
+        ("data/sources/parts.py", FILTERS),  # by wfdb_records
+        ("data/preparation/acceptance.py", FILTERS),
+        ("signals/transforms.py", FILTERS | SIMULATES),
+        ("core/leads.py", FILTERS | SIMULATES),
+        ("core/demographics.py", READS | SIMULATES),
+        ("simulator/pulse.py", {"ptb-xl"} | SIMULATES),  # whose PPG is simulated
+        ("simulator/normal_beats.json", {"ptb-xl"} | SIMULATES),
+        ("data/windows/batches.py", SIMULATES),  # numbers of the subjects
+        ("data/download/mirror.py", set()),
+        ("data/download/http.py", set()),
+        ("data/preparation/jobs.py", set()),
+        ("data/windows/shard_files.py", set()),
+        ("data/windows/splits.py", set()),
+        ("cli/data.py", set()),
+        ("core/paths.py", set()),
+        ("method/p2es.py", set()),
+    ],
+)
+def test_records_are_stale_when_what_reads_or_filters_them_has_changed_and_only_then(home, changed, stale):
+    names = (*FILTERS, *SIMULATES)
+    assert {name for name in names if imports.PACKAGE / changed in code_files(get_source(name))} == stale
+
+
+def test_a_change_of_an_imported_helper_reaches_the_settings_of_a_shard(tmp_path, home, monkeypatch):
+    package, config = tmp_path / "p2es_lib", settings()
+    shutil.copytree(imports.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    names = ("bidmc", "ncku", "ptb-xl")
+
+    def codes() -> list[str]:
+        return [shard_settings(get_source(name), config)["code"] for name in names]
+
+    before = codes()
+    files_imported.cache_clear()
+    monkeypatch.setattr(imports, "PACKAGE", package)
+    try:
+        assert codes() == before
+        for changed, stale in (("data/sources/tables.py", ["ptb-xl"]), ("data/download/mirror.py", [])):
+            with open(package / changed, "a") as file:
+                file.write("# another line\n")
+            after = codes()
+            assert [name for name, old, new in zip(names, before, after) if old != new] == stale
+            before = after
+    finally:
+        files_imported.cache_clear()
+
+
+def test_the_users_tables_are_part_of_the_code(tmp_path, home, monkeypatch):
+    monkeypatch.setenv("P2ES_MIMIC4_PATIENTS", str(tmp_path / "patients.csv"))
+    versions = set()
+    for text in ("subject_id", "subject_id,gender"):
+        (tmp_path / "patients.csv").write_text(text)
+        versions.add(hash_files(code_files(get_source("mimic4wdb"))))
+    assert len(versions) == 2
 
 
 def test_settings_have_folders_of_their_own(three):

@@ -162,9 +162,14 @@ def test_statements_that_are_none(text):
 
 
 def test_terms():
-    assert (SOURCE.role, SOURCE.access) == ("ecg only", "open") and "Attribution 4.0" in SOURCE.licence
-    assert "10.1038/s41597-020-0495-6" in SOURCE.citation
-    assert "21,799 records of 18,869 patients" in SOURCE.size and "V1 to V6 are standard leads" in SOURCE.chest_lead
+    assert (SOURCE.role, SOURCE.about["access"]) == ("ecg only", "open") and "Attribution 4.0" in SOURCE.about[
+        "licence"
+    ]
+    assert "10.1038/s41597-020-0495-6" in SOURCE.about["cite"]
+    assert (
+        "21,799 records of 18,869 patients" in SOURCE.about["size"]
+        and "V1 to V6 are standard leads" in SOURCE.about['lead "V"']
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- damaged input

@@ -215,9 +215,12 @@ def test_a_broken_table(top, make_pair, damage, match):
 
 def test_terms():
     source = senssmarttech.SOURCE
-    assert (source.role, source.access) == ("paired", "open") and "Attribution 4.0" in source.licence
-    assert "10.13026/fy9p-n277" in source.citation
-    assert "338 recordings of 32 volunteers" in source.size and "V3 and V4 are standard leads" in source.chest_lead
+    assert (source.role, source.about["access"]) == ("paired", "open") and "Attribution 4.0" in source.about["licence"]
+    assert "10.13026/fy9p-n277" in source.about["cite"]
+    assert (
+        "338 recordings of 32 volunteers" in source.about["size"]
+        and "V3 and V4 are standard leads" in source.about['lead "V"']
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- damaged input

@@ -132,9 +132,9 @@ def test_people(top, pair):
 
 def test_terms():
     source = vitaldb.SOURCE
-    assert (source.role, source.access) == ("paired", "open") and "Attribution 4.0" in source.licence
-    assert "10.1038/s41597-022-01411-5" in source.citation
-    assert "6,388 cases" in source.size and "taken as V5" in source.chest_lead
+    assert (source.role, source.about["access"]) == ("paired", "open") and "Attribution 4.0" in source.about["licence"]
+    assert "10.1038/s41597-022-01411-5" in source.about["cite"]
+    assert "6,388 cases" in source.about["size"] and "taken as V5" in source.about['lead "V"']
 
 
 # ------------------------------------------------------------------------------------------------------- damaged input

@@ -267,7 +267,7 @@ def test_preparing_again_does_nothing_unless_settings_or_code_change(home, monke
     assert len(calls) == 1
     prepare_windows(config.replace("data.simulator_seed", 1), progress=False)
     assert len(calls) == 2
-    monkeypatch.setattr(jobs, "code_version", lambda source: "changed")
+    monkeypatch.setattr(jobs, "hash_files", lambda files: "changed")
     prepare_windows(config.replace("data.simulator_seed", 1), progress=False)
     assert len(calls) == 3
 

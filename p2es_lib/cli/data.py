@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,8 +26,8 @@ def _ask_to_stop_with_parent(wanted: bool) -> bool:
 # The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
 StopWithParent = Annotated[bool, typer.Option("--stop-with-parent", hidden=True, callback=_ask_to_stop_with_parent)]
 Name = Annotated[str, typer.Argument(help="Data set, see p2es data sources; a+b: both; a~b: b for testing only.")]
-Mirror = Annotated[str | None, typer.Option(help="Folder or URL laid out as PhysioNet; default: what was fetched, as it "
-                                               "is, and the data set's home.")]  # fmt: skip
+_MIRROR = "Folder or URL laid out as PhysioNet; default: what was fetched, as it is, and the data set's home."
+Mirror = Annotated[str | None, typer.Option(help=_MIRROR)]
 Profile = Annotated[
     str, typer.Option(help="smoke, quick, wide or full: how much is used of a data set too large for all of it.")
 ]
@@ -40,9 +41,7 @@ def sources() -> None:
 
     for source in SOURCES.values():
         typer.echo(f"{source.name}: {source.title} ({source.role})")
-        terms = {"size": source.size, "access": source.access, "licence": source.licence, "cite": source.citation}
-        terms |= {'lead "V"': source.chest_lead, "note": source.notes}
-        for term, text in terms.items():
+        for term, text in source.about.items():
             typer.echo(f"    {term}: {text}")
 
 
@@ -68,17 +67,14 @@ def get(
         if source.role == "simulated":
             raise InputError("data set simulated: it is made on this machine, there is nothing to get")
         got = get_records(source, mirror, records=record or (), subjects=subject or (), number=number, jobs=jobs)
-        typer.echo(
-            f"{source.name}: {len(got.records)} records, {got.n_files} files, {got.n_bytes / 1e6:.1f} MB in {got.folder}"
-        )
-        if got.missing:
-            shown = ", ".join(got.missing[:5]) + (", ..." if len(got.missing) > 5 else "")
-            typer.echo(f"  {len(got.missing)} files are not on the mirror: {shown}")
-        if got.unlisted:
-            shown = ", ".join(got.unlisted[:5]) + (", ..." if len(got.unlisted) > 5 else "")
-            typer.echo(
-                f"  {len(got.unlisted)} files are not in SHA256SUMS.txt, so not checked against it (was it cut short?): {shown}"
-            )
+        size = f"{len(got.records)} records, {got.n_files} files, {got.n_bytes / 1e6:.1f} MB"
+        typer.echo(f"{source.name}: {size} in {got.folder}")
+        for paths, what in (
+            (got.missing, "not on the mirror"),
+            (got.unlisted, "not in SHA256SUMS.txt, so not checked against it (was it cut short?)"),
+        ):
+            if paths:
+                typer.echo(f"  {len(paths)} files are {what}: {', '.join(paths[:5])}{', ...' * (len(paths) > 5)}")
         for path in got.mended:
             typer.echo(f"  damaged, so fetched again (what was here is now {path}.damaged): {path}")
 
@@ -93,7 +89,8 @@ def verify(name: Name, mirror: Mirror = None) -> None:
     for source in parse_dataset(name):
         report = verify_records(source, mirror)
         typer.echo(
-            f"{source.name}: {report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} wrong"
+            f"{source.name}: {report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} "
+            "wrong"
         )
         for path in report.wrong:
             typer.echo(f"  wrong: {path}")
@@ -131,44 +128,43 @@ def prepare(
     """Prepare windows: records that did not change are not prepared again."""
     from p2es_lib.companion.workflow import check_mirror
     from p2es_lib.core.config import get_config
-    from p2es_lib.data.download.selection import read_selection
     from p2es_lib.data.preparation import list_jobs, prepare_windows, run_job, run_jobs
+
+    config, location = get_config(profile, name), check_mirror(name, mirror) or None
+    found = list_jobs(config, location)
+    if shard is None:
+        run_jobs(found, config, location, n_processes=jobs)
+        made = prepare_windows(config, mirror=location)
+        _report(name, made)
+        typer.echo(made)
+        return
+    chosen = [job for job in found if f"{job.source}/{job.shard}" == shard]
+    if not chosen:
+        raise InputError(f"shard {shard!r}: the data set {name} has none of that name here; see p2es data list {name}")
+    typer.echo(run_job(chosen[0], config, location, progress=not stop_with_parent))
+
+
+def _report(name: str, made: Path) -> None:
+    """Say how many windows are usable, and why others are not."""
+    from p2es_lib.data.download.selection import read_selection
     from p2es_lib.data.sources import parse_dataset
     from p2es_lib.data.windows import read_windows
 
-    config, location = get_config(profile, name), check_mirror(name, mirror) or None
-    if shard is None:
-        run_jobs(list_jobs(config, location), config, location, n_processes=jobs)
-        made = prepare_windows(config, mirror=location)
-        info = read_windows(made).info
-        lines = [
-            f"{count} rejected: {reason}"
-            for reason, count in sorted(info["rejected"].items(), key=lambda item: -item[1])
-        ]
-        lines += [
-            f"lead {lead} flat or missing in {n} record(s): absent there" for lead, n in info["dead_leads"].items()
-        ]
-        lines += [
-            f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()
-        ]
-        notes, last = _sum_up(info["notes"])
-        lines += notes
-        lines += [
-            f"{source.name}: only records that p2es data get selected"
-            for source in parse_dataset(name)
-            if read_selection(source) is not None
-        ]
-        lines += last
-        typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)
-        for line in lines:
-            typer.echo(f"  {line}", err=True)
-        typer.echo(made)
-        return
-    chosen = [job for job in list_jobs(config, location) if f"{job.source}/{job.shard}" == shard]
-    if not chosen:
-        raise InputError(f"shard {shard!r}: the data set {name} has none of that name here; see p2es data list {name}")
-    folder: Path = run_job(chosen[0], config, location, progress=not stop_with_parent)
-    typer.echo(folder)
+    info = read_windows(made).info
+    rejected = sorted(info["rejected"].items(), key=lambda item: -item[1])
+    notes, last = _sum_up(info["notes"])
+    selected = [source.name for source in parse_dataset(name) if read_selection(source) is not None]
+    lines = [
+        *(f"{count} rejected: {reason}" for reason, count in rejected),
+        *(f"lead {lead} flat or missing in {n} record(s): absent there" for lead, n in info["dead_leads"].items()),
+        *(f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()),
+        *notes,
+        *(f"{source}: only records that p2es data get selected" for source in selected),
+        *last,
+    ]
+    typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)
+    for line in lines:
+        typer.echo(f"  {line}", err=True)
 
 
 def _sum_up(notes: list[str], most: int = 10) -> tuple[list[str], list[str]]:
@@ -202,35 +198,10 @@ def measure(
     """Measure on this machine what preparing, storing and loading cost; writes figures/store/table01_store."""
     from p2es_lib.core import paths
 
-    if windows < 1000:
-        raise InputError(f"windows={windows}: at least 1000")
-    if samples < 512:
-        raise InputError(
-            f"samples={samples}: at least 512, so that a window holds the beats that a training step needs"
-        )
-    folder = paths.check_output_folder(folder or paths.home() / "data", "--folder")
-    import torch
+    tools = paths.checkout() / "tools"
+    if not (tools / "measure_data.py").is_file():
+        raise InputError("p2es data measure needs tools/measure_data.py of the source tree: run it in a checkout")
+    sys.path.insert(0, str(tools.parent))
+    from tools.measure_data import write_table
 
-    from p2es_lib.core.config import get_config
-    from p2es_lib.core.learned import Batch
-    from p2es_lib.data.preparation.measure import measure as measure_all
-    from p2es_lib.data.preparation.measure import zarr_found
-    from p2es_lib.method.p2es import P2Es
-    from p2es_lib.plots import save_table
-
-    sizes = [*(10**k for k in range(3, 10) if 10**k < windows), windows]
-    config = get_config("quick", "made").replace("signal.window_samples", samples)
-    with paths.temporary_folder(folder / "measure") as place:
-        table = measure_all(place, config, P2Es, Batch, n_windows=sizes, only_stores=only_stores)
-    caption = (
-        "What preparation, store and loader cost, on one machine: median and least of repeats; ratio: value over "
-        "reference; growth: value over that at the fewest windows. The records prepared are made in memory, no files "
-        "are read. Warm: in the system's cache; cold: dropped from it; from_disk: share of what was read that the disk gave "
-        "(more than 1: it gave more than was asked for). Sparse file: its windows are a hole, read by the same way. "
-        f"Windows of {samples} samples. Threads of torch: {torch.get_num_threads()}."
-    )
-    if not zarr_found() and not only_stores:
-        caption += " Zarr is not installed and was left out."
-    name = "table02_written" if only_stores else "table01_store"
-    path = save_table(table, paths.home() / "figures" / "store", name, caption, float_format=".5g")
-    typer.echo(path)
+    typer.echo(write_table(windows, samples, only_stores, folder))

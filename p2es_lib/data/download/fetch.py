@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Verified:
-    """What :func:`verify_records` found: number of good files; paths that are not there; of other content, or unreadable."""
+    """What :func:`verify_records` found: good files (number); paths not there; of other content, unreadable."""
 
     verified: int
     missing: list[str]
@@ -79,8 +79,6 @@ def get_records(
         Unknown names, too little space, a file that could not be fetched (after all others were) or is not what its
         hash says.
     """
-    from tqdm.auto import tqdm
-
     if jobs < 1:
         raise InputError(f"jobs={jobs}: at least 1")
     mirror = source.mirror(location)
@@ -93,35 +91,37 @@ def get_records(
             source, mirror, records=records, subjects=subjects, number=number, pool=pool, progress=progress
         )
         wanted, of_records, absent, errors = _files(source, mirror, chosen, pool, progress)
-        asking = tqdm(pool.map(mirror.size, wanted), total=len(wanted), desc="asking for sizes", unit="file",
-                      disable=not progress, leave=False)  # fmt: skip
-        n_bytes = sum(size or 0 for size in asking)
+        sizes = _bar(pool.map(mirror.size, wanted), len(wanted), "asking for sizes", "file", progress)
+        n_bytes = sum(size or 0 for size in sizes)
         check_space(mirror.cached(""), n_bytes)
         added = add_to_selection(source, chosen)
-        with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=f"getting {source.name}", disable=not progress) as bar:
-            missing, failed = _fetch_all(mirror, wanted, pool, bar.update)
+        missing, failed = _fetch_all(mirror, wanted, pool, n_bytes, source.name if progress else "")
     missing, errors = sorted({*absent, *missing}), list(dict.fromkeys([*errors, *failed]))
-    # What was not looked for now, since it belongs to other records, is as it was when this mirror was asked for it.
-    still = set(before[1:]) - mirror.asked - set(wanted) if before[:1] == [mirror.where()] else set()
-    with paths.atomic_path(missing_file) as temporary:
-        lines = [mirror.where(), *sorted(mirror.not_found | set(missing) | still)]
-        temporary.write_text("".join(f"{line}\n" for line in lines))
+    _note_missing(mirror, missing, before, wanted)
     if errors:
         more = f" (and {len(errors) - 1} more files)" if len(errors) > 1 else ""
         aside = f"; damaged, renamed to end in .damaged: {', '.join(sorted(mirror.mended))}" if mirror.mended else ""
         raise InputError(f"{errors[0]}{more}{aside}")
-    here = [path for path in wanted if mirror.cached(path).is_file()]
-    n_bytes = sum(mirror.cached(path).stat().st_size for path in here)
     if not any(mirror.cached(path).is_file() for path in of_records):  # tables and hashes are nothing to prepare
         drop_from_selection(source, added)
         raise InputError(
-            f"data set {source.name}: none of its {len(wanted)} files is on the mirror {mirror.where()} that belongs to the "
-            f"{len(chosen)} record(s) asked for{f' ({missing[0]} is not there)' if missing else ''}; is it laid out as "
-            "<mirror>/<slug>/<version>/...? Ask for other records, or another mirror; nothing more was selected"
+            f"data set {source.name}: none of its {len(wanted)} files is on the mirror {mirror.where()} that belongs "
+            f"to the {len(chosen)} record(s) asked for{f' ({missing[0]} is not there)' if missing else ''}; is it laid "
+            "out as <mirror>/<slug>/<version>/...? Ask for other records, or another mirror; nothing more was selected"
         )
-    listed = mirror.published_checksums()
+    here = [path for path in wanted if mirror.cached(path).is_file()]
+    n_bytes, listed = sum(mirror.cached(path).stat().st_size for path in here), mirror.published_checksums()
     unlisted = sorted(path for path in here if listed and path not in listed and path != PUBLISHED_FILE)
     return Fetched(chosen, len(here), n_bytes, missing, mirror.cached(""), sorted(mirror.mended), unlisted)
+
+
+def _note_missing(mirror: Mirror, missing: list[str], before: list[str], wanted: list[str]) -> None:
+    """Write down what this mirror does not hold; ``before`` is what the file said of it, or of another one."""
+    # What was not looked for now, since it belongs to other records, is as it was when this mirror was asked for it.
+    still = set(before[1:]) - mirror.asked - set(wanted) if before[:1] == [mirror.where()] else set()
+    lines = [mirror.where(), *sorted(mirror.not_found | set(missing) | still)]
+    with paths.atomic_path(mirror.cached(MISSING_FILE)) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines))
 
 
 def _files(
@@ -132,8 +132,6 @@ def _files(
     Then the headers that the mirror does not hold, and what was wrong with others: the files of these records are not
     known.
     """
-    from tqdm.auto import tqdm
-
     mirror.published_checksums()  # nothing can be checked without it, should the server fail to give it
     absent, errors = [], []
 
@@ -146,11 +144,16 @@ def _files(
             errors.append(str(error))
         return []
 
-    listing = tqdm(pool.map(files, chosen), total=len(chosen), desc="listing", unit="record", disable=not progress,
-                   leave=False)  # fmt: skip
+    listing = _bar(pool.map(files, chosen), len(chosen), "listing", "record", progress)
     found = [path for paths_ in listing for path in paths_]
     asked = sorted(mirror.asked - mirror.not_found)  # lists of records and tables that were read on the way
     return list(dict.fromkeys([*asked, *source.tables, *found])), found, absent, errors
+
+
+def _bar(iterable: Iterable, total: int, what: str, unit: str, progress: bool) -> Iterable:
+    from tqdm.auto import tqdm
+
+    return tqdm(iterable, total=total, desc=what, unit=unit, disable=not progress, leave=False)
 
 
 @contextmanager
@@ -167,25 +170,27 @@ def _threads(mirror: Mirror, jobs: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _fetch_all(
-    mirror: Mirror, wanted: list[str], pool: ThreadPoolExecutor, count: Callable[[int], object]
+    mirror: Mirror, wanted: list[str], pool: ThreadPoolExecutor, n_bytes: int, shown: str
 ) -> tuple[list[str], list[str]]:
     """Fetch files side by side; returns those that the mirror does not hold, and what was wrong with others."""
-    lock = threading.Lock()
+    from tqdm.auto import tqdm
 
-    def meter(n_bytes: int) -> None:
-        with lock:
-            count(n_bytes)
+    lock, missing, errors = threading.Lock(), [], []
+    with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=f"getting {shown}", disable=not shown) as bar:
 
-    mirror.meter = meter
-    missing, errors = [], []
-    futures = {pool.submit(mirror.copy, path): path for path in wanted}
-    for future in as_completed(futures):
-        try:
-            future.result()
-        except MissingFile:
-            missing.append(futures[future])
-        except InputError as error:
-            errors.append(str(error))
+        def meter(arrived: int) -> None:
+            with lock:
+                bar.update(arrived)
+
+        mirror.meter = meter
+        futures = {pool.submit(mirror.copy, path): path for path in wanted}
+        for future in as_completed(futures):
+            try:
+                future.result()
+            except MissingFile:
+                missing.append(futures[future])
+            except InputError as error:
+                errors.append(str(error))
     return missing, errors
 
 
@@ -195,8 +200,6 @@ def verify_records(source: Source, location: str | Path | None = None, progress:
 
     Held against SHA256SUMS.txt where the data set has one, and against the hashes seen when files were fetched.
     """
-    from tqdm.auto import tqdm
-
     mirror = source.mirror(location)
     folder = Path(mirror.where()) if isinstance(mirror.location, Path) else mirror.cached("")
     known = read_checksums(folder / SEEN_FILE) | read_checksums(folder / PUBLISHED_FILE)
@@ -207,9 +210,8 @@ def verify_records(source: Source, location: str | Path | None = None, progress:
     present = [path for path in known if (folder / path).is_file()]
     with ThreadPoolExecutor(thread_name_prefix="hashing") as pool:
         hashes = pool.map(lambda path: _hash_or_nothing(folder / path), present)
-        bar = tqdm(zip(present, hashes), total=len(present), desc=f"verifying {source.name}", unit="file",
-                   disable=not progress)  # fmt: skip
-        wrong = [path for path, digest in bar if digest != known[path]]
+        checked = _bar(zip(present, hashes), len(present), f"verifying {source.name}", "file", progress)
+        wrong = [path for path, digest in checked if digest != known[path]]
     return Verified(len(present) - len(wrong), sorted(set(known) - set(present)), wrong)
 
 

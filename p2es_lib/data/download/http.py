@@ -127,8 +127,8 @@ def refuse_page(path: str, part: Path, origin: str) -> None:
         if begins.startswith((b"<!doctype html", b"<html")):
             begin_again(part)
             raise InputError(
-                f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data set "
-                "with your account, and name the folder with mirror= (or P2ES_MIRROR)"
+                f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data "
+                "set with your account, and name the folder with mirror= (or P2ES_MIRROR)"
             )
 
 
@@ -141,8 +141,8 @@ def note_of(digest: str, local: Path) -> str:
 def wrong_content(origin: str, digest: str, known: str, said_by: str, advice: str) -> WrongContent:
     """The error for a file whose hash is ``digest`` where ``said_by`` has ``known``; ``advice``: what to do."""
     return WrongContent(
-        f"{origin}: SHA-256 is {digest}, but {said_by} says {known}: the file is damaged or was changed, and is not used; "
-        f"{advice}, or, if the change is known to be right, delete its line there"
+        f"{origin}: SHA-256 is {digest}, but {said_by} says {known}: the file is damaged or was changed, and is not "
+        f"used; {advice}, or, if the change is known to be right, delete its line there"
     )
 
 
@@ -223,8 +223,8 @@ def http_problem(url: str, error: urllib.error.HTTPError, part: Path) -> str:
     if error.code in (401, 403):
         raise InputError(
             f"{url}: access refused (HTTP {error.code}): this server gives these files to credentialed users only. Ask "
-            "for access on the page of the data set, fetch them with your account, and name the folder with mirror= (or "
-            "P2ES_MIRROR)"
+            "for access on the page of the data set, fetch them with your account, and name the folder with mirror= "
+            "(or P2ES_MIRROR)"
         ) from error
     if error.code == 416:  # what we hold is longer than what the server has
         begin_again(part)

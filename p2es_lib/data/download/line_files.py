@@ -32,7 +32,8 @@ class LineFile:
     path : Path
         Need not exist.
     parse : callable
-        ``parse(line) -> (key, value)``, or None for a line that says nothing. Of two lines with one key the later counts.
+        ``parse(line) -> (key, value)``, or None for a line that says nothing. Of two lines with one key the later
+        counts.
     """
 
     def __init__(self, path: Path, parse: Callable[[str], tuple[str, str] | None]):

@@ -49,8 +49,8 @@ from p2es_lib.data.download.http import (
     wrong_content,
 )
 from p2es_lib.data.download.line_files import LineFile, append_line
-from p2es_lib.data.download.locations import DEFAULT_MIRROR, check_relative, resolve_mirror
 
+DEFAULT_MIRROR = "https://physionet.org/files/"
 #: Attempts per file; first pause between two (doubled each time) and the longest that a server may ask for, in seconds.
 ATTEMPTS, BACKOFF_S, LONGEST_PAUSE_S = 5, 1.0, 60.0
 #: A published list of hashes larger than this is not read (that of the MIMIC waveforms names millions of files).
@@ -59,6 +59,33 @@ MAX_LIST_BYTES = 64e6
 MISSING_FILE = ".missing"
 #: Beside it too: files, of mirrors that are folders also, as they were (hash, size, time) when they were verified.
 VERIFIED_FILE = ".verified"
+
+
+def resolve_mirror(mirror: str | Path | None = None, default: str = DEFAULT_MIRROR) -> str | Path:
+    """The mirror in use: the argument, else ``$P2ES_MIRROR``, else ``default``. A URL as str, a folder as Path.
+
+    Raises
+    ------
+    InputError
+        A folder that does not exist, or a URL that is not http(s).
+    """
+    text = str(mirror or os.environ.get("P2ES_MIRROR") or default).strip()
+    if "://" in text:
+        if urllib.parse.urlsplit(text).scheme not in ("http", "https"):
+            raise InputError(f"mirror={text!r}: only http and https URLs, or a folder, can be used")
+        return text.rstrip("/") + "/"
+    folder = Path(text).expanduser().resolve()
+    if not folder.is_dir():
+        raise InputError(f"mirror={text!r}: no such folder ({folder}); give the folder that holds <slug>/<version>/...")
+    return folder
+
+
+def check_relative(path: str) -> str:
+    """Return ``path`` if it stays inside the folder it is relative to, else raise an :class:`InputError`."""
+    parts = path.split("/")
+    if not path or "\\" in path or ":" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise InputError(f"refusing the file name {path!r}: it is not a plain path inside the data set")
+    return path
 
 
 class Mirror:
@@ -85,7 +112,8 @@ class Mirror:
         default: str = DEFAULT_MIRROR,
     ):
         self.location, self.slug, self.version = resolve_mirror(location, default), slug, version
-        #: Whether the user said where: otherwise what p2es data get did not find, wherever it looked, counts as missing.
+        #: Whether the user said where: otherwise what p2es data get did not find, wherever it looked, counts as
+        #: missing.
         self.is_named = bool(location or os.environ.get("P2ES_MIRROR"))
         self.progress = progress
         self.base = f"{slug}/{version}" if version else slug
@@ -172,7 +200,7 @@ class Mirror:
 
     @contextmanager
     def _asking(self, path: str) -> Iterator[None]:
-        """Note what is asked for and what is not found; what the system refuses becomes an error that names the file."""
+        """Note what is asked for and what is not found; what the system refuses becomes an error naming the file."""
         self.asked.add(check_relative(path))
         try:
             yield
@@ -191,7 +219,7 @@ class Mirror:
         return original
 
     def _is_good(self, path: str, local: Path) -> bool:
-        """Whether ``data/raw`` holds a file; one that is damaged is an error, or set aside where this mirror ``mends``."""
+        """Whether ``data/raw`` holds a file; a damaged one is an error, or set aside where this mirror ``mends``."""
         if path == PUBLISHED_FILE or not local.is_file():  # that list may be edited: errors advise to delete lines
             return local.is_file()
         # A list that is not here was not there when the file was fetched: it is not asked for again.
@@ -217,8 +245,9 @@ class Mirror:
     def _verify(self, local: Path, known: tuple[str, str] | None, advice: str) -> None:
         """Hold a file that is there already against the hash that it should have.
 
-        Hashing costs as much as reading. So what was found right is noted in ``data/raw``, with size and time, for other
-        records, processes and runs: a file is hashed once, and again when it, or the hash it should have, has changed.
+        Hashing costs as much as reading. So what was found right is noted in ``data/raw``, with size and time, for
+        other records, processes and runs: a file is hashed once, and again when it, or the hash it should have, has
+        changed.
         """
         if known is not None and self._verified.read().get(str(local)) != (note := note_of(known[0], local)):
             if (digest := hash_file(local)) != known[0]:
@@ -245,8 +274,8 @@ class Mirror:
     def checksum(self, path: str, in_place: bool = False, published: bool = True) -> tuple[str, str] | None:
         """Digest that a file must have, and who says so; None for one that nobody has seen yet.
 
-        ``in_place``: for a file that stays in its folder, what that folder says of it counts, not what ``data/raw`` does.
-        ``published``: whether to look into the published list.
+        ``in_place``: for a file that stays in its folder, what that folder says of it counts, not what ``data/raw``
+        does. ``published``: whether to look into the published list.
         """
         if published and path != PUBLISHED_FILE and path in (digests := self.published_checksums()):
             here = isinstance(self.location, str)  # where its lines can be deleted
@@ -267,8 +296,8 @@ class Mirror:
                     path = self.try_fetch(PUBLISHED_FILE)
                 if path and is_cut_short(path):  # files whose lines are missing would be used unchecked
                     raise UnusableFile(
-                        f"{path}: this list of hashes is damaged, its last line is none; delete it and run p2es data get, "
-                        "or take it from another mirror"
+                        f"{path}: this list of hashes is damaged, its last line is none; delete it and run p2es data "
+                        "get, or take it from another mirror"
                     )
                 self._published = read_checksums(path) if path else {}
             return self._published
@@ -276,13 +305,19 @@ class Mirror:
     def _is_known_missing(self, path: str) -> bool:
         lines = self._missing.read()
         # The first line names the mirror: another one that the user names may well hold the file. Where none is named,
-        # what was fetched is used as it is here; the data set's home may be out of reach, and that is why it was fetched.
+        # what was fetched is used as it is here; the data set's home may be out of reach, and that is why it was
+        # fetched.
         return path in lines and (not self.is_named or next(iter(lines)) == self.where())
 
-    def read_text(self, path: str) -> str:
-        """Content of a text file."""
-        with self._asking(path):
-            return self.fetch(path).read_text(encoding="utf-8", errors="replace")
+    def fetch_required(self, path: str) -> Path:
+        """Like :meth:`fetch`, for a table or list without which nothing of the data set can be read."""
+        try:
+            return self.fetch(path)
+        except MissingFile as error:
+            raise InputError(
+                f"data set {self.slug}: {self.where(path)} not found; the mirror must be laid out as PhysioNet, "
+                f"<mirror>/{self.base}/{path}"
+            ) from error
 
     def try_fetch(self, path: str) -> Path | None:
         """Like :meth:`fetch`, but None where the mirror does not hold the file."""
@@ -308,7 +343,8 @@ class Mirror:
                     if expected is None and self.checksum(path) is None:
                         _, expected = ask_head(url)
                     if expected is None and self.checksum(path) is None:
-                        # Nobody can tell whether it is whole. It is taken if it comes so twice: cuts are rarely the same.
+                        # Nobody can tell whether it is whole. It is taken if it comes so twice: cuts are rarely the
+                        # same.
                         before, earlier = earlier, hash_file(part)
                         if before != earlier:
                             problem = "the server states no length, and what it sends differs from time to time"

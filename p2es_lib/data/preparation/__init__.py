@@ -4,29 +4,13 @@
 (one per shard), :func:`run_job` for each, and ``prepare_windows``, which then only assembles.
 """
 
-from p2es_lib.data.preparation.acceptance import MAX_FAULTS, MAX_LEAD_RESIDUAL_MV, REASONS, judge_windows, reject
-from p2es_lib.data.preparation.assembly import SPLIT_SEED, assemble, choose_windows
-from p2es_lib.data.preparation.jobs import ShardJob, list_jobs, prepare_windows, run_job, run_jobs
+from p2es_lib.data.preparation.acceptance import REASONS, judge_windows, reject
+from p2es_lib.data.preparation.assembly import choose_windows
+from p2es_lib.data.preparation.clean_stretch import clean_stretch
+from p2es_lib.data.preparation.jobs import list_jobs, prepare_windows, run_job, run_jobs
 from p2es_lib.data.preparation.prepare_shard import prepare_shard, prepared_dir, read_shard_settings
-from p2es_lib.data.preparation.recording import Recording, make_recording
 
 __all__ = [
-    "MAX_FAULTS",
-    "MAX_LEAD_RESIDUAL_MV",
-    "REASONS",
-    "SPLIT_SEED",
-    "Recording",
-    "ShardJob",
-    "assemble",
-    "choose_windows",
-    "judge_windows",
-    "list_jobs",
-    "make_recording",
-    "prepare_shard",
-    "prepare_windows",
-    "prepared_dir",
-    "read_shard_settings",
-    "reject",
-    "run_job",
-    "run_jobs",
-]
+    "REASONS", "choose_windows", "clean_stretch", "judge_windows", "list_jobs", "prepare_shard", "prepare_windows",
+    "prepared_dir", "read_shard_settings", "reject", "run_job", "run_jobs",
+]  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.core.leads import MEASURED
-from p2es_lib.data.preparation.recording import Recording
+from p2es_lib.data.preparation.clean_stretch import CleanStretch
 from p2es_lib.signals import cleaning
 from p2es_lib.signals.pulse_quality import pulse_likeness
 
@@ -31,12 +31,12 @@ REASONS = (
 )
 
 
-def judge_windows(recording: Recording, starts: np.ndarray, window_samples: int) -> pd.DataFrame:
+def judge_windows(clean: CleanStretch, starts: np.ndarray, window_samples: int) -> pd.DataFrame:
     """Quality of windows, one row each.
 
     Parameters
     ----------
-    recording : Recording
+    clean : CleanStretch
     starts : int array (N,)
         First samples of the windows.
     window_samples : int
@@ -47,18 +47,18 @@ def judge_windows(recording: Recording, starts: np.ndarray, window_samples: int)
     DataFrame
         ``start_s`` (after the start of the record); ``quality`` (the least of the next three, 0 to 1), ``quality_ppg``
         and ``quality_ecg`` (agreement of the beats with their template; of the PPG, at most how far its pulses rise
-        faster than they fall, :func:`p2es_lib.signals.pulse_quality.pulse_likeness`), ``quality_pairing``; shares of samples with
-        each fault, ``ppg_gap``, ``ppg_flat``, ..., ``ecg_jump``, and of any fault, ``ppg_faults`` and ``ecg_faults``;
-        ``lead_residual_mv``; ``heart_rate`` (per minute), ``pat_ms`` (R peak to PPG onset, median), ``rpeaks_s``
-        (seconds after the beginning of the window, as text).
+        faster than they fall, :func:`p2es_lib.signals.pulse_quality.pulse_likeness`), ``quality_pairing``; shares of
+        samples with each fault, ``ppg_gap``, ``ppg_flat``, ..., ``ecg_jump``, and of any fault, ``ppg_faults`` and
+        ``ecg_faults``; ``lead_residual_mv``; ``heart_rate`` (per minute), ``pat_ms`` (R peak to PPG onset, median),
+        ``rpeaks_s`` (seconds after the beginning of the window, as text).
     """
-    rate = recording.sampling_rate
-    measured = np.flatnonzero(recording.lead_mask == MEASURED)
-    shown = recording.ecg[measured] if len(measured) else recording.rhythm[None]
-    rpeaks = cleaning.ecg_rpeaks(recording.rhythm, rate)
-    onsets = cleaning.ppg_onsets(recording.ppg, rate)
-    masks = {f"ppg_{kind}": mask for kind, mask in recording.ppg_faults.items()}
-    masks |= {f"ecg_{kind}": mask for kind, mask in recording.ecg_faults.items()}
+    rate = clean.sampling_rate
+    measured = np.flatnonzero(clean.lead_mask == MEASURED)
+    shown = clean.ecg[measured] if len(measured) else clean.rhythm[None]
+    rpeaks = cleaning.ecg_rpeaks(clean.rhythm, rate)
+    onsets = cleaning.ppg_onsets(clean.ppg, rate)
+    masks = {f"ppg_{kind}": mask for kind, mask in clean.ppg_faults.items()}
+    masks |= {f"ecg_{kind}": mask for kind, mask in clean.ecg_faults.items()}
     for signal in ("ppg", "ecg"):
         masks[f"{signal}_faults"] = np.any([masks[f"{signal}_{kind}"] for kind in cleaning.FAULTS], axis=0)
     rows = []
@@ -67,15 +67,15 @@ def judge_windows(recording: Recording, starts: np.ndarray, window_samples: int)
         beats = rpeaks[np.searchsorted(rpeaks, first) : np.searchsorted(rpeaks, part.stop)] - first
         pulses = onsets[np.searchsorted(onsets, first) : np.searchsorted(onsets, part.stop)] - first
         pairing, delays = cleaning.pair_beats(beats, pulses, window_samples, rate)
-        ppg = recording.ppg[part]
+        ppg = clean.ppg[part]
         of_ppg = max(0.0, min(cleaning.template_agreement(ppg, pulses, rate), pulse_likeness(ppg, pulses)))
         of_ecg = max(0.0, cleaning.template_agreement(shown[:, part], beats, rate))
         rows.append(
-            {"start_s": round(recording.begins_s + first / rate, 6), "quality": min(of_ppg, of_ecg, pairing)}
+            {"start_s": round(clean.begins_s + first / rate, 6), "quality": min(of_ppg, of_ecg, pairing)}
             | {"quality_ppg": of_ppg, "quality_ecg": of_ecg, "quality_pairing": pairing}
             | {name: float(mask[part].mean()) for name, mask in masks.items()}
             | {
-                "lead_residual_mv": float(recording.lead_residual[part].max()),
+                "lead_residual_mv": float(clean.lead_residual[part].max()),
                 "heart_rate": 60 * rate / np.median(np.diff(beats)) if len(beats) > 2 else np.nan,
                 "pat_ms": 1000 * np.median(delays) if len(delays) else np.nan,
                 "rpeaks_s": " ".join(f"{beat / rate:.3f}" for beat in beats),
@@ -85,7 +85,8 @@ def judge_windows(recording: Recording, starts: np.ndarray, window_samples: int)
 
 
 def reject(index: pd.DataFrame, min_quality: float) -> pd.Series:
-    """Why each window is not used, one of :data:`REASONS`, or "" for those that are; any limit can be laid on the figures.
+    """Why each window is not used, one of :data:`REASONS`, or "" for those that are; any limit can be laid on the
+    figures.
 
     Parameters
     ----------

@@ -16,8 +16,11 @@ from p2es_lib.core.leads import LEADS
 from p2es_lib.data.preparation.acceptance import REASONS, reject
 from p2es_lib.data.preparation.prepare_shard import read_shard_settings
 from p2es_lib.data.sources.contract import Source
-from p2es_lib.data.windows import INDEX_COLUMNS, SPLIT_FRACTIONS, SPLITS, read_table, split_subjects
+from p2es_lib.data.windows.splits import SPLIT_FRACTIONS, split_subjects
+from p2es_lib.data.windows.store import INDEX_COLUMNS, SPLITS, read_table
 
+#: Where imports are followed to find the code that decides which windows a run has, and in which split.
+ASSEMBLES = ("p2es_lib.data.preparation", "p2es_lib.data.windows.splits", "p2es_lib.core.leads")
 #: Changing it changes who is tested; all results of a data set share it, whatever the training seed.
 SPLIT_SEED = 0
 
@@ -183,11 +186,11 @@ def assemble(shards: Sequence[tuple[Source, Path]], config: Config, where: str) 
     Returns
     -------
     index : DataFrame
-        :data:`p2es_lib.data.windows.INDEX_COLUMNS` first, ``record_lag_ms``, the quality figures; ``shard``, ``row`` and
-        ``leads`` last.
+        :data:`p2es_lib.data.windows.INDEX_COLUMNS` first, ``record_lag_ms``, the quality figures; ``shard``, ``row``
+        and ``leads`` last.
     info : dict
-        ``found``, ``accepted``, ``rejected`` (counts by reason), ``by_record`` (found and accepted of each), ``examples`` (of
-        rejected windows), ``warnings``, ``record_lag_ms``, and that of :func:`collect_index`.
+        ``found``, ``accepted``, ``rejected`` (counts by reason), ``by_record`` (found and accepted of each),
+        ``examples`` (of rejected windows), ``warnings``, ``record_lag_ms``, and that of :func:`collect_index`.
 
     Raises
     ------
@@ -240,12 +243,12 @@ def _warnings(index: pd.DataFrame) -> list[str]:
     if (index["ppg_origin"] == "simulated").any():
         share = "All" if (index["ppg_origin"] == "simulated").all() else "Some"
         warnings.append(
-            f"SEMI-SYNTHETIC: the ECG is real, the PPG is not. {share} PPG windows were simulated from the beats of the "
-            "ECG, with age and sex; scores say what a translation could do with such a PPG, not with a sensor's."
+            f"SEMI-SYNTHETIC: the ECG is real, the PPG is not. {share} PPG windows were simulated from the beats of "
+            "the ECG, with age and sex; scores say what a translation could do with such a PPG, not with a sensor's."
         )
     if (index["leads"] == "0" * 12).all():
         warnings.append(
-            "TIMING ONLY: no ECG lead of these recordings is named, so there is no target to translate to. They show when "
-            "pulses follow beats; nothing can be trained or tested on them."
+            "TIMING ONLY: no ECG lead of these recordings is named, so there is no target to translate to. They show "
+            "when pulses follow beats; nothing can be trained or tested on them."
         )
     return warnings

@@ -18,13 +18,19 @@ from p2es_lib.core import paths
 from p2es_lib.core.config import Config, same_settings
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.selection import SELECTION_FILE, read_selection, sample_records, selection_note
-from p2es_lib.data.preparation import assembly
-from p2es_lib.data.preparation.assembly import assemble
-from p2es_lib.data.preparation.prepare_shard import code_version, prepare_shard, read_shard_settings, shard_settings
+from p2es_lib.data.preparation.assembly import ASSEMBLES, assemble
+from p2es_lib.data.preparation.prepare_shard import (
+    code_files,
+    files_imported,
+    hash_files,
+    prepare_shard,
+    read_shard_settings,
+    shard_settings,
+)
 from p2es_lib.data.sources import Source, get_source, parse_dataset
 from p2es_lib.data.sources.contract import Record
 from p2es_lib.data.sources.simulated import simulate_cohort
-from p2es_lib.data.windows import read_settings, splits, write_view, write_windows
+from p2es_lib.data.windows import read_settings, write_view, write_windows
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ def prepare_windows(config: Config, *, mirror: str | Path | None = None, progres
     settings |= {"signal": asdict(config.signal), "data": asdict(config.data)}
     sources = parse_dataset(config.dataset)
     if sources[0].role == "simulated":
-        settings["source"] = {"code": code_version(sources[0])}
+        settings["source"] = {"code": hash_files(code_files(sources[0]))}
         if not _is_current(folder, settings):
             write_windows(folder, simulate_cohort(config, progress), settings)
         return folder
@@ -162,8 +168,7 @@ def prepare_windows(config: Config, *, mirror: str | Path | None = None, progres
     by_name = {source.name: source for source in sources}
     hashes = [read_shard_settings(shard)["content_hash"] for shard in shards]
     settings["source"] = {source.name: shard_settings(source, config)["code"] for source in sources}
-    code = b"\0".join(Path(module.__file__).read_bytes() for module in (assembly, splits))
-    settings["assembly"] = hashlib.sha256(code).hexdigest()[:16]
+    settings["assembly"] = hash_files(files_imported(assemble.__module__, ASSEMBLES))
     settings["shards_hash"] = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]
     if not _is_current(folder, settings):
         where = f"data set {config.dataset} from {', '.join(source.mirror(mirror).where() for source in sources)}"

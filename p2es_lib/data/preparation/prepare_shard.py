@@ -1,17 +1,20 @@
 """Records to shards: one job per shard, bounded memory, and only what changed is made again.
 
 A shard is a folder ``data/prepared/<source>/<rate>Hz-<samples>[-<stride>s]/<shard>/`` with the windows of its records
-(:mod:`p2es_lib.data.windows.memory_maps`), their index, and ``shard.json``: the settings and the version of the code that made
-it, and for each record a fingerprint of its files. Windows of every quality are kept, so limits can be laid on later.
+(:mod:`p2es_lib.data.windows.shard_files`), their index, and ``shard.json``: the settings and the version of the code
+that made it, and for each record a fingerprint of its files. Windows of every quality are kept, so limits can be laid
+on later.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +24,23 @@ from p2es_lib import __version__
 from p2es_lib.core import paths
 from p2es_lib.core.config import Config, same_settings
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.imports import modules_imported_by
 from p2es_lib.core.leads import LEADS
 from p2es_lib.data.download.checksums import hash_file
 from p2es_lib.data.download.mirror import Mirror, MissingFile, UnusableFile
 from p2es_lib.data.preparation.acceptance import HOPELESS_FAULTS, judge_windows
-from p2es_lib.data.preparation.recording import make_recording
+from p2es_lib.data.preparation.clean_stretch import CleanStretch, clean_stretch
 from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
 from p2es_lib.data.windows import SHARD_SETTINGS, Shards, ShardWriter, read_settings, read_table, write_table
 from p2es_lib.signals.polarity import pulse_polarity
 
-#: What decides about the windows besides the source's own code.
-_CODE = (
-    "data/preparation/recording.py", "data/preparation/acceptance.py", "data/preparation/prepare_shard.py", "signals/cleaning.py", "signals/pulse_quality.py",
-    "signals/polarity.py", "signals/transforms.py", "core/leads.py",
-)  # fmt: skip
-_SEMI_SYNTHETIC = ("simulator",)
+#: Where imports are followed to find the code that decides about windows. Left out is what does not: how a file was
+#: fetched (it is what its hash says), how windows are stored, listed, assembled and shown.
+_DECIDES = tuple(
+    f"p2es_lib.{room}" for room in ("data.sources", "data.preparation", "signals", "core.leads", "core.demographics")
+)
+#: Where a signal is simulated: the simulator, and the numbers of its subjects.
+_SIMULATES = ("p2es_lib.simulator", "p2es_lib.data.windows.batches")
 
 
 @dataclass
@@ -56,13 +61,30 @@ class RecordEntry:
     dead_leads: list[str] = field(default_factory=list)
 
 
-def code_version(source: Source) -> str:
-    """Hash of the files that decide what the windows of a source are, the user's own tables included."""
-    entries = (*_CODE, *source.code, *(_SEMI_SYNTHETIC if source.role == "ecg only" else ()))
-    files = list(source.companions())
-    for entry in dict.fromkeys(entries):
-        path = paths.PACKAGE / entry
-        files += sorted(path.glob("*.py")) if path.is_dir() else [path]
+def code_files(source: Source) -> list[Path]:
+    """Files that decide what the windows of a source are, the user's own tables included.
+
+    They are the module of ``source.read``, this one (unless the source is simulated as a whole), and what they import.
+    """
+    within = _DECIDES + _SIMULATES * (source.role in ("simulated", "ecg only"))
+    modules = [source.read.__module__, *[__name__] * (source.role != "simulated")]
+    files = (file for module in modules for file in files_imported(module, within))
+    return [*dict.fromkeys(files), *source.companions()]
+
+
+@lru_cache
+def files_imported(module: str, within: tuple[str, ...]) -> tuple[Path, ...]:
+    """Files of a module and of what it imports within these parts of the library; of a foreign module, its own alone.
+
+    A JSON file of a module's name belongs to it.
+    """
+    ours = module.partition(".")[0] == __name__.partition(".")[0]
+    files = modules_imported_by(module, within) if ours else [Path(sys.modules[module].__file__)]
+    return (*files, *(table for file in files if (table := file.with_suffix(".json")).is_file()))
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Hash of the content of these files, in their order."""
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -79,7 +101,7 @@ def shard_settings(source: Source, config: Config) -> dict:
         "data_version": source.version,
         "signal": asdict(config.signal),
         "stride_s": config.data.stride_s,
-        "code": code_version(source),
+        "code": hash_files(code_files(source)),
     }
 
 
@@ -154,70 +176,62 @@ def _prepare_record(
     """Index of a record's windows; their signals go to ``writer``, window by window."""
     reading = source.read(mirror, record)
     entry.subject, entry.notes = reading.subject, reading.notes
-    digest, tables = hashlib.sha256(), []
-    dead, n_stretches = Counter(), 0
+    digest, tables, dead = hashlib.sha256(), [], []
     next_s = hours = 0.0
-    rate, window_samples = config.signal.sampling_rate, config.signal.window_samples
-    stride = max(1, round(config.data.stride_s * rate)) if config.data.stride_s else window_samples
     for stretch in reading.stretches:
         _add_to_hash(digest, stretch)
         try:
-            recording = make_recording(stretch, reading, record.name, rate)
+            clean = clean_stretch(stretch, reading, record.name, config.signal.sampling_rate)
         except InputError as error:
             reading.notes.append(f"from {stretch.start_s:.0f} s: left out ({error})")
             continue
-        n_stretches += 1
-        dead.update(recording.dead_leads)
-        if recording.ppg_origin == "measured" and (found := pulse_polarity(recording.ppg, rate)).verdict == "down":
-            reading.notes.append(
-                f"from {stretch.start_s:.0f} s: the PPG looks upside down and is used as it is ({found})"
-            )
-        length = min(len(x) / fs for x, fs in _signals(stretch))
+        dead.append(clean.dead_leads)
+        _note_polarity(clean, stretch, reading)
+        signals = (stretch.ppg, stretch.rhythm, *stretch.leads.values())
+        length = min(len(x) / rate for x, rate in filter(None, signals))
         kept_s = min(stretch.keep_s, length - stretch.margin_s)
-        starts, next_s = _window_starts(stretch, kept_s, len(recording.ppg), window_samples, stride, rate, next_s)
+        starts, next_s = _window_starts(stretch, kept_s, len(clean.ppg), config, next_s)
         if bar is not None:
             bar.update(round(kept_s / 3600, 6))
         hours += kept_s / 3600
         if len(starts):
-            judged = judge_windows(recording, starts, window_samples)
-            judged["row"] = [
-                _store(recording, first, window_samples, row, writer) for first, row in zip(starts, judged.itertuples())
-            ]
-            judged["leads"] = "".join(map(str, recording.lead_mask))
-            judged["ppg_origin"] = recording.ppg_origin
-            tables.append(judged)
-    for count in sorted(set(dead.values())):
-        names = ", ".join(lead for lead in LEADS if dead[lead] == count)
-        reading.notes.append(f"{names}: flat or missing in {count} of {n_stretches} stretch(es), so not taken there")
-    entry.dead_leads = [lead for lead in LEADS if lead in dead]
+            tables.append(_store_windows(clean, starts, config.signal.window_samples, writer))
+    _note_dead_leads(dead, entry)
     entry.signal_hash, entry.hours = digest.hexdigest()[:32], round(hours, 6)
     if not tables:
-        reading.notes.append(f"no window of {window_samples / rate:g} s")
+        reading.notes.append(f"no window of {config.signal.window_samples / config.signal.sampling_rate:g} s")
         return _EMPTY
-    table = pd.concat(tables, ignore_index=True)
-    known = {"subject": reading.subject, "record": record.name, "age": float(reading.age), "sex": reading.sex}
-    known |= {
-        "rhythm": reading.rhythm,
-        "morphology": reading.morphology,
-        "diagnoses": reading.diagnoses,
-        "fold": reading.fold,
-    }
-    return table.assign(**known)
+    known = {"subject": reading.subject, "record": record.name, "age": float(reading.age)}
+    known |= {name: getattr(reading, name) for name in ("sex", "rhythm", "morphology", "diagnoses", "fold")}
+    return pd.concat(tables, ignore_index=True).assign(**known)
 
 
-def _signals(stretch: Stretch) -> Iterator:
-    yield from (signal for signal in (stretch.ppg, stretch.rhythm, *stretch.leads.values()) if signal is not None)
+def _note_polarity(clean: CleanStretch, stretch: Stretch, reading: Reading) -> None:
+    if clean.ppg_origin == "measured":
+        found = pulse_polarity(clean.ppg, clean.sampling_rate)
+        if found.verdict == "down":
+            at = f"from {stretch.start_s:.0f} s"
+            reading.notes.append(f"{at}: the PPG looks upside down and is used as it is ({found})")
 
 
-def _window_starts(
-    stretch: Stretch, kept_s: float, n: int, window_samples: int, stride: int, rate: float, next_s: float
-) -> tuple[np.ndarray, float]:
+def _note_dead_leads(dead: list[tuple[str, ...]], entry: RecordEntry) -> None:
+    """Enter the leads that hold nothing in some stretches, and note in how many."""
+    counts = Counter(lead for leads in dead for lead in leads)
+    entry.dead_leads = [lead for lead in LEADS if lead in counts]
+    for count in sorted(set(counts.values())):
+        names = ", ".join(lead for lead in LEADS if counts[lead] == count)
+        entry.notes.append(f"{names}: flat or missing in {count} of {len(dead)} stretch(es), so not taken there")
+
+
+def _window_starts(stretch: Stretch, kept_s: float, n: int, config: Config, next_s: float) -> tuple[np.ndarray, float]:
     """First samples of the windows of a stretch, and the earliest time (s) of the window after them.
 
     A window begins in the part that counts, and may end in the margin after it: the next stretch then goes on one
     stride later, so that no window is lost and none comes twice. A recording in one piece has its windows in the
     middle, away from the ends, where filters settle.
     """
+    rate, window_samples = config.signal.sampling_rate, config.signal.window_samples
+    stride = max(1, round(config.data.stride_s * rate)) if config.data.stride_s else window_samples
     begins_s = stretch.start_s - stretch.margin_s
     offset = max(0, round((max(stretch.start_s, next_s) - begins_s) * rate))
     last = min(n - window_samples, round((stretch.margin_s + kept_s) * rate) - 1)
@@ -228,14 +242,17 @@ def _window_starts(
     return starts, begins_s + (starts[-1] + stride) / rate if len(starts) else next_s
 
 
-def _store(recording, first: int, window_samples: int, judged, writer: ShardWriter) -> int:
-    """Row of a window in the shard; -1 for one that holds too little to be of any use."""
-    part = slice(first, first + window_samples)
-    ppg = recording.ppg[part]
-    spread = ppg.std()
-    if max(judged.ppg_faults, judged.ecg_faults) > HOPELESS_FAULTS or not spread > 0:
-        return -1
-    return writer.append(((ppg - ppg.mean()) / spread)[None], recording.ecg[:, part])
+def _store_windows(clean: CleanStretch, starts: np.ndarray, window_samples: int, writer: ShardWriter) -> pd.DataFrame:
+    """Judge these windows and store them; those that hold too little to be of any use have row -1."""
+    judged, rows = judge_windows(clean, starts, window_samples), []
+    hopeless = judged[["ppg_faults", "ecg_faults"]].max(axis=1) > HOPELESS_FAULTS
+    for first, useless in zip(starts, hopeless, strict=True):
+        part = slice(first, first + window_samples)
+        ppg = clean.ppg[part]
+        spread = ppg.std()
+        stored = not useless and spread > 0
+        rows.append(writer.append(((ppg - ppg.mean()) / spread)[None], clean.ecg[:, part]) if stored else -1)
+    return judged.assign(row=rows, leads="".join(map(str, clean.lead_mask)), ppg_origin=clean.ppg_origin)
 
 
 def _add_to_hash(digest, stretch: Stretch) -> None:
@@ -288,14 +305,13 @@ def _fingerprint(source: Source, record: Record, mirror: Mirror, older: RecordEn
 
 
 def _described(source: Source, record: Record, mirror: Mirror) -> str:
-    """Whose record it is according to tables: a corrected age makes its windows anew, another row of the table does not."""
+    """Whose record it is according to tables: a corrected age makes its windows anew, another row does not."""
     try:
         reading: Reading = source.read(mirror, record)
     except InputError as error:
         return f"unreadable: {error}"
-    return repr(
-        (reading.subject, reading.age, reading.sex, reading.rhythm, reading.morphology, reading.diagnoses, reading.fold)
-    )
+    known = (reading.subject, reading.age, reading.sex, reading.rhythm, reading.morphology, reading.diagnoses)
+    return repr((*known, reading.fold))
 
 
 def _read_shard(folder: Path, settings: dict) -> dict[str, RecordEntry]:

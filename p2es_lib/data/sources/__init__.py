@@ -5,26 +5,19 @@
 
 from __future__ import annotations
 
-from p2es_lib.core.errors import InputError, check_choice
-from p2es_lib.data.sources import (
-    bidmc,
-    challenge_2015,
-    challenge_2021,
-    mimic3wdb_matched,
-    mimic4wdb,
-    ncku,
-    ptb_xl,
-    senssmarttech,
-    simulated,
-    vitaldb,
-)
-from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
+from importlib import import_module
 
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.data.sources.contract import Source
+
+#: Modules of this folder that hold a ``SOURCE``, in the order in which they are shown.
 _MODULES = (
-    simulated, senssmarttech, bidmc, mimic4wdb, mimic3wdb_matched, challenge_2015, ptb_xl, challenge_2021, vitaldb,
-    ncku,
+    "simulated", "senssmarttech", "bidmc", "mimic4wdb", "mimic3wdb_matched", "challenge_2015", "ptb_xl",
+    "challenge_2021", "vitaldb", "ncku",
 )  # fmt: skip
-SOURCES: dict[str, Source] = {module.SOURCE.name: module.SOURCE for module in _MODULES}
+SOURCES: dict[str, Source] = {
+    source.name: source for source in (import_module(f"{__name__}.{module}").SOURCE for module in _MODULES)
+}
 
 
 def get_source(name: str) -> Source:
@@ -49,4 +42,4 @@ def parse_dataset(name: str) -> list[Source]:
     return sources
 
 
-__all__ = ["SOURCES", "Reading", "Record", "Source", "Stretch", "get_source", "parse_dataset"]
+__all__ = ["SOURCES", "Source", "get_source", "parse_dataset"]

@@ -100,7 +100,7 @@ def read(mirror: Mirror, record: Record) -> Reading:
     if fix is not None:
         text, where = fix.read_text(errors="replace"), str(fix)
     age, sex = read_fix(text, where)
-    reading = Reading(record.name, age, sex, iter(()))
+    reading = Reading(record.name, age, sex)
     if not (age == age or sex):
         reading.notes.append(f"age and sex are not known ({Path(record.path).name}_Fix.txt or the header would say)")
     reading.stretches = _csv_stretches(path) if path else record_stretches(mirror, _wfdb_path(record), reading)
@@ -118,15 +118,18 @@ SOURCE = Source(
     slug=SLUG,
     version=VERSION,
     role="paired",
-    access="open",
-    licence="Open Data Commons Attribution License 1.0",
-    citation="Pimentel MAF et al. Toward a robust estimation of respiratory rate from pulse oximeters. IEEE Trans "
-    "Biomed Eng 2017;64:1914-1923. doi:10.13026/C2208R",
-    size="53 records of 53 patients, 8 minutes each",
-    chest_lead="a chest electrode of unknown position: not used as a lead",
-    notes="the CSV states no unit: taken as mV; monitors add a constant delay to the PPG",
+    about={
+        "size": "53 records of 53 patients, 8 minutes each",
+        "access": "open",
+        "licence": "Open Data Commons Attribution License 1.0",
+        "cite": (
+            "Pimentel MAF et al. Toward a robust estimation of respiratory rate from pulse oximeters. IEEE Trans "
+            "Biomed Eng 2017;64:1914-1923. doi:10.13026/C2208R"
+        ),
+        'lead "V"': "a chest electrode of unknown position: not used as a lead",
+        "note": "the CSV states no unit: taken as mV; monitors add a constant delay to the PPG",
+    },
     list_records=list_records,
     files=files,
     read=read,
-    code=("data/sources/bidmc.py", "data/sources/wfdb_records.py", "data/sources/parts.py"),
 )

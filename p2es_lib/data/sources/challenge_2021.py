@@ -15,9 +15,9 @@ from p2es_lib.data.sources.wfdb_records import read_header, record_files, record
 
 SLUG, VERSION = "challenge-2021", "1.0.3"
 #: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies, in the order of
-#: :mod:`p2es_lib.data.sources.ptb_xl`; meanings as in dx_mapping_scored.csv and dx_mapping_unscored.csv of the organisers
-#: (github.com/physionetchallenges/evaluation-2021). Infarction without a site (164865005) and hypertrophy by voltage
-#: criteria alone (55827005) have no label.
+#: :mod:`p2es_lib.data.sources.ptb_xl`; meanings as in dx_mapping_scored.csv and dx_mapping_unscored.csv of the
+#: organisers (github.com/physionetchallenges/evaluation-2021). Infarction without a site (164865005) and hypertrophy by
+#: voltage criteria alone (55827005) have no label.
 _RHYTHMS = {
     "164889003": "af", "426177001": "bradycardia", "427084000": "tachycardia", "426783006": "sinus",
     "427393009": "sinus",  # sinus arrhythmia
@@ -60,7 +60,7 @@ def read(mirror: Mirror, record: Record) -> Reading:
     rhythm, morphology = labels(codes)
     age, sex = parse_age(_comment(comments, "Age"), str(path)), parse_sex(_comment(comments, "Sex"), str(path))
     diagnoses = " ".join(codes)
-    reading = Reading(record.name, age, sex, iter(()), rhythm=rhythm, morphology=morphology, diagnoses=diagnoses)
+    reading = Reading(record.name, age, sex, rhythm=rhythm, morphology=morphology, diagnoses=diagnoses)
     reading.stretches = record_stretches(mirror, record.path, reading, needs_ppg=False)
     return reading
 
@@ -72,16 +72,22 @@ SOURCE = Source(
     slug=SLUG,
     version=VERSION,
     role="ecg only",
-    access="open",
-    licence="Creative Commons Attribution 4.0",
-    citation="Reyna MA et al. Will two do? Varying dimensions in electrocardiography: the PhysioNet/Computing in "
-    "Cardiology Challenge 2021. Computing in Cardiology 2021;48:1-4. doi:10.13026/34va-7q14",
-    size="88,253 records, mostly 10 s",
-    chest_lead="none: V1 to V6 are standard leads",
-    notes="PPG simulated from the beats of the ECG; patients are not named, so each record counts as a subject of its "
-    "own and one person's records may be in two splits, except exact copies, which are dropped; it holds PTB-XL too",
+    about={
+        "size": "88,253 records, mostly 10 s",
+        "access": "open",
+        "licence": "Creative Commons Attribution 4.0",
+        "cite": (
+            "Reyna MA et al. Will two do? Varying dimensions in electrocardiography: the PhysioNet/Computing in "
+            "Cardiology Challenge 2021. Computing in Cardiology 2021;48:1-4. doi:10.13026/34va-7q14"
+        ),
+        'lead "V"': "none: V1 to V6 are standard leads",
+        "note": (
+            "PPG simulated from the beats of the ECG; patients are not named, so each record counts as a subject of "
+            "its own and one person's records may be in two splits, except exact copies, which are dropped; it holds "
+            "PTB-XL too"
+        ),
+    },
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
-    code=("data/sources/challenge_2021.py", "data/sources/wfdb_records.py", "data/sources/parts.py"),
 )

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from p2es_lib.data.download.locations import DEFAULT_MIRROR
-from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.download.mirror import DEFAULT_MIRROR, Mirror
 
 #: A signal as recorded: samples (T,) with NaN where missing, and its sampling rate in Hz.
 Signal = tuple[np.ndarray, float]
@@ -91,7 +90,7 @@ class Reading:
     subject: str
     age: float
     sex: str
-    stretches: Iterator[Stretch]
+    stretches: Iterator[Stretch] = iter(())
     rhythm: str = ""
     morphology: str = ""
     diagnoses: str = ""
@@ -111,9 +110,9 @@ class Source:
         Where it is on a mirror: ``<mirror>/<slug>/<version>/...``; an empty version is left out of the path.
     role : str
         One of :data:`ROLES`.
-    access, licence, citation, size, chest_lead, notes : str
-        Open or credentialed and what the user must do; terms; what to cite; records, hours and bytes; what a lead
-        called "V" means there; what else is peculiar.
+    about : dict of str
+        What ``p2es data sources`` shows: ``size`` (records, hours, bytes), ``access`` (open, or what the user must do),
+        ``licence``, ``cite``, ``lead "V"`` (what a lead of that name means there), ``note`` (what else is peculiar).
     list_records : callable
         ``list_records(mirror) -> list[Record]``, in a fixed order; small files are fetched at most, no signals.
     files : callable
@@ -121,13 +120,14 @@ class Source:
         fetched to find them. Files that the mirror may lack (segments, say) are named too.
     read : callable
         ``read(mirror, record) -> Reading``. Raises an :class:`p2es_lib.core.errors.InputError` naming the record where
-        nothing of it can be used.
+        nothing of it can be used. A record is prepared again when the module of this function changes, or one that it
+        imports (:func:`p2es_lib.data.preparation.prepare_shard.code_files`).
     subject : callable
         ``subject(mirror, record) -> str``, as ``read`` gives it, but from a table, a name or a header alone. By default
         the record's own name, for data sets that do not say whose records are.
     stratum : callable
-        ``stratum(mirror, record) -> str``: what a sample of the data set should be spread over, where the data set gives
-        its own split: strata take turns, in the order of their names.
+        ``stratum(mirror, record) -> str``: what a sample of the data set should be spread over, where the data set
+        gives its own split: strata take turns, in the order of their names.
     tables : tuple of str
         Files of the data set that belong to no single record (a table of ages, say).
     companions : callable
@@ -136,8 +136,6 @@ class Source:
         Where the data set is unless the user says otherwise.
     sample : int
         Records that a run below profile ``full`` fetches from a remote mirror unless the user selected some; 0: all.
-    code : tuple of str
-        Files of ``p2es_lib`` that decide what is read: a record is prepared again when they change.
     """
 
     name: str
@@ -145,16 +143,10 @@ class Source:
     slug: str
     version: str
     role: str
-    access: str
-    licence: str
-    citation: str
-    size: str
-    chest_lead: str
-    notes: str
+    about: dict[str, str]
     list_records: Callable[[Mirror], list[Record]]
     files: Callable[[Mirror, Record], list[str]]
     read: Callable[[Mirror, Record], Reading]
-    code: tuple[str, ...]
     subject: Callable[[Mirror, Record], str] = lambda mirror, record: record.name
     stratum: Callable[[Mirror, Record], str] = lambda mirror, record: ""
     tables: tuple[str, ...] = ()
@@ -163,5 +155,5 @@ class Source:
     sample: int = 0
 
     def mirror(self, location: str | Path | None = None, progress: bool = False) -> Mirror:
-        """This data set on a mirror (folder or URL), or at its home."""
+        """The data set on a mirror (folder or URL), or at its home."""
         return Mirror(location, self.slug, self.version, progress, default=self.default_mirror)

@@ -7,7 +7,6 @@ names the folders. So listings of this data set, and scripts that read it, in pu
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from datetime import date
@@ -16,12 +15,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.core import paths
 from p2es_lib.core.demographics import parse_age, parse_sex
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source
-from p2es_lib.data.sources.tables import read_table
+from p2es_lib.data.sources.tables import read_table, users_table
 from p2es_lib.data.sources.wfdb_records import record_files, record_stretches, walk_records
 
 SLUG, VERSION = "mimic3wdb-matched", "1.0"
@@ -39,11 +37,7 @@ def list_records(mirror: Mirror) -> list[Record]:
 
 def patients_file() -> Path | None:
     """MIMIC-III's ``PATIENTS.csv`` (credentialed), if the user has it: ``$P2ES_MIMIC3_PATIENTS``, or ``data/raw``."""
-    named = os.environ.get("P2ES_MIMIC3_PATIENTS")
-    if named and not Path(named).is_file():
-        raise InputError(f"P2ES_MIMIC3_PATIENTS={named!r}: no such file; it is MIMIC-III's PATIENTS.csv or .csv.gz")
-    candidates = [Path(named)] if named else [paths.raw_dir("mimiciii") / f"PATIENTS.csv{end}" for end in ("", ".gz")]
-    return next((path for path in candidates if path.is_file()), None)
+    return users_table("P2ES_MIMIC3_PATIENTS", "mimiciii", "PATIENTS.csv", "MIMIC-III's PATIENTS.csv")
 
 
 @lru_cache(maxsize=2)
@@ -80,7 +74,7 @@ def _demographics(record: Record) -> tuple[str, float, str, str]:
 def read(mirror: Mirror, record: Record) -> Reading:
     """One record; its name says whose it is and when it began."""
     subject, age, sex, missing = _demographics(record)
-    reading = Reading(subject, age, sex, iter(()))
+    reading = Reading(subject, age, sex)
     if missing:
         reading.notes.append(f"age and sex are not known: {missing}")
     reading.stretches = record_stretches(mirror, record.path, reading)
@@ -93,25 +87,27 @@ SOURCE = Source(
     slug=SLUG,
     version=VERSION,
     role="paired",
-    access="open; age and sex stand in MIMIC-III's PATIENTS.csv, which is credentialed (PhysioNet answers HTTP 403 "
-    "without rights): ask for access there, and name your copy with P2ES_MIMIC3_PATIENTS",
-    licence="Open Data Commons Open Database License 1.0",
-    citation="Moody B et al. MIMIC-III Waveform Database Matched Subset (version 1.0). PhysioNet, 2020. "
-    "doi:10.13026/c2294b",
-    size="22,317 waveform records of 10,282 patients, 2.4 TB",
-    chest_lead="V and MCL are chest electrodes of unknown position: not used as leads",
-    notes="up to 8 of I II III aVR aVL aVF V MCL, PPG, at 125 Hz, in segments with gaps; monitors add a constant delay "
-    "to the PPG; BIDMC and other sets of this hospital may hold the same people",
+    about={
+        "size": "22,317 waveform records of 10,282 patients, 2.4 TB",
+        "access": (
+            "open; age and sex stand in MIMIC-III's PATIENTS.csv, which is credentialed (PhysioNet answers HTTP 403 "
+            "without rights): ask for access there, and name your copy with P2ES_MIMIC3_PATIENTS"
+        ),
+        "licence": "Open Data Commons Open Database License 1.0",
+        "cite": (
+            "Moody B et al. MIMIC-III Waveform Database Matched Subset (version 1.0). PhysioNet, 2020. "
+            "doi:10.13026/c2294b"
+        ),
+        'lead "V"': "V and MCL are chest electrodes of unknown position: not used as leads",
+        "note": (
+            "up to 8 of I II III aVR aVL aVF V MCL, PPG, at 125 Hz, in segments with gaps; monitors add a constant "
+            "delay to the PPG; BIDMC and other sets of this hospital may hold the same people"
+        ),
+    },
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
     subject=lambda mirror, record: _NAME.fullmatch(record.name)[1],
     companions=lambda: [path for path in [patients_file()] if path],
     sample=40,
-    code=(
-        "data/sources/mimic3wdb_matched.py",
-        "data/sources/tables.py",
-        "data/sources/wfdb_records.py",
-        "data/sources/parts.py",
-    ),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from functools import lru_cache
@@ -10,12 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.core import paths
 from p2es_lib.core.demographics import parse_age, parse_sex
-from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source
-from p2es_lib.data.sources.tables import read_table
+from p2es_lib.data.sources.tables import read_table, users_table
 from p2es_lib.data.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
 
 SLUG, VERSION = "mimic4wdb", "0.1.0"
@@ -30,11 +27,7 @@ def list_records(mirror: Mirror) -> list[Record]:
 
 def patients_file() -> Path | None:
     """MIMIC-IV's ``patients.csv`` (credentialed), if the user has it: ``$P2ES_MIMIC4_PATIENTS``, or in ``data/raw``."""
-    named = os.environ.get("P2ES_MIMIC4_PATIENTS")
-    if named and not Path(named).is_file():
-        raise InputError(f"P2ES_MIMIC4_PATIENTS={named!r}: no such file; it is MIMIC-IV's hosp/patients.csv or .csv.gz")
-    candidates = [Path(named)] if named else [paths.raw_dir("mimiciv") / f"patients.csv{end}" for end in ("", ".gz")]
-    return next((path for path in candidates if path.is_file()), None)
+    return users_table("P2ES_MIMIC4_PATIENTS", "mimiciv", "patients.csv", "MIMIC-IV's hosp/patients.csv")
 
 
 @lru_cache(maxsize=2)
@@ -74,7 +67,7 @@ def read(mirror: Mirror, record: Record) -> Reading:
     """One record, with what its header says of the patient."""
     subject, header = _subject(mirror, record)
     age, sex, missing = _demographics(subject, header)
-    reading = Reading(subject, age, sex, iter(()))
+    reading = Reading(subject, age, sex)
     if missing:
         reading.notes.append(f"age and sex are not known: {missing}")
     reading.stretches = record_stretches(mirror, record.path, reading)
@@ -87,23 +80,21 @@ SOURCE = Source(
     slug=SLUG,
     version=VERSION,
     role="paired",
-    access="open; age and sex stand in MIMIC-IV's patients.csv, which is credentialed (PhysioNet answers HTTP 403 "
-    "without rights): ask for access there, and name your copy with P2ES_MIMIC4_PATIENTS",
-    licence="Open Data Commons Open Database License 1.0",
-    citation="Moody B et al. MIMIC-IV Waveform Database (version 0.1.0). PhysioNet, 2022. doi:10.13026/a2mw-f949",
-    size="200 records of 198 patients, hours to days each",
-    chest_lead="a chest electrode of unknown position: not used as a lead",
-    notes="II, V, aVR and others at 249.89 Hz, PPG at 124.945 Hz; monitors add a constant delay to the PPG",
+    about={
+        "size": "200 records of 198 patients, hours to days each",
+        "access": (
+            "open; age and sex stand in MIMIC-IV's patients.csv, which is credentialed (PhysioNet answers HTTP 403 "
+            "without rights): ask for access there, and name your copy with P2ES_MIMIC4_PATIENTS"
+        ),
+        "licence": "Open Data Commons Open Database License 1.0",
+        "cite": "Moody B et al. MIMIC-IV Waveform Database (version 0.1.0). PhysioNet, 2022. doi:10.13026/a2mw-f949",
+        'lead "V"': "a chest electrode of unknown position: not used as a lead",
+        "note": "II, V, aVR and others at 249.89 Hz, PPG at 124.945 Hz; monitors add a constant delay to the PPG",
+    },
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
     subject=lambda mirror, record: _subject(mirror, record)[0],
     companions=lambda: [path for path in [patients_file()] if path],
     sample=20,
-    code=(
-        "data/sources/mimic4wdb.py",
-        "data/sources/tables.py",
-        "data/sources/wfdb_records.py",
-        "data/sources/parts.py",
-    ),
 )

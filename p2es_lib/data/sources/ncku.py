@@ -58,7 +58,7 @@ def read(mirror: Mirror, record: Record) -> Reading:
     """One file; the folder names the volunteer, of whom nothing else is published."""
     ppg, channels = read_csv(mirror.fetch(record.path))
     chosen = max(range(len(channels)), key=lambda number: _agreement(channels[number]))
-    reading = Reading(record.shard, float("nan"), "", iter(()))
+    reading = Reading(record.shard, float("nan"), "")
     reading.notes.append(f"beats from ECG channel {chosen + 1} of {len(channels)}, whose lead is not documented")
     reading.stretches = in_parts((ppg, SAMPLING_RATE), {}, rhythm=(channels[chosen], SAMPLING_RATE))
     return reading
@@ -104,19 +104,24 @@ SOURCE = Source(
     slug=SLUG,
     version="",
     role="timing only",
-    access="open",
-    licence="Creative Commons Attribution 4.0",
-    citation="Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed "
-    "consent). github.com/nordlinglab/course-agenticai-ecg-hrv and its fork by softbusinesss",
-    size="12 files of 4 volunteers, 2 minutes each",
-    chest_lead="none named: the leads of the three ECG channels are not documented",
-    notes="for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named lead, so "
-    "nothing can be trained on it; the device delays the PPG by a constant; fetched by hand: the fork keeps the files "
-    "in several folders below data-group",
+    about={
+        "size": "12 files of 4 volunteers, 2 minutes each",
+        "access": "open",
+        "licence": "Creative Commons Attribution 4.0",
+        "cite": (
+            "Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed "
+            "consent). github.com/nordlinglab/course-agenticai-ecg-hrv and its fork by softbusinesss"
+        ),
+        'lead "V"': "none named: the leads of the three ECG channels are not documented",
+        "note": (
+            "for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named lead, "
+            "so nothing can be trained on it; the device delays the PPG by a constant; fetched by hand: the fork keeps "
+            "the files in several folders below data-group"
+        ),
+    },
     list_records=list_records,
     files=lambda mirror, record: [record.path],
     read=read,
     subject=lambda mirror, record: record.shard,
     default_mirror=HOME,
-    code=("data/sources/ncku.py", "data/sources/parts.py", "signals/cleaning.py"),
 )

@@ -96,7 +96,8 @@ def _subject(record: Record, row: pd.Series) -> str:
 
 
 def stratum(mirror: Mirror, record: Record) -> str:
-    """The fold, so that a sample is split in the proportions of the whole; counted back, so that 3 records have all splits.
+    """The fold, so that a sample is split in the proportions of the whole; counted back, so that 3 records have all
+    splits.
 
     Records without a fold have the last turn.
     """
@@ -114,7 +115,7 @@ def read(mirror: Mirror, record: Record) -> Reading:
     codes = parse_statements(row["scp_codes"], where)
     rhythm, morphology = labels(codes)
     reading = Reading(
-        _subject(record, row), age, _SEX.get(row["sex"], ""), iter(()), rhythm=rhythm, morphology=morphology,
+        _subject(record, row), age, _SEX.get(row["sex"], ""), rhythm=rhythm, morphology=morphology,
         diagnoses=" ".join(codes), fold=_SPLIT_OF_FOLD.get(row["strat_fold"], ""),
     )  # fmt: skip
     reading.stretches = record_stretches(mirror, record.path, reading, needs_ppg=False)
@@ -127,19 +128,24 @@ SOURCE = Source(
     slug=SLUG,
     version=VERSION,
     role="ecg only",
-    access="open",
-    licence="Creative Commons Attribution 4.0",
-    citation="Wagner P et al. PTB-XL, a large publicly available electrocardiography dataset. Sci Data 2020;7:154. "
-    "doi:10.1038/s41597-020-0495-6",
-    size="21,799 records of 18,869 patients, 10 s each",
-    chest_lead="none: V1 to V6 are standard leads",
-    notes="PPG simulated from the beats of the ECG; the split is the one that its authors recommend (folds 1-8, 9, "
-    "10), in which no patient is in two splits; ages over 89 count as 90",
+    about={
+        "size": "21,799 records of 18,869 patients, 10 s each",
+        "access": "open",
+        "licence": "Creative Commons Attribution 4.0",
+        "cite": (
+            "Wagner P et al. PTB-XL, a large publicly available electrocardiography dataset. Sci Data 2020;7:154. "
+            "doi:10.1038/s41597-020-0495-6"
+        ),
+        'lead "V"': "none: V1 to V6 are standard leads",
+        "note": (
+            "PPG simulated from the beats of the ECG; the split is the one that its authors recommend (folds 1-8, 9, "
+            "10), in which no patient is in two splits; ages over 89 count as 90"
+        ),
+    },
     list_records=list_records,
     files=lambda mirror, record: record_files(mirror, record.path),
     read=read,
     subject=lambda mirror, record: _subject(record, _find_row(mirror, record)[0]),
     stratum=stratum,
     tables=(TABLE, STATEMENTS),
-    code=("data/sources/ptb_xl.py", "data/sources/tables.py", "data/sources/wfdb_records.py", "data/sources/parts.py"),
 )

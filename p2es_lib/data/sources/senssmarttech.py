@@ -110,7 +110,7 @@ def read(mirror: Mirror, record: Record) -> Reading:
     if _headers(mirror, record) is None and mirror.try_fetch(_csv_path(record, "ecg")) is None:
         where = mirror.where(f"{record.path}_ecg.hea")
         raise MissingFile(f"neither {where} and ..._ppg.hea nor the twin {_csv_path(record, 'ecg')} is on this mirror")
-    reading = Reading(subject, age, sex, iter(()))
+    reading = Reading(subject, age, sex)
     if subject not in people:
         reading.notes.append(f"age and sex are not known ({TABLE} does not name subject {subject})")
     reading.stretches = _stretch(mirror, record, reading)
@@ -215,19 +215,24 @@ SOURCE = Source(
     slug=SLUG,
     version=VERSION,
     role="paired",
-    access="open",
-    licence="Creative Commons Attribution 4.0",
-    citation="Lazović A et al. SensSmartTech database of cardiovascular signals synchronously recorded by an "
-    "electrocardiograph, phonocardiograph, photoplethysmograph and accelerometer (version 1.0.0). PhysioNet, 2024. "
-    "doi:10.13026/fy9p-n277",
-    size="338 recordings of 32 volunteers, 30 s each",
-    chest_lead="none: V3 and V4 are standard leads",
-    notes=f"PPG {PPG_PREFERENCE[0]} where there is one; volunteers at rest and after exercise; I and II give the six "
-    "limb leads",
+    about={
+        "size": "338 recordings of 32 volunteers, 30 s each",
+        "access": "open",
+        "licence": "Creative Commons Attribution 4.0",
+        "cite": (
+            "Lazović A et al. SensSmartTech database of cardiovascular signals synchronously recorded by an "
+            "electrocardiograph, phonocardiograph, photoplethysmograph and accelerometer (version 1.0.0). PhysioNet, "
+            "2024. doi:10.13026/fy9p-n277"
+        ),
+        'lead "V"': "none: V3 and V4 are standard leads",
+        "note": (
+            f"PPG {PPG_PREFERENCE[0]} where there is one; volunteers at rest and after exercise; I and II give the six "
+            "limb leads"
+        ),
+    },
     list_records=list_records,
     files=files,
     read=read,
     subject=lambda mirror, record: _subject(record.name),
     tables=(TABLE,),
-    code=("data/sources/senssmarttech.py", "data/sources/wfdb_records.py", "signals/cleaning.py"),
 )

@@ -10,7 +10,8 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MEASURED
 from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source
-from p2es_lib.data.windows import SPLITS, SUBJECT_OFFSETS, WindowSet, simulator_config
+from p2es_lib.data.windows.batches import SUBJECT_OFFSETS, simulator_config
+from p2es_lib.data.windows.store import SPLITS, WindowSet
 
 # Subjects simulated at once: bounds the memory, does not change a byte of the result.
 _CHUNK = 64
@@ -74,14 +75,16 @@ SOURCE = Source(
     slug="simulated",
     version="",
     role="simulated",
-    access="open: made on this machine",
-    licence="MIT, as this software",
-    citation="this software (CITATION.cff)",
-    size="as many subjects as the profile asks for",
-    chest_lead="none: V1 to V6 are standard leads",
-    notes="paired PPG and 12-lead ECG from published physiology, with known latents and a known irreducible error",
+    about={
+        "size": "as many subjects as the profile asks for",
+        "access": "open: made on this machine",
+        "licence": "MIT, as this software",
+        "cite": "this software (CITATION.cff)",
+        'lead "V"': "none: V1 to V6 are standard leads",
+        "note": "paired PPG and 12-lead ECG from published physiology, with known latents and a known irreducible "
+        "error",
+    },
     list_records=lambda mirror: [],
     files=lambda mirror, record: [],
     read=_nothing_to_read,
-    code=("simulator", "data/sources/simulated.py"),
 )

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.download.mirror import Mirror, MissingFile
+from p2es_lib.data.download.mirror import Mirror
 
 
 def fetch_table(mirror: Mirror, name: str, read: Callable[[Path, int], pd.DataFrame]) -> tuple[Path, pd.DataFrame]:
     """A table that a data set cannot be read without: where it is, and what ``read(path, modified_ns)`` makes of it."""
-    try:
-        path = mirror.fetch(name)
-    except MissingFile as error:
-        raise InputError(
-            f"data set {mirror.slug}: {mirror.where(name)} not found; the mirror must be laid out as PhysioNet, "
-            f"<mirror>/{mirror.base}/{name}"
-        ) from error
+    path = mirror.fetch_required(name)
     return path, read(path, path.stat().st_mtime_ns)
+
+
+def users_table(variable: str, folder: str, name: str, what: str) -> Path | None:
+    """A credentialed table of the user's own, if there is one: that which an environment variable names, else in raw.
+
+    Parameters
+    ----------
+    variable : str
+        For example ``"P2ES_MIMIC4_PATIENTS"``; an :class:`InputError` where it names no file.
+    folder, name : str
+        Folder of ``data/raw``, and the file in it, compressed (``.gz``) or not.
+    what : str
+        What the file is, for the message.
+    """
+    named = os.environ.get(variable)
+    if named and not Path(named).is_file():
+        raise InputError(f"{variable}={named!r}: no such file; it is {what} or .csv.gz")
+    candidates = [Path(named)] if named else [paths.raw_dir(folder) / f"{name}{end}" for end in ("", ".gz")]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def read_table(

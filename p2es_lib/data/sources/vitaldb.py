@@ -65,7 +65,7 @@ def read(mirror: Mirror, record: Record) -> Reading:
     is_old = str(row["age"]).replace(" ", "") == _OVER_89
     age, sex = _OLD if is_old else parse_age(row["age"], where), parse_sex(row["sex"], where)
     local = mirror.fetch(f"{record.path}.vital")
-    reading = Reading(row["subjectid"], age, sex, iter(()))
+    reading = Reading(row["subjectid"], age, sex)
 
     def stretches():
         ppg, leads, notes = read_vital(local)
@@ -126,18 +126,22 @@ SOURCE = Source(
     slug=SLUG,
     version=VERSION,
     role="paired",
-    access="open",
-    licence="Creative Commons Attribution 4.0",
-    citation="Lee HC et al. VitalDB, a high-fidelity multi-parameter vital signs database in surgical patients. Sci "
-    "Data 2022;9:279. doi:10.1038/s41597-022-01411-5",
-    size="6,388 cases of 6,090 patients, hours each, 95 GB",
-    chest_lead="a channel named V5 by the authors, taken as V5; electrode positions in the operating room vary",
-    notes="under anaesthesia; II alone of the limb leads, from which no other follows; cautery and gaps are common",
+    about={
+        "size": "6,388 cases of 6,090 patients, hours each, 95 GB",
+        "access": "open",
+        "licence": "Creative Commons Attribution 4.0",
+        "cite": (
+            "Lee HC et al. VitalDB, a high-fidelity multi-parameter vital signs database in surgical patients. Sci "
+            "Data 2022;9:279. doi:10.1038/s41597-022-01411-5"
+        ),
+        'lead "V"': "a channel named V5 by the authors, taken as V5; electrode positions in the operating room vary",
+        "note": "under anaesthesia; II alone of the limb leads, from which no other follows; cautery and gaps are "
+        "common",
+    },
     list_records=list_records,
     files=lambda mirror, record: [f"{record.path}.vital"],
     read=read,
     subject=lambda mirror, record: _find_row(mirror, record)[0]["subjectid"],
     tables=(TABLE,),
     sample=20,
-    code=("data/sources/vitaldb.py", "data/sources/tables.py", "data/sources/parts.py"),
 )

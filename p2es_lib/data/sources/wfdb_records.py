@@ -18,8 +18,8 @@ from p2es_lib.data.sources.parts import MARGIN_S, PART_S
 
 #: Words of signals that hold what was derived from a PPG, or what is recorded beside it, and no pulse.
 _DERIVED = {
-    "hr", "tohr", "heart", "heartrate", "rate", "bpm", "pr", "quality", "sqi", "index", "pvi", "pi", "status", "confidence",
-    "counter", "ambient", "current", "peak", "peaks", "onset", "onsets", "valid", "gain",
+    "hr", "tohr", "heart", "heartrate", "rate", "bpm", "pr", "quality", "sqi", "index", "pvi", "pi", "status",
+    "confidence", "counter", "ambient", "current", "peak", "peaks", "onset", "onsets", "valid", "gain",
 }  # fmt: skip
 
 
@@ -281,28 +281,23 @@ def walk_records(mirror: Mirror, top: str = "RECORDS") -> list[str]:
     InputError
         The mirror does not hold the data set, or a list names a path outside it.
     """
-    try:
-        listing = mirror.read_text(top)
-    except MissingFile as error:
-        raise InputError(
-            f"data set {mirror.slug}: {mirror.where(top)} not found; the mirror must be laid out as PhysioNet, "
-            f"<mirror>/{mirror.base}/{top}"
-        ) from error
     folder = posixpath.dirname(top)
     records, seen = [], {folder}
-    pending = [(folder, line.strip()) for line in listing.splitlines() if line.strip()]
-    pending.reverse()
+    pending = _entries(folder, mirror.fetch_required(top))
     while pending:
         folder, entry = pending.pop()
         path = check_relative(posixpath.normpath(posixpath.join(folder, entry)) if ".." not in entry else entry)
         if path in seen:  # named twice, or a folder that names itself
             continue
         seen.add(path)
-        if entry.endswith("/"):
-            listing = mirror.try_fetch(f"{path}/RECORDS")
-            if listing is not None:
-                lines = [line.strip() for line in listing.read_text(errors="replace").splitlines() if line.strip()]
-                pending += [(path, line) for line in reversed(lines)]
-        else:
+        if not entry.endswith("/"):
             records.append(path)
+        elif (listing := mirror.try_fetch(f"{path}/RECORDS")) is not None:
+            pending += _entries(path, listing)
     return records
+
+
+def _entries(folder: str, listing: Path) -> list[tuple[str, str]]:
+    """Lines of a RECORDS file with its folder, the last first."""
+    lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [(folder, line.strip()) for line in reversed(lines) if line.strip()]

@@ -1,14 +1,7 @@
 """The prepared windows: their store, their splits, and the training batches drawn from them."""
 
-from p2es_lib.data.windows.batches import (
-    MAX_SEED,
-    STREAM_OFFSET,
-    STREAM_STRIDE,
-    SUBJECT_OFFSETS,
-    TrainingBatches,
-    simulator_config,
-)
-from p2es_lib.data.windows.memory_maps import SHARD_SETTINGS, Shards, ShardWriter, WindowArray
+from p2es_lib.data.windows.batches import MAX_SEED, STREAM_STRIDE, TrainingBatches, simulator_config
+from p2es_lib.data.windows.shard_files import SHARD_SETTINGS, Shards, ShardWriter, WindowArray
 from p2es_lib.data.windows.splits import (
     AGE_BANDS,
     SPLIT_FRACTIONS,
@@ -32,31 +25,8 @@ from p2es_lib.data.windows.store import (
 )
 
 __all__ = [
-    "AGE_BANDS",
-    "INDEX_COLUMNS",
-    "MAX_SEED",
-    "SHARD_SETTINGS",
-    "SPLITS",
-    "SPLIT_FRACTIONS",
-    "SPLIT_KINDS",
-    "STREAM_OFFSET",
-    "STREAM_STRIDE",
-    "SUBJECT_OFFSETS",
-    "ShardWriter",
-    "Shards",
-    "TrainingBatches",
-    "WindowArray",
-    "WindowSet",
-    "cohort_table",
-    "label_words",
-    "read_rejected",
-    "read_settings",
-    "read_table",
-    "read_windows",
-    "simulator_config",
-    "split_subjects",
-    "stored_beats",
-    "write_table",
-    "write_view",
-    "write_windows",
-]
+    "AGE_BANDS", "INDEX_COLUMNS", "MAX_SEED", "SHARD_SETTINGS", "SPLITS", "SPLIT_FRACTIONS", "SPLIT_KINDS",
+    "STREAM_STRIDE", "ShardWriter", "Shards", "TrainingBatches", "WindowArray", "WindowSet", "cohort_table",
+    "label_words", "read_rejected", "read_settings", "read_table", "read_windows", "simulator_config",
+    "split_subjects", "stored_beats", "write_table", "write_view", "write_windows",
+]  # fmt: skip

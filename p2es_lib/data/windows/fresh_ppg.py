@@ -2,9 +2,9 @@
 
 A wearable's PPG is seldom as clean as the windows that a cohort is made of: breathing moves its baseline, the hand
 moves, the skin is cold. A network that has seen clean pulses only is lost in them, though their upstrokes are plain to
-see. So a share of the training windows is disturbed, at random. And where the PPG was simulated from the beats of a real
-ECG, it is simulated again, as of another person of the same age and sex: a few hundred windows are learned by heart
-less easily when they never look the same twice. Validation and test windows stay as they are stored.
+see. So a share of the training windows is disturbed, at random. And where the PPG was simulated from the beats of a
+real ECG, it is simulated again, as of another person of the same age and sex: a few hundred windows are learned by
+heart less easily when they never look the same twice. Validation and test windows stay as they are stored.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class FreshPulses:
         self.age, self.sex = index["age"].to_numpy(), index["sex"].to_numpy()
 
     def __call__(self, ppg: np.ndarray, rows: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
-        """Stored PPG (B, 1, T) of these rows, with a new one where it was simulated; ``key``: what the draws depend on."""
+        """Stored PPG (B, 1, T) of these rows, a new one where it was simulated; ``key``: what the draws depend on."""
         if len(ppg) != len(rows):
             raise InputError(f"PPG of {len(ppg)} windows for {len(rows)} rows")
         fresh = np.array(ppg, dtype=np.float32)

@@ -1,10 +1,10 @@
 """Windows with their index, and the folder in which they are stored.
 
 A store is one folder: the index (one row per window), ``lead_mask.npy``, ``places.npy`` (in which shard and row each
-window lies, see :mod:`p2es_lib.data.windows.memory_maps`) and ``settings.json`` (what it was made with, where the shards are, and
-a hash of its content). Simulated windows lie in the folder itself; those of real recordings stay in the shards of
-their records, which all profiles share. It appears under its name only when complete, and is made again when a setting
-or the code that makes it has changed.
+window lies, see :mod:`p2es_lib.data.windows.shard_files`) and ``settings.json`` (what it was made with, where the
+shards are, and a hash of its content). Simulated windows lie in the folder itself; those of real recordings stay in the
+shards of their records, which all profiles share. It appears under its name only when complete, and is made again when
+a setting or the code that makes it has changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pandas as pd
 from p2es_lib.core import paths
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.windows.memory_maps import Shards, ShardWriter, WindowArray
+from p2es_lib.data.windows.shard_files import Shards, ShardWriter, WindowArray
 
 SPLITS = ("train", "validation", "test")
 #: Columns that every index has; age may be NaN, the text columns may be "".

@@ -122,8 +122,6 @@ def measure_npy(
     block : float32 array (M, 13, T)
         PPG and ECG of some windows, likewise.
     """
-    import pyarrow.parquet
-
     part, shard, view, size = NPY + SPARSE * sparse, folder / "shard", folder / "view", block[0].nbytes
     shard.mkdir(parents=True)
 
@@ -149,22 +147,9 @@ def measure_npy(
         os.truncate(path, path.stat().st_size + n * size)
     else:
         yield row_of(part, "writing", n, written, MICROSECONDS, "same bytes to one file", floor)
-    index = known.iloc[np.arange(n) % len(known)].reset_index(drop=True)
-    index = index.assign(record=np.arange(n) // 100, split="train", split_kind="subject", quality=1.0)
-    index["subject"] = "made-" + index["record"].astype(str)
-    places, mask = np.stack([np.zeros(n, int), np.arange(n)], axis=1), np.full((n, 12), MEASURED, np.uint8)
-    written = _seconds(write_view, view, index, mask, places, [shard], ["made"], {}, {})
-    alone = _seconds(index.to_parquet, folder / "alone.parquet")
-    yield row_of(part, "index: writing", n, 1e6 * written / n, MICROSECONDS, "Parquet file alone", 1e6 * alone / n)
-    alone = [1e6 * _seconds(pyarrow.parquet.read_table, view / "index.parquet") / n for _ in range(N_ROUNDS)]
-    times = [1e6 * _seconds(read_windows, view) / n for _ in range(N_ROUNDS)]
-    yield row_of(part, "index: opening the store", n, times, MICROSECONDS, "Parquet file alone", alone)
+    yield from _measure_index(part, n, folder, known, size)
     windows = read_windows(view)
     gc.collect()  # closes the shards of those that were let go
-    on_disk = sum(path.stat().st_size for path in view.iterdir()) / n
-    in_memory = (windows.index.memory_usage(deep=True).sum() + windows.lead_mask.nbytes + places.nbytes) / n
-    yield row_of(part, "index: on disk", n, on_disk, "bytes per window", "the window", size)
-    yield row_of(part, "index: in memory, at most", n, in_memory, "bytes per window", "the window", size)
 
     def opened() -> Callable:
         windows.ppg.shards.close()  # closes it
@@ -174,6 +159,28 @@ def measure_npy(
     rows = np.random.default_rng(1).integers(0, len(memory), (N_BATCHES, BATCH))
     copied = [1e6 * _seconds(memory.__getitem__, picked) / BATCH for picked in rows]
     yield from _measure_reading(part, n, shard, size, opened, "copy in memory", {"warm": copied, "cold": copied})
+
+
+def _measure_index(part: str, n: int, folder: Path, known: pd.DataFrame, size: int) -> Iterator[dict]:
+    """Write and read the index of a store whose windows, of ``size`` bytes each, lie in ``folder/shard``."""
+    import pyarrow.parquet
+
+    view = folder / "view"
+    index = known.iloc[np.arange(n) % len(known)].reset_index(drop=True)
+    index = index.assign(record=np.arange(n) // 100, split="train", split_kind="subject", quality=1.0)
+    index["subject"] = "made-" + index["record"].astype(str)
+    places, mask = np.stack([np.zeros(n, int), np.arange(n)], axis=1), np.full((n, 12), MEASURED, np.uint8)
+    written = _seconds(write_view, view, index, mask, places, [folder / "shard"], ["made"], {}, {})
+    alone = _seconds(index.to_parquet, folder / "alone.parquet")
+    yield row_of(part, "index: writing", n, 1e6 * written / n, MICROSECONDS, "Parquet file alone", 1e6 * alone / n)
+    alone = [1e6 * _seconds(pyarrow.parquet.read_table, view / "index.parquet") / n for _ in range(N_ROUNDS)]
+    times = [1e6 * _seconds(read_windows, view) / n for _ in range(N_ROUNDS)]
+    yield row_of(part, "index: opening the store", n, times, MICROSECONDS, "Parquet file alone", alone)
+    windows = read_windows(view)
+    on_disk = sum(path.stat().st_size for path in view.iterdir()) / n
+    in_memory = (windows.index.memory_usage(deep=True).sum() + windows.lead_mask.nbytes + places.nbytes) / n
+    yield row_of(part, "index: on disk", n, on_disk, "bytes per window", "the window", size)
+    yield row_of(part, "index: in memory, at most", n, in_memory, "bytes per window", "the window", size)
 
 
 def zarr_found() -> bool:

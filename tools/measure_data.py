@@ -1,6 +1,6 @@
 """What preparation, the store and the loader cost on this machine, each beside a floor, a rival or a smaller size.
 
-The store and the loader are in :mod:`p2es_lib.data.preparation.measure_store`.
+The store and the loader are in :mod:`tools.measure_store`. Run it with ``p2es data measure``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,23 +17,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from p2es_lib.core import paths
 from p2es_lib.core.config import Config, get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS, MEASURED
-from p2es_lib.data.preparation.measure_store import (
-    NPY,
-    SPARSE,
-    measure_loader,
-    measure_npy,
-    measure_zarr,
-    row_of,
-    zarr_found,
-)
+from p2es_lib.core.learned import Batch
 from p2es_lib.data.preparation.prepare_shard import prepare_shard
 from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
 from p2es_lib.data.sources.parts import MARGIN_S, PART_S
 from p2es_lib.data.windows import WindowSet, read_table, simulator_config
+from p2es_lib.method.p2es import P2Es
+from p2es_lib.plots import save_table
 from p2es_lib.simulator import SimulatorConfig, simulate
+from tools.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, row_of, zarr_found
 
 COLUMNS = ("part", "what", "n_windows", "value", "least", "unit", "reference", "reference_value", "ratio", "growth",
            "from_disk")  # fmt: skip
@@ -41,8 +37,47 @@ COLUMNS = ("part", "what", "n_windows", "value", "least", "unit", "reference", "
 ZARR_LARGEST = 100_000
 
 
+def write_table(windows: int, samples: int, only_stores: bool, folder: Path | None) -> Path:
+    """Measure on the disk of ``folder`` (default: that of the data), and write the table; returns its path.
+
+    Parameters
+    ----------
+    windows, samples : int
+        Windows of the largest store, samples of each.
+    only_stores, folder
+        As in :func:`measure`; the folder need not exist, and is left as it was.
+
+    Raises
+    ------
+    InputError
+        Too few windows or samples, or a folder that cannot be written to.
+    """
+    if windows < 1000:
+        raise InputError(f"windows={windows}: at least 1000")
+    if samples < 512:
+        raise InputError(
+            f"samples={samples}: at least 512, so that a window holds the beats that a training step needs"
+        )
+    folder = paths.check_output_folder(folder or paths.home() / "data", "--folder")
+    sizes = [*(10**k for k in range(3, 10) if 10**k < windows), windows]
+    config = get_config("quick", "made").replace("signal.window_samples", samples)
+    with paths.temporary_folder(folder / "measure") as place:
+        table = measure(place, config, n_windows=sizes, only_stores=only_stores)
+    caption = (
+        "What preparation, store and loader cost, on one machine: median and least of repeats; ratio: value over "
+        "reference; growth: value over that at the fewest windows. The records prepared are made in memory, no files "
+        "are read. Warm: in the system's cache; cold: dropped from it; from_disk: share of what was read that the disk "
+        "gave (more than 1: it gave more than was asked for). Sparse file: its windows are a hole, read by the same "
+        f"way. Windows of {samples} samples. Threads of torch: {torch.get_num_threads()}."
+    )
+    if not zarr_found() and not only_stores:
+        caption += " Zarr is not installed and was left out."
+    name = "table02_written" if only_stores else "table01_store"
+    return save_table(table, paths.home() / "figures" / "store", name, caption, float_format=".5g")
+
+
 def measure(
-    folder: Path, config: Config, model: type, batch_type: type, *, n_windows: Sequence[int] = (1_000, 10_000, 100_000),
+    folder: Path, config: Config, *, n_windows: Sequence[int] = (1_000, 10_000, 100_000),
     n_sparse: int = 1_000_000, hours: Sequence[float] = (1, 6, 24), n_short: int = 360, n_steps: int = 10,
     only_stores: bool = False, progress: bool = True,
 ) -> pd.DataFrame:  # fmt: skip
@@ -54,8 +89,6 @@ def measure(
         An empty folder.
     config : Config
         Of the training whose step the loader is set against.
-    model, batch_type : class
-        :class:`p2es_lib.method.p2es.P2Es` and :class:`p2es_lib.core.learned.Batch`, which this module may not import.
     n_windows, n_sparse : sequence of int, int
         Sizes of the stores; size of one more, all of whose windows are a hole in its file (0: none).
     hours, n_short : sequence of float, int
@@ -84,51 +117,51 @@ def measure(
     if need > free:
         raise InputError(f"{max(n_windows)} windows need {need:.1f} GB; {folder} has {free:.1f} GB free; measure fewer")
     made = simulate(np.arange(64), 4, simulator_config(config))  # written again and again
-    known = made.index.assign(split="train", split_kind="subject", quality=1.0)
-    mask = np.full((len(known), 12), MEASURED, dtype=np.uint8)
-    few = WindowSet(made.ppg, made.ecg, mask, known).select(np.arange(64))
-    step = training_step(config, model, batch_type, few)
+    index = made.index.assign(split="train", split_kind="subject", quality=1.0)
+    mask = np.full((len(index), 12), MEASURED, dtype=np.uint8)
+    step = training_step(config, WindowSet(made.ppg, made.ecg, mask, index).select(np.arange(64)))
     block, rows = np.concatenate([made.ppg, made.ecg], axis=1), []
     stores = [(n, False) for n in n_windows] + [(n_sparse, True)] * (n_sparse > 0 and not only_stores)
-    with_zarr = zarr_found() and not only_stores
+    with tqdm(disable=not progress, unit=" rows", desc="measuring") as bar:
 
-    def every_row() -> Iterator[dict]:
-        index = known
+        def note_all(found: Iterable[dict]) -> None:
+            for row in found:
+                rows.append(row)
+                bar.set_postfix_str(f"{row['part']}: {row['what']}, {row['n_windows']} windows")
+                bar.update()
+
         if not only_stores:
-            yield from _measure_preparation(folder, hours, n_short)
+            note_all(_measure_preparation(folder, hours, n_short))
             index = read_table(next(folder.rglob("index.parquet")).parent).drop(columns=["row", "leads"])
         for n, sparse in stores:
-            yield from measure_npy(folder / "npy", n, sparse, index, block, progress)
-            yield from measure_loader(folder / "npy", NPY + SPARSE * sparse, config, step, n_steps)
+            note_all(measure_npy(folder / "npy", n, sparse, index, block, progress))
+            note_all(measure_loader(folder / "npy", NPY + SPARSE * sparse, config, step, n_steps))
             shutil.rmtree(folder / "npy")
-            if not sparse and n <= ZARR_LARGEST and with_zarr:
+            if not sparse and n <= ZARR_LARGEST and zarr_found() and not only_stores:
                 ours = {row["what"]: row["value"] for row in rows if row["n_windows"] == n and row["part"] == NPY}
                 for chunk, compressed in ((1, False), (1, True), (64, False), (64, True)):
-                    yield from measure_zarr(folder / "zarr", n, chunk, compressed, block, ours)
+                    note_all(measure_zarr(folder / "zarr", n, chunk, compressed, block, ours))
                     shutil.rmtree(folder / "zarr")
+    return _with_ratios(pd.DataFrame(rows))
 
-    with tqdm(disable=not progress, unit=" rows", desc="measuring") as bar:
-        for row in every_row():
-            rows.append(row)
-            bar.set_postfix_str(f"{row['part']}: {row['what']}, {row['n_windows']} windows")
-            bar.update()
-    table = pd.DataFrame(rows)
+
+def _with_ratios(table: pd.DataFrame) -> pd.DataFrame:
     table["ratio"] = table["value"] / table["reference_value"]
     same = table.groupby([table["part"].str.removesuffix(SPARSE), "what"])["value"]
     table["growth"] = (table["value"] / same.transform("first")).where(same.transform("size") > 1)
     return table[list(COLUMNS)]
 
 
-def training_step(config: Config, model: type, batch_type: type, windows: WindowSet) -> Callable[[dict], float]:
+def training_step(config: Config, windows: WindowSet) -> Callable[[dict], float]:
     """A function that trains on one batch, as :func:`p2es_lib.training.loop.train` does, and returns the loss."""
-    module = model(config.replace("affinity.n_steps", 1))  # of GroupFinder, which a step only asks
+    module = P2Es(config.replace("affinity.n_steps", 1))  # of GroupFinder, which a step only asks
     module.prepare(windows, seed=0, progress=False)
     module.to("cuda" if torch.cuda.is_available() else "cpu")
     trained, generator = module.trained_parameters(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(trained)
 
     def step(batch: dict) -> float:
-        loss, _ = module.training_loss(module, batch_type(module, batch, generator), generator)
+        loss, _ = module.training_loss(module, Batch(module, batch, generator), generator)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.training.clip_norm)
         optimizer.step()
@@ -173,10 +206,9 @@ def _prepare(home: str, hours: float, n_short: int) -> tuple[int, float, float, 
             ppg, *ecg = ((x[np.arange(*span) % window_samples], rate) for x in (made.ppg[0, 0], *made.ecg[0, :2]))
             yield Stretch(start_s, ppg, dict(zip(LEADS, ecg)), None, margin_s, keep_s)
 
-    names = ("title", "slug", "version", "access", "licence", "citation", "size", "chest_lead", "notes")
     records = [Record(str(number), str(number), "shard") for number in range(1 if hours else n_short)]
     source = Source(
-        **dict.fromkeys(names, ""), name="made", role=role, code=(),
+        name="made", title="", slug="", version="", role=role, about={},
         list_records=lambda mirror: records, files=lambda mirror, record: [],
         read=lambda mirror, record: Reading(f"s{record.name}", 60.0, "F", stretches(int(record.name))),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,8 @@ DEAD_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A stretch of one record at the common sampling rate, signals aligned sample by sample, margins included.
+class CleanStretch:
+    """A stretch at the common sampling rate, its signals filtered and aligned sample by sample, margins included.
 
     Parameters
     ----------
@@ -61,14 +62,14 @@ class Recording:
     dead_leads: tuple[str, ...] = ()
 
 
-def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rate: float) -> Recording:
+def clean_stretch(stretch: Stretch, reading: Reading, record: str, sampling_rate: float) -> CleanStretch:
     """Bring the signals of a stretch to one clock, filter them, derive limb leads.
 
     Every signal is resampled by itself from its own rate, with an anti-aliasing filter and from the same first instant,
     so signals of different rates stay aligned to a small fraction of a sample. A lead without any signal counts as one
     that was not recorded: the others do not suffer from it. Filters are zero-phase
-    (:data:`p2es_lib.signals.cleaning.ECG_BAND_HZ`, :data:`p2es_lib.signals.cleaning.PPG_BAND_HZ`). Where there is no PPG, one is
-    simulated from the beats of the ECG.
+    (:data:`p2es_lib.signals.cleaning.ECG_BAND_HZ`, :data:`p2es_lib.signals.cleaning.PPG_BAND_HZ`). Where there is no
+    PPG, one is simulated from the beats of the ECG.
 
     Raises
     ------
@@ -90,36 +91,41 @@ def make_recording(stretch: Stretch, reading: Reading, record: str, sampling_rat
     else:
         ecg, lead_mask = np.zeros((len(LEADS), n)), np.zeros(len(LEADS), dtype=np.uint8)
         rhythm = cleaning.ecg_clean(rhythm[:n], sampling_rate)
-    ecg_faults = {fault: np.zeros(n, dtype=bool) for fault in cleaning.FAULTS}
-    for x, rate in leads.values() or [stretch.rhythm]:
-        for fault, mask in cleaning.fault_masks(x, rate, cleaning.ecg_largest_step(rate)).items():
-            ecg_faults[fault] |= _at_rate(mask, rate, sampling_rate, n)
     if pulse is None:
-        beats_s = cleaning.ecg_rpeaks(rhythm, sampling_rate) / sampling_rate
-        pulse = semi_synthetic_ppg(
-            beats_s, n / sampling_rate, sampling_rate, age=reading.age, sex=reading.sex, record=record,
-            subject=reading.subject,
-        )[:n]  # fmt: skip
-        ppg_faults = {fault: np.zeros(n, dtype=bool) for fault in cleaning.FAULTS}
-    else:
-        x, rate = stretch.ppg
-        ppg_faults = {
-            fault: _at_rate(mask, rate, sampling_rate, n) for fault, mask in cleaning.fault_masks(x, rate).items()
-        }
+        pulse = _simulated_pulse(rhythm, reading, record, sampling_rate)
     limb = ecg[:6] - PROJECTION[:6, :6] @ ecg[:6]
-    return Recording(
+    return CleanStretch(
         sampling_rate=sampling_rate,
         begins_s=stretch.start_s - stretch.margin_s,
         ppg=cleaning.ppg_clean(pulse[:n], sampling_rate),
         ecg=ecg,
         lead_mask=lead_mask,
         rhythm=rhythm,
-        ppg_faults=ppg_faults,
-        ecg_faults=ecg_faults,
-        lead_residual=np.abs(limb).max(axis=0) if lead_mask[:6].any() and lead_mask[:6].all() else np.zeros(n),
+        ppg_faults=_faults([stretch.ppg] if stretch.ppg else [], cleaning.ppg_largest_step, sampling_rate, n),
+        ecg_faults=_faults([*leads.values()] or [stretch.rhythm], cleaning.ecg_largest_step, sampling_rate, n),
+        lead_residual=np.abs(limb).max(axis=0) if lead_mask[:6].all() else np.zeros(n),
         ppg_origin="measured" if stretch.ppg is not None else "simulated",
         dead_leads=dead,
     )
+
+
+def _simulated_pulse(rhythm: np.ndarray, reading: Reading, record: str, sampling_rate: float) -> np.ndarray:
+    beats_s = cleaning.ecg_rpeaks(rhythm, sampling_rate) / sampling_rate
+    return semi_synthetic_ppg(
+        beats_s, len(rhythm) / sampling_rate, sampling_rate, age=reading.age, sex=reading.sex, record=record,
+        subject=reading.subject,
+    )  # fmt: skip
+
+
+def _faults(
+    signals: Sequence[Signal], largest_step: Callable[[float], float], sampling_rate: float, n: int
+) -> dict[str, np.ndarray]:
+    """Each fault to where any of these signals as recorded has it, at the common rate."""
+    faults = {fault: np.zeros(n, dtype=bool) for fault in cleaning.FAULTS}
+    for x, rate in signals:
+        for fault, mask in cleaning.fault_masks(x, rate, largest_step(rate)).items():
+            faults[fault] |= _at_rate(mask, rate, sampling_rate, n)
+    return faults
 
 
 def dead_leads(stretch: Stretch) -> tuple[str, ...]:
