@@ -219,7 +219,7 @@ def test_what_one_mirror_lacks_another_may_hold(server, root):
 
 @pytest.mark.parametrize("from_folder", [False, True])
 def test_what_was_fetched_is_used_without_naming_the_mirror_again(server, root, p2es, monkeypatch, from_folder):
-    """The data set's home was asked for what the mirror lacked: minutes of time-outs, or the end, where out of reach."""
+    """The data set's home was asked for what the mirror lacked: minutes of time-outs where it is out of reach."""
     location = root if from_folder else server.url
     get(MIMIC4, location, records=["80"])
     get(MIMIC4, location, records=["81"])  # what the records before it lack is not forgotten

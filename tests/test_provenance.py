@@ -1,4 +1,4 @@
-"""Where tables come from: the command under each of them, the table of runs, and when a run counts as made by changed code."""
+"""Where tables come from: the command under each, the table of runs, and when code counts as changed."""
 
 from __future__ import annotations
 
@@ -80,9 +80,14 @@ def test_markdown_ends_with_the_command_and_the_csv_does_not_change(home, tmp_pa
 
 @pytest.mark.parametrize(
     ("folder", "table"),
-    [("figures/store", "table01_cohort"), ("figures/simulated-own", "table01_cohort"), ("mine/simulated-quick", "table01_cohort"),
-     ("figures/simulated-quick", "table99_mine"), ("figures/-quick", "table01_cohort")],
-)  # fmt: skip
+    [
+        ("figures/store", "table01_cohort"),
+        ("figures/simulated-own", "table01_cohort"),
+        ("mine/simulated-quick", "table01_cohort"),
+        ("figures/simulated-quick", "table99_mine"),
+        ("figures/-quick", "table01_cohort"),
+    ],
+)
 def test_other_tables_and_folders_have_no_such_line(home, folder, table):
     assert provenance(home / "figures" / "simulated-quick", "table01_cohort")
     assert provenance(home / folder, table) == ""
@@ -106,8 +111,22 @@ def test_seeds_are_those_of_the_running_notebook(home):
         InteractiveShell.clear_instance()
 
 
-@pytest.mark.parametrize("table", ["table07_methods", "table08_ablations", "table10_agreement", "table11_uncertainty", "table12_realism", "table13_diagnostic",
-                                   "table15_groups", "table16_demographics", "table17_noise", "table23_training", "table25_joins"])  # fmt: skip
+@pytest.mark.parametrize(
+    "table",
+    [
+        "table07_methods",
+        "table08_ablations",
+        "table10_agreement",
+        "table11_uncertainty",
+        "table12_realism",
+        "table13_diagnostic",
+        "table15_groups",
+        "table16_demographics",
+        "table17_noise",
+        "table23_training",
+        "table25_joins",
+    ],
+)
 def test_captions_say_how_many_trainings_and_people(table):
     notebook, source = saving_cells()[table]
     cells = ["".join(cell["source"]) for cell in json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]]
@@ -154,8 +173,15 @@ def test_the_table_of_runs_names_every_finished_run_that_the_tables_are_made_of(
     runs = [f"simulated/smoke/{name}/seed0" for name in ("p2es", "hidden_demographics", "ridge")]
     assert list(table.index) == runs
     folder = run_dir("simulated", "smoke", "p2es", 0)
-    expected = {"method": "P2Es", "seed": 0, "config": "c-p2es", "data": "d", "weights": file_hash(folder / "weights.safetensors"),
-                "scores": file_hash(folder / "scores.parquet"), "commit": "0123456789ab"}  # fmt: skip
+    expected = {
+        "method": "P2Es",
+        "seed": 0,
+        "config": "c-p2es",
+        "data": "d",
+        "weights": file_hash(folder / "weights.safetensors"),
+        "scores": file_hash(folder / "scores.parquet"),
+        "commit": "0123456789ab",
+    }
     assert table.loc[runs[0]].to_dict() == expected
     assert list(table["weights"])[1:] == ["those of p2es", ""]
     assert list(runs_table("simulated", "smoke", [0, 1])["seed"])[:2] == [0, 1]
@@ -217,8 +243,18 @@ def test_reproduce_writes_the_table_of_runs_when_all_steps_are_done(home, monkey
 
 
 def test_only_what_can_change_results_makes_a_run_dirty(tmp_path, monkeypatch):
-    files = ["p2es_lib/method/p2es.py", "p2es_lib/baselines/unet.py", "p2es_lib/simulator/normal_beats.json", "notebooks/05_train.ipynb", "Snakefile", "pyproject.toml", "requirements-lock.txt", "README.md", "p2es_lib/plots/style.py",
-             "figures/simulated-quick/table02_results.csv"]  # fmt: skip
+    files = [
+        "p2es_lib/method/p2es.py",
+        "p2es_lib/baselines/unet.py",
+        "p2es_lib/simulator/normal_beats.json",
+        "notebooks/05_train.ipynb",
+        "Snakefile",
+        "pyproject.toml",
+        "requirements-lock.txt",
+        "README.md",
+        "p2es_lib/plots/style.py",
+        "figures/simulated-quick/table02_results.csv",
+    ]
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("as committed\n")

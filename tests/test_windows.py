@@ -11,15 +11,13 @@ import pandas as pd
 import pytest
 
 from p2es_lib.core import paths
-from p2es_lib.core.config import get_config
+from p2es_lib.core.config import MAX_SEED, STREAM_STRIDE, get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.preparation import jobs, prepare_windows
 from p2es_lib.data.sources import simulated
 from p2es_lib.data.windows import (
-    MAX_SEED,
     SPLIT_FRACTIONS,
     SPLITS,
-    STREAM_STRIDE,
     TrainingBatches,
     WindowArray,
     WindowSet,

@@ -101,7 +101,7 @@ def _verdict(tables: list[pd.DataFrame], better: int) -> str:
 
 
 def _fewer_trainings(tables: list[pd.DataFrame]) -> str:
-    """A remark for a comparison that no verdict can be built on."""
+    """A remark on a comparison with too few trainings for a verdict."""
     n = int(min(rows["seeds"].min() for rows in tables))
     return f"; {n} training{'s' if n > 1 else ''}, {SEEDS_ASKED} are asked for" if n < SEEDS_ASKED else ""
 

@@ -119,8 +119,8 @@ class ForwardProcess:
 
         ``spectral``: sample n is multiplied by a Gaussian of its distance from the middle of the window, with a
         standard deviation of D / (4 pi sigma_B(t) ECG_BAND_HZ) seconds, where D is the duration of the window. This is
-        the Fourier dual of the above: sigma_B is chosen so that the same share of the window survives here as of the
-        band up to ECG_BAND_HZ survives there.
+        the Fourier dual of the above: ``dct`` keeps a certain share of the band up to ECG_BAND_HZ, and the window here
+        keeps the same share of its duration.
         """
         return self._blur_response(t).to(t.dtype)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from importlib import import_module
 
 from p2es_lib.core.errors import InputError, check_choice
@@ -15,9 +16,18 @@ _MODULES = (
     "simulated", "senssmarttech", "bidmc", "mimic4wdb", "mimic3wdb_matched", "challenge_2015", "ptb_xl",
     "challenge_2021", "vitaldb", "ncku",
 )  # fmt: skip
-SOURCES: dict[str, Source] = {
-    source.name: source for source in (import_module(f"{__name__}.{module}").SOURCE for module in _MODULES)
-}
+
+
+class _Sources(UserDict[str, Source]):
+    """Name to source. A source's module is imported when it is asked for, because some of them load much."""
+
+    def __getitem__(self, name: str) -> Source:
+        if self.data[name] is None:
+            self.data[name] = import_module(f"{__name__}.{name.replace('-', '_')}").SOURCE
+        return self.data[name]
+
+
+SOURCES = _Sources(dict.fromkeys(module.replace("_", "-") for module in _MODULES))
 
 
 def get_source(name: str) -> Source:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
-from p2es_lib.core.config import Config
-from p2es_lib.core.errors import InputError
+import numpy as np
+
+from p2es_lib.core.config import SUBJECT_OFFSETS, Config
+from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import MEASURED
 from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source
-from p2es_lib.data.windows.batches import SUBJECT_OFFSETS, simulator_config
-from p2es_lib.data.windows.store import SPLITS, WindowSet
+
+# Windows and the simulator are imported where they are used: who only asks for a source by its name does not wait for
+# torch.
+if TYPE_CHECKING:
+    from p2es_lib.data.windows import WindowSet
 
 # Subjects simulated at once: bounds the memory, does not change a byte of the result.
 _CHUNK = 64
@@ -19,8 +23,7 @@ _CHUNK = 64
 
 def split_subject_numbers(config: Config, split: str) -> np.ndarray:
     """Numbers of the simulated subjects of a split; splits never share one."""
-    if split not in SPLITS:
-        raise InputError(f"split={split!r} is unknown; choose one of: {', '.join(SPLITS)}")
+    check_choice("split", split, SUBJECT_OFFSETS)
     return SUBJECT_OFFSETS[split] + np.arange(getattr(config.data, f"n_{split}_subjects"))
 
 
@@ -32,6 +35,7 @@ def simulated_split(config: Config, split: str):
     SimulatedWindows
         For the irreducible error and for tests against known timing.
     """
+    from p2es_lib.data.windows import simulator_config
     from p2es_lib.simulator import simulate
 
     return simulate(split_subject_numbers(config, split), config.data.windows_per_subject, simulator_config(config))
@@ -39,11 +43,13 @@ def simulated_split(config: Config, split: str):
 
 def simulate_cohort(config: Config, progress: bool = False) -> WindowSet:
     """All windows of the cohort, with splits; the same subject has the same bytes in any cohort."""
+    import pandas as pd
     from tqdm.auto import tqdm
 
+    from p2es_lib.data.windows import WindowSet, simulator_config
     from p2es_lib.simulator import simulate
 
-    numbers = {split: split_subject_numbers(config, split) for split in SPLITS}
+    numbers = {split: split_subject_numbers(config, split) for split in SUBJECT_OFFSETS}
     per_subject, length = config.data.windows_per_subject, config.signal.window_samples
     n = per_subject * sum(len(subjects) for subjects in numbers.values())
     ppg = np.empty((n, 1, length), dtype=np.float32)

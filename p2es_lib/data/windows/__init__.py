@@ -1,6 +1,6 @@
 """The prepared windows: their store, their splits, and the training batches drawn from them."""
 
-from p2es_lib.data.windows.batches import MAX_SEED, STREAM_STRIDE, TrainingBatches, simulator_config
+from p2es_lib.data.windows.batches import TrainingBatches, simulator_config
 from p2es_lib.data.windows.shard_files import SHARD_SETTINGS, Shards, ShardWriter, WindowArray
 from p2es_lib.data.windows.splits import (
     AGE_BANDS,
