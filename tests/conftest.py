@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def mirror() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings: {folder} does not exist; set P2ES_TEST_MIRROR to such a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def git() -> str:
+    """The program git; skips the test where there is none on PATH."""
+    return shutil.which("git") or pytest.skip("git is not on PATH")
 
 
 @pytest.fixture

@@ -332,7 +332,7 @@ WALKTHROUGHS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WALKTHROUGHS)
-def test_walkthrough_does_what_it_says(name, tmp_path):
+def test_walkthrough_does_what_it_says(name, tmp_path, git):
     """The files, changes and commands of the page, in its order, on a copy of the library."""
     shutil.copytree(CHECKOUT / "p2es_lib", tmp_path / "p2es_lib", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "notebooks").mkdir()  # by which a source tree is known

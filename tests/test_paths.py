@@ -63,13 +63,13 @@ def test_folders_replace_folders(tmp_path):
     assert os.listdir(target) == ["two"] and os.listdir(tmp_path) == ["windows"]
 
 
-ROOT = Path(paths.__file__).resolve().parent.parent
+ROOT = Path(paths.__file__).resolve().parents[2]
 
 
 def start_writer(target: Path, lines: str) -> subprocess.Popen:
     """A process that has begun to write ``target`` and then waits for a line on its standard input."""
     program = (
-        "import sys; from pathlib import Path; from p2es_lib import paths\n"
+        "import sys; from pathlib import Path; from p2es_lib.core import paths\n"
         f"with paths.atomic_path(Path({str(target)!r})) as temporary:\n"
         f"    {lines}; print('writing', flush=True); sys.stdin.readline()\n"
     )

@@ -242,7 +242,7 @@ def test_reproduce_writes_the_table_of_runs_when_all_steps_are_done(home, monkey
 # --- the commit -------------------------------------------------------------------------------------------------------
 
 
-def test_only_what_can_change_results_makes_a_run_dirty(tmp_path, monkeypatch):
+def test_only_what_can_change_results_makes_a_run_dirty(tmp_path, monkeypatch, git):
     files = [
         "p2es_lib/method/p2es.py",
         "p2es_lib/baselines/unet.py",
