@@ -248,28 +248,31 @@ def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 
 @app.command()
 def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
-    """Hold the tables of a finished run against those that the repository holds, row by row."""
+    """Hold the tables of a finished run against those that the repository holds: rows, and what they say as a whole."""
     from p2es_lib.experiments import verify as verification
 
     _check_settings(profile, dataset)
     comparisons, differences = verification.verify(dataset, profile)
-    typer.echo("the committed tables were made on another machine: numbers must lie within their own intervals" if differences else
-               "the committed tables were made on such a machine: every number must be the same")  # fmt: skip
+    typer.echo(
+        "the committed tables were made on another machine: numbers must be within tolerance, and conclusions the same"
+        if differences
+        else "the committed tables were made on such a machine: every number must be the same"
+    )
     for difference in differences:
         typer.echo(f"    here {difference}")
-    failed = 0
-    for comparison in comparisons:
-        good = verification.is_reproduced(comparison, not differences)
-        failed += not good
-        counts = f"{comparison.same} of {comparison.rows} rows equal, {comparison.within} more within their interval, "
-        counts += f"{len(comparison.outside)} outside, {comparison.unjudged} not judged"
-        typer.echo(f"{'reproduced    ' if good else 'NOT reproduced'} {comparison.table}: {counts}")
-        lines = comparison.differing + comparison.outside
+    outcomes = [verification.outcome(comparison, not differences) for comparison in comparisons]
+    for comparison, outcome in zip(comparisons, outcomes, strict=True):
+        lines = comparison.wrong
+        typer.echo(
+            f"{outcome:24} {comparison.table}: {comparison.same} of {comparison.rows} rows equal, {comparison.within} "
+            f"more within tolerance; {comparison.conclusions} conclusions; {len(lines)} faults"
+        )
         for line in lines[:10]:
             typer.echo(f"    {line}")
         if len(lines) > 10:
             typer.echo(f"    ... and {len(lines) - 10} more")
-    if failed:
+    typer.echo(f"{verification.worst(outcomes)}: data set {dataset}, profile {profile}, {len(comparisons)} tables")
+    if verification.NOT_REPRODUCED in outcomes:
         raise typer.Exit(1)
 
 

@@ -1,10 +1,27 @@
-"""Does a fresh run give the tables that this repository holds? Row by row, and what differs by name.
+"""Does a fresh run give the results that this repository holds?
 
-On the machine and with the packages that made the committed tables, every number must be the same. Elsewhere sums are
-taken in another order, trainings drift apart, and a number counts as reproduced if it lies within the interval that its
-own row states; a number without an interval is reported, and decides nothing. The intervals are of 95 % over
-subjects: some rows of a long table lie outside by chance, and no interval knows of another training. The table then does
-not count as reproduced; how many rows lie outside, and which, is said.
+There are three answers, for each table and for the whole run.
+
+*Reproduced bit for bit*: every number is the same. On a machine like the one that made the committed tables, with the
+same packages, nothing less will do.
+
+*Reproduced statistically*: elsewhere, sums are taken in another order, a processor with bfloat16 trains in it, and a
+training that begins the same ends as another one, as if it had another seed. Three things must then hold.
+
+1. Every number is within a tolerance of the committed one. A training moves a number for everybody, and each person's
+   a little differently. The tolerance takes both together: the spread between trainings, measured for each quantity
+   (:data:`LIMITS`; smaller where a number is a mean over trainings), and a share of the standard error over subjects,
+   which the row's own interval states. Not all of that error, because both runs are scored on the same subjects. The
+   tolerance is corrected for how many numbers are compared (Bonferroni): the chance that a sound run fails is
+   :data:`FAMILY_ERROR`, however long its tables are. A difference below the quantity's margin of equivalence is the same
+   result whatever its cause. Where nothing is trained (templates, the irreducible error), only rounding may differ.
+2. The conclusions are the same: each verdict on a claim; the sign of each difference between methods that the committed
+   table holds for more than chance and more than two trainings could do; who is ahead of whom, wherever two methods are
+   further apart than that.
+3. The tables agree with themselves: a value lies in its own interval, and the full model's value is the same whichever
+   method it is subtracted from.
+
+*NOT reproduced*: anything else, and what differs is named.
 """
 
 from __future__ import annotations
@@ -12,35 +29,117 @@ from __future__ import annotations
 import io
 import json
 import platform
+import re
 import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import norm
 
 from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
+from p2es_lib.evaluation.metrics.summary import beyond_chance
+from p2es_lib.experiments.variants import REFERENCES
 from p2es_lib.plots.artefacts import MINUTES_TABLE, RUNS_TABLE
 from p2es_lib.training.optimisation import has_cpu_bf16
 
+#: The three answers.
+BIT_FOR_BIT, STATISTICALLY, NOT_REPRODUCED = "reproduced bit for bit", "reproduced statistically", "NOT reproduced"
 #: What a set of tables was made on, beside them.
 MACHINE_FILE = "machine.json"
 #: Tables that are about the machine itself, or about which commit and which files the others were made of.
-_NOT_COMPARED = (MINUTES_TABLE, "table18_efficiency", "table19_long_signals", "table23_training", RUNS_TABLE)
-#: What a row is judged by, if its table has it, and then by the interval of the same name or the only one.
-_ESTIMATES = ("difference", "value", "bias", "auroc")
+NOT_COMPARED = (MINUTES_TABLE, "table18_efficiency", "table19_long_signals", "table23_training", RUNS_TABLE)
 #: Whole numbers and words that are results: another training finds other waves, and other numbers to quote.
 _RESULTS = {"table10_agreement": ("n_subjects", "n_windows"), "table21_claims": ("found", "verdict")}
+#: Fractional numbers that name a row; those that follow from others; those that no training touches.
+_NAMES, _FOLLOW, _FIXED = ("t",), ("p_value", "p_holm"), ("floor", "kept")
+#: Methods without a training of their own.
+_UNTRAINED = [label for name, label in REFERENCES.items() if name != "transfer"]
+#: Differences between two methods on the same subjects, by column or by table; their intervals are paired.
+_PAIRED = ("difference", "gain", "ratio", "rmse_lag_added", "table03_distance_to_floor")
+#: What is one number for all rows that are alike: the full model's value, the AUROC without ECG, the error without
+#: disturbance, zero.
+_SAME = (
+    ("value", "value - difference", ["metric", "estimate", "seeds"]),
+    ("auroc", "auroc - gain", ["label", "classifier"]),
+    ("rmse_lag", "rmse_lag - rmse_lag_added", ["disturbance", "method"]),
+    ("sd", "high - 1.96 * sd - bias", ["metric"]),
+    ("sd", "low + 1.96 * sd - bias", ["metric"]),
+)
+
+#: Chance that a sound run fails because one of all its numbers lies outside its tolerance.
+FAMILY_ERROR = 0.05
+#: A single lead moves further from training to training than all of them together; a bound of an interval, which rests
+#: on a few people, further than the value in it.
+ONE_LEAD, ONE_BOUND = 2.0, 2.0
+#: What another order of sums may change where nothing is trained, as a share of the value.
+ROUNDING = 1e-3
+
+
+class Limit(NamedTuple):
+    """How far apart two sound runs may be in a quantity.
+
+    ``margin``: of equivalence. ``training``: standard deviation of one training, all leads together. Both are shares of
+    the value if ``relative``, else in the quantity's unit. ``share``: standard error of what another training changes
+    for these very subjects, as a share of the standard error over subjects.
+    """
+
+    margin: float
+    training: float
+    relative: bool = True
+    share: float = 0.15
+
+
+#: The quantities, and why a difference below the margin means nothing. Training and share: the largest of what two
+#: seeds of quick on one processor, its two kinds of processor, and three seeds of wide show.
+_LIMITS = (
+    (Limit(0.003, 0.0025), "claims ask for 1 %", "rmse,validation RMSE (mV)"),
+    (Limit(0.003, 0.0025), "ablations are 1 % apart and more", "crps"),
+    (Limit(0.003, 0.006), "claims ask for 1 %", "rmse_lag,rmse_lag_added,mae,prd"),
+    (Limit(0.006, 0.009), "their squares", "mse,mse_lag"),
+    (Limit(0.02, 0.05), "its parts: timing is a fifth of it", "mse_timing,mse_amplitude,mse_morphology"),
+    (Limit(0.005, 0.015), "leaving the blur out costs 10 %", "log_spectral_distance"),
+    (Limit(0.005, 0.04), "a template is 100 % off", "ppe,ppe_relative"),
+    (Limit(0.005, 0.012), "the answer and its parts are 2 % apart", "dtw,frechet_curve_distance"),
+    (Limit(0.01, 0.05), "methods differ by halves", "gaussian_frechet_distance"),
+    (Limit(0.002, 0.008, False), "of 1; methods are 0.01 apart and more", "pearson,pearson_lag,ssim"),
+    (Limit(0.002, 0.006, False), "of 1; methods are 0.02 apart and more", "coherence_low,coherence_middle"),
+    (Limit(0.005, 0.015, False), "of 1; another U-Net has 0.18 instead of 0.28 in one lead", "coherence_high"),
+    (Limit(0.002, 0.003, False, 1.0), "of 1: one beat in 500", "r_peak_f1,r_peak_f1_lag"),
+    (Limit(0.1, 0.12, False, 0.3), "beats per minute: less than devices show", "heart_rate_error,heart_rate"),
+    (Limit(1.0, 3.0, False, 0.3), "ms: an eighth of a sample", "lag_ms,pr_ms,qrs_ms,qt_ms,qtc_ms"),
+    (Limit(0.0005, 0.00005, False), "mV: a tenth of what a recorder resolves", "einthoven_residual"),
+    (Limit(0.005, 0.01, False, 0.3), "mV: what a recorder resolves", "p_mv,qrs_mv,t_mv,st60_mv"),
+    (Limit(1.0, 2.0, False, 0.3), "degrees: read in steps of 15", "qrs_axis_deg"),
+    (Limit(0.02, 0.04, False), "of 1: within what 200 people show", "correlation,missed,extra"),
+    (Limit(0.005, 0.02), "of the spread between people", "sd_true"),
+    (Limit(0.005, 0.03), "the DDPM is 10 % off", "spread,variance,width_50,width_80,width_95,spread_ratio"),
+    (Limit(0.005, 0.015, False), "of 1: nominal levels are missed by ten times that",
+     "coverage_50,coverage_80,coverage_95,spread_correlation"),
+    (Limit(0.01, 0.03), "follow from the spread",
+     "risk_area,risk_gain,conformal_coverage,conformal_width,conformal_kept,conformal_scale"),
+    (Limit(0.005, 0.02, False, 0.5), "of 1; every method is told from recordings by more",
+     "mmd,random forest,logistic regression,auroc,gain"),
+    (Limit(0.01, 0.1), "one person in one training", "rmse_joins,rmse_elsewhere,step_joins,step_elsewhere"),
+    (Limit(0.005, 0.01, True, 0.3), "what a stage adds is 1 % and more", "ratio"),
+)  # fmt: skip
+LIMITS = {name: limit for limit, _, names in _LIMITS for name in names.split(",")}
+#: For a quantity that is not named there.
+OTHER = Limit(0.003, 0.01)
+#: The share of paired differences: two trainings differ from person to person as much as two methods.
+PAIRED_SHARE = 1.0
 
 
 def describe_machine() -> dict[str, str]:
     """Processor, system and versions: where all of it is the same, equal input gives equal bytes.
 
-    The name of a processor is not enough: two virtual machines of one name ("AMD EPYC") gave other last digits. Wider vectors
-    add in another order, and where there is bfloat16 arithmetic, a training uses it.
+    The name of a processor is not enough: two virtual machines of one name ("AMD EPYC") gave other last digits.
+    Wider vectors add in another order, and where there is bfloat16 arithmetic, a training uses it.
     """
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
@@ -68,76 +167,154 @@ class Comparison:
 
     Attributes
     ----------
-    rows, same : int
-        Rows of the committed table; those in which every number is the same.
-    within : int
-        Further rows whose ``value`` (or ``difference``) lies within the committed interval.
-    unjudged : int
-        Further rows that differ and state no interval.
-    outside : list of str
-        Further rows, which lie outside: both values and the interval, in words.
-    differing : list of str
-        Rows that only one of the tables has, or other columns.
+    rows, same, within : int
+        Rows of the committed table; those in which every number is the same; others whose numbers are within tolerance.
+    conclusions : int
+        What the committed table says of who is ahead of whom, and its verdicts.
+    wrong : list of str
+        What must not be: rows out of tolerance, conclusions that no longer hold, rows or columns that one table lacks.
     """
 
     table: str
     rows: int
     same: int
     within: int
-    unjudged: int
-    outside: list[str]
-    differing: list[str]
+    conclusions: int
+    wrong: list[str]
 
 
-def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame) -> Comparison:
-    """Hold the rows of two tables against each other, matched by their text columns and counts, but for those that are results."""
+def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame, z: float = 4.5) -> Comparison:
+    """Hold two tables against each other, row by row (matched by words and counts) and in what they say as a whole.
+
+    ``z``: how many standard deviations a number may be off, see :func:`allowed_deviations`.
+    """
     if list(committed.columns) != list(fresh.columns):
-        return Comparison(
-            name, len(committed), 0, 0, 0, [], [f"columns {list(fresh.columns)} instead of {list(committed.columns)}"]
-        )
-    numbers = [
-        c for c in committed if pd.api.types.is_float_dtype(committed[c]) or pd.api.types.is_float_dtype(fresh[c])
+        lacking = f"columns {list(fresh.columns)} instead of {list(committed.columns)}"
+        return Comparison(name, len(committed), 0, 0, 0, [lacking])
+    floats = [c for c in committed if "f" in committed[c].dtype.kind + fresh[c].dtype.kind and c not in _NAMES]
+    keys = [c for c in committed if c not in floats and c not in _RESULTS.get(name, ())]
+    numbers = [c for c in floats if c not in _FOLLOW]
+    ours, theirs = _labelled(committed, keys), _labelled(fresh, keys)
+    wrong = [f"{row}: only in the committed table" for row in ours.index.difference(theirs.index, sort=False)]
+    wrong += [f"{row}: only in the fresh table" for row in theirs.index.difference(ours.index, sort=False)]
+    common = ours.index.intersection(theirs.index, sort=False)
+    ours, theirs = ours.loc[common], theirs.loc[common]
+    a, b = ours[numbers].to_numpy(float), theirs[numbers].to_numpy(float)
+    gap = np.where(np.isnan(a) & np.isnan(b), 0.0, np.nan_to_num(np.abs(b - a), nan=np.inf))
+    allowed = pd.DataFrame({c: tolerance(name, ours, c, z) for c in numbers}, index=common)
+    outside = gap > allowed.to_numpy()
+    same = (ours.drop(columns=keys).fillna(0) == theirs.drop(columns=keys).fillna(0)).all(axis=1)
+    for row in np.flatnonzero(outside.any(axis=1)):
+        column = int(np.argmax(gap[row] / np.maximum(allowed.to_numpy()[row], 1e-300)))
+        wrong.append(f"{common[row]}: {numbers[column]} {b[row, column]:g}, committed {a[row, column]:g} "
+                     f"(give or take {allowed.iloc[row, column]:.2g})")  # fmt: skip
+    count, turned = _conclusions(ours, theirs, allowed, keys)
+    wrong += turned + _contradictions(theirs)
+    n_same = int(same.sum())
+    return Comparison(name, len(committed), n_same, len(common) - n_same - int(outside.any(axis=1).sum()), count, wrong)
+
+
+def tolerance(name: str, table: pd.DataFrame, column: str, z: float) -> np.ndarray:
+    """How far each number of ``column`` may be from the committed ``table``; ``z``: standard deviations allowed."""
+    own, low, high = _quantity(table, column)
+    limits = [LIMITS.get(metric, OTHER) for metric in _metrics(table, own)]
+    margin, training, relative, share = np.array(limits, dtype=float).reshape(-1, 4).T
+    if paired := own in _PAIRED or name in _PAIRED:
+        share = np.full(len(table), PAIRED_SHARE)
+    if "lead" in table:
+        training = np.where(table["lead"] == "all", 1.0, ONE_LEAD) * training
+    # Without an interval where others have one: of a single person, about whom a training may say anything.
+    error = (table[high] - table[low]).fillna(np.inf) / 3.92 if low in table else 0.0
+    size = table["value"] - table["difference"] if own == "difference" else table[own] + table.get("floor", 0.0)
+    scale = np.where(relative > 0, size.abs(), 1.0)
+    variance = (4 if paired else 2) * (training * scale) ** 2 / table.get("seeds", 1) + (share * error) ** 2
+    allowed = np.maximum(margin * scale, z * np.sqrt(variance)) * (ONE_BOUND if column in (low, high) else 1.0)
+    untrained = _untrained(name, table) & (own not in _PAIRED) | (own in _FIXED)
+    return np.nan_to_num(np.where(untrained, ROUNDING * table[own].abs(), allowed), nan=0.0, posinf=np.inf)
+
+
+def without_limits(table: pd.DataFrame) -> set[str]:
+    """The quantities of a table that have no limits of their own in :data:`LIMITS`."""
+    columns = [c for c in table if table[c].dtype.kind == "f" and c not in (*_NAMES, *_FOLLOW, *_FIXED)]
+    return {metric for c in columns for metric in _metrics(table, _quantity(table, c)[0])} - set(LIMITS)
+
+
+def _quantity(table: pd.DataFrame, column: str) -> tuple[str, str, str]:
+    """The column of values that ``column`` belongs to, and those of its lower and upper bound."""
+    main = _main(table)
+    own = column.removesuffix("_lower").removesuffix("_upper")
+    own = main if own in ("lower", "upper", "seed_min", "seed_max") else own
+    return (own, "lower", "upper") if own == main else (own, f"{own}_lower", f"{own}_upper")
+
+
+def _metrics(table: pd.DataFrame, own: str) -> list[str]:
+    """What each row of a column measures: the column says it, or the row does."""
+    return [own] * len(table) if own in LIMITS else list(table.get("metric", table.get("test", [own] * len(table))))
+
+
+def _main(table: pd.DataFrame) -> str:
+    """The column that the bounds ``lower`` and ``upper`` are about."""
+    return next((c for c in ("difference", "value", "auroc", "ratio") if c in table), "")
+
+
+def _untrained(name: str, table: pd.DataFrame) -> pd.Series:
+    """Rows about methods, or about data, that no training touches."""
+    if name == "table14_delineation":
+        return pd.Series(True, table.index)
+    if "fit_on" in table:
+        return ~table[["fit_on", "tried_on"]].eq("translated ECG").any(axis=1)
+    return table.get("method", pd.Series("", table.index)).isin(_UNTRAINED)
+
+
+def _labelled(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The table with its rows named by what stands in the columns ``keys``."""
+    words = table[keys].fillna("").astype(str).agg(", ".join, axis=1) if keys else table.index.astype(str).to_series()
+    again = words.groupby(words).cumcount()
+    return table.set_axis([f"{text} #{n + 1}" if n else text for text, n in zip(words, again, strict=True)], axis=0)
+
+
+def _conclusions(
+    ours: pd.DataFrame, theirs: pd.DataFrame, allowed: pd.DataFrame, keys: list[str]
+) -> tuple[int, list[str]]:
+    """How many conclusions the committed table holds for sure, and those that the fresh one turns round."""
+    wrong, count = [], 0
+    if "verdict" in ours:
+        turned = ours["verdict"] != theirs["verdict"]
+        wrong += [f"{row}: {theirs['verdict'][row]}, committed: {ours['verdict'][row]}" for row in ours.index[turned]]
+        count += len(ours)
+    if "difference" in ours:
+        held = beyond_chance(ours) & (ours["difference"].abs() > allowed["difference"])
+        turned = held & (np.sign(ours["difference"]) != np.sign(theirs["difference"]))
+        wrong += [f"{row}: no longer on the same side of the full model" for row in ours.index[turned]]
+        count += int(held.sum())
+    elif {"method", "value"} <= set(ours):
+        a, b, may = (table["value"].to_numpy(float) for table in (ours, theirs, allowed))
+        alike = [key for key in keys if key not in ("method", "variant", "n_subjects")]
+        for at in ours.groupby(alike, sort=False).indices.values():
+            ahead = np.subtract.outer(a[at], a[at]) > np.hypot.outer(may[at], may[at])
+            count += int(ahead.sum())
+            turned = np.argwhere(ahead & (np.subtract.outer(b[at], b[at]) <= 0))
+            wrong += [f"{ours.index[at[i]]}: no longer above {ours['method'].iloc[at[j]]}" for i, j in turned]
+    return count, wrong
+
+
+def _contradictions(table: pd.DataFrame) -> list[str]:
+    """Where a table contradicts itself: values beside their interval, or differences from more than one full model."""
+    wrong, main = [], _main(table)
+    bounds = [(c, f"{c}_lower", f"{c}_upper") for c in table] + [
+        (main, "lower", "upper"),
+        (main, "seed_min", "seed_max"),
     ]
-    results = [c for c in _RESULTS.get(name, ()) if c in committed]
-    keys = [c for c in committed if c not in numbers and c not in results]
-    estimate = next((c for c in _ESTIMATES if c in numbers), None)
-    bounds = next(
-        (
-            b
-            for b in ([f"{estimate}_lower", f"{estimate}_upper"], ["lower", "upper"])
-            if estimate and set(b) <= set(numbers)
-        ),
-        None,
-    )
-
-    def labelled(table: pd.DataFrame) -> pd.DataFrame:
-        label = (
-            table[keys].fillna("").astype(str).agg(", ".join, axis=1) if keys else table.index.astype(str).to_series()
-        )
-        repeated = label.groupby(label).cumcount()
-        return table.set_axis(
-            [f"{text} #{n + 1}" if n else text for text, n in zip(label, repeated, strict=True)], axis=0
-        )
-
-    ours, theirs = labelled(committed), labelled(fresh)
-    differing = [f"{row}: only in the committed table" for row in ours.index.difference(theirs.index, sort=False)]
-    differing += [f"{row}: only in the fresh table" for row in theirs.index.difference(ours.index, sort=False)]
-    same, within, unjudged, outside = 0, 0, 0, []
-    for row in ours.index.intersection(theirs.index, sort=False):
-        a, b = ours.loc[row, numbers].to_numpy(float), theirs.loc[row, numbers].to_numpy(float)
-        if np.array_equal(a, b, equal_nan=True) and all(ours.loc[row, c] == theirs.loc[row, c] for c in results):
-            same += 1
-            continue
-        low, high = ours.loc[row, bounds].astype(float) if bounds else (np.nan, np.nan)
-        if "verdict" in results and ours.loc[row, "verdict"] != theirs.loc[row, "verdict"]:
-            outside.append(f"{row}: {theirs.loc[row, 'verdict']}, committed: {ours.loc[row, 'verdict']}")
-        elif not low <= high:
-            unjudged += 1
-        elif low <= (value := float(theirs.loc[row, estimate])) <= high:
-            within += 1
-        else:
-            outside.append(f"{row}: {estimate} {value:g}, committed {ours.loc[row, estimate]:g} ({low:g} to {high:g})")
-    return Comparison(name, len(committed), same, within, unjudged, outside, differing)
+    for column, low, high in bounds:
+        if column and low in table:
+            beside = (table[column] < table[low]) | (table[column] > table[high])
+            wrong += [f"{row}: {column} is not between {low} and {high}" for row in table.index[beside]]
+    for column, same, alike in _SAME:
+        if set(re.findall("[a-z_]+", same)) <= set(table):
+            values = table.eval(same).groupby([table[c] for c in alike])
+            apart = values.transform("max") - values.transform("min") > ROUNDING * table[column].abs()
+            wrong += [f"{row}: {same} is another number than in rows alike" for row in table.index[apart]]
+    return wrong
 
 
 def committed_tables(dataset: str, profile: str) -> dict[str, str]:
@@ -172,7 +349,7 @@ def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
     -------
     comparisons : list of Comparison
     differences : list of str
-        In what this machine differs from the one that made the committed tables. Empty: only equal rows count as reproduced.
+        In what this machine differs from the one that made the committed tables. Empty: only equal rows count.
 
     Raises
     ------
@@ -180,23 +357,31 @@ def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
         Nothing committed, a table that the run did not make, or tables of other seeds.
     """
     committed, folder = committed_tables(dataset, profile), paths.figures_dir(dataset, profile)
-    _check_seeds(committed, folder, f"make reproduce DATASET={dataset} PROFILE={profile}")
+    command = f"make reproduce DATASET={dataset} PROFILE={profile}"
+    _check_seeds(committed, folder, command)
     machine = json.loads(committed.pop(MACHINE_FILE, "{}"))
-    comparisons = []
+    pairs = {}
     for file, text in committed.items():
-        if (name := Path(file).stem) in _NOT_COMPARED:
+        if (name := Path(file).stem) in NOT_COMPARED:
             continue
         if not (folder / file).is_file():
-            raise InputError(
-                f"{folder / file}: missing; make it with: make reproduce DATASET={dataset} PROFILE={profile}"
-            )
-        comparisons.append(compare_tables(name, pd.read_csv(io.StringIO(text)), pd.read_csv(folder / file)))
+            raise InputError(f"{folder / file}: missing; make it with: {command}")
+        pairs[name] = pd.read_csv(io.StringIO(text)), pd.read_csv(folder / file)
     here = describe_machine()
-    return comparisons, [
-        f"{name} {here[name]}, there {machine.get(name, 'not recorded')}"
-        for name in here
-        if machine.get(name) != here[name]
-    ]
+    return compare(pairs), [f"{name} {here[name]}, there {machine.get(name, 'not recorded')}"
+                            for name in here if machine.get(name) != here[name]]  # fmt: skip
+
+
+def compare(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> list[Comparison]:
+    """Hold all tables of a run (name to committed and fresh table) against each other, as one family of numbers."""
+    z = allowed_deviations(pairs)
+    return [compare_tables(name, *tables, z) for name, tables in pairs.items()]
+
+
+def allowed_deviations(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> float:
+    """Standard deviations that a number may be off, so that of all these numbers none is by chance (Bonferroni)."""
+    n_numbers = sum(committed.select_dtypes("float").size for committed, _ in pairs.values())
+    return float(norm.isf(FAMILY_ERROR / 2 / max(n_numbers, 1)))
 
 
 def _check_seeds(committed: dict[str, str], folder: Path, command: str) -> None:
@@ -210,12 +395,18 @@ def _check_seeds(committed: dict[str, str], folder: Path, command: str) -> None:
     )
     if wanted != made:
         raise InputError(
-            f"{folder}: made with seed(s) {made}, the committed tables with {wanted}; make it with: {command} SEEDS={wanted}"
+            f"{folder}: made with seed(s) {made}, the committed tables with {wanted}; make it with: "
+            f"{command} SEEDS={wanted}"
         )
 
 
-def is_reproduced(comparison: Comparison, same_machine: bool) -> bool:
-    """Whether a table counts as reproduced; see the head of this module."""
-    return (
-        not comparison.differing and not comparison.outside and (comparison.same == comparison.rows or not same_machine)
-    )
+def outcome(comparison: Comparison, same_machine: bool) -> str:
+    """One of the three answers of the head of this module, for one table."""
+    if comparison.wrong or (same_machine and comparison.same < comparison.rows):
+        return NOT_REPRODUCED
+    return BIT_FOR_BIT if comparison.same == comparison.rows else STATISTICALLY
+
+
+def worst(outcomes: list[str]) -> str:
+    """The answer for a run: the least that holds for one of its tables."""
+    return max(outcomes, key=(BIT_FOR_BIT, STATISTICALLY, NOT_REPRODUCED).index, default=BIT_FOR_BIT)
