@@ -135,13 +135,13 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", WRONG)
-@pytest.mark.parametrize("run", ["float32", "bfloat16", "seed1"])
+@pytest.mark.parametrize(
+    ("run", "fault"),
+    [(run, fault) for run in ("float32", "bfloat16", "seed1") for fault in WRONG if WRONG[fault][0] in tables(run)],
+)
 def test_a_wrong_table_is_not_reproduced(run, fault):
     name, change = WRONG[fault]
     committed, fresh = tables("float32"), tables(run)
-    if name not in fresh:
-        pytest.skip(f"{name} was not made with this seed")
     changed = fresh | {name: change(fresh[name])}
     assert not changed[name].equals(fresh[name])
     found = outcomes(held(committed, changed))

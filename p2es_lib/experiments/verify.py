@@ -8,13 +8,14 @@ same packages, nothing less will do.
 *Reproduced statistically*: elsewhere, sums are taken in another order, a processor with bfloat16 trains in it, and a
 training that begins the same ends as another one, as if it had another seed. Three things must then hold.
 
-1. Every number is within a tolerance of the committed one. A training moves a number for everybody, and each person's
-   a little differently. The tolerance takes both together: the spread between trainings, measured for each quantity
-   (:data:`LIMITS`; smaller where a number is a mean over trainings), and a share of the standard error over subjects,
-   which the row's own interval states. Not all of that error, because both runs are scored on the same subjects. The
-   tolerance is corrected for how many numbers are compared (Bonferroni): the chance that a sound run fails is
-   :data:`FAMILY_ERROR`, however long its tables are. A difference below the quantity's margin of equivalence is the same
-   result whatever its cause. Where nothing is trained (templates, the irreducible error), only rounding may differ.
+1. Every number is within a tolerance of the committed one. A training moves a number for everybody, and each
+   person's a little differently. The tolerance takes both together: the spread between trainings, measured for each
+   quantity (:data:`LIMITS`; smaller where a number is a mean over trainings), and a share of the standard error over
+   subjects, which the row's own interval states. Not all of that error, because both runs are scored on the same
+   subjects. The tolerance is corrected for how many numbers are compared (Bonferroni): the chance that a sound run
+   fails is :data:`FAMILY_ERROR`, however long its tables are. A difference below the quantity's margin of
+   equivalence is the same result whatever its cause. Where nothing is trained (templates, the irreducible error),
+   only rounding may differ.
 2. The conclusions are the same: each verdict on a claim; the sign of each difference between methods that the committed
    table holds for more than chance and more than two trainings could do; who is ahead of whom, wherever two methods are
    further apart than that.
