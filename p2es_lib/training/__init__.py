@@ -1,1 +1,1 @@
-"""The training loop, its optimiser, its record, and the table of methods that it can train."""
+"""The training loop, its optimiser and its record."""
