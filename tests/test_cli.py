@@ -36,6 +36,9 @@ def test_help_and_version_answer_at_once():
     after = os.times()
     assert result.returncode == 0
     assert all(command in result.stdout for command in ("notebook", "reproduce", "translate", "table"))
+    assert "..." not in result.stdout.partition("Commands:")[2], (
+        "the first line of a command's help is too long for the list"
+    )
     # Processor time, as other tests run beside this one.
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1.0
     assert subprocess.run(p2es_command("--version"), capture_output=True, text=True).stdout.split() == [

@@ -11,7 +11,7 @@ import typer
 from p2es_lib.core.errors import InputError
 
 data_app = typer.Typer(
-    help="Real recordings: list data sets, download, verify, prepare.", no_args_is_help=True, rich_markup_mode=None
+    help="List, download, verify and prepare recordings.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -25,18 +25,20 @@ def _ask_to_stop_with_parent(wanted: bool) -> bool:
 
 # The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
 StopWithParent = Annotated[bool, typer.Option("--stop-with-parent", hidden=True, callback=_ask_to_stop_with_parent)]
-Name = Annotated[str, typer.Argument(help="Data set, see p2es data sources; a+b: both; a~b: b for testing only.")]
+Name = Annotated[
+    str, typer.Argument(help="A data set of p2es data sources; a+b: both together; a~b: b for testing only.")
+]
 _MIRROR = "Folder or URL laid out as PhysioNet; default: what was fetched, as it is, and the data set's home."
 Mirror = Annotated[str | None, typer.Option(help=_MIRROR)]
 Profile = Annotated[
     str, typer.Option(help="smoke, quick, wide or full: how much is used of a data set too large for all of it.")
 ]
-Jobs = Annotated[int, typer.Option(help="At once: transfers, or processes.")]
+Jobs = Annotated[int, typer.Option(help="How many transfers or processes run at once.")]
 
 
 @data_app.command()
 def sources() -> None:
-    """Every data set: what it gives, its terms, and what to cite."""
+    """List the data sets, with terms and citations."""
     from p2es_lib.data.sources import SOURCES
 
     for source in SOURCES.values():
@@ -56,9 +58,10 @@ def get(
     ] = None,
     jobs: Jobs = 4,
 ) -> None:
-    """Download recordings to data/raw, checked; what is interrupted is continued by the same command.
+    """Download recordings to data/raw and check them.
 
-    Once records are selected so (all selections together), preparation uses these alone, from any mirror, folders too.
+    After an interruption, the same command continues. Once records are selected so (all selections together),
+    preparation uses these alone, from any mirror, folders too.
     """
     from p2es_lib.data.download.fetch import get_records
     from p2es_lib.data.sources import parse_dataset
@@ -81,7 +84,10 @@ def get(
 
 @data_app.command()
 def verify(name: Name, mirror: Mirror = None) -> None:
-    """Check every file that is there against the data set's SHA256SUMS.txt and the hashes seen before."""
+    """Check the files that are there by their hashes.
+
+    Each is held against the data set's SHA256SUMS.txt and the hashes seen before.
+    """
     from p2es_lib.data.download.fetch import verify_records
     from p2es_lib.data.sources import parse_dataset
 
@@ -105,7 +111,10 @@ def verify(name: Name, mirror: Mirror = None) -> None:
 
 @data_app.command("list")
 def list_(name: Name, mirror: Mirror = None, profile: Profile = "quick") -> None:
-    """List the shards that the workflow prepares, and renew the file that it reads them from."""
+    """List the shards that the workflow prepares.
+
+    The file that the workflow reads them from is renewed.
+    """
     from p2es_lib.companion.workflow import check_mirror, write_jobs
     from p2es_lib.core.config import get_config
     from p2es_lib.data.preparation import list_jobs
@@ -125,7 +134,10 @@ def prepare(
     jobs: Jobs = 1,
     stop_with_parent: StopWithParent = False,
 ) -> None:
-    """Prepare windows: records that did not change are not prepared again."""
+    """Cut the recordings into windows, and store them.
+
+    Records that did not change are not prepared again.
+    """
     from p2es_lib.companion.workflow import check_mirror
     from p2es_lib.core.config import get_config
     from p2es_lib.data.preparation import list_jobs, prepare_windows, run_job, run_jobs
@@ -195,7 +207,10 @@ def measure(
     ] = False,  # fmt: skip
     folder: Annotated[Path | None, typer.Option(help="On the disk in question; default: data.")] = None,
 ) -> None:
-    """Measure on this machine what preparing, storing and loading cost; writes figures/store/table01_store."""
+    """Measure what preparing and storing cost here.
+
+    Writes figures/store/table01_store: preparing, storing and loading, on this machine.
+    """
     from p2es_lib.core import paths
 
     tools = paths.checkout() / "tools"

@@ -63,7 +63,14 @@ def live(
     samples: Annotated[int, typer.Option(help="Samples per window, of which the mean is written.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
 ) -> None:
-    """Translate a PPG while it is being recorded: one sample per line in, one line of 12 leads (mV) out."""
+    """Translate a PPG while it is being recorded.
+
+    One sample per line on standard input; one line of 12 leads (mV) on standard output per sample of the ECG.
+
+    Example, where sensor is a program that prints the samples:
+
+    sensor | p2es live --sampling-rate 64 > ecg.csv
+    """
     from p2es_lib.core.leads import LEADS
     from p2es_lib.translation.checks import check_options
 
@@ -96,7 +103,10 @@ def live(
 def export(
     onnx: Annotated[Path, typer.Option(help="File to write, for example model.onnx.")], model: Model = None
 ) -> None:
-    """Export one call of P2Es as ONNX, for programs without PyTorch; see p2es_lib/translation/onnx_export.py."""
+    """Export P2Es as ONNX, for use without PyTorch.
+
+    The file holds one call of the network; p2es_lib/translation/onnx_export.py lists its inputs and outputs.
+    """
     from p2es_lib.core.paths import check_output_folder
     from p2es_lib.translation.onnx_export import export_onnx
 

@@ -37,7 +37,7 @@ app.add_typer(data_app, name="data")
 Dataset = Annotated[
     str,
     typer.Option(
-        help="simulated, or a source of recordings (p2es data sources); a+b: both; a~b: trained on a, tested on b."
+        help="simulated, or a data set of p2es data sources; a+b: both together; a~b: trained on a, tested on b only."
     ),
 ]
 Profile = Annotated[str, typer.Option(help="Size of everything: smoke, quick, wide or full.")]
@@ -73,7 +73,12 @@ def notebook(
     timeout: Annotated[float | None, typer.Option(help="Longest time of one cell, in seconds.")] = None,
     stop_with_parent: StopWithParent = False,
 ) -> None:
-    """Execute one notebook and keep the executed copy in runs/DATASET/PROFILE/notebooks."""
+    """Execute one notebook, and keep the executed copy.
+
+    The copy lies in runs/DATASET/PROFILE/notebooks.
+
+    Example: p2es notebook 05_train --profile smoke --variant no_blur
+    """
     from p2es_lib.companion import notebooks, workflow
 
     _need("papermill")
@@ -100,11 +105,16 @@ def reproduce(
     dataset: Dataset = "simulated",
     mirror: Mirror = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0",
-    jobs: Annotated[int | None, typer.Option(help="Cores to use; default: all.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="How many cores are used; default: all.")] = None,
     snakefile: Annotated[Path | None, typer.Option(hidden=True)] = None,
     stop_with_parent: StopWithParent = False,
 ) -> None:
-    """Make every table and figure: run what is missing or stale, continue what was interrupted."""
+    """Make every table and figure of one data set.
+
+    Runs what is missing or out of date. After an interruption, the same command continues.
+
+    Example: p2es reproduce --profile wide --seeds 0,1,2
+    """
     from p2es_lib.companion import workflow
     from p2es_lib.core import paths
 
@@ -141,12 +151,19 @@ def reproduce(
 def train(
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
-    variant: Annotated[str, typer.Option(help="See p2es_lib/experiments/variants.py.")] = "p2es",
-    seed: Annotated[int, typer.Option(help="Of weights, batches and noise.")] = 0,
+    variant: Annotated[str, typer.Option(help="Model variant: a row of p2es_lib/experiments/variants.py.")] = "p2es",
+    seed: Annotated[int, typer.Option(help="Seed of the weights, batches and noise.")] = 0,
     devices: Annotated[int, typer.Option(help="GPUs per node (or CPU processes).")] = 1,
     nodes: Annotated[int, typer.Option(help="Machines; start the command on each, see Lightning Fabric.")] = 1,
 ) -> None:
-    """Train one run on several devices or nodes; notebook 05 then finds it trained and only scores it."""
+    """Train one variant, on one device or several.
+
+    The weights and the history of the training go to runs/DATASET/PROFILE/VARIANT/seed<SEED>. Scores are not computed
+    here: notebook 05_train, or p2es reproduce, finds the run trained and scores it. On one device, notebook 05_train
+    trains as well.
+
+    Example: p2es train --profile full --devices 4
+    """
     _check_settings(profile, dataset, variant, seed=seed)
     if min(devices, nodes) < 1:
         raise InputError(f"devices={devices}, nodes={nodes}: at least 1 of each")
@@ -170,10 +187,13 @@ def score(
             help="One that uses another's weights, for example steps_8; see p2es_lib/experiments/variants.py."
         ),
     ] = "steps_8",
-    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
     stop_with_parent: StopWithParent = False,
 ) -> None:
-    """Score another use of a trained model: more steps of the sampler, or age and sex withheld."""
+    """Score another use of a trained model.
+
+    For example with more steps of the sampler, or with age and sex withheld: variants that train nothing themselves.
+    """
     _check_settings(profile, dataset, variant, seed=seed)
     from p2es_lib.core.paths import run_dir
     from p2es_lib.experiments.runs import SCORES_FILE, score_run, train_run, training_command
@@ -212,7 +232,12 @@ def translate(
         typer.Option("--csv/--no-csv", help="Write the ECG as CSV too; default: recordings of up to an hour."),
     ] = None,
 ) -> None:
-    """Translate a PPG recording of any sampling rate and length to a 12-lead ECG."""
+    """Translate a PPG recording to a 12-lead ECG.
+
+    The recording may have any sampling rate and length.
+
+    Example: p2es translate watch.csv --age 63 --sex F --out my_ecg
+    """
     from p2es_lib.translation.file import translate as translate_recording
 
     written = translate_recording(
@@ -239,7 +264,7 @@ app.command()(live.export)
 
 @app.command()
 def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
-    """Print the headline table of a finished run of the workflow."""
+    """Print the headline table of a finished run."""
     from p2es_lib.companion.workflow import headline_table
 
     _check_settings(profile, dataset)
@@ -248,7 +273,10 @@ def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 
 @app.command()
 def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
-    """Hold the tables of a finished run against those that the repository holds: rows, and what they say as a whole."""
+    """Hold a finished run against the committed tables.
+
+    Row by row, and what the tables say as a whole. The exit status is 1 if a table is not reproduced.
+    """
     from p2es_lib.experiments import verify as verification
 
     _check_settings(profile, dataset)
@@ -278,7 +306,10 @@ def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 
 @app.command()
 def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
-    """Fill README.md and the book's pages from the tables in figures/, with the minutes of a finished run."""
+    """Fill README.md and the pages with the numbers.
+
+    They come from the tables in figures/, and the minutes from a finished run.
+    """
     from p2es_lib.companion.readme import filled_pages, read_pages, write_minutes
     from p2es_lib.core.paths import atomic_path
 

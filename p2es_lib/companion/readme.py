@@ -206,7 +206,6 @@ def store_section(folder: Path) -> str:
 #: What stands between the markers of each name, from the folder of all figures.
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "verdict": verdict_section,
-    "minutes": lambda figures: _words("minutes").format(total=_read(figures / QUICK, MINUTES_TABLE)["minutes"].sum()),
     "headline": lambda figures: headline_section(figures / WIDE),
     "headline-real": lambda figures: headline_section(figures / REAL),
     "quick": lambda figures: headline_section(figures / QUICK),

@@ -28,7 +28,7 @@ def parse_sex(value, where: str = "sex") -> str:
     """
     text = "" if value is None else str(value).strip().lower()
     if text not in _SEX_CODES:
-        raise InputError(f"{where}: unknown sex code {value!r}; use F, M, or leave it empty if it is not known")
+        raise InputError(f"{where}: unknown sex code {value!r}; use F, M, or leave it out if it is not known")
     return _SEX_CODES[text]
 
 
@@ -37,11 +37,9 @@ def parse_age(value, where: str = "age") -> float:
     try:
         age = float("nan") if str(value).strip() in ("", "None", "<NA>") else float(value)
     except (TypeError, ValueError):
-        raise InputError(
-            f"{where}: age {value!r} is not a number of years; leave it empty if it is not known"
-        ) from None
+        raise InputError(f"{where}: age {value!r} is not a number of years; leave it out if it is not known") from None
     if not np.isnan(age) and not 0.0 <= age <= MAX_AGE_YEARS:
-        raise InputError(f"{where}: age {age:g} is outside 0 to {MAX_AGE_YEARS:g} years; leave it empty if not known")
+        raise InputError(f"{where}: age {age:g} is outside 0 to {MAX_AGE_YEARS:g} years; leave it out if not known")
     return age
 
 

@@ -23,7 +23,8 @@ class LeadAffinity(nn.Module):
 
     ``A = sum_g pi_g softmax(logits_g)``, softmax over each row. Row i of A says how the features of lead i are
     composed; entries are not negative and rows sum to 1, so mixing averages features and cannot blow them up. (Signs,
-    as in III = II - I, are left to the layers around it and to the final projection.)
+    as in III = II - I, are left to the layers around it and to the final projection.) Each
+    :class:`~p2es_lib.method.multi_scale.MultiScaleBlock` of stage 1 applies the matrix (``exchanged`` in its forward).
 
     Parameters
     ----------
