@@ -1,5 +1,9 @@
+import ast
+import importlib
+import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -51,3 +55,29 @@ def test_relative_imports_and_unknown_modules(tmp_path, monkeypatch):
     assert [file.name for file in found] == ["two.py", "three.py"]
     with pytest.raises(ModuleNotFoundError, match=r"p2es_lib\.four"):
         modules_imported_by("p2es_lib.four")
+
+
+def test_every_name_that_is_imported_or_listed_is_there():
+    """Imports inside functions too, which would fail only when called; in tests, tools and notebooks as well."""
+    checkout = paths.PACKAGE.parent
+    files = [f for folder in ("p2es_lib", "tests", "tools", "book") for f in (checkout / folder).rglob("*.py")]
+    sources = {file: file.read_text(encoding="utf-8") for file in files if "_build" not in file.parts}
+    for file in (checkout / "notebooks").glob("*.ipynb"):
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        lines = [line for cell in cells if cell["cell_type"] == "code" for line in "".join(cell["source"]).splitlines()]
+        sources[file] = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    wrong, modules = [], set()
+    for file, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "p2es_lib":
+                modules.add(node.module)
+                names = [alias.name for alias in node.names if not is_there(node.module, alias.name)]
+                wrong += [f"{file.relative_to(checkout)}:{node.lineno}: {node.module}.{name}" for name in names]
+    for module in sorted(modules):
+        listed = getattr(importlib.import_module(module), "__all__", ())
+        wrong += [f"{module}.__all__: {name}" for name in listed if not is_there(module, name)]
+    assert not wrong, "\n".join(wrong)
+
+
+def is_there(module: str, name: str) -> bool:
+    return hasattr(importlib.import_module(module), name) or find_spec(f"{module}.{name}") is not None

@@ -171,6 +171,12 @@ def test_text_that_cannot_be_read(write, pair):
         read_ppg(write("Device: x\nDate,2024-05-01\n\n" + text))
 
 
+def test_the_column_of_time_is_not_taken_for_the_ppg(write):
+    rows = "\n".join(f"{20 * i},{i % 40},{i % 3}" for i in range(600))
+    with pytest.raises(InputError, match="'Zeit \\[ms\\]' holds the time; the others are: PPG, Status"):
+        read_ppg(write("Zeit [ms],PPG,Status\n" + rows), column="Zeit [ms]")
+
+
 def test_columns_of_one_name_and_columns_of_text(write, pair):
     rows = [f"{t},{x:.5f},{-x:.5f},walking,fast" for t, x in zip(seconds(pair), pair.ppg)]
     path = write("\n".join(["time_s,PPG,PPG,what,how", *rows]))

@@ -417,7 +417,8 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
 
 def _conditional_mean(config: Config, hold: str, progress: bool) -> np.ndarray:
     """Mean ECG given what PPG and demographics reveal, for the test windows: (N, 1, 12, T) mV."""
-    from p2es_lib.data.sources.simulated import simulated_split, simulator_config
+    from p2es_lib.data.sources.simulated import simulated_split
+    from p2es_lib.data.windows import simulator_config
     from p2es_lib.simulator import conditional_mean_ecg
 
     cohort, settings = simulated_split(config, "test"), simulator_config(config)
@@ -433,7 +434,8 @@ def validation_floor(config: Config, *, n_draws: int = 24, progress: bool = True
     InputError
         Real data, whose irreducible error nobody knows.
     """
-    from p2es_lib.data.sources.simulated import simulated_split, simulator_config
+    from p2es_lib.data.sources.simulated import simulated_split
+    from p2es_lib.data.windows import simulator_config
     from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
 
     if config.dataset != "simulated":

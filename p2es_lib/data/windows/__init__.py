@@ -25,8 +25,8 @@ from p2es_lib.data.windows.store import (
 )
 
 __all__ = [
-    "AGE_BANDS", "INDEX_COLUMNS", "MAX_SEED", "SHARD_SETTINGS", "SPLITS", "SPLIT_FRACTIONS", "SPLIT_KINDS",
-    "STREAM_STRIDE", "ShardWriter", "Shards", "TrainingBatches", "WindowArray", "WindowSet", "cohort_table",
+    "AGE_BANDS", "INDEX_COLUMNS", "SHARD_SETTINGS", "SPLITS", "SPLIT_FRACTIONS", "SPLIT_KINDS",
+    "ShardWriter", "Shards", "TrainingBatches", "WindowArray", "WindowSet", "cohort_table",
     "label_words", "read_rejected", "read_settings", "read_table", "read_windows", "simulator_config",
     "split_subjects", "stored_beats", "write_table", "write_view", "write_windows",
 ]  # fmt: skip

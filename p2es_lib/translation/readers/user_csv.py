@@ -67,6 +67,8 @@ def read_csv(path: Path, sampling_rate: float | None, column: str | int | None) 
             raise InputError(f"{path}: {what}; name the PPG's with column= (--column)")
         column = signals[0]
     ppg = choose_ppg(path, table.names if column is not None else signals, column)
+    if ppg not in signals:
+        raise InputError(f"{path}: column {ppg!r} holds the time; the others are: {', '.join(signals)}")
     if clock is None:
         if sampling_rate is None:
             raise InputError(f"{path}: no time column, so the sampling rate is not known; give it (--sampling-rate)")
