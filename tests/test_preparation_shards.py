@@ -262,7 +262,8 @@ READS, FILTERS, SIMULATES = {"bidmc", "ptb-xl", "mimic4wdb"}, {"bidmc", "ptb-xl"
         ("core/demographics.py", READS | SIMULATES),
         ("simulator/pulse.py", {"ptb-xl"} | SIMULATES),  # whose PPG is simulated
         ("simulator/normal_beats.json", {"ptb-xl"} | SIMULATES),
-        ("data/windows/batches.py", SIMULATES),  # numbers of the subjects
+        ("data/windows/batches.py", SIMULATES),
+        ("core/subject_numbers.py", SIMULATES),
         ("data/download/mirror.py", set()),
         ("data/download/http.py", set()),
         ("data/preparation/jobs.py", set()),

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from p2es_lib.core import paths
-from p2es_lib.core.config import MAX_SEED, STREAM_STRIDE, get_config
+from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.subject_numbers import MAX_SEED, STREAM_STRIDE
 from p2es_lib.data.preparation import jobs, prepare_windows
 from p2es_lib.data.sources import simulated
 from p2es_lib.data.windows import (

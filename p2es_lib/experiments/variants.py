@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from p2es_lib.core.config import MAX_SEED, Config, get_config
+from p2es_lib.core.config import Config, get_config
 from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.subject_numbers import MAX_SEED
 
 #: What an ablation is about; the first three are the paper's innovations.
 SUBJECTS = {

@@ -40,7 +40,7 @@ _DECIDES = tuple(
     f"p2es_lib.{room}" for room in ("data.sources", "data.preparation", "signals", "core.leads", "core.demographics")
 )
 #: Where a signal is simulated: the simulator, and the numbers of its subjects.
-_SIMULATES = ("p2es_lib.simulator", "p2es_lib.data.windows.batches")
+_SIMULATES = ("p2es_lib.simulator", "p2es_lib.data.windows.batches", "p2es_lib.core.subject_numbers")
 
 
 @dataclass

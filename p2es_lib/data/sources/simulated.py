@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from p2es_lib.core.config import SUBJECT_OFFSETS, Config
+from p2es_lib.core.config import Config
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import MEASURED
+from p2es_lib.core.subject_numbers import SUBJECT_OFFSETS
 from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source
 
 # Windows and the simulator are imported where they are used: who only asks for a source by its name does not wait for
 # torch.
 if TYPE_CHECKING:
-    from p2es_lib.data.windows import WindowSet
+    from p2es_lib.data.windows.store import WindowSet
 
 # Subjects simulated at once: bounds the memory, does not change a byte of the result.
 _CHUNK = 64
@@ -35,7 +36,7 @@ def simulated_split(config: Config, split: str):
     SimulatedWindows
         For the irreducible error and for tests against known timing.
     """
-    from p2es_lib.data.windows import simulator_config
+    from p2es_lib.data.windows.batches import simulator_config
     from p2es_lib.simulator import simulate
 
     return simulate(split_subject_numbers(config, split), config.data.windows_per_subject, simulator_config(config))
@@ -46,7 +47,8 @@ def simulate_cohort(config: Config, progress: bool = False) -> WindowSet:
     import pandas as pd
     from tqdm.auto import tqdm
 
-    from p2es_lib.data.windows import WindowSet, simulator_config
+    from p2es_lib.data.windows.batches import simulator_config
+    from p2es_lib.data.windows.store import WindowSet
     from p2es_lib.simulator import simulate
 
     numbers = {split: split_subject_numbers(config, split) for split in SUBJECT_OFFSETS}

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from p2es_lib.core.config import MAX_SEED, STREAM_OFFSET, STREAM_STRIDE, Config
+from p2es_lib.core.config import Config
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MEASURED
+from p2es_lib.core.subject_numbers import MAX_SEED, STREAM_OFFSET, STREAM_STRIDE
 from p2es_lib.data.windows.fresh_ppg import FreshPulses, disturb_share
 from p2es_lib.data.windows.store import WindowSet
 
