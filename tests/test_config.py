@@ -131,5 +131,10 @@ def test_settings_are_the_same_whatever_version_stored_them(section):
         assert same_settings(stored, config.to_dict()) == (value == setting.default), setting.name
         assert not same_settings(config.to_dict(), config.to_dict() | {section: {"unheard": 1}})
     assert not same_settings({}, config.to_dict())
+    fewer = {name: section for name, section in config.to_dict().items() if name != "method"}
+    assert same_settings(fewer, config.to_dict())  # a section that is new
+    assert not same_settings(fewer, config.replace("method.name", "unet").to_dict())
+    twice = config.to_dict()["signal"] | {"n_samples": 512}
+    assert not same_settings(config.to_dict() | {"signal": twice}, config.to_dict())
     assert same_settings(config.to_dict() | {"code": "x"}, {"signal": config.to_dict()["signal"], "code": "x"})
     assert not same_settings(config.to_dict() | {"code": "x"}, {"code": "y"})

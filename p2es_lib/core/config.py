@@ -308,7 +308,8 @@ _SECTIONS = {f.name: f.default_factory for f in dataclasses.fields(Config) if f.
 def _section(key: str, values) -> _Section:
     """One section from settings by name: under today's names, with defaults for what is missing."""
     _check(isinstance(values, dict), f"configuration section {key}: expected settings by name, found {values!r}")
-    values = {RENAMED.get(f"{key}.{name}", name).rpartition(".")[2]: value for name, value in values.items()}
+    given, values = values, {RENAMED.get(f"{key}.{name}", name).rpartition(".")[2]: v for name, v in values.items()}
+    _check(len(given) == len(values), f"configuration section {key}: a setting under its old and its new name")
     known = [setting.name for setting in dataclasses.fields(_SECTIONS[key])]
     for name in values:
         check_choice(f"setting {key}.*", name, known)
@@ -318,9 +319,11 @@ def _section(key: str, values) -> _Section:
 def same_settings(stored: dict, now: dict) -> bool:
     """Whether all entries of ``now`` stand in what a run or a store was made with.
 
-    Sections of :class:`Config` are compared with defaults filled in. So a setting that is new leaves finished work
-    valid, if its default is what was done before it; other entries must be equal as they are.
+    Sections of :class:`Config` are compared with defaults filled in. So a setting or a section that is new leaves
+    finished work valid, if its default is what was done before it; other entries must be equal as they are. Where
+    nothing is stored, nothing is the same.
     """
+    stored = stored and dict.fromkeys(_SECTIONS, {}) | stored
     try:
         return all(key in stored and _comparable(key, stored[key]) == _comparable(key, now[key]) for key in now)
     except InputError:  # a setting that is gone, or a value that is not taken any more

@@ -11,17 +11,15 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from p2es_lib.core.config import METHODS, Config, config_hash, get_config, real_profile, same_settings
+from p2es_lib.core.config import Config, config_hash, get_config, real_profile, same_settings
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError, check_choice
-from p2es_lib.core.imports import modules_imported_by
 from p2es_lib.core.learned import LearnedTranslator, load_method
 from p2es_lib.core.paths import PACKAGE, atomic_path, checkout, run_dir, windows_dir
 from p2es_lib.core.weights import CARD_FILE, WEIGHTS_FILE, simulated_model_folder
@@ -39,6 +37,8 @@ SAMPLES_FILE = "samples.npy"
 MAX_KEPT_BYTES = 500_000_000
 #: Settings that decide how trained weights are used and judged, not what they are.
 _OF_USE = ("sampling", "evaluation")
+#: Rooms that show, command and translate; no number of a run comes from them.
+_NO_RESULTS = ("cli", "companion", "plots", "translation")
 # What decides results and is no module: how runs are started, and with which packages.
 _BESIDE_CODE = ("Snakefile", "pyproject.toml", "requirements-lock.txt")
 
@@ -129,7 +129,7 @@ def git_commit() -> str:
         changed = _git("diff", "--name-only", "HEAD") + _git("ls-files", "--others", "--exclude-standard", PACKAGE.name)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"{commit[0]}-dirty" if any(map(_decides_results(), changed)) else commit[0]
+    return f"{commit[0]}-dirty" if any(map(_decides_results, changed)) else commit[0]
 
 
 def _git(*arguments: str) -> list[str]:
@@ -137,18 +137,12 @@ def _git(*arguments: str) -> list[str]:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
 
 
-def _decides_results() -> Callable[[str], bool]:
-    """Whether a file of the source tree decides what comes out of a run: what this module imports, and every method."""
-    roots = [__name__, *(where.partition(":")[0] for where in METHODS.values())]
-    code = {file for root in roots for file in modules_imported_by(root)}
-    code = {file.relative_to(PACKAGE.parent).as_posix() for file in code}
-
-    def decides(name: str) -> bool:
-        if name.startswith(f"{PACKAGE.name}/"):
-            return name in code or not name.endswith(".py")
-        return name.startswith("notebooks/") or name in _BESIDE_CODE
-
-    return decides
+def _decides_results(name: str) -> bool:
+    """Whether a file of the source tree decides what comes out of a run or a table."""
+    folder, _, inside = name.partition("/")
+    if folder == PACKAGE.name:
+        return inside.partition("/")[0] not in _NO_RESULTS
+    return folder == "notebooks" or name in _BESIDE_CODE
 
 
 def _package_versions() -> dict[str, str]:
