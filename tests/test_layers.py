@@ -60,8 +60,10 @@ def imports(path: Path, source: str | None = None) -> list[tuple[str, bool]]:
             if node.level:  # relative: level 1 is the folder of the file
                 folder = path.relative_to(PACKAGE.parent).parent.parts
                 module = ".".join([*folder[: len(folder) - node.level + 1], *filter(None, [module])])
-            names = [f"{module}.{alias.name}" for alias in node.names] if module == "p2es_lib" else [module]
-            found.extend((name, outermost) for name in names)
+            for alias in node.names:  # a module of a package, or a name in a module
+                name = f"{module}.{alias.name}"
+                is_module = name.removeprefix("p2es_lib.") in MODULES or module == "p2es_lib"
+                found.append((name if is_module else module, outermost))
         inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         # `if TYPE_CHECKING:` never runs: what stands in it is no import at import time, but it counts for the layers.
         inside |= isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)

@@ -65,7 +65,7 @@ def normal_records(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame) 
 
 
 def fit_normal_beats(beats: np.ndarray, r_peaks: np.ndarray, about: pd.DataFrame) -> dict:
-    """The content of ``normal_beats.json``.
+    """The content of ``normal_beats.json``. Long, because each step of the fit needs what all before it found.
 
     Parameters
     ----------

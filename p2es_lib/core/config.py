@@ -59,7 +59,7 @@ def _one_of(default: str, *others: str):
 
 
 class _Section:
-    """Settings of one kind: each is checked, and must have the type of its default, lest a typing error travel."""
+    """Settings of one kind: each is checked when it is made, and must have the type of its default."""
 
     def __post_init__(self):
         for setting in dataclasses.fields(self):

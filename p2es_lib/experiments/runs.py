@@ -267,7 +267,7 @@ def told_demographics(demographics: Demographics, kind: str) -> Demographics:
     """Age and sex as a test gives them: ``"given"`` (as they are), ``"hidden"``, or ``"wrong"``.
 
     Wrong: the other sex, and the age mirrored at 54 years (20 becomes 88), so that the young are called old. What is
-    not known stays unknown.
+    missing stays so.
     """
     if kind == "given":
         return demographics
