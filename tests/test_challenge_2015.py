@@ -101,7 +101,7 @@ def test_a_record_in_format_212(top, make_pair):
 
 def test_a_record_without_ppg_is_refused(top, make_pair):
     write_mat(top, make_pair(*PAIR), signals=("II", "V", "ABP"))
-    with pytest.raises(InputError, match="training/a103l: no PPG among the signals II, V, ABP"):
+    with pytest.raises(InputError, match="a103l: no PPG among.*II, V, ABP"):
         reading_of(top)
 
 
@@ -119,7 +119,7 @@ def test_what_is_not_there(top, make_pair):
     reading = reading_of(top)
     assert list(reading.stretches) == [] and "not on the mirror (a103l)" in reading.notes[0]
     (top / "training" / "RECORDS").unlink()
-    with pytest.raises(InputError, match="data set challenge-2015: .*training/RECORDS not found"):
+    with pytest.raises(InputError, match="training/RECORDS not found"):
         SOURCE.list_records(mirror_of(top))
 
 

@@ -228,7 +228,7 @@ def test_what_was_fetched_is_used_without_naming_the_mirror_again(server, root, 
     status, _, errors = p2es("prepare", "mimic4wdb", "--profile", "smoke")
     assert status == 0 and "1 of its segments are not on the mirror (80_0009)" in errors, errors
     where = MIMIC4.mirror(location).where(ABSENT[0])
-    with pytest.raises(InputError, match=f"{re.escape(where)}: was not on this mirror when p2es data get looked"):
+    with pytest.raises(InputError, match=f"{re.escape(where)}: was not on this mirror"):
         MIMIC4.mirror().fetch(ABSENT[0])
 
 
@@ -361,9 +361,7 @@ def test_headers_that_name_subjects_are_fetched_side_by_side_with_a_bar(server, 
 
 def test_a_header_that_cannot_be_had_is_named_where_a_subject_is_not_found(server):
     server.trouble = {"a102l.hea": 418}
-    with pytest.raises(
-        InputError, match=r"no subject 'a102l'; did you mean .*1 records do not say .*a102l.hea: HTTP 418"
-    ):
+    with pytest.raises(InputError, match="no subject 'a102l'.*a102l.hea: HTTP 418"):
         get(IN_HEADERS, server.url, subjects=["a102l"])
     assert [record.name for record in get(IN_HEADERS, server.url, subjects=["a103l"]).records] == ["a103l"]
 
@@ -443,7 +441,7 @@ def test_other_mistakes_are_named(server, p2es, home, root):
 # ------------------------------------------------------------------------------------------------- servers in trouble
 def test_one_broken_file_does_not_keep_the_others(server):
     server.trouble = {"a102l.dat": [500] * mirror_module.ATTEMPTS, "v201s.dat": [429], "a103l.hea": [503]}
-    with pytest.raises(InputError, match=r"training/a102l.dat: cannot be fetched after 5 attempts \(HTTP 500"):
+    with pytest.raises(InputError, match="a102l.dat: cannot be fetched.*HTTP 500"):
         get(CHALLENGE, server.url, jobs=2)
     folder = CHALLENGE.mirror(server.url).cached("")
     assert set(contents(folder)) == files_of(*NAMES) - {"training/a102l.dat"}
@@ -469,7 +467,7 @@ def test_one_broken_header_does_not_keep_the_others(server, root):
 
 def test_several_broken_files_are_counted(server):
     server.trouble = {"s.dat": 418}
-    with pytest.raises(InputError, match=r"v20[12]s.dat: HTTP 418 .* \(and 1 more files\)"):
+    with pytest.raises(InputError, match="v20[12]s.dat: HTTP 418 .*and 1 more"):
         get(CHALLENGE, server.url)
 
 
@@ -596,7 +594,7 @@ def test_headers_whose_files_climb_out_are_refused(location, root, tmp_path, hom
     file = entry if entry.endswith(".") else f"{entry}.dat"
     header.write_text(header.read_text().replace("a101l.dat", file))
     before = outside(tmp_path, home, CHALLENGE)
-    with pytest.raises(InputError, match="refusing the file name|not a readable WFDB header"):
+    with pytest.raises(InputError, match="refusing the file name|not a readable WFDB"):
         get(CHALLENGE, location, records=["a101l"])
     # Whatever reads the header: a source that would pass the name on.
     passing = replace(CHALLENGE, files=lambda mirror, record: [f"training/{file}"])
@@ -635,7 +633,7 @@ def test_no_signals_are_fetched_before_their_size_is_known(server, root, monkeyp
 def test_a_preparation_does_not_fill_the_disk_either(server, root, monkeypatch):
     (job,) = list_jobs(get_config("quick", "challenge-2015"), server.url)
     set_free_space(monkeypatch, 100_000)
-    with pytest.raises(InputError, match="0.00 GB are needed and 0.00 GB are free; get fewer records .*P2ES_HOME"):
+    with pytest.raises(InputError, match="GB are free; get fewer records .*P2ES_HOME"):
         run_job(job, get_config("quick", "challenge-2015"), server.url)
     assert not any(path.endswith(".dat") for path in contents(CHALLENGE.mirror(server.url).cached("")))
 
@@ -644,7 +642,7 @@ def test_a_preparation_does_not_fill_the_disk_either(server, root, monkeypatch):
 def test_too_little_space_is_noticed_before_any_signal_is_fetched(server, root, home, monkeypatch, remote):
     location = server.url if remote else root
     set_free_space(monkeypatch, 5 * 300_000)
-    with pytest.raises(InputError, match=r"0.00 GB are needed and 0.00 GB are free; get fewer records .*P2ES_HOME"):
+    with pytest.raises(InputError, match="GB are free; get fewer records .*P2ES_HOME"):
         get(CHALLENGE, location)
     assert not gets(server, ".dat") and not any(path.endswith(".dat") for path in contents(home))
     assert read_selection(CHALLENGE) is None
@@ -677,7 +675,7 @@ def test_content_that_is_not_as_published_is_refused(server, root):
     folder = root / "challenge-2015" / "1.0.0"
     publish(folder)
     server.trouble = {"a103l.dat": "altered"}
-    with pytest.raises(InputError, match=r"a103l.dat: .*SHA-256 is .*SHA256SUMS.txt says"):
+    with pytest.raises(InputError, match="a103l.dat: .*SHA256SUMS.txt says"):
         get(CHALLENGE, server.url)
     got = CHALLENGE.mirror(server.url).cached("")
     assert set(contents(got)) == files_of(*NAMES) - {"training/a103l.dat"} | {"SHA256SUMS.txt"}
@@ -692,7 +690,7 @@ def test_a_file_that_differs_when_fetched_again_is_refused(server):
     folder = get(CHALLENGE, server.url).folder
     (folder / "training" / "a104l.dat").unlink()
     server.trouble = {"a104l.dat": "altered"}
-    with pytest.raises(InputError, match=r"a104l.dat: .*\.sha256 says .*the file is damaged or was changed"):
+    with pytest.raises(InputError, match=r"a104l.dat: .*\.sha256 says .*was changed"):
         get(CHALLENGE, server.url)
     assert not (folder / "training" / "a104l.dat").exists()
 
@@ -802,7 +800,7 @@ def test_a_published_list_that_was_cut_short_is_refused_and_fetched_again(server
     listed = CHALLENGE.mirror(server.url).cached("SHA256SUMS.txt")
     whole = listed.read_bytes()
     listed.write_bytes(whole[:100])
-    with pytest.raises(InputError, match="this list of hashes is damaged.*delete it and run p2es data get"):
+    with pytest.raises(InputError, match="hashes is damaged.*delete it and run"):
         CHALLENGE.mirror(server.url).fetch("training/a101l.hea")
     status, output, _ = p2es(*command)
     assert status == 0 and listed.read_bytes() == whole and ".damaged): SHA256SUMS.txt\n" in output
@@ -850,9 +848,7 @@ def test_the_selection_decides_what_is_prepared_from_any_mirror(server, root):
 def test_records_that_are_not_there_are_not_selected(root, home):
     write_ptb_xl(root)
     publish(root / "ptb-xl" / "1.0.3")
-    with pytest.raises(
-        InputError, match=r"ptb-xl: none of its .* the 5 record\(s\) asked for \(records500/.* is not there\)"
-    ):
+    with pytest.raises(InputError, match="ptb-xl: none .*records500/.*is not there"):
         get(PTB_XL, root, number=5)
     assert read_selection(PTB_XL) is None
     add_to_selection(PTB_XL, PTB_XL.list_records(PTB_XL.mirror(root))[:1])
@@ -864,9 +860,7 @@ def test_records_that_are_not_there_are_not_selected(root, home):
 def test_an_error_of_prepare_names_the_selection(root, home):
     get(CHALLENGE, root, records=["a101l"])
     config = get_config("quick", "challenge-2015")
-    with pytest.raises(
-        InputError, match=r"\(only the records that p2es data get selected: .*\.selection; delete it to use all\)$"
-    ):
+    with pytest.raises(InputError, match=r"\.selection; delete it to use all\)$"):
         prepare_windows(config, mirror=root, progress=False)
 
 
@@ -882,9 +876,7 @@ def test_a_selection_that_a_mirror_holds_nothing_of_is_an_error(root, tmp_path, 
     get(CHALLENGE, root, records=["v201s"])
     listing = root / "challenge-2015" / "1.0.0" / "training" / "RECORDS"
     listing.write_text("a101l\na102l\n")
-    with pytest.raises(
-        InputError, match=r"challenge-2015: none of the records that p2es data get selected .*\.selection"
-    ):
+    with pytest.raises(InputError, match=r"2015: none of the records .*\.selection"):
         list_jobs(get_config("quick", "challenge-2015"), root)
 
 

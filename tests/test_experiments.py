@@ -96,7 +96,7 @@ def test_teaching_notebooks_make_a_missing_simulated_cohort_and_only_that(home, 
     assert not capsys.readouterr().out and len(again) == len(windows)
     # As notebook 01 makes it, which therefore keeps it.
     assert (prepare_windows(get_config("smoke"), progress=False) / "settings.json").read_text() == settings
-    with pytest.raises(InputError, match="p2es notebook 01_data --dataset bidmc --profile smoke"):
+    with pytest.raises(InputError, match="01_data --dataset bidmc --profile smoke"):
         teaching_windows(get_config("smoke", "bidmc"))
 
 
@@ -170,7 +170,7 @@ def test_one_step_estimate_is_scored_once_for_weights_that_several_variants_use(
     config = tiny_config(sampling__n_steps=2, sampling__n_samples=2)
     scores = score_run(train_run(config, "steps_2", 0, progress=False), config, "steps_2", 0, progress=False)
     assert set(scores["estimate"]) == {"mean", "single", "samples"}
-    with pytest.raises(InputError, match="p2es score --variant steps_3 --seed 0 --dataset simulated --profile smoke"):
+    with pytest.raises(InputError, match="p2es score --variant steps_3 --seed 0"):
         load_scores("simulated", "smoke", "steps_3", [0])
 
 
@@ -219,10 +219,7 @@ def test_weights_of_other_windows_or_settings_are_not_used(home, stale):
         config = tiny_config(sampling__n_steps=2, training__weight_decay=0.5)
     else:
         write_windows(windows_dir("simulated", "smoke"), synthetic_windows(n_test=5), {})
-    with pytest.raises(
-        InputError,
-        match="weights.safetensors: trained with other settings or on other windows.*05_train --variant p2es",
-    ):
+    with pytest.raises(InputError, match="trained with other settings.*05_train"):
         train_run(config, "steps_2", 0, progress=False)
 
 
@@ -340,9 +337,7 @@ def test_transfer_scored_as_one_answer_is_scored_anew(home):
 
 
 def test_missing_run_names_the_command(home):
-    with pytest.raises(
-        InputError, match=r"p2es notebook 05_train --variant p2es --seed 7 --dataset simulated --profile smoke"
-    ):
+    with pytest.raises(InputError, match="notebook 05_train --variant p2es --seed 7"):
         load_scores("simulated", "smoke", "p2es", [0, 7])
 
 
@@ -421,7 +416,5 @@ def test_real_data_have_no_known_floor():
 
 def test_training_without_windows_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv("P2ES_HOME", str(tmp_path))
-    with pytest.raises(
-        InputError, match="no prepared windows here; make them with: p2es notebook 01_data --dataset simulated"
-    ):
+    with pytest.raises(InputError, match="no prepared windows.*p2es notebook 01_data"):
         train_run(configure("smoke"), "p2es", 0, progress=False)

@@ -98,7 +98,7 @@ def test_waveforms_are_listed_and_numerics_are_not(top):
     (top / "RECORDS-waveforms").unlink()
     assert [r.path for r in SOURCE.list_records(mirror_of(top))] == [RECORD]  # of two folders, one is on this mirror
     (top / "RECORDS").unlink()
-    with pytest.raises(InputError, match="data set mimic3wdb-matched: .*1.0/RECORDS not found"):
+    with pytest.raises(InputError, match="mimic3wdb-matched: .*/RECORDS not found"):
         SOURCE.list_records(mirror_of(top))
 
 
@@ -198,11 +198,11 @@ def test_terms():
 
 def test_a_variable_that_names_no_file(top, monkeypatch):
     monkeypatch.setenv("P2ES_MIMIC3_PATIENTS", "/nowhere/PATIENTS.csv")
-    with pytest.raises(InputError, match="P2ES_MIMIC3_PATIENTS='/nowhere/PATIENTS.csv': no such file"):
+    with pytest.raises(InputError, match="P2ES_MIMIC3_PATIENTS=.*no such file"):
         reading_of(top)
 
 
 def test_a_name_that_holds_no_date(top):
     (top / "RECORDS-waveforms").write_text("p00/p000020/p000020-2183-14-28-17-47\n")
-    with pytest.raises(InputError, match="p000020-2183-14-28-17-47: the record's name holds no date"):
+    with pytest.raises(InputError, match="p000020-2183-14-28-17-47: .*holds no date"):
         reading_of(top)

@@ -131,7 +131,7 @@ def test_a_compressed_table_that_is_cut(root, tmp_path, monkeypatch):
     path = tmp_path / "patients.csv.gz"
     path.write_bytes(gzip.compress((PATIENTS * 99).encode())[:60])
     monkeypatch.setenv("P2ES_MIMIC4_PATIENTS", str(path))
-    with pytest.raises(InputError, match="patients.csv.gz: cannot be read as MIMIC-IV's"):
+    with pytest.raises(InputError, match="patients.csv.gz: cannot be read"):
         reading_of(root)
 
 
@@ -148,7 +148,7 @@ def test_terms():
 
 def test_a_variable_that_names_no_file(root, monkeypatch):
     monkeypatch.setenv("P2ES_MIMIC4_PATIENTS", "/nowhere/patients.csv")
-    with pytest.raises(InputError, match="P2ES_MIMIC4_PATIENTS='/nowhere/patients.csv': no such file"):
+    with pytest.raises(InputError, match="P2ES_MIMIC4_PATIENTS=.*no such file"):
         reading_of(root)
 
 
@@ -169,7 +169,7 @@ def test_a_record_that_is_not_there(root):
 
 
 def test_a_mirror_without_the_data_set(tmp_path, home):
-    with pytest.raises(InputError, match="data set mimic4wdb: .*0.1.0/RECORDS not found"):
+    with pytest.raises(InputError, match="mimic4wdb: .*0.1.0/RECORDS not found"):
         SOURCE.list_records(SOURCE.mirror(tmp_path))
 
 

@@ -213,7 +213,7 @@ def test_a_file_whose_end_is_known_otherwise_is_fetched_once(server, remote, act
 def test_a_disk_without_room_is_not_filled(server, remote, home, monkeypatch):
     """Whoever fetches: a preparation asks for no sizes beforehand."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=1 << 40, used=0, free=len(CONTENT)))
-    with pytest.raises(InputError, match="0.00 GB are needed and 0.00 GB are free; .*P2ES_HOME"):
+    with pytest.raises(InputError, match="0.00 GB are needed.*P2ES_HOME"):
         remote.fetch(FILE)
     assert len(server.requests) == 1 and "recording.dat" not in leftovers(home)
 
@@ -252,7 +252,7 @@ def test_a_file_that_later_differs_is_refused(server, remote, home):
         file.write("0123456789abc")  # a line torn by a kill
     local.unlink()
     server.content = CONTENT[::-1]
-    with pytest.raises(InputError, match=r"\.sha256 says .* was changed.*delete its line"):
+    with pytest.raises(InputError, match=r"\.sha256 says .*delete its line"):
         remote.fetch(FILE)
     assert not local.exists()
     assert remote.fetch("folder/other.dat").read_bytes() == CONTENT[::-1]
@@ -272,7 +272,7 @@ def test_threads_that_want_the_same_file_fetch_it_once(server, remote, home):
 
 def test_permanent_trouble_gives_one_clear_error(server, remote, home):
     server.script = [404]
-    with pytest.raises(MissingFile, match=rf"127.0.0.1:\d+/files/set/1.0.0/{FILE}: not on this mirror"):
+    with pytest.raises(MissingFile, match=f"/files/set/1.0.0/{FILE}: not on this mirror"):
         remote.fetch(FILE)
     server.script = [403]
     with pytest.raises(InputError, match="credentialed users"):
@@ -282,7 +282,7 @@ def test_permanent_trouble_gives_one_clear_error(server, remote, home):
         remote.fetch(FILE)
     assert len(server.requests) == 3  # none was tried again
     server.script = [500] * mirror_module.ATTEMPTS
-    with pytest.raises(InputError, match="cannot be fetched after 5 attempts .*P2ES_MIRROR"):
+    with pytest.raises(InputError, match="after 5 attempts .*P2ES_MIRROR"):
         remote.fetch(FILE)
     assert leftovers(home) == []
     server.script = [404]
@@ -340,7 +340,7 @@ def test_a_file_of_a_folder_is_hashed_once_and_again_when_it_changes(folder, mon
     assert hashed == [file] * 2
     file.write_bytes(CONTENT[:-1] + b"?")
     for _ in range(2):
-        with pytest.raises(WrongContent, match="recording.dat: SHA-256 is .*SHA256SUMS.txt says"):
+        with pytest.raises(WrongContent, match="recording.dat: .*SHA256SUMS.txt says"):
             Mirror(folder, "set", "1.0.0").fetch(FILE)
 
 
@@ -361,7 +361,7 @@ def test_what_was_fetched_is_verified_before_it_is_used(server, remote, home, mo
     monkeypatch.setattr(mirror_module, "hash_file", lambda path: hashed.append(path) or hash_file(path))
     assert Mirror(remote.location, "set", "1.0.0").fetch(FILE) == local and not hashed
     local.write_bytes(CONTENT[::-1])
-    with pytest.raises(WrongContent, match="recording.dat: SHA-256 is .* says .*delete it and run p2es data get"):
+    with pytest.raises(WrongContent, match="recording.dat: SHA-256.*delete it and run"):
         Mirror(remote.location, "set", "1.0.0").fetch(FILE)
     assert len(server.requests) == 1
     mending = Mirror(remote.location, "set", "1.0.0")
@@ -417,7 +417,7 @@ def test_a_file_that_must_not_be_read_is_named(folder, monkeypatch, what, publis
     if not published:
         (folder / "set" / "1.0.0" / "SHA256SUMS.txt").unlink()
     refuse_to_open(monkeypatch, "recording.dat")
-    with pytest.raises(UnusableFile, match="recording.dat: cannot be read .*Permission denied"):
+    with pytest.raises(UnusableFile, match="recording.dat: .*Permission denied"):
         getattr(Mirror(folder, "set", "1.0.0"), what)(FILE)
 
 

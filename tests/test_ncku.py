@@ -67,7 +67,7 @@ def test_on_a_remote_mirror_the_published_files_are_listed(home):
 
 
 def test_at_its_home_nothing_can_be_fetched_and_the_message_says_what_to_do(home):
-    with pytest.raises(InputError, match="below data-group of https://github.com/.*mirror=.*<mirror>/ncku-ppg-ecg/<"):
+    with pytest.raises(InputError, match="data-group of .*mirror=.*<mirror>/ncku-ppg"):
         SOURCE.list_records(SOURCE.mirror())
 
 
@@ -141,7 +141,7 @@ def test_a_broken_file(top, text, match):
 
 
 def test_a_mirror_without_the_data_set(tmp_path, home, top):
-    with pytest.raises(InputError, match="no <subject>/.*csv in .*ncku-ppg-ecg; the mirror must hold <mirror>"):
+    with pytest.raises(InputError, match="no <subject>/.*csv in .*must hold <mirror>"):
         SOURCE.list_records(SOURCE.mirror(tmp_path))
     record = SOURCE.list_records(SOURCE.mirror("http://127.0.0.1:9/"))[0]
     with pytest.raises(MissingFile, match=NAME):

@@ -143,7 +143,7 @@ def test_models_of_other_versions_are_told_to_train_again(tmp_path, windows):
     stored = read_weights(tmp_path)
     tensors = {name: tensor for name, tensor in stored.tensors.items() if "trust" not in name}
     write_weights(tmp_path, "p2es", stored.config, stored.extra_state, tensors)
-    with pytest.raises(InputError, match=r"another version.*train it again.*denoiser\.multi_scale\.trust"):
+    with pytest.raises(InputError, match=r"train it again.*multi_scale\.trust"):
         P2Es.from_pretrained(tmp_path)
     config = stored.config | {"denoiser": {"blocks": 4}}
     write_weights(tmp_path, "p2es", config, stored.extra_state, stored.tensors)
@@ -218,7 +218,7 @@ def test_a_model_that_diverged_says_so(windows):
     model, test = fitted(windows), windows.split("test")
     with torch.no_grad():
         next(model.denoiser.parameters()).fill_(torch.nan)
-    with pytest.raises(InputError, match=r"6 of 6 window\(s\) is not finite: the training diverged"):
+    with pytest.raises(InputError, match="6 of 6 window.*the training diverged"):
         model.translate(test.ppg, test.demographics)
 
 

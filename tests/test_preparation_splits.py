@@ -78,7 +78,7 @@ def test_one_source_is_held_out(new_source, make_pair):
     assert ((other.index["split"] == "test") == (other.index["source"] == "one")).all()
     together = windows_of(one, "one+two")
     assert set(together.index["split_kind"]) == {"subject"} and together.index["subject"].nunique() == 8
-    with pytest.raises(InputError, match="data.hold_out='three': .*these have: one, two"):
+    with pytest.raises(InputError, match="data.hold_out='three': .*one, two"):
         windows_of(one, "one+two", data__hold_out="three")
 
 
@@ -135,7 +135,7 @@ def test_too_little_to_split_says_what_is_missing(new_source, make_pair):
     with pytest.raises(InputError, match="no record selected"):
         windows_of(fake)
     fake.add("a", [stretch_of(make_pair(5, RATE, noise=0.01))])
-    with pytest.raises(InputError, match="no window in 1 records. record a: no window of 8.192 s"):
+    with pytest.raises(InputError, match="no window in .*record a: no window of 8.192"):
         windows_of(fake)
     fake.add("a", [stretch_of(make_pair(12, RATE, noise=0.01))])
     fake.file("a").write_text("changed")

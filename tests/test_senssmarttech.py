@@ -225,7 +225,7 @@ def test_terms():
 
 # ------------------------------------------------------------------------------------------------------- damaged input
 def test_a_recording_that_is_not_there(top):
-    with pytest.raises(MissingFile, match=f"neither .*{NAME}_ecg.hea .* nor the twin CSV/{NAME}_ecg.csv is on this"):
+    with pytest.raises(MissingFile, match=f"neither .*{NAME}_ecg.hea .*CSV/{NAME}_ecg.csv"):
         reading_of(top)
 
 
@@ -253,7 +253,7 @@ def test_records_that_cannot_be_used(top, make_pair, options, match):
 @pytest.mark.parametrize("counts", [1.0, 1000.0 * 6990.5])
 def test_twins_in_another_unit_are_refused(top, make_pair, counts):
     write_twins(top, make_pair(8, 1000.0), counts=counts)
-    with pytest.raises(InputError, match=f"{NAME}_ecg.csv: ECG of .* mV .* at 6990.5 counts per mV"):
+    with pytest.raises(InputError, match=f"{NAME}_ecg.csv: ECG of .*6990.5 counts per mV"):
         list(reading_of(top).stretches)
 
 

@@ -291,7 +291,7 @@ def test_polarity_as_asked_for(model_folder, tmp_path, upright_ppg, given):
     told = translated(model_folder, tmp_path / "b", -upright_ppg, polarity="down")
     assert "the PPG was turned over, by --polarity down" in told["note"] and "seem to point" not in told["note"]
     np.testing.assert_allclose(given[0], -given[1], atol=1e-6)
-    with pytest.raises(InputError, match="polarity='left' is unknown; choose one of: auto, up, down"):
+    with pytest.raises(InputError, match="polarity='left' is unknown.*auto, up, down"):
         translated(model_folder, tmp_path / "d", upright_ppg, polarity="left")
 
 

@@ -76,16 +76,16 @@ def test_decimal_comma_in_a_single_column_and_in_quotes(write, pair):
 
 
 def test_commas_for_columns_and_decimals_are_refused(write, pair):
-    with pytest.raises(InputError, match="if commas mark decimals too, export with semicolons"):
+    with pytest.raises(InputError, match="commas mark decimals.*semicolons"):
         read_ppg(write(table(pair, seconds(pair, ","), decimal=",")))
 
 
 def test_mixed_decimals_and_thousands_separators_are_refused(write, pair):
     mixed = table(pair, seconds(pair, ","), separator=";")
-    with pytest.raises(InputError, match="decimal comma .* and with a point .*write all alike"):
+    with pytest.raises(InputError, match="decimal comma .*write all alike"):
         read_ppg(write(mixed))
     thousands = "\n".join(["t [s];PPG", *(f"{t};1.{n % 900 + 100},5" for n, t in enumerate(seconds(pair, ",")))])
-    with pytest.raises(InputError, match="'1.100,5' in row 1 .*decimal comma.*without thousands separators"):
+    with pytest.raises(InputError, match="'1.100,5' in row 1 .*thousands separators"):
         read_ppg(write(thousands))
 
 
@@ -119,7 +119,7 @@ def test_units_beneath_the_names(write, pair, names, units):
 def test_a_unit_beneath_the_name_decides_and_must_not_contradict_it(write, pair):
     milliseconds = [f"{1000 * i / RATE:.3f}" for i in range(len(pair.ppg))]
     check(write(table(pair, milliseconds, names=("time", "PPG"), units=("ms", "nu"))), pair, "(in ms)")
-    with pytest.raises(InputError, match="'time \\(s\\)' has the unit 'ms' beneath its name; correct the one"):
+    with pytest.raises(InputError, match=r"'time \(s\)' has the unit 'ms' beneath"):
         read_ppg(write(table(pair, milliseconds, units=("ms", "nu"))))
 
 
@@ -158,7 +158,7 @@ def test_encodings_and_line_ends(write, pair, encoding, told, end):
 
 def test_text_that_cannot_be_read(write, pair):
     text = table(pair, seconds(pair))
-    with pytest.raises(InputError, match="UTF-16 without its mark.*save it as CSV in UTF-8"):
+    with pytest.raises(InputError, match="UTF-16 without its mark.*CSV in UTF-8"):
         read_ppg(write(text, "utf-16-le"))
     with pytest.raises(InputError, match="one line has 3 cells and others have 2"):
         read_ppg(write(text.replace("\n", ",7\n", 30).replace(",7\n", "\n", 29)))
@@ -173,7 +173,7 @@ def test_text_that_cannot_be_read(write, pair):
 
 def test_the_column_of_time_is_not_taken_for_the_ppg(write):
     rows = "\n".join(f"{20 * i},{i % 40},{i % 3}" for i in range(600))
-    with pytest.raises(InputError, match="'Zeit \\[ms\\]' holds the time; the others are: PPG, Status"):
+    with pytest.raises(InputError, match=r"'Zeit \[ms\]' holds the time.*PPG, Status"):
         read_ppg(write("Zeit [ms],PPG,Status\n" + rows), column="Zeit [ms]")
 
 
@@ -182,7 +182,7 @@ def test_columns_of_one_name_and_columns_of_text(write, pair):
     path = write("\n".join(["time_s,PPG,PPG,what,how", *rows]))
     check(path, pair, "PPG from 'PPG', the first; also there: 'PPG (2)' (--column)")
     np.testing.assert_allclose(read_ppg(path, column="PPG (2)").ppg, -pair.ppg, atol=1e-5)
-    with pytest.raises(InputError, match="column 'what' holds something that is not a number \\('walking' in row 1"):
+    with pytest.raises(InputError, match=r"'what' .*not a number \('walking' in row 1"):
         read_ppg(path, column="what")
 
 
@@ -248,7 +248,7 @@ def test_times_with_am_and_pm(write, pair, form, start):
     times = [stamp.strftime(form) for stamp in stamps(pair, f"2024-05-01T{start}")]
     found = check(write(table(pair, times, names=("Time", "PPG"))), pair, "hh:mm:ss")
     assert "midnight" not in "".join(found.notes)
-    with pytest.raises(InputError, match="'13:00:00.5 PM' in row 4 .*none of 1 to 12 o'clock AM or PM"):
+    with pytest.raises(InputError, match="'13:00:00.5 PM' in row 4 .*none of 1 to 12"):
         read_ppg(write(table(pair, [*times[:3], "13:00:00.5 PM", *times[4:]], names=("Time", "PPG"))))
 
 
@@ -292,7 +292,7 @@ def test_a_date_and_a_time_in_columns_of_their_own(write, pair):
 
 def test_clocks_that_can_be_read_in_two_ways_are_refused(write, pair):
     days = [f"{1 + i // 640:02d}/05/2024 10:00:{i % 60:02d}.5" for i in range(len(pair.ppg))]
-    with pytest.raises(InputError, match="can be read in more than one way; write ISO 8601"):
+    with pytest.raises(InputError, match="more than one way; write ISO 8601"):
         read_ppg(write(table(pair, days, names=("time", "PPG"))))
     mixed = [stamp.isoformat() + "Z" * (i % 2) for i, stamp in enumerate(stamps(pair))]
     with pytest.raises(InputError, match="have a zone and others have none"):
@@ -306,7 +306,7 @@ def test_clocks_that_can_be_read_in_two_ways_are_refused(write, pair):
 
 def test_a_column_that_rises_by_one_is_not_taken_for_milliseconds(write, pair):
     path = write(table(pair, [str(i) for i in range(len(pair.ppg))], names=("time", "PPG")))
-    with pytest.raises(InputError, match="it counts rows, or milliseconds at 1000 Hz; give the sampling rate"):
+    with pytest.raises(InputError, match="counts rows.*give the sampling rate"):
         read_ppg(path)
     check(path, pair, "64 Hz as given; column 'time' taken to count samples", sampling_rate=64)
     stated = write(table(pair, [str(i) for i in range(len(pair.ppg))], names=("time (ms)", "PPG")))
@@ -315,7 +315,7 @@ def test_a_column_that_rises_by_one_is_not_taken_for_milliseconds(write, pair):
 
 def test_times_without_fractions_of_a_second(write, pair):
     path = write(table(pair, [stamp.strftime("%Y-%m-%dT%H:%M:%S") for stamp in stamps(pair)], names=("time", "PPG")))
-    with pytest.raises(InputError, match="in steps of 1 s, too coarse for a PPG .*give the sampling rate"):
+    with pytest.raises(InputError, match="steps of 1 s, too coarse .*sampling rate"):
         read_ppg(path)
     with pytest.raises(InputError, match="too coarse"):
         read_ppg(path, sampling_rate=128)
@@ -327,7 +327,7 @@ def test_times_in_whole_seconds_with_a_gap(write, make_pair):
     rows = [f"10:00:{int(time):02d},{x:.5f}" for time, x in zip(t, pair.ppg) if not 10 <= time < 15]
     path = write("\n".join(["time,PPG", *rows]) + "\n")
     for rate in (None, 50.0, 44.0):  # 44 Hz: rows per second, the gap with them
-        with pytest.raises(InputError, match=r"about (49|50)[.\d]* rows per second.*jumps by 6 s after row 500"):
+        with pytest.raises(InputError, match=r"about (49|50)[.\d]* rows.* 6 s after row 500"):
             read_ppg(path, sampling_rate=rate)
 
 
@@ -361,7 +361,7 @@ def test_times_of_arrival_of_packets_are_no_sampling_rate(write, pair, n_rows, i
     ms = np.rint(1000 * packet * n_rows / RATE + inside_ms * place)
     path = write(table(pair, [f"{t:.0f}" for t in ms], names=("timestamp_ms", "PPG")))
     if n_rows == 10:  # 156 ms apart
-        with pytest.raises(InputError, match="in steps of 0.156 s, too coarse .*give the sampling rate"):
+        with pytest.raises(InputError, match="0.156 s, too coarse .*sampling rate"):
             read_ppg(path)
     for given in ({"sampling_rate": 64}, {} if n_rows < 10 else {"sampling_rate": 64}):
         found = read_ppg(path, **given)
@@ -454,7 +454,7 @@ def test_times_in_minutes_hours_and_days(write, make_pair, unit, seconds_each):
 
 @pytest.mark.parametrize("names, units", [(("Time [ticks]", "PPG"), None), (("time", "PPG"), ("frames", "nu"))])
 def test_units_that_do_not_say_how_long_they_last_are_refused(write, pair, names, units):
-    with pytest.raises(InputError, match="counts (ticks|frames), and the file does not say how long one is"):
+    with pytest.raises(InputError, match="counts (ticks|frames), .*how long one is"):
         read_ppg(write(table(pair, [str(16 * i) for i in range(len(pair.ppg))], names=names, units=units)))
 
 
@@ -467,7 +467,7 @@ def test_times_as_windows_counts_them(write, pair, first):
 
 def test_clock_times_without_colons_are_refused(write, pair):
     times = [stamp.strftime("%H%M%S.%f") for stamp in stamps(pair, "2024-05-01T10:23:51")]
-    with pytest.raises(InputError, match="without colons \\(it goes from 102359.9844 to 102400\\); write hh:mm:ss"):
+    with pytest.raises(InputError, match="without colons .*102359.9844 to 102400"):
         read_ppg(write(table(pair, times, names=("time", "PPG"))))
     plain = [f"{float(t) + 52.0:.6f}" for t in seconds(pair)]  # 52 to 72 s are seconds
     check(write(table(pair, plain, names=("time", "PPG"))), pair)
@@ -506,16 +506,14 @@ def test_minutes_and_seconds_over_the_hour(write, pair):
 def test_minutes_and_tenths_of_a_second_as_a_spreadsheet_saves_them(write, pair):
     times = [stamp.strftime("%M:%S.%f")[:-5] for stamp in stamps(pair, "2024-05-01T10:59:51")]
     path = write(table(pair, times, names=("Time", "PPG")))
-    with pytest.raises(InputError, match="in steps of 0.1 s, too coarse .*give the sampling rate"):
+    with pytest.raises(InputError, match="steps of 0.1 s, too coarse .*sampling rate"):
         read_ppg(path)
     check(path, pair, "64 Hz as given", sampling_rate=64)
 
 
 def test_a_clock_that_goes_back_is_refused_with_its_row(write, pair):
     times = [stamp.isoformat() for stamp in [*stamps(pair)[:700], *(stamps(pair)[700:] - pd.Timedelta("1h"))]]
-    with pytest.raises(
-        InputError, match=f"only rise.*goes back from {times[699]} \\(row 700 .*to {times[700]} \\(row 701"
-    ):
+    with pytest.raises(InputError, match=rf"goes back from {times[699]} \(row 700 .*to {times[700]} \(row 701"):
         read_ppg(write(table(pair, times, names=("time", "PPG"))))
     with pytest.raises(InputError, match="but holds 'nan' in row 8"):
         read_ppg(write(table(pair, [*seconds(pair)[:7], "nan", *seconds(pair)[8:]])))
@@ -599,7 +597,7 @@ def test_ecg_without_a_unit_in_a_strange_one_or_in_two(write, pair):
         == {}
     )
     assert check(write(with_ecg(pair, "V")), pair).ecg == {}
-    with pytest.raises(InputError, match="'II \\(uV\\)' has the unit 'mV' by its unit field"):
+    with pytest.raises(InputError, match=r"'II \(uV\)' has the unit 'mV' by its unit"):
         read_ppg(write(with_ecg(pair, "II (uV)", "mV")))
     twice = with_ecg(pair, "II,Lead II").replace("\n", ",0.5\n").replace("II,0.5", "II")
     found = check(write(twice), pair, "ECG column 'Lead II' left out: lead II is there already")

@@ -189,7 +189,7 @@ def test_bad_wfdb_records(tmp_path, make_pair):
     with pytest.raises(InputError, match="x.csv: no such file"):
         read_ppg(tmp_path / "x.csv")
     write_multirate(tmp_path, "noppg", pair, ppg_name="ABP")
-    with pytest.raises(InputError, match="no PPG channel; the channels are: II, V, aVR, ABP"):
+    with pytest.raises(InputError, match="no PPG channel.*II, V, aVR, ABP"):
         read_ppg(tmp_path / "noppg")
     write_multirate(tmp_path, "lost", pair)
     with pytest.raises(InputError, match="100 Hz was given, but the file says 125 Hz"):

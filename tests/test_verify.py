@@ -219,10 +219,7 @@ def test_other_seeds_are_no_failed_reproduction(repository):
     pd.DataFrame({"run": ["p2es", "unet"], "seed": [0, 0], "commit": "x"}).to_csv(
         fresh / "table26_runs.csv", index=False
     )
-    with pytest.raises(
-        InputError,
-        match=r"seed\(s\) 0, the committed tables with 0,1; make it with: make reproduce .*PROFILE=smoke SEEDS=0,1",
-    ):
+    with pytest.raises(InputError, match=r"seed\(s\) 0, .*PROFILE=smoke SEEDS=0,1"):
         verify.verify("simulated", "smoke")
     (fresh / "table26_runs.csv").unlink()  # a workflow that has not come to its end: what is missing is named
     assert verify.verify("simulated", "smoke")
@@ -231,7 +228,7 @@ def test_other_seeds_are_no_failed_reproduction(repository):
 def test_what_is_missing_is_named(repository):
     _, fresh = repository
     (fresh / "table02_results.csv").unlink()
-    with pytest.raises(InputError, match="table02_results.csv: missing; make it with: make reproduce"):
+    with pytest.raises(InputError, match="table02_results.*missing.*make reproduce"):
         verify.verify("simulated", "smoke")
     with pytest.raises(InputError, match="no tables of data set bidmc"):
         verify.verify("bidmc", "smoke")

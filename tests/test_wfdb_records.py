@@ -101,9 +101,9 @@ def test_lead_names_and_units():
 def test_a_unit_in_the_name_counts_where_the_field_is_empty_and_must_not_contradict_it():
     assert find_leads(["II (uV)", "V1 [mV]"], ["", None], "r") == {"II": ("II (uV)", 1e-3), "V1": ("V1 [mV]", 1.0)}
     assert find_leads(["II (µV)"], ["uV"], "r") == {"II": ("II (µV)", 1e-3)}  # two spellings of one unit
-    with pytest.raises(InputError, match=r"r: ECG signal 'V1 \(uV\)' has the unit 'mV' by its unit field; correct"):
+    with pytest.raises(InputError, match=r"r: ECG signal 'V1 \(uV\)' .*; correct"):
         find_leads(["V1 (uV)"], ["mV"], "r")
-    with pytest.raises(InputError, match=r"'II \(adu\)' has the unit 'mV' by its unit field"):
+    with pytest.raises(InputError, match=r"'II \(adu\)' .*'mV' by its unit field"):
         find_leads(["II (adu)"], ["mV"], "r")
     for name in ("II (adu)", "II"):
         with pytest.raises(InputError, match="only mV and uV can be used"):
@@ -206,7 +206,7 @@ def test_segments_of_no_use_say_what_they_hold(tmp_path):
         list(segment_stretches(tmp_path / "noppg.hea"))
     (stretch,) = segment_stretches(tmp_path / "noppg.hea", needs_ppg=False)
     assert stretch.ppg is None and list(stretch.leads) == ["II"]
-    with pytest.raises(InputError, match="noecg.hea: no ECG among the signals PLETH, RESP"):
+    with pytest.raises(InputError, match="noecg.hea: no ECG among.*PLETH, RESP"):
         list(segment_stretches(tmp_path / "noecg.hea"))
     (tmp_path / "none.hea").write_text("none 0 125 0\n")
     with pytest.raises(InputError, match="none.hea: no PPG"):
@@ -457,7 +457,7 @@ def test_lists_that_climb_out_are_refused(tmp_path, home, line):
 
 
 def test_a_mirror_without_the_data_set(tmp_path, home):
-    with pytest.raises(InputError, match=f"data set set: {tmp_path}/set/1/RECORDS not found.*<mirror>/set/1/RECORDS"):
+    with pytest.raises(InputError, match=f"{tmp_path}/set/1/RECORDS not found.*<mirror>/set/1"):
         walk_records(Mirror(tmp_path, "set", "1"))
 
 
