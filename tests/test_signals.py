@@ -224,7 +224,7 @@ def test_a_long_sample_may_hold_much_of_a_qrs_complex():
         for ecg in (transforms.resample_signal(lead, 500.0, rate) for lead in leads):
             masks = cleaning.fault_masks(ecg, rate, cleaning.ecg_largest_step(rate))
             assert not masks["jump"].any()
-            assert ecg_agreement(ecg, rate) > 0.8
+            assert ecg_agreement(ecg, rate) > 0.7  # what a window must have (data.min_quality)
             steep += np.abs(np.diff(ecg)).max() > cleaning.ECG_LARGEST_STEP * np.ptp(ecg)
             middle = len(ecg) // 2  # a sensor that is switched
             switched = np.where(np.arange(len(ecg)) < middle, ecg, ecg - 20 * np.ptp(ecg))
