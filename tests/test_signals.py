@@ -227,7 +227,7 @@ def test_a_long_sample_may_hold_much_of_a_qrs_complex():
             assert ecg_agreement(ecg, rate) > 0.7  # what a window must have (data.min_quality)
             steep += np.abs(np.diff(ecg)).max() > cleaning.ECG_LARGEST_STEP * np.ptp(ecg)
             middle = len(ecg) // 2  # a sensor that is switched
-            switched = np.where(np.arange(len(ecg)) < middle, ecg, ecg - 20 * np.ptp(ecg))
+            switched = np.where(np.arange(len(ecg)) < middle, ecg, ecg - 40 * np.ptp(ecg))
             assert cleaning.fault_masks(switched, rate, cleaning.ecg_largest_step(rate))["jump"][middle]
     assert steep > 10, "the limit of 125 Hz would have called some of them faulty"
 
