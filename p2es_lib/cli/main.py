@@ -293,7 +293,7 @@ def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
         lines = comparison.wrong
         typer.echo(
             f"{outcome:24} {comparison.table}: {comparison.same} of {comparison.rows} rows equal, {comparison.within} "
-            f"more within tolerance; {comparison.conclusions} conclusions; {len(lines)} faults"
+            f"more within tolerance; conclusions compared: {comparison.conclusions}; faults: {len(lines)}"
         )
         for line in lines[:10]:
             typer.echo(f"    {line}")
