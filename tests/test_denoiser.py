@@ -219,6 +219,18 @@ def test_wiener_gain_is_the_best_linear_estimate():
     assert abs(float(((gain * observed - truth) ** 2).mean()) - posterior) < 0.01
 
 
+def test_deblurring_is_the_posterior_mean_around_the_coarse_estimate():
+    """Held against the mean weighted by precisions: coarse with 1 / P, observed / alpha with alpha^2 / sigma^2."""
+    torch.manual_seed(0)
+    stage = FrequencyDeblurring(T, residual=False).double()
+    coarse, truth, noise = (torch.randn(2, 12, T, dtype=torch.float64) for _ in range(3))
+    logsnr, sigma = torch.tensor([1.0, -2.0]), torch.tensor([0.3, 0.9], dtype=torch.float64)[:, None, None]
+    alpha = torch.linspace(1.0, 1e-3, T, dtype=torch.float64).expand(2, 1, T)
+    observed, prior = alpha * truth + sigma * noise, stage.prior_variance(logsnr.double())
+    expected = (coarse / prior + alpha * observed / sigma**2) / (1 / prior + alpha**2 / sigma**2)
+    torch.testing.assert_close(stage(coarse, observed, logsnr.double(), alpha, sigma), expected)
+
+
 def test_deblurring_trusts_the_observation_where_it_is_clear_and_the_coarse_estimate_where_it_is_not():
     torch.manual_seed(0)
     stage = FrequencyDeblurring(T)

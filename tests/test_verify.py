@@ -52,6 +52,22 @@ def test_elsewhere_a_number_may_move_as_far_as_trainings_differ():
     assert found.wrong[0].startswith("P2Es, rmse, 5: value 0.168, committed 0.16 (give or take 0.0")
 
 
+@pytest.mark.parametrize(
+    ("lead", "column", "near", "far"),
+    [
+        ("all", "value", 1.015, 1.03),
+        ("V2", "value", 1.03, 1.06),
+        ("all", "lower", 1.03, 1.06),
+        ("V2", "upper", 1.06, 1.12),
+    ],
+)
+def test_single_leads_and_bounds_may_move_twice_as_far_and_no_further(lead, column, near, far):
+    """With 4.5 standard deviations: 0.0025 x sqrt 2 x 4.5 = 1.6 % for all leads, and little more for the subjects."""
+    table = TABLE.iloc[:1].assign(lead=lead, lower=0.155, upper=0.165)
+    limit, committed = verify.tolerance("t", table, column, 4.5)[0], table[column].iloc[0]
+    assert (near - 1) * committed < limit < (far - 1) * committed
+
+
 def test_what_is_not_trained_must_be_the_same_to_rounding():
     for value, good in ((0.14001, True), (0.1405, False)):
         found = verify.compare_tables("t", TABLE, TABLE.assign(value=[0.160, 0.150, value]))
