@@ -75,11 +75,6 @@ class MeasuredWindows:
         """Leads that every window has."""
         return tuple(lead for lead, ecg in zip(LEADS, self.ecg.swapaxes(0, 1)) if np.isfinite(ecg).all())
 
-    def rr_ms(self) -> np.ndarray:
-        """All intervals between successive R peaks, ms."""
-        intervals = 1e3 * np.diff(self.r_peaks, axis=1)
-        return intervals[np.isfinite(intervals)]
-
 
 # ----------------------------------------------------------------------------------------------------- who is compared
 def match_people(people: pd.DataFrame, pool: pd.DataFrame) -> np.ndarray:
