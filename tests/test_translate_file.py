@@ -355,6 +355,8 @@ def test_what_a_killed_call_left_goes_with_the_next_and_a_running_one_is_left_al
         (["translate", "wlak.csv", "--out", "out"], "wlak.csv: no such file; did you mean walk.csv"),
         (["translate", "walk", "--out", "out"], "walk: no such recording .*did you mean walk.csv"),
         (["translate", "walk.csv", "--out", "out", "--age", "-3"], "age -3 is outside"),
+        (["translate", "walk.csv", "--out", "out", "--model", "nowhere"], "nowhere.*no such model"),
+        (["live", "--sampling-rate", "64", "--model", "nowhere"], "nowhere.*no such model"),
         (["live", "--sampling-rate", "5"], "sampling rate 5 Hz"),
         (["live", "--sampling-rate", "64", "--sex", "x"], "unknown sex code 'x'"),
     ],

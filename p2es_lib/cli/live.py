@@ -22,6 +22,10 @@ Model = Annotated[
     ),
 ]
 
+Age = Annotated[float | None, typer.Option(help="Age in years; leave out if unknown.")]
+Sex = Annotated[str | None, typer.Option(help="F or M; leave out if unknown.")]
+SampleSeed = Annotated[int, typer.Option(help="Seed of the samples.")]
+
 
 def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
     """Chunks of ``size`` numbers, one per line; an empty line or ``nan`` is a missing sample.
@@ -48,20 +52,24 @@ def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
 
 def load(model: Path | None):
     """The model of a folder, or the one that ``default_model_folder`` finds."""
-    from p2es_lib.core.learned import load_method
+    from p2es_lib.core.weights import check_weights
     from p2es_lib.translation.file import default_model_folder
 
-    return load_method(model or default_model_folder())
+    folder = model or default_model_folder()
+    check_weights(folder)
+    from p2es_lib.core.learned import load_method  # takes seconds: after what can be refused at once
+
+    return load_method(folder)
 
 
 def live(
     sampling_rate: Annotated[float, typer.Option(help="Hz, of the PPG on standard input.")],
-    age: Annotated[float | None, typer.Option(help="Age in years; leave out if unknown.")] = None,
-    sex: Annotated[str | None, typer.Option(help="F or M; leave out if unknown.")] = None,
+    age: Age = None,
+    sex: Sex = None,
     model: Model = None,
     polarity: Annotated[str, typer.Option(help="Which way the pulses point: up, or down (turned over).")] = "up",
     samples: Annotated[int, typer.Option(help="Samples per window, of which the mean is written.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    seed: SampleSeed = 0,
 ) -> None:
     """Translate a PPG while it is being recorded.
 
@@ -75,10 +83,11 @@ def live(
     from p2es_lib.translation.checks import check_options
 
     check_options(age, sex, polarity, samples, sampling_rate, polarities=("up", "down"))
-    from p2es_lib.translation.live import LiveTranslator  # takes seconds: after what can be refused at once
+    network = load(model)
+    from p2es_lib.translation.live import LiveTranslator
 
     translator = LiveTranslator(
-        load(model),
+        network,
         sampling_rate=sampling_rate,
         age=age,
         sex=sex,

@@ -65,6 +65,16 @@ def write_weights(
     return card
 
 
+def check_weights(folder: str | Path) -> Path:
+    """The weight file of a folder, if there is one; otherwise an :class:`InputError`. Nothing is read yet."""
+    path = Path(folder) / WEIGHTS_FILE
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such model; train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}"
+        )
+    return path
+
+
 def read_weights(folder: str | Path) -> Weights:
     """Read the weight file of a folder, of an older version too.
 
@@ -76,11 +86,7 @@ def read_weights(folder: str | Path) -> Weights:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    path = Path(folder) / WEIGHTS_FILE
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such model; train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}"
-        )
+    path = check_weights(folder)
     try:
         content = path.read_bytes()
         tensors = names_now(load(content))

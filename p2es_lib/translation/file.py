@@ -12,6 +12,7 @@ import numpy as np
 
 from p2es_lib import __version__
 from p2es_lib.core.paths import PRETRAINED, check_output_folder, run_dir
+from p2es_lib.core.weights import WEIGHTS_FILE, check_weights
 from p2es_lib.translation.checks import check_file, check_options
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ def default_model_folder() -> Path:
 
     Not of quick, whose training is shorter than that of the package.
     """
-    from p2es_lib.core.weights import WEIGHTS_FILE
-
     own = (run_dir("simulated", profile, "p2es", 0) for profile in ("full", "wide"))
     return next((folder for folder in own if (folder / WEIGHTS_FILE).is_file()), PRETRAINED)
 
@@ -104,6 +103,8 @@ def translate(
     person = check_options(age, sex, polarity, n_samples, polarities=("auto", "up", "down"))
     check_output_folder(out, "--out")
     check_file(record)
+    folder = Path(model) if model else default_model_folder()
+    check_weights(folder)
     from p2es_lib.translation.readers.user_file import check_duration, read_ppg
 
     recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=0.0)
@@ -112,8 +113,7 @@ def translate(
     from p2es_lib.translation.live import LiveTranslator
     from p2es_lib.translation.results import Origin, write_results
 
-    folder, rate_in = Path(model) if model else default_model_folder(), recording.sampling_rate
-    network = load_method(folder)
+    network, rate_in = load_method(folder), recording.sampling_rate
     live = LiveTranslator(
         network, sampling_rate=rate_in, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record),
         off_is_missing=True,
