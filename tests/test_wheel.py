@@ -119,6 +119,7 @@ def test_translates_a_csv_a_stream_and_from_python(installed, tmp_path):
         ("reproduce", "companion"),
         ("notebook 05_train", "companion"),
         ("train", "companion"),
+        ("score", "companion"),
         ("export --onnx m.onnx", "onnx"),
     ],
 )

@@ -164,6 +164,7 @@ def train(
 
     Example: p2es train --profile full --devices 4
     """
+    _need("lightning", "pyarrow")
     _check_settings(profile, dataset, variant, seed=seed)
     if min(devices, nodes) < 1:
         raise InputError(f"devices={devices}, nodes={nodes}: at least 1 of each")
@@ -194,6 +195,7 @@ def score(
 
     For example with more steps of the sampler, or with age and sex withheld: variants that train nothing themselves.
     """
+    _need("lightning", "pyarrow")
     _check_settings(profile, dataset, variant, seed=seed)
     from p2es_lib.core.paths import run_dir
     from p2es_lib.experiments.runs import SCORES_FILE, score_run, train_run, training_command
@@ -214,8 +216,8 @@ def score(
 def translate(
     record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with a PPG in it.")],
     out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB, CSV) and its page (PDF, PNG).")],
-    age: Annotated[float | None, typer.Option(help="Age in years; leave out if unknown.")] = None,
-    sex: Annotated[str | None, typer.Option(help="F or M; leave out if unknown.")] = None,
+    age: live.Age = None,
+    sex: live.Sex = None,
     model: live.Model = None,
     sampling_rate: Annotated[float | None, typer.Option(help="Hz, for a CSV without a time column.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of the PPG, where it cannot be told by its name.")] = None,
@@ -226,7 +228,7 @@ def translate(
         ),
     ] = "auto",
     samples: Annotated[int, typer.Option(help="Samples per window; their spread is drawn.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    seed: live.SampleSeed = 0,
     csv: Annotated[
         bool | None,
         typer.Option("--csv/--no-csv", help="Write the ECG as CSV too; default: recordings of up to an hour."),
