@@ -20,8 +20,7 @@ KINDS = {
 
 
 def disturb_windows(ppg: np.ndarray, kind: str, snr_db: float, sampling_rate: float, seed: int = 0) -> np.ndarray:
-    """PPG windows (N, 1, T) as a sensor records them under a disturbance: neither filtered nor scaled, float32 (N, 1,
-    T).
+    """PPG windows (N, 1, T), float32, as a sensor records them under a disturbance: neither filtered nor scaled.
 
     Parameters
     ----------
@@ -39,8 +38,7 @@ def disturb_windows(ppg: np.ndarray, kind: str, snr_db: float, sampling_rate: fl
 
 
 def passes_gate(recorded: np.ndarray, sampling_rate: float, least: float) -> np.ndarray:
-    """Whether each window (N, 1, T) has a quality of ``least`` or more, bool (N,): what someone who sees the PPG
-    decides.
+    """Whether each window (N, 1, T) has a quality of ``least`` or more, bool (N,): what one sees in the PPG decides.
 
     To be asked of the PPG as it was recorded: after a filter, clipped and missing stretches look like pulses.
     """
