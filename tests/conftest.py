@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 
 def pytest_collection_modifyitems(config, items):
@@ -37,6 +39,34 @@ def mirror() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings: {folder} does not exist; set P2ES_TEST_MIRROR to such a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def relative_cost():
+    """``relative_cost(work, repeats)``: processor time of ``work()``, in units of a fixed piece of NumPy work done
+    beside it: a limit in such units holds on slow and busy machines too. Best of several, on one thread."""
+    values = np.random.default_rng(0).standard_normal(200_000)
+
+    def unit():  # about 8 ms of a 2.4 GHz core
+        np.sort(values)
+        np.exp(np.sin(values)).sum()
+
+    def seconds(work):
+        began = time.process_time()
+        work()
+        return time.process_time() - began
+
+    def cost(work, repeats=5):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            taken = [(seconds(work), seconds(unit)) for _ in range(repeats)]
+        finally:
+            torch.set_num_threads(threads)
+        works, units = zip(*taken, strict=True)
+        return min(works) / min(units)
+
+    return cost
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -364,15 +363,10 @@ def test_wrong_settings_are_refused(change):
 
 
 @pytest.mark.slow
-def test_speed():
-    """At least 1,000 windows of 1,024 samples a second on one core (1,700 measured on a busy Xeon server core)."""
+def test_speed(relative_cost):
+    """512 windows of 1,024 samples in less than about 1.2 s of a 2.4 GHz core (0.45 to 0.5 s measured: 60 units)."""
     simulate(range(64))
-    best = np.inf
-    for _ in range(3):
-        start = time.process_time()
-        simulate(range(512))
-        best = min(best, time.process_time() - start)
-    assert 512 / best >= 1000, f"{512 / best:.0f} windows/s"
+    assert relative_cost(lambda: simulate(range(512)), repeats=3) < 150
 
 
 def test_t_and_st_of_abnormal_hearts_differ_between_people():
