@@ -14,37 +14,32 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.checksums import PUBLISHED_FILE, SEEN_FILE, hash_file, read_checksums
 from p2es_lib.data.download.http import MissingFile, check_space
 from p2es_lib.data.download.mirror import MISSING_FILE, Mirror
-from p2es_lib.data.download.selection import add_to_selection, drop_from_selection, select_records
+from p2es_lib.data.download.selection import add_to_selection, drop_from_selection, select_records, show_progress
 from p2es_lib.data.sources.contract import Record, Source
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What :func:`get_records` did: the records chosen, files and bytes they have here now, files the mirror lacks.
-
-    ``mended``: files here that were damaged, so that they were fetched again. ``unlisted``: files here that the data
-    set's SHA256SUMS.txt does not name, where there is one: it may have been cut short.
-    """
+    """What :func:`get_records` did."""
 
     records: list[Record]
-    n_files: int
+    n_files: int  #: that they have here now
     n_bytes: int
-    missing: list[str]
+    missing: list[str]  #: files that the mirror lacks
     folder: Path
-    mended: list[str]
-    unlisted: list[str]
+    mended: list[str]  #: files here that were damaged, so that they were fetched again
+    unlisted: list[str]  #: files here that the data set's SHA256SUMS.txt does not name: it may have been cut short
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What :func:`verify_records` found: good files (number); paths not there; of other content, unreadable."""
+    """What :func:`verify_records` found."""
 
-    verified: int
+    verified: int  #: number of good files
     missing: list[str]
-    wrong: list[str]
+    wrong: list[str]  #: of other content, or unreadable
 
 
-# -------------------------------------------------------------------------------------------------------- their files
 def get_records(
     source: Source,
     location: str | Path | None = None,
@@ -58,14 +53,12 @@ def get_records(
     """Fetch records to ``data/raw/<slug>/<version>``; what is there already, undamaged, is not fetched again.
 
     Every file is checked against the data set's SHA256SUMS.txt, or against the hash seen when it was first fetched; one
-    here that differs is set aside (renamed to end in ``.damaged``) and fetched again.
-    Sizes are asked for first, and the free space of the disk is held against them. Files that the mirror does not
-    hold are noted. From then on, preparation uses what was selected here (all selections together), whether it reads
-    from ``data/raw`` or from a mirror that is a folder.
+    here that differs is set aside (renamed to end in ``.damaged``) and fetched again. Sizes are asked for first, and
+    held against the free space of the disk. Files that the mirror does not hold are noted. From then on, preparation
+    uses what was selected here (all selections together), from whichever mirror.
 
     Parameters
     ----------
-    source : Source
     location : str or Path, optional
         Folder or URL laid out as PhysioNet.
     records, subjects, number
@@ -87,11 +80,10 @@ def get_records(
     before = missing_file.read_text().splitlines() if missing_file.is_file() else []
     missing_file.unlink(missing_ok=True)  # look again
     with _threads(mirror, jobs) as pool:
-        chosen = select_records(
-            source, mirror, records=records, subjects=subjects, number=number, pool=pool, progress=progress
-        )
+        wishes = {"records": records, "subjects": subjects, "number": number}
+        chosen = select_records(source, mirror, **wishes, pool=pool, progress=progress)
         wanted, of_records, absent, errors = _files(source, mirror, chosen, pool, progress)
-        sizes = _bar(pool.map(mirror.size, wanted), len(wanted), "asking for sizes", "file", progress)
+        sizes = show_progress(pool.map(mirror.size, wanted), len(wanted), "asking for sizes", "file", progress)
         n_bytes = sum(size or 0 for size in sizes)
         check_space(mirror.cached(""), n_bytes)
         added = add_to_selection(source, chosen)
@@ -129,8 +121,7 @@ def _files(
 ) -> tuple[list[str], list[str], list[str], list[str]]:
     """All files of the records, with those that belong to no record (tables, lists of records, hashes), and without.
 
-    Then the headers that the mirror does not hold, and what was wrong with others: the files of these records are not
-    known.
+    Then the headers that the mirror does not hold, and what was wrong with others: their files are not known.
     """
     mirror.published_checksums()  # nothing can be checked without it, should the server fail to give it
     absent, errors = [], []
@@ -144,29 +135,22 @@ def _files(
             errors.append(str(error))
         return []
 
-    listing = _bar(pool.map(files, chosen), len(chosen), "listing", "record", progress)
+    listing = show_progress(pool.map(files, chosen), len(chosen), "listing", "record", progress)
     found = [path for paths_ in listing for path in paths_]
     asked = sorted(mirror.asked - mirror.not_found)  # lists of records and tables that were read on the way
     return list(dict.fromkeys([*asked, *source.tables, *found])), found, absent, errors
 
 
-def _bar(iterable: Iterable, total: int, what: str, unit: str, progress: bool) -> Iterable:
-    from tqdm.auto import tqdm
-
-    return tqdm(iterable, total=total, desc=what, unit=unit, disable=not progress, leave=False)
-
-
 @contextmanager
 def _threads(mirror: Mirror, jobs: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that fetch; an error or an interrupt ends them at the next bytes, and what has not begun never begins."""
-    pool = ThreadPoolExecutor(jobs, thread_name_prefix="fetching")
-    try:
-        yield pool
-    except BaseException:
-        mirror.stopped.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown()
+    with ThreadPoolExecutor(jobs, thread_name_prefix="fetching") as pool:
+        try:
+            yield pool
+        except BaseException:
+            mirror.stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
 
 def _fetch_all(
@@ -194,7 +178,6 @@ def _fetch_all(
     return missing, errors
 
 
-# ----------------------------------------------------------------------------------------------------------- checking
 def verify_records(source: Source, location: str | Path | None = None, progress: bool = True) -> Verified:
     """Hash every file of a data set that is here, in the mirror if it is a folder, else in ``data/raw``.
 
@@ -208,16 +191,15 @@ def verify_records(source: Source, location: str | Path | None = None, progress:
             f"{folder}: no {PUBLISHED_FILE}, and nothing was fetched to here: there is nothing to verify against"
         )
     present = [path for path in known if (folder / path).is_file()]
+
+    def is_wrong(path: str) -> bool:
+        try:
+            return hash_file(folder / path) != known[path]
+        except OSError:  # a file that cannot be read is not what it should be either
+            return True
+
     with ThreadPoolExecutor(thread_name_prefix="hashing") as pool:
-        hashes = pool.map(lambda path: _hash_or_nothing(folder / path), present)
-        checked = _bar(zip(present, hashes), len(present), f"verifying {source.name}", "file", progress)
-        wrong = [path for path, digest in checked if digest != known[path]]
+        found = zip(present, pool.map(is_wrong, present))
+        found = show_progress(found, len(present), f"verifying {source.name}", "file", progress)
+        wrong = [path for path, bad in found if bad]
     return Verified(len(present) - len(wrong), sorted(set(known) - set(present)), wrong)
-
-
-def _hash_or_nothing(path: Path) -> str:
-    """Digest of a file, or "" for one that cannot be read: it is not what it should be either."""
-    try:
-        return hash_file(path)
-    except OSError:
-        return ""

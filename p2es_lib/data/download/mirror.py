@@ -12,43 +12,20 @@ Plain HTTP instead of wfdb's own download: wfdb reads the files, but it can neit
 
 from __future__ import annotations
 
-import http.client
 import os
 import threading
 import urllib.error
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.download.checksums import (
-    PUBLISHED_FILE,
-    SEEN_FILE,
-    hash_file,
-    is_cut_short,
-    parse_checksum,
-    read_checksums,
-)
-from p2es_lib.data.download.http import (
-    MissingFile,
-    UnusableFile,
-    WrongContent,
-    ask_head,
-    begin_again,
-    continue_part,
-    held_bytes,
-    http_problem,
-    locked_part,
-    note_of,
-    refuse_page,
-    validator_of,
-    wished_pause,
-    write_blocks,
-    wrong_content,
-)
-from p2es_lib.data.download.line_files import LineFile, append_line
+from p2es_lib.data.download import checksums, http
+from p2es_lib.data.download.checksums import PUBLISHED_FILE, SEEN_FILE, LineFile, hash_file, parse_checksum
+from p2es_lib.data.download.http import MissingFile, UnusableFile, WrongContent
 
 DEFAULT_MIRROR = "https://physionet.org/files/"
 #: Attempts per file; first pause between two (doubled each time) and the longest that a server may ask for, in seconds.
@@ -64,10 +41,7 @@ VERIFIED_FILE = ".verified"
 def resolve_mirror(mirror: str | Path | None = None, default: str = DEFAULT_MIRROR) -> str | Path:
     """The mirror in use: the argument, else ``$P2ES_MIRROR``, else ``default``. A URL as str, a folder as Path.
 
-    Raises
-    ------
-    InputError
-        A folder that does not exist, or a URL that is not http(s).
+    An :class:`InputError` where the folder does not exist, or the URL is not http(s).
     """
     text = str(mirror or os.environ.get("P2ES_MIRROR") or default).strip()
     if "://" in text:
@@ -89,33 +63,13 @@ def check_relative(path: str) -> str:
 
 
 class Mirror:
-    """One data set (``slug/version``) on a mirror.
+    """One data set (``slug/version``; an empty version is left out) on a mirror, as :func:`resolve_mirror` finds it."""
 
-    Parameters
-    ----------
-    location : str or Path, optional
-        Folder or URL; see :func:`resolve_mirror`.
-    slug, version : str
-        As in the address of the data set, for example ``"bidmc"``, ``"1.0.0"``; an empty version is left out of it.
-    progress : bool
-        Show a progress bar per fetched file.
-    default : str
-        Where the data set is at home.
-    """
-
-    def __init__(
-        self,
-        location: str | Path | None,
-        slug: str,
-        version: str,
-        progress: bool = False,
-        default: str = DEFAULT_MIRROR,
-    ):
-        self.location, self.slug, self.version = resolve_mirror(location, default), slug, version
+    def __init__(self, location: str | Path | None, slug: str, version: str, default: str = DEFAULT_MIRROR):
+        self.location, self.slug = resolve_mirror(location, default), slug
         #: Whether the user said where: otherwise what p2es data get did not find, wherever it looked, counts as
         #: missing.
         self.is_named = bool(location or os.environ.get("P2ES_MIRROR"))
-        self.progress = progress
         self.base = f"{slug}/{version}" if version else slug
         self.asked: set[str] = set()  # every path asked for, and those not found
         self.not_found: set[str] = set()
@@ -125,9 +79,8 @@ class Mirror:
         self.stopped = threading.Event()
         #: Whether a damaged file of data/raw is set aside and fetched again, and those that were (p2es data get).
         self.mends, self.mended = False, []
-        self._mending = threading.Lock()
+        self._mending, self._publishing = threading.Lock(), threading.Lock()
         self._published: dict[str, str] | None = None
-        self._publishing = threading.Lock()
         self._seen = LineFile(self.cached(SEEN_FILE), parse_checksum)
         self._missing = LineFile(self.cached(MISSING_FILE), lambda line: (line, ""))
         if isinstance(self.location, Path):
@@ -179,10 +132,10 @@ class Mirror:
             original = self._original(path)
             if not original.resolve().is_relative_to(self.location):
                 raise InputError(f"{original}: is a link out of the mirror {self.location}; it is not followed")
-            with locked_part(local) as part:
+            with http.locked_part(local) as part:
                 if part is not None:
                     with open(original, "rb") as file:
-                        write_blocks(file, part, "wb", self._count)
+                        http.write_blocks(file, part, "wb", self._count)
                     self._accept(path, part, local, str(original))
             return local
 
@@ -192,7 +145,7 @@ class Mirror:
             if isinstance(self.location, Path):
                 found = Path(self.where(path)).is_file()
             elif not (found := self.cached(path).is_file()) and not self._is_known_missing(path):
-                status, _ = ask_head(self.where(path))
+                status, _ = http.ask_head(self.where(path))
                 found = status == 200 or (status not in (404, 410) and self.try_fetch(path) is not None)
             if not found:
                 self.not_found.add(path)
@@ -212,7 +165,6 @@ class Mirror:
             raise UnusableFile(f"{self.where(path)}: cannot be read ({error}); see to its permissions") from error
 
     def _original(self, path: str) -> Path:
-        """A file of a mirror that is a folder."""
         original = Path(self.where(path))
         if not original.is_file():
             raise MissingFile(f"{original}: not in this mirror")
@@ -237,22 +189,24 @@ class Mirror:
                     self._verify(local, known, advice)  # another thread may have replaced it meanwhile
                 except (WrongContent, FileNotFoundError):
                     if local.is_file():
-                        os.replace(local, f"{local}.damaged")
-                        self.mended.append(path)
+                        self._set_aside(path)
                     return False
         return True
+
+    def _set_aside(self, path: str) -> None:
+        os.replace(self.cached(path), f"{self.cached(path)}.damaged")
+        self.mended.append(path)
 
     def _verify(self, local: Path, known: tuple[str, str] | None, advice: str) -> None:
         """Hold a file that is there already against the hash that it should have.
 
-        Hashing costs as much as reading. So what was found right is noted in ``data/raw``, with size and time, for
-        other records, processes and runs: a file is hashed once, and again when it, or the hash it should have, has
-        changed.
+        Hashing costs as much as reading. So what was found right is noted in ``data/raw``, with size and time: a file
+        is hashed once, and again when it, or the hash it should have, has changed.
         """
         if known is not None and self._verified.read().get(str(local)) != (note := note_of(known[0], local)):
             if (digest := hash_file(local)) != known[0]:
-                raise wrong_content(str(local), digest, *known, advice)
-            append_line(self._verified.path, f"{note}\t{local}")
+                raise _wrong_content(str(local), digest, *known, advice)
+            checksums.append_line(self._verified.path, f"{note}\t{local}")
 
     def size(self, path: str) -> int | None:
         """Bytes of a file that are still to be fetched; None where the mirror does not say."""
@@ -262,20 +216,20 @@ class Mirror:
                 return 0
         except (InputError, OSError):  # said by name when it is asked for
             return 0
-        if isinstance(self.location, Path):
-            try:
-                full = Path(self.where(path)).stat().st_size
-            except OSError:
-                full = None
-        else:
-            _, full = ask_head(self.where(path))
-        return full if full is None else max(0, full - held_bytes(local))
+        full = None
+        with suppress(OSError):
+            at = self.where(path)
+            full = Path(at).stat().st_size if isinstance(self.location, Path) else http.ask_head(at)[1]
+        if full is not None:
+            with suppress(FileNotFoundError):  # what an earlier, broken transfer has left
+                full = max(0, full - http.part_of(local).stat().st_size)
+        return full
 
     def checksum(self, path: str, in_place: bool = False, published: bool = True) -> tuple[str, str] | None:
         """Digest that a file must have, and who says so; None for one that nobody has seen yet.
 
-        ``in_place``: for a file that stays in its folder, what that folder says of it counts, not what ``data/raw``
-        does. ``published``: whether to look into the published list.
+        ``in_place``: what the mirror's folder says of it counts, not ``data/raw``. ``published``: whether to look into
+        the published list.
         """
         if published and path != PUBLISHED_FILE and path in (digests := self.published_checksums()):
             here = isinstance(self.location, str)  # where its lines can be deleted
@@ -290,23 +244,21 @@ class Mirror:
             if self._published is None:
                 too_long = (self.size(PUBLISHED_FILE) or 0) > MAX_LIST_BYTES
                 path = None if too_long else self.try_fetch(PUBLISHED_FILE)
-                if path and is_cut_short(path) and self.mends and path == self.cached(PUBLISHED_FILE):
-                    os.replace(path, f"{path}.damaged")
-                    self.mended.append(PUBLISHED_FILE)
+                if path and checksums.is_cut_short(path) and self.mends and path == self.cached(PUBLISHED_FILE):
+                    self._set_aside(PUBLISHED_FILE)
                     path = self.try_fetch(PUBLISHED_FILE)
-                if path and is_cut_short(path):  # files whose lines are missing would be used unchecked
+                if path and checksums.is_cut_short(path):  # files whose lines are missing would be used unchecked
                     raise UnusableFile(
                         f"{path}: this list of hashes is damaged, its last line is none; delete it and run p2es data "
                         "get, or take it from another mirror"
                     )
-                self._published = read_checksums(path) if path else {}
+                self._published = checksums.read_checksums(path) if path else {}
             return self._published
 
     def _is_known_missing(self, path: str) -> bool:
         lines = self._missing.read()
         # The first line names the mirror: another one that the user names may well hold the file. Where none is named,
-        # what was fetched is used as it is here; the data set's home may be out of reach, and that is why it was
-        # fetched.
+        # what was fetched is used as it is here; the data set's home may be out of reach.
         return path in lines and (not self.is_named or next(iter(lines)) == self.where())
 
     def fetch_required(self, path: str) -> Path:
@@ -333,35 +285,36 @@ class Mirror:
 
     def _download(self, path: str, target: Path) -> None:
         url, problem, wrong, earlier = self.where(path), "", None, ""
-        with locked_part(target) as part:
+        with http.locked_part(target) as part:
             if part is None:  # another thread or process has fetched it meanwhile
                 return
             for attempt in range(ATTEMPTS):
                 pause_s, wrong = BACKOFF_S * 2**attempt, None
                 try:
-                    expected = continue_part(url, part, self.progress, self._count)
+                    expected = http.continue_part(url, part, self._count)
                     if expected is None and self.checksum(path) is None:
-                        _, expected = ask_head(url)
-                    if expected is None and self.checksum(path) is None:
-                        # Nobody can tell whether it is whole. It is taken if it comes so twice: cuts are rarely the
-                        # same.
-                        before, earlier = earlier, hash_file(part)
-                        if before != earlier:
-                            problem = "the server states no length, and what it sends differs from time to time"
-                            begin_again(part)
-                            continue
+                        _, expected = http.ask_head(url)
+                        if expected is None:
+                            # Nobody can tell whether it is whole. It is taken if it comes so twice: cuts are rarely
+                            # the same.
+                            before, earlier = earlier, hash_file(part)
+                            if before != earlier:
+                                problem = "the server states no length, and what it sends differs from time to time"
+                                http.begin_again(part)
+                                continue
                     size = part.stat().st_size
                     if expected is None or size == expected:
                         self._accept(path, part, target, url)
                         return
                     problem = f"{size} of {expected} bytes received"
                     if size > expected:
-                        begin_again(part)
+                        http.begin_again(part)
                 except WrongContent as error:
                     wrong = error
                 except urllib.error.HTTPError as error:
-                    problem, pause_s = http_problem(url, error, part), max(pause_s, wished_pause(error))
-                except (OSError, http.client.HTTPException) as error:  # URLError, time-out, reset, cut in mid-file
+                    problem, wished_s = http.http_problem(url, error, part)
+                    pause_s = max(pause_s, wished_s)
+                except (OSError, HTTPException) as error:  # URLError, time-out, reset, cut in mid-file
                     problem = str(getattr(error, "reason", None) or error)
                 if attempt < ATTEMPTS - 1 and self.stopped.wait(min(pause_s, LONGEST_PAUSE_S)):
                     raise InputError("stopped")
@@ -374,15 +327,35 @@ class Mirror:
 
     def _accept(self, path: str, part: Path, target: Path, origin: str) -> None:
         """Give a complete part its name, if it is what it should be."""
-        refuse_page(path, part, origin)
+        with open(part, "rb") as file:
+            begins = file.read(512).lstrip().lower()
+        if begins.startswith((b"<!doctype html", b"<html")) and not path.lower().endswith((".html", ".htm")):
+            http.begin_again(part)
+            raise InputError(
+                f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data "
+                "set with your account, and name the folder with mirror= (or P2ES_MIRROR)"
+            )
         if not part.stat().st_size and path.rpartition("/")[2].startswith("RECORDS"):
             raise InputError(f"{origin}: the list of records is empty (zero bytes); try again, or another mirror")
         digest, known = hash_file(part), self.checksum(path)
         if known is None:  # before the file has its name: a kill leaves none that nobody knows
-            append_line(self._seen.path, f"{digest}  {path}")
+            checksums.append_line(self._seen.path, f"{digest}  {path}")
         elif digest != known[0]:
-            begin_again(part)
-            raise wrong_content(origin, digest, *known, "try another mirror (mirror= or P2ES_MIRROR)")
+            http.begin_again(part)
+            raise _wrong_content(origin, digest, *known, "try another mirror (mirror= or P2ES_MIRROR)")
         os.replace(part, target)
-        append_line(self._verified.path, f"{note_of(digest, target)}\t{target}")
-        validator_of(part).unlink(missing_ok=True)
+        checksums.append_line(self._verified.path, f"{note_of(digest, target)}\t{target}")
+        http.validator_of(part).unlink(missing_ok=True)
+
+
+def note_of(digest: str, local: Path) -> str:
+    """What is noted of a file that was verified: its hash, size and time."""
+    state = local.stat()
+    return f"{digest} {state.st_size} {state.st_mtime_ns}"
+
+
+def _wrong_content(origin: str, digest: str, known: str, said_by: str, advice: str) -> WrongContent:
+    return WrongContent(
+        f"{origin}: SHA-256 is {digest}, but {said_by} says {known}: the file is damaged or was changed, and is not "
+        f"used; {advice}, or, if the change is known to be right, delete its line there"
+    )

@@ -7,9 +7,8 @@ import fcntl
 import fnmatch
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -52,17 +51,13 @@ def select_records(
 
     Parameters
     ----------
-    records : iterable of str
-        Names, or patterns such as ``p100*``.
-    subjects : iterable of str
-        As the source names them, with or without its own name before it. Found in tables, names or headers; no signals
-        are fetched for it.
+    records, subjects : iterable of str
+        Names, or patterns such as ``p100*``; subjects as the source names them, with or without its own name before
+        it, found in tables, names or headers.
     number : int
         That many of what is left, spread by :func:`sample_records` over the strata of the source.
     pool : ThreadPoolExecutor, optional
         Where headers are fetched side by side.
-    progress : bool
-        Show a progress bar while subjects are looked for.
 
     Raises
     ------
@@ -93,8 +88,6 @@ def _subjects(
     source: Source, mirror: Mirror, records: list[Record], pool: ThreadPoolExecutor | None, progress: bool
 ) -> tuple[list[str], list[str]]:
     """Subject of each record, "" where it cannot be found out, and why."""
-    from tqdm.auto import tqdm
-
     errors, asked = [], set(mirror.asked)
 
     def subject(record: Record) -> str:
@@ -106,13 +99,17 @@ def _subjects(
             errors.append(str(error))
             return ""
 
-    subjects = (pool.map if pool else map)(subject, records)
-    bar = tqdm(
-        subjects, total=len(records), desc="looking for subjects", unit="record", disable=not progress, leave=False
-    )
-    found = list(bar)
+    found = (pool.map if pool else map)(subject, records)
+    subjects = list(show_progress(found, len(records), "looking for subjects", "record", progress))
     mirror.asked = asked  # what was only looked into is not wanted
-    return found, errors
+    return subjects, errors
+
+
+def show_progress(iterable: Iterable, total: int, what: str, unit: str, progress: bool) -> Iterable:
+    """The same iterable, with a bar that goes when it ends."""
+    from tqdm.auto import tqdm
+
+    return tqdm(iterable, total=total, desc=what, unit=unit, disable=not progress, leave=False)
 
 
 def _close(name: str, names: Iterable[str]) -> str:
@@ -126,43 +123,41 @@ def read_selection(source: Source) -> set[str] | None:
 
     They are what is prepared, wherever the recordings are then read from.
     """
-    path = source.mirror().cached(SELECTION_FILE)
+    path = _selection_file(source)
     return set(path.read_text().split()) if path.is_file() else None
 
 
 def add_to_selection(source: Source, records: Iterable[Record]) -> set[str]:
     """Select these records too; returns the names of those that were not selected before."""
-    with _held_selection(source) as path:
-        before, names = read_selection(source) or set(), {record.name for record in records}
-        _write_selection(path, before | names)
-        return names - before
+    names = {record.name for record in records}
+    return names - _change_selection(source, lambda before: before | names)
 
 
 def drop_from_selection(source: Source, names: set[str]) -> None:
     """Select these records no longer; of a selection that is empty then, nothing stays."""
-    with _held_selection(source) as path:
-        _write_selection(path, (read_selection(source) or set()) - names)
+    _change_selection(source, lambda before: before - names)
 
 
 def selection_note(sources: Iterable[Source]) -> str:
     """What to add to an error that may follow from a selection; empty where nothing was selected."""
-    files = [str(source.mirror().cached(SELECTION_FILE)) for source in sources if read_selection(source) is not None]
+    files = [str(file) for source in sources if (file := _selection_file(source)).is_file()]
     return f" (only the records that p2es data get selected: {', '.join(files)}; delete it to use all)" if files else ""
 
 
-def _write_selection(path: Path, names: set[str]) -> None:
-    if not names:
-        path.unlink(missing_ok=True)
-        return
-    with paths.atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in sorted(names)))
+def _selection_file(source: Source) -> Path:
+    return source.mirror().cached(SELECTION_FILE)
 
 
-@contextmanager
-def _held_selection(source: Source) -> Iterator[Path]:
-    """The file of the selection, which no other process or thread reads to change it meanwhile."""
-    path = source.mirror().cached(SELECTION_FILE)
+def _change_selection(source: Source, change: Callable[[set[str]], set[str]]) -> set[str]:
+    """Replace the selection while no other process or thread can; returns what it was."""
+    path = _selection_file(source)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{path}.lock", "ab") as file:  # not the file itself: that is replaced as a whole
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield path
+        before = read_selection(source) or set()
+        if names := change(before):
+            with paths.atomic_path(path) as temporary:
+                temporary.write_text("".join(f"{name}\n" for name in sorted(names)))
+        else:
+            path.unlink(missing_ok=True)
+    return before

@@ -19,8 +19,6 @@ from p2es_lib.data.download.mirror import Mirror, MissingFile
 from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
 from p2es_lib.data.sources.wfdb_records import find_leads, find_ppg, read_header, record_files, record_stretches
 
-SLUG, VERSION = "bidmc", "1.0.0"
-N_RECORDS = 53
 #: The time column is rounded to 0.01 s, so the rate is taken from the documentation and only checked against it.
 SAMPLING_RATE = 125.0
 # Records of one shard: 8 minutes are prepared in a second.
@@ -28,23 +26,17 @@ _SHARD_RECORDS = 8
 
 
 def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """PPG and standard leads (mV) of ``bidmc_NN_Signals.csv``.
-
-    Raises
-    ------
-    InputError
-        Not such a file, no PPG, no standard lead, or not 125 Hz.
-    """
+    """PPG and standard leads (mV) of ``bidmc_NN_Signals.csv``; an :class:`InputError` where it is no such file."""
     try:
         table = pd.read_csv(path, skipinitialspace=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    ppg = find_ppg(list(table.columns))
+    table.columns = names = [str(column).strip() for column in table.columns]
+    ppg = find_ppg(names)
     # A CSV has no unit field: mV, unless a name says otherwise.
-    leads = find_leads(list(table.columns), [split_unit(column)[1] or "mV" for column in table.columns], str(path))
+    leads = find_leads(names, [split_unit(name)[1] or "mV" for name in names], str(path))
     if ppg is None or not leads:
-        raise InputError(f"{path}: expected a PLETH column and ECG leads, found {', '.join(table.columns)}")
+        raise InputError(f"{path}: expected a PLETH column and ECG leads, found {', '.join(names)}")
     try:
         values = table.astype(float)
     except ValueError as error:
@@ -52,10 +44,9 @@ def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     time = values.iloc[:, 0].to_numpy()
     expected_s = (len(time) - 1) / SAMPLING_RATE
     if len(time) < 2 or not abs(time[-1] - time[0] - expected_s) <= 0.01 + 0.01 * expected_s:  # NaN: a line cut short
-        raise InputError(f"{path}: the column {table.columns[0]!r} does not count seconds at {SAMPLING_RATE:g} Hz")
-    return values[ppg].to_numpy(), {
-        lead: factor * values[column].to_numpy() for lead, (column, factor) in leads.items()
-    }
+        raise InputError(f"{path}: the column {names[0]!r} does not count seconds at {SAMPLING_RATE:g} Hz")
+    in_mv = {lead: factor * values[column].to_numpy() for lead, (column, factor) in leads.items()}
+    return values[ppg].to_numpy(), in_mv
 
 
 def read_fix(text: str, where: str) -> tuple[float, str]:
@@ -66,8 +57,8 @@ def read_fix(text: str, where: str) -> tuple[float, str]:
 
 
 def list_records(mirror: Mirror) -> list[Record]:
-    """The 53 records, which are numbered, on the mirror or not."""
-    numbers = range(1, N_RECORDS + 1)
+    """The records, which are numbered, on the mirror or not."""
+    numbers = range(1, 54)
     return [Record(f"bidmc_{n:02d}", f"bidmc_csv/bidmc_{n:02d}", f"bidmc-{(n - 1) // _SHARD_RECORDS}") for n in numbers]
 
 
@@ -113,23 +104,14 @@ def _csv_stretches(path: Path) -> Iterator[Stretch]:
 
 
 SOURCE = Source(
-    name=SLUG,
-    title="BIDMC PPG and Respiration Dataset 1.0.0",
-    slug=SLUG,
-    version=VERSION,
-    role="paired",
+    name="bidmc", title="BIDMC PPG and Respiration Dataset 1.0.0", slug="bidmc", version="1.0.0", role="paired",
     about={
         "size": "53 records of 53 patients, 8 minutes each",
-        "access": "open",
-        "licence": "Open Data Commons Attribution License 1.0",
-        "cite": (
-            "Pimentel MAF et al. Toward a robust estimation of respiratory rate from pulse oximeters. IEEE Trans "
-            "Biomed Eng 2017;64:1914-1923. doi:10.13026/C2208R"
-        ),
+        "access": "open", "licence": "Open Data Commons Attribution License 1.0",
+        "cite": "Pimentel MAF et al. Toward a robust estimation of respiratory rate from pulse oximeters. IEEE Trans "
+        "Biomed Eng 2017;64:1914-1923. doi:10.13026/C2208R",
         'lead "V"': "a chest electrode of unknown position: not used as a lead",
         "note": "the CSV states no unit: taken as mV; monitors add a constant delay to the PPG",
     },
-    list_records=list_records,
-    files=files,
-    read=read,
-)
+    list_records=list_records, files=files, read=read,
+)  # fmt: skip

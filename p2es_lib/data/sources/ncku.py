@@ -12,8 +12,7 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.mirror import Mirror
-from p2es_lib.data.sources.contract import Reading, Record, Source
-from p2es_lib.data.sources.parts import in_parts
+from p2es_lib.data.sources.contract import Reading, Record, Source, in_parts
 from p2es_lib.signals import cleaning
 
 SLUG = "ncku-ppg-ecg"
@@ -58,10 +57,9 @@ def read(mirror: Mirror, record: Record) -> Reading:
     """One file; the folder names the volunteer, of whom nothing else is published."""
     ppg, channels = read_csv(mirror.fetch(record.path))
     chosen = max(range(len(channels)), key=lambda number: _agreement(channels[number]))
-    reading = Reading(record.shard, float("nan"), "")
-    reading.notes.append(f"beats from ECG channel {chosen + 1} of {len(channels)}, whose lead is not documented")
-    reading.stretches = in_parts((ppg, SAMPLING_RATE), {}, rhythm=(channels[chosen], SAMPLING_RATE))
-    return reading
+    notes = [f"beats from ECG channel {chosen + 1} of {len(channels)}, whose lead is not documented"]
+    stretches = in_parts((ppg, SAMPLING_RATE), {}, rhythm=(channels[chosen], SAMPLING_RATE))
+    return Reading(record.shard, stretches=stretches, notes=notes)
 
 
 def _agreement(channel: np.ndarray) -> float:
@@ -99,29 +97,18 @@ def read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 SOURCE = Source(
-    name="ncku",
-    title="NCKU PPG and ECG of four resting volunteers (course material of Nordling Lab)",
-    slug=SLUG,
-    version="",
-    role="timing only",
+    name="ncku", title="NCKU PPG and ECG of four resting volunteers (course material of Nordling Lab)",
+    slug=SLUG, version="", role="timing only",
     about={
         "size": "12 files of 4 volunteers, 2 minutes each",
-        "access": "open",
-        "licence": "Creative Commons Attribution 4.0",
-        "cite": (
-            "Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed "
-            "consent). github.com/nordlinglab/course-agenticai-ecg-hrv and its fork by softbusinesss"
-        ),
+        "access": "open", "licence": "Creative Commons Attribution 4.0",
+        "cite": "Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed "
+        "consent). github.com/nordlinglab/course-agenticai-ecg-hrv and its fork by softbusinesss",
         'lead "V"': "none named: the leads of the three ECG channels are not documented",
-        "note": (
-            "for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named lead, "
-            "so nothing can be trained on it; the device delays the PPG by a constant; fetched by hand: the fork keeps "
-            "the files in several folders below data-group"
-        ),
+        "note": "for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named "
+        "lead, so nothing can be trained on it; the device delays the PPG by a constant; fetched by hand: the fork "
+        "keeps the files in several folders below data-group",
     },
-    list_records=list_records,
-    files=lambda mirror, record: [record.path],
-    read=read,
-    subject=lambda mirror, record: record.shard,
-    default_mirror=HOME,
-)
+    list_records=list_records, files=lambda mirror, record: [record.path], read=read,
+    subject=lambda mirror, record: record.shard, default_mirror=HOME,
+)  # fmt: skip

@@ -78,21 +78,13 @@ def _nothing_to_read(mirror: Mirror, record: Record) -> Reading:
 
 
 SOURCE = Source(
-    name="simulated",
-    title="Embedded simulated cohort",
-    slug="simulated",
-    version="",
-    role="simulated",
+    name="simulated", title="Embedded simulated cohort", slug="simulated", version="", role="simulated",
     about={
         "size": "as many subjects as the profile asks for",
-        "access": "open: made on this machine",
-        "licence": "MIT, as this software",
-        "cite": "this software (CITATION.cff)",
-        'lead "V"': "none: V1 to V6 are standard leads",
+        "access": "open: made on this machine", "licence": "MIT, as this software",
+        "cite": "this software (CITATION.cff)", 'lead "V"': "none: V1 to V6 are standard leads",
         "note": "paired PPG and 12-lead ECG from published physiology, with known latents and a known irreducible "
         "error",
     },
-    list_records=lambda mirror: [],
-    files=lambda mirror, record: [],
-    read=_nothing_to_read,
-)
+    list_records=lambda mirror: [], files=lambda mirror, record: [], read=_nothing_to_read,
+)  # fmt: skip
