@@ -3,8 +3,6 @@
 Noted in files of lines to which threads and processes append at once, and which are read on, not anew.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os

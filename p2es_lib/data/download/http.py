@@ -1,10 +1,7 @@
 """One file from one place to another: part files that survive a break, HTTP range requests, room on the disk.
 
-A file has its final name only when complete. Until then it is ``<name>.part``, and ``<name>.part-etag`` beside it is
-what the server can tell by that the file is still the same.
+A file has its final name only when complete. Until then it is ``<name>.part``.
 """
-
-from __future__ import annotations
 
 import fcntl
 import http.client
@@ -19,10 +16,8 @@ from typing import BinaryIO
 
 from p2es_lib.core.errors import InputError
 
-#: Seconds without a byte before a connection counts as dead.
-TIMEOUT_S = 30.0
-#: Free space that must remain, as a share of what is fetched.
-SPACE_MARGIN = 0.05
+TIMEOUT_S = 30.0  #: without a byte, before a connection counts as dead
+SPACE_MARGIN = 0.05  #: free space that must remain, as a share of what is fetched
 # Worth another attempt: the server is busy or broken at the moment. Everything else in 400-499 is final.
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _BLOCK = 1 << 16
@@ -43,12 +38,11 @@ class WrongContent(UnusableFile):
     """A file is not what its hash says it should be."""
 
 
-# --------------------------------------------------------------------------------------------------------- part files
 @contextmanager
 def locked_part(target: Path) -> Iterator[Path | None]:
     """The part file of ``target``, held by this thread alone; None if the target was made while it waited."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part, is_current, is_made = part_of(target), False, False
+    part, is_current, is_made = Path(f"{target}.part"), False, False
     while not (is_current or is_made):
         with open(part, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # a kill releases it
@@ -63,14 +57,9 @@ def locked_part(target: Path) -> Iterator[Path | None]:
                     part.unlink()
 
 
-def part_of(target: Path) -> Path:
-    """Name of a file until it is complete."""
-    return target.with_name(target.name + ".part")
-
-
 def validator_of(part: Path) -> Path:
     """Beside a half-fetched file: the server's ETag or date, by which it can tell that the file is unchanged."""
-    return part.with_name(part.name + "-etag")
+    return Path(f"{part}-etag")
 
 
 def begin_again(part: Path) -> None:
@@ -87,9 +76,8 @@ def write_blocks(source: BinaryIO, part: Path, mode: str, meter: Callable[[int],
                 file.write(block)
                 file.flush()
             except OSError as error:  # a full disk is no fault of the network: trying again would not help
-                raise InputError(
-                    f"{part}: cannot be written ({error.strerror}); free space, or set P2ES_HOME"
-                ) from error
+                told = f"{part}: cannot be written ({error.strerror}); free space, or set P2ES_HOME"
+                raise InputError(told) from error
             meter(len(block))
 
 
@@ -104,11 +92,10 @@ def check_space(folder: Path, n_bytes: int) -> None:
         )
 
 
-# --------------------------------------------------------------------------------------------------------------- HTTP
 def ask_head(url: str) -> tuple[int, int | None]:
     """HTTP status of a file and its length, nothing of it fetched; 0 where there is no answer, None if not stated."""
-    request = urllib.request.Request(url, method="HEAD", headers=_AGENT)
     try:
+        request = urllib.request.Request(url, method="HEAD", headers=_AGENT)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return response.status, _stated_length(response)
     except urllib.error.HTTPError as error:

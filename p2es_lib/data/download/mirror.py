@@ -1,16 +1,11 @@
 """Where recordings come from: PhysioNet, or a mirror of it given as a folder or a URL.
 
 A mirror is laid out as ``<slug>/<version>/<path>``. A folder is read in place; from a URL each file is fetched once
-into ``data/raw``, which is thereby laid out the same way. A file has its final name only when complete: it is fetched
-into ``<name>.part``, continued with an HTTP range request after a break (also after a restart, if the server can say
-that the file is still the same), checked against the length that the server stated and against the data set's
-``SHA256SUMS.txt`` (or against the hash seen when it was first fetched), and then renamed. Where there is neither length
-nor hash, it is fetched twice. Files of a folder are held against its hashes too, and so is what was fetched before.
-
-Plain HTTP instead of wfdb's own download: wfdb reads the files, but it can neither continue nor verify one.
+into ``data/raw``, which is thereby laid out the same way: into ``<name>.part``, continued after a break, checked
+against the length that the server stated and against the data set's ``SHA256SUMS.txt`` (or against the hash seen when
+it was first fetched), and then renamed. Where there is neither length nor hash, it is fetched twice. Files of a folder
+are held against its hashes too, and so is what was fetched before. wfdb's own download can neither continue nor verify.
 """
-
-from __future__ import annotations
 
 import os
 import threading
@@ -32,17 +27,13 @@ DEFAULT_MIRROR = "https://physionet.org/files/"
 ATTEMPTS, BACKOFF_S, LONGEST_PAUSE_S = 5, 1.0, 60.0
 #: A published list of hashes larger than this is not read (that of the MIMIC waveforms names millions of files).
 MAX_LIST_BYTES = 64e6
-#: Beside what was fetched: the address of the mirror that was asked last, then the files that it does not hold.
-MISSING_FILE = ".missing"
-#: Beside it too: files, of mirrors that are folders also, as they were (hash, size, time) when they were verified.
-VERIFIED_FILE = ".verified"
+#: Beside what was fetched: the address of the mirror that was asked last, then the files that it does not hold; and
+#: files, of mirrors that are folders also, as they were (hash, size, time) when they were verified.
+MISSING_FILE, VERIFIED_FILE = ".missing", ".verified"
 
 
 def resolve_mirror(mirror: str | Path | None = None, default: str = DEFAULT_MIRROR) -> str | Path:
-    """The mirror in use: the argument, else ``$P2ES_MIRROR``, else ``default``. A URL as str, a folder as Path.
-
-    An :class:`InputError` where the folder does not exist, or the URL is not http(s).
-    """
+    """The mirror in use: the argument, else ``$P2ES_MIRROR``, else ``default``. A URL as str, a folder as Path."""
     text = str(mirror or os.environ.get("P2ES_MIRROR") or default).strip()
     if "://" in text:
         if urllib.parse.urlsplit(text).scheme not in ("http", "https"):
@@ -67,14 +58,12 @@ class Mirror:
 
     def __init__(self, location: str | Path | None, slug: str, version: str, default: str = DEFAULT_MIRROR):
         self.location, self.slug = resolve_mirror(location, default), slug
-        #: Whether the user said where: otherwise what p2es data get did not find, wherever it looked, counts as
-        #: missing.
+        #: Whether the user said where: otherwise what p2es data get did not find anywhere counts as missing.
         self.is_named = bool(location or os.environ.get("P2ES_MIRROR"))
         self.base = f"{slug}/{version}" if version else slug
         self.asked: set[str] = set()  # every path asked for, and those not found
         self.not_found: set[str] = set()
-        #: Called with the number of bytes of each block that arrives.
-        self.meter: Callable[[int], None] = lambda n_bytes: None
+        self.meter: Callable[[int], None] = lambda n_bytes: None  #: gets the bytes of each block that arrives
         #: Once set, transfers end at their next block or pause; what has arrived stays in its part file.
         self.stopped = threading.Event()
         #: Whether a damaged file of data/raw is set aside and fetched again, and those that were (p2es data get).
@@ -83,8 +72,7 @@ class Mirror:
         self._published: dict[str, str] | None = None
         self._seen = LineFile(self.cached(SEEN_FILE), parse_checksum)
         self._missing = LineFile(self.cached(MISSING_FILE), lambda line: (line, ""))
-        if isinstance(self.location, Path):
-            self._seen_there = LineFile(Path(self.where(SEEN_FILE)), parse_checksum)
+        self._seen_there = LineFile(Path(self.where(SEEN_FILE)), parse_checksum)  # in a mirror that is a folder
         self._verified = LineFile(self.cached(VERIFIED_FILE), lambda line: tuple(line.partition("\t")[::-2]))
 
     def where(self, path: str = "") -> str:
@@ -100,14 +88,8 @@ class Mirror:
     def fetch(self, path: str) -> Path:
         """Local path of a file of the data set, fetched if it is not there yet, and held against its hash.
 
-        Raises
-        ------
-        MissingFile
-            The mirror does not hold the file.
-        UnusableFile
-            It is there, but must not be read, or is not what its hash says (:class:`WrongContent`).
-        InputError
-            It could not be fetched for another reason, or ``path`` would climb out of the data set.
+        Raises a :class:`MissingFile` where the mirror does not hold it, an :class:`UnusableFile` where it must not be
+        read or is not what its hash says, an :class:`InputError` where it cannot be fetched for another reason.
         """
         with self._asking(path):
             if isinstance(self.location, Path):
@@ -198,10 +180,9 @@ class Mirror:
         self.mended.append(path)
 
     def _verify(self, local: Path, known: tuple[str, str] | None, advice: str) -> None:
-        """Hold a file that is there already against the hash that it should have.
+        """Hold a file that is there already against the hash that it should have; noted, so that it is hashed once.
 
-        Hashing costs as much as reading. So what was found right is noted in ``data/raw``, with size and time: a file
-        is hashed once, and again when it, or the hash it should have, has changed.
+        And again when it, by size and time, or the hash it should have, has changed.
         """
         if known is not None and self._verified.read().get(str(local)) != (note := note_of(known[0], local)):
             if (digest := hash_file(local)) != known[0]:
@@ -222,7 +203,7 @@ class Mirror:
             full = Path(at).stat().st_size if isinstance(self.location, Path) else http.ask_head(at)[1]
         if full is not None:
             with suppress(FileNotFoundError):  # what an earlier, broken transfer has left
-                full = max(0, full - http.part_of(local).stat().st_size)
+                full = max(0, full - Path(f"{local}.part").stat().st_size)
         return full
 
     def checksum(self, path: str, in_place: bool = False, published: bool = True) -> tuple[str, str] | None:
@@ -235,8 +216,7 @@ class Mirror:
             here = isinstance(self.location, str)  # where its lines can be deleted
             return digests[path], str(self.cached(PUBLISHED_FILE)) if here else self.where(PUBLISHED_FILE)
         seen = self._seen_there if in_place else self._seen
-        digest = seen.read().get(path)
-        return (digest, str(seen.path)) if digest else None
+        return (digest, str(seen.path)) if (digest := seen.read().get(path)) else None
 
     def published_checksums(self) -> dict[str, str]:
         """Path to digest as the data set publishes them; empty where it does not, or in a list too long to read."""
@@ -294,9 +274,7 @@ class Mirror:
                     expected = http.continue_part(url, part, self._count)
                     if expected is None and self.checksum(path) is None:
                         _, expected = http.ask_head(url)
-                        if expected is None:
-                            # Nobody can tell whether it is whole. It is taken if it comes so twice: cuts are rarely
-                            # the same.
+                        if expected is None:  # nobody can tell whether it is whole: taken if it comes so twice
                             before, earlier = earlier, hash_file(part)
                             if before != earlier:
                                 problem = "the server states no length, and what it sends differs from time to time"
@@ -328,8 +306,8 @@ class Mirror:
     def _accept(self, path: str, part: Path, target: Path, origin: str) -> None:
         """Give a complete part its name, if it is what it should be."""
         with open(part, "rb") as file:
-            begins = file.read(512).lstrip().lower()
-        if begins.startswith((b"<!doctype html", b"<html")) and not path.lower().endswith((".html", ".htm")):
+            is_page = file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+        if is_page and not path.lower().endswith((".html", ".htm")):
             http.begin_again(part)
             raise InputError(
                 f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data "

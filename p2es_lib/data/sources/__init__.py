@@ -3,8 +3,6 @@
 ``get_source(name)`` gives one; ``parse_dataset(name)`` those of a data set, which may be combined of several.
 """
 
-from __future__ import annotations
-
 from collections import UserDict
 from importlib import import_module
 

@@ -3,13 +3,11 @@
 Read from its CSV files or, where the mirror does not hold them, from the WFDB records beside them.
 """
 
-from __future__ import annotations
-
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from p2es_lib.core.demographics import parse_age, parse_sex
@@ -21,12 +19,11 @@ from p2es_lib.data.sources.wfdb_records import find_leads, find_ppg, read_header
 
 #: The time column is rounded to 0.01 s, so the rate is taken from the documentation and only checked against it.
 SAMPLING_RATE = 125.0
-# Records of one shard: 8 minutes are prepared in a second.
-_SHARD_RECORDS = 8
+_SHARD_RECORDS = 8  # 8 minutes each, which are prepared in a second
 
 
-def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """PPG and standard leads (mV) of ``bidmc_NN_Signals.csv``; an :class:`InputError` where it is no such file."""
+def read_signals_csv(path: Path) -> Iterator[Stretch]:
+    """The recording in ``bidmc_NN_Signals.csv``; an :class:`InputError` where it is no such file."""
     try:
         table = pd.read_csv(path, skipinitialspace=True)
     except (OSError, ValueError) as error:
@@ -45,15 +42,15 @@ def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     expected_s = (len(time) - 1) / SAMPLING_RATE
     if len(time) < 2 or not abs(time[-1] - time[0] - expected_s) <= 0.01 + 0.01 * expected_s:  # NaN: a line cut short
         raise InputError(f"{path}: the column {names[0]!r} does not count seconds at {SAMPLING_RATE:g} Hz")
-    in_mv = {lead: factor * values[column].to_numpy() for lead, (column, factor) in leads.items()}
-    return values[ppg].to_numpy(), in_mv
+    in_mv = {lead: (factor * values[name].to_numpy(), SAMPLING_RATE) for lead, (name, factor) in leads.items()}
+    yield Stretch(0.0, (values[ppg].to_numpy(), SAMPLING_RATE), in_mv)
 
 
 def read_fix(text: str, where: str) -> tuple[float, str]:
     """Age and sex from ``bidmc_NN_Fix.txt`` ("Age: 65", "Gender: M"); "90+" is 90, what is missing stays missing."""
-    age = re.search(r"^\s*age\s*[:=]\s*([\d.]+)", text, re.IGNORECASE | re.MULTILINE)
-    sex = re.search(r"^\s*(?:gender|sex)\s*[:=]\s*(\w+)", text, re.IGNORECASE | re.MULTILINE)
-    return parse_age(age.group(1) if age else None, where), parse_sex(sex.group(1) if sex else "", where)
+    age = re.search(r"(?im)^\s*age\s*[:=]\s*([\d.]+)", text)
+    sex = re.search(r"(?im)^\s*(?:gender|sex)\s*[:=]\s*(\w+)", text)
+    return parse_age(age and age[1], where), parse_sex(sex and sex[1], where)
 
 
 def list_records(mirror: Mirror) -> list[Record]:
@@ -62,45 +59,34 @@ def list_records(mirror: Mirror) -> list[Record]:
     return [Record(f"bidmc_{n:02d}", f"bidmc_csv/bidmc_{n:02d}", f"bidmc-{(n - 1) // _SHARD_RECORDS}") for n in numbers]
 
 
-def _wfdb_path(record: Record) -> str:
-    return record.name.replace("_", "")
-
-
 def files(mirror: Mirror, record: Record) -> list[str]:
     """The CSV and its companion; the WFDB record where there is no CSV."""
     signals, fix = f"{record.path}_Signals.csv", f"{record.path}_Fix.txt"
     if mirror.holds(signals):  # not fetched yet: nobody has asked how large they are
         return [signals, fix]
-    return [*record_files(mirror, _wfdb_path(record)), fix]
+    return [*record_files(mirror, record.name.replace("_", "")), fix]
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One record; age and sex from its ``_Fix.txt``, else from the comments of its header."""
     path, text, where = mirror.try_fetch(f"{record.path}_Signals.csv"), "", record.name
+    twin = record.name.replace("_", "")
     if path is None:
         try:
-            header_path = mirror.fetch(f"{_wfdb_path(record)}.hea")
+            header = mirror.fetch(f"{twin}.hea")
         except MissingFile as error:
-            raise MissingFile(
-                f"neither {record.path}_Signals.csv nor its WFDB record is on this mirror: {error}"
-            ) from error
+            told = f"neither {record.path}_Signals.csv nor its WFDB record is on this mirror: {error}"
+            raise MissingFile(told) from error
         # "<age>: 65" or "Age: 65", each in a comment or several in one.
-        comments = "\n".join(read_header(header_path).comments or [])
-        text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", comments), str(header_path)
-    fix = mirror.try_fetch(f"{record.path}_Fix.txt")
-    if fix is not None:
+        comments = "\n".join(read_header(header).comments or [])
+        text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", comments), str(header)
+    if (fix := mirror.try_fetch(f"{record.path}_Fix.txt")) is not None:
         text, where = fix.read_text(errors="replace"), str(fix)
-    age, sex = read_fix(text, where)
-    reading = Reading(record.name, age, sex)
-    if not (age == age or sex):
-        reading.notes.append(f"age and sex are not known ({Path(record.path).name}_Fix.txt or the header would say)")
-    reading.stretches = _csv_stretches(path) if path else record_stretches(mirror, _wfdb_path(record), reading)
+    reading = Reading(record.name, *read_fix(text, where))
+    if math.isnan(reading.age) and not reading.sex:
+        reading.notes.append(f"age and sex are not known ({record.name}_Fix.txt or the header would say)")
+    reading.stretches = read_signals_csv(path) if path else record_stretches(mirror, twin, reading)
     return reading
-
-
-def _csv_stretches(path: Path) -> Iterator[Stretch]:
-    ppg, leads = read_signals_csv(path)
-    yield Stretch(0.0, (ppg, SAMPLING_RATE), {lead: (x, SAMPLING_RATE) for lead, x in leads.items()})
 
 
 SOURCE = Source(

@@ -1,7 +1,5 @@
 """PhysioNet/CinC Challenge 2015: 750 records of bedside alarms, two ECG leads and PPG at 250 Hz, 5 minutes and more."""
 
-from __future__ import annotations
-
 import posixpath
 
 from p2es_lib.core.errors import InputError

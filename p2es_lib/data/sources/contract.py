@@ -1,7 +1,5 @@
 """What a data source is: where its recordings are, under which terms, and how one of them is read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +10,7 @@ from p2es_lib.data.download.mirror import DEFAULT_MIRROR, Mirror
 
 #: A signal as recorded: samples (T,) with NaN where missing, and its sampling rate in Hz.
 Signal = tuple[np.ndarray, float]
-#: Length of a part of a long record, and margin on both sides, in which filters settle and into which the last window
-#: of a part may reach, s.
+#: Length of a part of a long record, and margins in which filters settle and into which its last window may reach, s.
 PART_S, MARGIN_S = 1800.0, 16.0
 
 
@@ -23,8 +20,8 @@ class Record:
 
     name: str  #: unique within the source; letters, digits, ``.``, ``_`` and ``-`` only
     path: str  #: inside the data set, without suffix, for example ``"training/a103l"``
-    #: Records of one shard are prepared by one job and stored in one folder (characters as in ``name``). Long records
-    #: have a shard each; short ones share one, so that no job takes longer to start than to work.
+    #: Records of one shard are prepared by one job and stored in one folder (characters as in ``name``): a long record
+    #: alone, short ones together, so that no job takes longer to start than to work.
     shard: str
 
 
@@ -67,19 +64,15 @@ class Source:
     #: ``"paired"``: PPG and named ECG leads. ``"ecg only"``: real ECG, PPG simulated from its beats (semi-synthetic).
     #: ``"timing only"``: PPG and an ECG of unnamed leads, so no target for a translation. Or ``"simulated"``.
     role: str
-    #: What ``p2es data sources`` shows: ``size`` (records, hours, bytes), ``access`` (open, or what the user must do),
-    #: ``licence``, ``cite``, ``lead "V"`` (what a lead of that name means there), ``note`` (what else is peculiar).
+    #: What ``p2es data sources`` shows: ``size``, ``access`` (open, or what the user must do), ``licence``, ``cite``,
+    #: ``lead "V"`` (what a lead of that name means there), ``note`` (what else is peculiar).
     about: dict[str, str]
     list_records: Callable[[Mirror], list[Record]]  #: in a fixed order; fetches small files at most, no signals
-    #: All files of a record, as paths inside the data set, those that the mirror may lack (segments, say) too; fetches
-    #: headers to find them.
-    files: Callable[[Mirror, Record], list[str]]
-    #: An :class:`p2es_lib.core.errors.InputError` names a record of which nothing can be used. A record is prepared
-    #: again when the module of this function changes, or one that it imports
-    #: (:func:`p2es_lib.data.preparation.prepare_shard.code_files`).
+    files: Callable[[Mirror, Record], list[str]]  #: of a record, as paths inside the data set, those that may lack too
+    #: An InputError names a record of which nothing can be used. A record is prepared again when the module of this
+    #: function changes, or one that it imports (:func:`p2es_lib.data.preparation.prepare_shard.code_files`).
     read: Callable[[Mirror, Record], Reading]
-    #: As ``read`` gives it, but from a table, a name or a header alone. Default: for data sets that do not say whose
-    #: records are.
+    #: As ``read`` gives it, but from a table, a name or a header alone. Default: nobody says whose records are.
     subject: Callable[[Mirror, Record], str] = lambda mirror, record: record.name
     #: What a sample of the data set is spread over, where the data set gives its own split: strata take turns.
     stratum: Callable[[Mirror, Record], str] = lambda mirror, record: ""
@@ -99,7 +92,7 @@ def in_parts(
 ) -> Iterator[Stretch]:
     """Signals in memory as stretches of :data:`PART_S`, with margins inside the signals.
 
-    Memory stays bounded. Parts begin on a sample of every signal whose rate is a whole number of hertz.
+    Parts begin on a sample of every signal whose rate is a whole number of hertz.
     """
     end_s = min(len(x) / rate for x, rate in filter(None, (ppg, rhythm, *leads.values())))
 
@@ -108,10 +101,9 @@ def in_parts(
 
     first_s = 0.0
     while first_s < end_s:
-        last_s, begin_s = min(end_s, first_s + PART_S), max(0.0, first_s - MARGIN_S)
-        span = begin_s, min(end_s, last_s + MARGIN_S)
-        cut_leads = {lead: cut(signal, *span) for lead, signal in leads.items()}
-        yield Stretch(
-            start_s + first_s, cut(ppg, *span), cut_leads, cut(rhythm, *span), first_s - begin_s, last_s - first_s
-        )
+        last_s = min(end_s, first_s + PART_S)
+        span = max(0.0, first_s - MARGIN_S), min(end_s, last_s + MARGIN_S)
+        part = {lead: cut(signal, *span) for lead, signal in leads.items()}
+        margin_s, keep_s = first_s - span[0], last_s - first_s
+        yield Stretch(start_s + first_s, cut(ppg, *span), part, cut(rhythm, *span), margin_s, keep_s)
         first_s = last_s

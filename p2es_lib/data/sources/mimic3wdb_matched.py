@@ -2,10 +2,8 @@
 
 RECORDS-waveforms names one record a line, ``p00/p000020/p000020-2183-04-28-17-47``; its segments (``3544749_0001``),
 their layout header (``3544749_layout``) and the numerics (the record's name and ``n``) lie in the same folder. RECORDS
-names the folders. So listings of this data set, and scripts that read it, in public repositories say.
+names the folders. So say public listings of this data set, and scripts that read it.
 """
-
-from __future__ import annotations
 
 import posixpath
 import re

@@ -1,7 +1,5 @@
 """MIMIC-IV Waveform Database: bedside monitors, hours to days per patient, II, aVR, III..., V and PPG."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 At 50 Hz the peak of a QRS complex falls between samples, so its amplitude means nothing; its time does.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,7 @@ from p2es_lib.signals import cleaning
 
 SLUG = "ncku-ppg-ecg"
 SAMPLING_RATE = 50.0
-#: Ticks of the recorder's clock per frame.
-_TICKS_PER_FRAME = 160.0
+_TICKS_PER_FRAME = 160.0  # of the recorder's clock
 #: Columns: frame, tick, PPG (ADC counts, 0 to 4095), three ECG channels (ADC counts, about 8192 is zero).
 N_COLUMNS = 6
 #: The published files of the volunteers at rest, for a remote mirror, whose folders cannot be listed.
@@ -71,10 +68,7 @@ def _agreement(channel: np.ndarray) -> float:
 def read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     """PPG and the ECG channels of one file on a gap-free clock of 50 Hz, NaN where frames were lost.
 
-    Raises
-    ------
-    InputError
-        Not six columns of numbers, ticks that do not rise by whole frames, or no positive signal.
+    An :class:`InputError` where it is no table of :data:`N_COLUMNS` columns and steady ticks, with a signal.
     """
     try:
         table = pd.read_csv(path, header=None, skipinitialspace=True).astype(float)

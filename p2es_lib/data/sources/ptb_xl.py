@@ -1,7 +1,5 @@
 """PTB-XL: real 12-lead ECGs of 10 s with age, sex and diagnoses; no PPG, so pairs are semi-synthetic."""
 
-from __future__ import annotations
-
 import ast
 import posixpath
 import re
@@ -19,9 +17,8 @@ from p2es_lib.data.sources.wfdb_records import record_files, record_stretches
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
 _FILE = re.compile(r"([A-Za-z0-9._-]+/)+[A-Za-z0-9._-]+")
 _NUMBERS = ("patient_id", "age", "sex", "strat_fold")
-#: Sex codes of this table, and the age that stands for all ages over 89 (Wagner et al. 2020).
+#: Sex codes, the age that stands for all ages over 89, and the split that the authors recommend (Wagner et al. 2020).
 _SEX, _OVER_89, _OLD = {0: "M", 1: "F"}, 300.0, 90.0
-#: Recommended by its authors.
 _SPLIT_OF_FOLD = {**dict.fromkeys(range(1, 9), "train"), 9: "validation", 10: "test"}
 #: Statements with the same meaning as labels of the simulator, the first that applies: what reshapes the whole QRS
 #: complex before what changes a part of it, its size or the ST segment. Rhythm statements carry no likelihood (0 there
@@ -41,18 +38,17 @@ def _read_table(path: Path) -> pd.DataFrame:
     """``ptbxl_database.csv`` by record name."""
     table = read_table(path, f"PTB-XL's {TABLE}", "filename_hr", ("scp_codes", *_NUMBERS), _NUMBERS)
     for number, file in enumerate(table.index, start=2):
+        where = f"{path}: row {number}, filename_hr"
         try:
             check_relative(file)
         except InputError as error:
-            raise InputError(f"{path}: row {number}, filename_hr: {error}") from error
+            raise InputError(f"{where}: {error}") from error
         if not _FILE.fullmatch(file):  # its folder and its name become those of a shard and a record
-            raise InputError(f"{path}: row {number}, filename_hr {file!r} is no path such as records500/00000/00001_hr")
+            raise InputError(f"{where} {file!r} is no path such as records500/00000/00001_hr")
     names = table.index.map(posixpath.basename)
     if (twice := names.duplicated()).any():
-        number = int(twice.argmax())
-        raise InputError(
-            f"{path}: row {number + 2}, filename_hr {table.index[number]!r} has the name of another row's file"
-        )
+        row, file = int(twice.argmax()) + 2, table.index[twice][0]
+        raise InputError(f"{path}: row {row}, filename_hr {file!r} has the name of another row's file")
     return table.assign(path=table.index).set_index(names)
 
 
@@ -93,12 +89,9 @@ def _subject(record: Record, row: pd.Series) -> str:
 
 
 def stratum(mirror: Mirror, record: Record) -> str:
-    """The fold, so that a sample is split as the whole is; counted back, so that 3 records have all splits.
-
-    Records without a fold have the last turn.
-    """
+    """The fold, so that a sample is split as the whole is; counted back, so that 3 records have all splits."""
     fold = _find_row(mirror, record)[0]["strat_fold"]
-    return f"{10 - int(fold)}" if fold in _SPLIT_OF_FOLD else "none"
+    return f"{10 - int(fold)}" if fold in _SPLIT_OF_FOLD else "none"  # which have the last turn
 
 
 def read(mirror: Mirror, record: Record) -> Reading:

@@ -2,14 +2,9 @@
 
 Each recording of 30 s is one WFDB record per kind of signal on a common axis of 1 kHz,
 ``WFDB/<subject>_<hh-mm-ss>_ecg`` and ``..._ppg`` (named by RECORDS), with twins of their own, coarser times (``t`` in
-ms) as ``CSV/<subject>_<hh-mm-ss>_ecg.csv`` and ``..._ppg.csv``. Where the mirror does not hold both WFDB records, the
-twins are read: their ECG is in counts of the converter, 6990.5 to the millivolt by the headers of the WFDB records.
-
-Seen so in a copy of version 1.0.0 on GitHub (RECORDS, Demographics.csv, headers and twins in
-soungjunha/digital_hearth_care). Public scripts fetch it from physionet.org/files/senssmarttech/1.0.0.
+ms) as ``CSV/<subject>_<hh-mm-ss>_ecg.csv`` and ``..._ppg.csv``, read where the mirror does not hold both WFDB records.
+Seen so in a copy of version 1.0.0 on GitHub (soungjunha/digital_hearth_care).
 """
-
-from __future__ import annotations
 
 import posixpath
 import re
@@ -34,8 +29,8 @@ _KINDS = ("ecg", "ppg")
 #: The PPG that is used: the first that a recording has. Brachial before carotid, because a wearable is worn on an arm;
 #: infrared (880 nm) before red (660 nm), because its pulses are larger and less sensitive to oxygenation.
 PPG_PREFERENCE = ("brachial_880nm", "brachial_660nm", "carotid_880nm", "carotid_660nm")
-#: Counts of the ECG in a twin, which states no unit; what comes out must have a height that an ECG can have (mV, from
-#: lowest to highest, drifts included).
+#: Counts of the ECG in a twin, which states no unit (those of the WFDB headers); what comes out must have a height that
+#: an ECG can have (mV, from lowest to highest, drifts included).
 COUNTS_PER_MV, _POSSIBLE_MV = 6990.5, (0.1, 50.0)
 
 
@@ -66,10 +61,8 @@ def files(mirror: Mirror, record: Record) -> list[str]:
     """WFDB files of ECG and PPG; their CSV twins where the mirror does not hold both headers."""
     if (headers := _headers(mirror, record)) is None:
         return [_csv_path(record, kind) for kind in _KINDS]
-    named, folder = [], posixpath.dirname(record.path)
-    for kind, header in headers.items():
-        named += [f"{record.path}_{kind}.hea", *signal_files(folder, read_header(header))]
-    return named
+    signals = {kind: signal_files(posixpath.dirname(record.path), read_header(headers[kind])) for kind in _KINDS}
+    return [name for kind in _KINDS for name in (f"{record.path}_{kind}.hea", *signals[kind])]
 
 
 @once_per_state
@@ -94,11 +87,11 @@ def _read_demographics(path: Path) -> dict[str, tuple[float, str]]:
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One recording, with what the table says of the volunteer."""
-    subject, table = _subject(record.name), mirror.try_fetch(TABLE)
+    subject, table, twin = _subject(record.name), mirror.try_fetch(TABLE), _csv_path(record, "ecg")
     people = _read_demographics(table) if table else {}
-    if _headers(mirror, record) is None and mirror.try_fetch(_csv_path(record, "ecg")) is None:
+    if _headers(mirror, record) is None and mirror.try_fetch(twin) is None:
         where = mirror.where(f"{record.path}_ecg.hea")
-        raise MissingFile(f"neither {where} and ..._ppg.hea nor the twin {_csv_path(record, 'ecg')} is on this mirror")
+        raise MissingFile(f"neither {where} and ..._ppg.hea nor the twin {twin} is on this mirror")
     reading = Reading(subject, *people.get(subject, ()))
     if subject not in people:
         reading.notes.append(f"age and sex are not known ({TABLE} does not name subject {subject})")
@@ -108,36 +101,30 @@ def read(mirror: Mirror, record: Record) -> Reading:
 
 def _stretch(mirror: Mirror, record: Record, reading: Reading) -> Iterator[Stretch]:
     if (headers := _headers(mirror, record)) is not None:
-        leads, ppg = _read_wfdb(mirror, record, headers)
+        leads, (ppg, rate) = _read_wfdb(mirror, record, headers)
     else:
-        leads, ppg = _read_twins(mirror, record)
+        leads, (ppg, rate) = _read_twins(mirror, record)
         reading.notes.append(f"read from CSV, which states no unit: ECG taken as {COUNTS_PER_MV:g} counts per mV")
-    upright = orient(*ppg)
-    if upright is not ppg[0]:
+    # A pulse rises faster than it falls, so the slope of a PPG with its pulses upward is skewed to the right.
+    if stats.skew(np.diff(cleaning.ppg_clean(cleaning.bridge_gaps(ppg), rate))) < 0:
+        ppg = -ppg
         reading.notes.append("the PPG is recorded as light received, which falls with each pulse: turned over")
-    yield Stretch(0.0, (upright, ppg[1]), leads)
-
-
-def orient(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """The PPG with its pulses upward: a pulse rises faster than it falls, so its slope is skewed to the right."""
-    slope = np.diff(cleaning.ppg_clean(cleaning.bridge_gaps(ppg), sampling_rate))
-    return -ppg if stats.skew(slope) < 0 else ppg
+    yield Stretch(0.0, (ppg, rate), leads)
 
 
 def _choose_ppg(names: list[str], where: str) -> str:
     plain = {re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_"): name for name in names}
-    found = next((plain[name] for name in PPG_PREFERENCE if name in plain), None)
-    if found is None:
-        raise InputError(f"{where}: none of the PPG signals {', '.join(PPG_PREFERENCE)}; found {', '.join(names)}")
-    return found
+    for name in PPG_PREFERENCE:
+        if name in plain:
+            return plain[name]
+    raise InputError(f"{where}: none of the PPG signals {', '.join(PPG_PREFERENCE)}; found {', '.join(names)}")
 
 
 def _read_wfdb(mirror: Mirror, record: Record, headers: dict[str, Path]) -> tuple[dict[str, Signal], Signal]:
     ecg, ppg = (read_header(path) for path in headers.values())
     for file in signal_files(posixpath.dirname(record.path), ecg, ppg):
         mirror.fetch(file)
-    leads = find_leads(ecg.sig_name or [], ecg.units or [], str(headers["ecg"]))
-    if not leads:
+    if not (leads := find_leads(ecg.sig_name or [], ecg.units or [], str(headers["ecg"]))):
         raise InputError(f"{headers['ecg']}: no standard lead among {', '.join(ecg.sig_name or [])}")
     raw = read_signals(headers["ecg"], [signal for signal, _ in leads.values()])
     name = _choose_ppg(ppg.sig_name or [], str(headers["ppg"]))
@@ -150,8 +137,7 @@ def _read_twins(mirror: Mirror, record: Record) -> tuple[dict[str, Signal], Sign
     paths = {kind: mirror.fetch(_csv_path(record, kind)) for kind in _KINDS}
     ecg, ppg = (_read_twin(path) for path in paths.values())
     begin_ms = max(table["t"].iloc[0] for table in (ecg, ppg))
-    names = {parse_lead(name): name for name in ecg.columns if parse_lead(name)}
-    if not names:
+    if not (names := {parse_lead(name): name for name in ecg.columns if parse_lead(name)}):
         raise InputError(f"{paths['ecg']}: no standard lead among {', '.join(ecg.columns)}")
     counts = {lead: _on_clock(ecg, name, begin_ms, paths["ecg"]) for lead, name in names.items()}
     leads = {lead: (x / COUNTS_PER_MV, rate) for lead, (x, rate) in counts.items()}

@@ -1,7 +1,5 @@
 """Tables of ages and the like, refused with one message that names the file; each is read once per state of it."""
 
-from __future__ import annotations
-
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -53,21 +51,9 @@ class UsersTable:
 def read_table(
     path: Path, expected: str, key: str, columns: Sequence[str], numbers: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The named columns of a CSV file, compressed or not, by its column ``key``, as text; what is missing is NaN.
+    """Columns of a CSV file, compressed or not, by its column ``key``, as text or ``numbers``; what is missing is NaN.
 
-    Parameters
-    ----------
-    path, expected : Path, str
-        The file, and what it should be, for messages.
-    key, columns : str, sequence of str
-        In lower case; in the file in any.
-    numbers : sequence of str
-        Columns to convert to numbers.
-
-    Raises
-    ------
-    InputError
-        Unreadable, a column is missing, a row has no key or that of another row, or text where a number belongs.
+    Names are in lower case here, in the file in any. An :class:`InputError` says what is not as ``expected``.
     """
     wanted = (key, *columns)
     try:

@@ -1,11 +1,8 @@
 """VitalDB: surgical patients, hours each, ECG II and V5 and PPG at 500 Hz, read with the package ``vitaldb``.
 
 Track names, their rate of 500 Hz and the unit mV of the ECG are those of the authors' documentation and of their
-package (``vitaldb.utils.TRACK_INFO``). Files lie at PhysioNet as ``clinical_data.csv`` and ``vital_files/0001.vital``
-(under physionet.org/files/vitaldb/1.0.0), as public scripts that download them say.
+package (``vitaldb.utils.TRACK_INFO``). Files lie at PhysioNet as public scripts that download them say.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +21,7 @@ TABLE = "clinical_data.csv"
 PPG_TRACK = "SNUADC/PLETH"
 #: The second ECG channel is named V5 by the data set's authors; how often the electrode truly lay there is not known.
 LEAD_TRACKS = {"II": "SNUADC/ECG_II", "V5": "SNUADC/ECG_V5"}
-_SHARD_CASES = 10
-#: Ages are not given beyond this.
-_OVER_89, _OLD = ">89", 90.0
+_OVER_89, _OLD = ">89", 90.0  # ages are not given beyond
 #: Stands for a gap in tracks of whole numbers, by the number of their format, in files as ``vitaldb`` writes them.
 _GAP = {3: -128, 4: 255, 5: -32768, 6: 65535, 7: -(2**31), 8: 2**32 - 1}
 
@@ -44,7 +39,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 def list_records(mirror: Mirror) -> list[Record]:
     """All cases that the table names; ten of them are a shard."""
     cases = map(int, _read_table(mirror.fetch_required(TABLE)).index)
-    return [Record(f"{n:04d}", f"vital_files/{n:04d}", f"cases-{n // _SHARD_CASES:03d}") for n in cases]
+    return [Record(f"{n:04d}", f"vital_files/{n:04d}", f"cases-{n // 10:03d}") for n in cases]
 
 
 def _find_row(mirror: Mirror, record: Record) -> tuple[pd.Series, str]:

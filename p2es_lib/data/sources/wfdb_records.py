@@ -1,7 +1,5 @@
 """WFDB records as they come: several segments, several rates, signal names and units as monitors write them."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Iterator
@@ -34,7 +32,6 @@ def read_header(path: Path):
     """Header of a WFDB record, from its ``.hea`` file; an :class:`InputError` where that is none."""
     import wfdb
 
-    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such WFDB header")
     if path.stat().st_size == 0:
@@ -86,26 +83,19 @@ def find_leads(names: list[str], units: list[str | None], where: str) -> dict[st
     """Standard leads among the signals of a record: lead to (signal name, factor to mV).
 
     A lead that occurs twice is taken from its first signal. A unit in the name ("V1 (uV)") counts where the unit field
-    is empty.
-
-    Raises
-    ------
-    InputError
-        A lead in a unit that cannot be converted to mV (an amplitude of unknown scale is no target), or in two units.
+    is empty. An :class:`InputError` where one cannot be converted to mV (an amplitude of unknown scale is no target),
+    or the two differ.
     """
-    found: dict[str, tuple[str, float]] = {}
+    found = {}
     for name, unit in zip(names, units, strict=True):
-        lead = parse_lead(name)
-        if lead is None or lead in found:
+        if (lead := parse_lead(name)) is None or lead in found:
             continue
         stated, named = (unit or "").strip().lower(), split_unit(name)[1].lower()
-        factor = MILLIVOLTS.get(stated or named)
+        factor, told = MILLIVOLTS.get(stated or named), f"{where}: ECG signal {name!r} has the unit {unit!r}"
         if stated and named and stated != named and factor != MILLIVOLTS.get(named):
-            raise InputError(
-                f"{where}: ECG signal {name!r} has the unit {unit!r} by its unit field; correct the one that is wrong"
-            )
+            raise InputError(f"{told} by its unit field; correct the one that is wrong")
         if factor is None:
-            raise InputError(f"{where}: ECG signal {name!r} has the unit {unit!r}; only mV and uV can be used")
+            raise InputError(f"{told}; only mV and uV can be used")
         found[lead] = (name, factor)
     return found
 
@@ -135,8 +125,7 @@ def read_signals(path: Path, names: list[str], first_frame: int = 0, end_frame: 
     channels = [header.sig_name.index(name) for name in names]
     stop = end_frame if header.sig_len else None  # without a stated length, wfdb only reads to the end
     try:
-        name = str(Path(path).with_suffix(""))
-        record = wfdb.rdrecord(name, first_frame, stop, channels=channels, smooth_frames=False)
+        record = wfdb.rdrecord(str(path.with_suffix("")), first_frame, stop, channels=channels, smooth_frames=False)
     except Exception as error:  # wfdb raises whatever it meets in a damaged file
         raise InputError(f"{path}: the signal files cannot be read ({type(error).__name__}: {error})") from error
     rates = [record.fs * per_frame for per_frame in record.samps_per_frame]
@@ -191,21 +180,10 @@ def record_stretches(mirror: Mirror, path: str, reading: Reading, *, needs_ppg: 
 def segment_stretches(
     local: Path, start_s: float = 0.0, max_frames: int = 0, *, needs_ppg: bool = True
 ) -> Iterator[Stretch]:
-    """One segment in parts of :data:`PART_S`, each with margins inside the segment.
+    """One segment (``local``: its ``.hea`` file) in parts of :data:`PART_S`, each with margins inside the segment.
 
-    Parameters
-    ----------
-    local, start_s : Path, float
-        Its ``.hea`` file, signal files beside it; time of its first sample after the start of the record.
-    max_frames : int
-        Frames after which the next segment begins, whatever this one's own header says; 0: not known.
-    needs_ppg : bool
-        Whether a segment without PPG is of no use.
-
-    Raises
-    ------
-    InputError
-        No PPG where one is needed, no ECG, a unit that cannot be converted, or unreadable files.
+    It begins ``start_s`` after the record, and ends after ``max_frames``, whatever its own header says (0: not known).
+    An :class:`InputError` where it has no PPG though one is needed, no ECG, an odd unit, or unreadable files.
     """
     header = read_header(local)
     if hasattr(header, "seg_name"):
@@ -241,10 +219,7 @@ def segment_stretches(
 def walk_records(mirror: Mirror, top: str = "RECORDS") -> list[str]:
     """Paths of all records of a data set, without suffix, as its RECORDS files name them, folder by folder.
 
-    Raises
-    ------
-    InputError
-        The mirror does not hold the data set, or a list names a path outside it.
+    An :class:`InputError` where the mirror does not hold the data set, or a list names a path outside it.
     """
     seen = {posixpath.dirname(top)}
 
