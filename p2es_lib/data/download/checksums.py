@@ -1,7 +1,4 @@
-"""SHA-256 of the files of a data set: as its authors published them, else as they were when first fetched.
-
-Noted in files of lines to which threads and processes append at once, and which are read on, not anew.
-"""
+"""SHA-256 of the files of a data set, in files of lines to which threads and processes append at once."""
 
 import fcntl
 import hashlib
@@ -50,7 +47,6 @@ def append_line(path: Path, line: str) -> None:
         file.seek(max(0, size - 1))
         torn = size > 0 and file.read(1) != b"\n"  # a kill in the middle of a line
         file.write((b"\n" if torn else b"") + f"{line}\n".encode())
-        file.flush()
 
 
 class LineFile:
@@ -82,16 +78,13 @@ class LineFile:
         with open(self.path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH)  # no line is seen that another process has written half of
             now = _state_of(os.fstat(file.fileno()))
+            file.seek(self._end - len(self._tail))
             grown = self._state is not None and now[0] == self._state[0] and now[1] > self._end
-            if grown:
-                file.seek(self._end - len(self._tail))
-                grown = file.read(len(self._tail)) == self._tail
-            if not grown:  # replaced, or edited by hand
+            if not (grown and file.read(len(self._tail)) == self._tail):  # replaced, or edited by hand
                 self._forget()
                 file.seek(0)
             added = file.read()
-        found = map(self._parse, added.decode("utf-8", errors="replace").splitlines())
-        self._values.update(filter(None, found))
+        self._values.update(filter(None, map(self._parse, added.decode("utf-8", errors="replace").splitlines())))
         self._state, self._end = now, self._end + len(added)
         self._tail = (self._tail + added)[-_TAIL_BYTES:]
 

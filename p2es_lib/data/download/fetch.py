@@ -170,7 +170,8 @@ def get_records(
     Every file is checked against the data set's SHA256SUMS.txt, or against the hash seen when it was first fetched; one
     here that differs is set aside (renamed to end in ``.damaged``) and fetched again. Sizes are asked for first, and
     held against the free space of the disk. Files that the mirror does not hold are noted. From then on, preparation
-    uses what was selected here (all selections together), from whichever mirror.
+    uses what was selected here (all selections together), from whichever mirror. An :class:`InputError` where a name is
+    unknown, the disk too small, or a file cannot be fetched (after all others were) or is damaged.
 
     Parameters
     ----------
@@ -180,11 +181,6 @@ def get_records(
         Transfers at once.
     **wanted
         ``records``, ``subjects``, ``number`` of :func:`select_records`; without them, everything.
-
-    Raises
-    ------
-    InputError
-        Unknown names, too little space, a file that cannot be fetched (after all others were) or is damaged.
     """
     if jobs < 1:
         raise InputError(f"jobs={jobs}: at least 1")

@@ -180,10 +180,7 @@ class Mirror:
         self.mended.append(path)
 
     def _verify(self, local: Path, known: tuple[str, str] | None, advice: str) -> None:
-        """Hold a file that is there already against the hash that it should have; noted, so that it is hashed once.
-
-        And again when it, by size and time, or the hash it should have, has changed.
-        """
+        """Hold a file that is there already against its hash; again only when one of them, or its time, has changed."""
         if known is not None and self._verified.read().get(str(local)) != (note := note_of(known[0], local)):
             if (digest := hash_file(local)) != known[0]:
                 raise _wrong_content(str(local), digest, *known, advice)
@@ -209,8 +206,7 @@ class Mirror:
     def checksum(self, path: str, in_place: bool = False, published: bool = True) -> tuple[str, str] | None:
         """Digest that a file must have, and who says so; None for one that nobody has seen yet.
 
-        ``in_place``: what the mirror's folder says of it counts, not ``data/raw``. ``published``: whether to look into
-        the published list.
+        Says the published list, unless it is not asked, else the hash seen: in the mirror's folder or in ``data/raw``.
         """
         if published and path != PUBLISHED_FILE and path in (digests := self.published_checksums()):
             here = isinstance(self.location, str)  # where its lines can be deleted

@@ -7,8 +7,6 @@ from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source
 from p2es_lib.data.sources.wfdb_records import find_ppg, read_header, record_files, record_stretches, walk_records
 
-_SHARD_RECORDS = 50
-
 
 def list_records(mirror: Mirror) -> list[Record]:
     """The records of the public training set; those of the test set were never published."""
@@ -16,7 +14,7 @@ def list_records(mirror: Mirror) -> list[Record]:
     # The lists name them with and without the folder.
     found = [path.replace("training/training/", "training/") for path in walk_records(mirror, top)]
     found = [path for path in dict.fromkeys(found) if path.startswith("training/")]
-    shards = [f"training-{number // _SHARD_RECORDS:02d}" for number in range(len(found))]
+    shards = (f"training-{number // 50:02d}" for number in range(len(found)))
     return [Record(posixpath.basename(path), path, shard) for path, shard in zip(found, shards)]
 
 

@@ -11,9 +11,9 @@ from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source
 from p2es_lib.data.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
 
-#: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies, in the order of
-#: :mod:`p2es_lib.data.sources.ptb_xl`; meanings as in dx_mapping_*.csv of github.com/physionetchallenges/evaluation-2021.
-#: Infarction without a site (164865005) and hypertrophy by voltage criteria alone (55827005) have no label.
+#: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies, ordered as in ``ptb_xl``;
+#: meanings as in dx_mapping_*.csv of the organisers (github.com/physionetchallenges/evaluation-2021). Without a label:
+#: infarction without a site (164865005), hypertrophy by voltage criteria alone (55827005).
 _RHYTHMS = {
     "164889003": "af", "426177001": "bradycardia", "427084000": "tachycardia", "426783006": "sinus",
     "427393009": "sinus",  # sinus arrhythmia

@@ -79,8 +79,7 @@ class Source:
     tables: tuple[str, ...] = ()  #: files of the data set that belong to no single record (a table of ages, say)
     companions: Callable[[], list[Path]] = list  #: files of the user's own, read besides, that exist
     default_mirror: str = DEFAULT_MIRROR  #: where the data set is unless the user says otherwise
-    #: Records that a run below profile ``full`` fetches from a remote mirror unless the user selected some; 0: all.
-    sample: int = 0
+    sample: int = 0  #: records that a run below profile ``full`` fetches unless the user selected some; 0: all
 
     def mirror(self, location: str | Path | None = None) -> Mirror:
         """The data set on a mirror (folder or URL), or at its home."""

@@ -14,8 +14,7 @@ from p2es_lib.data.sources.contract import Reading, Record, Source, in_parts
 from p2es_lib.signals import cleaning
 
 SLUG = "ncku-ppg-ecg"
-SAMPLING_RATE = 50.0
-_TICKS_PER_FRAME = 160.0  # of the recorder's clock
+SAMPLING_RATE, _TICKS_PER_FRAME = 50.0, 160.0
 #: Columns: frame, tick, PPG (ADC counts, 0 to 4095), three ECG channels (ADC counts, about 8192 is zero).
 N_COLUMNS = 6
 #: The published files of the volunteers at rest, for a remote mirror, whose folders cannot be listed.
@@ -52,7 +51,7 @@ def list_records(mirror: Mirror) -> list[Record]:
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One file; the folder names the volunteer, of whom nothing else is published."""
-    ppg, channels = read_csv(mirror.fetch(record.path))
+    ppg, channels = _read_csv(mirror.fetch(record.path))
     chosen = max(range(len(channels)), key=lambda number: _agreement(channels[number]))
     notes = [f"beats from ECG channel {chosen + 1} of {len(channels)}, whose lead is not documented"]
     stretches = in_parts((ppg, SAMPLING_RATE), {}, rhythm=(channels[chosen], SAMPLING_RATE))
@@ -65,11 +64,8 @@ def _agreement(channel: np.ndarray) -> float:
     return cleaning.template_agreement(clean, cleaning.ecg_rpeaks(clean, SAMPLING_RATE), SAMPLING_RATE)
 
 
-def read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
-    """PPG and the ECG channels of one file on a gap-free clock of 50 Hz, NaN where frames were lost.
-
-    An :class:`InputError` where it is no table of :data:`N_COLUMNS` columns and steady ticks, with a signal.
-    """
+def _read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """PPG and the ECG channels of one file on a gap-free clock of 50 Hz, NaN where frames were lost."""
     try:
         table = pd.read_csv(path, header=None, skipinitialspace=True).astype(float)
     except (OSError, ValueError) as error:

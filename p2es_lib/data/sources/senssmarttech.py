@@ -47,8 +47,7 @@ def _subject(name: str) -> str:
 
 def _csv_path(record: Record, kind: str) -> str:
     """Twin of a record: beside the folder of the WFDB files, in ``CSV``."""
-    folder = posixpath.dirname(posixpath.dirname(record.path)) if "/" in record.path else ""
-    return posixpath.join(folder, "CSV", f"{record.name}_{kind}.csv")
+    return posixpath.join(posixpath.dirname(posixpath.dirname(record.path)), "CSV", f"{record.name}_{kind}.csv")
 
 
 def _headers(mirror: Mirror, record: Record) -> dict[str, Path] | None:

@@ -139,7 +139,6 @@ def find_chest_lead(names: list[str]) -> str | None:
     return next((name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)), None)
 
 
-# ---------------------------------------------------------------------------------------------------- whole records
 def record_files(mirror: Mirror, path: str) -> list[str]:
     """All files of a WFDB record, its header first, as paths inside the data set; headers of segments are fetched."""
     folder, header = posixpath.dirname(path), read_header(mirror.fetch(f"{path}.hea"))
