@@ -206,7 +206,7 @@ class Mirror:
     def checksum(self, path: str, in_place: bool = False, published: bool = True) -> tuple[str, str] | None:
         """Digest that a file must have, and who says so; None for one that nobody has seen yet.
 
-        Says the published list, unless it is not asked, else the hash seen: in the mirror's folder or in ``data/raw``.
+        That of the ``published`` list, else the one seen: in the mirror's folder (``in_place``) or in ``data/raw``.
         """
         if published and path != PUBLISHED_FILE and path in (digests := self.published_checksums()):
             here = isinstance(self.location, str)  # where its lines can be deleted

@@ -68,7 +68,7 @@ class Source:
     #: ``lead "V"`` (what a lead of that name means there), ``note`` (what else is peculiar).
     about: dict[str, str]
     list_records: Callable[[Mirror], list[Record]]  #: in a fixed order; fetches small files at most, no signals
-    files: Callable[[Mirror, Record], list[str]]  #: of a record, as paths inside the data set, those that may lack too
+    files: Callable[[Mirror, Record], list[str]]  #: paths inside the data set, with those that the mirror may lack
     #: An InputError names a record of which nothing can be used. A record is prepared again when the module of this
     #: function changes, or one that it imports (:func:`p2es_lib.data.preparation.prepare_shard.code_files`).
     read: Callable[[Mirror, Record], Reading]

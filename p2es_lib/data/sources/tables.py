@@ -13,7 +13,7 @@ from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
 
 
-def once_per_state(read: Callable[[Path], pd.DataFrame]) -> Callable[[Path], pd.DataFrame]:
+def once_per_state(read: Callable) -> Callable:
     """``read(path)`` that reads a file again only when it has changed."""
     cached = lru_cache(maxsize=4)(lambda path, modified_ns: read(path))
     return lambda path: cached(path, path.stat().st_mtime_ns)
