@@ -158,7 +158,7 @@ def test_binary_rubbish_as_csv(top):
     path = top / "bidmc_csv" / "bidmc_01_Signals.csv"
     path.write_bytes(bytes(range(256)) * 30)
     with pytest.raises(InputError, match="bidmc_01_Signals.csv"):
-        bidmc.read_signals_csv(path)
+        list(bidmc.read_signals_csv(path))
 
 
 def test_a_csv_cut_in_mid_line_is_used(top, make_pair):

@@ -31,8 +31,14 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.data.download import http
 from p2es_lib.data.download import mirror as mirror_module
 from p2es_lib.data.download.checksums import read_checksums
-from p2es_lib.data.download.fetch import get_records, verify_records
-from p2es_lib.data.download.selection import add_to_selection, read_selection, sample_records, select_records
+from p2es_lib.data.download.fetch import (
+    add_to_selection,
+    get_records,
+    read_selection,
+    sample_records,
+    select_records,
+    verify_records,
+)
 from p2es_lib.data.preparation.jobs import list_jobs, prepare_windows, run_job
 from p2es_lib.data.sources import SOURCES, get_source
 from p2es_lib.data.sources.contract import Record

@@ -7,8 +7,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from p2es_lib.data.download.checksums import parse_checksum
-from p2es_lib.data.download.line_files import LineFile, append_line
+from p2es_lib.data.download.checksums import LineFile, append_line, parse_checksum
 
 
 def parse(line):

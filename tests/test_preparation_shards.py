@@ -21,9 +21,8 @@ from p2es_lib.core import imports
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.preparation import prepare_shard, prepared_dir
 from p2es_lib.data.preparation.prepare_shard import code_files, files_imported, hash_files, shard_settings
-from p2es_lib.data.sources import get_source, mimic4wdb, parts
-from p2es_lib.data.sources.contract import Stretch
-from p2es_lib.data.sources.parts import in_parts
+from p2es_lib.data.sources import contract, get_source, mimic4wdb
+from p2es_lib.data.sources.contract import Stretch, in_parts
 
 RATE, LENGTH = 125.0, 1024
 WINDOW_S = LENGTH / RATE
@@ -36,7 +35,7 @@ def fake(tmp_path, home):
 
 def parts_of(pair, part_s, monkeypatch, start_s=0.0):
     """The same recording in parts of ``part_s``, with margins."""
-    monkeypatch.setattr(parts, "PART_S", part_s)
+    monkeypatch.setattr(contract, "PART_S", part_s)
     whole = stretch_of(pair)
     return list(in_parts(whole.ppg, whole.leads, start_s=start_s))
 
@@ -255,7 +254,7 @@ READS, FILTERS, SIMULATES = {"bidmc", "ptb-xl", "mimic4wdb"}, {"bidmc", "ptb-xl"
         ("data/sources/bidmc.py", {"bidmc"}),
         ("data/sources/tables.py", {"ptb-xl", "mimic4wdb"}),  # imported by these alone
         ("data/sources/wfdb_records.py", READS),
-        ("data/sources/parts.py", FILTERS),  # by wfdb_records
+        ("data/sources/contract.py", FILTERS | SIMULATES),
         ("data/preparation/acceptance.py", FILTERS),
         ("signals/transforms.py", FILTERS | SIMULATES),
         ("core/leads.py", FILTERS | SIMULATES),

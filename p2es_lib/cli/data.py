@@ -158,7 +158,7 @@ def prepare(
 
 def _report(name: str, made: Path) -> None:
     """Say how many windows are usable, and why others are not."""
-    from p2es_lib.data.download.selection import read_selection
+    from p2es_lib.data.download.fetch import read_selection
     from p2es_lib.data.sources import parse_dataset
     from p2es_lib.data.windows import read_windows
 

@@ -1,10 +1,7 @@
 """One file from one place to another: part files that survive a break, HTTP range requests, room on the disk.
 
-A file has its final name only when complete. Until then it is ``<name>.part``, and ``<name>.part-etag`` beside it is
-what the server can tell by that the file is still the same.
+A file has its final name only when complete. Until then it is ``<name>.part``.
 """
-
-from __future__ import annotations
 
 import fcntl
 import http.client
@@ -13,16 +10,14 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from p2es_lib.core.errors import InputError
 
-#: Seconds without a byte before a connection counts as dead.
-TIMEOUT_S = 30.0
-#: Free space that must remain, as a share of what is fetched.
-SPACE_MARGIN = 0.05
+TIMEOUT_S = 30.0  #: without a byte, before a connection counts as dead
+SPACE_MARGIN = 0.05  #: free space that must remain, as a share of what is fetched
 # Worth another attempt: the server is busy or broken at the moment. Everything else in 400-499 is final.
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _BLOCK = 1 << 16
@@ -43,49 +38,28 @@ class WrongContent(UnusableFile):
     """A file is not what its hash says it should be."""
 
 
-# --------------------------------------------------------------------------------------------------------- part files
 @contextmanager
 def locked_part(target: Path) -> Iterator[Path | None]:
     """The part file of ``target``, held by this thread alone; None if the target was made while it waited."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(target)
-    while True:
+    part, is_current, is_made = Path(f"{target}.part"), False, False
+    while not (is_current or is_made):
         with open(part, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # a kill releases it
+            with suppress(FileNotFoundError):
+                is_current = os.path.samestat(os.fstat(file.fileno()), part.stat())
+            is_made = target.is_file()
             try:
-                is_current = os.fstat(file.fileno()).st_ino == part.stat().st_ino
-            except FileNotFoundError:
-                is_current = False
-            if target.is_file():
-                if is_current and part.stat().st_size == 0:  # made by the opening above
+                if is_current or is_made:
+                    yield None if is_made else part
+            finally:
+                if is_current and part.exists() and part.stat().st_size == 0:
                     part.unlink()
-                yield None
-                return
-            if is_current:
-                try:
-                    yield part
-                finally:
-                    if part.exists() and part.stat().st_size == 0:
-                        part.unlink()
-                return
-
-
-def part_of(target: Path) -> Path:
-    """Name of a file until it is complete."""
-    return target.with_name(target.name + ".part")
 
 
 def validator_of(part: Path) -> Path:
     """Beside a half-fetched file: the server's ETag or date, by which it can tell that the file is unchanged."""
-    return part.with_name(part.name + "-etag")
-
-
-def held_bytes(target: Path) -> int:
-    """Bytes of a file that an earlier, broken transfer has left."""
-    try:
-        return part_of(target).stat().st_size
-    except FileNotFoundError:
-        return 0
+    return Path(f"{part}-etag")
 
 
 def begin_again(part: Path) -> None:
@@ -102,9 +76,8 @@ def write_blocks(source: BinaryIO, part: Path, mode: str, meter: Callable[[int],
                 file.write(block)
                 file.flush()
             except OSError as error:  # a full disk is no fault of the network: trying again would not help
-                raise InputError(
-                    f"{part}: cannot be written ({error.strerror}); free space, or set P2ES_HOME"
-                ) from error
+                told = f"{part}: cannot be written ({error.strerror}); free space, or set P2ES_HOME"
+                raise InputError(told) from error
             meter(len(block))
 
 
@@ -119,38 +92,10 @@ def check_space(folder: Path, n_bytes: int) -> None:
         )
 
 
-def refuse_page(path: str, part: Path, origin: str) -> None:
-    """Refuse, with an :class:`InputError`, a web page that came in place of a file."""
-    if not path.lower().endswith((".html", ".htm")):
-        with open(part, "rb") as file:
-            begins = file.read(512).lstrip().lower()
-        if begins.startswith((b"<!doctype html", b"<html")):
-            begin_again(part)
-            raise InputError(
-                f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data "
-                "set with your account, and name the folder with mirror= (or P2ES_MIRROR)"
-            )
-
-
-def note_of(digest: str, local: Path) -> str:
-    """What is noted of a file that was verified: its hash, size and time."""
-    state = local.stat()
-    return f"{digest} {state.st_size} {state.st_mtime_ns}"
-
-
-def wrong_content(origin: str, digest: str, known: str, said_by: str, advice: str) -> WrongContent:
-    """The error for a file whose hash is ``digest`` where ``said_by`` has ``known``; ``advice``: what to do."""
-    return WrongContent(
-        f"{origin}: SHA-256 is {digest}, but {said_by} says {known}: the file is damaged or was changed, and is not "
-        f"used; {advice}, or, if the change is known to be right, delete its line there"
-    )
-
-
-# --------------------------------------------------------------------------------------------------------------- HTTP
 def ask_head(url: str) -> tuple[int, int | None]:
     """HTTP status of a file and its length, nothing of it fetched; 0 where there is no answer, None if not stated."""
-    request = urllib.request.Request(url, method="HEAD", headers=_AGENT)
     try:
+        request = urllib.request.Request(url, method="HEAD", headers=_AGENT)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             return response.status, _stated_length(response)
     except urllib.error.HTTPError as error:
@@ -161,62 +106,44 @@ def ask_head(url: str) -> tuple[int, int | None]:
 
 
 def _stated_length(response: http.client.HTTPResponse) -> int | None:
-    length = response.headers.get("Content-Length")
-    return int(length) if length is not None and length.isdigit() else None
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdigit() else None
 
 
-def continue_part(url: str, part: Path, progress: bool, meter: Callable[[int], None]) -> int | None:
+def continue_part(url: str, part: Path, meter: Callable[[int], None]) -> int | None:
     """Fetch the rest of ``url`` into ``part``; return the full length by which it must be judged.
 
     None where a cut would not be noticed: the server states no length, and ends the file by closing the connection.
     """
-    from tqdm.auto import tqdm
-
-    held = part.stat().st_size if part.exists() and validator_of(part).exists() else 0
-    request = urllib.request.Request(url, headers=_AGENT)
-    if held:
-        request.add_header("Range", f"bytes={held}-")
-        request.add_header("If-Range", validator_of(part).read_text())
+    validator = validator_of(part)
+    held = part.stat().st_size if part.exists() and validator.exists() else 0
+    condition = {"Range": f"bytes={held}-", "If-Range": validator.read_text()} if held else {}
+    request = urllib.request.Request(url, headers=_AGENT | condition)
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
         resumed = response.status == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
-            validator_of(part).unlink()  # begin again in the next attempt
+            validator.unlink()  # begin again in the next attempt
             raise OSError(f"asked for the bytes from {held} on, got {response.headers.get('Content-Range')}")
         if not resumed:
             held = 0
             begin_again(part)  # before the new validator is noted: a kill must not leave it beside older bytes
         length = _stated_length(response)
-        expected = None if length is None else held + length
         # Whoever fetches, a preparation too: a disk is not filled to its last byte by a file that does not fit.
         check_space(part.parent, length or 0)
         etag = response.headers.get("ETag") or response.headers.get("Last-Modified")
         # A weak ETag (W/...) does not promise identical bytes: then a broken transfer begins again.
         if etag and not etag.startswith("W/"):
-            validator_of(part).write_text(etag)
+            validator.write_text(etag)
         else:
-            validator_of(part).unlink(missing_ok=True)
-        bar = tqdm(total=expected, initial=held, unit="B", unit_scale=True, desc=part.stem, leave=False,
-                   disable=not progress)  # fmt: skip
-
-        def count(n_bytes: int) -> None:
-            bar.update(n_bytes)
-            meter(n_bytes)
-
-        with bar:
-            write_blocks(response, part, "ab" if resumed else "wb", count)
+            validator.unlink(missing_ok=True)
+        write_blocks(response, part, "ab" if resumed else "wb", meter)
         if response.chunked:  # says itself where it ends
             return part.stat().st_size
-    return expected
+    return None if length is None else held + length
 
 
-def wished_pause(error: urllib.error.HTTPError) -> float:
-    """Seconds that a server asks to be left alone (Retry-After)."""
-    text = error.headers.get("Retry-After", "") if error.headers else ""
-    return float(text) if text.isdigit() else 0.0
-
-
-def http_problem(url: str, error: urllib.error.HTTPError, part: Path) -> str:
-    """What to say of an HTTP error that may pass; the others are raised."""
+def http_problem(url: str, error: urllib.error.HTTPError, part: Path) -> tuple[str, float]:
+    """What to say of an HTTP error that may pass, and the pause (s) that the server wishes; the others are raised."""
     error.close()
     if error.code in (404, 410):
         raise MissingFile(f"{url}: not on this mirror (HTTP {error.code})") from error
@@ -230,4 +157,5 @@ def http_problem(url: str, error: urllib.error.HTTPError, part: Path) -> str:
         begin_again(part)
     elif error.code not in _TRANSIENT:
         raise InputError(f"{url}: HTTP {error.code} {error.reason}") from error
-    return f"HTTP {error.code} {error.reason}"
+    wished = error.headers.get("Retry-After", "") if error.headers else ""
+    return f"HTTP {error.code} {error.reason}", float(wished) if wished.isdigit() else 0.0

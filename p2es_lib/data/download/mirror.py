@@ -1,74 +1,39 @@
 """Where recordings come from: PhysioNet, or a mirror of it given as a folder or a URL.
 
 A mirror is laid out as ``<slug>/<version>/<path>``. A folder is read in place; from a URL each file is fetched once
-into ``data/raw``, which is thereby laid out the same way. A file has its final name only when complete: it is fetched
-into ``<name>.part``, continued with an HTTP range request after a break (also after a restart, if the server can say
-that the file is still the same), checked against the length that the server stated and against the data set's
-``SHA256SUMS.txt`` (or against the hash seen when it was first fetched), and then renamed. Where there is neither length
-nor hash, it is fetched twice. Files of a folder are held against its hashes too, and so is what was fetched before.
-
-Plain HTTP instead of wfdb's own download: wfdb reads the files, but it can neither continue nor verify one.
+into ``data/raw``, which is thereby laid out the same way: into ``<name>.part``, continued after a break, checked
+against the length that the server stated and against the data set's ``SHA256SUMS.txt`` (or against the hash seen when
+it was first fetched), and then renamed. Where there is neither length nor hash, it is fetched twice. Files of a folder
+are held against its hashes too, and so is what was fetched before. wfdb's own download can neither continue nor verify.
 """
 
-from __future__ import annotations
-
-import http.client
 import os
 import threading
 import urllib.error
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.download.checksums import (
-    PUBLISHED_FILE,
-    SEEN_FILE,
-    hash_file,
-    is_cut_short,
-    parse_checksum,
-    read_checksums,
-)
-from p2es_lib.data.download.http import (
-    MissingFile,
-    UnusableFile,
-    WrongContent,
-    ask_head,
-    begin_again,
-    continue_part,
-    held_bytes,
-    http_problem,
-    locked_part,
-    note_of,
-    refuse_page,
-    validator_of,
-    wished_pause,
-    write_blocks,
-    wrong_content,
-)
-from p2es_lib.data.download.line_files import LineFile, append_line
+from p2es_lib.data.download import checksums, http
+from p2es_lib.data.download.checksums import PUBLISHED_FILE, SEEN_FILE, LineFile, hash_file, parse_checksum
+from p2es_lib.data.download.http import MissingFile, UnusableFile, WrongContent
 
 DEFAULT_MIRROR = "https://physionet.org/files/"
 #: Attempts per file; first pause between two (doubled each time) and the longest that a server may ask for, in seconds.
 ATTEMPTS, BACKOFF_S, LONGEST_PAUSE_S = 5, 1.0, 60.0
 #: A published list of hashes larger than this is not read (that of the MIMIC waveforms names millions of files).
 MAX_LIST_BYTES = 64e6
-#: Beside what was fetched: the address of the mirror that was asked last, then the files that it does not hold.
-MISSING_FILE = ".missing"
-#: Beside it too: files, of mirrors that are folders also, as they were (hash, size, time) when they were verified.
-VERIFIED_FILE = ".verified"
+#: Beside what was fetched: the address of the mirror that was asked last, then the files that it does not hold; and
+#: files, of mirrors that are folders also, as they were (hash, size, time) when they were verified.
+MISSING_FILE, VERIFIED_FILE = ".missing", ".verified"
 
 
 def resolve_mirror(mirror: str | Path | None = None, default: str = DEFAULT_MIRROR) -> str | Path:
-    """The mirror in use: the argument, else ``$P2ES_MIRROR``, else ``default``. A URL as str, a folder as Path.
-
-    Raises
-    ------
-    InputError
-        A folder that does not exist, or a URL that is not http(s).
-    """
+    """The mirror in use: the argument, else ``$P2ES_MIRROR``, else ``default``. A URL as str, a folder as Path."""
     text = str(mirror or os.environ.get("P2ES_MIRROR") or default).strip()
     if "://" in text:
         if urllib.parse.urlsplit(text).scheme not in ("http", "https"):
@@ -89,49 +54,25 @@ def check_relative(path: str) -> str:
 
 
 class Mirror:
-    """One data set (``slug/version``) on a mirror.
+    """One data set (``slug/version``; an empty version is left out) on a mirror, as :func:`resolve_mirror` finds it."""
 
-    Parameters
-    ----------
-    location : str or Path, optional
-        Folder or URL; see :func:`resolve_mirror`.
-    slug, version : str
-        As in the address of the data set, for example ``"bidmc"``, ``"1.0.0"``; an empty version is left out of it.
-    progress : bool
-        Show a progress bar per fetched file.
-    default : str
-        Where the data set is at home.
-    """
-
-    def __init__(
-        self,
-        location: str | Path | None,
-        slug: str,
-        version: str,
-        progress: bool = False,
-        default: str = DEFAULT_MIRROR,
-    ):
-        self.location, self.slug, self.version = resolve_mirror(location, default), slug, version
-        #: Whether the user said where: otherwise what p2es data get did not find, wherever it looked, counts as
-        #: missing.
+    def __init__(self, location: str | Path | None, slug: str, version: str, default: str = DEFAULT_MIRROR):
+        self.location, self.slug = resolve_mirror(location, default), slug
+        #: Whether the user said where: otherwise what p2es data get did not find anywhere counts as missing.
         self.is_named = bool(location or os.environ.get("P2ES_MIRROR"))
-        self.progress = progress
         self.base = f"{slug}/{version}" if version else slug
         self.asked: set[str] = set()  # every path asked for, and those not found
         self.not_found: set[str] = set()
-        #: Called with the number of bytes of each block that arrives.
-        self.meter: Callable[[int], None] = lambda n_bytes: None
+        self.meter: Callable[[int], None] = lambda n_bytes: None  #: gets the bytes of each block that arrives
         #: Once set, transfers end at their next block or pause; what has arrived stays in its part file.
         self.stopped = threading.Event()
         #: Whether a damaged file of data/raw is set aside and fetched again, and those that were (p2es data get).
         self.mends, self.mended = False, []
-        self._mending = threading.Lock()
+        self._mending, self._publishing = threading.Lock(), threading.Lock()
         self._published: dict[str, str] | None = None
-        self._publishing = threading.Lock()
         self._seen = LineFile(self.cached(SEEN_FILE), parse_checksum)
         self._missing = LineFile(self.cached(MISSING_FILE), lambda line: (line, ""))
-        if isinstance(self.location, Path):
-            self._seen_there = LineFile(Path(self.where(SEEN_FILE)), parse_checksum)
+        self._seen_there = LineFile(Path(self.where(SEEN_FILE)), parse_checksum)  # in a mirror that is a folder
         self._verified = LineFile(self.cached(VERIFIED_FILE), lambda line: tuple(line.partition("\t")[::-2]))
 
     def where(self, path: str = "") -> str:
@@ -147,14 +88,8 @@ class Mirror:
     def fetch(self, path: str) -> Path:
         """Local path of a file of the data set, fetched if it is not there yet, and held against its hash.
 
-        Raises
-        ------
-        MissingFile
-            The mirror does not hold the file.
-        UnusableFile
-            It is there, but must not be read, or is not what its hash says (:class:`WrongContent`).
-        InputError
-            It could not be fetched for another reason, or ``path`` would climb out of the data set.
+        Raises a :class:`MissingFile` where the mirror does not hold it, an :class:`UnusableFile` where it must not be
+        read or is not what its hash says, an :class:`InputError` where it cannot be fetched for another reason.
         """
         with self._asking(path):
             if isinstance(self.location, Path):
@@ -179,10 +114,10 @@ class Mirror:
             original = self._original(path)
             if not original.resolve().is_relative_to(self.location):
                 raise InputError(f"{original}: is a link out of the mirror {self.location}; it is not followed")
-            with locked_part(local) as part:
+            with http.locked_part(local) as part:
                 if part is not None:
                     with open(original, "rb") as file:
-                        write_blocks(file, part, "wb", self._count)
+                        http.write_blocks(file, part, "wb", self._count)
                     self._accept(path, part, local, str(original))
             return local
 
@@ -192,7 +127,7 @@ class Mirror:
             if isinstance(self.location, Path):
                 found = Path(self.where(path)).is_file()
             elif not (found := self.cached(path).is_file()) and not self._is_known_missing(path):
-                status, _ = ask_head(self.where(path))
+                status, _ = http.ask_head(self.where(path))
                 found = status == 200 or (status not in (404, 410) and self.try_fetch(path) is not None)
             if not found:
                 self.not_found.add(path)
@@ -212,7 +147,6 @@ class Mirror:
             raise UnusableFile(f"{self.where(path)}: cannot be read ({error}); see to its permissions") from error
 
     def _original(self, path: str) -> Path:
-        """A file of a mirror that is a folder."""
         original = Path(self.where(path))
         if not original.is_file():
             raise MissingFile(f"{original}: not in this mirror")
@@ -237,22 +171,20 @@ class Mirror:
                     self._verify(local, known, advice)  # another thread may have replaced it meanwhile
                 except (WrongContent, FileNotFoundError):
                     if local.is_file():
-                        os.replace(local, f"{local}.damaged")
-                        self.mended.append(path)
+                        self._set_aside(path)
                     return False
         return True
 
-    def _verify(self, local: Path, known: tuple[str, str] | None, advice: str) -> None:
-        """Hold a file that is there already against the hash that it should have.
+    def _set_aside(self, path: str) -> None:
+        os.replace(self.cached(path), f"{self.cached(path)}.damaged")
+        self.mended.append(path)
 
-        Hashing costs as much as reading. So what was found right is noted in ``data/raw``, with size and time, for
-        other records, processes and runs: a file is hashed once, and again when it, or the hash it should have, has
-        changed.
-        """
+    def _verify(self, local: Path, known: tuple[str, str] | None, advice: str) -> None:
+        """Hold a file that is there already against its hash; again only when one of them, or its time, has changed."""
         if known is not None and self._verified.read().get(str(local)) != (note := note_of(known[0], local)):
             if (digest := hash_file(local)) != known[0]:
-                raise wrong_content(str(local), digest, *known, advice)
-            append_line(self._verified.path, f"{note}\t{local}")
+                raise _wrong_content(str(local), digest, *known, advice)
+            checksums.append_line(self._verified.path, f"{note}\t{local}")
 
     def size(self, path: str) -> int | None:
         """Bytes of a file that are still to be fetched; None where the mirror does not say."""
@@ -262,27 +194,25 @@ class Mirror:
                 return 0
         except (InputError, OSError):  # said by name when it is asked for
             return 0
-        if isinstance(self.location, Path):
-            try:
-                full = Path(self.where(path)).stat().st_size
-            except OSError:
-                full = None
-        else:
-            _, full = ask_head(self.where(path))
-        return full if full is None else max(0, full - held_bytes(local))
+        full = None
+        with suppress(OSError):
+            at = self.where(path)
+            full = Path(at).stat().st_size if isinstance(self.location, Path) else http.ask_head(at)[1]
+        if full is not None:
+            with suppress(FileNotFoundError):  # what an earlier, broken transfer has left
+                full = max(0, full - Path(f"{local}.part").stat().st_size)
+        return full
 
     def checksum(self, path: str, in_place: bool = False, published: bool = True) -> tuple[str, str] | None:
         """Digest that a file must have, and who says so; None for one that nobody has seen yet.
 
-        ``in_place``: for a file that stays in its folder, what that folder says of it counts, not what ``data/raw``
-        does. ``published``: whether to look into the published list.
+        That of the ``published`` list, else the one seen: in the mirror's folder (``in_place``) or in ``data/raw``.
         """
         if published and path != PUBLISHED_FILE and path in (digests := self.published_checksums()):
             here = isinstance(self.location, str)  # where its lines can be deleted
             return digests[path], str(self.cached(PUBLISHED_FILE)) if here else self.where(PUBLISHED_FILE)
         seen = self._seen_there if in_place else self._seen
-        digest = seen.read().get(path)
-        return (digest, str(seen.path)) if digest else None
+        return (digest, str(seen.path)) if (digest := seen.read().get(path)) else None
 
     def published_checksums(self) -> dict[str, str]:
         """Path to digest as the data set publishes them; empty where it does not, or in a list too long to read."""
@@ -290,23 +220,21 @@ class Mirror:
             if self._published is None:
                 too_long = (self.size(PUBLISHED_FILE) or 0) > MAX_LIST_BYTES
                 path = None if too_long else self.try_fetch(PUBLISHED_FILE)
-                if path and is_cut_short(path) and self.mends and path == self.cached(PUBLISHED_FILE):
-                    os.replace(path, f"{path}.damaged")
-                    self.mended.append(PUBLISHED_FILE)
+                if path and checksums.is_cut_short(path) and self.mends and path == self.cached(PUBLISHED_FILE):
+                    self._set_aside(PUBLISHED_FILE)
                     path = self.try_fetch(PUBLISHED_FILE)
-                if path and is_cut_short(path):  # files whose lines are missing would be used unchecked
+                if path and checksums.is_cut_short(path):  # files whose lines are missing would be used unchecked
                     raise UnusableFile(
                         f"{path}: this list of hashes is damaged, its last line is none; delete it and run p2es data "
                         "get, or take it from another mirror"
                     )
-                self._published = read_checksums(path) if path else {}
+                self._published = checksums.read_checksums(path) if path else {}
             return self._published
 
     def _is_known_missing(self, path: str) -> bool:
         lines = self._missing.read()
         # The first line names the mirror: another one that the user names may well hold the file. Where none is named,
-        # what was fetched is used as it is here; the data set's home may be out of reach, and that is why it was
-        # fetched.
+        # what was fetched is used as it is here; the data set's home may be out of reach.
         return path in lines and (not self.is_named or next(iter(lines)) == self.where())
 
     def fetch_required(self, path: str) -> Path:
@@ -333,35 +261,34 @@ class Mirror:
 
     def _download(self, path: str, target: Path) -> None:
         url, problem, wrong, earlier = self.where(path), "", None, ""
-        with locked_part(target) as part:
+        with http.locked_part(target) as part:
             if part is None:  # another thread or process has fetched it meanwhile
                 return
             for attempt in range(ATTEMPTS):
                 pause_s, wrong = BACKOFF_S * 2**attempt, None
                 try:
-                    expected = continue_part(url, part, self.progress, self._count)
+                    expected = http.continue_part(url, part, self._count)
                     if expected is None and self.checksum(path) is None:
-                        _, expected = ask_head(url)
-                    if expected is None and self.checksum(path) is None:
-                        # Nobody can tell whether it is whole. It is taken if it comes so twice: cuts are rarely the
-                        # same.
-                        before, earlier = earlier, hash_file(part)
-                        if before != earlier:
-                            problem = "the server states no length, and what it sends differs from time to time"
-                            begin_again(part)
-                            continue
+                        _, expected = http.ask_head(url)
+                        if expected is None:  # nobody can tell whether it is whole: taken if it comes so twice
+                            before, earlier = earlier, hash_file(part)
+                            if before != earlier:
+                                problem = "the server states no length, and what it sends differs from time to time"
+                                http.begin_again(part)
+                                continue
                     size = part.stat().st_size
                     if expected is None or size == expected:
                         self._accept(path, part, target, url)
                         return
                     problem = f"{size} of {expected} bytes received"
                     if size > expected:
-                        begin_again(part)
+                        http.begin_again(part)
                 except WrongContent as error:
                     wrong = error
                 except urllib.error.HTTPError as error:
-                    problem, pause_s = http_problem(url, error, part), max(pause_s, wished_pause(error))
-                except (OSError, http.client.HTTPException) as error:  # URLError, time-out, reset, cut in mid-file
+                    problem, wished_s = http.http_problem(url, error, part)
+                    pause_s = max(pause_s, wished_s)
+                except (OSError, HTTPException) as error:  # URLError, time-out, reset, cut in mid-file
                     problem = str(getattr(error, "reason", None) or error)
                 if attempt < ATTEMPTS - 1 and self.stopped.wait(min(pause_s, LONGEST_PAUSE_S)):
                     raise InputError("stopped")
@@ -374,15 +301,35 @@ class Mirror:
 
     def _accept(self, path: str, part: Path, target: Path, origin: str) -> None:
         """Give a complete part its name, if it is what it should be."""
-        refuse_page(path, part, origin)
+        with open(part, "rb") as file:
+            is_page = file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+        if is_page and not path.lower().endswith((".html", ".htm")):
+            http.begin_again(part)
+            raise InputError(
+                f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data "
+                "set with your account, and name the folder with mirror= (or P2ES_MIRROR)"
+            )
         if not part.stat().st_size and path.rpartition("/")[2].startswith("RECORDS"):
             raise InputError(f"{origin}: the list of records is empty (zero bytes); try again, or another mirror")
         digest, known = hash_file(part), self.checksum(path)
         if known is None:  # before the file has its name: a kill leaves none that nobody knows
-            append_line(self._seen.path, f"{digest}  {path}")
+            checksums.append_line(self._seen.path, f"{digest}  {path}")
         elif digest != known[0]:
-            begin_again(part)
-            raise wrong_content(origin, digest, *known, "try another mirror (mirror= or P2ES_MIRROR)")
+            http.begin_again(part)
+            raise _wrong_content(origin, digest, *known, "try another mirror (mirror= or P2ES_MIRROR)")
         os.replace(part, target)
-        append_line(self._verified.path, f"{note_of(digest, target)}\t{target}")
-        validator_of(part).unlink(missing_ok=True)
+        checksums.append_line(self._verified.path, f"{note_of(digest, target)}\t{target}")
+        http.validator_of(part).unlink(missing_ok=True)
+
+
+def note_of(digest: str, local: Path) -> str:
+    """What is noted of a file that was verified: its hash, size and time."""
+    state = local.stat()
+    return f"{digest} {state.st_size} {state.st_mtime_ns}"
+
+
+def _wrong_content(origin: str, digest: str, known: str, said_by: str, advice: str) -> WrongContent:
+    return WrongContent(
+        f"{origin}: SHA-256 is {digest}, but {said_by} says {known}: the file is damaged or was changed, and is not "
+        f"used; {advice}, or, if the change is known to be right, delete its line there"
+    )

@@ -17,7 +17,7 @@ import numpy as np
 from p2es_lib.core import paths
 from p2es_lib.core.config import Config, same_settings
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.download.selection import SELECTION_FILE, read_selection, sample_records, selection_note
+from p2es_lib.data.download.fetch import SELECTION_FILE, read_selection, sample_records, selection_note
 from p2es_lib.data.preparation.assembly import ASSEMBLES, assemble
 from p2es_lib.data.preparation.prepare_shard import (
     code_files,

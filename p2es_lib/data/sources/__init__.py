@@ -3,8 +3,6 @@
 ``get_source(name)`` gives one; ``parse_dataset(name)`` those of a data set, which may be combined of several.
 """
 
-from __future__ import annotations
-
 from collections import UserDict
 from importlib import import_module
 
@@ -32,8 +30,7 @@ SOURCES = _Sources(dict.fromkeys(module.replace("_", "-") for module in _MODULES
 
 def get_source(name: str) -> Source:
     """The source of that name; an :class:`p2es_lib.core.errors.InputError` lists the names there are."""
-    check_choice("dataset", name, SOURCES)
-    return SOURCES[name]
+    return SOURCES[check_choice("dataset", name, SOURCES)]
 
 
 def parse_dataset(name: str) -> list[Source]:
@@ -43,7 +40,7 @@ def parse_dataset(name: str) -> list[Source]:
     ``"mimic4wdb~bidmc"``: those before ``~`` for training and validation, the one after it for testing only.
     """
     trained_on, tilde, held_out = name.partition("~")
-    names = trained_on.split("+") + ([held_out] if tilde else [])
+    names = trained_on.split("+") + [held_out] * bool(tilde)
     sources = [get_source(part) for part in names]
     if len(set(names)) != len(names):
         raise InputError(f"dataset={name!r}: a source is named twice")

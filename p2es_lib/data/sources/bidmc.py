@@ -3,13 +3,11 @@
 Read from its CSV files or, where the mirror does not hold them, from the WFDB records beside them.
 """
 
-from __future__ import annotations
-
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from p2es_lib.core.demographics import parse_age, parse_sex
@@ -19,32 +17,23 @@ from p2es_lib.data.download.mirror import Mirror, MissingFile
 from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
 from p2es_lib.data.sources.wfdb_records import find_leads, find_ppg, read_header, record_files, record_stretches
 
-SLUG, VERSION = "bidmc", "1.0.0"
-N_RECORDS = 53
 #: The time column is rounded to 0.01 s, so the rate is taken from the documentation and only checked against it.
 SAMPLING_RATE = 125.0
-# Records of one shard: 8 minutes are prepared in a second.
-_SHARD_RECORDS = 8
+_SHARD_RECORDS = 8  # 8 minutes each, which are prepared in a second
 
 
-def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """PPG and standard leads (mV) of ``bidmc_NN_Signals.csv``.
-
-    Raises
-    ------
-    InputError
-        Not such a file, no PPG, no standard lead, or not 125 Hz.
-    """
+def read_signals_csv(path: Path) -> Iterator[Stretch]:
+    """The recording in ``bidmc_NN_Signals.csv``; an :class:`InputError` where it is no such file."""
     try:
         table = pd.read_csv(path, skipinitialspace=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as CSV ({error})") from error
-    table.columns = [str(column).strip() for column in table.columns]
-    ppg = find_ppg(list(table.columns))
+    table.columns = names = [str(column).strip() for column in table.columns]
+    ppg = find_ppg(names)
     # A CSV has no unit field: mV, unless a name says otherwise.
-    leads = find_leads(list(table.columns), [split_unit(column)[1] or "mV" for column in table.columns], str(path))
+    leads = find_leads(names, [split_unit(name)[1] or "mV" for name in names], str(path))
     if ppg is None or not leads:
-        raise InputError(f"{path}: expected a PLETH column and ECG leads, found {', '.join(table.columns)}")
+        raise InputError(f"{path}: expected a PLETH column and ECG leads, found {', '.join(names)}")
     try:
         values = table.astype(float)
     except ValueError as error:
@@ -52,27 +41,22 @@ def read_signals_csv(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     time = values.iloc[:, 0].to_numpy()
     expected_s = (len(time) - 1) / SAMPLING_RATE
     if len(time) < 2 or not abs(time[-1] - time[0] - expected_s) <= 0.01 + 0.01 * expected_s:  # NaN: a line cut short
-        raise InputError(f"{path}: the column {table.columns[0]!r} does not count seconds at {SAMPLING_RATE:g} Hz")
-    return values[ppg].to_numpy(), {
-        lead: factor * values[column].to_numpy() for lead, (column, factor) in leads.items()
-    }
+        raise InputError(f"{path}: the column {names[0]!r} does not count seconds at {SAMPLING_RATE:g} Hz")
+    in_mv = {lead: (factor * values[name].to_numpy(), SAMPLING_RATE) for lead, (name, factor) in leads.items()}
+    yield Stretch(0.0, (values[ppg].to_numpy(), SAMPLING_RATE), in_mv)
 
 
 def read_fix(text: str, where: str) -> tuple[float, str]:
     """Age and sex from ``bidmc_NN_Fix.txt`` ("Age: 65", "Gender: M"); "90+" is 90, what is missing stays missing."""
-    age = re.search(r"^\s*age\s*[:=]\s*([\d.]+)", text, re.IGNORECASE | re.MULTILINE)
-    sex = re.search(r"^\s*(?:gender|sex)\s*[:=]\s*(\w+)", text, re.IGNORECASE | re.MULTILINE)
-    return parse_age(age.group(1) if age else None, where), parse_sex(sex.group(1) if sex else "", where)
+    age = re.search(r"(?im)^\s*age\s*[:=]\s*([\d.]+)", text)
+    sex = re.search(r"(?im)^\s*(?:gender|sex)\s*[:=]\s*(\w+)", text)
+    return parse_age(age and age[1], where), parse_sex(sex and sex[1], where)
 
 
 def list_records(mirror: Mirror) -> list[Record]:
-    """The 53 records, which are numbered, on the mirror or not."""
-    numbers = range(1, N_RECORDS + 1)
+    """The records, which are numbered, on the mirror or not."""
+    numbers = range(1, 54)
     return [Record(f"bidmc_{n:02d}", f"bidmc_csv/bidmc_{n:02d}", f"bidmc-{(n - 1) // _SHARD_RECORDS}") for n in numbers]
-
-
-def _wfdb_path(record: Record) -> str:
-    return record.name.replace("_", "")
 
 
 def files(mirror: Mirror, record: Record) -> list[str]:
@@ -80,56 +64,40 @@ def files(mirror: Mirror, record: Record) -> list[str]:
     signals, fix = f"{record.path}_Signals.csv", f"{record.path}_Fix.txt"
     if mirror.holds(signals):  # not fetched yet: nobody has asked how large they are
         return [signals, fix]
-    return [*record_files(mirror, _wfdb_path(record)), fix]
+    return [*record_files(mirror, record.name.replace("_", "")), fix]
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One record; age and sex from its ``_Fix.txt``, else from the comments of its header."""
     path, text, where = mirror.try_fetch(f"{record.path}_Signals.csv"), "", record.name
+    twin = record.name.replace("_", "")
     if path is None:
         try:
-            header_path = mirror.fetch(f"{_wfdb_path(record)}.hea")
+            header = mirror.fetch(f"{twin}.hea")
         except MissingFile as error:
-            raise MissingFile(
-                f"neither {record.path}_Signals.csv nor its WFDB record is on this mirror: {error}"
-            ) from error
+            told = f"neither {record.path}_Signals.csv nor its WFDB record is on this mirror: {error}"
+            raise MissingFile(told) from error
         # "<age>: 65" or "Age: 65", each in a comment or several in one.
-        comments = "\n".join(read_header(header_path).comments or [])
-        text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", comments), str(header_path)
-    fix = mirror.try_fetch(f"{record.path}_Fix.txt")
-    if fix is not None:
+        comments = "\n".join(read_header(header).comments or [])
+        text, where = re.sub(r"[<>]|\s{2,}|(?<=\w) (?=<)", "\n", comments), str(header)
+    if (fix := mirror.try_fetch(f"{record.path}_Fix.txt")) is not None:
         text, where = fix.read_text(errors="replace"), str(fix)
-    age, sex = read_fix(text, where)
-    reading = Reading(record.name, age, sex)
-    if not (age == age or sex):
-        reading.notes.append(f"age and sex are not known ({Path(record.path).name}_Fix.txt or the header would say)")
-    reading.stretches = _csv_stretches(path) if path else record_stretches(mirror, _wfdb_path(record), reading)
+    reading = Reading(record.name, *read_fix(text, where))
+    if math.isnan(reading.age) and not reading.sex:
+        reading.notes.append(f"age and sex are not known ({record.name}_Fix.txt or the header would say)")
+    reading.stretches = read_signals_csv(path) if path else record_stretches(mirror, twin, reading)
     return reading
 
 
-def _csv_stretches(path: Path) -> Iterator[Stretch]:
-    ppg, leads = read_signals_csv(path)
-    yield Stretch(0.0, (ppg, SAMPLING_RATE), {lead: (x, SAMPLING_RATE) for lead, x in leads.items()})
-
-
 SOURCE = Source(
-    name=SLUG,
-    title="BIDMC PPG and Respiration Dataset 1.0.0",
-    slug=SLUG,
-    version=VERSION,
-    role="paired",
+    name="bidmc", title="BIDMC PPG and Respiration Dataset 1.0.0", slug="bidmc", version="1.0.0", role="paired",
     about={
         "size": "53 records of 53 patients, 8 minutes each",
-        "access": "open",
-        "licence": "Open Data Commons Attribution License 1.0",
-        "cite": (
-            "Pimentel MAF et al. Toward a robust estimation of respiratory rate from pulse oximeters. IEEE Trans "
-            "Biomed Eng 2017;64:1914-1923. doi:10.13026/C2208R"
-        ),
+        "access": "open", "licence": "Open Data Commons Attribution License 1.0",
+        "cite": "Pimentel MAF et al. Toward a robust estimation of respiratory rate from pulse oximeters. IEEE Trans "
+        "Biomed Eng 2017;64:1914-1923. doi:10.13026/C2208R",
         'lead "V"': "a chest electrode of unknown position: not used as a lead",
         "note": "the CSV states no unit: taken as mV; monitors add a constant delay to the PPG",
     },
-    list_records=list_records,
-    files=files,
-    read=read,
-)
+    list_records=list_records, files=files, read=read,
+)  # fmt: skip

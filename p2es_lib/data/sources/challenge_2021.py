@@ -3,8 +3,6 @@
 No PPG, so pairs are semi-synthetic.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 
@@ -13,11 +11,9 @@ from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source
 from p2es_lib.data.sources.wfdb_records import read_header, record_files, record_stretches, walk_records
 
-SLUG, VERSION = "challenge-2021", "1.0.3"
-#: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies, in the order of
-#: :mod:`p2es_lib.data.sources.ptb_xl`; meanings as in dx_mapping_scored.csv and dx_mapping_unscored.csv of the
-#: organisers (github.com/physionetchallenges/evaluation-2021). Infarction without a site (164865005) and hypertrophy by
-#: voltage criteria alone (55827005) have no label.
+#: SNOMED CT codes with the same meaning as labels of the simulator, the first that applies, ordered as in ``ptb_xl``;
+#: meanings as in dx_mapping_*.csv of the organisers (github.com/physionetchallenges/evaluation-2021). Without a label:
+#: infarction without a site (164865005), hypertrophy by voltage criteria alone (55827005).
 _RHYTHMS = {
     "164889003": "af", "426177001": "bradycardia", "427084000": "tachycardia", "426783006": "sinus",
     "427393009": "sinus",  # sinus arrhythmia
@@ -26,7 +22,6 @@ _MORPHOLOGIES = {
     "733534002": "lbbb", "164909002": "lbbb", "713427006": "rbbb", "59118001": "rbbb", "54329005": "anterior_mi",
     "445118002": "lafb", "164873001": "lvh", "164931005": "st_elevation", "429622005": "st_depression",
 }  # fmt: skip
-_NORMAL = "426783006"
 
 
 def list_records(mirror: Mirror) -> list[Record]:
@@ -49,7 +44,7 @@ def labels(codes: list[str]) -> tuple[str, str]:
     rhythm = next((label for code, label in _RHYTHMS.items() if code in codes), "")
     morphology = next((label for code, label in _MORPHOLOGIES.items() if code in codes), "")
     # Sinus rhythm as the only statement is how these collections code a normal ECG.
-    return rhythm, morphology or ("normal" if codes == [_NORMAL] else "")
+    return rhythm, morphology or ("normal" if codes == ["426783006"] else "")
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
@@ -59,35 +54,23 @@ def read(mirror: Mirror, record: Record) -> Reading:
     codes = [code for code in re.split(r"[,\s]+", _comment(comments, "Dx")) if code]
     rhythm, morphology = labels(codes)
     age, sex = parse_age(_comment(comments, "Age"), str(path)), parse_sex(_comment(comments, "Sex"), str(path))
-    diagnoses = " ".join(codes)
-    reading = Reading(record.name, age, sex, rhythm=rhythm, morphology=morphology, diagnoses=diagnoses)
+    reading = Reading(record.name, age, sex, rhythm=rhythm, morphology=morphology, diagnoses=" ".join(codes))
     reading.stretches = record_stretches(mirror, record.path, reading, needs_ppg=False)
     return reading
 
 
 SOURCE = Source(
-    name=SLUG,
+    name="challenge-2021", slug="challenge-2021", version="1.0.3", role="ecg only",
     title="Will Two Do? Varying Dimensions in Electrocardiography: the PhysioNet/Computing in Cardiology Challenge "
     "2021, 1.0.3",
-    slug=SLUG,
-    version=VERSION,
-    role="ecg only",
     about={
-        "size": "88,253 records, mostly 10 s",
-        "access": "open",
-        "licence": "Creative Commons Attribution 4.0",
-        "cite": (
-            "Reyna MA et al. Will two do? Varying dimensions in electrocardiography: the PhysioNet/Computing in "
-            "Cardiology Challenge 2021. Computing in Cardiology 2021;48:1-4. doi:10.13026/34va-7q14"
-        ),
+        "size": "88,253 records, mostly 10 s", "access": "open", "licence": "Creative Commons Attribution 4.0",
+        "cite": "Reyna MA et al. Will two do? Varying dimensions in electrocardiography: the PhysioNet/Computing in "
+        "Cardiology Challenge 2021. Computing in Cardiology 2021;48:1-4. doi:10.13026/34va-7q14",
         'lead "V"': "none: V1 to V6 are standard leads",
-        "note": (
-            "PPG simulated from the beats of the ECG; patients are not named, so each record counts as a subject of "
-            "its own and one person's records may be in two splits, except exact copies, which are dropped; it holds "
-            "PTB-XL too"
-        ),
+        "note": "PPG simulated from the beats of the ECG; patients are not named, so each record counts as a subject "
+        "of its own and one person's records may be in two splits, except exact copies, which are dropped; it holds "
+        "PTB-XL too",
     },
-    list_records=list_records,
-    files=lambda mirror, record: record_files(mirror, record.path),
-    read=read,
-)
+    list_records=list_records, files=lambda mirror, record: record_files(mirror, record.path), read=read,
+)  # fmt: skip

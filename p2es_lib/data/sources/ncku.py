@@ -3,8 +3,6 @@
 At 50 Hz the peak of a QRS complex falls between samples, so its amplitude means nothing; its time does.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +10,11 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.mirror import Mirror
-from p2es_lib.data.sources.contract import Reading, Record, Source
-from p2es_lib.data.sources.parts import in_parts
+from p2es_lib.data.sources.contract import Reading, Record, Source, in_parts
 from p2es_lib.signals import cleaning
 
 SLUG = "ncku-ppg-ecg"
-SAMPLING_RATE = 50.0
-#: Ticks of the recorder's clock per frame.
-_TICKS_PER_FRAME = 160.0
+SAMPLING_RATE, _TICKS_PER_FRAME = 50.0, 160.0
 #: Columns: frame, tick, PPG (ADC counts, 0 to 4095), three ECG channels (ADC counts, about 8192 is zero).
 N_COLUMNS = 6
 #: The published files of the volunteers at rest, for a remote mirror, whose folders cannot be listed.
@@ -56,12 +51,11 @@ def list_records(mirror: Mirror) -> list[Record]:
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One file; the folder names the volunteer, of whom nothing else is published."""
-    ppg, channels = read_csv(mirror.fetch(record.path))
+    ppg, channels = _read_csv(mirror.fetch(record.path))
     chosen = max(range(len(channels)), key=lambda number: _agreement(channels[number]))
-    reading = Reading(record.shard, float("nan"), "")
-    reading.notes.append(f"beats from ECG channel {chosen + 1} of {len(channels)}, whose lead is not documented")
-    reading.stretches = in_parts((ppg, SAMPLING_RATE), {}, rhythm=(channels[chosen], SAMPLING_RATE))
-    return reading
+    notes = [f"beats from ECG channel {chosen + 1} of {len(channels)}, whose lead is not documented"]
+    stretches = in_parts((ppg, SAMPLING_RATE), {}, rhythm=(channels[chosen], SAMPLING_RATE))
+    return Reading(record.shard, stretches=stretches, notes=notes)
 
 
 def _agreement(channel: np.ndarray) -> float:
@@ -70,14 +64,8 @@ def _agreement(channel: np.ndarray) -> float:
     return cleaning.template_agreement(clean, cleaning.ecg_rpeaks(clean, SAMPLING_RATE), SAMPLING_RATE)
 
 
-def read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
-    """PPG and the ECG channels of one file on a gap-free clock of 50 Hz, NaN where frames were lost.
-
-    Raises
-    ------
-    InputError
-        Not six columns of numbers, ticks that do not rise by whole frames, or no positive signal.
-    """
+def _read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """PPG and the ECG channels of one file on a gap-free clock of 50 Hz, NaN where frames were lost."""
     try:
         table = pd.read_csv(path, header=None, skipinitialspace=True).astype(float)
     except (OSError, ValueError) as error:
@@ -99,29 +87,18 @@ def read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 SOURCE = Source(
-    name="ncku",
-    title="NCKU PPG and ECG of four resting volunteers (course material of Nordling Lab)",
-    slug=SLUG,
-    version="",
-    role="timing only",
+    name="ncku", title="NCKU PPG and ECG of four resting volunteers (course material of Nordling Lab)",
+    slug=SLUG, version="", role="timing only",
     about={
         "size": "12 files of 4 volunteers, 2 minutes each",
-        "access": "open",
-        "licence": "Creative Commons Attribution 4.0",
-        "cite": (
-            "Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed "
-            "consent). github.com/nordlinglab/course-agenticai-ecg-hrv and its fork by softbusinesss"
-        ),
+        "access": "open", "licence": "Creative Commons Attribution 4.0",
+        "cite": "Nordling Lab, National Cheng Kung University. course-agenticai-ecg-hrv (collected with informed "
+        "consent). github.com/nordlinglab/course-agenticai-ecg-hrv and its fork by softbusinesss",
         'lead "V"': "none named: the leads of the three ECG channels are not documented",
-        "note": (
-            "for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named lead, "
-            "so nothing can be trained on it; the device delays the PPG by a constant; fetched by hand: the fork keeps "
-            "the files in several folders below data-group"
-        ),
+        "note": "for rhythm and timing (R-peak F1, heart rate), not for morphology: 50 Hz, no millivolts, no named "
+        "lead, so nothing can be trained on it; the device delays the PPG by a constant; fetched by hand: the fork "
+        "keeps the files in several folders below data-group",
     },
-    list_records=list_records,
-    files=lambda mirror, record: [record.path],
-    read=read,
-    subject=lambda mirror, record: record.shard,
-    default_mirror=HOME,
-)
+    list_records=list_records, files=lambda mirror, record: [record.path], read=read,
+    subject=lambda mirror, record: record.shard, default_mirror=HOME,
+)  # fmt: skip

@@ -1,11 +1,8 @@
 """PTB-XL: real 12-lead ECGs of 10 s with age, sex and diagnoses; no PPG, so pairs are semi-synthetic."""
 
-from __future__ import annotations
-
 import ast
 import posixpath
 import re
-from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +11,14 @@ from p2es_lib.core.demographics import parse_age
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.mirror import Mirror, check_relative
 from p2es_lib.data.sources.contract import Reading, Record, Source
-from p2es_lib.data.sources.tables import fetch_table, read_table
+from p2es_lib.data.sources.tables import once_per_state, read_table
 from p2es_lib.data.sources.wfdb_records import record_files, record_stretches
 
-SLUG, VERSION = "ptb-xl", "1.0.3"
 TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
 _FILE = re.compile(r"([A-Za-z0-9._-]+/)+[A-Za-z0-9._-]+")
 _NUMBERS = ("patient_id", "age", "sex", "strat_fold")
-#: Sex codes of this table, and the age that stands for all ages over 89 (Wagner et al. 2020).
+#: Sex codes, the age that stands for all ages over 89, and the split that the authors recommend (Wagner et al. 2020).
 _SEX, _OVER_89, _OLD = {0: "M", 1: "F"}, 300.0, 90.0
-#: Recommended by its authors.
 _SPLIT_OF_FOLD = {**dict.fromkeys(range(1, 9), "train"), 9: "validation", 10: "test"}
 #: Statements with the same meaning as labels of the simulator, the first that applies: what reshapes the whole QRS
 #: complex before what changes a part of it, its size or the ST segment. Rhythm statements carry no likelihood (0 there
@@ -38,37 +33,35 @@ _FORM_STATEMENTS = ("STE_", "STD_")  # of form, without a likelihood too
 LEAST_LIKELIHOOD = 50.0
 
 
-@lru_cache(maxsize=4)
-def _read_table(path: Path, modified_ns: int) -> pd.DataFrame:
-    """``ptbxl_database.csv`` by record name; read once per state of the file."""
+@once_per_state
+def _read_table(path: Path) -> pd.DataFrame:
+    """``ptbxl_database.csv`` by record name."""
     table = read_table(path, f"PTB-XL's {TABLE}", "filename_hr", ("scp_codes", *_NUMBERS), _NUMBERS)
     for number, file in enumerate(table.index, start=2):
+        where = f"{path}: row {number}, filename_hr"
         try:
             check_relative(file)
         except InputError as error:
-            raise InputError(f"{path}: row {number}, filename_hr: {error}") from error
+            raise InputError(f"{where}: {error}") from error
         if not _FILE.fullmatch(file):  # its folder and its name become those of a shard and a record
-            raise InputError(f"{path}: row {number}, filename_hr {file!r} is no path such as records500/00000/00001_hr")
+            raise InputError(f"{where} {file!r} is no path such as records500/00000/00001_hr")
     names = table.index.map(posixpath.basename)
     if (twice := names.duplicated()).any():
-        number = int(twice.argmax())
-        raise InputError(
-            f"{path}: row {number + 2}, filename_hr {table.index[number]!r} has the name of another row's file"
-        )
+        row, file = int(twice.argmax()) + 2, table.index[twice][0]
+        raise InputError(f"{path}: row {row}, filename_hr {file!r} has the name of another row's file")
     return table.assign(path=table.index).set_index(names)
 
 
 def list_records(mirror: Mirror) -> list[Record]:
     """The records in 500 Hz that the table names; a folder of a thousand is a shard."""
-    _, table = fetch_table(mirror, TABLE, _read_table)
-    return [Record(name, path, posixpath.basename(posixpath.dirname(path))) for name, path in table["path"].items()]
+    found = _read_table(mirror.fetch_required(TABLE))["path"]
+    return [Record(name, path, posixpath.basename(posixpath.dirname(path))) for name, path in found.items()]
 
 
 def parse_statements(text: str, where: str) -> dict[str, float]:
     """SCP-ECG statements and their likelihoods in percent, from the table's Python notation, which is not executed."""
     try:
-        codes = ast.literal_eval(text)
-        return {str(code): float(likelihood) for code, likelihood in codes.items()}
+        return {str(code): float(likelihood) for code, likelihood in ast.literal_eval(text).items()}
     except (ValueError, SyntaxError, AttributeError, TypeError) as error:
         raise InputError(f"{where}: scp_codes {text!r} is not a dictionary of statements") from error
 
@@ -79,13 +72,13 @@ def labels(codes: dict[str, float]) -> tuple[str, str]:
     certain = {code for code, likelihood in codes.items() if likelihood >= LEAST_LIKELIHOOD or code in _FORM_STATEMENTS}
     if "NORM" in certain:  # a fascicular block beside it changed nothing for the cardiologist
         certain.discard("LAFB")
-    morphology = next((label for code, label in _MORPHOLOGIES.items() if code in certain), "")
-    return rhythm, morphology
+    return rhythm, next((label for code, label in _MORPHOLOGIES.items() if code in certain), "")
 
 
 def _find_row(mirror: Mirror, record: Record) -> tuple[pd.Series, str]:
     """What the table says of a record, and where it says so."""
-    path, table = fetch_table(mirror, TABLE, _read_table)
+    path = mirror.fetch_required(TABLE)
+    table = _read_table(path)
     if record.name not in table.index:
         raise InputError(f"{path}: record {record.name} is not in this table")
     return table.loc[record.name], f"{path}, record {record.name}"
@@ -96,13 +89,9 @@ def _subject(record: Record, row: pd.Series) -> str:
 
 
 def stratum(mirror: Mirror, record: Record) -> str:
-    """The fold, so that a sample is split in the proportions of the whole; counted back, so that 3 records have all
-    splits.
-
-    Records without a fold have the last turn.
-    """
+    """The fold, so that a sample is split as the whole is; counted back, so that 3 records have all splits."""
     fold = _find_row(mirror, record)[0]["strat_fold"]
-    return f"{10 - int(fold)}" if fold in _SPLIT_OF_FOLD else "none"
+    return f"{10 - int(fold)}" if fold in _SPLIT_OF_FOLD else "none"  # which have the last turn
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
@@ -123,29 +112,18 @@ def read(mirror: Mirror, record: Record) -> Reading:
 
 
 SOURCE = Source(
-    name=SLUG,
-    title="PTB-XL, a large publicly available electrocardiography dataset 1.0.3",
-    slug=SLUG,
-    version=VERSION,
-    role="ecg only",
+    name="ptb-xl", title="PTB-XL, a large publicly available electrocardiography dataset 1.0.3",
+    slug="ptb-xl", version="1.0.3", role="ecg only",
     about={
         "size": "21,799 records of 18,869 patients, 10 s each",
-        "access": "open",
-        "licence": "Creative Commons Attribution 4.0",
-        "cite": (
-            "Wagner P et al. PTB-XL, a large publicly available electrocardiography dataset. Sci Data 2020;7:154. "
-            "doi:10.1038/s41597-020-0495-6"
-        ),
+        "access": "open", "licence": "Creative Commons Attribution 4.0",
+        "cite": "Wagner P et al. PTB-XL, a large publicly available electrocardiography dataset. Sci Data 2020;7:154. "
+        "doi:10.1038/s41597-020-0495-6",
         'lead "V"': "none: V1 to V6 are standard leads",
-        "note": (
-            "PPG simulated from the beats of the ECG; the split is the one that its authors recommend (folds 1-8, 9, "
-            "10), in which no patient is in two splits; ages over 89 count as 90"
-        ),
+        "note": "PPG simulated from the beats of the ECG; the split is the one that its authors recommend (folds 1-8, "
+        "9, 10), in which no patient is in two splits; ages over 89 count as 90",
     },
-    list_records=list_records,
-    files=lambda mirror, record: record_files(mirror, record.path),
-    read=read,
-    subject=lambda mirror, record: _subject(record, _find_row(mirror, record)[0]),
-    stratum=stratum,
+    list_records=list_records, files=lambda mirror, record: record_files(mirror, record.path), read=read,
+    subject=lambda mirror, record: _subject(record, _find_row(mirror, record)[0]), stratum=stratum,
     tables=(TABLE, STATEMENTS),
-)
+)  # fmt: skip

@@ -2,20 +2,13 @@
 
 Each recording of 30 s is one WFDB record per kind of signal on a common axis of 1 kHz,
 ``WFDB/<subject>_<hh-mm-ss>_ecg`` and ``..._ppg`` (named by RECORDS), with twins of their own, coarser times (``t`` in
-ms) as ``CSV/<subject>_<hh-mm-ss>_ecg.csv`` and ``..._ppg.csv``. Where the mirror does not hold both WFDB records, the
-twins are read: their ECG is in counts of the converter, 6990.5 to the millivolt by the headers of the WFDB records.
-
-Seen so in a copy of version 1.0.0 on GitHub (RECORDS, Demographics.csv, headers and twins in
-soungjunha/digital_hearth_care). Public scripts fetch it from physionet.org/files/senssmarttech/1.0.0.
+ms) as ``CSV/<subject>_<hh-mm-ss>_ecg.csv`` and ``..._ppg.csv``, read where the mirror does not hold both WFDB records.
+Seen so in a copy of version 1.0.0 on GitHub (soungjunha/digital_hearth_care).
 """
-
-from __future__ import annotations
 
 import posixpath
 import re
 from collections.abc import Iterator
-from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,28 +20,25 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import parse_lead
 from p2es_lib.data.download.mirror import Mirror, MissingFile
 from p2es_lib.data.sources.contract import Reading, Record, Signal, Source, Stretch
-from p2es_lib.data.sources.wfdb_records import find_leads, read_header, read_signals, walk_records
+from p2es_lib.data.sources.tables import once_per_state
+from p2es_lib.data.sources.wfdb_records import find_leads, read_header, read_signals, signal_files, walk_records
 from p2es_lib.signals import cleaning
 
-SLUG, VERSION = "senssmarttech", "1.0.0"
 TABLE = "Demographics.csv"
 _KINDS = ("ecg", "ppg")
 #: The PPG that is used: the first that a recording has. Brachial before carotid, because a wearable is worn on an arm;
 #: infrared (880 nm) before red (660 nm), because its pulses are larger and less sensitive to oxygenation.
 PPG_PREFERENCE = ("brachial_880nm", "brachial_660nm", "carotid_880nm", "carotid_660nm")
-#: Counts of the ECG in a twin, which states no unit; what comes out must have a height that an ECG can have (mV, from
-#: lowest to highest, drifts included).
+#: Counts of the ECG in a twin, which states no unit (those of the WFDB headers); what comes out must have a height that
+#: an ECG can have (mV, from lowest to highest, drifts included).
 COUNTS_PER_MV, _POSSIBLE_MV = 6990.5, (0.1, 50.0)
 
 
 def list_records(mirror: Mirror) -> list[Record]:
     """One record per recording, from RECORDS; all of a volunteer are a shard."""
-    stems = {}
-    for path in walk_records(mirror):
-        if path.lower().endswith("_ecg"):
-            stem = path[: -len("_ecg")]
-            stems[posixpath.basename(stem)] = stem
-    return [Record(name, path, f"subject-{_subject(name)}") for name, path in stems.items()]
+    stems = [path[: -len("_ecg")] for path in walk_records(mirror) if path.lower().endswith("_ecg")]
+    by_name = {posixpath.basename(stem): stem for stem in stems}
+    return [Record(name, path, f"subject-{_subject(name)}") for name, path in by_name.items()]
 
 
 def _subject(name: str) -> str:
@@ -57,8 +47,7 @@ def _subject(name: str) -> str:
 
 def _csv_path(record: Record, kind: str) -> str:
     """Twin of a record: beside the folder of the WFDB files, in ``CSV``."""
-    folder = posixpath.dirname(posixpath.dirname(record.path)) if "/" in record.path else ""
-    return posixpath.join(folder, "CSV", f"{record.name}_{kind}.csv")
+    return posixpath.join(posixpath.dirname(posixpath.dirname(record.path)), "CSV", f"{record.name}_{kind}.csv")
 
 
 def _headers(mirror: Mirror, record: Record) -> dict[str, Path] | None:
@@ -67,23 +56,17 @@ def _headers(mirror: Mirror, record: Record) -> dict[str, Path] | None:
     return found if all(found.values()) else None
 
 
-def _signal_files(record: Record, header: Path) -> list[str]:
-    folder = posixpath.dirname(record.path)
-    return [posixpath.join(folder, file) for file in dict.fromkeys(read_header(header).file_name or [])]
-
-
 def files(mirror: Mirror, record: Record) -> list[str]:
     """WFDB files of ECG and PPG; their CSV twins where the mirror does not hold both headers."""
-    headers = _headers(mirror, record)
-    if headers is None:
+    if (headers := _headers(mirror, record)) is None:
         return [_csv_path(record, kind) for kind in _KINDS]
-    named = ([f"{record.path}_{kind}.hea", *_signal_files(record, header)] for kind, header in headers.items())
-    return list(chain.from_iterable(named))
+    signals = {kind: signal_files(posixpath.dirname(record.path), read_header(headers[kind])) for kind in _KINDS}
+    return [name for kind in _KINDS for name in (f"{record.path}_{kind}.hea", *signals[kind])]
 
 
-@lru_cache(maxsize=4)
-def read_demographics(path: Path, modified_ns: int) -> dict[str, tuple[float, str]]:
-    """Subject number to age and sex; the second row of the file is its header. Read once per state of the file."""
+@once_per_state
+def _read_demographics(path: Path) -> dict[str, tuple[float, str]]:
+    """Subject number to age and sex; the second row of the file is its header."""
     try:
         table = pd.read_csv(path, header=1, dtype=str, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
@@ -93,24 +76,22 @@ def read_demographics(path: Path, modified_ns: int) -> dict[str, tuple[float, st
         found = ", ".join(map(str, table.columns[:14]))
         raise InputError(f"{path}: no column {', '.join(missing)} in the second row; found {found}")
     people = {}
-    for row in table.dropna(subset=[columns["subject"]]).itertuples(index=False):
-        values = dict(zip(table.columns, row))
-        number = str(values[columns["subject"]]).strip().split(".")[0].lstrip("0") or "0"
+    rows = table.dropna(subset=columns["subject"])[[columns[name] for name in ("subject", "gender", "age")]]
+    for subject, sex, age in rows.itertuples(index=False):
+        number = subject.strip().split(".")[0].lstrip("0") or "0"
         where = f"{path}, subject {number}"
-        age, sex = values[columns["age"]], values[columns["gender"]]
-        people[number] = (parse_age("" if pd.isna(age) else age, where), parse_sex("" if pd.isna(sex) else sex, where))
+        people[number] = (parse_age(age, where), parse_sex(sex, where))
     return people
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
     """One recording, with what the table says of the volunteer."""
-    subject, table = _subject(record.name), mirror.try_fetch(TABLE)
-    people = read_demographics(table, table.stat().st_mtime_ns) if table else {}
-    age, sex = people.get(subject, (float("nan"), ""))
-    if _headers(mirror, record) is None and mirror.try_fetch(_csv_path(record, "ecg")) is None:
+    subject, table, twin = _subject(record.name), mirror.try_fetch(TABLE), _csv_path(record, "ecg")
+    people = _read_demographics(table) if table else {}
+    if _headers(mirror, record) is None and mirror.try_fetch(twin) is None:
         where = mirror.where(f"{record.path}_ecg.hea")
-        raise MissingFile(f"neither {where} and ..._ppg.hea nor the twin {_csv_path(record, 'ecg')} is on this mirror")
-    reading = Reading(subject, age, sex)
+        raise MissingFile(f"neither {where} and ..._ppg.hea nor the twin {twin} is on this mirror")
+    reading = Reading(subject, *people.get(subject, ()))
     if subject not in people:
         reading.notes.append(f"age and sex are not known ({TABLE} does not name subject {subject})")
     reading.stretches = _stretch(mirror, record, reading)
@@ -119,53 +100,45 @@ def read(mirror: Mirror, record: Record) -> Reading:
 
 def _stretch(mirror: Mirror, record: Record, reading: Reading) -> Iterator[Stretch]:
     if (headers := _headers(mirror, record)) is not None:
-        leads, ppg = _read_wfdb(mirror, record, headers)
+        leads, (ppg, rate) = _read_wfdb(mirror, record, headers)
     else:
-        leads, ppg = _read_twins(mirror, record)
+        leads, (ppg, rate) = _read_twins(mirror, record)
         reading.notes.append(f"read from CSV, which states no unit: ECG taken as {COUNTS_PER_MV:g} counts per mV")
-    upright = orient(*ppg)
-    if upright is not ppg[0]:
+    # A pulse rises faster than it falls, so the slope of a PPG with its pulses upward is skewed to the right.
+    if stats.skew(np.diff(cleaning.ppg_clean(cleaning.bridge_gaps(ppg), rate))) < 0:
+        ppg = -ppg
         reading.notes.append("the PPG is recorded as light received, which falls with each pulse: turned over")
-    yield Stretch(0.0, (upright, ppg[1]), leads)
-
-
-def orient(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """The PPG with its pulses upward: a pulse rises faster than it falls, so its slope is skewed to the right."""
-    slope = np.diff(cleaning.ppg_clean(cleaning.bridge_gaps(ppg), sampling_rate))
-    return -ppg if stats.skew(slope) < 0 else ppg
+    yield Stretch(0.0, (ppg, rate), leads)
 
 
 def _choose_ppg(names: list[str], where: str) -> str:
     plain = {re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_"): name for name in names}
-    found = next((plain[name] for name in PPG_PREFERENCE if name in plain), None)
-    if found is None:
-        raise InputError(f"{where}: none of the PPG signals {', '.join(PPG_PREFERENCE)}; found {', '.join(names)}")
-    return found
+    for name in PPG_PREFERENCE:
+        if name in plain:
+            return plain[name]
+    raise InputError(f"{where}: none of the PPG signals {', '.join(PPG_PREFERENCE)}; found {', '.join(names)}")
 
 
 def _read_wfdb(mirror: Mirror, record: Record, headers: dict[str, Path]) -> tuple[dict[str, Signal], Signal]:
-    for path in headers.values():
-        for file in _signal_files(record, path):
-            mirror.fetch(file)
-    header = read_header(headers["ecg"])
-    leads = find_leads(header.sig_name or [], header.units or [], str(headers["ecg"]))
-    if not leads:
-        raise InputError(f"{headers['ecg']}: no standard lead among {', '.join(header.sig_name or [])}")
+    ecg, ppg = (read_header(path) for path in headers.values())
+    for file in signal_files(posixpath.dirname(record.path), ecg, ppg):
+        mirror.fetch(file)
+    if not (leads := find_leads(ecg.sig_name or [], ecg.units or [], str(headers["ecg"]))):
+        raise InputError(f"{headers['ecg']}: no standard lead among {', '.join(ecg.sig_name or [])}")
     raw = read_signals(headers["ecg"], [signal for signal, _ in leads.values()])
-    name = _choose_ppg(read_header(headers["ppg"]).sig_name or [], str(headers["ppg"]))
-    ppg = read_signals(headers["ppg"], [name])[name]
-    return {lead: (raw[signal][0] * factor, raw[signal][1]) for lead, (signal, factor) in leads.items()}, ppg
+    name = _choose_ppg(ppg.sig_name or [], str(headers["ppg"]))
+    in_mv = {lead: (raw[signal][0] * factor, raw[signal][1]) for lead, (signal, factor) in leads.items()}
+    return in_mv, read_signals(headers["ppg"], [name])[name]
 
 
 def _read_twins(mirror: Mirror, record: Record) -> tuple[dict[str, Signal], Signal]:
     """ECG and PPG from CSV, both from the first instant that both have."""
     paths = {kind: mirror.fetch(_csv_path(record, kind)) for kind in _KINDS}
-    tables = {kind: read_twin(path) for kind, path in paths.items()}
-    begin_ms = max(table["t"].iloc[0] for table in tables.values())
-    names = {parse_lead(name): name for name in tables["ecg"].columns if parse_lead(name)}
-    if not names:
-        raise InputError(f"{paths['ecg']}: no standard lead among {', '.join(tables['ecg'].columns)}")
-    counts = {lead: _on_clock(tables["ecg"], name, begin_ms, paths["ecg"]) for lead, name in names.items()}
+    ecg, ppg = (_read_twin(path) for path in paths.values())
+    begin_ms = max(table["t"].iloc[0] for table in (ecg, ppg))
+    if not (names := {parse_lead(name): name for name in ecg.columns if parse_lead(name)}):
+        raise InputError(f"{paths['ecg']}: no standard lead among {', '.join(ecg.columns)}")
+    counts = {lead: _on_clock(ecg, name, begin_ms, paths["ecg"]) for lead, name in names.items()}
     leads = {lead: (x / COUNTS_PER_MV, rate) for lead, (x, rate) in counts.items()}
     heights = [np.ptp(x[np.isfinite(x)]) for x, _ in leads.values() if np.isfinite(x).any()]
     if not _POSSIBLE_MV[0] <= (height := np.median(heights) if heights else 0.0) <= _POSSIBLE_MV[1]:
@@ -173,18 +146,12 @@ def _read_twins(mirror: Mirror, record: Record) -> tuple[dict[str, Signal], Sign
             f"{paths['ecg']}: ECG of {height:.2g} mV from lowest to highest at {COUNTS_PER_MV:g} counts per mV; the "
             "file states no unit, and is not in these counts"
         )
-    name = _choose_ppg(list(tables["ppg"].columns), str(paths["ppg"]))
-    return leads, _on_clock(tables["ppg"], name, begin_ms, paths["ppg"])
+    name = _choose_ppg(list(ppg.columns), str(paths["ppg"]))
+    return leads, _on_clock(ppg, name, begin_ms, paths["ppg"])
 
 
-def read_twin(path: Path) -> pd.DataFrame:
-    """A CSV twin: a column ``t`` in milliseconds that rises, and signals.
-
-    Raises
-    ------
-    InputError
-        Not such a file.
-    """
+def _read_twin(path: Path) -> pd.DataFrame:
+    """A CSV twin: a column ``t`` in milliseconds that rises, and signals."""
     try:
         table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig")
         table.columns = [str(column).strip() for column in table.columns]
@@ -210,29 +177,18 @@ def _on_clock(table: pd.DataFrame, name: str, begin_ms: float, path: Path) -> Si
 
 
 SOURCE = Source(
-    name=SLUG,
+    name="senssmarttech", slug="senssmarttech", version="1.0.0", role="paired",
     title="SensSmartTech database of cardiovascular signals synchronously recorded, 1.0.0",
-    slug=SLUG,
-    version=VERSION,
-    role="paired",
     about={
         "size": "338 recordings of 32 volunteers, 30 s each",
-        "access": "open",
-        "licence": "Creative Commons Attribution 4.0",
-        "cite": (
-            "Lazović A et al. SensSmartTech database of cardiovascular signals synchronously recorded by an "
-            "electrocardiograph, phonocardiograph, photoplethysmograph and accelerometer (version 1.0.0). PhysioNet, "
-            "2024. doi:10.13026/fy9p-n277"
-        ),
+        "access": "open", "licence": "Creative Commons Attribution 4.0",
+        "cite": "Lazović A et al. SensSmartTech database of cardiovascular signals synchronously recorded by an "
+        "electrocardiograph, phonocardiograph, photoplethysmograph and accelerometer (version 1.0.0). PhysioNet, 2024. "
+        "doi:10.13026/fy9p-n277",
         'lead "V"': "none: V3 and V4 are standard leads",
-        "note": (
-            f"PPG {PPG_PREFERENCE[0]} where there is one; volunteers at rest and after exercise; I and II give the six "
-            "limb leads"
-        ),
+        "note": f"PPG {PPG_PREFERENCE[0]} where there is one; volunteers at rest and after exercise; I and II give the "
+        "six limb leads",
     },
-    list_records=list_records,
-    files=files,
-    read=read,
-    subject=lambda mirror, record: _subject(record.name),
+    list_records=list_records, files=files, read=read, subject=lambda mirror, record: _subject(record.name),
     tables=(TABLE,),
-)
+)  # fmt: skip

@@ -1,64 +1,59 @@
-"""Tables of ages and the like: fetched where a data set needs them, refused with one message that names the file."""
-
-from __future__ import annotations
+"""Tables of ages and the like, refused with one message that names the file; each is read once per state of it."""
 
 import os
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
 from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.download.mirror import Mirror
 
 
-def fetch_table(mirror: Mirror, name: str, read: Callable[[Path, int], pd.DataFrame]) -> tuple[Path, pd.DataFrame]:
-    """A table that a data set cannot be read without: where it is, and what ``read(path, modified_ns)`` makes of it."""
-    path = mirror.fetch_required(name)
-    return path, read(path, path.stat().st_mtime_ns)
+def once_per_state(read: Callable) -> Callable:
+    """``read(path)`` that reads a file again only when it has changed."""
+    cached = lru_cache(maxsize=4)(lambda path, modified_ns: read(path))
+    return lambda path: cached(path, path.stat().st_mtime_ns)
 
 
-def users_table(variable: str, folder: str, name: str, what: str) -> Path | None:
-    """A credentialed table of the user's own, if there is one: that which an environment variable names, else in raw.
+@dataclass(frozen=True)
+class UsersTable:
+    """A credentialed table of patients that the user may have."""
 
-    Parameters
-    ----------
-    variable : str
-        For example ``"P2ES_MIMIC4_PATIENTS"``; an :class:`InputError` where it names no file.
-    folder, name : str
-        Folder of ``data/raw``, and the file in it, compressed (``.gz``) or not.
-    what : str
-        What the file is, for the message.
-    """
-    named = os.environ.get(variable)
-    if named and not Path(named).is_file():
-        raise InputError(f"{variable}={named!r}: no such file; it is {what} or .csv.gz")
-    candidates = [Path(named)] if named else [paths.raw_dir(folder) / f"{name}{end}" for end in ("", ".gz")]
-    return next((path for path in candidates if path.is_file()), None)
+    variable: str  #: that names it, for example ``"P2ES_MIMIC4_PATIENTS"``
+    folder: str  #: of ``data/raw``, where it is looked for otherwise
+    file: str  #: as its data set names it, there compressed (``.gz``) or not
+    database: str  #: that it belongs to, for messages
+    read: Callable[[Path], pd.DataFrame]  #: indexed by subject_id
+
+    def existing(self) -> list[Path]:
+        """The file, if there is one; an :class:`InputError` where the variable names none."""
+        named, name = os.environ.get(self.variable), Path(self.file).name
+        if named and not Path(named).is_file():
+            raise InputError(f"{self.variable}={named!r}: no such file; it is {self.database}'s {self.file} or .csv.gz")
+        candidates = [Path(named)] if named else [paths.raw_dir(self.folder) / f"{name}{end}" for end in ("", ".gz")]
+        return [path for path in candidates if path.is_file()][:1]
+
+    def find(self, subject: str) -> tuple[pd.Series | None, str]:
+        """What the table says of a subject, and where; or None, and the note for why age and sex are not known."""
+        unknown = "age and sex are not known: "
+        if not (found := self.existing()):
+            return None, f"{unknown}{self.database}'s {Path(self.file).name} is credentialed; see {self.variable}"
+        table = self.read(found[0])
+        if subject not in table.index:
+            return None, f"{unknown}{found[0]} does not name subject_id {subject}"
+        return table.loc[subject], f"{found[0]}, subject_id {subject}"
 
 
 def read_table(
     path: Path, expected: str, key: str, columns: Sequence[str], numbers: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The named columns of a CSV file, compressed or not, by its column ``key``, as text; what is missing is NaN.
+    """Columns of a CSV file, compressed or not, by its column ``key``, as text or ``numbers``; what is missing is NaN.
 
-    Parameters
-    ----------
-    path : Path
-    expected : str
-        What the file should be, for messages.
-    key, columns : str, sequence of str
-        Column that names each row, and those that are read besides, in lower case (in the file in any).
-    numbers : sequence of str
-        Those of them that hold numbers, which are converted.
-
-    Raises
-    ------
-    InputError
-        Not such a file: it cannot be read, a column is missing, a row has no name or that of another row, or there is
-        text where a number belongs.
+    Names are in lower case here, in the file in any. An :class:`InputError` says what is not as ``expected``.
     """
     wanted = (key, *columns)
     try:

@@ -1,13 +1,10 @@
 """VitalDB: surgical patients, hours each, ECG II and V5 and PPG at 500 Hz, read with the package ``vitaldb``.
 
 Track names, their rate of 500 Hz and the unit mV of the ECG are those of the authors' documentation and of their
-package (``vitaldb.utils.TRACK_INFO``). Files lie at PhysioNet as ``clinical_data.csv`` and ``vital_files/0001.vital``
-(under physionet.org/files/vitaldb/1.0.0), as public scripts that download them say.
+package (``vitaldb.utils.TRACK_INFO``). Files lie at PhysioNet as public scripts that download them say.
 """
 
-from __future__ import annotations
-
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +12,23 @@ import pandas as pd
 
 from p2es_lib.core.demographics import parse_age, parse_sex
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import MILLIVOLTS
 from p2es_lib.data.download.mirror import Mirror
-from p2es_lib.data.sources.contract import Reading, Record, Signal, Source
-from p2es_lib.data.sources.parts import in_parts
-from p2es_lib.data.sources.tables import fetch_table, read_table
+from p2es_lib.data.sources.contract import Reading, Record, Signal, Source, Stretch, in_parts
+from p2es_lib.data.sources.tables import once_per_state, read_table
 
-SLUG, VERSION = "vitaldb", "1.0.0"
 TABLE = "clinical_data.csv"
 PPG_TRACK = "SNUADC/PLETH"
 #: The second ECG channel is named V5 by the data set's authors; how often the electrode truly lay there is not known.
 LEAD_TRACKS = {"II": "SNUADC/ECG_II", "V5": "SNUADC/ECG_V5"}
-_SHARD_CASES = 10
-_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3}
-#: Ages are not given beyond this.
-_OVER_89, _OLD = ">89", 90.0
+_OVER_89, _OLD = ">89", 90.0  # ages are not given beyond
 #: Stands for a gap in tracks of whole numbers, by the number of their format, in files as ``vitaldb`` writes them.
 _GAP = {3: -128, 4: 255, 5: -32768, 6: 65535, 7: -(2**31), 8: 2**32 - 1}
 
 
-@lru_cache(maxsize=4)
-def _read_table(path: Path, modified_ns: int) -> pd.DataFrame:
-    """``clinical_data.csv`` by case number; read once per state of the file."""
+@once_per_state
+def _read_table(path: Path) -> pd.DataFrame:
+    """``clinical_data.csv`` by case number."""
     table = read_table(path, f"VitalDB's {TABLE}", "caseid", ("subjectid", "age", "sex"))
     for column in (table.index.to_series(), table["subjectid"]):
         if not (good := column.str.fullmatch(r"\d+", na=False)).all():
@@ -45,15 +38,14 @@ def _read_table(path: Path, modified_ns: int) -> pd.DataFrame:
 
 def list_records(mirror: Mirror) -> list[Record]:
     """All cases that the table names; ten of them are a shard."""
-    _, table = fetch_table(mirror, TABLE, _read_table)
-    cases = map(int, table.index)
-    return [Record(f"{n:04d}", f"vital_files/{n:04d}", f"cases-{n // _SHARD_CASES:03d}") for n in cases]
+    cases = map(int, _read_table(mirror.fetch_required(TABLE)).index)
+    return [Record(f"{n:04d}", f"vital_files/{n:04d}", f"cases-{n // 10:03d}") for n in cases]
 
 
 def _find_row(mirror: Mirror, record: Record) -> tuple[pd.Series, str]:
     """What the table says of a case, and where it says so."""
-    path, table = fetch_table(mirror, TABLE, _read_table)
-    case, where = str(int(record.name)), f"{path}, case {record.name}"
+    path, case = mirror.fetch_required(TABLE), str(int(record.name))
+    table, where = _read_table(path), f"{path}, case {record.name}"
     if case not in table.index:
         raise InputError(f"{where}: not in this table")
     return table.loc[case], where
@@ -63,40 +55,25 @@ def read(mirror: Mirror, record: Record) -> Reading:
     """One case. A person may have several: they are one subject."""
     row, where = _find_row(mirror, record)
     is_old = str(row["age"]).replace(" ", "") == _OVER_89
-    age, sex = _OLD if is_old else parse_age(row["age"], where), parse_sex(row["sex"], where)
-    local = mirror.fetch(f"{record.path}.vital")
-    reading = Reading(row["subjectid"], age, sex)
-
-    def stretches():
-        ppg, leads, notes = read_vital(local)
-        reading.notes.extend(notes)
-        yield from in_parts(ppg, leads)
-
-    reading.stretches = stretches()
+    age = _OLD if is_old else parse_age(row["age"], where)
+    reading = Reading(row["subjectid"], age, parse_sex(row["sex"], where))
+    reading.stretches = _stretches(mirror.fetch(f"{record.path}.vital"), reading)
     return reading
 
 
-def read_vital(path: Path) -> tuple[Signal, dict[str, Signal], list[str]]:
-    """PPG and leads (mV) of a ``.vital`` file, each at the rate of its track; NaN where a track has no samples.
-
-    What was assumed stands in the notes, the last of what is returned.
-
-    Raises
-    ------
-    InputError
-        Not such a file, no PPG or no ECG track, a track without rate, or an ECG in another unit than mV or uV.
-    """
+def _stretches(path: Path, reading: Reading) -> Iterator[Stretch]:
+    """PPG and leads (mV), each at the rate of its track; NaN where a track has no samples."""
     import vitaldb
 
+    names = (PPG_TRACK, *LEAD_TRACKS.values())
     try:
-        file = vitaldb.VitalFile(str(path), [PPG_TRACK, *LEAD_TRACKS.values()])
-        tracks = {name: file.find_track(name) for name in (PPG_TRACK, *LEAD_TRACKS.values())}
+        file = vitaldb.VitalFile(str(path), list(names))
+        tracks = {name: track for name in names if (track := file.find_track(name)) is not None}
     except Exception as error:  # the package raises whatever it meets in a damaged file
         raise InputError(f"{path}: not a readable .vital file ({type(error).__name__}: {error})") from error
-    found = {lead: name for lead, name in LEAD_TRACKS.items() if tracks[name] is not None}
-    if tracks[PPG_TRACK] is None or not found:
-        here = ", ".join(name for name, track in tracks.items() if track is not None) or "none of them"
-        raise InputError(f"{path}: needs {PPG_TRACK} and an ECG track, found {here}")
+    found = {lead: name for lead, name in LEAD_TRACKS.items() if name in tracks}
+    if PPG_TRACK not in tracks or not found:
+        raise InputError(f"{path}: needs {PPG_TRACK} and an ECG track, found {', '.join(tracks) or 'none of them'}")
 
     def samples(name: str) -> Signal:
         track = tracks[name]
@@ -108,40 +85,30 @@ def read_vital(path: Path) -> tuple[Signal, dict[str, Signal], list[str]]:
             x[x == gap] = np.nan
         return x, float(track.srate)
 
-    leads, notes = {}, []
+    leads = {}
     for lead, name in found.items():
-        if not tracks[name].unit:
-            notes.append(f"track {name} states no unit: taken as mV, as documented")
-        unit = (tracks[name].unit or "mV").strip().lower()
-        if unit not in _MILLIVOLTS:
+        factor = MILLIVOLTS.get((tracks[name].unit or "mV").strip().lower())
+        if factor is None:
             raise InputError(f"{path}: track {name} has the unit {tracks[name].unit!r}; only mV and uV can be used")
         x, rate = samples(name)
-        leads[lead] = (x * np.float32(_MILLIVOLTS[unit]), rate)
-    return samples(PPG_TRACK), leads, notes
+        leads[lead] = (x * np.float32(factor), rate)
+    unitless = [name for name in found.values() if not tracks[name].unit]
+    reading.notes += [f"track {name} states no unit: taken as mV, as documented" for name in unitless]
+    yield from in_parts(samples(PPG_TRACK), leads)
 
 
 SOURCE = Source(
-    name=SLUG,
+    name="vitaldb", slug="vitaldb", version="1.0.0", role="paired",
     title="VitalDB, a high-fidelity multi-parameter vital signs database in surgical patients, 1.0.0",
-    slug=SLUG,
-    version=VERSION,
-    role="paired",
     about={
         "size": "6,388 cases of 6,090 patients, hours each, 95 GB",
-        "access": "open",
-        "licence": "Creative Commons Attribution 4.0",
-        "cite": (
-            "Lee HC et al. VitalDB, a high-fidelity multi-parameter vital signs database in surgical patients. Sci "
-            "Data 2022;9:279. doi:10.1038/s41597-022-01411-5"
-        ),
+        "access": "open", "licence": "Creative Commons Attribution 4.0",
+        "cite": "Lee HC et al. VitalDB, a high-fidelity multi-parameter vital signs database in surgical patients. Sci "
+        "Data 2022;9:279. doi:10.1038/s41597-022-01411-5",
         'lead "V"': "a channel named V5 by the authors, taken as V5; electrode positions in the operating room vary",
         "note": "under anaesthesia; II alone of the limb leads, from which no other follows; cautery and gaps are "
         "common",
     },
-    list_records=list_records,
-    files=lambda mirror, record: [f"{record.path}.vital"],
-    read=read,
-    subject=lambda mirror, record: _find_row(mirror, record)[0]["subjectid"],
-    tables=(TABLE,),
-    sample=20,
-)
+    list_records=list_records, files=lambda mirror, record: [f"{record.path}.vital"], read=read,
+    subject=lambda mirror, record: _find_row(mirror, record)[0]["subjectid"], tables=(TABLE,), sample=20,
+)  # fmt: skip

@@ -1,20 +1,17 @@
 """WFDB records as they come: several segments, several rates, signal names and units as monitors write them."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
 from p2es_lib.data.download.mirror import Mirror, MissingFile, check_relative
-from p2es_lib.data.sources.contract import Reading, Stretch
-from p2es_lib.data.sources.parts import MARGIN_S, PART_S
+from p2es_lib.data.sources.contract import MARGIN_S, PART_S, Reading, Signal, Stretch
 
 #: Words of signals that hold what was derived from a PPG, or what is recorded beside it, and no pulse.
 _DERIVED = {
@@ -23,8 +20,7 @@ _DERIVED = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """One file set of a record: its name ("~": a gap), first frame and number of frames."""
 
     name: str
@@ -33,16 +29,9 @@ class Segment:
 
 
 def read_header(path: Path):
-    """Header of a WFDB record; ``path`` is that of its ``.hea`` file.
-
-    Raises
-    ------
-    InputError
-        Missing, empty or not a WFDB header.
-    """
+    """Header of a WFDB record, from its ``.hea`` file; an :class:`InputError` where that is none."""
     import wfdb
 
-    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such WFDB header")
     if path.stat().st_size == 0:
@@ -63,8 +52,14 @@ def segments(header) -> list[Segment]:
     if not hasattr(header, "seg_name"):
         return [Segment(header.record_name, 0, int(header.sig_len or 0))]
     starts = np.concatenate([[0], np.cumsum(header.seg_len)])
-    every = [Segment(*row) for row in zip(header.seg_name, map(int, starts), map(int, header.seg_len))]
+    every = map(Segment, header.seg_name, map(int, starts), map(int, header.seg_len))
     return [segment for segment in every if segment.name != "~" and segment.n_frames > 0]
+
+
+def signal_files(folder: str, *headers) -> list[str]:
+    """Signal files that headers of records in this folder of the data set name, as paths inside it."""
+    named = (name for header in headers for name in getattr(header, "file_name", None) or [] if name != "~")
+    return [posixpath.join(folder, name) for name in dict.fromkeys(named)]
 
 
 def name_words(name: str) -> list[str]:
@@ -87,28 +82,20 @@ def find_ppg(names: list[str]) -> str | None:
 def find_leads(names: list[str], units: list[str | None], where: str) -> dict[str, tuple[str, float]]:
     """Standard leads among the signals of a record: lead to (signal name, factor to mV).
 
-    A lead that occurs twice is taken from its first signal. ``"V"`` is no standard lead and is never among them. A unit
-    that stands in the name ("V1 (uV)") counts where the unit field is empty.
-
-    Raises
-    ------
-    InputError
-        An ECG lead in a unit that cannot be converted to mV (an amplitude of unknown scale is no target), or with one
-        unit in its name and another in its field.
+    A lead that occurs twice is taken from its first signal. A unit in the name ("V1 (uV)") counts where the unit field
+    is empty. An :class:`InputError` where one cannot be converted to mV (an amplitude of unknown scale is no target),
+    or the two differ.
     """
-    found: dict[str, tuple[str, float]] = {}
+    found = {}
     for name, unit in zip(names, units, strict=True):
-        lead = parse_lead(name)
-        if lead is None or lead in found:
+        if (lead := parse_lead(name)) is None or lead in found:
             continue
         stated, named = (unit or "").strip().lower(), split_unit(name)[1].lower()
-        factor = MILLIVOLTS.get(stated or named)
+        factor, told = MILLIVOLTS.get(stated or named), f"{where}: ECG signal {name!r} has the unit {unit!r}"
         if stated and named and stated != named and factor != MILLIVOLTS.get(named):
-            raise InputError(
-                f"{where}: ECG signal {name!r} has the unit {unit!r} by its unit field; correct the one that is wrong"
-            )
+            raise InputError(f"{told} by its unit field; correct the one that is wrong")
         if factor is None:
-            raise InputError(f"{where}: ECG signal {name!r} has the unit {unit!r}; only mV and uV can be used")
+            raise InputError(f"{told}; only mV and uV can be used")
         found[lead] = (name, factor)
     return found
 
@@ -116,10 +103,7 @@ def find_leads(names: list[str], units: list[str | None], where: str) -> dict[st
 def usable_leads(
     names: list[str], units: list[str | None], where: str
 ) -> tuple[dict[str, tuple[str, float]], list[str]]:
-    """As :func:`find_leads`, but a lead in a unit that is of no use is left out; and what to say of such.
-
-    For recordings of a user, whose PPG can be translated without it.
-    """
+    """As :func:`find_leads`, but leads in a unit of no use are left out, with a note: the PPG can do without them."""
     found, notes = {}, []
     for name, unit in zip(names, units, strict=True):
         try:
@@ -130,24 +114,10 @@ def usable_leads(
     return found, notes
 
 
-def read_signals(
-    path: Path, names: list[str], first_frame: int = 0, end_frame: int | None = None
-) -> dict[str, tuple[np.ndarray, float]]:
-    """Signals of one segment, each at its own rate.
+def read_signals(path: Path, names: list[str], first_frame: int = 0, end_frame: int | None = None) -> dict[str, Signal]:
+    """Signals of one segment (``path``: its ``.hea`` file) by name, in physical units, each at its own rate.
 
-    Parameters
-    ----------
-    path : Path
-        The segment's ``.hea`` file.
-    names : list of str
-        Signals as the header names them; of two of the same name the first is read.
-    first_frame, end_frame : int
-        Part to read.
-
-    Returns
-    -------
-    dict
-        Name to (physical values (T,), sampling rate in Hz). All begin at the same instant.
+    All begin at the same instant. Of two of the same name the first is read.
     """
     import wfdb
 
@@ -155,8 +125,7 @@ def read_signals(
     channels = [header.sig_name.index(name) for name in names]
     stop = end_frame if header.sig_len else None  # without a stated length, wfdb only reads to the end
     try:
-        name = str(Path(path).with_suffix(""))
-        record = wfdb.rdrecord(name, first_frame, stop, channels=channels, smooth_frames=False)
+        record = wfdb.rdrecord(str(path.with_suffix("")), first_frame, stop, channels=channels, smooth_frames=False)
     except Exception as error:  # wfdb raises whatever it meets in a damaged file
         raise InputError(f"{path}: the signal files cannot be read ({type(error).__name__}: {error})") from error
     rates = [record.fs * per_frame for per_frame in record.samps_per_frame]
@@ -170,42 +139,31 @@ def find_chest_lead(names: list[str]) -> str | None:
     return next((name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)), None)
 
 
-# ---------------------------------------------------------------------------------------------------- whole records
-def segment_files(mirror: Mirror, folder: str, header) -> list[str]:
-    """All files of a record besides its header, as paths inside the data set; headers of segments are fetched."""
-    named = []
+def record_files(mirror: Mirror, path: str) -> list[str]:
+    """All files of a WFDB record, its header first, as paths inside the data set; headers of segments are fetched."""
+    folder, header = posixpath.dirname(path), read_header(mirror.fetch(f"{path}.hea"))
+    layout = [name for name in getattr(header, "seg_name", []) if name.endswith(("_layout", "_0000"))]
+    named = [f"{path}.hea", *(posixpath.join(folder, f"{name}.hea") for name in layout)]
     for segment in segments(header):
         if segment.name == header.record_name:
-            named += [posixpath.join(folder, file) for file in dict.fromkeys(header.file_name or []) if file != "~"]
+            named += signal_files(folder, header)
             continue
-        path = posixpath.join(folder, f"{segment.name}.hea")
-        named.append(path)
-        if (local := mirror.try_fetch(path)) is not None:
-            files = dict.fromkeys(getattr(read_header(local), "file_name", None) or [])
-            named += [posixpath.join(folder, file) for file in files if file != "~"]
+        named.append(posixpath.join(folder, f"{segment.name}.hea"))
+        if (local := mirror.try_fetch(named[-1])) is not None:
+            named += signal_files(folder, read_header(local))
     return named
-
-
-def record_files(mirror: Mirror, path: str) -> list[str]:
-    """All files of a WFDB record, its header first, as paths inside the data set."""
-    header = read_header(mirror.fetch(f"{path}.hea"))
-    layout = [f"{name}.hea" for name in getattr(header, "seg_name", []) if name.endswith(("_layout", "_0000"))]
-    folder = posixpath.dirname(path)
-    return [f"{path}.hea", *(posixpath.join(folder, name) for name in layout), *segment_files(mirror, folder, header)]
 
 
 def record_stretches(mirror: Mirror, path: str, reading: Reading, *, needs_ppg: bool = True) -> Iterator[Stretch]:
     """Stretches of a WFDB record in the order of time; what is missing or unusable is noted in ``reading``."""
-    folder = posixpath.dirname(path)
-    header = read_header(mirror.fetch(f"{path}.hea"))
+    folder, header = posixpath.dirname(path), read_header(mirror.fetch(f"{path}.hea"))
     absent, read_to_s = [], 0.0
     for segment in segments(header):
         start_s = segment.start_frame / header.fs
         try:
             local = mirror.fetch(posixpath.join(folder, f"{segment.name}.hea"))
-            for file in dict.fromkeys(getattr(read_header(local), "file_name", None) or []):
-                if file != "~":
-                    mirror.fetch(posixpath.join(folder, file))
+            for file in signal_files(folder, read_header(local)):
+                mirror.fetch(file)
             for stretch in segment_stretches(local, start_s, segment.n_frames, needs_ppg=needs_ppg):
                 read_to_s = stretch.start_s + stretch.keep_s
                 yield stretch
@@ -221,23 +179,10 @@ def record_stretches(mirror: Mirror, path: str, reading: Reading, *, needs_ppg: 
 def segment_stretches(
     local: Path, start_s: float = 0.0, max_frames: int = 0, *, needs_ppg: bool = True
 ) -> Iterator[Stretch]:
-    """One segment in parts of :data:`PART_S`, each with margins inside the segment.
+    """One segment (``local``: its ``.hea`` file) in parts of :data:`PART_S`, each with margins inside the segment.
 
-    Parameters
-    ----------
-    local : Path
-        The segment's ``.hea`` file, signal files beside it.
-    start_s : float
-        Time of its first sample after the start of the record.
-    max_frames : int
-        Frames after which the next segment begins, whatever this one's own header says; 0: not known.
-    needs_ppg : bool
-        Whether a segment without PPG is of no use.
-
-    Raises
-    ------
-    InputError
-        No PPG where one is needed, no ECG, a unit that cannot be converted, or unreadable files.
+    It begins ``start_s`` after the record, and ends after ``max_frames``, whatever its own header says (0: not known).
+    An :class:`InputError` where it has no PPG though one is needed, no ECG, an odd unit, or unreadable files.
     """
     header = read_header(local)
     if hasattr(header, "seg_name"):
@@ -251,7 +196,10 @@ def segment_stretches(
     if not leads and chest is None:
         raise InputError(f"{local}: no ECG among the signals {', '.join(names)}")
     wanted = list(dict.fromkeys(name for name in (ppg, chest, *(signal for signal, _ in leads.values())) if name))
-    n_frames = header.sig_len or _stored_frames(local, wanted)
+    n_frames = header.sig_len
+    if not n_frames:  # not stated
+        x, rate = read_signals(local, wanted[:1])[wanted[0]]
+        n_frames = int(len(x) / rate * header.fs)
     n_frames = min(n_frames, max_frames or n_frames)
     part, margin = max(1, round(PART_S * header.fs)), round(MARGIN_S * header.fs)
     for first in range(0, n_frames, part):
@@ -267,37 +215,22 @@ def segment_stretches(
         )
 
 
-def _stored_frames(local: Path, names: list[str]) -> int:
-    """Length of a segment whose header does not say it."""
-    x, rate = read_signals(local, names[:1])[names[0]]
-    return int(len(x) / rate * read_header(local).fs)
-
-
 def walk_records(mirror: Mirror, top: str = "RECORDS") -> list[str]:
     """Paths of all records of a data set, without suffix, as its RECORDS files name them, folder by folder.
 
-    Raises
-    ------
-    InputError
-        The mirror does not hold the data set, or a list names a path outside it.
+    An :class:`InputError` where the mirror does not hold the data set, or a list names a path outside it.
     """
-    folder = posixpath.dirname(top)
-    records, seen = [], {folder}
-    pending = _entries(folder, mirror.fetch_required(top))
-    while pending:
-        folder, entry = pending.pop()
-        path = check_relative(posixpath.normpath(posixpath.join(folder, entry)) if ".." not in entry else entry)
-        if path in seen:  # named twice, or a folder that names itself
-            continue
-        seen.add(path)
-        if not entry.endswith("/"):
-            records.append(path)
-        elif (listing := mirror.try_fetch(f"{path}/RECORDS")) is not None:
-            pending += _entries(path, listing)
-    return records
+    seen = {posixpath.dirname(top)}
 
+    def walk(folder: str, listing: Path) -> Iterator[str]:
+        for entry in filter(None, map(str.strip, listing.read_text("utf-8", errors="replace").splitlines())):
+            path = check_relative(posixpath.normpath(posixpath.join(folder, entry)) if ".." not in entry else entry)
+            if path in seen:  # named twice, or a folder that names itself
+                continue
+            seen.add(path)
+            if not entry.endswith("/"):
+                yield path
+            elif (deeper := mirror.try_fetch(f"{path}/RECORDS")) is not None:
+                yield from walk(path, deeper)
 
-def _entries(folder: str, listing: Path) -> list[tuple[str, str]]:
-    """Lines of a RECORDS file with its folder, the last first."""
-    lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [(folder, line.strip()) for line in reversed(lines) if line.strip()]
+    return list(walk(posixpath.dirname(top), mirror.fetch_required(top)))
