@@ -208,7 +208,7 @@ def test_a_store_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch):
     block = np.ones((4, 13, 128), np.float32)
     with ShardWriter(tmp_path, 128) as writer:
         append = lambda row: writer.append(block[0, :1], block[0, 1:])  # noqa: E731
-        measure_store._write_all(writer.path, 250, append, writer.flush, block[0].nbytes, False)
+        measure_store._write_all(writer.path, 250, append, writer.file.flush, block[0].nbytes, False)
     assert len(synced) == 3 and synced[-1] == writer.path.stat().st_size >= 250 * block[0].nbytes
     assert np.diff(synced).tolist() == [100 * block[0].nbytes, 50 * block[0].nbytes]
 

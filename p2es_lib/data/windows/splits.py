@@ -26,7 +26,7 @@ _WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "L
           "mi": "infarction", "st": "ST"}  # fmt: skip
 
 
-def split_subjects(subjects, ages, sexes, fractions: dict[str, float] = SPLIT_FRACTIONS, seed: int = 0):
+def split_subjects(subjects, ages, sexes, fractions: dict = SPLIT_FRACTIONS, seed: int = 0) -> dict[str, str]:
     """Assign each subject to a split, stratified by age band and sex, in whatever order they are named.
 
     With at least as many subjects as splits, no split is empty, and the numbers per split are the shares rounded.

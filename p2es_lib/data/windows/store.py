@@ -154,7 +154,7 @@ class WindowArray:
         return self._read(self.places[rows])[(slice(None), *rest)]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return self._read(self.places).astype(dtype or self.dtype, copy=False)
+        return self._read(self.places).astype(self.dtype if dtype is None else dtype, copy=False)
 
     def take(self, rows: np.ndarray, axis: int = 0) -> WindowArray:
         """The windows of these rows, still unread; named as NumPy names it for arrays in memory."""
