@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from p2es_lib.core.config import Config, get_config
-from p2es_lib.data.preparation import prepare_shard, prepare_windows, read_shard_settings
+from p2es_lib.data.preparation import prepare_shard, prepare_windows
 from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
-from p2es_lib.data.windows import Shards, read_table, read_windows
+from p2es_lib.data.windows import SHARD_SETTINGS, Shards, read_settings, read_table, read_windows
 
 MIRROR_FOLDER = "mirror"
 
@@ -78,7 +78,7 @@ def stretch_of(pair, gains=(("I", 0.6), ("II", 1.0)), *, ppg=None, start_s: floa
 
 def shard_content(folder: Path) -> tuple:
     """Index, windows and ``shard.json`` of a shard."""
-    return read_table(folder), Shards([folder]).open(0), read_shard_settings(folder)
+    return read_table(folder), Shards([folder]).open(0), read_settings(folder, SHARD_SETTINGS)
 
 
 def prepare_and_die(root: Path, pair) -> None:

@@ -193,7 +193,7 @@ def test_real_copies_are_equal_signals(real):
 def test_real_records_with_dead_chest_leads_keep_the_others(mirror, home):
     """V2, V4 and V6 of JS20004 and JS20008 are zeros throughout."""
     config = get_config("smoke", "challenge-2021")
-    pairs = [(SOURCE, run_job(job, config, mirror)) for job in list_jobs(config, mirror)]
+    pairs = [("challenge-2021", run_job(job, config, mirror)) for job in list_jobs(config, mirror)]
     index, info = assembly.collect_index(pairs)
     usable = index[(reject(index, config.data.min_quality) == "") & (index["row"] >= 0)].set_index("record")
     assert list(usable.loc[["JS20004", "JS20008"], "leads"]) == ["222222" + "202020"] * 2

@@ -17,7 +17,8 @@ from synthetic import synthetic_windows, tiny_config
 from p2es_lib.cli import main
 from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.windows import Shards, ShardWriter, WindowArray, shard_files
+from p2es_lib.data.windows import Shards, ShardWriter, WindowArray
+from p2es_lib.data.windows import store as windows_store
 from tools import measure_data, measure_store
 from tools.measure_data import COLUMNS, measure
 from tools.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, zarr_found
@@ -207,7 +208,7 @@ def test_a_store_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch):
     block = np.ones((4, 13, 128), np.float32)
     with ShardWriter(tmp_path, 128) as writer:
         append = lambda row: writer.append(block[0, :1], block[0, 1:])  # noqa: E731
-        measure_store._write_all(writer.path, 250, append, writer.flush, block[0].nbytes, False)
+        measure_store._write_all(writer.path, 250, append, writer.file.flush, block[0].nbytes, False)
     assert len(synced) == 3 and synced[-1] == writer.path.stat().st_size >= 250 * block[0].nbytes
     assert np.diff(synced).tolist() == [100 * block[0].nbytes, 50 * block[0].nbytes]
 
@@ -231,7 +232,7 @@ def test_files_that_are_mapped_no_more_are_dropped_from_the_cache(store, monkeyp
 
 # ------------------------------------------------------------------------------------------- reading from many shards
 def test_windows_of_many_shards_come_in_the_order_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(shard_files, "MAX_OPEN", 3)
+    monkeypatch.setattr(windows_store, "MAX_OPEN", 3)
     folders = [tmp_path / str(number) for number in range(7)]
     for number, folder in enumerate(folders):
         folder.mkdir()
@@ -264,9 +265,9 @@ def many_shards(tmp_path_factory):
 def test_more_shards_are_read_than_stay_open(many_shards, monkeypatch):
     """Every window three times, in any order, PPG and ECG: a header is parsed once, and descriptors do not run out."""
     folders, places = many_shards
-    monkeypatch.setattr(shard_files, "MAX_OPEN", 100)
-    parsed, real = [], shard_files._read_layout
-    monkeypatch.setattr(shard_files, "_read_layout", lambda path: parsed.append(path) or real(path))
+    monkeypatch.setattr(windows_store, "MAX_OPEN", 100)
+    parsed, real = [], windows_store._read_layout
+    monkeypatch.setattr(windows_store, "_read_layout", lambda path: parsed.append(path) or real(path))
     shards, most = Shards(folders), 0
     before = len(os.listdir("/dev/fd"))
     for seed in range(3):
@@ -277,7 +278,7 @@ def test_more_shards_are_read_than_stay_open(many_shards, monkeypatch):
                 np.testing.assert_array_equal(windows[rows][:, 0, -1], rows)
                 most = max(most, len(os.listdir("/dev/fd")) - before)
     assert len(parsed) == 600 and most <= 100
-    assert shard_files.MAX_OPEN + 300 <= 1024, "with what else a process has open"
+    assert windows_store.MAX_OPEN + 300 <= 1024, "with what else a process has open"
 
 
 def test_a_shard_that_was_made_anew_is_refused_when_it_is_opened_again(tmp_path):
@@ -291,6 +292,6 @@ def test_a_shard_that_was_made_anew_is_refused_when_it_is_opened_again(tmp_path)
     windows = WindowArray(shards, np.array([[0, 0]]), "ppg", 16)
     assert windows[0].max() == 1.0
     write(2.0, "bb")
-    shards.close()
+    shards.open.cache_clear()
     with pytest.raises(InputError, match="made anew"):
         windows[0]

@@ -14,7 +14,6 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS, LIMB_LEADS
 from p2es_lib.data.preparation import clean_stretch, list_jobs, reject, run_job
 from p2es_lib.data.preparation.assembly import collect_index
-from p2es_lib.data.sources import get_source
 from p2es_lib.data.sources.contract import Reading, Stretch
 from p2es_lib.data.sources.wfdb_records import segment_stretches
 from p2es_lib.signals import cleaning
@@ -93,7 +92,7 @@ def test_the_shortest_signal_ends_the_recording():
     long, short = (bumps(beat_times(30), seconds, RATE, 0.02) for seconds in (30, 20))
     recording = recording_of(Stretch(0.0, (short, RATE), {"I": (long, RATE), "II": (long, RATE)}))
     assert recording.ecg.shape == (12, 2500) and len(recording.ppg) == len(recording.rhythm) == 2500
-    assert {len(mask) for masks in (recording.ppg_faults, recording.ecg_faults) for mask in masks.values()} == {2500}
+    assert {len(mask) for mask in recording.faults.values()} == {2500}
 
 
 # ------------------------------------------------------------------------------------------------ millivolts and bands
@@ -182,14 +181,14 @@ def test_a_dead_lead_is_absent_or_derived_and_the_others_stay(make_pair):
     assert recording.dead_leads == ("II", "V2", "V4")
     assert "".join(map(str, recording.lead_mask)) == "211112" + "000020"
     assert np.allclose(recording.ecg[:6], filtered, atol=1e-9) and not recording.ecg[[6, 7, 8, 9, 11]].any()
-    assert not any(mask.any() for mask in recording.ecg_faults.values()) and recording.lead_residual.max() < 1e-9
+    assert not recording.faults["ecg_faults"].any() and recording.lead_residual.max() < 1e-9
     assert np.array_equal(recording.rhythm, recording.ecg[0])  # beats are looked for in a lead that has some
 
 
 def test_an_ecg_without_a_living_lead_is_a_missing_ecg(make_pair):
     pair = make_pair(20, RATE)
     recording = recording_of(Stretch(0.0, (pair.ppg, RATE), {"I": (0 * pair.ecg, RATE), "V2": (0 * pair.ecg, RATE)}))
-    assert recording.dead_leads == () and recording.ecg_faults["flat"].mean() > 0.99
+    assert recording.dead_leads == () and recording.faults["ecg_flat"].mean() > 0.99
 
 
 def test_a_lead_that_fails_in_a_part_spoils_that_part_only(make_pair):
@@ -197,7 +196,7 @@ def test_a_lead_that_fails_in_a_part_spoils_that_part_only(make_pair):
     failing = np.where(np.arange(len(pair.ecg)) < 1250, pair.ecg, 0.0)
     recording = recording_of(Stretch(0.0, (pair.ppg, RATE), {"II": (pair.ecg, RATE), "V2": (failing, RATE)}))
     assert recording.dead_leads == () and recording.lead_mask[LEADS.index("V2")] == 2
-    assert recording.ecg_faults["flat"][1260:].all() and not recording.ecg_faults["flat"][:1240].any()
+    assert recording.faults["ecg_flat"][1260:].all() and not recording.faults["ecg_flat"][:1240].any()
 
 
 def test_measured_leads_stay_as_measured_and_contradictions_are_told(make_pair):
@@ -228,10 +227,10 @@ def test_faults_as_recorded_keep_their_place_at_the_common_rate(make_pair):
     first, second, ppg = pair.ecg.copy(), 0.6 * pair.ecg, pair.ppg.copy()
     first[5003] = second[8000:9000] = ppg[12000:12500] = np.nan
     recording = recording_of(Stretch(0.0, (ppg, 1000.0), {"I": (first, 1000.0), "V6": (second, 1000.0)}))
-    assert np.flatnonzero(recording.ecg_faults["gap"]).tolist() == [625, *range(1000, 1125)]
-    assert np.flatnonzero(recording.ppg_faults["gap"]).tolist() == list(range(1500, 1563))
-    for faults in (recording.ecg_faults, recording.ppg_faults):
-        assert not any(faults[kind].any() for kind in ("flat", "clipped", "jump"))
+    assert np.flatnonzero(recording.faults["ecg_gap"]).tolist() == [625, *range(1000, 1125)]
+    assert np.flatnonzero(recording.faults["ppg_gap"]).tolist() == list(range(1500, 1563))
+    for fault in ("flat", "clipped", "jump"):
+        assert not recording.faults[f"ecg_{fault}"].any() and not recording.faults[f"ppg_{fault}"].any()
     assert all(np.isfinite(x).all() for x in (recording.ecg, recording.ppg, recording.rhythm))
 
 
@@ -240,7 +239,7 @@ def test_faults_keep_their_place_at_odd_rates(make_pair, rate):
     pair = make_pair(60, rate, noise=0.01)
     ppg = pair.ppg.copy()
     ppg[round(50 * rate) : round(52 * rate)] = np.nan
-    marked = np.flatnonzero(recording_of(stretch_of(pair, ppg=ppg)).ppg_faults["gap"]) / RATE
+    marked = np.flatnonzero(recording_of(stretch_of(pair, ppg=ppg)).faults["ppg_gap"]) / RATE
     assert marked[[0, -1]] == pytest.approx([50, 52], abs=1.01 / rate + 1 / RATE)
     assert len(marked) == pytest.approx(2 * RATE, abs=3)
 
@@ -251,7 +250,7 @@ def test_without_a_ppg_one_is_simulated_from_the_beats(make_pair):
     stretch = Stretch(0.0, None, {"II": (pair.ecg, 250.0)})
     recording = recording_of(stretch)
     assert recording.ppg_origin == "simulated" and recording_of(stretch_of(pair)).ppg_origin == "measured"
-    assert recording.ppg.shape == (3750,) and not any(mask.any() for mask in recording.ppg_faults.values())
+    assert recording.ppg.shape == (3750,) and not recording.faults["ppg_faults"].any()
     onsets = cleaning.ppg_onsets(recording.ppg, RATE) / RATE
     delays = onsets[np.searchsorted(onsets, pair.rpeaks_s[1:-1] + 0.08)] - pair.rpeaks_s[1:-1]
     assert 0.1 < np.median(delays) < 0.4 and np.std(delays) < 0.05
@@ -275,7 +274,7 @@ def test_windows_of_a_long_real_record(mirror, home):
         get_config("smoke", "mimic4wdb").replace("signal.sampling_rate", 128.0).replace("signal.window_samples", 1280)
     )
     jobs = list_jobs(config, mirror)
-    index, info = collect_index([(get_source("mimic4wdb"), run_job(job, config, mirror)) for job in jobs])
+    index, info = collect_index([("mimic4wdb", run_job(job, config, mirror)) for job in jobs])
     first = index[index["start_s"] < index["start_s"].min() + 15_960]
     assert info["records"] == 1 and len(first) == pytest.approx(1594, abs=2)
     clean = (reject(first, config.data.min_quality) == "").sum()

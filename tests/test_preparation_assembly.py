@@ -256,7 +256,7 @@ def test_the_store_follows_its_shards_and_the_code_that_splits(new_source, make_
     assert len(calls) == 3 and read_settings(folder)["content_hash"] == after["content_hash"]
     monkeypatch.undo()
     decides = {path.name for path in modules_imported_by(assembly.__name__, assembly.ASSEMBLES)}
-    assert {"assembly.py", "splits.py", "acceptance.py"} <= decides and "jobs.py" not in decides
+    assert {"assembly.py", "splits.py", "leads.py"} <= decides and "jobs.py" not in decides
 
 
 @pytest.mark.mirror
@@ -265,7 +265,7 @@ def test_a_real_record(mirror, home):
     source = bidmc.SOURCE
     real = source.mirror(mirror)
     folder = prepare_shard(source, "one", source.list_records(real)[:1], settings("bidmc"), real)
-    index, info = assembly.collect_index([(source, folder)])
+    index, info = assembly.collect_index([("bidmc", folder)])
     accepted = index[reject(index, 0.7) == ""]
     assert len(index) == 58 and len(accepted) > 50 and set(accepted["leads"]) == {"121211000000"}
     assert assembly.record_lags(accepted)["bidmc_01"] == pytest.approx(518, abs=20)

@@ -255,7 +255,8 @@ READS, FILTERS, SIMULATES = {"bidmc", "ptb-xl", "mimic4wdb"}, {"bidmc", "ptb-xl"
         ("data/sources/tables.py", {"ptb-xl", "mimic4wdb"}),  # imported by these alone
         ("data/sources/wfdb_records.py", READS),
         ("data/sources/contract.py", FILTERS | SIMULATES),
-        ("data/preparation/acceptance.py", FILTERS),
+        ("data/preparation/clean_stretch.py", FILTERS),
+        ("data/preparation/assembly.py", set()),
         ("signals/transforms.py", FILTERS | SIMULATES),
         ("core/leads.py", FILTERS | SIMULATES),
         ("core/demographics.py", READS | SIMULATES),
@@ -266,7 +267,7 @@ READS, FILTERS, SIMULATES = {"bidmc", "ptb-xl", "mimic4wdb"}, {"bidmc", "ptb-xl"
         ("data/download/mirror.py", set()),
         ("data/download/http.py", set()),
         ("data/preparation/jobs.py", set()),
-        ("data/windows/shard_files.py", set()),
+        ("data/windows/store.py", set()),
         ("data/windows/splits.py", set()),
         ("cli/data.py", set()),
         ("core/paths.py", set()),

@@ -8,7 +8,7 @@ import pytest
 from p2es_lib.data.sources import get_source
 from p2es_lib.data.sources.wfdb_records import segment_stretches
 from p2es_lib.signals import cleaning
-from p2es_lib.signals.pulse_quality import pulse_likeness, reversal_ratio
+from p2es_lib.signals.cleaning import pulse_likeness, reversal_ratio
 from p2es_lib.simulator import SimulatorConfig, simulate
 
 RATE = 125.0

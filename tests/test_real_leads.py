@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from p2es_lib.core.leads import LEADS
-from p2es_lib.data.preparation.acceptance import MAX_LEAD_RESIDUAL_MV
+from p2es_lib.data.preparation.assembly import MAX_LEAD_RESIDUAL_MV
 from p2es_lib.data.sources import get_source
 
 #: PTB-XL 00162 has a spike of 8 samples in aVR and aVF that I, II and III do not have; the gate rejects its window.

@@ -164,7 +164,7 @@ def test_faults_are_found_where_they_are(make_pair):
     pair = make_pair(40, 125.0)
     rate, clean = 125.0, pair.ppg + 1e-4 * np.sin(np.arange(5000))
     assert not cleaning.fault_mask(clean, rate).any()
-    assert not cleaning.fault_mask(pair.ecg + 1e-4 * np.sin(np.arange(5000)), rate, 0.7).any()
+    assert not cleaning.fault_mask(pair.ecg + 1e-4 * np.sin(np.arange(5000)), rate, "ecg").any()
     missing, flat = clean.copy(), clean.copy()
     missing[1000:1100] = np.nan
     missing[2000] = np.inf
@@ -209,8 +209,8 @@ def test_long_samples_may_hold_much_of_an_upstroke(rate, seconds):
 
 
 def test_largest_step_is_unchanged_from_50_hz_on():
-    assert [cleaning.ppg_largest_step(rate) for rate in (50.0, 62.5, 125.0, 1000.0)] == [cleaning.PPG_LARGEST_STEP] * 4
-    falling = [cleaning.ppg_largest_step(rate) for rate in (1.0, 20.0, 25.0, 30.0, 40.0, 50.0)]
+    assert [cleaning.largest_step("ppg", rate) for rate in (50.0, 62.5, 125.0, 1000.0)] == [0.4] * 4
+    falling = [cleaning.largest_step("ppg", rate) for rate in (1.0, 20.0, 25.0, 30.0, 40.0, 50.0)]
     np.testing.assert_allclose(falling, [0.75, 0.75, 0.633, 0.556, 0.458, 0.4], atol=1e-3)
 
 
@@ -222,19 +222,19 @@ def test_a_long_sample_may_hold_much_of_a_qrs_complex():
     leads, steep = simulate(range(42), 1, config).ecg[:, 1].astype(float), 0
     for rate in (500.0, 125.0, 100.0, 62.5, 50.0):
         for ecg in (transforms.resample_signal(lead, 500.0, rate) for lead in leads):
-            masks = cleaning.fault_masks(ecg, rate, cleaning.ecg_largest_step(rate))
+            masks = cleaning.fault_masks(ecg, rate, "ecg")
             assert not masks["jump"].any()
             assert ecg_agreement(ecg, rate) > 0.7  # what a window must have (data.min_quality)
-            steep += np.abs(np.diff(ecg)).max() > cleaning.ECG_LARGEST_STEP * np.ptp(ecg)
+            steep += np.abs(np.diff(ecg)).max() > cleaning.largest_step("ecg", 125.0) * np.ptp(ecg)
             middle = len(ecg) // 2  # a sensor that is switched
             switched = np.where(np.arange(len(ecg)) < middle, ecg, ecg - 40 * np.ptp(ecg))
-            assert cleaning.fault_masks(switched, rate, cleaning.ecg_largest_step(rate))["jump"][middle]
+            assert cleaning.fault_masks(switched, rate, "ecg")["jump"][middle]
     assert steep > 10, "the limit of 125 Hz would have called some of them faulty"
 
 
 def test_the_largest_step_of_an_ecg_is_unchanged_from_125_hz_on():
-    assert [cleaning.ecg_largest_step(rate) for rate in (125.0, 250.0, 1000.0)] == [cleaning.ECG_LARGEST_STEP] * 3
-    np.testing.assert_allclose([cleaning.ecg_largest_step(rate) for rate in (100.0, 50.0, 20.0)], [0.76, 0.93, 0.93])
+    assert [cleaning.largest_step("ecg", rate) for rate in (125.0, 250.0, 1000.0)] == [0.7] * 3
+    np.testing.assert_allclose([cleaning.largest_step("ecg", rate) for rate in (100.0, 50.0, 20.0)], [0.76, 0.93, 0.93])
 
 
 # -------------------------------------------------------------------------------------------------------------- pairing

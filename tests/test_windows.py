@@ -17,7 +17,6 @@ from p2es_lib.core.subject_numbers import MAX_SEED, STREAM_STRIDE
 from p2es_lib.data.preparation import jobs, prepare_windows
 from p2es_lib.data.sources import simulated
 from p2es_lib.data.windows import (
-    SPLIT_FRACTIONS,
     SPLITS,
     TrainingBatches,
     WindowArray,
@@ -25,10 +24,10 @@ from p2es_lib.data.windows import (
     cohort_table,
     read_settings,
     read_windows,
-    split_subjects,
     store,
     write_windows,
 )
+from p2es_lib.data.windows.splits import SPLIT_FRACTIONS, split_subjects
 
 
 def make_windows(n_subjects: int = 10, per_subject: int = 3, length: int = 128) -> WindowSet:

@@ -131,7 +131,7 @@ def measure_npy(
             def append(row: int) -> None:
                 writer.append(block[row % len(block), :1], block[row % len(block), 1:])
 
-            _write_all(writer.path, 0 if sparse else n, append, writer.flush, size, progress)
+            _write_all(writer.path, 0 if sparse else n, append, writer.file.flush, size, progress)
             writer.count = n
 
     def write_plainly(count: int) -> None:
@@ -152,7 +152,7 @@ def measure_npy(
     gc.collect()  # closes the shards of those that were let go
 
     def opened() -> Callable:
-        windows.ppg.shards.close()  # closes it
+        windows.ppg.shards.open.cache_clear()  # closes it
         return lambda rows: [np.asarray(signal) for x in [windows.select(rows)] for signal in (x.ppg, x.ecg)]
 
     memory = np.resize(block, (2048, *block.shape[1:]))  # more than the processor's cache holds
@@ -169,8 +169,8 @@ def _measure_index(part: str, n: int, folder: Path, known: pd.DataFrame, size: i
     index = known.iloc[np.arange(n) % len(known)].reset_index(drop=True)
     index = index.assign(record=np.arange(n) // 100, split="train", split_kind="subject", quality=1.0)
     index["subject"] = "made-" + index["record"].astype(str)
-    places, mask = np.stack([np.zeros(n, int), np.arange(n)], axis=1), np.full((n, 12), MEASURED, np.uint8)
-    written = _seconds(write_view, view, index, mask, places, [folder / "shard"], ["made"], {}, {})
+    placed = index.assign(shard=0, row=np.arange(n), leads=str(MEASURED) * 12)
+    written = _seconds(write_view, view, placed, {folder / "shard": "made"}, {}, {})
     alone = _seconds(index.to_parquet, folder / "alone.parquet")
     yield row_of(part, "index: writing", n, 1e6 * written / n, MICROSECONDS, "Parquet file alone", 1e6 * alone / n)
     alone = [1e6 * _seconds(pyarrow.parquet.read_table, view / "index.parquet") / n for _ in range(N_ROUNDS)]
@@ -178,7 +178,7 @@ def _measure_index(part: str, n: int, folder: Path, known: pd.DataFrame, size: i
     yield row_of(part, "index: opening the store", n, times, MICROSECONDS, "Parquet file alone", alone)
     windows = read_windows(view)
     on_disk = sum(path.stat().st_size for path in view.iterdir()) / n
-    in_memory = (windows.index.memory_usage(deep=True).sum() + windows.lead_mask.nbytes + places.nbytes) / n
+    in_memory = (windows.index.memory_usage(deep=True).sum() + windows.lead_mask.nbytes + windows.ppg.places.nbytes) / n
     yield row_of(part, "index: on disk", n, on_disk, "bytes per window", "the window", size)
     yield row_of(part, "index: in memory, at most", n, in_memory, "bytes per window", "the window", size)
 
@@ -227,7 +227,7 @@ def measure_loader(folder: Path, part: str, config: Config, step: Callable, n_st
     gc.collect()  # closes the shards of stores that were let go
 
     def run(n_prefetch: int, cold: bool, train: Callable, n_batches: int = 5 * n_steps) -> tuple[list, list]:
-        windows.ppg.shards.close()
+        windows.ppg.shards.open.cache_clear()
         if cold:
             _forget(folder / "shard")
         times = []

@@ -20,20 +20,11 @@ def _as_float(x: torch.Tensor) -> torch.Tensor:
 
 
 def dct(x: torch.Tensor) -> torch.Tensor:
-    """Orthonormal DCT-II along the last axis, differentiable.
+    """Orthonormal DCT-II along the last axis, (..., N) to (..., N), differentiable.
 
     u[k] = c_k sqrt(2/N) sum_n x[n] cos(pi (2 n + 1) k / (2 N)), with c_0 = 1/sqrt(2) and c_k = 1 otherwise. The
-    transform is orthogonal: it keeps energies, and white noise stays white noise.
-
-    Parameters
-    ----------
-    x : torch.Tensor, shape (..., N), real
-        float32 or float64; half precision is computed and returned in float32.
-
-    Returns
-    -------
-    torch.Tensor, shape (..., N)
-        Coefficient k belongs to the frequency k * sampling_rate / (2 N) hertz.
+    transform is orthogonal: it keeps energies, and white noise stays white noise. Coefficient k belongs to the
+    frequency k * sampling_rate / (2 N) hertz. Half precision is computed and returned in float32.
 
     References
     ----------
@@ -50,16 +41,7 @@ def dct(x: torch.Tensor) -> torch.Tensor:
 
 
 def idct(u: torch.Tensor) -> torch.Tensor:
-    """Inverse of :func:`dct` (orthonormal DCT-III along the last axis), differentiable.
-
-    Parameters
-    ----------
-    u : torch.Tensor, shape (..., N), real
-
-    Returns
-    -------
-    torch.Tensor, shape (..., N)
-    """
+    """Inverse of :func:`dct` (orthonormal DCT-III along the last axis), differentiable."""
     u = _as_float(u)
     length = u.shape[-1]
     half = length // 2 + 1

@@ -18,8 +18,7 @@ from p2es_lib.signals.cleaning import bridge_short_gaps, ppg_clean
 
 #: Stretches that vote: each holds a pulse above 40 per minute, and a window of the default settings holds five.
 STRETCH_S = 1.5
-#: Gaps up to this long are bridged: a lost sample here and there would leave no stretch whole. Shorter than an
-#: upstroke.
+#: Gaps up to this long, shorter than an upstroke, are bridged: a lost sample now and then would leave no stretch whole.
 BRIDGED_S = 0.1
 #: The evidence is strong when the median skewness is at least this far from 0 (an upright PPG has 0.7 to 2) and so many
 #: stretches agree that, were each vote the toss of a coin, it would happen less often than this.
@@ -28,17 +27,11 @@ LEAST_SKEWNESS, LARGEST_CHANCE = 0.5, 0.05
 
 @dataclass(frozen=True)
 class Polarity:
-    """Votes on which way the pulses point.
+    """Votes on which way the pulses point."""
 
-    Parameters
-    ----------
-    skewness : float
-        Median skewness of the slope over the stretches; NaN without any.
-    n_up, n_stretches : int
-        Stretches with a positive skewness, and all.
-    """
-
+    #: Median skewness of the slope over the stretches; NaN without any.
     skewness: float
+    #: Stretches with a positive skewness, and all.
     n_up: int
     n_stretches: int
 
@@ -55,50 +48,32 @@ class Polarity:
     def __str__(self) -> str:
         if not self.n_stretches:
             return f"no stretch of {STRETCH_S:g} s without a gap"
-        return (
-            f"the wave rises faster than it falls in {self.n_up} of {self.n_stretches} stretches of {STRETCH_S:g} s, "
-            f"skewness of its slope {self.skewness:+.2f}"
-        )
+        where = f"{self.n_up} of {self.n_stretches} stretches of {STRETCH_S:g} s"
+        return f"the wave rises faster than it falls in {where}, skewness of its slope {self.skewness:+.2f}"
 
 
 def pulse_polarity(ppg: np.ndarray, sampling_rate: float) -> Polarity:
-    """Which way the pulses of a PPG point.
+    """Which way the pulses of a PPG (T,) point, in any unit, NaN where missing.
 
-    Parameters
-    ----------
-    ppg : array (T,)
-        Any unit; NaN where missing. Gaps of up to :data:`BRIDGED_S` are bridged; stretches with a longer one, or
-        without any change, do not vote.
-    sampling_rate : float
-        Hz.
-
-    Raises
-    ------
-    InputError
-        Shorter than :data:`p2es_lib.signals.cleaning.MIN_DURATION_S`.
+    Gaps of up to :data:`BRIDGED_S` are bridged; stretches with a longer one, or without any change, do not vote. An
+    InputError is raised below :data:`p2es_lib.signals.cleaning.MIN_DURATION_S`.
     """
     ppg = bridge_short_gaps(np.asarray(ppg, dtype=float), sampling_rate, BRIDGED_S)
     length = max(int(STRETCH_S * sampling_rate), 3)
-    whole = len(ppg) // length * length
     slope = np.gradient(ppg_clean(ppg, sampling_rate))
+    recorded, votes = (x[: len(x) // length * length].reshape(-1, length) for x in (ppg, slope))
     # Judged as recorded: filters ring on in a flat stretch, and leave specks of rounding in a flat recording.
-    votes = slope[:whole].reshape(-1, length)[np.ptp(ppg[:whole].reshape(-1, length), axis=1) > 0]
-    votes = votes[np.isfinite(votes).all(axis=1)]
-    skewness = stats.skew(votes, axis=1) if len(votes) else np.zeros(0)
-    return Polarity(float(np.median(skewness)) if len(votes) else float("nan"), int((skewness > 0).sum()), len(votes))
+    votes = votes[(np.ptp(recorded, axis=1) > 0) & np.isfinite(votes).all(axis=1)]
+    if not len(votes):
+        return Polarity(float("nan"), 0, 0)
+    skewness = stats.skew(votes, axis=1)
+    return Polarity(float(np.median(skewness)), int((skewness > 0).sum()), len(votes))
 
 
 def turn_upright(ppg: np.ndarray, sampling_rate: float, polarity: str) -> tuple[np.ndarray, str]:
     """PPG (T,) with its pulses upward as the models expect them, and a line for the user on how that was decided.
 
-    Parameters
-    ----------
-    ppg : array (T,)
-        As recorded, NaN where missing.
-    sampling_rate : float
-        Hz.
-    polarity : "auto", "up" or "down"
-        ``"auto"`` turns over where the evidence is strong.
+    ``polarity`` is ``"up"``, ``"down"`` or ``"auto"``, which turns it over where the evidence is strong.
     """
     found = pulse_polarity(ppg, sampling_rate)
     if polarity == "auto":
@@ -108,8 +83,8 @@ def turn_upright(ppg: np.ndarray, sampling_rate: float, polarity: str) -> tuple[
             return ppg, f"pulses point up ({found})"
         unclear = f"which way the pulses point cannot be told ({found}): taken to point up"
         return ppg, f"WARNING: {unclear}; --polarity down turns the PPG over"
-    line = "the PPG was turned over" if polarity == "down" else "pulses taken to point up"
-    line += f", by --polarity {polarity}"
+    done = "the PPG was turned over" if polarity == "down" else "pulses taken to point up"
+    line = f"{done}, by --polarity {polarity}"
     if found.verdict not in (polarity, "unclear"):
         line = f"WARNING: {line}, but they seem to point {found.verdict} ({found})"
     return (-ppg if polarity == "down" else ppg), line

@@ -28,17 +28,19 @@ from p2es_lib.core.errors import InputError
 FEATURES = ("ppg", "slope", "upstroke", "sin_phase", "cos_phase", "since_s", "until_s", "log_period")
 N_FEATURES = len(FEATURES)
 
-_SMOOTHING_S = 0.03
-_REFRACTORY_S = 0.28
-_THRESHOLD = 0.18
+_SMOOTHING_S, _REFRACTORY_S, _THRESHOLD = 0.03, 0.28, 0.18
 _BLOCK_S, _BLOCK_STEP_S = 1.5, 0.25
-_BUMP_SD_S = 0.03
-_MAX_TIME_S = 2.0
-_TYPICAL_PERIOD_S = 0.8
+_BUMP_SD_S, _MAX_TIME_S, _TYPICAL_PERIOD_S = 0.03, 2.0, 0.8
 
 
-def _standardise(ppg: Tensor) -> Tensor:
-    """(B, 1, T) of any scale to (B, T) float32 with zero mean and unit variance; a flat row becomes zeros."""
+def _standardise(ppg: Tensor, sampling_rate: float) -> Tensor:
+    """(B, 1, T) of any scale, checked, to (B, T) float32 with zero mean and unit variance; a flat row becomes zeros."""
+    if ppg.ndim != 3 or ppg.shape[1] != 1:
+        raise InputError(f"PPG of shape {tuple(ppg.shape)}: expected (B, 1, T)")
+    if not 20 <= sampling_rate <= 5000:
+        raise InputError(f"sampling_rate={sampling_rate}: between 20 and 5000 Hz")
+    if ppg.shape[-1] < sampling_rate:
+        raise InputError(f"PPG windows of {ppg.shape[-1]} samples at {sampling_rate} Hz: at least one second is needed")
     ppg = ppg.squeeze(1).float()
     ppg = ppg - ppg.mean(-1, keepdim=True)
     sd = ppg.std(-1, correction=0, keepdim=True)
@@ -86,53 +88,23 @@ def _detect(slope: Tensor, sampling_rate: float) -> tuple[Tensor, Tensor]:
     before, at, after = (slope.gather(1, middle + shift) for shift in (-1, 0, 1))
     curvature = before - 2 * at + after
     shift = torch.where(curvature < 0, 0.5 * (before - after) / curvature, 0.0).clamp(-0.5, 0.5)
-    times = torch.where(place < n, (place + shift) / sampling_rate, torch.inf)
-    return times, typical
-
-
-def _check(ppg: Tensor, sampling_rate: float) -> None:
-    if ppg.ndim != 3 or ppg.shape[1] != 1:
-        raise InputError(f"PPG of shape {tuple(ppg.shape)}: expected (B, 1, T)")
-    if not 20 <= sampling_rate <= 5000:
-        raise InputError(f"sampling_rate={sampling_rate}: between 20 and 5000 Hz")
-    if ppg.shape[-1] < sampling_rate:
-        raise InputError(f"PPG windows of {ppg.shape[-1]} samples at {sampling_rate} Hz: at least one second is needed")
+    return torch.where(place < n, (place + shift) / sampling_rate, torch.inf), typical
 
 
 @torch.no_grad()
 def pulse_upstrokes(ppg: Tensor, sampling_rate: float) -> Tensor:
-    """Times of the steepest point of each pulse.
+    """Times (B, K) of the steepest point of each pulse of PPG windows (B, 1, T) of any offset and gain, pulses upward.
 
-    Parameters
-    ----------
-    ppg : Tensor, shape (B, 1, T)
-        Any offset and gain; pulses point up.
-    sampling_rate : float, Hz
-
-    Returns
-    -------
-    Tensor, shape (B, K), seconds from the first sample
-        Ascending, padded with NaN; K is the largest number of upstrokes that T samples can hold.
-
-    Raises
-    ------
-    InputError
-        Wrong shape or sampling rate, windows shorter than a second.
+    Seconds from the first sample, ascending, padded with NaN; K is the largest number of upstrokes that T samples can
+    hold. An InputError is raised for a wrong shape or rate, and for windows shorter than a second.
     """
-    _check(ppg, sampling_rate)
-    times, _ = _detect(_smooth_slope(_standardise(ppg), sampling_rate), sampling_rate)
+    times, _ = _detect(_smooth_slope(_standardise(ppg, sampling_rate), sampling_rate), sampling_rate)
     return torch.where(times.isinf(), torch.nan, times)
 
 
 @torch.no_grad()
 def pulse_features(ppg: Tensor, sampling_rate: float) -> Tensor:
-    """Channels that tell the network where in the beat each sample lies.
-
-    Parameters
-    ----------
-    ppg : Tensor, shape (B, 1, T)
-        Any offset and gain.
-    sampling_rate : float, Hz
+    """Channels that tell the network where in the beat each sample of PPG windows (B, 1, T) lies.
 
     Returns
     -------
@@ -142,14 +114,8 @@ def pulse_features(ppg: Tensor, sampling_rate: float) -> Tensor:
         phase, which grows linearly from upstroke to upstroke; seconds since the last and until the next upstroke, cut
         at 2 s; logarithm of the beat period / 0.8 s. Before the first and after the last upstroke the phase goes on
         with the median period. With fewer than two upstrokes the phase, time and period channels are zero.
-
-    Raises
-    ------
-    InputError
-        As :func:`pulse_upstrokes`.
     """
-    _check(ppg, sampling_rate)
-    ppg = _standardise(ppg)
+    ppg = _standardise(ppg, sampling_rate)
     slope = _smooth_slope(ppg, sampling_rate)
     times, typical = _detect(slope, sampling_rate)  # (B, K), (B, 1)
     slope = torch.where(typical > 0, slope / typical.clamp_min(1e-9), 0.0).clamp(-4, 4)

@@ -7,30 +7,24 @@ import json
 import os
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
+from tqdm.auto import tqdm
 
 from p2es_lib.core import paths
 from p2es_lib.core.config import Config, same_settings
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.fetch import SELECTION_FILE, read_selection, sample_records, selection_note
 from p2es_lib.data.preparation.assembly import ASSEMBLES, assemble
-from p2es_lib.data.preparation.prepare_shard import (
-    code_files,
-    files_imported,
-    hash_files,
-    prepare_shard,
-    read_shard_settings,
-    shard_settings,
-)
-from p2es_lib.data.sources import Source, get_source, parse_dataset
+from p2es_lib.data.preparation.prepare_shard import code_files, files_imported, hash_files, prepare_shard
+from p2es_lib.data.sources import get_source, parse_dataset
 from p2es_lib.data.sources.contract import Record
 from p2es_lib.data.sources.simulated import simulate_cohort
-from p2es_lib.data.windows import read_settings, write_view, write_windows
+from p2es_lib.data.windows import SHARD_SETTINGS, read_settings, write_view, write_windows
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,13 @@ def list_jobs(config: Config, location: str | Path | None = None) -> list[ShardJ
     source too large to fetch as a whole gives a sample of itself.
     """
     jobs = []
-    for source in _real_sources(config):
+    for source in parse_dataset(config.dataset):
+        if source.role == "simulated":
+            made = f"data set {source.name!r} is made on this machine"
+            raise InputError(f"{made}: there is nothing to list or to prepare by record")
         mirror = source.mirror(location)
         records = source.list_records(mirror)
-        selected = read_selection(source)
-        if selected is not None:
+        if (selected := read_selection(source)) is not None:
             records = [record for record in records if record.name in selected]
             if not records:
                 raise InputError(
@@ -69,15 +65,6 @@ def list_jobs(config: Config, location: str | Path | None = None) -> list[ShardJ
     return jobs
 
 
-def _real_sources(config: Config) -> list[Source]:
-    sources = parse_dataset(config.dataset)
-    if made := [source.name for source in sources if source.role == "simulated"]:
-        raise InputError(
-            f"data set {made[0]!r} is made on this machine: there is nothing to list or to prepare by record"
-        )
-    return sources
-
-
 def folder_state(job: ShardJob, location: str | Path | None = None) -> str:
     """Hash that changes when a file of the job's records may have changed: names, sizes and times in their folders.
 
@@ -88,18 +75,14 @@ def folder_state(job: ShardJob, location: str | Path | None = None) -> str:
         return ""
     found = []
     for folder in sorted({Path(mirror.where(record.path)).parent for record in job.records}):
-        try:
+        with suppress(OSError):  # not there, or not to be read: its records are named when they are prepared
             entries = [entry for entry in os.scandir(folder) if entry.is_file()]
-        except OSError:  # not there, or not to be read: its records are named when they are prepared
-            continue
-        found += sorted((entry.path, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
+            found += sorted((entry.path, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 
 def run_job(job: ShardJob, config: Config, location: str | Path | None = None, progress: bool = False) -> Path:
     """Prepare one shard, fetching what it needs; does nothing where nothing changed. Returns its folder."""
-    from tqdm.auto import tqdm
-
     source = get_source(job.source)
     form = "{desc}: {n:.2f} h of signal [{elapsed}]"
     with tqdm(desc=f"{job.source} {job.shard}", bar_format=form, disable=not progress, leave=False) as bar:
@@ -110,80 +93,57 @@ def run_jobs(
     jobs: list[ShardJob], config: Config, location=None, *, n_processes: int = 1, progress: bool = True
 ) -> list[Path]:
     """Prepare several shards, on several processes if asked for; folders in the order of ``jobs``."""
-    from tqdm.auto import tqdm
-
     if n_processes < 1:
         raise InputError(f"jobs={n_processes}: at least 1")
     paths.remove_leftovers(paths.home() / "data" / "prepared")  # of processes that were killed
-    with tqdm(total=len(jobs), desc=f"preparing {config.dataset}", unit="shard", disable=not progress) as bar:
-        if n_processes == 1 or len(jobs) <= 1:
-            folders = []
-            for job in jobs:
-                folders.append(run_job(job, config, location, progress=progress))
-                bar.update()
-            return folders
-        # Forked children would inherit the threads of torch in an unknown state.
-        with ProcessPoolExecutor(min(n_processes, len(jobs)), mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(run_job, job, config, location): number for number, job in enumerate(jobs)}
-            try:
-                for _ in as_completed(futures):
-                    bar.update()
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    counted = partial(tqdm, total=len(jobs), desc=f"preparing {config.dataset}", unit="shard", disable=not progress)
+    if n_processes == 1 or len(jobs) <= 1:
+        return [run_job(job, config, location, progress=progress) for job in counted(jobs)]
+    # Forked children would inherit the threads of torch in an unknown state.
+    with ProcessPoolExecutor(min(n_processes, len(jobs)), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run_job, job, config, location) for job in jobs]
+        try:
+            list(counted(as_completed(futures)))
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def prepare_windows(config: Config, *, mirror: str | Path | None = None, progress: bool = True) -> Path:
     """Make the windows of ``config.dataset`` and return their folder; reuse what was made with the same settings.
 
-    Parameters
-    ----------
-    config : Config
-        Only the sections ``signal`` and ``data`` matter.
-    mirror : str or Path, optional
-        Folder or URL laid out as PhysioNet, instead of the default (real data sets only).
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    InputError
-        Unknown data set, nothing found on the mirror, or too few usable windows (says why).
+    Of these only the sections ``signal`` and ``data`` matter. ``mirror`` is a folder or URL laid out as PhysioNet,
+    instead of the default (real data sets only). An InputError is raised for an unknown data set, when nothing is found
+    on the mirror, and for too few usable windows (says why).
     """
     folder = paths.windows_dir(config.dataset, config.profile)
     paths.remove_leftovers(folder.parent)
-    settings = {"dataset": config.dataset, "profile": config.profile}
-    settings |= {"signal": asdict(config.signal), "data": asdict(config.data)}
+    settings = {name: asdict(getattr(config, name)) for name in ("signal", "data")}
+    settings |= {"dataset": config.dataset, "profile": config.profile}
+
+    def is_current() -> bool:
+        return same_settings(read_settings(folder) or {}, settings)
+
     sources = parse_dataset(config.dataset)
     if sources[0].role == "simulated":
         settings["source"] = {"code": hash_files(code_files(sources[0]))}
-        if not _is_current(folder, settings):
+        if not is_current():
             write_windows(folder, simulate_cohort(config, progress), settings)
         return folder
     jobs = list_jobs(config, mirror)
     if not jobs:
         raise InputError(f"data set {config.dataset}: no record selected; see p2es data get")
     shards = run_jobs(jobs, config, mirror, progress=progress)
-    by_name = {source.name: source for source in sources}
-    hashes = [read_shard_settings(shard)["content_hash"] for shard in shards]
-    settings["source"] = {source.name: shard_settings(source, config)["code"] for source in sources}
+    hashes = [read_settings(shard, SHARD_SETTINGS)["content_hash"] for shard in shards]
+    settings["source"] = {source.name: hash_files(code_files(source)) for source in sources}
     settings["assembly"] = hash_files(files_imported(assemble.__module__, ASSEMBLES))
     settings["shards_hash"] = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:16]
-    if not _is_current(folder, settings):
+    if not is_current():
         where = f"data set {config.dataset} from {', '.join(source.mirror(mirror).where() for source in sources)}"
-        pairs = [(by_name[job.source], shard) for job, shard in zip(jobs, shards, strict=True)]
         try:
-            index, info = assemble(pairs, config, where)
+            index, info = assemble([(job.source, shard) for job, shard in zip(jobs, shards)], config, where)
         except InputError as error:  # too few windows, perhaps because few records were selected
             raise InputError(f"{error}{selection_note(sources)}") from error
-        lead_mask = np.array([list(map(int, leads)) for leads in index["leads"]], dtype=np.uint8)
-        places = index[["shard", "row"]].to_numpy(dtype=np.int64)
-        index = index.drop(columns=["shard", "row", "leads"])
-        write_view(folder, index, lead_mask, places, shards, hashes, info, settings)
+        write_view(folder, index, dict(zip(shards, hashes)), info, settings)
     return folder
-
-
-def _is_current(folder: Path, settings: dict) -> bool:
-    """Whether the store was made with these settings."""
-    return same_settings(read_settings(folder) or {}, settings)

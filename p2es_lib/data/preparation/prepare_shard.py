@@ -1,7 +1,7 @@
 """Records to shards: one job per shard, bounded memory, and only what changed is made again.
 
 A shard is a folder ``data/prepared/<source>/<rate>Hz-<samples>[-<stride>s]/<shard>/`` with the windows of its records
-(:mod:`p2es_lib.data.windows.shard_files`), their index, and ``shard.json``: the settings and the version of the code
+(:mod:`p2es_lib.data.windows.store`), their index, and ``shard.json``: the settings and the version of the code
 that made it, and for each record a fingerprint of its files. Windows of every quality are kept, so limits can be laid
 on later.
 """
@@ -13,7 +13,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,43 +28,43 @@ from p2es_lib.core.imports import modules_imported_by
 from p2es_lib.core.leads import LEADS
 from p2es_lib.data.download.checksums import hash_file
 from p2es_lib.data.download.mirror import Mirror, MissingFile, UnusableFile
-from p2es_lib.data.preparation.acceptance import HOPELESS_FAULTS, judge_windows
-from p2es_lib.data.preparation.clean_stretch import CleanStretch, clean_stretch
-from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.data.preparation.clean_stretch import CleanStretch, clean_stretch, judge_windows
+from p2es_lib.data.sources.contract import Record, Source, Stretch
 from p2es_lib.data.windows import SHARD_SETTINGS, Shards, ShardWriter, read_settings, read_table, write_table
 from p2es_lib.signals.polarity import pulse_polarity
 
 #: Where imports are followed to find the code that decides about windows. Left out is what does not: how a file was
 #: fetched (it is what its hash says), how windows are stored, listed, assembled and shown.
-_DECIDES = tuple(
-    f"p2es_lib.{room}" for room in ("data.sources", "data.preparation", "signals", "core.leads", "core.demographics")
-)
+_ROOMS = ("data.sources", "data.preparation", "signals", "core.leads", "core.demographics")
+_DECIDES = tuple(f"p2es_lib.{room}" for room in _ROOMS)
 #: Where a signal is simulated: the simulator, and the numbers of its subjects.
 _SIMULATES = ("p2es_lib.simulator", "p2es_lib.data.windows.batches", "p2es_lib.core.subject_numbers")
+
+#: A window of which more than this share is faulty is counted, but its signals are not stored.
+HOPELESS_FAULTS = 0.5
+_EMPTY = pd.DataFrame({"record": pd.Series(dtype=object), "row": pd.Series(dtype="int64")})
 
 
 @dataclass
 class RecordEntry:
-    """What ``shard.json`` keeps of a record.
+    """What ``shard.json`` keeps of a record."""
 
-    ``stat`` changes whenever a file may have changed (size, time), ``content`` when it has. ``signal_hash`` is that of
-    the ECG in whole microvolts: equal for records that are copies of each other, whatever their names, files and units.
-    ``dead_leads``: those without any signal, in all of the record or a part of it.
-    """
-
+    #: Changes whenever a file may have changed (size, time).
     stat: str
+    #: Changes when a file has changed.
     content: str
+    #: Of the ECG in whole microvolts: equal for copies of a record, whatever their names, files and units.
     signal_hash: str = ""
     subject: str = ""
     hours: float = 0.0
     notes: list[str] = field(default_factory=list)
+    #: Those without any signal, in all of the record or a part of it.
     dead_leads: list[str] = field(default_factory=list)
 
 
 def code_files(source: Source) -> list[Path]:
-    """Files that decide what the windows of a source are, the user's own tables included.
-
-    They are the module of ``source.read``, this one (unless the source is simulated as a whole), and what they import.
+    """Files that decide what the windows of a source are: the module of ``source.read``, this one (unless the source is
+    simulated as a whole), what they import, and the user's own tables.
     """
     within = _DECIDES + _SIMULATES * (source.role in ("simulated", "ecg only"))
     modules = [source.read.__module__, *[__name__] * (source.role != "simulated")]
@@ -74,9 +74,9 @@ def code_files(source: Source) -> list[Path]:
 
 @lru_cache
 def files_imported(module: str, within: tuple[str, ...]) -> tuple[Path, ...]:
-    """Files of a module and of what it imports within these parts of the library; of a foreign module, its own alone.
+    """Files of a module and of what it imports within these parts of the library, each with a JSON file of its name.
 
-    A JSON file of a module's name belongs to it.
+    Of a foreign module, its own alone.
     """
     ours = module.partition(".")[0] == __name__.partition(".")[0]
     files = modules_imported_by(module, within) if ours else [Path(sys.modules[module].__file__)]
@@ -96,50 +96,39 @@ def prepared_dir(source: Source, config: Config) -> Path:
 
 def shard_settings(source: Source, config: Config) -> dict:
     """What the windows of a shard depend on besides its records."""
-    return {
-        "source": source.name,
-        "data_version": source.version,
-        "signal": asdict(config.signal),
-        "stride_s": config.data.stride_s,
-        "code": hash_files(code_files(source)),
-    }
+    settings = {"source": source.name, "data_version": source.version, "signal": asdict(config.signal)}
+    return settings | {"stride_s": config.data.stride_s, "code": hash_files(code_files(source))}
 
 
 def prepare_shard(source: Source, shard: str, records: list[Record], config: Config, mirror: Mirror, bar=None) -> Path:
-    """Prepare the records of one shard; those that did not change are copied from the shard as it was.
+    """Prepare all records of one shard; those that did not change are copied from the shard as it was.
 
-    Parameters
-    ----------
-    records : list of Record
-        All records of the shard.
-    bar : tqdm, optional
-        Counts hours of signal.
-
-    Returns
-    -------
-    Path
-        Its folder, complete. A record that cannot be used is noted in ``shard.json`` and has no windows.
+    ``bar``, of tqdm, counts hours of signal. The result is the folder, complete. A record that cannot be used is noted
+    in ``shard.json`` and has no windows.
     """
     folder = prepared_dir(source, config) / shard
     settings = shard_settings(source, config)
-    older = _read_shard(folder, settings)
+    stored = read_settings(folder, SHARD_SETTINGS) or {}
+    older = stored["records"] if same_settings(stored, settings) else {}
+    older = {name: RecordEntry(**entry) for name, entry in older.items()}
     now = {record.name: _fingerprint(source, record, mirror, older.get(record.name)) for record in records}
-    if older and list(older) == list(now) and all(older[name].content == entry.content for name, entry in now.items()):
-        if any(older[name].stat != entry.stat for name, entry in now.items()):  # touched, or moved to another mirror
-            _write_settings(folder, settings, {name: _renewed(older[name], now[name]) for name in now})
+    same = [name for name, entry in now.items() if name in older and older[name].content == entry.content]
+    kept = {name: replace(older[name], stat=now[name].stat) for name in same}
+    if older and list(older) == list(now) == same:
+        if kept != older:  # touched, or moved to another mirror
+            _write_settings(folder, settings, kept)
         return folder
-    window_samples = config.signal.window_samples
-    kept = {name for name in now if name in older and older[name].content == now[name].content}
-    previous = (read_table(folder), Shards([folder])) if kept else None
-    tables, entries = [], {}
+    table, windows = (read_table(folder), Shards([folder]).open(0)) if kept else (_EMPTY, None)
+    tables = []
     with paths.atomic_path(folder) as temporary:
         temporary.mkdir()
-        with ShardWriter(temporary, window_samples) as writer:
+        with ShardWriter(temporary, config.signal.window_samples) as writer:
             for record in records:
-                entry = entries[record.name] = now[record.name]
+                entry = now[record.name]
                 if record.name in kept:
-                    tables.append(_copy(record.name, *previous, writer))
-                    entries[record.name] = _renewed(older[record.name], entry)
+                    part = table[table["record"] == record.name]
+                    rows = [writer.append(*windows[row]) if row >= 0 else -1 for row in part["row"]]
+                    tables.append(part.assign(row=rows))
                     continue
                 try:
                     tables.append(_prepare_record(source, record, config, mirror, writer, entry, bar))
@@ -147,29 +136,11 @@ def prepare_shard(source: Source, shard: str, records: list[Record], config: Con
                     entry.notes.append(f"not on the mirror ({error})")
                 except InputError as error:
                     entry.notes.append(f"left out ({error})")
-        write_table(
-            temporary, pd.concat([t for t in tables if len(t)], ignore_index=True) if any(map(len, tables)) else _EMPTY
-        )
-        _write_settings(temporary, settings, entries)
+        write_table(temporary, pd.concat([table for table in tables if len(table)] or [_EMPTY], ignore_index=True))
+        _write_settings(temporary, settings, now | kept)
     return folder
 
 
-_EMPTY = pd.DataFrame({"record": pd.Series(dtype=object), "row": pd.Series(dtype="int64")})
-
-
-def _renewed(older: RecordEntry, now: RecordEntry) -> RecordEntry:
-    return RecordEntry(**(asdict(older) | {"stat": now.stat, "content": now.content}))
-
-
-def _copy(name: str, table: pd.DataFrame, shards: Shards, writer: ShardWriter) -> pd.DataFrame:
-    """Windows of a record that did not change, from the shard as it was."""
-    part = table[table["record"] == name].copy()
-    windows = shards.open(0)
-    part["row"] = [writer.append(windows["ppg"][row], windows["ecg"][row]) if row >= 0 else -1 for row in part["row"]]
-    return part
-
-
-# -------------------------------------------------------------------------------------------------------- one record
 def _prepare_record(
     source: Source, record: Record, config: Config, mirror: Mirror, writer: ShardWriter, entry: RecordEntry, bar
 ) -> pd.DataFrame:
@@ -177,41 +148,35 @@ def _prepare_record(
     reading = source.read(mirror, record)
     entry.subject, entry.notes = reading.subject, reading.notes
     digest, tables, dead = hashlib.sha256(), [], []
+    rate, window_samples = config.signal.sampling_rate, config.signal.window_samples
     next_s = hours = 0.0
     for stretch in reading.stretches:
         _add_to_hash(digest, stretch)
+        at = f"from {stretch.start_s:.0f} s"
         try:
-            clean = clean_stretch(stretch, reading, record.name, config.signal.sampling_rate)
+            clean = clean_stretch(stretch, reading, record.name, rate)
         except InputError as error:
-            reading.notes.append(f"from {stretch.start_s:.0f} s: left out ({error})")
+            entry.notes.append(f"{at}: left out ({error})")
             continue
         dead.append(clean.dead_leads)
-        _note_polarity(clean, stretch, reading)
-        signals = (stretch.ppg, stretch.rhythm, *stretch.leads.values())
-        length = min(len(x) / rate for x, rate in filter(None, signals))
-        kept_s = min(stretch.keep_s, length - stretch.margin_s)
+        if clean.ppg_origin == "measured" and (found := pulse_polarity(clean.ppg, rate)).verdict == "down":
+            entry.notes.append(f"{at}: the PPG looks upside down and is used as it is ({found})")
+        signals = filter(None, (stretch.ppg, stretch.rhythm, *stretch.leads.values()))
+        kept_s = min(stretch.keep_s, min(len(x) / own_rate for x, own_rate in signals) - stretch.margin_s)
         starts, next_s = _window_starts(stretch, kept_s, len(clean.ppg), config, next_s)
         if bar is not None:
             bar.update(round(kept_s / 3600, 6))
         hours += kept_s / 3600
         if len(starts):
-            tables.append(_store_windows(clean, starts, config.signal.window_samples, writer))
+            tables.append(_store_windows(clean, starts, window_samples, writer))
     _note_dead_leads(dead, entry)
     entry.signal_hash, entry.hours = digest.hexdigest()[:32], round(hours, 6)
     if not tables:
-        reading.notes.append(f"no window of {config.signal.window_samples / config.signal.sampling_rate:g} s")
+        entry.notes.append(f"no window of {window_samples / rate:g} s")
         return _EMPTY
     known = {"subject": reading.subject, "record": record.name, "age": float(reading.age)}
     known |= {name: getattr(reading, name) for name in ("sex", "rhythm", "morphology", "diagnoses", "fold")}
     return pd.concat(tables, ignore_index=True).assign(**known)
-
-
-def _note_polarity(clean: CleanStretch, stretch: Stretch, reading: Reading) -> None:
-    if clean.ppg_origin == "measured":
-        found = pulse_polarity(clean.ppg, clean.sampling_rate)
-        if found.verdict == "down":
-            at = f"from {stretch.start_s:.0f} s"
-            reading.notes.append(f"{at}: the PPG looks upside down and is used as it is ({found})")
 
 
 def _note_dead_leads(dead: list[tuple[str, ...]], entry: RecordEntry) -> None:
@@ -249,29 +214,24 @@ def _store_windows(clean: CleanStretch, starts: np.ndarray, window_samples: int,
     for first, useless in zip(starts, hopeless, strict=True):
         part = slice(first, first + window_samples)
         ppg = clean.ppg[part]
-        spread = ppg.std()
-        stored = not useless and spread > 0
-        rows.append(writer.append(((ppg - ppg.mean()) / spread)[None], clean.ecg[:, part]) if stored else -1)
+        stored = not useless and ppg.std() > 0
+        rows.append(writer.append(((ppg - ppg.mean()) / ppg.std())[None], clean.ecg[:, part]) if stored else -1)
     return judged.assign(row=rows, leads="".join(map(str, clean.lead_mask)), ppg_origin=clean.ppg_origin)
 
 
 def _add_to_hash(digest, stretch: Stretch) -> None:
-    """The ECG in whole microvolts, lead by lead: the same for copies in other units or of another resolution.
-
-    An ECG of unknown lead has no known unit either: its values count as they are.
-    """
+    """The ECG in whole microvolts, lead by lead: the same for copies in other units or of another resolution."""
     for name, (x, _) in sorted(stretch.leads.items()):
         # Halves of a microvolt, which units differ about by rounding errors, always go up.
         whole = np.floor(np.nan_to_num(np.asarray(x, np.float64), nan=2e6) * 1000.0 + 0.501).clip(-2e9, 2e9)
         digest.update(name.encode() + whole.astype("<i4").tobytes())
-    if not stretch.leads and stretch.rhythm is not None:
+    if not stretch.leads and stretch.rhythm is not None:  # of unknown lead and unit: its values count as they are
         digest.update(b"rhythm" + np.asarray(stretch.rhythm[0], "<f4").tobytes())
 
 
-# ------------------------------------------------------------------------------------------------------- what changed
 def _fingerprint(source: Source, record: Record, mirror: Mirror, older: RecordEntry | None) -> RecordEntry:
     """Fingerprint of a record's files; they are only read where size or time of one differ from before."""
-    stat, local, unusable = hashlib.sha256(), [], []
+    seen, local, unusable = "", [], []
     try:
         names = source.files(mirror, record)
     except MissingFile:
@@ -282,59 +242,38 @@ def _fingerprint(source: Source, record: Record, mirror: Mirror, older: RecordEn
         try:
             path = mirror.try_fetch(name)
         except UnusableFile as error:  # of this record alone; its reader meets it too, and says so
-            stat.update(f"{error}\n".encode())
+            seen += f"{error}\n"
             unusable.append(str(error))
             continue
         if path is not None:
             state = path.stat()
-            stat.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode())
+            seen += f"{name} {state.st_size} {state.st_mtime_ns}\n"
             if name in names:  # what a table says of a record is compared by the readers' own results
                 local.append((name, path))
-    stat_hash = stat.hexdigest()[:16]
-    if older is not None and older.stat == stat_hash:
-        return RecordEntry(stat=stat_hash, content=older.content)
-    content = hashlib.sha256("".join(unusable).encode())
+    stat = hashlib.sha256(seen.encode()).hexdigest()[:16]
+    if older is not None and older.stat == stat:
+        return RecordEntry(stat, older.content)
+    if not local and not unusable:
+        return RecordEntry(stat, "absent")
+    content = "".join(unusable)
     for name, path in local:
-        content.update(name.encode())
         try:
-            content.update(hash_file(path).encode())
+            content += name + hash_file(path)
         except OSError as error:
-            content.update(str(error).encode())
-    content.update(_described(source, record, mirror).encode())
-    return RecordEntry(stat=stat_hash, content=content.hexdigest()[:16] if local or unusable else "absent")
-
-
-def _described(source: Source, record: Record, mirror: Mirror) -> str:
-    """Whose record it is according to tables: a corrected age makes its windows anew, another row does not."""
-    try:
-        reading: Reading = source.read(mirror, record)
+            content += name + str(error)
+    try:  # whose record it is according to tables: a corrected age makes its windows anew, another row does not
+        reading = source.read(mirror, record)
+        known = (reading.subject, reading.age, reading.sex, reading.rhythm, reading.morphology, reading.diagnoses)
+        content += repr((*known, reading.fold))
     except InputError as error:
-        return f"unreadable: {error}"
-    known = (reading.subject, reading.age, reading.sex, reading.rhythm, reading.morphology, reading.diagnoses)
-    return repr((*known, reading.fold))
-
-
-def _read_shard(folder: Path, settings: dict) -> dict[str, RecordEntry]:
-    """Records of a shard made with the same settings; empty where there is none."""
-    stored = read_shard_settings(folder)
-    if stored is None or not same_settings(stored, settings):
-        return {}
-    return {name: RecordEntry(**entry) for name, entry in stored["records"].items()}
-
-
-def read_shard_settings(folder: Path) -> dict | None:
-    """``shard.json`` of a shard, or None where there is none that can be read."""
-    return read_settings(folder, SHARD_SETTINGS)
+        content += f"unreadable: {error}"
+    return RecordEntry(stat, hashlib.sha256(content.encode()).hexdigest()[:16])
 
 
 def _write_settings(folder: Path, settings: dict, entries: dict[str, RecordEntry]) -> None:
     """Write ``shard.json``, with a hash over what the shard holds."""
-    content = {name: entry.content for name, entry in entries.items()}
-    text = json.dumps([settings, content], sort_keys=True)
-    values = settings | {
-        "records": {name: asdict(entry) for name, entry in entries.items()},
-        "p2es": __version__,
-        "content_hash": hashlib.sha256(text.encode()).hexdigest()[:16],
-    }
+    text = json.dumps([settings, {name: entry.content for name, entry in entries.items()}], sort_keys=True)
+    values = settings | {"records": {name: asdict(entry) for name, entry in entries.items()}, "p2es": __version__}
+    values["content_hash"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     with paths.atomic_path(folder / SHARD_SETTINGS) as temporary:
         temporary.write_text(json.dumps(values, indent=1))

@@ -1,18 +1,13 @@
 """The prepared windows: their store, their splits, and the training batches drawn from them."""
 
 from p2es_lib.data.windows.batches import TrainingBatches, simulator_config
-from p2es_lib.data.windows.shard_files import SHARD_SETTINGS, Shards, ShardWriter, WindowArray
-from p2es_lib.data.windows.splits import (
-    AGE_BANDS,
-    SPLIT_FRACTIONS,
-    SPLIT_KINDS,
-    cohort_table,
-    label_words,
-    split_subjects,
-)
+from p2es_lib.data.windows.splits import AGE_BANDS, SPLIT_KINDS, cohort_table, label_words
 from p2es_lib.data.windows.store import (
-    INDEX_COLUMNS,
+    SHARD_SETTINGS,
     SPLITS,
+    Shards,
+    ShardWriter,
+    WindowArray,
     WindowSet,
     read_rejected,
     read_settings,
@@ -25,8 +20,7 @@ from p2es_lib.data.windows.store import (
 )
 
 __all__ = [
-    "AGE_BANDS", "INDEX_COLUMNS", "SHARD_SETTINGS", "SPLITS", "SPLIT_FRACTIONS", "SPLIT_KINDS",
-    "ShardWriter", "Shards", "TrainingBatches", "WindowArray", "WindowSet", "cohort_table",
-    "label_words", "read_rejected", "read_settings", "read_table", "read_windows", "simulator_config",
-    "split_subjects", "stored_beats", "write_table", "write_view", "write_windows",
+    "AGE_BANDS", "SHARD_SETTINGS", "SPLITS", "SPLIT_KINDS", "ShardWriter", "Shards", "TrainingBatches", "WindowArray",
+    "WindowSet", "cohort_table", "label_words", "read_rejected", "read_settings", "read_table", "read_windows",
+    "simulator_config", "stored_beats", "write_table", "write_view", "write_windows",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,11 @@ def simulator_config(config: Config) -> SimulatorConfig:
     """Settings of the simulator under ``config``: its rate, window length and seed; the physiology is the default."""
     from p2es_lib.simulator import SimulatorConfig
 
-    return SimulatorConfig(
-        sampling_rate=config.signal.sampling_rate,
-        window_samples=config.signal.window_samples,
-        seed=config.data.simulator_seed,
-    )
+    signal = config.signal
+    return SimulatorConfig(signal.sampling_rate, signal.window_samples, seed=config.data.simulator_seed)
 
 
-class TrainingBatches:
+class TrainingBatches(AbstractContextManager):
     """Training batches as a pure function of (seed, step), so that an interrupted training resumes exactly.
 
     Simulated data with ``data.stream_training``: fresh subjects in every step, one window each. Otherwise the stored
@@ -40,61 +38,38 @@ class TrainingBatches:
     those whose PPG was simulated get another one. A share ``data.disturbed_share`` of all has its PPG disturbed
     (:mod:`p2es_lib.data.windows.fresh_ppg`).
 
-    Parameters
-    ----------
-    config : Config
-        ``training.batch_size`` and the data settings.
-    windows : WindowSet
-        The store; only its training split is ever used.
-    seed : int
-        Seed of the training.
-    n_prefetch : int
-        Batches made ahead in background threads (0: none). It changes nothing but the speed.
+    Of ``windows``, the store, only the training split is ever used; ``seed`` is that of the training. ``n_prefetch``
+    batches are made ahead in background threads, which changes nothing but the speed.
     """
 
     def __init__(self, config: Config, windows: WindowSet, seed: int, n_prefetch: int = 1):
-        self.batch_size, self.seed = config.training.batch_size, seed
-        self.disturbed_share, self.sampling_rate = config.data.disturbed_share, config.signal.sampling_rate
+        self.config, self.batch_size, self.seed = config, config.training.batch_size, seed
         self.streaming = config.dataset == "simulated" and config.data.stream_training
-        if self.streaming:
-            self.simulator_config = simulator_config(config)
-        else:
+        if not self.streaming:
             self.windows = windows.split("train")
             if len(self.windows) == 0:
                 raise InputError(f"data set {config.dataset}: no training windows; get more data (data.min_quality?)")
-            self._fresh = FreshPulses(self.windows, self.sampling_rate) if config.data.stream_training else None
+            self._fresh = (
+                FreshPulses(self.windows, config.signal.sampling_rate) if config.data.stream_training else None
+            )
             # Kept for the epochs that a batch may touch: drawing it for each batch would cost more than reading it.
             n = len(self.windows)
             self._order = lru_cache(4)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(n))
         self.n_prefetch = n_prefetch
         self._pending: dict[int, Future] = {}
-        self._executor = ThreadPoolExecutor(n_prefetch, thread_name_prefix="batches") if n_prefetch else None
+        self._executor = ThreadPoolExecutor(max(n_prefetch, 1), thread_name_prefix="batches")
 
     def batch(self, step: int) -> dict:
-        """Batch of one step.
-
-        Returns
-        -------
-        dict
-            ``ppg`` float32 (B, 1, T), ``ecg`` float32 (B, 12, T) mV, ``lead_mask`` uint8 (B, 12), all torch on the
-            CPU; ``demographics`` (:class:`Demographics`), ``subjects`` (list of str).
+        """Batch of one step: ``ppg`` float32 (B, 1, T), ``ecg`` float32 (B, 12, T) mV, ``lead_mask`` uint8 (B, 12), all
+        torch on the CPU; ``demographics`` (:class:`Demographics`), ``subjects`` (list of str).
         """
-        if self._executor is None:
-            return self._make(step)
         wanted = range(step, step + self.n_prefetch + 1)
-        self._pending = {key: future for key, future in self._pending.items() if key in wanted}
-        for key in wanted:
-            if key not in self._pending:
-                self._pending[key] = self._executor.submit(self._make, key)
+        self._pending = {key: self._pending.get(key) or self._executor.submit(self._make, key) for key in wanted}
         return self._pending.pop(step).result()
 
     def close(self) -> None:
         """End the background threads; batches can no longer be asked for."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> TrainingBatches:
-        return self
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -110,29 +85,27 @@ class TrainingBatches:
 
     def rows(self, step: int) -> np.ndarray:
         """Rows of the stored training windows that make up one step."""
-        n = len(self.windows)
-        positions = step * self.batch_size + np.arange(self.batch_size)
-        return np.array([self._order(int(p // n))[p % n] for p in positions])
+        epochs, places = np.divmod(step * self.batch_size + np.arange(self.batch_size), len(self.windows))
+        return np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, places)])
 
     def _make(self, step: int) -> dict:
+        key = (self.seed, step)
         if self.streaming:
             from p2es_lib.simulator import simulate
 
-            windows = simulate(self.subject_numbers(step), 1, self.simulator_config)
-            ppg = windows.ppg
-            lead_mask = np.full((self.batch_size, 12), MEASURED, dtype=np.uint8)
+            windows = simulate(self.subject_numbers(step), 1, simulator_config(self.config))
+            ppg, lead_mask = windows.ppg, np.full((self.batch_size, 12), MEASURED, dtype=np.uint8)
         else:
             rows = self.rows(step)
             windows = self.windows.select(rows)
             ppg, lead_mask = np.asarray(windows.ppg), windows.lead_mask
             if self._fresh is not None:
-                ppg = self._fresh(ppg, rows, (self.seed, step))
+                ppg = self._fresh(ppg, rows, key)
+        ppg = disturb_share(ppg, self.config.data.disturbed_share, self.config.signal.sampling_rate, key)
         return {
-            "ppg": torch.tensor(
-                disturb_share(np.asarray(ppg), self.disturbed_share, self.sampling_rate, (self.seed, step))
-            ),
+            "ppg": torch.tensor(ppg),
             "ecg": torch.tensor(np.asarray(windows.ecg, dtype=np.float32)),
-            "lead_mask": torch.tensor(np.asarray(lead_mask)),
+            "lead_mask": torch.tensor(lead_mask),
             "demographics": Demographics(windows.index["age"].to_numpy(), windows.index["sex"].to_numpy()),
             "subjects": windows.index["subject"].tolist(),
         }

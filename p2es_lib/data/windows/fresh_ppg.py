@@ -33,21 +33,9 @@ def clean_and_scale(ppg: np.ndarray, sampling_rate: float) -> np.ndarray:
 
 
 def disturb_share(ppg: np.ndarray, share: float, sampling_rate: float, key: tuple[int, ...]) -> np.ndarray:
-    """Disturb a random share of training windows, each with a kind and a signal-to-noise ratio of its own.
+    """Disturb training windows (B, 1, T) with probability ``share``, each by a kind and a noise ratio of its own.
 
-    Parameters
-    ----------
-    ppg : array (B, 1, T)
-    share : float
-        Probability of each window to be disturbed.
-    sampling_rate : float, Hz
-    key : tuple of int
-        What the draws depend on, besides the row: the seed and the step.
-
-    Returns
-    -------
-    float32 array (B, 1, T)
-        The others are returned as they are.
+    The draws depend on the row and on ``key``, the seed and the step. The others are returned as they are, in float32.
     """
     disturbed = np.array(ppg, dtype=np.float32)
     for row in range(len(disturbed)):
@@ -61,15 +49,8 @@ def disturb_share(ppg: np.ndarray, share: float, sampling_rate: float, key: tupl
 class FreshPulses:
     """PPG for windows of real ECG, simulated again for each step as of another person of the same age and sex.
 
-    Parameters
-    ----------
-    windows : WindowSet
-        Windows of which some or all have a simulated PPG (column ``ppg_origin``) and stored beats (``rpeaks_s``).
-    sampling_rate : float, Hz
-
-    Notes
-    -----
-    Only the beats inside the window are known; those around it are continued with the median interval.
+    It is that of the windows with a simulated PPG (column ``ppg_origin``) and stored beats (``rpeaks_s``). Only the
+    beats inside the window are known; those around it are continued with the median interval.
     """
 
     def __init__(self, windows: WindowSet, sampling_rate: float):
@@ -84,16 +65,13 @@ class FreshPulses:
         """Stored PPG (B, 1, T) of these rows, a new one where it was simulated; ``key``: what the draws depend on."""
         if len(ppg) != len(rows):
             raise InputError(f"PPG of {len(ppg)} windows for {len(rows)} rows")
-        fresh = np.array(ppg, dtype=np.float32)
-        margin = round(_MARGIN_S * self.sampling_rate)
-        duration_s = fresh.shape[-1] / self.sampling_rate + 2 * _MARGIN_S
+        fresh, rate = np.array(ppg, dtype=np.float32), self.sampling_rate
+        margin, duration_s = round(_MARGIN_S * rate), fresh.shape[-1] / rate + 2 * _MARGIN_S
         for place, row in enumerate(rows):
             if row in self.beats_s:
                 name = "-".join(str(part) for part in (*key, place))
-                pulse = semi_synthetic_ppg(
-                    self.beats_s[row] + _MARGIN_S, duration_s, self.sampling_rate, age=self.age[row], sex=self.sex[row],
-                    record=name, subject=name,
-                )  # fmt: skip
-                inside = ppg_clean(pulse, self.sampling_rate)[margin : margin + fresh.shape[-1]]
+                person = {"age": self.age[row], "sex": self.sex[row], "record": name, "subject": name}
+                pulse = semi_synthetic_ppg(self.beats_s[row] + _MARGIN_S, duration_s, rate, **person)
+                inside = ppg_clean(pulse, rate)[margin : margin + fresh.shape[-1]]
                 fresh[place, 0] = (inside - inside.mean()) / inside.std()
         return fresh
