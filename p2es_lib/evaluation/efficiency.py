@@ -1,7 +1,7 @@
 """What a translation costs: time, operations, memory and weights, every method in one run on one machine.
 
-A time by itself says as much about the machine as about the method. So all methods are timed in turn, round after
-round, within one process and with the same number of threads, and tables give the ratio to P2Es beside the time.
+A time by itself says as much about the machine as about the method. So all are timed in turn, round after round, in one
+process with the same number of threads, and tables give the ratio to P2Es beside the time.
 """
 
 from __future__ import annotations
@@ -54,11 +54,8 @@ def time_methods(
     ----------
     rows : mapping
         Label to method. The first is the one that ratios are to.
-    batch, n_threads : int
-        Windows per call; threads of the process while this runs.
-    rounds : int
-        Timed rounds, after one that warms up.
-    progress : bool
+    batch, n_threads, rounds : int
+        Windows per call; threads of the process meanwhile; timed rounds, after one that warms up.
 
     Returns
     -------
@@ -143,9 +140,7 @@ def training_cost(
     history, cost
         Of :func:`p2es_lib.training.record.read_history` and :func:`p2es_lib.training.record.read_cost`.
     floor : float, optional
-        Irreducible RMSE of the validation windows, mV; None where it is not known.
-    factors : sequence of float
-        Multiples of it.
+        Irreducible RMSE of the validation windows, mV, if known; ``factors`` are multiples of it.
     """
     of = cost["seconds_of"]
     step_s = (cost["seconds"] - of["preparing"] - of["validating"]) / cost["steps"]
@@ -157,9 +152,8 @@ def training_cost(
         "validating": of["validating"] / cost["seconds"],
     }
     if floor is not None:
-        curve = history.dropna(subset=["validation_rmse"])
         for factor in factors:
-            reached = curve.loc[curve["validation_rmse"] <= factor * floor, "step"]
+            reached = history.loc[history["validation_rmse"] <= factor * floor, "step"]
             # The least step of none is NaN.
             row[f"minutes to {factor:g} x floor"] = (of["preparing"] + reached.min() * step_s) / 60
     return row

@@ -20,54 +20,45 @@ STAGES = {"coarse": "stage 1", "refined": "both stages"}
 
 
 @torch.inference_mode()
-def squared_errors(
-    model: P2Es, windows: WindowSet, t: float, seed: int = 0, batch_size: int = 64
-) -> dict[str, np.ndarray]:
+def squared_errors(model: P2Es, windows: WindowSet, t: float, seed=0, batch_size=64) -> dict[str, np.ndarray]:
     """Mean squared error of both estimates of x_0 at one time, per window: key of :data:`STAGES` to mV^2 (N,).
 
     Leads that a window lacks do not count there. ``t`` in (0, 1]; the same seed gives the same noise for any model.
     """
     generator = torch.Generator().manual_seed(seed)
-    features = torch.as_tensor(windows.demographics.features())
+    features, trained = torch.as_tensor(windows.demographics.features()), (model.trained_leads > 0).cpu()[:, None]
     found: dict[str, list[np.ndarray]] = {stage: [] for stage in STAGES}
     for start in range(0, len(windows), batch_size):
         part = slice(start, start + batch_size)
-        present = (
-            torch.as_tensor(np.array(windows.lead_mask[part]) > 0)[:, :, None]
-            * (model.trained_leads > 0).cpu()[:, None]
-        )
-        x_0 = torch.as_tensor(np.array(windows.ecg[part])) * present
+        ppg, ecg, mask = (torch.as_tensor(np.array(x[part])) for x in (windows.ppg, windows.ecg, windows.lead_mask))
+        present = (mask > 0)[:, :, None] * trained
+        x_0 = ecg * present
         noise = torch.randn(x_0.shape, generator=generator).to(model.device)
         times = torch.full((len(x_0),), float(t), device=model.device)
-        fixed = model.condition(
-            torch.as_tensor(np.array(windows.ppg[part])).to(model.device), features[part].to(model.device)
-        )
+        fixed = model.condition(ppg.to(model.device), features[part].to(model.device))
         estimate = model(model.process.marginal(x_0.to(model.device) / model.ecg_scale_mv, times, noise), times, *fixed)
         for stage in STAGES:
-            error = (getattr(estimate, stage) * model.ecg_scale_mv).cpu() - x_0
-            found[stage].append(
-                ((error * present).square().sum((1, 2)) / (present.sum((1, 2)) * x_0.shape[-1])).numpy()
-            )
+            error = ((getattr(estimate, stage) * model.ecg_scale_mv).cpu() - x_0) * present
+            squared = error.square().sum((1, 2)) / (present.sum((1, 2)) * x_0.shape[-1])
+            found[stage].append(squared.numpy())
     return {stage: np.concatenate(parts) for stage, parts in found.items()}
 
 
 def error_by_time(
-    models: dict[str, P2Es], windows: WindowSet, times: list[float], *, n_bootstrap: int = 1000, reference: str = "p2es"
+    models: dict[str, P2Es], windows: WindowSet, times: list[float], *, n_bootstrap: int = 1000
 ) -> pd.DataFrame:
     """Root mean squared error at each time, and its square as a share of the reference's after both stages.
 
     Parameters
     ----------
     models : dict
-        Name to model; all must share the forward process of the reference (else InputError): otherwise x_t says more to
-        one than to the other.
+        Name to model. All must share the forward process of the reference, ``"p2es"`` (else InputError): otherwise x_t
+        says more to one than to the other.
     windows : WindowSet
     times : list of float
         In (0, 1].
     n_bootstrap : int
         Resamples of subjects for the intervals of the ratio, which are paired.
-    reference : str
-        Key of ``models``.
 
     Returns
     -------
@@ -76,16 +67,14 @@ def error_by_time(
         without deblurring has no row for stage 1: its two estimates are one.
     """
     for name, model in models.items():
-        if model.config.process != models[reference].config.process:
-            raise InputError(
-                f"error_by_time: {name} was trained with another forward process than {reference}; leave it out"
-            )
+        if model.config.process != models["p2es"].config.process:
+            raise InputError(f"error_by_time: {name} was trained with another forward process than p2es; leave it out")
     weights = subject_weights(windows.index["subject"].to_numpy(), n_bootstrap, seed=0)
     n_subjects = windows.index["subject"].nunique()
     rows = []
     for t in times:
         errors = {name: squared_errors(model, windows, t) for name, model in models.items()}
-        base = weights @ errors[reference]["refined"]
+        base = weights @ errors["p2es"]["refined"]
         for name, by_stage in errors.items():
             for stage in STAGES if models[name].config.denoiser.deblurring else ["refined"]:
                 draws = weights @ by_stage[stage]

@@ -25,10 +25,8 @@ class StageView:
     contributions : dict
         Span of one convolution of that scale in ms to (N, 12, T): how the coarse estimate changes when the scale is
         switched off in every block. They need not add up to the estimate, since the blocks are not linear.
-    frequencies : float array (T,)
-        Hz, of the DCT coefficients.
-    coarse_error, refined_error, noise : float array (T,)
-        Mean squared error per coefficient before and after stage 2, and of the noise that is in x_t, mV^2.
+    frequencies, coarse_error, refined_error, noise : float array (T,)
+        Hz of the DCT coefficients; their mean squared error before and after stage 2, and the noise in x_t, mV^2.
     frequency_share : float array (T,) or None
         alpha^2 P / (alpha^2 P + sigma^2), mean over leads: the share of the answer that stage 2 takes from x_t rather
         than from stage 1. None where the blur is not diagonal in frequency, or without deblurring.
@@ -61,7 +59,7 @@ def without_scale(model: P2Es, index: int) -> P2Es:
 
 @torch.inference_mode()
 def view_stages(model: P2Es, windows: WindowSet, t: float, seed: int = 0) -> StageView:
-    """Blur and noise windows to time t in (0, 1] and look at what each stage of a model on the CPU makes of them.
+    """What each stage of a model on the CPU makes of windows blurred and noised to time t in (0, 1].
 
     Leads that a window lacks are zero in all outputs; ``seed`` is that of the noise.
     """

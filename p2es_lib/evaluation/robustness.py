@@ -22,23 +22,15 @@ KINDS = {
 def disturb_windows(ppg: np.ndarray, kind: str, snr_db: float, sampling_rate: float, seed: int = 0) -> np.ndarray:
     """PPG windows (N, 1, T), float32, as a sensor records them under a disturbance: neither filtered nor scaled.
 
-    Parameters
-    ----------
-    ppg : array (N, 1, T)
-    kind : str
-        One of :data:`KINDS`.
-    snr_db : float
-        Pulsatile power over the power of the disturbance.
-    sampling_rate : float, Hz
-    seed : int
-        The same seed disturbs a window in the same way, whatever the other windows are.
+    ``kind`` is one of :data:`KINDS`, ``snr_db`` pulsatile power over the power of the disturbance. The same seed
+    disturbs a window in the same way, whatever the other windows are.
     """
     rngs = [np.random.default_rng((seed, row)) for row in range(len(ppg))]
     return disturb(ppg[:, 0], kind, snr_db, rngs, sampling_rate)[:, None]
 
 
 def passes_gate(recorded: np.ndarray, sampling_rate: float, least: float) -> np.ndarray:
-    """Whether each window (N, 1, T) has a quality of ``least`` or more, bool (N,): what one sees in the PPG decides.
+    """Whether each window (N, 1, T) has a quality of ``least`` or more, bool (N,).
 
     To be asked of the PPG as it was recorded: after a filter, clipped and missing stretches look like pulses.
     """
@@ -68,8 +60,7 @@ def gate_rows(
         One for all windows, one for those that pass: windows, rmse_lag (mV), r_peak_f1_lag, kept (share of the
         windows), the bounds ``<metric>_lower`` and ``<metric>_upper``, n_subjects. With a reference also
         ``rmse_lag_added``, the error less that of the reference, with its bounds, paired over subjects; for all windows
-        only, since other ones may pass there. NaN where no window passes; no bounds where all windows are of one
-        subject.
+        only, since other ones may pass there. NaN where nothing is known.
     """
     added = ("rmse_lag_added", "rmse_lag_added_lower", "rmse_lag_added_upper")
     rows = []

@@ -1,7 +1,7 @@
 """Does a method know which of its translations to distrust? The spread of a window's samples against its error.
 
-Everything here follows from the table of scores: the metric ``variance`` of the estimate "samples" (what the squared
-error of their mean would be if they were calibrated) and ``mse`` of the estimate "mean".
+Everything here follows from the table of scores: ``variance`` of the estimate "samples" (what the squared error of
+their mean would be if they were calibrated) and ``mse`` of the estimate "mean".
 """
 
 from __future__ import annotations
@@ -38,13 +38,7 @@ def _kept_risk(weights: np.ndarray, squared: np.ndarray) -> tuple[np.ndarray, np
         return kept / kept[:, -1:], np.sqrt(np.cumsum(weights * squared, axis=1) / np.where(kept > 0, kept, np.nan))
 
 
-def _area(weights: np.ndarray, risk: np.ndarray) -> np.ndarray:
-    return np.nansum(weights * risk, axis=1) / weights.sum(axis=1)
-
-
-def risk_coverage(
-    scores: pd.DataFrame, *, lead="all", kept: tuple[float, ...] = KEPT_SHARES, n_bootstrap=1000, seed=0
-) -> pd.DataFrame:
+def risk_coverage(scores: pd.DataFrame, *, lead="all", kept=KEPT_SHARES, n_bootstrap=1000, seed=0) -> pd.DataFrame:
     """RMSE of the windows that are kept when those of the widest spread are turned away (abstention).
 
     Parameters
@@ -55,7 +49,6 @@ def risk_coverage(
         A lead or a group of leads.
     kept : tuple of float
         Shares of windows, each subject counting the same.
-    n_bootstrap, seed : int
 
     Returns
     -------
@@ -67,10 +60,8 @@ def risk_coverage(
     ----------
     Geifman Y, El-Yaniv R. Selective classification for deep neural networks. NeurIPS 2017.
     """
-    table = _spread_and_error(scores, lead)
-    best = table.sort_values("actual", kind="stable")
-    risks = []
-    for ranked, n_draws in ((table, n_bootstrap), (best, 0)):
+    table, risks = _spread_and_error(scores, lead), []
+    for ranked, n_draws in ((table, n_bootstrap), (table.sort_values("actual", kind="stable"), 0)):
         weights = subject_weights(ranked["subject"].to_numpy(), n_draws, seed)
         shares, risk = _kept_risk(weights, ranked["actual"].to_numpy())
         # The fewest windows that make up at least the share wanted.
@@ -89,9 +80,8 @@ def spread_skill(scores: pd.DataFrame, *, lead: str = "all", n_bootstrap: int = 
         Columns lead, metric, value, lower, upper (95 % over subjects), n_subjects, of four metrics:
         ``spread_correlation``, Spearman's between spread and RMSE over windows; ``spread_ratio``, root mean variance
         over root mean squared error, 1 for calibrated samples, below 1 where they are too sure; ``risk_area``, mean
-        RMSE of :func:`risk_coverage` over all shares kept (mV);
-        ``risk_gain``, the part of what a perfect ranking would take off the area of a random one (the overall RMSE)
-        that the spread takes off: 1 perfect, 0 useless, negative misleading.
+        RMSE of :func:`risk_coverage` over all shares kept (mV); ``risk_gain``, the part of what a perfect ranking would
+        take off the area of a random one (the overall RMSE) that the spread takes off: 1 perfect, 0 useless.
 
     References
     ----------
@@ -102,7 +92,10 @@ def spread_skill(scores: pd.DataFrame, *, lead: str = "all", n_bootstrap: int = 
     weights = subject_weights(subjects, n_bootstrap, seed)
     order = np.argsort(actual, kind="stable")
     overall = np.sqrt(weights @ actual / weights.sum(axis=1))
-    area, best = (_area(w, _kept_risk(w, e)[1]) for w, e in ((weights, actual), (weights[:, order], actual[order])))
+    area, best = (
+        np.nansum(w * _kept_risk(w, e)[1], axis=1) / w.sum(axis=1)
+        for w, e in ((weights, actual), (weights[:, order], actual[order]))
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = {
             "spread_correlation": _spearman(weights, expected, actual),

@@ -19,6 +19,7 @@ Dunn R, Wasserman L, Ramdas A. Distribution-free prediction sets for two-layer h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,19 +34,7 @@ LEAST_SD_MV = 0.005
 
 @dataclass(frozen=True)
 class ConformalBand:
-    """A calibrated band.
-
-    Attributes
-    ----------
-    scale : float
-        The factor c: standard deviations on either side of the mean. 1.6 for 90 % of a calibrated Gaussian.
-    share : float
-        Of a subject's ECG that lies in its bands.
-    confidence : float
-        Of new subjects for whom that holds, at least.
-    n_subjects : int
-        Calibrated on.
-    """
+    """A calibrated band: ``scale`` is the factor c, 1.6 for 90 % of a calibrated Gaussian; else see the module."""
 
     scale: float
     share: float
@@ -61,24 +50,16 @@ class ConformalBand:
         samples : array (N, K, 12, T), mV
             K of at least 2.
         windows : WindowSet
-            Gives ``ecg``, ``lead_mask`` and ``index["subject"]``.
+            Gives ``ecg``, ``lead_mask`` and ``index["subject"]``; InputError for too few subjects: a confidence of 0.9
+            needs 9, of 0.95 19.
         share, confidence : float
             See the module; above 0, ``share`` at most 1, ``confidence`` below 1.
-
-        Raises
-        ------
-        InputError
-            Values out of range, or too few subjects: a confidence of 0.9 needs 9, of 0.95 19.
         """
         if not (0 < share <= 1 and 0 < confidence < 1):
             raise InputError(f"share={share}, confidence={confidence}: between 0 and 1")
-        points, available = _point_scores(samples, windows)
-        subjects = windows.index["subject"].astype(str).to_numpy()
-        of_subject = []
-        for subject in np.unique(subjects[available.any(axis=1)]):
-            own = points[subjects == subject][available[subjects == subject]].ravel()
-            # A value that at least this share of the points does not exceed, hence no interpolation.
-            of_subject.append(np.quantile(own, share, method="inverted_cdf"))
+        # A value that at least this share of the points does not exceed, hence no interpolation.
+        people = _people(*_point_scores(samples, windows), windows)
+        of_subject = [np.quantile(points, share, method="inverted_cdf") for _, points in people]
         rank = int(np.ceil((len(of_subject) + 1) * confidence - 1e-9))
         if rank > len(of_subject):
             least = int(np.ceil(confidence / (1 - confidence) - 1e-9))
@@ -91,8 +72,7 @@ class ConformalBand:
         return mean - self.scale * sd, mean + self.scale * sd
 
     def evaluate(self, samples, windows) -> pd.DataFrame:
-        """How far the promise holds on other subjects, as a table of scores for ``summary.summarise``, estimate
-        "samples".
+        """How far the promise holds on other subjects, a table of scores for ``summary.summarise``, estimate "samples".
 
         Per window and lead: ``conformal_coverage``, share of time that the truth is in the band, and
         ``conformal_width`` in mV. Per subject, in the row of its first window, lead "all": ``conformal_kept``, 1 where
@@ -104,13 +84,18 @@ class ConformalBand:
         mask = np.asarray(windows.lead_mask)
         per_lead = {"conformal_coverage": inside.mean(axis=-1), "conformal_width": (upper - lower).mean(axis=-1)}
         values = {name: with_lead_groups(np.where(available, table, np.nan), mask) for name, table in per_lead.items()}
-        subjects = windows.index["subject"].astype(str).to_numpy()
-        kept = np.full(len(subjects), np.nan)
-        for subject in np.unique(subjects[available.any(axis=1)]):
-            own = subjects == subject
-            kept[np.flatnonzero(own)[0]] = inside[own][available[own]].mean() >= self.share - 1e-9
-        values["conformal_kept"] = whole_window(kept)
-        return long_table(values, windows.index, "samples")
+        kept = np.full(len(inside), np.nan)
+        for first, own in _people(inside, available, windows):
+            kept[first] = own.mean() >= self.share - 1e-9
+        return long_table(values | {"conformal_kept": whole_window(kept)}, windows.index, "samples")
+
+
+def _people(table: np.ndarray, available: np.ndarray, windows) -> Iterator[tuple[int, np.ndarray]]:
+    """Row of the first window, and values in all available leads (n, T), of each subject of a table (N, 12, T)."""
+    subjects = windows.index["subject"].astype(str).to_numpy()
+    for subject in np.unique(subjects[available.any(axis=1)]):
+        own = subjects == subject
+        yield np.flatnonzero(own)[0], table[own][available[own]]
 
 
 def _mean_and_sd(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,9 @@
 """How well intervals can be measured at all: measurements of the true, simulated ECG against the latents that made it.
 
-What is found here is not the fault of any translation. Two ways to measure: the averaged beat of all leads
-(:mod:`p2es_lib.evaluation.metrics.measurements`), which every table of this project uses, and NeuroKit2's wavelet
-delineation of a single lead, which others use. The simulator's intervals run from the first to the last trace of a
-wave, as published ones do, and tangents meet the baseline inside of that, so a bias of T by some 30 ms and of P by some
-10 ms is a matter of definition (:mod:`p2es_lib.simulator.heart`).
+Two ways to measure: the averaged beat of all leads (:mod:`p2es_lib.evaluation.metrics.measurements`), which every table
+of this project uses, and NeuroKit2's wavelet delineation of a single lead, which others use. The simulator's intervals
+run from the first to the last trace of a wave, as published ones do, and tangents meet the baseline inside of that, so
+a bias of T by some 30 ms and of P by some 10 ms is a matter of definition (:mod:`p2es_lib.simulator.heart`).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import pandas as pd
 from scipy.signal import resample_poly
 
 from p2es_lib.core.errors import InputError, check_choice
-from p2es_lib.core.leads import lead_rows
+from p2es_lib.core.leads import LEADS
 from p2es_lib.evaluation.metrics.intervals import agreement_rows, measure_ecg
 from p2es_lib.evaluation.metrics.long_table import whole_window
 from p2es_lib.evaluation.metrics.measurements import BEAT_RATE
@@ -27,23 +26,16 @@ MEASURED_BY = {"averaged_beat": "Averaged beat, all leads", "neurokit": "NeuroKi
 LATENTS = {name: name for name in ("heart_rate", "pr_ms", "qrs_ms", "qtc_ms")} | {"qrs_axis_deg": "axis_deg"}
 
 
-def delineation_differences(
-    windows, sampling_rate: float, methods: tuple[str, ...] = tuple(MEASURED_BY)
-) -> pd.DataFrame:
+def delineation_differences(windows, sampling_rate: float, methods=tuple(MEASURED_BY)) -> pd.DataFrame:
     """Measured minus known values of simulated windows, as ``intervals.agreement_rows``, the method as ``estimate``.
 
     Parameters
     ----------
     windows : WindowSet or SimulatedWindows
-        ``ecg`` (N, 12, T) and ``index`` with the columns of :data:`LATENTS`: a simulated data set.
+        ``ecg`` (N, 12, T) and ``index`` with the columns of :data:`LATENTS` (else InputError): a simulated data set.
     sampling_rate : float, Hz
     methods : tuple of str
         Of :data:`MEASURED_BY`.
-
-    Raises
-    ------
-    InputError
-        An unknown method, or windows whose true intervals are not known.
     """
     missing = [column for column in LATENTS.values() if column not in windows.index]
     if missing:
@@ -61,22 +53,20 @@ def delineation_differences(
     return pd.concat(frames, ignore_index=True)
 
 
-def neurokit_intervals(ecg: np.ndarray, sampling_rate: float, lead: str = "II") -> pd.DataFrame:
-    """Rate and intervals by NeuroKit2's discrete wavelet delineation of one lead, medians over the beats of a window.
+def neurokit_intervals(ecg: np.ndarray, sampling_rate: float) -> pd.DataFrame:
+    """Rate and intervals by NeuroKit2's discrete wavelet delineation of lead II, medians over the beats of a window.
 
     Columns heart_rate (1/min), pr_ms, qrs_ms, qt_ms, qtc_ms (Fridericia) for ECG (N, 12, T) in mV; NaN where it finds
-    nothing. The lead is resampled from a whole number of Hz to 500 Hz, where the method finds more than at 125 Hz, and
-    not filtered again. That its R onsets and offsets often lie at the P wave or beyond the S wave is known (NeuroKit
-    issue 1042).
+    nothing. The lead is resampled from a whole number of Hz to 500 Hz, where the method finds more than at 125 Hz. That
+    its R onsets and offsets often lie at the P wave or beyond the S wave is known (NeuroKit issue 1042).
 
     References
     ----------
     Makowski D et al. NeuroKit2: a Python toolbox for neurophysiological signal processing. Behav Res Methods
     2021;53:1689-1696. Martinez JP et al. A wavelet-based ECG delineator. IEEE Trans Biomed Eng 2004;51(4):570-581.
     """
-    row = lead_rows([lead])[0]
     columns = ["heart_rate", "pr_ms", "qrs_ms", "qt_ms", "qtc_ms"]
-    found = [_neurokit(signal, sampling_rate) for signal in np.asarray(ecg, dtype=np.float64)[:, row]]
+    found = [_neurokit(signal, sampling_rate) for signal in np.asarray(ecg, dtype=np.float64)[:, LEADS.index("II")]]
     return pd.DataFrame(found, columns=columns).astype(float)
 
 

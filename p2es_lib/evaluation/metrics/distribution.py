@@ -20,12 +20,10 @@ SEGMENT_S = 0.512
 
 
 def gaussian_frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> np.ndarray:
-    """Gaussian Frechet distance d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), squared units,
-    (...).
+    """Gaussian Frechet distance d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), (...).
 
-    Means are (..., D), covariances (..., D, D), positive semi-definite. The root is taken with symmetric
-    eigendecompositions, so that it stays real for covariances that are singular but for rounding. As in RDDM and in the
-    image FID this is the square of the distance proper.
+    Means are (..., D), covariances (..., D, D). Roots by symmetric eigendecompositions stay real for covariances that
+    are singular but for rounding. As in RDDM and in the image FID this is the square of the distance proper.
 
     References
     ----------
@@ -42,40 +40,10 @@ def gaussian_frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> np.
     return np.maximum(shift + trace - 2.0 * cross, 0.0)
 
 
-class _SubjectMoments:
-    """Sums over the segments of each subject, from which mean and covariance of any resample of subjects follow."""
-
-    def __init__(self, segments: np.ndarray, subject_of: np.ndarray, n_subjects: int):
-        dim = segments.shape[-1]  # segments (n, m, D): m per window
-        self.count = np.bincount(subject_of, minlength=n_subjects) * float(segments.shape[1])  # (S,)
-        self.total = np.zeros((n_subjects, dim))
-        self.product = np.zeros((n_subjects, dim, dim))
-        np.add.at(self.total, subject_of, segments.sum(axis=1))
-        for subject in range(n_subjects):
-            rows = segments[subject_of == subject].reshape(-1, dim)
-            self.product[subject] = rows.T @ rows
-
-    def fit(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (R, D) and covariance (R, D, D) with subject s counted weights[r, s] times."""
-        count = (weights @ self.count)[:, None]
-        mean = weights @ self.total / count
-        dim = mean.shape[-1]
-        second = (weights @ self.product.reshape(len(self.product), -1)).reshape(-1, dim, dim) / count[..., None]
-        covariance = second - mean[:, :, None] * mean[:, None, :]
-        return mean, covariance * (count / np.maximum(count - 1.0, 1.0))[..., None]
-
-
 def frechet_table(
-    samples,
-    windows,
-    sampling_rate: float,
-    *,
-    segment_s: float = SEGMENT_S,
-    estimates: tuple[str, ...] = ("single",),
-    n_bootstrap: int = 200,
-    seed: int = 0,
+    samples, windows, sampling_rate: float, *, segment_s=SEGMENT_S, estimates=("single",), n_bootstrap=200, seed=0
 ) -> pd.DataFrame:
-    """Gaussian Frechet distance between predicted and true ECG per lead, in the table form of ``scores.summarise``.
+    """Gaussian Frechet distance between predicted and true ECG per lead, in the table form of ``summary.summarise``.
 
     Each lead is cut into consecutive segments of ``segment_s`` (64 samples at 125 Hz), in mV, unfiltered; a normal
     distribution is fitted to the true and one to the predicted segments, each segment one vector. Segments are kept
@@ -134,9 +102,31 @@ def _distances(x: np.ndarray, y: np.ndarray, subject_of: np.ndarray, weights: np
     distance = np.full(len(weights), np.nan)
     if x.shape[0] * x.shape[1] < 2 * x.shape[2]:
         return distance
-    moments = [_SubjectMoments(np.asarray(z, dtype=np.float64), subject_of, weights.shape[1]) for z in (x, y)]
-    filled = np.flatnonzero(weights @ moments[0].count > 0)
+    sums = [_sums(np.asarray(z, dtype=np.float64), subject_of, weights.shape[1]) for z in (x, y)]
+    filled = np.flatnonzero(weights @ sums[0][0] > 0)
     for start in range(0, len(filled), 64):  # bounds memory: 64 pairs of covariances at a time
         part = filled[start : start + 64]
-        distance[part] = gaussian_frechet_distance(*moments[0].fit(weights[part]), *moments[1].fit(weights[part]))
+        distance[part] = gaussian_frechet_distance(
+            *_moments(*sums[0], weights[part]), *_moments(*sums[1], weights[part])
+        )
     return distance
+
+
+def _sums(segments: np.ndarray, subject_of: np.ndarray, n_subjects: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number (S,), sums (S, D) and sums of products (S, D, D) of each subject's segments (n, m, D)."""
+    dim = segments.shape[-1]
+    total, product = np.zeros((n_subjects, dim)), np.zeros((n_subjects, dim, dim))
+    np.add.at(total, subject_of, segments.sum(axis=1))
+    for subject in range(n_subjects):
+        rows = segments[subject_of == subject].reshape(-1, dim)
+        product[subject] = rows.T @ rows
+    return np.bincount(subject_of, minlength=n_subjects) * float(segments.shape[1]), total, product
+
+
+def _moments(number, total, product, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (R, D) and covariance (R, D, D) with subject s counted weights[r, s] times."""
+    count = (weights @ number)[:, None]
+    mean = weights @ total / count
+    second = (weights @ product.reshape(len(product), -1)).reshape(-1, *product.shape[1:]) / count[..., None]
+    covariance = second - mean[:, :, None] * mean[:, None, :]
+    return mean, covariance * (count / np.maximum(count - 1.0, 1.0))[..., None]

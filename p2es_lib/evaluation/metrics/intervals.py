@@ -1,9 +1,8 @@
 """Intervals, axis and wave sizes of the translated ECG against the true one: bias and limits of agreement.
 
-Both are measured in the same way, on the averaged beat of the window (:mod:`p2es_lib.evaluation.metrics.measurements`),
-so what is compared is what a reader would measure, errors of measuring included;
-:mod:`p2es_lib.evaluation.metrics.delineation` says how large those are. A single sample is the one to measure: the mean
-of samples is blurred wherever they disagree in time.
+Both are measured on the averaged beat of the window (:mod:`p2es_lib.evaluation.metrics.measurements`), so what is
+compared is what a reader would measure, errors of measuring (:mod:`p2es_lib.evaluation.metrics.delineation`) included.
+A single sample is the one to measure: the mean of samples is blurred wherever they disagree in time.
 
 References
 ----------
@@ -20,7 +19,7 @@ import pandas as pd
 
 from p2es_lib.core.errors import check_choice
 from p2es_lib.core.leads import LEADS
-from p2es_lib.evaluation.metrics.long_table import LEAD_GROUPS, SCORE_COLUMNS, check_samples, whole_window
+from p2es_lib.evaluation.metrics.long_table import LEAD_GROUPS, check_samples, long_keys, whole_window
 from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
 from p2es_lib.evaluation.metrics.resampling import subject_weights, with_interval
 from p2es_lib.evaluation.metrics.scores import Metric
@@ -40,44 +39,37 @@ QUANTITIES: dict[str, Metric] = {
 }
 #: ST is read this long after the end of QRS.
 ST_AFTER_J_S = 0.060
-_GLOBAL = ("heart_rate", "pr_ms", "qrs_ms", "qt_ms", "qtc_ms", "qrs_axis_deg")
-_AGREEMENT_COLUMNS = [*SCORE_COLUMNS, "true", "measured"]
 
 
 def measure_ecg(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Measure every quantity of :data:`QUANTITIES` in windows of ECG (N, 12, T) in mV: arrays (N, 15) by name.
 
-    Columns are the leads, then ``long_table.LEAD_GROUPS``: rate, intervals and axis are of all leads together and stand
-    under "all"; sizes and levels stand under their lead, P and T with their sign. NaN where nothing could be measured,
-    as PR without P waves. ``available`` (N, 12): leads to use; by default those that are finite throughout.
+    Columns are the leads, then ``long_table.LEAD_GROUPS``: rate, intervals and axis, of all leads together, stand under
+    "all", sizes and levels under their lead, P and T with their sign. NaN where nothing could be measured.
+    ``available`` (N, 12): leads to use; by default those that are finite throughout.
     """
     beats, r_peaks = average_beats(ecg, sampling_rate, available)
     table = measure_beats(beats, r_peaks)
-    values = {name: whole_window(table[name].to_numpy(dtype=float)) for name in _GLOBAL}
+    values = {name: whole_window(table[name].to_numpy(dtype=float)) for name in QUANTITIES if name in table}
     wave = {w: table[[f"{lead}_{w}_mv" for lead in LEADS]].to_numpy(dtype=float) for w in ("p", "q", "r", "s", "t")}
     sizes = {"p_mv": wave["p"], "qrs_mv": wave["r"] + np.maximum(wave["q"], wave["s"]), "t_mv": wave["t"]}
-    sizes["st60_mv"] = _st_level(beats, table)
     absent = np.full((len(beats), len(LEAD_GROUPS)), np.nan)  # a mean of sizes over leads would say nothing
+    sizes["st60_mv"] = _st_level(beats, table)
     return values | {name: np.hstack([size, absent]) for name, size in sizes.items()}
 
 
 def _st_level(beats: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     """Level 60 ms after the end of QRS above that just before its onset, (N, 12), mV."""
     t = beat_times()
-    onset = table["qrs_onset_s"].to_numpy(dtype=float)[:, None]
-    j_point = onset + 1e-3 * table["qrs_ms"].to_numpy(dtype=float)[:, None]
+    onset, duration_ms = (table[name].to_numpy(dtype=float)[:, None] for name in ("qrs_onset_s", "qrs_ms"))
     before = (t >= onset - 0.016) & (t <= onset - 0.004)  # (N, n); none where the onset is not known
-    count = np.maximum(before.sum(axis=1), 1)[:, None]
-    baseline = np.where(before[:, None], beats, 0.0).sum(axis=-1) / count
-    known = np.isfinite(j_point[:, 0])
-    place = np.searchsorted(t, np.where(known, j_point[:, 0] + ST_AFTER_J_S, 0.0)).clip(max=len(t) - 1)
-    level = beats[np.arange(len(beats)), :, place] - baseline
-    return np.where(known[:, None], level, np.nan)
+    baseline = np.where(before[:, None], beats, 0.0).sum(axis=-1) / np.maximum(before.sum(axis=1), 1)[:, None]
+    read_at = (onset + 1e-3 * duration_ms + ST_AFTER_J_S)[:, 0]
+    place = np.searchsorted(t, np.nan_to_num(read_at)).clip(max=len(t) - 1)
+    return np.where(np.isnan(read_at)[:, None], np.nan, beats[np.arange(len(beats)), :, place] - baseline)
 
 
-def interval_differences(
-    samples, windows, sampling_rate: float, *, estimates: tuple[str, ...] = ("single",)
-) -> pd.DataFrame:
+def interval_differences(samples, windows, sampling_rate: float, *, estimates=("single",)) -> pd.DataFrame:
     """Measure translated and true ECG and take the difference.
 
     Parameters
@@ -101,7 +93,7 @@ def interval_differences(
         ecg = samples[:, 0] if estimate == "single" else samples.mean(axis=1)
         available = exists & np.isfinite(ecg).all(axis=-1)
         # Both are measured in the same leads, because intervals are those of all leads together.
-        if last is None or not np.array_equal(available, last):
+        if not np.array_equal(available, last):
             true, last = measure_ecg(truth, sampling_rate, available), available
         frames.append(agreement_rows(measure_ecg(ecg, sampling_rate, available), true, windows.index, estimate))
     return pd.concat(frames, ignore_index=True)
@@ -114,41 +106,25 @@ def agreement_rows(
 
     Columns of ``scores.evaluate``, with the difference as ``value`` (axes within -180 to 180 degrees), and ``true`` and
     ``measured``. A row for each value that either has; where one is missing, so is the difference. Quantities that
-    ``true`` lacks are left out. ``index``: N rows with subject and record.
+    ``true`` lacks are left out.
     """
     names = [name for name in measured if name in true]
     cubes = [np.stack([values[name] for name in names]) for values in (measured, true)]
-    metric, window, lead = np.nonzero(np.isfinite(cubes[0]) | np.isfinite(cubes[1]))
-    found, expected = (cube[metric, window, lead] for cube in cubes)
-    metric = np.array(names, dtype=object)[metric]
+    places = np.nonzero(np.isfinite(cubes[0]) | np.isfinite(cubes[1]))
+    keys = long_keys(names, places, index, estimate)
+    found, expected = (cube[places] for cube in cubes)
     difference = found - expected
-    turned = np.array([QUANTITIES[name].unit == "°" for name in metric], dtype=bool)
+    turned = np.array([QUANTITIES[name].unit == "°" for name in keys["metric"]], dtype=bool)
     difference[turned] = (difference[turned] + 180.0) % 360.0 - 180.0
-    columns = {
-        "subject": index["subject"].astype(str).to_numpy(dtype=object)[window],
-        "record": index["record"].astype(str).to_numpy(dtype=object)[window],
-        "window": window,
-        "lead": np.array([*LEADS, *LEAD_GROUPS], dtype=object)[lead],
-        "estimate": estimate,
-        "metric": metric,
-        "value": difference,
-        "true": expected,
-        "measured": found,
-    }
-    return pd.DataFrame(columns, columns=_AGREEMENT_COLUMNS)
+    return pd.DataFrame(keys | {"value": difference, "true": expected, "measured": found})
 
 
 def limits_of_agreement(differences: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Bias and 95 % limits of agreement of every lead, estimate and quantity, with bootstrap intervals over subjects.
 
     The limits, bias +- 1.96 SD, hold the difference in one window of one person in 95 % of cases: the SD is over all
-    windows, within and between subjects, every subject counting the same.
-
-    Parameters
-    ----------
-    differences : DataFrame
-        From :func:`interval_differences` or ``delineation.delineation_differences``.
-    n_bootstrap, seed : int
+    windows, within and between subjects, every subject counting the same. ``differences`` are those of
+    :func:`interval_differences` or ``delineation.delineation_differences``.
 
     Returns
     -------

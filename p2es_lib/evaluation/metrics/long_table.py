@@ -20,16 +20,12 @@ SEPARATOR = "\x1f"
 def check_samples(samples, windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Samples (N, K, 12, T) and true ECG (N, 12, T) in mV as arrays, and which true leads can be scored, bool (N, 12).
 
-    Raises
-    ------
-    InputError
-        Shapes that do not fit.
+    InputError for shapes that do not fit.
     """
     samples, truth = np.asarray(samples), np.asarray(windows.ecg)
     if samples.ndim != 4 or (samples.shape[0], *samples.shape[2:]) != truth.shape or samples.shape[1] < 1:
-        raise InputError(
-            f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}; give (N, K, 12, T)"
-        )
+        shapes = f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}"
+        raise InputError(f"{shapes}; give (N, K, 12, T)")
     return samples, truth, (np.asarray(windows.lead_mask) != ABSENT) & np.isfinite(truth).all(axis=-1)
 
 
@@ -51,8 +47,7 @@ def with_lead_groups(table: np.ndarray, mask: np.ndarray) -> np.ndarray:
     columns = [table]
     for group in (mask != ABSENT, mask == MEASURED, mask == DERIVED):
         use = group & np.isfinite(table)
-        count = use.sum(axis=1)
-        total = np.where(use, table, 0.0).sum(axis=1)
+        count, total = use.sum(axis=1), np.where(use, table, 0.0).sum(axis=1)
         columns.append(np.where(count > 0, total / np.maximum(count, 1), np.nan)[:, None])
     return np.hstack(columns)
 
@@ -64,22 +59,19 @@ def whole_window(column: np.ndarray) -> np.ndarray:
     return table
 
 
-def long_table(values: Mapping[str, np.ndarray], index: pd.DataFrame, estimate: str) -> pd.DataFrame:
-    """Rows of :data:`SCORE_COLUMNS` from metric name to (N, 15) table; missing values make no row.
+def long_keys(names, places: tuple[np.ndarray, ...], index: pd.DataFrame, estimate: str) -> dict[str, np.ndarray]:
+    """Columns of a long table before the value, for places (metric, window, lead) of a cube (metrics, N, 15).
 
     ``index`` holds subject and record of the N windows; ``window`` is the row number among them.
     """
-    names = np.array(list(values), dtype=object)
-    lead_names = np.array([*LEADS, *LEAD_GROUPS], dtype=object)
-    cube = np.stack(list(values.values()))  # (metrics, N, 15)
-    metric, window, lead = np.nonzero(np.isfinite(cube))
-    columns = {
-        "subject": index["subject"].astype(str).to_numpy(dtype=object)[window],
-        "record": index["record"].astype(str).to_numpy(dtype=object)[window],
-        "window": window,
-        "lead": lead_names[lead],
-        "estimate": estimate,
-        "metric": names[metric],
-        "value": cube[metric, window, lead],
-    }
-    return pd.DataFrame(columns, columns=SCORE_COLUMNS)
+    metric, window, lead = places
+    columns = {name: index[name].astype(str).to_numpy(dtype=object)[window] for name in ("subject", "record")}
+    columns |= {"window": window, "lead": np.array([*LEADS, *LEAD_GROUPS], dtype=object)[lead]}
+    return columns | {"estimate": estimate, "metric": np.array(list(names), dtype=object)[metric]}
+
+
+def long_table(values: Mapping[str, np.ndarray], index: pd.DataFrame, estimate: str) -> pd.DataFrame:
+    """Rows of :data:`SCORE_COLUMNS` from metric name to (N, 15) table; missing values make no row."""
+    cube = np.stack(list(values.values()))
+    places = np.nonzero(np.isfinite(cube))
+    return pd.DataFrame(long_keys(values, places, index, estimate) | {"value": cube[places]})

@@ -10,8 +10,7 @@ import pandas as pd
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.evaluation.metrics import waveform, waveform_shape
 from p2es_lib.evaluation.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
-from p2es_lib.evaluation.metrics.decomposition import error_split
-from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
+from p2es_lib.evaluation.metrics.lag import constant_lags, error_split, overlaps
 from p2es_lib.evaluation.metrics.long_table import (
     SEPARATOR,
     check_samples,
@@ -40,9 +39,7 @@ METRICS: dict[str, Metric] = {
     "rmse_lag": Metric("RMSE after lag", "mV"),  # made by summary.summarise from mse_lag
     "mse": Metric("Squared error", "mV²"),
     "mse_lag": Metric("Squared error after lag", "mV²"),
-    "mse_timing": Metric("Squared error, timing", "mV²"),
-    "mse_amplitude": Metric("Squared error, amplitude", "mV²"),
-    "mse_morphology": Metric("Squared error, morphology", "mV²"),
+    **{f"mse_{part}": Metric(f"Squared error, {part}", "mV²") for part in ("timing", "amplitude", "morphology")},
     "mae": Metric("MAE", "mV"),
     "pearson": Metric("Pearson r", "", "higher"),
     "pearson_lag": Metric("Pearson r after lag", "", "higher"),
@@ -74,9 +71,7 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def evaluate(
-    samples, windows, sampling_rate: float, *, max_lag_s: float, estimates: tuple[str, ...] = ESTIMATES
-) -> pd.DataFrame:
+def evaluate(samples, windows, sampling_rate: float, *, max_lag_s: float, estimates=ESTIMATES) -> pd.DataFrame:
     """Score samples of the 12-lead ECG against the true one.
 
     Parameters
@@ -96,19 +91,10 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Columns subject, record, window, lead, estimate, metric, value, without missing values. ``window`` is the row
-        number among the given windows. Per lead: mse, mae, pearson, prd, ssim, ppe, ppe_relative, dtw,
-        frechet_curve_distance, log_spectral_distance, coherence in three bands, mse_lag, pearson_lag, and the parts
-        mse_timing, mse_amplitude, mse_morphology of mse; of "samples" crps, variance, and coverage and width of the
-        bands of :data:`p2es_lib.evaluation.metrics.uncertainty.LEVELS`. For these, lead "all" is the mean over the
-        measured and derived leads of the window, "measured" and "derived" the mean over either kind. Per window, lead
-        "all" only: r_peak_f1, r_peak_f1_lag, heart_rate_error, einthoven_residual (of the prediction, whichever leads
-        the truth has), lag_ms. A lead counts where the mask says it exists and both signals are finite throughout.
-
-    Raises
-    ------
-    InputError
-        Shapes that do not fit, or an unknown estimate.
+        Columns subject, record, window (row number among those given), lead, estimate, metric, value, without missing
+        values. Per lead, with the means over all, the measured and the derived leads of the window: what
+        ``_lead_values`` and, of "samples", ``uncertainty.ensemble_scores`` give. Per window, lead "all": what
+        ``_window_values`` gives. A lead counts where the mask says it exists and both signals are finite throughout.
     """
     samples, truth, exists = check_samples(samples, windows)
     for estimate in estimates:
@@ -150,10 +136,7 @@ def _lead_values(prediction, truth, available, lags, sampling_rate) -> dict[str,
             pearson_lag[rows] = waveform.pearson(x_lag, y_lag)
         return {
             "mse": split.raw,
-            "mse_lag": split.lag,
-            "mse_timing": split.timing,
-            "mse_amplitude": split.amplitude,
-            "mse_morphology": split.morphology,
+            **{f"mse_{part}": values for part, values in split._asdict().items() if part != "raw"},
             "mae": waveform.mae(x, y),
             "pearson": waveform.pearson(x, y),
             "pearson_lag": pearson_lag,
@@ -175,12 +158,11 @@ def _window_values(prediction, truth, available, lags, sampling_rate) -> dict[st
     predicted = r_peak_times(prediction, sampling_rate, available)
     true = r_peak_times(truth, sampling_rate, available)
     window_s = truth.shape[-1] / sampling_rate
-    scored = available.any(axis=1)
     values = {
         "r_peak_f1": r_peak_f1(predicted, true, window_s=window_s),
         "r_peak_f1_lag": r_peak_f1(predicted, true, window_s=window_s, lag_s=lags / sampling_rate),
         "heart_rate_error": heart_rate_error(predicted, true),
         "lag_ms": 1000.0 * lags / sampling_rate,
     }
-    values = {name: np.where(scored, value, np.nan) for name, value in values.items()}
-    return values | {"einthoven_residual": einthoven_residual(prediction)}
+    values = {name: np.where(available.any(axis=1), value, np.nan) for name, value in values.items()}
+    return values | {"einthoven_residual": einthoven_residual(prediction)}  # whichever leads the truth has

@@ -18,8 +18,6 @@ Lopez-Paz D, Oquab M. Revisiting classifier two-sample tests. ICLR 2017, arXiv 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
@@ -33,19 +31,9 @@ from p2es_lib.evaluation.metrics.resampling import resample, subject_weights, we
 LEAST_SUBJECTS = 10
 #: Those of :func:`p2es_lib.evaluation.metrics.features.classifiers`.
 CLASSIFIERS = ("random forest", "logistic regression")
-_COLUMNS = ["features", "test", "value", "lower", "upper", "p_value", "n_windows", "n_subjects"]
 
 
-def two_sample_table(
-    samples,
-    windows,
-    sampling_rate: float,
-    *,
-    names: tuple[str, ...] = CLASSIFIERS,
-    n_permutations: int = 1000,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
+def two_sample_table(samples, windows, sampling_rate: float, *, names=CLASSIFIERS, **options: int) -> pd.DataFrame:
     """Both tests on two sets of features: measurements of the beats, and the averaged beat itself.
 
     Parameters
@@ -56,8 +44,9 @@ def two_sample_table(
         Gives ``ecg``, ``lead_mask`` and ``index["subject"]``.
     sampling_rate : float, Hz
     names : tuple of str
-        Classifiers.
-    n_permutations, n_bootstrap, seed : int
+        Of :data:`CLASSIFIERS`.
+    **options : int
+        n_permutations (1000), n_bootstrap (1000), seed (0).
 
     Returns
     -------
@@ -69,25 +58,24 @@ def two_sample_table(
     single = samples[:, 0]
     available = exists & np.isfinite(single).all(axis=-1)
     of_truth, of_single = (ecg_features(ecg, sampling_rate, available) for ecg in (truth, single))
-    subjects = windows.index["subject"].astype(str).to_numpy()
-    options, rows = {"n_permutations": n_permutations, "n_bootstrap": n_bootstrap, "seed": seed}, []
+    subjects, rows = windows.index["subject"].astype(str).to_numpy(), []
     for name, x, y in zip(("measurements", "averaged beat"), of_truth, of_single):
         x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
         found = {"mmd": mmd(x, y, subjects, **options)} | classifier_test(x, y, subjects, names=names, **options)
         size = {"n_windows": len(x), "n_subjects": len(np.unique(subjects))}
         rows += [{"features": name, "test": test} | row | size for test, row in found.items()]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows)
 
 
 def mmd(
     x: np.ndarray,
     y: np.ndarray,
-    subjects: np.ndarray,
+    subjects,
     *,
     bandwidth: float | None = None,
-    n_permutations: int = 1000,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    n_permutations=1000,
+    n_bootstrap=1000,
+    seed=0,
 ) -> dict[str, float]:
     """Squared maximum mean discrepancy with a Gaussian kernel, unbiased, between paired rows of features.
 
@@ -100,10 +88,10 @@ def mmd(
         True and translated, row by row of the same window. Scaled here by mean and SD of both together; missing values
         take the mean, and that they are missing becomes a feature.
     subjects : array (N,)
+        Two or more, else InputError.
     bandwidth : float, optional
         s; by default the median distance between windows of different subjects, both kinds together. If given, the
         features are used as they are.
-    n_permutations, n_bootstrap, seed : int
 
     Returns
     -------
@@ -129,13 +117,16 @@ def mmd(
     pairs = drawn.sum(axis=1) ** 2 - (drawn**2).sum(axis=1)
     values = _quadratic(drawn, between) / np.where(pairs > 0, pairs, np.nan)
     # Swapping x and y of a subject turns the sign of its row and column.
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_permutations, len(names)))
-    swapped = _quadratic(signs, between) / pairs[0]
+    swapped = _quadratic(_signs(n_permutations, len(names), seed), between) / pairs[0]
     return with_interval(values, len(names)) | {"p_value": _p_value(values[0], swapped)}
 
 
 def _quadratic(weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return ((weights @ matrix) * weights).sum(axis=1)
+
+
+def _signs(n_permutations: int, n_subjects: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_permutations, n_subjects))
 
 
 def _p_value(value: float, permuted: np.ndarray) -> float:
@@ -154,26 +145,19 @@ def _scaled(features: np.ndarray) -> np.ndarray:
 
 
 def classifier_test(
-    x: np.ndarray,
-    y: np.ndarray,
-    subjects: np.ndarray,
-    *,
-    n_permutations: int = 1000,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    names: tuple[str, ...] = CLASSIFIERS,
-) -> Mapping[str, dict[str, float]]:
+    x: np.ndarray, y: np.ndarray, subjects, *, names=CLASSIFIERS, n_permutations=1000, n_bootstrap=1000, seed=0
+) -> dict[str, dict[str, float]]:
     """Area under the ROC curve of classifiers that tell translated (y) from true (x) windows of people not trained on.
 
     Five folds over subjects. Intervals draw subjects, of the scores of windows that the classifier had not seen.
     p-values swap the scores of a subject's true and translated windows, with the trained classifiers as they are.
+    InputError with fewer than :data:`LEAST_SUBJECTS` subjects.
 
     Parameters
     ----------
     x, y : array (N, F)
         Row by row of the same window; NaN where missing.
     subjects : array (N,)
-    n_permutations, n_bootstrap, seed : int
     names : tuple of str
         Of :data:`CLASSIFIERS`.
 
@@ -181,26 +165,19 @@ def classifier_test(
     -------
     dict
         Name of the classifier to value, lower, upper, p_value.
-
-    Raises
-    ------
-    InputError
-        Fewer than :data:`LEAST_SUBJECTS` subjects.
     """
-    from sklearn.model_selection import GroupKFold
+    from sklearn.model_selection import GroupKFold, cross_val_predict
 
     people, of_subject = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     if len(people) < LEAST_SUBJECTS:
         raise InputError(f"{len(people)} subjects: telling true from translated windows needs {LEAST_SUBJECTS} or more")
     features, translated = np.concatenate([x, y]), np.repeat([False, True], len(x))
-    folds = list(GroupKFold(5, shuffle=True, random_state=seed).split(translated, groups=np.tile(of_subject, 2)))
+    folds = {"groups": np.tile(of_subject, 2), "cv": GroupKFold(5, shuffle=True, random_state=seed)}
     available = classifiers(features.shape[1], len(features) // 4, seed)
     weights = np.tile(subject_weights(of_subject, n_bootstrap, seed), 2)
     found = {}
     for name in names:
-        score = np.empty(len(features))
-        for train, test in folds:
-            score[test] = available[name].fit(features[train], translated[train]).predict_proba(features[test])[:, 1]
+        score = cross_val_predict(available[name], features, translated, **folds, method="predict_proba")[:, 1]
         values = weighted_auroc(score, translated, weights)
         p_value = _swap_p(score.reshape(2, -1), of_subject, values[0], weights[0, : len(x)], n_permutations, seed)
         found[name] = with_interval(values, len(people)) | {"p_value": p_value}
@@ -209,12 +186,11 @@ def classifier_test(
 
 def _swap_p(score, of_subject: np.ndarray, value: float, weights: np.ndarray, n_permutations: int, seed: int) -> float:
     """p-value of an area: swapped within subjects, from the weighted ranks, which no swap changes."""
-    flat = score.ravel()
-    values, place = np.unique(flat, return_inverse=True)
+    values, place = np.unique(score.ravel(), return_inverse=True)
     mass = np.bincount(place, np.tile(weights, 2))
     rank = (np.cumsum(mass) - mass / 2)[place].reshape(2, -1)  # weight below each score, ties half
     # Area = (mean rank of the translated - half the weight of their own kind) / weight of the other kind.
     gain = np.bincount(of_subject, weights * (rank[1] - rank[0])) / 2
     middle, total = (weights * rank.sum(axis=0)).sum() / 2, weights.sum()
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_permutations, len(gain)))
+    signs = _signs(n_permutations, len(gain), seed)
     return _p_value(value, ((middle + signs @ gain) / total - total / 2) / total)

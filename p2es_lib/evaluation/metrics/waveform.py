@@ -1,8 +1,7 @@
 """Waveform metrics: how far a predicted ECG lies from the true one, sample by sample, in amplitude and in spectrum.
 
 Every function takes a prediction x and a truth y of the same shape (..., T), in mV, and reduces the last axis, so (N,
-12, T) gives (N, 12). Nothing is filtered first: the score is on the band that the arrays hold. Absent leads and NaN are
-the caller's business (``scores.evaluate`` passes complete leads only); NaN in gives NaN out.
+12, T) gives (N, 12). Nothing is filtered first; NaN in gives NaN out.
 """
 
 from __future__ import annotations
@@ -13,15 +12,12 @@ from scipy.signal import welch
 
 from p2es_lib.core.errors import InputError
 
-#: Width of the Gaussian window of :func:`ssim`: about one QRS complex (100 ms) lies within ±1.25 standard deviations.
+#: Standard deviation of the Gaussian window of :func:`ssim`: a QRS complex (100 ms) lies within 1.25 of them.
 SSIM_SIGMA_S = 0.040
-#: Data range of :func:`ssim` in mV, fixed, so that a value means the same for every window and data set.
-SSIM_RANGE_MV = 2.0
-#: The Gaussian window of :func:`ssim` ends at this many standard deviations (the usual 3.5, as in scikit-image).
+#: That window ends at this many standard deviations (the usual 3.5, as in scikit-image).
 SSIM_TRUNCATE = 3.5
 #: Band in Hz and segment length in seconds of :func:`log_spectral_distance`.
-SPECTRAL_BAND_HZ = (0.5, 40.0)
-SPECTRAL_SEGMENT_S = 2.048
+SPECTRAL_BAND_HZ, SPECTRAL_SEGMENT_S = (0.5, 40.0), 2.048
 #: Added to both power spectra (mV^2/Hz): 1 uV per root Hz, below what an ECG recorder resolves.
 SPECTRAL_FLOOR = 1e-6
 
@@ -53,12 +49,11 @@ def mae(prediction, truth) -> np.ndarray:
 def pearson(prediction, truth) -> np.ndarray:
     """Pearson correlation coefficient over time, -1 to 1.
 
-    A constant truth has no correlation to find: NaN. A constant prediction of a truth that varies explains nothing of
-    it: 0 (libraries give NaN, which averages would skip, in favour of the method that predicts nothing).
+    NaN for a constant truth; 0 for a constant prediction of a truth that varies (libraries give NaN, which averages
+    would skip, in favour of the method that predicts nothing).
     """
     x, y = _pair(prediction, truth)
-    x = x - x.mean(axis=-1, keepdims=True)
-    y = y - y.mean(axis=-1, keepdims=True)
+    x, y = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
     # A constant leaves rounding errors behind, not zeros: below 1e-6 mV nothing was recorded.
     x_norm, y_norm = np.sqrt(np.sum(x * x, axis=-1)), np.sqrt(np.sum(y * y, axis=-1))
     tiny = 1e-6 * np.sqrt(x.shape[-1])
@@ -86,19 +81,18 @@ def prd(prediction, truth, *, remove_mean: bool = True) -> np.ndarray:
         return np.where(power < 1e-12, np.nan, 100.0 * np.sqrt(np.mean((x - y) ** 2, axis=-1) / power))
 
 
-def ssim(
-    prediction, truth, *, sampling_rate: float, sigma_s: float = SSIM_SIGMA_S, data_range_mv: float = SSIM_RANGE_MV
-) -> np.ndarray:
+def ssim(prediction, truth, *, sampling_rate: float, data_range_mv: float = 2.0) -> np.ndarray:
     """Structural similarity in one dimension, mean over time, at most 1.
 
     At each sample, with means m, variances s^2 and covariance s_xy under a Gaussian window of standard deviation
-    ``sigma_s`` cut at 3.5 standard deviations, and L the data range:
+    :data:`SSIM_SIGMA_S`, and L the data range:
 
     SSIM = (2 m_x m_y + C1) (2 s_xy + C2) / ((m_x^2 + m_y^2 + C1) (s_x^2 + s_y^2 + C2))
 
     with C1 = (0.01 L)^2 and C2 = (0.03 L)^2, averaged over the samples whose whole window lies inside the signal. A
     summary of the paper of P2Es reports an SSIM without the window and data range used, and with a larger L any two
-    signals look more alike: only values with the same settings can be compared. Ours are 40 ms and 2 mV.
+    signals look more alike: only values with the same settings can be compared. Ours are 40 ms and, for every window
+    and data set, 2 mV.
 
     References
     ----------
@@ -106,7 +100,7 @@ def ssim(
     similarity. IEEE Trans Image Process 2004;13(4):600-612.
     """
     x, y = _pair(prediction, truth)
-    sigma = sigma_s * sampling_rate  # samples
+    sigma = SSIM_SIGMA_S * sampling_rate  # samples
     radius = int(SSIM_TRUNCATE * sigma + 0.5)
     if x.shape[-1] <= 2 * radius:
         raise InputError(f"ssim: {x.shape[-1]} samples are too few for a window of {2 * radius + 1}")
@@ -137,18 +131,11 @@ def ppe(prediction, truth, *, relative: bool = False) -> np.ndarray:
         return np.where(true_range < 1e-6, np.nan, error / true_range)
 
 
-def log_spectral_distance(
-    prediction,
-    truth,
-    *,
-    sampling_rate: float,
-    band_hz: tuple[float, float] = SPECTRAL_BAND_HZ,
-    segment_s: float = SPECTRAL_SEGMENT_S,
-) -> np.ndarray:
-    """Log-spectral distance in dB: sqrt(mean_f (10 log10 (P_x(f) / P_y(f)))^2) over ``band_hz``. Blind to timing.
+def log_spectral_distance(prediction, truth, *, sampling_rate: float) -> np.ndarray:
+    """Log-spectral distance in dB: sqrt(mean_f (10 log10 (P_x(f) / P_y(f)))^2) over 0.5-40 Hz. Blind to timing.
 
-    P is Welch's power spectral density (Hann segments of ``segment_s``, half overlapping, mean removed from each) plus
-    1e-6 mV^2/Hz, so that frequencies at which neither signal holds anything measurable do not count.
+    P is Welch's power spectral density (Hann segments of 2 s, half overlapping, mean removed from each) plus 1e-6
+    mV^2/Hz, so that frequencies at which neither signal holds anything measurable do not count.
 
     References
     ----------
@@ -156,11 +143,11 @@ def log_spectral_distance(
     1976;24(5):380-391. Welch P. IEEE Trans Audio Electroacoust 1967;15(2):70-73.
     """
     x, y = _pair(prediction, truth)
-    segment = min(int(round(segment_s * sampling_rate)), x.shape[-1])
+    segment = min(int(round(SPECTRAL_SEGMENT_S * sampling_rate)), x.shape[-1])
     frequency, p_x = welch(x, fs=sampling_rate, nperseg=segment, axis=-1)
     p_y = welch(y, fs=sampling_rate, nperseg=segment, axis=-1)[1]
-    inside = (frequency >= band_hz[0]) & (frequency <= band_hz[1])
+    inside = (frequency >= SPECTRAL_BAND_HZ[0]) & (frequency <= SPECTRAL_BAND_HZ[1])
     if not inside.any():
-        raise InputError(f"log_spectral_distance: no frequency within {band_hz} Hz; use longer windows")
+        raise InputError(f"log_spectral_distance: no frequency within {SPECTRAL_BAND_HZ} Hz; use longer windows")
     ratio_db = 10.0 * np.log10((p_x[..., inside] + SPECTRAL_FLOOR) / (p_y[..., inside] + SPECTRAL_FLOOR))
     return np.sqrt(np.mean(ratio_db**2, axis=-1))

@@ -1,7 +1,6 @@
 """Waveform metrics that look beyond one sample at a time: along a warped time axis, as a curve, frequency by frequency.
 
-As in :mod:`p2es_lib.evaluation.metrics.waveform`, x and y have the same shape (..., T) in mV, the last axis is reduced,
-nothing is filtered first, and NaN in gives NaN out.
+Inputs and outputs are as in :mod:`p2es_lib.evaluation.metrics.waveform`.
 """
 
 from __future__ import annotations
@@ -56,8 +55,8 @@ def frechet_curve_distance(prediction, truth) -> np.ndarray:
     The least, over all paths that go forward in both signals, of the largest |x_i - y_j|. Values only, as in the public
     code of P2E-WGAN: time orders the samples but costs nothing, because a distance in (s, mV) would depend on how many
     mV a second is worth. So it is at most the largest absolute error, blind to timing, and set by the one deflection
-    that has no counterpart: by half of its height if the other curve can wait half way up a slope. Not the Gaussian
-    Frechet distance (``distribution.frechet_table``). P2E-WGAN's 0.375 is for 3 s of scaled ECG, not millivolts.
+    that has no counterpart. Not the Gaussian Frechet distance (``distribution.frechet_table``). P2E-WGAN's 0.375 is for
+    3 s of scaled ECG, not millivolts.
 
     References
     ----------
@@ -95,10 +94,9 @@ def _along_diagonals(x: np.ndarray, y: np.ndarray, reach: int, step: Callable, k
         halves[reach % 2, reach // 2 + 1] = 0.0  # before (0, 0)
         cost, neighbour = np.empty((2, reach + 1, forward.shape[1]), dtype=kind)
         for diagonal in range(2 * window_samples - 1):
-            widest = min(
-                reach, diagonal, 2 * (window_samples - 1) - diagonal
-            )  # largest |i - j| in the band and the matrix
-            widest -= (widest - diagonal) % 2  # with the parity of i + j
+            # Largest |i - j| in the band and the matrix, with the parity of i + j.
+            widest = min(reach, diagonal, 2 * (window_samples - 1) - diagonal)
+            widest -= (widest - diagonal) % 2
             i, j, count = (diagonal - widest) // 2, (diagonal + widest) // 2, widest + 1
             half, place = (reach - widest) % 2, (reach - widest) // 2 + 1
             same, others, beside = halves[half, place : place + count], halves[1 - half], place - 1 + half
@@ -110,23 +108,15 @@ def _along_diagonals(x: np.ndarray, y: np.ndarray, reach: int, step: Callable, k
     return last.astype(np.float64).reshape(shape)
 
 
-def coherence_bands(
-    prediction,
-    truth,
-    *,
-    sampling_rate: float,
-    bands_hz: dict[str, tuple[float, float]] = COHERENCE_BANDS_HZ,
-    segment_s: float = COHERENCE_SEGMENT_S,
-) -> dict[str, np.ndarray]:
-    """Magnitude-squared coherence |P_xy|^2 / (P_x P_y), mean over the frequencies of each band, 0 to 1, by name of the
-    band.
+def coherence_bands(prediction, truth, *, sampling_rate: float, bands_hz=COHERENCE_BANDS_HZ) -> dict[str, np.ndarray]:
+    """Magnitude-squared coherence |P_xy|^2 / (P_x P_y), 0 to 1, mean over the frequencies of each band, by its name.
 
     The share of the power of the truth at a frequency that a fixed filter could make of the prediction: blind to gain,
     and to a delay that is the same for all beats and short against the segment, but not to beats that come now early,
-    now late. Spectra are Welch's (Hann segments of ``segment_s``, half overlapping, mean removed from each), with 1e-6
-    mV^2/Hz added to P_x and P_y, so that frequencies at which nothing measurable is left count as not coherent. With
-    few segments chance gives more than 0: about 0.07 for two independent noises of 8.2 s. NaN where the truth is flat;
-    0 where only the prediction is. ``bands_hz``: name to (low, high), both inclusive.
+    now late. Spectra are Welch's (Hann segments of 1 s, half overlapping, mean removed from each), with 1e-6 mV^2/Hz
+    added to P_x and P_y, so that frequencies at which nothing measurable is left count as not coherent. With few
+    segments chance gives more than 0: about 0.07 for two independent noises of 8.2 s. NaN where the truth is flat; 0
+    where only the prediction is. ``bands_hz``: name to (low, high), both inclusive.
 
     References
     ----------
@@ -134,7 +124,7 @@ def coherence_bands(
     transform processing. IEEE Trans Audio Electroacoust 1973;21(4):337-344.
     """
     x, y = _pair(prediction, truth)
-    segment = min(int(round(segment_s * sampling_rate)), x.shape[-1])
+    segment = min(int(round(COHERENCE_SEGMENT_S * sampling_rate)), x.shape[-1])
     options = {"fs": sampling_rate, "nperseg": segment, "axis": -1}
     frequency, p_x = welch(x, **options)
     p_y, p_xy = welch(y, **options)[1], csd(x, y, **options)[1]
