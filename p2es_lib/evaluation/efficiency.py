@@ -50,18 +50,9 @@ def time_methods(
 ) -> pd.DataFrame:
     """Time one sample of all 12 leads for each row, the rows in turn within every round.
 
-    Parameters
-    ----------
-    rows : mapping
-        Label to method. The first is the one that ratios are to.
-    batch, n_threads, rounds : int
-        Windows per call; threads of the process meanwhile; timed rounds, after one that warms up.
-
-    Returns
-    -------
-    DataFrame
-        Columns label, batch, ms (median time for :data:`PER_S` seconds of signal), ms_low, ms_high (quartiles), ratio
-        (median over rounds of the time over that of the first row in the same round).
+    ``batch`` windows per call, ``n_threads`` of the process meanwhile, ``rounds`` after one that warms up. Columns
+    label, batch, ms (median time for :data:`PER_S` seconds of signal), ms_low, ms_high (quartiles), ratio (median over
+    rounds of the time over that of the first row in the same round).
     """
     from tqdm.auto import tqdm
 
@@ -133,14 +124,8 @@ def training_cost(
 
     ``minutes`` in all; ``windows per s`` of the steps themselves; ``waiting for batches`` and ``validating`` as shares
     of the whole; ``minutes to F x floor`` with preparation, without validations (NaN: not reached), by the clock of a
-    training with ``threads`` threads.
-
-    Parameters
-    ----------
-    history, cost
-        Of :func:`p2es_lib.training.record.read_history` and :func:`p2es_lib.training.record.read_cost`.
-    floor : float, optional
-        Irreducible RMSE of the validation windows, mV, if known; ``factors`` are multiples of it.
+    training with ``threads`` threads. ``history`` and ``cost`` are what :mod:`p2es_lib.training.record` reads,
+    ``floor`` the irreducible RMSE of the validation windows in mV, if known, ``factors`` multiples of it.
     """
     of = cost["seconds_of"]
     step_s = (cost["seconds"] - of["preparing"] - of["validating"]) / cost["steps"]

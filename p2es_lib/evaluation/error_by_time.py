@@ -47,24 +47,12 @@ def squared_errors(model: P2Es, windows: WindowSet, t: float, seed=0, batch_size
 def error_by_time(
     models: dict[str, P2Es], windows: WindowSet, times: list[float], *, n_bootstrap: int = 1000
 ) -> pd.DataFrame:
-    """Root mean squared error at each time, and its square as a share of the reference's after both stages.
+    """Root mean squared error at each time in (0, 1], and its square as a share of that of "p2es" after both stages.
 
-    Parameters
-    ----------
-    models : dict
-        Name to model. All must share the forward process of the reference, ``"p2es"`` (else InputError): otherwise x_t
-        says more to one than to the other.
-    windows : WindowSet
-    times : list of float
-        In (0, 1].
-    n_bootstrap : int
-        Resamples of subjects for the intervals of the ratio, which are paired.
-
-    Returns
-    -------
-    DataFrame
-        Columns variant, stage, t, rmse (mV), ratio, lower, upper (95 % interval of the ratio), n_subjects. A model
-        without deblurring has no row for stage 1: its two estimates are one.
+    All models (by name) must share the forward process of "p2es" (else InputError): otherwise x_t says more to one than
+    to the other. Columns variant, stage, t, rmse (mV), ratio, lower, upper (95 % interval of the ratio, paired, of
+    ``n_bootstrap`` resamples of subjects), n_subjects. A model without deblurring has no row for stage 1: its two
+    estimates are one.
     """
     for name, model in models.items():
         if model.config.process != models["p2es"].config.process:

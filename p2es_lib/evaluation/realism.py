@@ -56,10 +56,8 @@ class MeasuredWindows:
         N rows: subject, age, sex, rhythm, morphology, pat_ms, split (of the real window, in both).
     ppg, ecg : array (N, T), (N, 12, T)
         z-score; mV, leads that are not available NaN.
-    beats, r_peaks : array (N, 12, n), (N, n_beats_max)
-        As :func:`p2es_lib.evaluation.metrics.measurements.average_beats` gives them.
-    measured : DataFrame
-        N rows, columns of :func:`p2es_lib.evaluation.metrics.measurements.measure_beats` and ``pat_ms``.
+    beats, measured, r_peaks
+        Of ``measurements.average_beats`` and ``measurements.measure_beats``, the latter with ``pat_ms``.
     """
 
     index: pd.DataFrame
@@ -100,17 +98,10 @@ def pair_samples(
 ) -> tuple[MeasuredWindows, MeasuredWindows]:
     """Real windows and a simulated counterpart of each, measured, row by row a pair.
 
-    Leads that are not in every real window are absent in both.
-
-    Parameters
-    ----------
-    windows : WindowSet
-        Real ones. Where the data set names a morphology at all, windows without one (diagnoses that the simulator does
-        not know) are left out. Simulated people have no ectopic beat in the window where the real rhythm is labelled.
-    config : Config
-        Of the windows: their rate and length.
-    n_most, n_pool : int
-        Windows to compare at most, taken evenly over the index; simulated people to choose from.
+    Leads that are not in every real window are absent in both. Where the data set names a morphology at all, windows
+    without one (diagnoses that the simulator does not know) are left out. Simulated people have no ectopic beat in the
+    window where the real rhythm is labelled. ``config`` is that of the windows, ``n_most`` of which are compared at
+    most, taken evenly over the index, with ``n_pool`` simulated people to choose from.
     """
     labelled = windows.index["morphology"].to_numpy() != ""
     rows = np.flatnonzero(labelled) if labelled.any() else np.arange(len(windows))
@@ -189,10 +180,7 @@ def compare(real: MeasuredWindows, simulated: MeasuredWindows) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------- spectra and principal components
 def spectrum(x: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """Share of power per frequency of signals (..., T): frequencies (Hz) and density (..., n), 1/Hz.
-
-    Welch's method, Hann windows of 4 s half overlapping.
-    """
+    """Frequencies (Hz) and the share of power there (..., n), 1/Hz, of signals (..., T): Welch, Hann windows of 4 s."""
     frequencies, power = welch(x, sampling_rate, nperseg=min(x.shape[-1], round(4 * sampling_rate)))
     total = power.sum(-1, keepdims=True) * (frequencies[1] - frequencies[0])
     return frequencies, power / np.maximum(total, 1e-12)
@@ -201,8 +189,8 @@ def spectrum(x: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarra
 def principal_shares(real: MeasuredWindows, simulated: MeasuredWindows) -> pd.DataFrame:
     """Variance of the eight independent leads in their first components, cumulated, over the averaged beats of all.
 
-    Columns components (1 to 8), real, simulated (share of variance in the own components) and ``crossed`` (share of the
-    real variance in the components of the simulated beats: equal to ``real`` if they span the same space).
+    Columns components (1 to 8), real, simulated (share in the own components) and ``crossed`` (share of the real
+    variance in the components of the simulated beats: equal to ``real`` if they span the same space).
     """
     covariances = []
     for sample in (real, simulated):
@@ -238,22 +226,11 @@ def tell_apart(
 ) -> pd.DataFrame:
     """Area under the curve of classifiers that tell real from simulated windows (0.5: they cannot).
 
-    Five folds; a real subject's windows and their counterparts are in one fold. Intervals are by bootstrap over
-    subjects, of the predictions for pairs that the classifier had not seen.
-
-    Parameters
-    ----------
-    features : mapping
-        Of :func:`feature_sets`: name to (2 N, features).
-    real : MeasuredWindows
-        For subjects and groups; InputError with fewer than :data:`LEAST_SUBJECTS`.
-
-    Returns
-    -------
-    DataFrame
-        Columns features, classifier, group, n (pairs), auroc, lower, upper (95 %). Groups: those of :func:`groups_of`,
-        and ``unseen by the fit`` where the data set has folds with enough other people: the simulator was fitted to the
-        training folds of PTB-XL.
+    ``features`` are those of :func:`feature_sets`; ``real`` gives subjects (InputError: fewer than
+    :data:`LEAST_SUBJECTS`) and groups. Five folds; a real subject's windows and their counterparts are in one fold.
+    Columns features, classifier, group, n (pairs), auroc, lower, upper (95 %, bootstrap over subjects, of pairs that
+    the classifier had not seen). Groups are those of :func:`groups_of`, and ``unseen by the fit`` where the data set
+    has folds with enough other people: the simulator was fitted to the training folds of PTB-XL.
     """
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from tqdm.auto import tqdm

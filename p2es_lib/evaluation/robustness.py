@@ -42,17 +42,9 @@ def gate_rows(
 ) -> list[dict[str, object]]:
     """Error and R-peak F1 of all windows, and of those that pass the gate, with 95 % bootstrap intervals.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Of N windows, with mse_lag and r_peak_f1_lag of one lead and one estimate, from
-        :func:`p2es_lib.evaluation.metrics.evaluate`.
-    kept : bool array (N,)
-        Which windows pass.
-    n_bootstrap, unit
-        As in :func:`p2es_lib.evaluation.metrics.summarise`, whose averages these are: every subject counts the same.
-    reference : DataFrame, optional
-        Scores of the same windows when they are hardly disturbed.
+    ``scores`` of N windows hold mse_lag and r_peak_f1_lag of one lead and one estimate, ``kept`` (N,) says which
+    windows pass, ``reference`` are scores of the same windows when they are hardly disturbed. Averages are those of
+    :func:`p2es_lib.evaluation.metrics.summarise`: every subject counts the same.
 
     Returns
     -------

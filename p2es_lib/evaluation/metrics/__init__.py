@@ -9,6 +9,10 @@ answers one question each:
 * ``two_sample``: can translated beats be told from true ones?
 * ``diagnostic``: is what the translated ECG says about rhythm and morphology true?
 * ``groups``: for whom, and how clean a PPG, does it work?
+
+Everywhere ``samples`` (N, K, 12, T) are K translations of N windows in mV, NaN in leads that a method does not give;
+``windows`` a WindowSet, of which the true ``ecg`` (N, 12, T), ``lead_mask`` (N, 12) and ``index`` are used;
+``sampling_rate`` is in Hz; ``n_bootstrap`` and ``seed`` are the resamples of subjects behind 95 % intervals.
 """
 
 from p2es_lib.evaluation.metrics.abstention import risk_coverage, spread_skill

@@ -2,6 +2,11 @@
 
 Everything here follows from the table of scores: ``variance`` of the estimate "samples" (what the squared error of
 their mean would be if they were calibrated) and ``mse`` of the estimate "mean".
+
+References
+----------
+Geifman Y, El-Yaniv R. Selective classification for deep neural networks. NeurIPS 2017.
+Fortin V et al. Why should ensemble spread match the RMSE of the ensemble mean? J Hydrometeorol 2014;15:1708-1713.
 """
 
 from __future__ import annotations
@@ -41,24 +46,9 @@ def _kept_risk(weights: np.ndarray, squared: np.ndarray) -> tuple[np.ndarray, np
 def risk_coverage(scores: pd.DataFrame, *, lead="all", kept=KEPT_SHARES, n_bootstrap=1000, seed=0) -> pd.DataFrame:
     """RMSE of the windows that are kept when those of the widest spread are turned away (abstention).
 
-    Parameters
-    ----------
-    scores : DataFrame
-        From ``scores.evaluate``, with the estimates "mean" and "samples".
-    lead : str
-        A lead or a group of leads.
-    kept : tuple of float
-        Shares of windows, each subject counting the same.
-
-    Returns
-    -------
-    DataFrame
-        Columns kept, risk (RMSE, mV), lower, upper (95 % over subjects), oracle (RMSE if the windows with the largest
-        error were turned away: no ranking can do better).
-
-    References
-    ----------
-    Geifman Y, El-Yaniv R. Selective classification for deep neural networks. NeurIPS 2017.
+    ``scores`` are those of ``scores.evaluate``, with the estimates "mean" and "samples", ``lead`` a lead or a group of
+    leads. Columns kept (share of windows, each subject counting the same), risk (RMSE, mV), lower, upper (95 % over
+    subjects), oracle (RMSE if the windows with the largest error were turned away: no ranking can do better).
     """
     table, risks = _spread_and_error(scores, lead), []
     for ranked, n_draws in ((table, n_bootstrap), (table.sort_values("actual", kind="stable"), 0)):
@@ -74,18 +64,11 @@ def risk_coverage(scores: pd.DataFrame, *, lead="all", kept=KEPT_SHARES, n_boots
 def spread_skill(scores: pd.DataFrame, *, lead: str = "all", n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Does a window's own spread say how wrong its mean is? Arguments as in :func:`risk_coverage`.
 
-    Returns
-    -------
-    DataFrame
-        Columns lead, metric, value, lower, upper (95 % over subjects), n_subjects, of four metrics:
-        ``spread_correlation``, Spearman's between spread and RMSE over windows; ``spread_ratio``, root mean variance
-        over root mean squared error, 1 for calibrated samples, below 1 where they are too sure; ``risk_area``, mean
-        RMSE of :func:`risk_coverage` over all shares kept (mV); ``risk_gain``, the part of what a perfect ranking would
-        take off the area of a random one (the overall RMSE) that the spread takes off: 1 perfect, 0 useless.
-
-    References
-    ----------
-    Fortin V et al. Why should ensemble spread match the RMSE of the ensemble mean? J Hydrometeorol 2014;15:1708-1713.
+    Columns lead, metric, value, lower, upper (95 % over subjects), n_subjects, of ``spread_correlation``, Spearman's
+    between spread and RMSE over windows; ``spread_ratio``, root mean variance over root mean squared error, 1 for
+    calibrated samples, below 1 where they are too sure; ``risk_area``, mean RMSE of :func:`risk_coverage` over all
+    shares kept (mV); ``risk_gain``, the part of what a perfect ranking would take off the area of a random one (the
+    overall RMSE) that the spread takes off: 1 perfect, 0 useless, negative misleading.
     """
     table = _spread_and_error(scores, lead)
     subjects, expected, actual = (table[name].to_numpy() for name in ("subject", "expected", "actual"))

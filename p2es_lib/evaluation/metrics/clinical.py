@@ -28,11 +28,11 @@ def r_peak_times(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | 
     """Times of R peaks of windows (N, L, T) in mV, from all available leads: (N, n_beats_max) seconds, NaN-padded.
 
     Zero-phase Butterworth band-pass of 8-20 Hz, root mean square over the available leads, Gaussian smoothing (20 ms):
-    one envelope per window, with one hump per QRS complex whatever its polarity in each lead. A beat is a local maximum
-    at least 0.25 s from a higher one that exceeds 0.35 times the median, over blocks of 2 s, of the highest value in
-    the block (so that one artefact or ectopic beat does not set the scale) and 0.02 mV. The time is that of the middle
-    of the QRS complex, within some 20 ms of the R peak in any one lead. ``available`` (N, L): leads to use, the others
-    may hold anything; by default those that are finite throughout.
+    one hump per QRS complex whatever its polarity in each lead. A beat is a local maximum at least 0.25 s from a higher
+    one that exceeds 0.02 mV and 0.35 times the median, over blocks of 2 s, of the highest value in the block (so that
+    one artefact or ectopic beat does not set the scale). The time is that of the middle of the QRS complex, within some
+    20 ms of the R peak in any one lead. ``available`` (N, L): leads to use; by default those that are finite
+    throughout.
 
     References
     ----------
@@ -94,11 +94,9 @@ def r_peak_f1(predicted, true, *, lag_s: np.ndarray | float = 0.0, window_s: flo
     ----------
     predicted, true : array (N, n), seconds, NaN-padded
         From :func:`r_peak_times`.
-    lag_s : array (N,) or float
-        Constant lag of the prediction, taken off its times before matching.
-    window_s : float
-        Length of the windows: unmatched peaks less than the tolerance inside what both signals cover do not count,
-        because a lag moves peaks out of the common span.
+    lag_s, window_s : float
+        Constant lag of the prediction, also (N,), taken off its times before matching; length of the windows: unmatched
+        peaks less than the tolerance inside what both signals cover do not count.
     """
     lags = np.broadcast_to(np.asarray(lag_s, dtype=float), (len(true),))
     score = np.full(len(true), np.nan)
@@ -122,8 +120,8 @@ def heart_rate(times: np.ndarray) -> np.ndarray:
 def heart_rate_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Absolute difference of the heart rates of each window in beats per minute, from R-peak times (N, n) in seconds.
 
-    NaN when either has fewer than two peaks; so a prediction without beats does not enter the average. Never read this
-    figure without the R-peak F1: a prediction with an F1 of 0.13 can have a heart-rate error of 6 beats per minute.
+    NaN when either has fewer than two peaks, so never read it without the R-peak F1: a prediction with an F1 of 0.13
+    can have a heart-rate error of 6 beats per minute.
     """
     return np.abs(heart_rate(predicted) - heart_rate(true))
 

@@ -45,15 +45,8 @@ class ConformalBand:
     def fit(cls, samples, windows, *, share: float = 0.9, confidence: float = 0.9) -> ConformalBand:
         """Calibrate on subjects that neither trained the method nor are tested on: the validation split.
 
-        Parameters
-        ----------
-        samples : array (N, K, 12, T), mV
-            K of at least 2.
-        windows : WindowSet
-            Gives ``ecg``, ``lead_mask`` and ``index["subject"]``; InputError for too few subjects: a confidence of 0.9
-            needs 9, of 0.95 19.
-        share, confidence : float
-            See the module; above 0, ``share`` at most 1, ``confidence`` below 1.
+        ``samples`` are (N, K, 12, T) in mV, K of at least 2. InputError for too few subjects: a ``confidence`` of 0.9
+        needs 9, of 0.95 19.
         """
         if not (0 < share <= 1 and 0 < confidence < 1):
             raise InputError(f"share={share}, confidence={confidence}: between 0 and 1")

@@ -29,13 +29,8 @@ LATENTS = {name: name for name in ("heart_rate", "pr_ms", "qrs_ms", "qtc_ms")} |
 def delineation_differences(windows, sampling_rate: float, methods=tuple(MEASURED_BY)) -> pd.DataFrame:
     """Measured minus known values of simulated windows, as ``intervals.agreement_rows``, the method as ``estimate``.
 
-    Parameters
-    ----------
-    windows : WindowSet or SimulatedWindows
-        ``ecg`` (N, 12, T) and ``index`` with the columns of :data:`LATENTS` (else InputError): a simulated data set.
-    sampling_rate : float, Hz
-    methods : tuple of str
-        Of :data:`MEASURED_BY`.
+    ``windows`` hold ``ecg`` (N, 12, T) and ``index`` with the columns of :data:`LATENTS` (else InputError): a simulated
+    data set. ``methods`` are of :data:`MEASURED_BY`.
     """
     missing = [column for column in LATENTS.values() if column not in windows.index]
     if missing:

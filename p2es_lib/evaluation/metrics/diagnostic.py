@@ -83,9 +83,9 @@ def diagnostic_table(
     Returns
     -------
     DataFrame
-        Columns label ("rhythm: af"), fit_on, tried_on, classifier, auroc, lower, upper (95 % bootstrap over the
-        subjects tried on), gain, gain_lower, gain_upper (area minus that of PPG, age and sex, paired), n_positive
-        (subjects tried on who have the diagnosis), n_subjects.
+        Columns label ("rhythm: af"), fit_on, tried_on, classifier, auroc, lower, upper (95 %, over the subjects tried
+        on), gain, gain_lower, gain_upper (area minus that of PPG, age and sex, paired), n_positive (subjects tried on
+        who have the diagnosis), n_subjects.
     """
     if shared := set(fit_index["subject"]) & set(test_index["subject"]):
         raise InputError(f"diagnosis: {len(shared)} subject(s), such as {min(shared)}, are in both sets of windows")

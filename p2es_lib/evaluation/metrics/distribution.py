@@ -2,6 +2,11 @@
 
 "Frechet distance" names two things in this field. Here it is the Gaussian one, the squared 2-Wasserstein distance of
 two normal distributions fitted to signals, as in RDDM. It is not the Frechet distance between curves (P2E-WGAN).
+
+References
+----------
+Dowson DC, Landau BV. The Frechet distance between multivariate normal distributions. J Multivar Anal
+1982;12(3):450-455. RDDM: Shome D, Sarkar P, Etemad A. AAAI 2024, arXiv 2308.13568.
 """
 
 from __future__ import annotations
@@ -24,11 +29,6 @@ def gaussian_frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> np.
 
     Means are (..., D), covariances (..., D, D). Roots by symmetric eigendecompositions stay real for covariances that
     are singular but for rounding. As in RDDM and in the image FID this is the square of the distance proper.
-
-    References
-    ----------
-    Dowson DC, Landau BV. The Frechet distance between multivariate normal distributions. J Multivar Anal
-    1982;12(3):450-455. RDDM: Shome D, Sarkar P, Etemad A. AAAI 2024, arXiv 2308.13568.
     """
     covariance_a, covariance_b = np.asarray(covariance_a, float), np.asarray(covariance_b, float)
     values, vectors = np.linalg.eigh(covariance_a)
@@ -51,24 +51,10 @@ def frechet_table(
     than that. A lead with fewer than twice as many segments as samples per segment gets NaN. The value depends on unit
     and segment length, so RDDM's numbers (4 s, signals scaled to [-1, 1]) cannot be set beside these.
 
-    Parameters
-    ----------
-    samples : array (N, K, 12, T), mV
-    windows : WindowSet
-        Gives ``ecg`` (N, 12, T), ``lead_mask`` (N, 12) and ``index["subject"]``.
-    sampling_rate, segment_s : float, Hz and s
-    estimates : tuple of "single", "mean"
-        "single" takes the first sample, "mean" the average of all. A posterior mean is too smooth by construction and
-        scores badly here: that is not a fault.
-    n_bootstrap, seed : int
-        Resamples of subjects for the 95 % percentile interval; truth and prediction of a subject stay together. A
-        resample holds fewer distinct subjects, so the interval lies a little high. One subject: NaN.
-
-    Returns
-    -------
-    DataFrame
-        Columns lead (or "all", the mean over leads), estimate, metric ("gaussian_frechet_distance", mV^2), value,
-        lower, upper, n_subjects.
+    ``estimates`` are "single", the first sample, or "mean", which is too smooth by construction and scores badly here:
+    that is not a fault. Truth and prediction of a subject stay together in a resample, which holds fewer distinct
+    subjects, so the interval lies a little high. One subject: NaN. Lead "all" is the mean over leads; values are in
+    mV^2.
     """
     samples, truth, exists = check_samples(samples, windows)
     dim = int(round(segment_s * sampling_rate))

@@ -18,7 +18,7 @@ _PULSE_COLUMNS += ["skewness", "slope_skewness", "sharpness"]
 
 
 def beat_samples(beats: np.ndarray, rows) -> np.ndarray:
-    """The averaged beats (N, 12, n) of some leads as features, (N, leads x 66); 0 where there is nothing."""
+    """Averaged beats (N, 12, n) of some leads as features (N, leads x 66): 66 samples at 100 Hz, 0 where nothing is."""
     t = beat_times()
     seen = np.flatnonzero((t >= _SEEN_BEAT_S[0]) & (t < _SEEN_BEAT_S[1]))[::_SEEN_STEP]
     return np.nan_to_num(beats[:, list(rows)][:, :, seen].reshape(len(beats), -1))
@@ -46,17 +46,11 @@ def rhythm_features(times: np.ndarray) -> pd.DataFrame:
 
 
 def ecg_features(ecg: np.ndarray, sampling_rate: float, available=None) -> tuple[pd.DataFrame, np.ndarray]:
-    """Measurements of ECG windows (N, 12, T) in mV, and their averaged beats.
+    """Measurements of ECG windows (N, 12, T) in mV, and their averaged beats in the eight independent leads.
 
-    ``available`` (N, 12): leads to use; by default those that are finite throughout.
-
-    Returns
-    -------
-    measurements : DataFrame of N rows
-        Columns of ``measurements.measure_beats``, axes as cosine and sine because 180 and -180 degrees are the same,
-        and :func:`rhythm_features`. NaN where a wave or lead is missing.
-    beats : array (N, 8 x 66)
-        :func:`beat_samples` of the eight independent leads, from 160 ms before to 500 ms after R at 100 Hz, mV.
+    The former are those of ``measurements.measure_beats``, axes as cosine and sine because 180 and -180 degrees are the
+    same, and :func:`rhythm_features`; the latter :func:`beat_samples`. ``available`` (N, 12): leads to use; by default
+    those that are finite throughout.
     """
     beats, r_peaks = average_beats(ecg, sampling_rate, available)
     table = measure_beats(beats, r_peaks).drop(columns="qrs_onset_s").astype(float)

@@ -40,15 +40,8 @@ def pulse_snr_db(ppg: np.ndarray) -> np.ndarray:
 def group_labels(index: pd.DataFrame, by: str, limits: Sequence[float] | None = None) -> pd.Categorical:
     """Group of each window of an index, with the groups in order; missing where it is not known.
 
-    Parameters
-    ----------
-    index : DataFrame
-        Of the windows that were scored.
-    by : str
-        A column of it (else InputError): text such as sex, rhythm or disturbance is taken as it is, numbers such as age
-        or snr_db are cut into bands.
-    limits : sequence of float, optional
-        The least value of each band but the lowest, ascending; by default of :data:`BANDS`, else the quartiles.
+    ``by`` is a column of it (else InputError): text such as sex, rhythm or disturbance is taken as it is, numbers such
+    as age or snr_db are cut at ``limits``, by default those of :data:`BANDS`, else the quartiles.
     """
     if by not in index:
         raise InputError(f"groups: the windows have no column {by!r}; they have {', '.join(index.columns)}")
@@ -98,24 +91,10 @@ def group_differences(
     """Value of each group minus that of a reference group, for every lead, estimate and metric.
 
     A resample draws all subjects at once: groups of different people vary apart, and where a person has windows in both
-    groups (noise, say) the difference is paired.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        From ``scores.evaluate``.
-    labels
-        N groups, from :func:`group_labels`; InputError for fewer than two.
-    reference : str, optional
-        By default the group with the most subjects.
-    n_bootstrap, seed, unit
-        As in ``summary.summarise``.
-
-    Returns
-    -------
-    DataFrame
-        Columns group, reference, lead, estimate, metric, value (difference), lower, upper (95 %), n_subjects (of the
-        group), p_value (two-sided, not corrected for the number of comparisons).
+    groups (noise, say) the difference is paired. ``labels`` are N groups from :func:`group_labels`, two or more (else
+    InputError), ``reference`` by default the one with the most subjects, the rest as in ``summary.summarise``. Columns
+    group, reference, lead, estimate, metric, value (difference), lower, upper (95 %), n_subjects (of the group),
+    p_value (two-sided, not corrected for the number of comparisons).
     """
     table = with_group(scores, labels)
     sizes = table.groupby("group", observed=True)["subject"].nunique()

@@ -70,21 +70,9 @@ def _st_level(beats: np.ndarray, table: pd.DataFrame) -> np.ndarray:
 
 
 def interval_differences(samples, windows, sampling_rate: float, *, estimates=("single",)) -> pd.DataFrame:
-    """Measure translated and true ECG and take the difference.
+    """Translated minus true ECG, measured: rows of :func:`agreement_rows`, of the first samples or the "mean" of all.
 
-    Parameters
-    ----------
-    samples : array (N, K, 12, T), mV
-    windows : WindowSet
-        Gives ``ecg``, ``lead_mask`` and ``index``.
-    sampling_rate : float, Hz
-    estimates : tuple of "single", "mean"
-        The first sample, or the mean of all.
-
-    Returns
-    -------
-    DataFrame
-        As :func:`agreement_rows`; ``summary.summarise`` gives the biases, :func:`limits_of_agreement` all the rest.
+    ``summary.summarise`` gives the biases, :func:`limits_of_agreement` all the rest.
     """
     samples, truth, exists = check_samples(samples, windows)
     frames, last = [], None
@@ -105,8 +93,7 @@ def agreement_rows(
     """Long table of measured minus true values, quantities to (N, 15) arrays as from :func:`measure_ecg`.
 
     Columns of ``scores.evaluate``, with the difference as ``value`` (axes within -180 to 180 degrees), and ``true`` and
-    ``measured``. A row for each value that either has; where one is missing, so is the difference. Quantities that
-    ``true`` lacks are left out.
+    ``measured``. A row for each value that either has. Quantities that ``true`` lacks are left out.
     """
     names = [name for name in measured if name in true]
     cubes = [np.stack([values[name] for name in names]) for values in (measured, true)]

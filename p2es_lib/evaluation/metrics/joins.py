@@ -9,23 +9,12 @@ from p2es_lib.core.errors import InputError
 
 
 def join_errors(error: np.ndarray, starts: np.ndarray, n_window: int) -> pd.DataFrame:
-    """Error of long recordings at the joins of their windows and elsewhere.
+    """Error of long recordings at the joins of their windows and elsewhere, one row per recording.
 
-    Parameters
-    ----------
-    error : array (R, 12, T)
-        Estimate minus truth of R recordings, mV; NaN where there is no estimate or no truth.
-    starts : int array
-        First samples of the windows, two or more, ascending.
-    n_window : int
-        Their length.
-
-    Returns
-    -------
-    DataFrame
-        One row per recording, mV: ``rmse_joins`` and ``rmse_elsewhere``, and the RMS of the steps of the error from
-        sample to sample, ``step_joins`` at the edges of the fades, where a seam would show, and ``step_elsewhere``. The
-        ends of the recording, where no window fades, count as neither.
+    ``error`` (R, 12, T) is estimate minus truth in mV, NaN where either is missing; windows of ``n_window`` samples
+    begin at ``starts``, two or more. ``rmse_joins`` and ``rmse_elsewhere``, and the RMS of the steps of the error from
+    sample to sample, ``step_joins`` at the edges of the fades, where a seam would show, and ``step_elsewhere``. The
+    ends of the recording, where no window fades, count as neither.
     """
     error, starts = np.asarray(error, dtype=float), np.asarray(starts)
     if error.ndim != 3 or len(starts) < 2 or starts[-1] + n_window > error.shape[2]:

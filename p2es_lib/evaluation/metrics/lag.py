@@ -24,19 +24,10 @@ def constant_lags(
     """Lag of the prediction behind the truth, in samples, the same for all windows of a record: int (N,).
 
     For each record it maximises the cross-correlation c(l) = sum over windows, available leads and t of x(t + l) y(t),
-    where x and y are prediction and truth with the mean of each window and lead removed, over abs(l) <= ``max_lag``.
-    Products that leave the window count as 0, which favours small lags slightly. Of equal maxima the smallest abs(l) is
-    taken (0 for a flat prediction). Positive: the prediction comes late, x(t + lag) is to be compared with y(t).
-
-    Parameters
-    ----------
-    prediction, truth : array (N, L, T), mV
-    available : bool array (N, L)
-        Leads to use; the others may hold anything, also NaN.
-    records : array (N,)
-        Name of the record that each window was cut from.
-    max_lag, chunk : int
-        Samples; windows worked on at a time.
+    where x and y are prediction and truth (N, L, T) with the mean of each window and lead removed, over abs(l) <=
+    ``max_lag``. Products that leave the window count as 0, which favours small lags slightly. Of equal maxima the
+    smallest abs(l) is taken (0 for a flat prediction). Positive: the prediction comes late, x(t + lag) is to be
+    compared with y(t). ``available`` (N, L) leads are used; ``records`` (N,) name where each window was cut from.
     """
     n_windows, _, window_samples = truth.shape
     if not 0 <= max_lag < window_samples:
@@ -93,11 +84,11 @@ def error_split(prediction: np.ndarray, truth: np.ndarray, lags: np.ndarray) -> 
     3. after that lag and the least-squares gain g = max(0, <x, y> / <x, x>) per window and lead.
 
     timing = 1 - 2, amplitude = 2 - 3, morphology = 3: what no shift of the record and no scaling mends. They add up to
-    the raw error exactly; the order matters, as in any nested split. Only timing can be negative, slightly, because the
-    lag maximises a correlation and 2 is taken over fewer samples. A negative gain is not allowed: a lead drawn upside
-    down is wrong in shape, not in size. Beat-to-beat timing errors, which a constant lag cannot mend, count as
-    morphology. Applied to the conditional mean, the split says what the irreducible error is made of, so that the
-    distance of a method to it is split in the same way (``summary.summarise_difference``).
+    the raw error exactly; the order matters. Only timing can be negative, slightly, because the lag maximises a
+    correlation and 2 is taken over fewer samples. A negative gain is not allowed: a lead drawn upside down is wrong in
+    shape, not in size. Beat-to-beat timing errors count as morphology. Applied to the conditional mean, the split says
+    what the irreducible error is made of, so that the distance of a method to it is split in the same way
+    (``summary.summarise_difference``).
     """
     prediction, truth = np.asarray(prediction, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     raw = mse(prediction, truth)

@@ -76,13 +76,10 @@ def evaluate(samples, windows, sampling_rate: float, *, max_lag_s: float, estima
 
     Parameters
     ----------
-    samples : array (N, K, 12, T), mV
-        K samples per window; leads that the method does not give are NaN.
-    windows : WindowSet
-        The N windows: ``ecg`` (N, 12, T) mV, ``lead_mask`` (N, 12) and ``index`` with columns subject and record.
-    sampling_rate : float, Hz
-    max_lag_s : float
-        Search range of the one lag per record (``lag.constant_lags``).
+    samples, windows : array (N, K, 12, T), WindowSet
+        See the package; ``index`` has columns subject and record.
+    sampling_rate, max_lag_s : float, Hz and s
+        The latter: search range of the one lag per record (``lag.constant_lags``).
     estimates : tuple of "mean", "single", "samples"
         What is scored: the mean over the K samples, which estimates the posterior mean and is the one to judge by
         pointwise errors; the first sample, which looks like an ECG and is the one to judge by amplitude, spectrum and

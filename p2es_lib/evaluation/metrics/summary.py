@@ -32,8 +32,6 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
     scores : DataFrame
         From ``scores.evaluate``. With a column ``seed`` (several trainings), the value is the mean of the seeds'
         values, and a resample takes the same subjects in every seed: the interval says nothing of training noise.
-    n_bootstrap, seed : int
-        Number of resamples and seed of their generator; the same input gives the same table.
     unit : "subject", "record" or "window"
         What is resampled (and counts the same). "record" and "window" (blocks of ten consecutive windows of a record,
         since neighbours are alike) are for data of one or a few subjects. They are optimistic: they say how exactly the
@@ -61,22 +59,9 @@ def summarise_difference(
 
     For "P2Es minus template", and for the distance to the irreducible error: the differences of mse_timing,
     mse_amplitude and mse_morphology add up to that of mse. Pairing takes the differences between subjects out of the
-    interval, so it is narrower than two separate intervals suggest.
-
-    Parameters
-    ----------
-    scores, reference : DataFrame
-        From ``scores.evaluate``, of the same subjects (else InputError); each may have a column ``seed``.
-    n_bootstrap, seed, unit
-        As in :func:`summarise`.
-    reference_estimate : str or None
-        Estimate of the reference that every estimate of ``scores`` is compared with; None compares like with like.
-
-    Returns
-    -------
-    DataFrame
-        As from :func:`summarise`, for the leads and metrics that both have (InputError: none), and ``p_value`` of
-        :func:`p2es_lib.evaluation.metrics.resampling.two_sided_p`.
+    interval, so it is narrower than two separate intervals suggest. Every estimate is compared with
+    ``reference_estimate``, or with its like (None). The rest is as in :func:`summarise`, for the leads and metrics that
+    both have, and ``p_value`` of ``resampling.two_sided_p``. InputError: other subjects, or nothing in common.
     """
     first, second = unit_means(scores, unit), unit_means(reference, unit)
     if list(first.units) != list(second.units):
@@ -107,8 +92,7 @@ def beyond_chance(differences: pd.DataFrame) -> pd.Series:
 def holm(p_values: np.ndarray) -> np.ndarray:
     """p-values (n,) corrected so that the chance of any false finding among n comparisons stays below the level.
 
-    Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 6:65-70, 1979. NaN stays NaN and does
-    not count as a comparison.
+    Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 6:65-70, 1979. NaN is no comparison.
     """
     p_values = np.asarray(p_values, dtype=float)
     corrected, known = np.full(p_values.shape, np.nan), np.flatnonzero(np.isfinite(p_values))

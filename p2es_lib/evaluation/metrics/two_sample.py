@@ -4,11 +4,10 @@ The Gaussian Frechet distance (``distribution.frechet_table``) sees means and co
 Here are two tests of what a reader would see, on single samples: the maximum mean discrepancy between the features of
 true and translated windows, and a classifier that is trained to tell them apart.
 
-True and translated windows are of the same people, and one person's windows are alike. So pairs of windows of one
-person are left out of every average, folds hold whole people, and a permutation swaps "true" and "translated" for all
-windows of a person at once. If the method drew from the true conditional distribution, that would change nothing where
-each person has one window: p-values are exact then. With several they are approximate, because true windows of a person
-share a heart, and translations that are drawn one by one need not.
+One person's windows are alike. So pairs of windows of one person are left out of every average, folds hold whole
+people, and a permutation swaps "true" and "translated" for all windows of a person at once. If the method drew from the
+true conditional distribution, that would change nothing where each person has one window: p-values are exact then. With
+several they are approximate: true windows of a person share a heart, translations drawn one by one need not.
 
 References
 ----------
@@ -34,25 +33,11 @@ CLASSIFIERS = ("random forest", "logistic regression")
 
 
 def two_sample_table(samples, windows, sampling_rate: float, *, names=CLASSIFIERS, **options: int) -> pd.DataFrame:
-    """Both tests on two sets of features: measurements of the beats, and the averaged beat itself.
+    """Both tests on two sets of features of the first samples: measurements of the beats, and the averaged beat itself.
 
-    Parameters
-    ----------
-    samples : array (N, K, 12, T), mV
-        The first sample of each window is tested.
-    windows : WindowSet
-        Gives ``ecg``, ``lead_mask`` and ``index["subject"]``.
-    sampling_rate : float, Hz
-    names : tuple of str
-        Of :data:`CLASSIFIERS`.
-    **options : int
-        n_permutations (1000), n_bootstrap (1000), seed (0).
-
-    Returns
-    -------
-    DataFrame
-        Columns features, test ("mmd" or a classifier), value (squared MMD, 0 where nothing differs; area under the ROC
-        curve, then 0.5), lower, upper (95 % bootstrap over subjects), p_value (permutation), n_windows, n_subjects.
+    ``names`` are of :data:`CLASSIFIERS`; ``options``: n_permutations, n_bootstrap (1000 each), seed (0). Columns
+    features, test ("mmd" or a classifier), value (squared MMD, 0 where nothing differs; area under the ROC curve, then
+    0.5), lower, upper (95 % bootstrap over subjects), p_value (permutation), n_windows, n_subjects.
     """
     samples, truth, exists = check_samples(samples, windows)
     single = samples[:, 0]
@@ -77,18 +62,18 @@ def mmd(
     n_bootstrap=1000,
     seed=0,
 ) -> dict[str, float]:
-    """Squared maximum mean discrepancy with a Gaussian kernel, unbiased, between paired rows of features.
+    """Squared maximum mean discrepancy with a Gaussian kernel, unbiased, between paired rows of features (N, F).
 
     k(a, b) = exp(-|a - b|^2 / (2 s^2)); MMD^2 is the mean over pairs of different subjects of k(x, x') + k(y, y') -
-    k(x, y') - k(y, x'), every pair of subjects counting the same. Unbiased, so it may be a little below 0.
+    k(x, y') - k(y, x'), every pair of subjects counting the same. Unbiased, so it may be a little below 0. Where
+    nothing differs it varies like a sum of squares and the interval describes it only roughly; the p-value is exact
+    there too.
 
     Parameters
     ----------
-    x, y : array (N, F)
+    x, y, subjects : array (N, F), (N, F), (N,)
         True and translated, row by row of the same window. Scaled here by mean and SD of both together; missing values
         take the mean, and that they are missing becomes a feature.
-    subjects : array (N,)
-        Two or more, else InputError.
     bandwidth : float, optional
         s; by default the median distance between windows of different subjects, both kinds together. If given, the
         features are used as they are.
@@ -96,8 +81,7 @@ def mmd(
     Returns
     -------
     dict
-        value, lower, upper (95 %, over subjects; where nothing differs the value varies like a sum of squares and the
-        interval describes it only roughly), p_value (share of permutations that reach the value; exact there too).
+        value, lower, upper (95 %, over subjects), p_value (share of permutations that reach the value).
     """
     names, of_subject = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     if len(names) < 2:
@@ -149,22 +133,9 @@ def classifier_test(
 ) -> dict[str, dict[str, float]]:
     """Area under the ROC curve of classifiers that tell translated (y) from true (x) windows of people not trained on.
 
-    Five folds over subjects. Intervals draw subjects, of the scores of windows that the classifier had not seen.
-    p-values swap the scores of a subject's true and translated windows, with the trained classifiers as they are.
-    InputError with fewer than :data:`LEAST_SUBJECTS` subjects.
-
-    Parameters
-    ----------
-    x, y : array (N, F)
-        Row by row of the same window; NaN where missing.
-    subjects : array (N,)
-    names : tuple of str
-        Of :data:`CLASSIFIERS`.
-
-    Returns
-    -------
-    dict
-        Name of the classifier to value, lower, upper, p_value.
+    Arguments as in :func:`mmd`, ``names`` of :data:`CLASSIFIERS`; a name to value, lower, upper and p_value. Five folds
+    over subjects (InputError: fewer than :data:`LEAST_SUBJECTS`). Intervals draw subjects, p-values swap the scores of
+    a subject's true and translated windows, both with the scores of windows that the classifier had not seen.
     """
     from sklearn.model_selection import GroupKFold, cross_val_predict
 

@@ -52,8 +52,7 @@ def fair_crps(ordered: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
     mean_k |x_k - y| - sum_{j,k} |x_j - x_k| / (2 K (K - 1)): on average the CRPS of the distribution that the samples
     come from, whatever K, whereas division by 2 K^2 favours methods that draw too narrow a spread. A single value can
-    be negative. On average the true conditional distribution has the least CRPS; that of a single number would be the
-    absolute error.
+    be negative. The true conditional distribution has the least; that of a single number would be the absolute error.
 
     References
     ----------
@@ -75,8 +74,8 @@ def ensemble_scores(
 
     ``crps`` (fair, mV); ``variance``, (1 + 1/K) times the unbiased variance of the samples (mV^2): what the squared
     error of their mean would be if the truth were one of them; and per level ``coverage_80`` (share of time that the
-    truth is in the band) and ``width_80`` (mV), the sharpness: of two methods that cover alike, the narrower knows
-    more. NaN where a lead is not available (N, L). ``chunk`` leads are worked on at a time, which bounds the memory.
+    truth is in the band) and ``width_80`` (mV): of two methods that cover alike, the narrower knows more. NaN where a
+    lead is not available (N, L). ``chunk`` leads are worked on at a time, which bounds the memory.
     """
     n_samples = samples.shape[1]
     ranks = {level: np.modf(_rank(level, n_samples)) for level in levels}
@@ -101,17 +100,8 @@ def ensemble_scores(
 def calibration_curve(samples, windows, levels=CURVE_LEVELS, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Coverage and width of central bands over their level, over all leads, with intervals over subjects.
 
-    Parameters
-    ----------
-    samples : array (N, K, 12, T), mV
-    windows : WindowSet
-        Gives ``ecg``, ``lead_mask`` and ``index["subject"]``.
-
-    Returns
-    -------
-    DataFrame
-        Columns level, attainable (by a calibrated method, K samples), coverage, lower, upper (95 %), width (mV),
-        n_subjects.
+    Columns level, attainable (by a calibrated method, K samples), coverage, lower, upper (95 %), width (mV),
+    n_subjects.
     """
     samples, truth, exists = check_samples(samples, windows)
     available = exists & np.isfinite(samples).all(axis=(1, 3))
