@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,9 +45,7 @@ def make_windows(config, n: int, seed: int = 0) -> tuple[np.ndarray, Demographic
     return ppg[:, None].astype(np.float32), people
 
 
-def time_methods(
-    rows: Mapping[str, Timed], *, batch: int, n_threads: int = 2, rounds: int = 7, progress: bool = True
-) -> pd.DataFrame:
+def time_methods(rows: Mapping[str, Timed], *, batch: int, n_threads=2, rounds=7, progress=True) -> pd.DataFrame:
     """Time one sample of all 12 leads for each row, the rows in turn within every round.
 
     ``batch`` windows per call, ``n_threads`` of the process meanwhile, ``rounds`` after one that warms up. Columns
@@ -118,7 +116,7 @@ def peak_memory_mb(row: Timed, batch: int = 1) -> float:
 
 
 def training_cost(
-    history: pd.DataFrame, cost: Mapping, floor: float | None, factors: Sequence[float] = (1.5, 1.2, 1.1, 1.05)
+    history: pd.DataFrame, cost: Mapping, floor: float | None, factors=(1.5, 1.2, 1.1, 1.05)
 ) -> dict[str, float]:
     """What a training cost and how fast it came near what can be known, as a row of a table.
 

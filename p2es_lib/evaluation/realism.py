@@ -48,23 +48,13 @@ _LABELS = ("rhythm", "morphology")
 
 @dataclass(frozen=True)
 class MeasuredWindows:
-    """N windows, real or simulated.
+    """N windows, real or simulated: PPG (z-score), ECG (mV, leads that are not available NaN), and measurements."""
 
-    Attributes
-    ----------
-    index : DataFrame
-        N rows: subject, age, sex, rhythm, morphology, pat_ms, split (of the real window, in both).
-    ppg, ecg : array (N, T), (N, 12, T)
-        z-score; mV, leads that are not available NaN.
-    beats, measured, r_peaks
-        Of ``measurements.average_beats`` and ``measurements.measure_beats``, the latter with ``pat_ms``.
-    """
-
-    index: pd.DataFrame
-    ppg: np.ndarray
-    ecg: np.ndarray
-    beats: np.ndarray
-    measured: pd.DataFrame
+    index: pd.DataFrame  # subject, age, sex, rhythm, morphology, pat_ms, split (of the real window, in both)
+    ppg: np.ndarray  # (N, T)
+    ecg: np.ndarray  # (N, 12, T)
+    beats: np.ndarray  # of measurements.average_beats, as r_peaks
+    measured: pd.DataFrame  # of measurements.measure_beats, and pat_ms
     r_peaks: np.ndarray
 
     @property
@@ -73,7 +63,6 @@ class MeasuredWindows:
         return tuple(lead for lead, ecg in zip(LEADS, self.ecg.swapaxes(0, 1)) if np.isfinite(ecg).all())
 
 
-# ----------------------------------------------------------------------------------------------------- who is compared
 def match_people(people: pd.DataFrame, pool: pd.DataFrame) -> np.ndarray:
     """A row of ``pool`` for each of ``people``, each used once; -1 where nobody is left.
 
@@ -126,9 +115,7 @@ def pair_samples(
     return real, _sample(index, drawn.ppg, ecg_clean(drawn.ecg, rate), available, rate)
 
 
-def _sample(
-    index: pd.DataFrame, ppg: np.ndarray, ecg: np.ndarray, available: np.ndarray, rate: float
-) -> MeasuredWindows:
+def _sample(index: pd.DataFrame, ppg, ecg, available: np.ndarray, rate: float) -> MeasuredWindows:
     if available.any():
         ecg = np.where(available[:, None], ecg, np.nan)
         beats, r_peaks = average_beats(ecg, rate)
@@ -139,7 +126,6 @@ def _sample(
     return MeasuredWindows(index, ppg[:, 0], ecg, beats, measured, r_peaks)
 
 
-# -------------------------------------------------------------------------------------------------- single measurements
 def groups_of(real: MeasuredWindows) -> dict[str, np.ndarray]:
     """Groups of :data:`LEAST_PAIRS` pairs or more by name: all; by age and sex, normal where labelled; by label."""
     index, everyone = real.index, np.ones(len(real.index), dtype=bool)
@@ -178,7 +164,6 @@ def compare(real: MeasuredWindows, simulated: MeasuredWindows) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# ------------------------------------------------------------------------------------- spectra and principal components
 def spectrum(x: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, np.ndarray]:
     """Frequencies (Hz) and the share of power there (..., n), 1/Hz, of signals (..., T): Welch, Hann windows of 4 s."""
     frequencies, power = welch(x, sampling_rate, nperseg=min(x.shape[-1], round(4 * sampling_rate)))
@@ -204,7 +189,6 @@ def principal_shares(real: MeasuredWindows, simulated: MeasuredWindows) -> pd.Da
     return pd.DataFrame({"components": np.arange(1, len(INDEPENDENT_ROWS) + 1)} | shares)
 
 
-# --------------------------------------------------------------------------------------------------- telling them apart
 def feature_sets(real: MeasuredWindows, simulated: MeasuredWindows) -> dict[str, np.ndarray]:
     """What a classifier may look at, (2 N, features) each, real windows first."""
     table = pd.concat([real.measured, simulated.measured], ignore_index=True)
@@ -221,9 +205,7 @@ def feature_sets(real: MeasuredWindows, simulated: MeasuredWindows) -> dict[str,
     return {name: x for name, x in sets.items() if x.shape[1]}
 
 
-def tell_apart(
-    features: Mapping[str, np.ndarray], real: MeasuredWindows, *, n_bootstrap=500, seed=0, progress=False
-) -> pd.DataFrame:
+def tell_apart(features: Mapping, real: MeasuredWindows, *, n_bootstrap=500, seed=0, progress=False) -> pd.DataFrame:
     """Area under the curve of classifiers that tell real from simulated windows (0.5: they cannot).
 
     ``features`` are those of :func:`feature_sets`; ``real`` gives subjects (InputError: fewer than

@@ -37,22 +37,15 @@ def passes_gate(recorded: np.ndarray, sampling_rate: float, least: float) -> np.
     return np.array([ppg_quality(window[0], sampling_rate) >= least for window in recorded])
 
 
-def gate_rows(
-    scores: pd.DataFrame, kept: np.ndarray, n_bootstrap=1000, *, unit="subject", reference: pd.DataFrame | None = None
-) -> list[dict[str, object]]:
+def gate_rows(scores, kept, n_bootstrap=1000, *, unit="subject", reference=None) -> list[dict[str, object]]:
     """Error and R-peak F1 of all windows, and of those that pass the gate, with 95 % bootstrap intervals.
 
     ``scores`` of N windows hold mse_lag and r_peak_f1_lag of one lead and one estimate, ``kept`` (N,) says which
     windows pass, ``reference`` are scores of the same windows when they are hardly disturbed. Averages are those of
-    :func:`p2es_lib.evaluation.metrics.summarise`: every subject counts the same.
-
-    Returns
-    -------
-    list of dict
-        One for all windows, one for those that pass: windows, rmse_lag (mV), r_peak_f1_lag, kept (share of the
-        windows), the bounds ``<metric>_lower`` and ``<metric>_upper``, n_subjects. With a reference also
-        ``rmse_lag_added``, the error less that of the reference, with its bounds, paired over subjects; for all windows
-        only, since other ones may pass there. NaN where nothing is known.
+    :func:`p2es_lib.evaluation.metrics.summarise`: every subject counts the same. Two rows: windows (all, or those that
+    pass), rmse_lag (mV), r_peak_f1_lag, kept (share of the windows), the bounds ``<metric>_lower`` and
+    ``<metric>_upper``, n_subjects. With a reference also ``rmse_lag_added``, the error less that of the reference, with
+    its bounds, paired over subjects; for all windows only, since other ones may pass there. NaN where nothing is known.
     """
     added = ("rmse_lag_added", "rmse_lag_added_lower", "rmse_lag_added_upper")
     rows = []

@@ -20,19 +20,17 @@ QRS_BAND_HZ = (8.0, 20.0)
 #: No two beats are closer than this (240 beats per minute).
 REFRACTORY_S = 0.25
 #: A beat reaches this fraction of the typical QRS of its window, and this many mV (RMS over leads, in the QRS band).
-QRS_FRACTION = 0.35
-QRS_MINIMUM_MV = 0.02
+QRS_FRACTION, QRS_MINIMUM_MV = 0.35, 0.02
 
 
 def r_peak_times(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None) -> np.ndarray:
     """Times of R peaks of windows (N, L, T) in mV, from all available leads: (N, n_beats_max) seconds, NaN-padded.
 
-    Zero-phase Butterworth band-pass of 8-20 Hz, root mean square over the available leads, Gaussian smoothing (20 ms):
-    one hump per QRS complex whatever its polarity in each lead. A beat is a local maximum at least 0.25 s from a higher
-    one that exceeds 0.02 mV and 0.35 times the median, over blocks of 2 s, of the highest value in the block (so that
-    one artefact or ectopic beat does not set the scale). The time is that of the middle of the QRS complex, within some
-    20 ms of the R peak in any one lead. ``available`` (N, L): leads to use; by default those that are finite
-    throughout.
+    Zero-phase Butterworth band-pass, root mean square over the available leads, Gaussian smoothing (20 ms): one hump
+    per QRS complex whatever its polarity in each lead. A beat is a local maximum at least 0.25 s from a higher one that
+    exceeds 0.02 mV and 0.35 times the median, over blocks of 2 s, of the highest value in the block (so that one
+    artefact or ectopic beat does not set the scale). The time is that of the middle of the QRS complex, within some 20
+    ms of the R peak in any one lead. ``available`` (N, L): leads to use; by default those that are finite throughout.
 
     References
     ----------
@@ -87,16 +85,10 @@ def count_matches(predicted, true, span_s: tuple[float, float] = (-np.inf, np.in
 def r_peak_f1(predicted, true, *, lag_s: np.ndarray | float = 0.0, window_s: float = np.inf) -> np.ndarray:
     """F1 score (N,) of the R peaks of each window: 2 TP / (2 TP + FP + FN), peaks matched one to one within 50 ms.
 
-    0 when no true peak is found again; NaN when there is no peak to compare. Tables average it over windows, then
+    ``predicted`` and ``true`` are :func:`r_peak_times`; a constant lag ``lag_s``, one or (N,), is taken off the former.
+    0 when no true peak is found again; NaN when there is no peak to compare. In windows of ``window_s``, unmatched
+    peaks less than the tolerance inside what both signals cover do not count. Tables average it over windows, then
     subjects ("average" statistics in the words of ANSI/AAMI EC57), not over beats.
-
-    Parameters
-    ----------
-    predicted, true : array (N, n), seconds, NaN-padded
-        From :func:`r_peak_times`.
-    lag_s, window_s : float
-        Constant lag of the prediction, also (N,), taken off its times before matching; length of the windows: unmatched
-        peaks less than the tolerance inside what both signals cover do not count.
     """
     lags = np.broadcast_to(np.asarray(lag_s, dtype=float), (len(true),))
     score = np.full(len(true), np.nan)

@@ -7,8 +7,6 @@ without: a translation knows nothing but those, so what its ECG "shows" beyond t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
@@ -57,35 +55,17 @@ def diagnoses(fit_index: pd.DataFrame, test_index: pd.DataFrame, least: int = LE
 
 
 def diagnostic_table(
-    fit: Mapping,
-    test: Mapping,
-    fit_index,
-    test_index,
-    *,
-    pairs=PAIRS,
-    classifier="random forest",
-    n_bootstrap=1000,
-    seed=0,
+    fit, test, fit_index, test_index, *, pairs=PAIRS, classifier="random forest", n_bootstrap=1000, seed=0
 ) -> pd.DataFrame:
     """Area under the ROC curve of every diagnosis, for every pair of what is learnt from and what is tried on.
 
-    Parameters
-    ----------
-    fit, test : mapping
-        Of :func:`diagnostic_features`, of windows to learn from and of windows to be tried on; no person in both. To
-        learn from translations of people whom the method was trained on flatters it: take the validation split, or
-        leave :data:`TRANSLATED` out of ``fit``. Pairs that lack one side are left out.
-    fit_index, test_index : DataFrame
-        Columns subject, rhythm, morphology; InputError where nothing can be tried (:func:`diagnoses`).
-    pairs, classifier
-        As :data:`PAIRS`; "random forest" or "logistic regression".
-
-    Returns
-    -------
-    DataFrame
-        Columns label ("rhythm: af"), fit_on, tried_on, classifier, auroc, lower, upper (95 %, over the subjects tried
-        on), gain, gain_lower, gain_upper (area minus that of PPG, age and sex, paired), n_positive (subjects tried on
-        who have the diagnosis), n_subjects.
+    ``fit`` and ``test`` are :func:`diagnostic_features` of windows to learn from and to be tried on, ``fit_index`` and
+    ``test_index`` their subject, rhythm and morphology; no person in both. To learn from translations of people whom
+    the method was trained on flatters it: take the validation split, or leave :data:`TRANSLATED` out of ``fit``. Pairs
+    that lack one side are left out; InputError where nothing can be tried (:func:`diagnoses`). Columns label ("rhythm:
+    af"), fit_on, tried_on, classifier ("random forest" or "logistic regression"), auroc, lower, upper (95 %, over the
+    subjects tried on), gain, gain_lower, gain_upper (area minus that of PPG, age and sex, paired), n_positive (subjects
+    tried on who have the diagnosis), n_subjects.
     """
     if shared := set(fit_index["subject"]) & set(test_index["subject"]):
         raise InputError(f"diagnosis: {len(shared)} subject(s), such as {min(shared)}, are in both sets of windows")

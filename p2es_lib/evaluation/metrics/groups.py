@@ -15,7 +15,7 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.data.windows import AGE_BANDS
 from p2es_lib.evaluation.metrics.long_table import SEPARATOR
 from p2es_lib.evaluation.metrics.resampling import resample
-from p2es_lib.evaluation.metrics.summary import averages, difference_table, summarise, unit_means
+from p2es_lib.evaluation.metrics.summary import averages, summarise, summary_table, unit_means
 from p2es_lib.method.affinity.descriptors import pulse_descriptors
 
 #: Limits of the bands that numbers are cut into, and their unit.
@@ -85,9 +85,7 @@ def summarise_groups(scores: pd.DataFrame, labels, n_bootstrap=1000, seed=0, *, 
     return pd.concat(tables, names=["group"]).reset_index("group").reset_index(drop=True)
 
 
-def group_differences(
-    scores: pd.DataFrame, labels, reference: str | None = None, n_bootstrap=1000, seed=0, *, unit="subject"
-) -> pd.DataFrame:
+def group_differences(scores, labels, reference=None, n_bootstrap=1000, seed=0, *, unit="subject") -> pd.DataFrame:
     """Value of each group minus that of a reference group, for every lead, estimate and metric.
 
     A resample draws all subjects at once: groups of different people vary apart, and where a person has windows in both
@@ -109,7 +107,7 @@ def group_differences(
     partners = [position.get((lead, reference, *rest)) for lead, _, *rest in keys]
     pairs = [(own, other) for own, other in enumerate(partners) if other not in (None, own)]
     own, other = np.array(pairs, dtype=int).reshape(-1, 2).T
-    result = difference_table(means.take(own, True), draws[:, own] - draws[:, other])
+    result = summary_table(means.take(own, True), draws[:, own] - draws[:, other], p_values=True)
     result["estimate"] = [keys[column][2] for column in own]
     result.insert(0, "group", pd.Categorical([keys[column][1] for column in own], sizes.index, ordered=True))
     result.insert(1, "reference", reference)

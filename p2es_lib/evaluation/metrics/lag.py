@@ -8,8 +8,8 @@ separates timing from shape.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
@@ -17,10 +17,11 @@ from scipy.fft import irfft, next_fast_len, rfft
 from p2es_lib.core.errors import InputError
 from p2es_lib.evaluation.metrics.waveform import mse
 
+#: Parts of the mean squared error, each (...), in mV^2; ``lag`` is amplitude + morphology.
+ErrorSplit = namedtuple("ErrorSplit", ("raw", "lag", "timing", "amplitude", "morphology"))
 
-def constant_lags(
-    prediction: np.ndarray, truth: np.ndarray, available: np.ndarray, records: np.ndarray, *, max_lag: int, chunk=256
-) -> np.ndarray:
+
+def constant_lags(prediction, truth, available, records, *, max_lag: int, chunk: int = 256) -> np.ndarray:
     """Lag of the prediction behind the truth, in samples, the same for all windows of a record: int (N,).
 
     For each record it maximises the cross-correlation c(l) = sum over windows, available leads and t of x(t + l) y(t),
@@ -62,16 +63,6 @@ def overlaps(prediction: np.ndarray, truth: np.ndarray, lags: np.ndarray) -> Ite
         late, early = max(int(lag), 0), max(-int(lag), 0)
         length = truth.shape[-1] - late - early
         yield rows, prediction[rows][..., late : late + length], truth[rows][..., early : early + length]
-
-
-class ErrorSplit(NamedTuple):
-    """Parts of the mean squared error, each of shape (...), in mV^2; ``lag``: amplitude + morphology."""
-
-    raw: np.ndarray
-    lag: np.ndarray
-    timing: np.ndarray
-    amplitude: np.ndarray
-    morphology: np.ndarray
 
 
 def error_split(prediction: np.ndarray, truth: np.ndarray, lags: np.ndarray) -> ErrorSplit:

@@ -47,19 +47,12 @@ def beat_times() -> np.ndarray:
     return np.arange(round(BEAT_SPAN_S[0] * BEAT_RATE), round(BEAT_SPAN_S[1] * BEAT_RATE)) / BEAT_RATE
 
 
-def average_beats(
-    ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The median beat of each window of ECG (N, 12, T) in mV, at a rate of a whole number of Hz.
+def average_beats(ecg: np.ndarray, sampling_rate: float, available=None) -> tuple[np.ndarray, np.ndarray]:
+    """The median beat of each window of ECG (N, 12, T) in mV, at a rate of a whole number of Hz, and its R peaks.
 
-    ``available`` (N, 12): leads to use; by default those that are finite throughout.
-
-    Returns
-    -------
-    beats : array (N, 12, n)
-        mV at :func:`beat_times`, 0 just before QRS; NaN in leads not available and windows of fewer than two beats.
-    r_peaks : array (N, n_beats_max)
-        Times of all beats in seconds, NaN-padded.
+    ``available`` (N, 12): leads to use; by default those that are finite throughout. Beats (N, 12, n) are in mV at
+    :func:`beat_times`, 0 just before QRS, NaN in leads not available and windows of fewer than two beats; R peaks (N,
+    n_beats_max) in seconds, NaN-padded.
     """
     ecg = np.asarray(ecg)
     if ecg.ndim != 3 or ecg.shape[1] != len(LEADS):
@@ -122,8 +115,8 @@ def measure_beats(beats: np.ndarray, r_peaks: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns + [f"{lead}_{wave}_mv" for lead in LEADS for wave in _WAVES])
 
 
-def measure_windows(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None) -> pd.DataFrame:
-    """:func:`measure_beats` of the averaged beats of ECG windows (N, 12, T) in mV."""
+def measure_windows(ecg: np.ndarray, sampling_rate: float, available=None) -> pd.DataFrame:
+    """:func:`measure_beats` of :func:`average_beats`."""
     return measure_beats(*average_beats(ecg, sampling_rate, available))
 
 
@@ -155,13 +148,9 @@ def _measure(beat: np.ndarray, times: np.ndarray) -> dict[str, float]:
     return values | _axes({wave: whole[:, part].sum(axis=-1) for wave, part in parts.items()})
 
 
-def _vector_length(shown: np.ndarray) -> np.ndarray:
-    return np.sqrt((shown**2).mean(axis=0))
-
-
 def _qrs_boundaries(shown: np.ndarray, t: np.ndarray) -> tuple[float, float]:
     """Beginning and end of QRS: where the vector of all leads moves, seconds."""
-    speed = gaussian_filter1d(_vector_length(np.gradient(shown, axis=-1)), 2.0)
+    speed = gaussian_filter1d(np.sqrt((np.gradient(shown, axis=-1) ** 2).mean(axis=0)), 2.0)
     core = np.abs(t) < 0.08
     limit = max(_SPEED_SHARE * speed[core].max(), 1.5 * np.median(speed))
     still = uniform_filter1d((speed < limit).astype(float), int(_STILL_S * BEAT_RATE)) > 0.999
@@ -174,7 +163,7 @@ def _qrs_boundaries(shown: np.ndarray, t: np.ndarray) -> tuple[float, float]:
 
 def _peak_of_wave(shown: np.ndarray, search: np.ndarray, smooth: float) -> tuple[int, float, np.ndarray]:
     """Sample and vector length of a wave's peak, and the wave along its own vector, where it has one sign."""
-    length = gaussian_filter1d(_vector_length(shown), smooth)
+    length = gaussian_filter1d(np.sqrt((shown**2).mean(axis=0)), smooth)
     peak = search[length[search].argmax()]
     along = shown.T @ shown[:, peak] / max(np.linalg.norm(shown[:, peak]), 1e-12)
     return peak, length[peak], gaussian_filter1d(along, smooth)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.core.errors import InputError, check_choice
-from p2es_lib.evaluation.metrics import waveform, waveform_shape
+from p2es_lib.evaluation.metrics import waveform
 from p2es_lib.evaluation.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
 from p2es_lib.evaluation.metrics.lag import constant_lags, error_split, overlaps
 from p2es_lib.evaluation.metrics.long_table import (
@@ -52,7 +52,7 @@ METRICS: dict[str, Metric] = {
     "log_spectral_distance": Metric("Log-spectral distance, 0.5-40 Hz", "dB"),
     **{
         name: Metric(f"Coherence, {low:g}-{high:g} Hz", "", "higher")
-        for name, (low, high) in waveform_shape.COHERENCE_BANDS_HZ.items()
+        for name, (low, high) in waveform.COHERENCE_BANDS_HZ.items()
     },
     "r_peak_f1": Metric("R-peak F1, 50 ms", "", "higher"),
     "r_peak_f1_lag": Metric("R-peak F1 after lag, 50 ms", "", "higher"),
@@ -141,10 +141,10 @@ def _lead_values(prediction, truth, available, lags, sampling_rate) -> dict[str,
             "ssim": waveform.ssim(x, y, **rate),
             "ppe": waveform.ppe(x, y),
             "ppe_relative": waveform.ppe(x, y, relative=True),
-            "dtw": waveform_shape.dtw(x, y, **rate),
-            "frechet_curve_distance": waveform_shape.frechet_curve_distance(x, y),
+            "dtw": waveform.dtw(x, y, **rate),
+            "frechet_curve_distance": waveform.frechet_curve_distance(x, y),
             "log_spectral_distance": waveform.log_spectral_distance(x, y, **rate),
-            **waveform_shape.coherence_bands(x, y, **rate),
+            **waveform.coherence_bands(x, y, **rate),
         }
 
     return per_lead(available, score, chunk=2048)

@@ -47,13 +47,7 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
 
 
 def summarise_difference(
-    scores: pd.DataFrame,
-    reference: pd.DataFrame,
-    n_bootstrap=1000,
-    seed=0,
-    *,
-    reference_estimate="mean",
-    unit="subject",
+    scores: pd.DataFrame, reference, n_bootstrap=1000, seed=0, *, reference_estimate="mean", unit="subject"
 ) -> pd.DataFrame:
     """Value of ``scores`` minus value of ``reference`` on the same subjects, with paired bootstrap intervals.
 
@@ -77,7 +71,7 @@ def summarise_difference(
     # A subject counts where both methods have a value for it: otherwise the difference would compare different people.
     both = first.present[:, :, common].any(axis=0) & second.present[:, :, partner].any(axis=0)
     first, second = first.take(common, both), second.take(partner, both)
-    return difference_table(first, averages(first, weights) - averages(second, weights))
+    return summary_table(first, averages(first, weights) - averages(second, weights), p_values=True)
 
 
 def beyond_chance(differences: pd.DataFrame) -> pd.Series:
@@ -165,17 +159,12 @@ def averages(means: UnitMeans, weights: np.ndarray) -> np.ndarray:
     return total / np.where(n_seeds > 0, n_seeds, np.nan)
 
 
-def summary_table(means: UnitMeans, draws: np.ndarray) -> pd.DataFrame:
-    """Rows of the summary from draws (1 + R, C), whose first row is the value."""
+def summary_table(means: UnitMeans, draws: np.ndarray, p_values: bool = False) -> pd.DataFrame:
+    """Rows of the summary from draws (1 + R, C), whose first row is the value; ``p_values`` of differences."""
     present = means.present.any(axis=0)  # (U, C)
     lower, upper = percentile_interval(np.where(present.sum(axis=0) > 1, draws, np.nan), len(present))
     # Several units (records, blocks of windows) may belong to one subject.
     n_subjects = [len(set(means.subjects[column])) for column in present.T]
     table = pd.DataFrame(means.columns, columns=SUMMARY_COLUMNS[:3])
-    return table.assign(value=draws[0], lower=lower, upper=upper, n_subjects=n_subjects)
-
-
-def difference_table(means: UnitMeans, draws: np.ndarray) -> pd.DataFrame:
-    """:func:`summary_table` of differences, with their p-values where there is an interval."""
-    table = summary_table(means, draws)
-    return table.assign(p_value=np.where(table["lower"].notna(), two_sided_p(draws), np.nan))
+    table = table.assign(value=draws[0], lower=lower, upper=upper, n_subjects=n_subjects)
+    return table.assign(p_value=np.where(np.isfinite(lower), two_sided_p(draws), np.nan)) if p_values else table

@@ -52,36 +52,18 @@ def two_sample_table(samples, windows, sampling_rate: float, *, names=CLASSIFIER
     return pd.DataFrame(rows)
 
 
-def mmd(
-    x: np.ndarray,
-    y: np.ndarray,
-    subjects,
-    *,
-    bandwidth: float | None = None,
-    n_permutations=1000,
-    n_bootstrap=1000,
-    seed=0,
-) -> dict[str, float]:
+def mmd(x, y, subjects, *, bandwidth=None, n_permutations=1000, n_bootstrap=1000, seed=0) -> dict[str, float]:
     """Squared maximum mean discrepancy with a Gaussian kernel, unbiased, between paired rows of features (N, F).
 
     k(a, b) = exp(-|a - b|^2 / (2 s^2)); MMD^2 is the mean over pairs of different subjects of k(x, x') + k(y, y') -
-    k(x, y') - k(y, x'), every pair of subjects counting the same. Unbiased, so it may be a little below 0. Where
-    nothing differs it varies like a sum of squares and the interval describes it only roughly; the p-value is exact
+    k(x, y') - k(y, x'), every pair of subjects counting the same. Unbiased, so it may be a little below 0.
+
+    True x and translated y are of the same windows of ``subjects`` (N,), two or more (else InputError). They are scaled
+    here by mean and SD of both together; missing values take the mean, and that they are missing becomes a feature. s
+    is the median distance between windows of different subjects, or a ``bandwidth`` for features as they are. Gives
+    value, lower, upper (95 %, over subjects) and p_value (share of permutations that reach the value); where nothing
+    differs the value varies like a sum of squares and the interval describes it only roughly, the p-value is exact
     there too.
-
-    Parameters
-    ----------
-    x, y, subjects : array (N, F), (N, F), (N,)
-        True and translated, row by row of the same window. Scaled here by mean and SD of both together; missing values
-        take the mean, and that they are missing becomes a feature.
-    bandwidth : float, optional
-        s; by default the median distance between windows of different subjects, both kinds together. If given, the
-        features are used as they are.
-
-    Returns
-    -------
-    dict
-        value, lower, upper (95 %, over subjects), p_value (share of permutations that reach the value).
     """
     names, of_subject = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     if len(names) < 2:
@@ -128,9 +110,7 @@ def _scaled(features: np.ndarray) -> np.ndarray:
     return np.hstack([scaled, (patterns - patterns.mean(axis=0)) / np.maximum(patterns.std(axis=0), 1e-12)])
 
 
-def classifier_test(
-    x: np.ndarray, y: np.ndarray, subjects, *, names=CLASSIFIERS, n_permutations=1000, n_bootstrap=1000, seed=0
-) -> dict[str, dict[str, float]]:
+def classifier_test(x, y, subjects, *, names=CLASSIFIERS, n_permutations=1000, n_bootstrap=1000, seed=0) -> dict:
     """Area under the ROC curve of classifiers that tell translated (y) from true (x) windows of people not trained on.
 
     Arguments as in :func:`mmd`, ``names`` of :data:`CLASSIFIERS`; a name to value, lower, upper and p_value. Five folds

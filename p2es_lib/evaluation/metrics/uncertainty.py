@@ -67,9 +67,7 @@ def fair_crps(ordered: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.abs(ordered - truth[:, None]).mean(axis=1) - pairs / (n_samples * (n_samples - 1))
 
 
-def ensemble_scores(
-    samples: np.ndarray, truth: np.ndarray, available: np.ndarray, levels: tuple[float, ...] = LEVELS, chunk: int = 256
-) -> dict[str, np.ndarray]:
+def ensemble_scores(samples, truth, available, levels=LEVELS, chunk: int = 256) -> dict[str, np.ndarray]:
     """Scores of samples (N, K, L, T) in mV, K of at least 2, as a distribution, averaged over time: (N, L) by name.
 
     ``crps`` (fair, mV); ``variance``, (1 + 1/K) times the unbiased variance of the samples (mV^2): what the squared
