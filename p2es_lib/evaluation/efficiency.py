@@ -115,9 +115,7 @@ def peak_memory_mb(row: Timed, batch: int = 1) -> float:
     return float(result.stdout.strip().splitlines()[-1])
 
 
-def training_cost(
-    history: pd.DataFrame, cost: Mapping, floor: float | None, factors=(1.5, 1.2, 1.1, 1.05)
-) -> dict[str, float]:
+def training_cost(history, cost: Mapping, floor: float | None, factors=(1.5, 1.2, 1.1, 1.05)) -> dict[str, float]:
     """What a training cost and how fast it came near what can be known, as a row of a table.
 
     ``minutes`` in all; ``windows per s`` of the steps themselves; ``waiting for batches`` and ``validating`` as shares

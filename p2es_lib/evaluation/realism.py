@@ -192,12 +192,10 @@ def principal_shares(real: MeasuredWindows, simulated: MeasuredWindows) -> pd.Da
 def feature_sets(real: MeasuredWindows, simulated: MeasuredWindows) -> dict[str, np.ndarray]:
     """What a classifier may look at, (2 N, features) each, real windows first."""
     table = pd.concat([real.measured, simulated.measured], ignore_index=True)
-    by_kind = {
-        kind: [column for wave in waves for column in table if column.endswith(f"_{wave}_mv")]
-        for kind, waves in _WAVES.items()
-    }
-    columns = {"all measurements": [*_INTERVALS, *_AXES, *sum(by_kind.values(), [])]}
-    columns |= {"intervals": _INTERVALS, "axes": _AXES} | by_kind
+    columns = {"all measurements": [*_INTERVALS, *_AXES], "intervals": _INTERVALS, "axes": _AXES}
+    for kind, waves in _WAVES.items():
+        columns[kind] = [column for wave in waves for column in table if column.endswith(f"_{wave}_mv")]
+        columns["all measurements"] += columns[kind]
     known = table.columns[table.notna().mean() > 0.1]  # leads that are not there, axes without enough leads
     sets = {name: table[[c for c in chosen if c in known]].to_numpy() for name, chosen in columns.items()}
     rows = lead_rows([lead for lead in INDEPENDENT_LEADS if lead in real.leads])

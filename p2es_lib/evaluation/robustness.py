@@ -55,10 +55,9 @@ def gate_rows(scores, kept, n_bootstrap=1000, *, unit="subject", reference=None)
         table = found.reindex(index=["rmse_lag", "r_peak_f1_lag"], columns=["value", "lower", "upper"])
         bounds = {f"{metric}_{side}": table.at[metric, side] for metric in table.index for side in ("lower", "upper")}
         row = {"windows": gate, **table["value"], "kept": use.mean(), **bounds, "n_subjects": part["subject"].nunique()}
-        if reference is not None:
-            row |= dict.fromkeys(added, np.nan)
-            if gate == "all windows":
-                difference = summarise_difference(part, reference, n_bootstrap, unit=unit).set_index("metric")
-                row |= zip(added, difference.loc["rmse_lag", ["value", "lower", "upper"]])
+        row |= dict.fromkeys(added, np.nan) if reference is not None else {}
+        if reference is not None and gate == "all windows":
+            difference = summarise_difference(part, reference, n_bootstrap, unit=unit).set_index("metric")
+            row |= zip(added, difference.loc["rmse_lag", ["value", "lower", "upper"]])
         rows.append(row)
     return rows

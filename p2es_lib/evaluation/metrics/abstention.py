@@ -23,13 +23,11 @@ KEPT_SHARES = tuple(np.round(np.arange(0.05, 1.001, 0.05), 2))
 
 def _spread_and_error(scores: pd.DataFrame, lead: str) -> pd.DataFrame:
     """Windows with their expected and their actual squared error (mV^2), the expected ones ascending."""
-    wanted = {("variance", "samples"): "expected", ("mse", "mean"): "actual"}
-    rows = scores[scores["lead"] == lead]
+    rows, parts = scores[scores["lead"] == lead], []
     keys = [key for key in ("seed", "subject", "window") if key in rows]
-    parts = [
-        rows[(rows["metric"] == metric) & (rows["estimate"] == estimate)].set_index(keys)["value"].rename(name)
-        for (metric, estimate), name in wanted.items()
-    ]
+    for metric, estimate, name in (("variance", "samples", "expected"), ("mse", "mean", "actual")):
+        chosen = rows[(rows["metric"] == metric) & (rows["estimate"] == estimate)]
+        parts.append(chosen.set_index(keys)["value"].rename(name))
     table = pd.concat(parts, axis=1, join="inner").sort_values("expected", kind="stable").reset_index()
     if table.empty:
         raise InputError(f"spread and error: no variance of samples beside the mse of their mean, lead {lead}")

@@ -110,10 +110,9 @@ def heart_rate(times: np.ndarray) -> np.ndarray:
 
 
 def heart_rate_error(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Absolute difference of the heart rates of each window in beats per minute, from R-peak times (N, n) in seconds.
+    """Absolute difference of the :func:`heart_rate` of R-peak times (N, n), NaN when either has fewer than two peaks.
 
-    NaN when either has fewer than two peaks, so never read it without the R-peak F1: a prediction with an F1 of 0.13
-    can have a heart-rate error of 6 beats per minute.
+    So never read it without the R-peak F1: with an F1 of 0.13 it can be 6 beats per minute.
     """
     return np.abs(heart_rate(predicted) - heart_rate(true))
 

@@ -4,10 +4,9 @@ The samples give a mean m(t) and a standard deviation s(t). The band is m(t) +- 
 validation subjects: the score of a point is |y - m| / s, the score of a subject the ``share`` quantile of the scores of
 all its points (windows, leads and times), c the ceil((n + 1) ``confidence``)-th smallest of the n subjects' scores. If
 a new subject is exchangeable with those, then with probability ``confidence`` or more at least ``share`` of its ECG
-lies in its bands, whatever the method believes. ``share`` = 1 takes each subject's largest score: the whole ECG, at the
-price of a wide band. It is a promise about people, on average over validation sets: points of one person are not
-exchangeable with those of another, so no single band covers more than that, and none of it carries over to another data
-set.
+lies in its bands, whatever the method believes; with ``share`` = 1 the whole ECG, at the price of a wide band. It is a
+promise about people, on average over validation sets: points of one person are not exchangeable with those of another,
+so no single band covers more than that, and none of it carries over to another data set.
 
 References
 ----------
@@ -26,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.evaluation.metrics.long_table import check_samples, long_table, whole_window, with_lead_groups
+from p2es_lib.evaluation.metrics.long_table import check_samples, long_table
 
 #: Added to the standard deviation, mV: where all samples agree (K of them do by chance), a score would be infinite.
 LEAST_SD_MV = 0.005
@@ -74,13 +73,12 @@ class ConformalBand:
         points, available = _point_scores(samples, windows)
         inside = points <= self.scale
         lower, upper = self.apply(samples)
-        mask = np.asarray(windows.lead_mask)
-        per_lead = {"conformal_coverage": inside.mean(axis=-1), "conformal_width": (upper - lower).mean(axis=-1)}
-        values = {name: with_lead_groups(np.where(available, table, np.nan), mask) for name, table in per_lead.items()}
+        by_lead = {"conformal_coverage": inside.mean(axis=-1), "conformal_width": (upper - lower).mean(axis=-1)}
+        by_lead = {name: np.where(available, table, np.nan) for name, table in by_lead.items()}
         kept = np.full(len(inside), np.nan)
         for first, own in _people(inside, available, windows):
             kept[first] = own.mean() >= self.share - 1e-9
-        return long_table(values | {"conformal_kept": whole_window(kept)}, windows.index, "samples")
+        return long_table(by_lead, {"conformal_kept": kept}, windows, "samples")
 
 
 def _people(table: np.ndarray, available: np.ndarray, windows) -> Iterator[tuple[int, np.ndarray]]:

@@ -14,14 +14,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
-from p2es_lib.evaluation.metrics.long_table import check_samples
+from p2es_lib.evaluation.metrics.long_table import check_samples, point_estimate
 from p2es_lib.evaluation.metrics.resampling import resample, with_interval
 from p2es_lib.evaluation.metrics.summary import SUMMARY_COLUMNS
-
-#: Segment length of :func:`frechet_table`.
-SEGMENT_S = 0.512
 
 
 def gaussian_frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> np.ndarray:
@@ -41,7 +38,7 @@ def gaussian_frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> np.
 
 
 def frechet_table(
-    samples, windows, sampling_rate: float, *, segment_s=SEGMENT_S, estimates=("single",), n_bootstrap=200, seed=0
+    samples, windows, sampling_rate: float, *, segment_s=0.512, estimates=("single",), n_bootstrap=200, seed=0
 ) -> pd.DataFrame:
     """Gaussian Frechet distance between predicted and true ECG per lead, in the table form of ``summary.summarise``.
 
@@ -66,10 +63,9 @@ def frechet_table(
     weights = resample(len(names), n_bootstrap, seed)
     rows = []
     for estimate in estimates:
-        check_choice("estimate", estimate, ("mean", "single"))
         found = {}  # lead: distances, subjects
         for lead, name in enumerate(LEADS):
-            x = samples[:, 0, lead] if estimate == "single" else samples[:, :, lead].mean(axis=1)
+            x = point_estimate(samples[:, :, lead], estimate)
             use = exists[:, lead] & np.isfinite(x).all(axis=-1)
             if use.any():
                 segments = [z[use][:, : per_window * dim].reshape(-1, per_window, dim) for z in (x, truth[:, lead])]

@@ -75,17 +75,17 @@ def classifiers(n_features: int, n_components: int, seed=0, *, balanced=True, n_
     40: as many as people can be told by. Balanced ones count classes the same, however rare, and are told what was
     missing.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn import decomposition, ensemble, impute, linear_model, pipeline, preprocessing
 
-    first = [SimpleImputer(add_indicator=balanced, keep_empty_features=balanced), StandardScaler()]
+    first = [impute.SimpleImputer(add_indicator=balanced, keep_empty_features=balanced), preprocessing.StandardScaler()]
     if n_features > 150:
-        first += [PCA(min(40, n_components), random_state=seed), StandardScaler()]
+        components = decomposition.PCA(min(40, n_components), random_state=seed)
+        first += [components, preprocessing.StandardScaler()]
     weights = ("balanced_subsample", "balanced") if balanced else (None, None)
-    forest = RandomForestClassifier(n_trees, min_samples_leaf=2, class_weight=weights[0], random_state=seed, n_jobs=1)
-    logistic = LogisticRegression(C=0.1, class_weight=weights[1], max_iter=3000)
-    return {"random forest": make_pipeline(*first, forest), "logistic regression": make_pipeline(*first, logistic)}
+    kinds = {
+        "random forest": ensemble.RandomForestClassifier(
+            n_trees, min_samples_leaf=2, class_weight=weights[0], random_state=seed, n_jobs=1
+        ),
+        "logistic regression": linear_model.LogisticRegression(C=0.1, class_weight=weights[1], max_iter=3000),
+    }
+    return {name: pipeline.make_pipeline(*first, classifier) for name, classifier in kinds.items()}

@@ -1,7 +1,6 @@
 """For whom, and how clean a PPG, does it work? Any table of scores split by sex, age band, noise or diagnosis.
 
-Groups differ in how hard they are, too: compare differences with those of the irreducible error before calling a method
-unfair.
+Groups differ in how hard they are, too: compare with differences of the irreducible error before calling one unfair.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from scipy.signal import resample_poly
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
-from p2es_lib.evaluation.metrics.long_table import LEAD_GROUPS, check_samples, long_keys, whole_window
+from p2es_lib.evaluation.metrics.long_table import LEAD_GROUPS, check_samples, long_keys, point_estimate, whole_window
 from p2es_lib.evaluation.metrics.measurements import BEAT_RATE, average_beats, beat_times, measure_beats
 from p2es_lib.evaluation.metrics.resampling import subject_weights, with_interval
 from p2es_lib.evaluation.metrics.scores import Metric
@@ -46,8 +46,6 @@ QUANTITIES: dict[str, Metric] = {
     "t_mv": Metric("T amplitude", "mV", ""),
     "st60_mv": Metric("ST level, J + 60 ms", "mV", ""),
 }
-#: ST is read this long after the end of QRS.
-ST_AFTER_J_S = 0.060
 #: Ways to measure, and how they are called in tables.
 MEASURED_BY = {"averaged_beat": "Averaged beat, all leads", "neurokit": "NeuroKit2 (dwt), lead II"}
 #: Quantity and the column of the simulator's index that holds its true value.
@@ -77,7 +75,7 @@ def _st_level(beats: np.ndarray, table: pd.DataFrame) -> np.ndarray:
     onset, duration_ms = (table[name].to_numpy(dtype=float)[:, None] for name in ("qrs_onset_s", "qrs_ms"))
     before = (t >= onset - 0.016) & (t <= onset - 0.004)  # (N, n); none where the onset is not known
     baseline = np.where(before[:, None], beats, 0.0).sum(axis=-1) / np.maximum(before.sum(axis=1), 1)[:, None]
-    read_at = (onset + 1e-3 * duration_ms + ST_AFTER_J_S)[:, 0]
+    read_at = (onset + 1e-3 * duration_ms + 0.060)[:, 0]
     place = np.searchsorted(t, np.nan_to_num(read_at)).clip(max=len(t) - 1)
     return np.where(np.isnan(read_at)[:, None], np.nan, beats[np.arange(len(beats)), :, place] - baseline)
 
@@ -88,15 +86,13 @@ def interval_differences(samples, windows, sampling_rate: float, *, estimates=("
     ``summary.summarise`` gives the biases, :func:`limits_of_agreement` all the rest.
     """
     samples, truth, exists = check_samples(samples, windows)
-    frames, last = [], None
+    frames = []
     for estimate in estimates:
-        check_choice("estimate", estimate, ("single", "mean"))
-        ecg = samples[:, 0] if estimate == "single" else samples.mean(axis=1)
-        available = exists & np.isfinite(ecg).all(axis=-1)
+        ecg = point_estimate(samples, estimate)
         # Both are measured in the same leads, because intervals are those of all leads together.
-        if not np.array_equal(available, last):
-            true, last = measure_ecg(truth, sampling_rate, available), available
-        frames.append(agreement_rows(measure_ecg(ecg, sampling_rate, available), true, windows.index, estimate))
+        available = exists & np.isfinite(ecg).all(axis=-1)
+        measured, true = (measure_ecg(signal, sampling_rate, available) for signal in (ecg, truth))
+        frames.append(agreement_rows(measured, true, windows.index, estimate))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -128,18 +124,13 @@ def limits_of_agreement(differences: pd.DataFrame, n_bootstrap: int = 1000, seed
     ``_upper`` (95 %), sd_true (between windows, of the true values: a method that always answers the mean reaches that)
     and correlation (of measured and true).
     """
-    rows = []
-    for key, group in differences.groupby(["lead", "estimate", "metric"], sort=False, observed=True):
+    rows, keys = [], ["lead", "estimate", "metric"]
+    for key, group in differences.groupby(keys, sort=False, observed=True):
         both = group[group["value"].notna()]
-        row = dict(zip(("lead", "estimate", "metric"), key)) | {
-            "n_subjects": both["subject"].nunique(),
-            "n_windows": len(both),
-            "missed": (group["true"].notna() & group["measured"].isna()).mean(),
-            "extra": (group["true"].isna() & group["measured"].notna()).mean(),
-        }
-        if len(both) > 1:
-            row |= _limits(both, n_bootstrap, seed)
-        rows.append(row)
+        row = dict(zip(keys, key)) | {"n_subjects": both["subject"].nunique(), "n_windows": len(both)}
+        row |= {"missed": (group["true"].notna() & group["measured"].isna()).mean()}
+        row |= {"extra": (group["true"].isna() & group["measured"].notna()).mean()}
+        rows.append(row | (_limits(both, n_bootstrap, seed) if len(both) > 1 else {}))
     return pd.DataFrame(rows)
 
 

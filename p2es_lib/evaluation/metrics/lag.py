@@ -1,9 +1,8 @@
 """One constant lag per record between predicted and true ECG, and the split of the error that follows from it.
 
-The delay from R peak to PPG foot holds a part that no method can know: the unknown, constant delay of the monitor or
-watch. So results are given raw, and after one lag per record. Never one per window: that would also forgive the method
-its own timing errors. The lag is found with the true ECG in hand and says nothing about what a user would get; it only
-separates timing from shape.
+The delay from R peak to PPG foot holds a part that no method can know: the constant delay of the monitor or watch. So
+results are given raw, and after one lag per record; never one per window, which would also forgive the method its own
+timing errors. The lag is found with the true ECG in hand: it only separates timing from shape.
 """
 
 from __future__ import annotations
@@ -32,9 +31,7 @@ def constant_lags(prediction, truth, available, records, *, max_lag: int, chunk:
     """
     n_windows, _, window_samples = truth.shape
     if not 0 <= max_lag < window_samples:
-        raise InputError(
-            f"max_lag={max_lag} samples: must be 0 or more, and shorter than the window of {window_samples}"
-        )
+        raise InputError(f"max_lag={max_lag} samples: at least 0 and shorter than the window of {window_samples}")
     record_names, record_of = np.unique(np.asarray(records).astype(str), return_inverse=True)
     size = next_fast_len(window_samples + max_lag, real=True)
     lags = np.arange(-max_lag, max_lag + 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from p2es_lib.core.errors import InputError
+from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import ABSENT, DERIVED, LEADS, MEASURED
 
 SCORE_COLUMNS = ["subject", "record", "window", "lead", "estimate", "metric", "value"]
@@ -27,6 +27,11 @@ def check_samples(samples, windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         shapes = f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}"
         raise InputError(f"{shapes}; give (N, K, 12, T)")
     return samples, truth, (np.asarray(windows.lead_mask) != ABSENT) & np.isfinite(truth).all(axis=-1)
+
+
+def point_estimate(samples: np.ndarray, estimate: str) -> np.ndarray:
+    """The first ("single") of samples (N, K, ...), or the mean of all."""
+    return samples[:, 0] if check_choice("estimate", estimate, ("single", "mean")) == "single" else samples.mean(axis=1)
 
 
 def per_lead(available: np.ndarray, score: Callable[..., dict[str, np.ndarray]], chunk: int) -> dict[str, np.ndarray]:
@@ -70,8 +75,14 @@ def long_keys(names, places: tuple[np.ndarray, ...], index: pd.DataFrame, estima
     return columns | {"estimate": estimate, "metric": np.array(list(names), dtype=object)[metric]}
 
 
-def long_table(values: Mapping[str, np.ndarray], index: pd.DataFrame, estimate: str) -> pd.DataFrame:
-    """Rows of :data:`SCORE_COLUMNS` from metric name to (N, 15) table; missing values make no row."""
+def long_table(by_lead: Mapping, by_window: Mapping, windows, estimate: str) -> pd.DataFrame:
+    """Rows of :data:`SCORE_COLUMNS` from metrics by name, (N, 12) per lead or (N,) per window, which is lead "all".
+
+    Those per lead are averaged over groups of leads, too; missing values make no row.
+    """
+    mask = np.asarray(windows.lead_mask)
+    values = {name: with_lead_groups(table, mask) for name, table in by_lead.items()}
+    values |= {name: whole_window(column) for name, column in by_window.items()}
     cube = np.stack(list(values.values()))
     places = np.nonzero(np.isfinite(cube))
-    return pd.DataFrame(long_keys(values, places, index, estimate) | {"value": cube[places]})
+    return pd.DataFrame(long_keys(values, places, windows.index, estimate) | {"value": cube[places]})

@@ -76,7 +76,8 @@ def _average(ecg: np.ndarray, sampling_rate: float, times: np.ndarray) -> np.nda
         return np.full((len(ecg), stop - first), np.nan)
     core = np.arange(-40, 41)  # 80 ms before to 80 ms after R
     for _ in range(2):
-        template = np.median([_centred(ecg[:, at + core]) for at in where], axis=0)
+        parts = np.stack([ecg[:, at + core] for at in where])
+        template = np.median(parts - parts.mean(axis=-1, keepdims=True), axis=0)
         where, alike = map(np.array, zip(*(_align(ecg, at, template, core) for at in where)))
         if (alike >= LEAST_CORRELATION).sum() >= 2:
             where = where[alike >= LEAST_CORRELATION]
@@ -87,15 +88,12 @@ def _average(ecg: np.ndarray, sampling_rate: float, times: np.ndarray) -> np.nda
     return np.median(stack - np.median(level, axis=-1, keepdims=True), axis=0)
 
 
-def _centred(part: np.ndarray) -> np.ndarray:
-    return part - part.mean(axis=-1, keepdims=True)
-
-
 def _align(ecg: np.ndarray, at: int, template: np.ndarray, core: np.ndarray) -> tuple[int, float]:
     """Place near ``at`` where the leads resemble the template most, and their correlation there."""
     norm, alike = np.linalg.norm(template), {}
     for place in range(at - _MARGIN, at + _MARGIN + 1):
-        part = _centred(ecg[:, place + core])
+        part = ecg[:, place + core]
+        part = part - part.mean(axis=-1, keepdims=True)
         alike[place] = float((part * template).sum() / max(np.linalg.norm(part) * norm, 1e-12))
     return max(alike.items(), key=lambda item: item[1])
 

@@ -11,14 +11,7 @@ from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.evaluation.metrics import waveform
 from p2es_lib.evaluation.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
 from p2es_lib.evaluation.metrics.lag import constant_lags, error_split, overlaps
-from p2es_lib.evaluation.metrics.long_table import (
-    SEPARATOR,
-    check_samples,
-    long_table,
-    per_lead,
-    whole_window,
-    with_lead_groups,
-)
+from p2es_lib.evaluation.metrics.long_table import SEPARATOR, check_samples, long_table, per_lead, point_estimate
 from p2es_lib.evaluation.metrics.uncertainty import LEVELS, ensemble_scores, level_name
 
 ESTIMATES = ("mean", "single", "samples")
@@ -96,7 +89,6 @@ def evaluate(samples, windows, sampling_rate: float, *, max_lag_s: float, estima
     samples, truth, exists = check_samples(samples, windows)
     for estimate in estimates:
         check_choice("estimate", estimate, ESTIMATES)
-    mask = np.asarray(windows.lead_mask)
     # Two subjects may use the same record name: a record is known by both.
     records = (windows.index["subject"].astype(str) + SEPARATOR + windows.index["record"].astype(str)).to_numpy()
     max_lag = int(round(max_lag_s * sampling_rate))
@@ -108,14 +100,12 @@ def evaluate(samples, windows, sampling_rate: float, *, max_lag_s: float, estima
                 continue
             by_lead = ensemble_scores(samples, truth, exists & np.isfinite(samples).all(axis=(1, 3)))
         else:
-            prediction = samples[:, 0] if estimate == "single" else samples.mean(axis=1)  # (N, 12, T)
+            prediction = point_estimate(samples, estimate)  # (N, 12, T)
             available = exists & np.isfinite(prediction).all(axis=-1)
             lags = constant_lags(prediction, truth, available, records, max_lag=max_lag)
             by_lead = _lead_values(prediction, truth, available, lags, sampling_rate)
             per_window = _window_values(prediction, truth, available, lags, sampling_rate)
-        values = {name: with_lead_groups(table, mask) for name, table in by_lead.items()}
-        values |= {name: whole_window(column) for name, column in per_window.items()}
-        frames.append(long_table(values, windows.index, estimate))
+        frames.append(long_table(by_lead, per_window, windows, estimate))
     if not frames:
         raise InputError(f"estimates {tuple(estimates)}: one sample per window is no distribution, two or more are")
     return pd.concat(frames, ignore_index=True)

@@ -34,8 +34,7 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
         values, and a resample takes the same subjects in every seed: the interval says nothing of training noise.
     unit : "subject", "record" or "window"
         What is resampled (and counts the same). "record" and "window" (blocks of ten consecutive windows of a record,
-        since neighbours are alike) are for data of one or a few subjects. They are optimistic: they say how exactly the
-        score of these very subjects is known, nothing about other people.
+        since neighbours are alike) are for data of a few subjects: they say nothing about other people.
 
     Returns
     -------

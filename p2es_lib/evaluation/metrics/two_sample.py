@@ -1,8 +1,8 @@
 """Two-sample tests: can translated windows be told from true ones by the beats they hold?
 
-The Gaussian Frechet distance (``distribution.frechet_table``) sees means and covariances of short segments of one lead.
-Here are two tests of what a reader would see, on single samples: the maximum mean discrepancy between the features of
-true and translated windows, and a classifier that is trained to tell them apart.
+Where the Gaussian Frechet distance (``distribution.frechet_table``) sees short segments of one lead, these see, in
+single samples, what a reader would: the maximum mean discrepancy between the features of true and translated windows,
+and a classifier that is trained to tell them apart.
 
 One person's windows are alike. So pairs of windows of one person are left out of every average, folds hold whole
 people, and a permutation swaps "true" and "translated" for all windows of a person at once. If the method drew from the
@@ -61,9 +61,8 @@ def mmd(x, y, subjects, *, bandwidth=None, n_permutations=1000, n_bootstrap=1000
     True x and translated y are of the same windows of ``subjects`` (N,), two or more (else InputError). They are scaled
     here by mean and SD of both together; missing values take the mean, and that they are missing becomes a feature. s
     is the median distance between windows of different subjects, or a ``bandwidth`` for features as they are. Gives
-    value, lower, upper (95 %, over subjects) and p_value (share of permutations that reach the value); where nothing
-    differs the value varies like a sum of squares and the interval describes it only roughly, the p-value is exact
-    there too.
+    value, lower, upper (95 %, over subjects) and p_value (share of permutations that reach the value). Where nothing
+    differs the interval is rough, since the value varies like a sum of squares; the p-value is exact there too.
     """
     names, of_subject = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     if len(names) < 2:
@@ -83,16 +82,13 @@ def mmd(x, y, subjects, *, bandwidth=None, n_permutations=1000, n_bootstrap=1000
     pairs = drawn.sum(axis=1) ** 2 - (drawn**2).sum(axis=1)
     values = _quadratic(drawn, between) / np.where(pairs > 0, pairs, np.nan)
     # Swapping x and y of a subject turns the sign of its row and column.
-    swapped = _quadratic(_signs(n_permutations, len(names), seed), between) / pairs[0]
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_permutations, len(names)))
+    swapped = _quadratic(signs, between) / pairs[0]
     return with_interval(values, len(names)) | {"p_value": _p_value(values[0], swapped)}
 
 
 def _quadratic(weights: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return ((weights @ matrix) * weights).sum(axis=1)
-
-
-def _signs(n_permutations: int, n_subjects: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_permutations, n_subjects))
 
 
 def _p_value(value: float, permuted: np.ndarray) -> float:
@@ -143,5 +139,5 @@ def _swap_p(score, of_subject: np.ndarray, value: float, weights: np.ndarray, n_
     # Area = (mean rank of the translated - half the weight of their own kind) / weight of the other kind.
     gain = np.bincount(of_subject, weights * (rank[1] - rank[0])) / 2
     middle, total = (weights * rank.sum(axis=0)).sum() / 2, weights.sum()
-    signs = _signs(n_permutations, len(gain), seed)
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_permutations, len(gain)))
     return _p_value(value, ((middle + signs @ gain) / total - total / 2) / total)

@@ -7,8 +7,8 @@ References
 ----------
 Zigel Y, Cohen A, Katz A. The weighted diagnostic distortion (WDD) measure for ECG signal compression. IEEE Trans Biomed
 Eng 2000;47(11):1422-1430.
-Wang Z, Bovik AC, Sheikh HR, Simoncelli EP. Image quality assessment: from error visibility to structural similarity.
-IEEE Trans Image Process 2004;13(4):600-612.
+Wang Z, Bovik AC, Sheikh HR, Simoncelli EP. Image quality assessment: from error visibility to structural
+similarity. IEEE Trans Image Process 2004;13(4):600-612.
 Gray AH, Markel JD. Distance measures for speech processing. IEEE Trans Acoust Speech Signal Process 1976;24(5):380-391.
 Welch P. IEEE Trans Audio Electroacoust 1967;15(2):70-73.
 Sakoe H, Chiba S. Dynamic programming algorithm optimization for spoken word recognition. IEEE Trans Acoust Speech
