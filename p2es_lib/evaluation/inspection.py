@@ -138,9 +138,8 @@ def error_by_time(models: dict[str, P2Es], windows: WindowSet, times, *, n_boots
     """Root mean squared error at each time in (0, 1], and its square as a share of that of "p2es" after both stages.
 
     All models (by name) must share the forward process of "p2es" (else InputError): otherwise x_t says more to one than
-    to the other. Columns variant, stage, t, rmse (mV), ratio, lower, upper (95 % interval of the ratio, paired, of
-    ``n_bootstrap`` resamples of subjects), n_subjects. A model without deblurring has no row for stage 1: its two
-    estimates are one.
+    to the other. Columns variant, stage, t, rmse (mV), ratio, lower, upper (95 % interval of the ratio, paired over
+    subjects), n_subjects. A model without deblurring has no row for stage 1: its two estimates are one.
     """
     for name, model in models.items():
         if model.config.process != models["p2es"].config.process:

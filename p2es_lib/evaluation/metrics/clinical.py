@@ -88,7 +88,7 @@ def r_peak_f1(predicted, true, *, lag_s: np.ndarray | float = 0.0, window_s: flo
     ``predicted`` and ``true`` are :func:`r_peak_times`; a constant lag ``lag_s``, one or (N,), is taken off the former.
     0 when no true peak is found again; NaN when there is no peak to compare. In windows of ``window_s``, unmatched
     peaks less than the tolerance inside what both signals cover do not count. Tables average it over windows, then
-    subjects ("average" statistics in the words of ANSI/AAMI EC57), not over beats.
+    subjects, not over beats ("average" statistics in the words of ANSI/AAMI EC57).
     """
     lags = np.broadcast_to(np.asarray(lag_s, dtype=float), (len(true),))
     score = np.full(len(true), np.nan)

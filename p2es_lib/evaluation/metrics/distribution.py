@@ -50,8 +50,7 @@ def frechet_table(
 
     ``estimates`` are "single", the first sample, or "mean", which is too smooth by construction and scores badly here:
     that is not a fault. Truth and prediction of a subject stay together in a resample, which holds fewer distinct
-    subjects, so the interval lies a little high. One subject: NaN. Lead "all" is the mean over leads; values are in
-    mV^2.
+    subjects, so the interval lies a little high; NaN for one subject. Lead "all" is the mean over leads. In mV^2.
     """
     samples, truth, exists = check_samples(samples, windows)
     dim = int(round(segment_s * sampling_rate))
@@ -88,9 +87,8 @@ def _distances(x: np.ndarray, y: np.ndarray, subject_of: np.ndarray, weights: np
     filled = np.flatnonzero(weights @ sums[0][0] > 0)
     for start in range(0, len(filled), 64):  # bounds memory: 64 pairs of covariances at a time
         part = filled[start : start + 64]
-        distance[part] = gaussian_frechet_distance(
-            *_moments(*sums[0], weights[part]), *_moments(*sums[1], weights[part])
-        )
+        (mean_x, covariance_x), (mean_y, covariance_y) = (_moments(*one, weights[part]) for one in sums)
+        distance[part] = gaussian_frechet_distance(mean_x, covariance_x, mean_y, covariance_y)
     return distance
 
 

@@ -74,8 +74,8 @@ def error_split(prediction: np.ndarray, truth: np.ndarray, lags: np.ndarray) -> 
     timing = 1 - 2, amplitude = 2 - 3, morphology = 3: what no shift of the record and no scaling mends. They add up to
     the raw error exactly; the order matters. Only timing can be negative, slightly, because the lag maximises a
     correlation and 2 is taken over fewer samples. A negative gain is not allowed: a lead drawn upside down is wrong in
-    shape, not in size. Beat-to-beat timing errors count as morphology. Applied to the conditional mean, the split says
-    what the irreducible error is made of, so that the distance of a method to it is split in the same way
+    shape, not in size. Beat-to-beat timing errors count as morphology. The split of the conditional mean says what the
+    irreducible error is made of, so that the distance of a method to it is split in the same way
     (``summary.summarise_difference``).
     """
     prediction, truth = np.asarray(prediction, dtype=np.float64), np.asarray(truth, dtype=np.float64)

@@ -104,8 +104,7 @@ def measure_beats(beats: np.ndarray, r_peaks: np.ndarray) -> pd.DataFrame:
     ``qrs_onset_s`` (from the R peak), ``heart_rate`` (1/min), ``rmssd_ms``, ``pr_ms``, ``p_ms``, ``qrs_ms``, ``qt_ms``,
     ``qtc_ms`` (Fridericia), ``p_axis_deg``, ``qrs_axis_deg``, ``t_axis_deg`` (frontal, from areas in I and aVF),
     ``qrs_t_angle_deg`` (between the mean vectors of the eight independent leads), and per lead, such as ``V2_r_mv``:
-    ``q``, ``r``, ``s`` (0 or more), ``p``, ``st`` (40 ms after QRS) and ``t`` (signed). NaN where a wave or lead is
-    missing.
+    ``q``, ``r``, ``s`` (0 or more), ``p``, ``st`` (40 ms after QRS) and ``t`` (signed). NaN where one is missing.
     """
     rows = [_measure(beat, times[np.isfinite(times)]) for beat, times in zip(beats, r_peaks, strict=True)]
     columns = ["qrs_onset_s", "heart_rate", "rmssd_ms", "pr_ms", "p_ms", "qrs_ms", "qt_ms", "qtc_ms"]

@@ -98,8 +98,7 @@ def ensemble_scores(samples, truth, available, levels=LEVELS, chunk: int = 256) 
 def calibration_curve(samples, windows, levels=CURVE_LEVELS, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Coverage and width of central bands over their level, over all leads, with intervals over subjects.
 
-    Columns level, attainable (by a calibrated method, K samples), coverage, lower, upper (95 %), width (mV),
-    n_subjects.
+    Columns level, attainable (of K calibrated samples), coverage, lower, upper (95 %), width (mV), n_subjects.
     """
     samples, truth, exists = check_samples(samples, windows)
     available = exists & np.isfinite(samples).all(axis=(1, 3))

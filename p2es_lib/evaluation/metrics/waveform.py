@@ -142,9 +142,8 @@ def ppe(prediction, truth, *, relative: bool = False) -> np.ndarray:
 def log_spectral_distance(prediction, truth, *, sampling_rate: float) -> np.ndarray:
     """Log-spectral distance in dB: sqrt(mean_f (10 log10 (P_x(f) / P_y(f)))^2) over 0.5-40 Hz (Gray 1976).
 
-    P is Welch's power spectral density (Hann segments of 2 s, half overlapping, mean removed from each) plus
-    :data:`SPECTRAL_FLOOR`, so that frequencies at which neither signal holds anything measurable do not count. Blind to
-    timing.
+    Blind to timing. P is Welch's power spectral density (Hann segments of 2 s, half overlapping, mean removed) plus
+    :data:`SPECTRAL_FLOOR`, so that frequencies at which neither signal holds anything measurable do not count.
     """
     x, y = _pair(prediction, truth)
     segment = min(int(round(SPECTRAL_SEGMENT_S * sampling_rate)), x.shape[-1])
