@@ -10,8 +10,7 @@ from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib import plots
 from p2es_lib.core.errors import InputError
-from p2es_lib.evaluation.error_by_time import error_by_time, squared_errors
-from p2es_lib.evaluation.inspection import view_stages
+from p2es_lib.evaluation.inspection import error_by_time, squared_errors, view_stages
 from p2es_lib.method.p2es import P2Es
 
 

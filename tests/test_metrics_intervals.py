@@ -11,14 +11,15 @@ import pytest
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
 from p2es_lib.evaluation.metrics import summarise
-from p2es_lib.evaluation.metrics.delineation import delineation_differences, neurokit_intervals
 from p2es_lib.evaluation.metrics.intervals import (
     QUANTITIES,
     _st_level,
     agreement_rows,
+    delineation_differences,
     interval_differences,
     limits_of_agreement,
     measure_ecg,
+    neurokit_intervals,
 )
 from p2es_lib.evaluation.metrics.long_table import whole_window
 from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.evaluation.metrics.decomposition import error_split
-from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
+from p2es_lib.evaluation.metrics.lag import constant_lags, error_split, overlaps
 
 
 def _signals(n_windows, n_leads=3, window_samples=400, seed=0):

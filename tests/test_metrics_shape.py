@@ -7,8 +7,8 @@ import pytest
 from scipy import signal
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.evaluation.metrics import waveform, waveform_shape
-from p2es_lib.evaluation.metrics.waveform_shape import coherence_bands, dtw, frechet_curve_distance
+from p2es_lib.evaluation.metrics import waveform
+from p2es_lib.evaluation.metrics.waveform import coherence_bands, dtw, frechet_curve_distance
 
 FS = 125.0
 
@@ -57,7 +57,7 @@ def test_rows_do_not_depend_on_each_other(monkeypatch, beats):
     x, y = beats.reshape(2, 5, -1), np.roll(beats, 3, axis=0).reshape(2, 5, -1)
     whole = dtw(x, y, sampling_rate=FS), frechet_curve_distance(x, y)
     assert whole[0].shape == whole[1].shape == (2, 5)
-    monkeypatch.setattr(waveform_shape, "_CELLS", 40)  # three rows at a time in the band, one over the whole matrix
+    monkeypatch.setattr(waveform, "_CELLS", 40)  # three rows at a time in the band, one over the whole matrix
     assert np.array_equal(dtw(x, y, sampling_rate=FS), whole[0])
     assert np.array_equal(frechet_curve_distance(x, y), whole[1])
     assert np.allclose(dtw(y, x, sampling_rate=FS), whole[0])  # symmetric
@@ -100,7 +100,7 @@ def test_coherence_is_scipys():
     y = y + 2 * x
     found = coherence_bands(x, y, sampling_rate=FS)
     frequency, expected = signal.coherence(x, y, fs=FS, nperseg=128)
-    for name, (low, high) in waveform_shape.COHERENCE_BANDS_HZ.items():
+    for name, (low, high) in waveform.COHERENCE_BANDS_HZ.items():
         inside = (frequency >= low) & (frequency <= high)
         assert inside.sum() >= 4
         assert np.allclose(found[name], expected[:, inside].mean(axis=-1), atol=1e-3), name

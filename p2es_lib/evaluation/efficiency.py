@@ -1,7 +1,7 @@
 """What a translation costs: time, operations, memory and weights, every method in one run on one machine.
 
-A time by itself says as much about the machine as about the method. So all methods are timed in turn, round after
-round, within one process and with the same number of threads, and tables give the ratio to P2Es beside the time.
+A time by itself says as much about the machine as about the method. So all are timed in turn, round after round, in one
+process with the same number of threads, and tables give the ratio to P2Es beside the time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,26 +45,12 @@ def make_windows(config, n: int, seed: int = 0) -> tuple[np.ndarray, Demographic
     return ppg[:, None].astype(np.float32), people
 
 
-def time_methods(
-    rows: Mapping[str, Timed], *, batch: int, n_threads: int = 2, rounds: int = 7, progress: bool = True
-) -> pd.DataFrame:
+def time_methods(rows: Mapping[str, Timed], *, batch: int, n_threads=2, rounds=7, progress=True) -> pd.DataFrame:
     """Time one sample of all 12 leads for each row, the rows in turn within every round.
 
-    Parameters
-    ----------
-    rows : mapping
-        Label to method. The first is the one that ratios are to.
-    batch, n_threads : int
-        Windows per call; threads of the process while this runs.
-    rounds : int
-        Timed rounds, after one that warms up.
-    progress : bool
-
-    Returns
-    -------
-    DataFrame
-        Columns label, batch, ms (median time for :data:`PER_S` seconds of signal), ms_low, ms_high (quartiles), ratio
-        (median over rounds of the time over that of the first row in the same round).
+    ``batch`` windows per call, ``n_threads`` of the process meanwhile, ``rounds`` after one that warms up. Columns
+    label, batch, ms (median time for :data:`PER_S` seconds of signal), ms_low, ms_high (quartiles), ratio (median over
+    rounds of the time over that of the first row in the same round).
     """
     from tqdm.auto import tqdm
 
@@ -129,23 +115,13 @@ def peak_memory_mb(row: Timed, batch: int = 1) -> float:
     return float(result.stdout.strip().splitlines()[-1])
 
 
-def training_cost(
-    history: pd.DataFrame, cost: Mapping, floor: float | None, factors: Sequence[float] = (1.5, 1.2, 1.1, 1.05)
-) -> dict[str, float]:
+def training_cost(history, cost: Mapping, floor: float | None, factors=(1.5, 1.2, 1.1, 1.05)) -> dict[str, float]:
     """What a training cost and how fast it came near what can be known, as a row of a table.
 
     ``minutes`` in all; ``windows per s`` of the steps themselves; ``waiting for batches`` and ``validating`` as shares
     of the whole; ``minutes to F x floor`` with preparation, without validations (NaN: not reached), by the clock of a
-    training with ``threads`` threads.
-
-    Parameters
-    ----------
-    history, cost
-        Of :func:`p2es_lib.training.record.read_history` and :func:`p2es_lib.training.record.read_cost`.
-    floor : float, optional
-        Irreducible RMSE of the validation windows, mV; None where it is not known.
-    factors : sequence of float
-        Multiples of it.
+    training with ``threads`` threads. ``history`` and ``cost`` are what :mod:`p2es_lib.training.record` reads,
+    ``floor`` the irreducible RMSE of the validation windows in mV, if known, ``factors`` multiples of it.
     """
     of = cost["seconds_of"]
     step_s = (cost["seconds"] - of["preparing"] - of["validating"]) / cost["steps"]
@@ -157,9 +133,8 @@ def training_cost(
         "validating": of["validating"] / cost["seconds"],
     }
     if floor is not None:
-        curve = history.dropna(subset=["validation_rmse"])
         for factor in factors:
-            reached = curve.loc[curve["validation_rmse"] <= factor * floor, "step"]
+            reached = history.loc[history["validation_rmse"] <= factor * floor, "step"]
             # The least step of none is NaN.
             row[f"minutes to {factor:g} x floor"] = (of["preparing"] + reached.min() * step_s) / 60
     return row

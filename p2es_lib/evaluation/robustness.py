@@ -22,54 +22,30 @@ KINDS = {
 def disturb_windows(ppg: np.ndarray, kind: str, snr_db: float, sampling_rate: float, seed: int = 0) -> np.ndarray:
     """PPG windows (N, 1, T), float32, as a sensor records them under a disturbance: neither filtered nor scaled.
 
-    Parameters
-    ----------
-    ppg : array (N, 1, T)
-    kind : str
-        One of :data:`KINDS`.
-    snr_db : float
-        Pulsatile power over the power of the disturbance.
-    sampling_rate : float, Hz
-    seed : int
-        The same seed disturbs a window in the same way, whatever the other windows are.
+    ``kind`` is one of :data:`KINDS`, ``snr_db`` pulsatile power over the power of the disturbance. The same seed
+    disturbs a window in the same way, whatever the other windows are.
     """
     rngs = [np.random.default_rng((seed, row)) for row in range(len(ppg))]
     return disturb(ppg[:, 0], kind, snr_db, rngs, sampling_rate)[:, None]
 
 
 def passes_gate(recorded: np.ndarray, sampling_rate: float, least: float) -> np.ndarray:
-    """Whether each window (N, 1, T) has a quality of ``least`` or more, bool (N,): what one sees in the PPG decides.
+    """Whether each window (N, 1, T) has a quality of ``least`` or more, bool (N,).
 
     To be asked of the PPG as it was recorded: after a filter, clipped and missing stretches look like pulses.
     """
     return np.array([ppg_quality(window[0], sampling_rate) >= least for window in recorded])
 
 
-def gate_rows(
-    scores: pd.DataFrame, kept: np.ndarray, n_bootstrap=1000, *, unit="subject", reference: pd.DataFrame | None = None
-) -> list[dict[str, object]]:
+def gate_rows(scores, kept, n_bootstrap=1000, *, unit="subject", reference=None) -> list[dict[str, object]]:
     """Error and R-peak F1 of all windows, and of those that pass the gate, with 95 % bootstrap intervals.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        Of N windows, with mse_lag and r_peak_f1_lag of one lead and one estimate, from
-        :func:`p2es_lib.evaluation.metrics.evaluate`.
-    kept : bool array (N,)
-        Which windows pass.
-    n_bootstrap, unit
-        As in :func:`p2es_lib.evaluation.metrics.summarise`, whose averages these are: every subject counts the same.
-    reference : DataFrame, optional
-        Scores of the same windows when they are hardly disturbed.
-
-    Returns
-    -------
-    list of dict
-        One for all windows, one for those that pass: windows, rmse_lag (mV), r_peak_f1_lag, kept (share of the
-        windows), the bounds ``<metric>_lower`` and ``<metric>_upper``, n_subjects. With a reference also
-        ``rmse_lag_added``, the error less that of the reference, with its bounds, paired over subjects; for all windows
-        only, since other ones may pass there. NaN where no window passes; no bounds where all windows are of one
-        subject.
+    ``scores`` of N windows hold mse_lag and r_peak_f1_lag of one lead and one estimate, ``kept`` (N,) says which
+    windows pass, ``reference`` are scores of the same windows when they are hardly disturbed. Averages are those of
+    :func:`p2es_lib.evaluation.metrics.summarise`: every subject counts the same. Two rows: windows (all, or those that
+    pass), rmse_lag (mV), r_peak_f1_lag, kept (share of the windows), the bounds ``<metric>_lower`` and
+    ``<metric>_upper``, n_subjects. With a reference also ``rmse_lag_added``, the error less that of the reference, with
+    its bounds, paired over subjects; for all windows only, since other ones may pass there. NaN where nothing is known.
     """
     added = ("rmse_lag_added", "rmse_lag_added_lower", "rmse_lag_added_upper")
     rows = []
@@ -79,10 +55,9 @@ def gate_rows(
         table = found.reindex(index=["rmse_lag", "r_peak_f1_lag"], columns=["value", "lower", "upper"])
         bounds = {f"{metric}_{side}": table.at[metric, side] for metric in table.index for side in ("lower", "upper")}
         row = {"windows": gate, **table["value"], "kept": use.mean(), **bounds, "n_subjects": part["subject"].nunique()}
-        if reference is not None:
-            row |= dict.fromkeys(added, np.nan)
-            if gate == "all windows":
-                difference = summarise_difference(part, reference, n_bootstrap, unit=unit).set_index("metric")
-                row |= zip(added, difference.loc["rmse_lag", ["value", "lower", "upper"]])
+        row |= dict.fromkeys(added, np.nan) if reference is not None else {}
+        if reference is not None and gate == "all windows":
+            difference = summarise_difference(part, reference, n_bootstrap, unit=unit).set_index("metric")
+            row |= zip(added, difference.loc["rmse_lag", ["value", "lower", "upper"]])
         rows.append(row)
     return rows

@@ -232,7 +232,7 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference
     Parameters
     ----------
     table : DataFrame
-        From :func:`p2es_lib.evaluation.error_by_time.error_by_time`.
+        From :func:`p2es_lib.evaluation.inspection.error_by_time`.
     labels : mapping
         Variant to its name in the legend; those to draw, in order.
     reference : str

@@ -5,37 +5,20 @@
 answers one question each:
 
 * ``uncertainty``, ``abstention``, ``conformal``: do the samples know how wrong they may be?
-* ``intervals``, ``delineation``: what would a reader measure, and how well can it be measured at all?
+* ``intervals``: what would a reader measure, and how well can it be measured at all?
 * ``two_sample``: can translated beats be told from true ones?
 * ``diagnostic``: is what the translated ECG says about rhythm and morphology true?
 * ``groups``: for whom, and how clean a PPG, does it work?
+
+Everywhere ``samples`` (N, K, 12, T) are K translations of N windows in mV, NaN in leads that a method does not give;
+``windows`` a WindowSet, of which the true ``ecg`` (N, 12, T), ``lead_mask`` (N, 12) and ``index`` are used;
+``sampling_rate`` is in Hz; ``n_bootstrap`` and ``seed`` are the resamples of subjects behind 95 % intervals.
 """
 
-from p2es_lib.evaluation.metrics.abstention import risk_coverage, spread_skill
-from p2es_lib.evaluation.metrics.conformal import ConformalBand
 from p2es_lib.evaluation.metrics.distribution import frechet_table
-from p2es_lib.evaluation.metrics.intervals import interval_differences, limits_of_agreement
 from p2es_lib.evaluation.metrics.joins import join_errors, join_excess
-from p2es_lib.evaluation.metrics.long_table import LEAD_GROUPS
-from p2es_lib.evaluation.metrics.scores import ESTIMATES, METRICS, Metric, evaluate
+from p2es_lib.evaluation.metrics.scores import METRICS, Metric, evaluate
 from p2es_lib.evaluation.metrics.summary import summarise, summarise_difference
-from p2es_lib.evaluation.metrics.uncertainty import calibration_curve
 
-__all__ = [
-    "ESTIMATES",
-    "LEAD_GROUPS",
-    "METRICS",
-    "ConformalBand",
-    "Metric",
-    "calibration_curve",
-    "evaluate",
-    "frechet_table",
-    "interval_differences",
-    "join_errors",
-    "join_excess",
-    "limits_of_agreement",
-    "risk_coverage",
-    "spread_skill",
-    "summarise",
-    "summarise_difference",
-]
+__all__ = ["METRICS", "Metric", "evaluate", "frechet_table", "join_errors", "join_excess"]
+__all__ += ["summarise", "summarise_difference"]

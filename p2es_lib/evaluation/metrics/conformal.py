@@ -4,10 +4,9 @@ The samples give a mean m(t) and a standard deviation s(t). The band is m(t) +- 
 validation subjects: the score of a point is |y - m| / s, the score of a subject the ``share`` quantile of the scores of
 all its points (windows, leads and times), c the ceil((n + 1) ``confidence``)-th smallest of the n subjects' scores. If
 a new subject is exchangeable with those, then with probability ``confidence`` or more at least ``share`` of its ECG
-lies in its bands, whatever the method believes. ``share`` = 1 takes each subject's largest score: the whole ECG, at the
-price of a wide band. It is a promise about people, on average over validation sets: points of one person are not
-exchangeable with those of another, so no single band covers more than that, and none of it carries over to another data
-set.
+lies in its bands, whatever the method believes; with ``share`` = 1 the whole ECG, at the price of a wide band. It is a
+promise about people, on average over validation sets: points of one person are not exchangeable with those of another,
+so no single band covers more than that, and none of it carries over to another data set.
 
 References
 ----------
@@ -19,13 +18,14 @@ Dunn R, Wasserman L, Ramdas A. Distribution-free prediction sets for two-layer h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.evaluation.metrics.long_table import check_samples, long_table, whole_window, with_lead_groups
+from p2es_lib.evaluation.metrics.long_table import check_samples, long_table
 
 #: Added to the standard deviation, mV: where all samples agree (K of them do by chance), a score would be infinite.
 LEAST_SD_MV = 0.005
@@ -33,19 +33,7 @@ LEAST_SD_MV = 0.005
 
 @dataclass(frozen=True)
 class ConformalBand:
-    """A calibrated band.
-
-    Attributes
-    ----------
-    scale : float
-        The factor c: standard deviations on either side of the mean. 1.6 for 90 % of a calibrated Gaussian.
-    share : float
-        Of a subject's ECG that lies in its bands.
-    confidence : float
-        Of new subjects for whom that holds, at least.
-    n_subjects : int
-        Calibrated on.
-    """
+    """A calibrated band: ``scale`` is the factor c, 1.6 for 90 % of a calibrated Gaussian; else see the module."""
 
     scale: float
     share: float
@@ -56,29 +44,14 @@ class ConformalBand:
     def fit(cls, samples, windows, *, share: float = 0.9, confidence: float = 0.9) -> ConformalBand:
         """Calibrate on subjects that neither trained the method nor are tested on: the validation split.
 
-        Parameters
-        ----------
-        samples : array (N, K, 12, T), mV
-            K of at least 2.
-        windows : WindowSet
-            Gives ``ecg``, ``lead_mask`` and ``index["subject"]``.
-        share, confidence : float
-            See the module; above 0, ``share`` at most 1, ``confidence`` below 1.
-
-        Raises
-        ------
-        InputError
-            Values out of range, or too few subjects: a confidence of 0.9 needs 9, of 0.95 19.
+        ``samples`` are (N, K, 12, T) in mV, K of at least 2. InputError for too few subjects: a ``confidence`` of 0.9
+        needs 9, of 0.95 19.
         """
         if not (0 < share <= 1 and 0 < confidence < 1):
             raise InputError(f"share={share}, confidence={confidence}: between 0 and 1")
-        points, available = _point_scores(samples, windows)
-        subjects = windows.index["subject"].astype(str).to_numpy()
-        of_subject = []
-        for subject in np.unique(subjects[available.any(axis=1)]):
-            own = points[subjects == subject][available[subjects == subject]].ravel()
-            # A value that at least this share of the points does not exceed, hence no interpolation.
-            of_subject.append(np.quantile(own, share, method="inverted_cdf"))
+        # A value that at least this share of the points does not exceed, hence no interpolation.
+        people = _people(*_point_scores(samples, windows), windows)
+        of_subject = [np.quantile(points, share, method="inverted_cdf") for _, points in people]
         rank = int(np.ceil((len(of_subject) + 1) * confidence - 1e-9))
         if rank > len(of_subject):
             least = int(np.ceil(confidence / (1 - confidence) - 1e-9))
@@ -91,8 +64,7 @@ class ConformalBand:
         return mean - self.scale * sd, mean + self.scale * sd
 
     def evaluate(self, samples, windows) -> pd.DataFrame:
-        """How far the promise holds on other subjects, as a table of scores for ``summary.summarise``, estimate
-        "samples".
+        """How far the promise holds on other subjects, a table of scores for ``summary.summarise``, estimate "samples".
 
         Per window and lead: ``conformal_coverage``, share of time that the truth is in the band, and
         ``conformal_width`` in mV. Per subject, in the row of its first window, lead "all": ``conformal_kept``, 1 where
@@ -101,16 +73,20 @@ class ConformalBand:
         points, available = _point_scores(samples, windows)
         inside = points <= self.scale
         lower, upper = self.apply(samples)
-        mask = np.asarray(windows.lead_mask)
-        per_lead = {"conformal_coverage": inside.mean(axis=-1), "conformal_width": (upper - lower).mean(axis=-1)}
-        values = {name: with_lead_groups(np.where(available, table, np.nan), mask) for name, table in per_lead.items()}
-        subjects = windows.index["subject"].astype(str).to_numpy()
-        kept = np.full(len(subjects), np.nan)
-        for subject in np.unique(subjects[available.any(axis=1)]):
-            own = subjects == subject
-            kept[np.flatnonzero(own)[0]] = inside[own][available[own]].mean() >= self.share - 1e-9
-        values["conformal_kept"] = whole_window(kept)
-        return long_table(values, windows.index, "samples")
+        by_lead = {"conformal_coverage": inside.mean(axis=-1), "conformal_width": (upper - lower).mean(axis=-1)}
+        by_lead = {name: np.where(available, table, np.nan) for name, table in by_lead.items()}
+        kept = np.full(len(inside), np.nan)
+        for first, own in _people(inside, available, windows):
+            kept[first] = own.mean() >= self.share - 1e-9
+        return long_table(by_lead, {"conformal_kept": kept}, windows, "samples")
+
+
+def _people(table: np.ndarray, available: np.ndarray, windows) -> Iterator[tuple[int, np.ndarray]]:
+    """Row of the first window, and values in all available leads (n, T), of each subject of a table (N, 12, T)."""
+    subjects = windows.index["subject"].astype(str).to_numpy()
+    for subject in np.unique(subjects[available.any(axis=1)]):
+        own = subjects == subject
+        yield np.flatnonzero(own)[0], table[own][available[own]]
 
 
 def _mean_and_sd(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,11 @@
 """Is what the translated ECG says about rhythm and morphology true? Classifiers carried from true to translated ECG.
 
-A classifier learns a diagnosis from measurements of the true ECG of some people and is tried on the translated ECG of
-others, and the reverse. Beside it stand the same on true ECG alone, which is the most that can be had, and on the PPG
-alone, with and without age and sex: a translation knows nothing but those, so what its ECG "shows" beyond them is not
-evidence about the person. Area under the ROC curve, each diagnosis against all others.
+A classifier learns a diagnosis from the true ECG of some people and is tried on the translated ECG of others, and the
+reverse. Beside it stand the same on true ECG alone, the most that can be had, and on the PPG alone, with age and sex or
+without: a translation knows nothing but those, so what its ECG "shows" beyond them is no evidence about the person.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -46,10 +43,7 @@ def diagnostic_features(windows, sampling_rate: float, samples=None) -> dict[str
 
 
 def diagnoses(fit_index: pd.DataFrame, test_index: pd.DataFrame, least: int = LEAST_SUBJECTS) -> list[tuple[str, str]]:
-    """Diagnoses that can be tried: (column, label), with at least ``least`` people with and without in both tables.
-
-    Windows without a label ("") are left out of the count and of the trial.
-    """
+    """Diagnoses (column, label) that ``least`` people have, and as many labelled ones have not, in both tables."""
 
     def enough(column: str, label: str) -> bool:
         known = [index[index[column] != ""] for index in (fit_index, test_index)]
@@ -61,53 +55,23 @@ def diagnoses(fit_index: pd.DataFrame, test_index: pd.DataFrame, least: int = LE
 
 
 def diagnostic_table(
-    fit: Mapping[str, np.ndarray],
-    test: Mapping[str, np.ndarray],
-    fit_index: pd.DataFrame,
-    test_index: pd.DataFrame,
-    *,
-    pairs: Sequence[tuple[str, str]] = PAIRS,
-    classifier: str = "random forest",
-    least: int = LEAST_SUBJECTS,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
+    fit, test, fit_index, test_index, *, pairs=PAIRS, classifier="random forest", n_bootstrap=1000, seed=0
 ) -> pd.DataFrame:
     """Area under the ROC curve of every diagnosis, for every pair of what is learnt from and what is tried on.
 
-    Parameters
-    ----------
-    fit, test : mapping
-        Of :func:`diagnostic_features`, of windows to learn from and of windows to be tried on; no person in both. To
-        learn from translations of people whom the method was trained on flatters it: take the validation split, or
-        leave :data:`TRANSLATED` out of ``fit``. Pairs that lack one side are left out.
-    fit_index, test_index : DataFrame
-        Columns subject, rhythm, morphology.
-    pairs : sequence of (str, str)
-    classifier : str
-        "random forest" or "logistic regression".
-    least : int
-        As in :func:`diagnoses`.
-    n_bootstrap, seed : int
-
-    Returns
-    -------
-    DataFrame
-        Columns label ("rhythm: af"), fit_on, tried_on, classifier, auroc, lower, upper (95 % bootstrap over the
-        subjects tried on), gain, gain_lower, gain_upper (area minus that of PPG, age and sex, paired), n_positive
-        (subjects tried on who have the diagnosis), n_subjects.
-
-    Raises
-    ------
-    InputError
-        A person in both sets of windows, or no diagnosis that enough people have.
+    ``fit`` and ``test`` are :func:`diagnostic_features` of windows to learn from and to be tried on, ``fit_index`` and
+    ``test_index`` their subject, rhythm and morphology; no person in both. To learn from translations of people whom
+    the method was trained on flatters it: take the validation split, or leave :data:`TRANSLATED` out of ``fit``. Pairs
+    that lack one side are left out; InputError where nothing can be tried (:func:`diagnoses`). Columns label ("rhythm:
+    af"), fit_on, tried_on, classifier ("random forest" or "logistic regression"), auroc, lower, upper (95 %, over the
+    subjects tried on), gain, gain_lower, gain_upper (area minus that of PPG, age and sex, paired), n_positive (subjects
+    tried on who have the diagnosis), n_subjects.
     """
     if shared := set(fit_index["subject"]) & set(test_index["subject"]):
         raise InputError(f"diagnosis: {len(shared)} subject(s), such as {min(shared)}, are in both sets of windows")
-    chosen = diagnoses(fit_index, test_index, least)
-    if not chosen:
-        raise InputError(
-            f"diagnosis: no rhythm or morphology that {least} people have, and {least} have not, in both sets"
-        )
+    if not (chosen := diagnoses(fit_index, test_index)):
+        wanted = f"that {LEAST_SUBJECTS} people have, and {LEAST_SUBJECTS} have not"
+        raise InputError(f"diagnosis: no rhythm or morphology {wanted}, in both sets")
     rows = []
     for column, label in chosen:
         use_fit, use_test = (np.flatnonzero(index[column].to_numpy() != "") for index in (fit_index, test_index))

@@ -2,6 +2,11 @@
 
 "Frechet distance" names two things in this field. Here it is the Gaussian one, the squared 2-Wasserstein distance of
 two normal distributions fitted to signals, as in RDDM. It is not the Frechet distance between curves (P2E-WGAN).
+
+References
+----------
+Dowson DC, Landau BV. The Frechet distance between multivariate normal distributions. J Multivar Anal
+1982;12(3):450-455. RDDM: Shome D, Sarkar P, Etemad A. AAAI 2024, arXiv 2308.13568.
 """
 
 from __future__ import annotations
@@ -9,28 +14,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
-from p2es_lib.evaluation.metrics.long_table import check_samples
+from p2es_lib.evaluation.metrics.long_table import check_samples, point_estimate
 from p2es_lib.evaluation.metrics.resampling import resample, with_interval
 from p2es_lib.evaluation.metrics.summary import SUMMARY_COLUMNS
 
-#: Segment length of :func:`frechet_table`.
-SEGMENT_S = 0.512
-
 
 def gaussian_frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> np.ndarray:
-    """Gaussian Frechet distance d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), squared units,
-    (...).
+    """Gaussian Frechet distance d^2 = |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2), (...).
 
-    Means are (..., D), covariances (..., D, D), positive semi-definite. The root is taken with symmetric
-    eigendecompositions, so that it stays real for covariances that are singular but for rounding. As in RDDM and in the
-    image FID this is the square of the distance proper.
-
-    References
-    ----------
-    Dowson DC, Landau BV. The Frechet distance between multivariate normal distributions. J Multivar Anal
-    1982;12(3):450-455. RDDM: Shome D, Sarkar P, Etemad A. AAAI 2024, arXiv 2308.13568.
+    Means are (..., D), covariances (..., D, D). Roots by symmetric eigendecompositions stay real for covariances that
+    are singular but for rounding. As in RDDM and in the image FID this is the square of the distance proper.
     """
     covariance_a, covariance_b = np.asarray(covariance_a, float), np.asarray(covariance_b, float)
     values, vectors = np.linalg.eigh(covariance_a)
@@ -42,40 +37,10 @@ def gaussian_frechet_distance(mean_a, covariance_a, mean_b, covariance_b) -> np.
     return np.maximum(shift + trace - 2.0 * cross, 0.0)
 
 
-class _SubjectMoments:
-    """Sums over the segments of each subject, from which mean and covariance of any resample of subjects follow."""
-
-    def __init__(self, segments: np.ndarray, subject_of: np.ndarray, n_subjects: int):
-        dim = segments.shape[-1]  # segments (n, m, D): m per window
-        self.count = np.bincount(subject_of, minlength=n_subjects) * float(segments.shape[1])  # (S,)
-        self.total = np.zeros((n_subjects, dim))
-        self.product = np.zeros((n_subjects, dim, dim))
-        np.add.at(self.total, subject_of, segments.sum(axis=1))
-        for subject in range(n_subjects):
-            rows = segments[subject_of == subject].reshape(-1, dim)
-            self.product[subject] = rows.T @ rows
-
-    def fit(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (R, D) and covariance (R, D, D) with subject s counted weights[r, s] times."""
-        count = (weights @ self.count)[:, None]
-        mean = weights @ self.total / count
-        dim = mean.shape[-1]
-        second = (weights @ self.product.reshape(len(self.product), -1)).reshape(-1, dim, dim) / count[..., None]
-        covariance = second - mean[:, :, None] * mean[:, None, :]
-        return mean, covariance * (count / np.maximum(count - 1.0, 1.0))[..., None]
-
-
 def frechet_table(
-    samples,
-    windows,
-    sampling_rate: float,
-    *,
-    segment_s: float = SEGMENT_S,
-    estimates: tuple[str, ...] = ("single",),
-    n_bootstrap: int = 200,
-    seed: int = 0,
+    samples, windows, sampling_rate: float, *, segment_s=0.512, estimates=("single",), n_bootstrap=200, seed=0
 ) -> pd.DataFrame:
-    """Gaussian Frechet distance between predicted and true ECG per lead, in the table form of ``scores.summarise``.
+    """Gaussian Frechet distance between predicted and true ECG per lead, in the table form of ``summary.summarise``.
 
     Each lead is cut into consecutive segments of ``segment_s`` (64 samples at 125 Hz), in mV, unfiltered; a normal
     distribution is fitted to the true and one to the predicted segments, each segment one vector. Segments are kept
@@ -83,24 +48,9 @@ def frechet_table(
     than that. A lead with fewer than twice as many segments as samples per segment gets NaN. The value depends on unit
     and segment length, so RDDM's numbers (4 s, signals scaled to [-1, 1]) cannot be set beside these.
 
-    Parameters
-    ----------
-    samples : array (N, K, 12, T), mV
-    windows : WindowSet
-        Gives ``ecg`` (N, 12, T), ``lead_mask`` (N, 12) and ``index["subject"]``.
-    sampling_rate, segment_s : float, Hz and s
-    estimates : tuple of "single", "mean"
-        "single" takes the first sample, "mean" the average of all. A posterior mean is too smooth by construction and
-        scores badly here: that is not a fault.
-    n_bootstrap, seed : int
-        Resamples of subjects for the 95 % percentile interval; truth and prediction of a subject stay together. A
-        resample holds fewer distinct subjects, so the interval lies a little high. One subject: NaN.
-
-    Returns
-    -------
-    DataFrame
-        Columns lead (or "all", the mean over leads), estimate, metric ("gaussian_frechet_distance", mV^2), value,
-        lower, upper, n_subjects.
+    ``estimates`` are "single", the first sample, or "mean", which is too smooth by construction and scores badly here:
+    that is not a fault. Truth and prediction of a subject stay together in a resample, which holds fewer distinct
+    subjects, so the interval lies a little high; NaN for one subject. Lead "all" is the mean over leads. In mV^2.
     """
     samples, truth, exists = check_samples(samples, windows)
     dim = int(round(segment_s * sampling_rate))
@@ -112,10 +62,9 @@ def frechet_table(
     weights = resample(len(names), n_bootstrap, seed)
     rows = []
     for estimate in estimates:
-        check_choice("estimate", estimate, ("mean", "single"))
         found = {}  # lead: distances, subjects
         for lead, name in enumerate(LEADS):
-            x = samples[:, 0, lead] if estimate == "single" else samples[:, :, lead].mean(axis=1)
+            x = point_estimate(samples[:, :, lead], estimate)
             use = exists[:, lead] & np.isfinite(x).all(axis=-1)
             if use.any():
                 segments = [z[use][:, : per_window * dim].reshape(-1, per_window, dim) for z in (x, truth[:, lead])]
@@ -134,9 +83,30 @@ def _distances(x: np.ndarray, y: np.ndarray, subject_of: np.ndarray, weights: np
     distance = np.full(len(weights), np.nan)
     if x.shape[0] * x.shape[1] < 2 * x.shape[2]:
         return distance
-    moments = [_SubjectMoments(np.asarray(z, dtype=np.float64), subject_of, weights.shape[1]) for z in (x, y)]
-    filled = np.flatnonzero(weights @ moments[0].count > 0)
+    sums = [_sums(np.asarray(z, dtype=np.float64), subject_of, weights.shape[1]) for z in (x, y)]
+    filled = np.flatnonzero(weights @ sums[0][0] > 0)
     for start in range(0, len(filled), 64):  # bounds memory: 64 pairs of covariances at a time
         part = filled[start : start + 64]
-        distance[part] = gaussian_frechet_distance(*moments[0].fit(weights[part]), *moments[1].fit(weights[part]))
+        (mean_x, covariance_x), (mean_y, covariance_y) = (_moments(*one, weights[part]) for one in sums)
+        distance[part] = gaussian_frechet_distance(mean_x, covariance_x, mean_y, covariance_y)
     return distance
+
+
+def _sums(segments: np.ndarray, subject_of: np.ndarray, n_subjects: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number (S,), sums (S, D) and sums of products (S, D, D) of each subject's segments (n, m, D)."""
+    dim = segments.shape[-1]
+    total, product = np.zeros((n_subjects, dim)), np.zeros((n_subjects, dim, dim))
+    np.add.at(total, subject_of, segments.sum(axis=1))
+    for subject in range(n_subjects):
+        rows = segments[subject_of == subject].reshape(-1, dim)
+        product[subject] = rows.T @ rows
+    return np.bincount(subject_of, minlength=n_subjects) * float(segments.shape[1]), total, product
+
+
+def _moments(number, total, product, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (R, D) and covariance (R, D, D) with subject s counted weights[r, s] times."""
+    count = (weights @ number)[:, None]
+    mean = weights @ total / count
+    second = (weights @ product.reshape(len(product), -1)).reshape(-1, *product.shape[1:]) / count[..., None]
+    covariance = second - mean[:, :, None] * mean[:, None, :]
+    return mean, covariance * (count / np.maximum(count - 1.0, 1.0))[..., None]

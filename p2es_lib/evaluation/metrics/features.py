@@ -13,13 +13,12 @@ from p2es_lib.signals.pulse_features import pulse_upstrokes
 
 # The averaged beat as a classifier sees it: from here to there, every fifth sample (100 Hz).
 _SEEN_BEAT_S, _SEEN_STEP = (-0.16, 0.50), 5
-_PULSE_COLUMNS = (
-    "log_period", "regularity", "shape_1", "shape_2", "shape_3", "shape_4", "skewness", "slope_skewness", "sharpness",
-)  # fmt: skip
+_PULSE_COLUMNS = ["log_period", "regularity", *(f"shape_{number}" for number in (1, 2, 3, 4))]
+_PULSE_COLUMNS += ["skewness", "slope_skewness", "sharpness"]
 
 
 def beat_samples(beats: np.ndarray, rows) -> np.ndarray:
-    """The averaged beats (N, 12, n) of some leads as features, (N, leads x 66); 0 where there is nothing."""
+    """Averaged beats (N, 12, n) of some leads as features (N, leads x 66): 66 samples at 100 Hz, 0 where nothing is."""
     t = beat_times()
     seen = np.flatnonzero((t >= _SEEN_BEAT_S[0]) & (t < _SEEN_BEAT_S[1]))[::_SEEN_STEP]
     return np.nan_to_num(beats[:, list(rows)][:, :, seen].reshape(len(beats), -1))
@@ -28,14 +27,13 @@ def beat_samples(beats: np.ndarray, rows) -> np.ndarray:
 def rhythm_features(times: np.ndarray) -> pd.DataFrame:
     """How regular beats are, from their times (N, n) in seconds, NaN-padded: N rows, NaN with fewer than three beats.
 
-    Columns: mean interval (s), and as shares of it the standard deviation of the intervals, the root mean square of
-    their successive differences, and their range.
+    Columns: mean interval (s), and as shares of it the standard deviation, root mean square of successive differences,
+    and range of the intervals.
     """
     intervals = np.diff(times, axis=1)
     known = np.isfinite(intervals)
     count = known.sum(axis=1)
-    safe = np.where(known, intervals, 0.0)
-    mean = safe.sum(axis=1) / np.where(count > 1, count, np.nan)
+    mean = np.where(known, intervals, 0.0).sum(axis=1) / np.where(count > 1, count, np.nan)
     deviation = np.where(known, intervals - mean[:, None], 0.0)
     successive = np.diff(intervals, axis=1)
     n_successive = np.isfinite(successive).sum(axis=1)
@@ -47,21 +45,12 @@ def rhythm_features(times: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def ecg_features(
-    ecg: np.ndarray, sampling_rate: float, available: np.ndarray | None = None
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Measurements of ECG windows (N, 12, T) in mV, and their averaged beats.
+def ecg_features(ecg: np.ndarray, sampling_rate: float, available=None) -> tuple[pd.DataFrame, np.ndarray]:
+    """Measurements of ECG windows (N, 12, T) in mV, and their averaged beats in the eight independent leads.
 
-    ``available`` (N, 12): leads to use; by default those that are finite throughout.
-
-    Returns
-    -------
-    measurements : DataFrame of N rows
-        Columns of ``measurements.measure_beats``, axes as cosine and sine because 180 and -180 degrees are the same,
-        and :func:`rhythm_features`. NaN where a wave or lead is missing.
-    beats : array (N, 8 x 66)
-        The averaged beat in the eight independent leads, from 160 ms before to 500 ms after R at 100 Hz, mV; 0 where
-        there is nothing.
+    The former are those of ``measurements.measure_beats``, axes as cosine and sine because 180 and -180 degrees are the
+    same, and :func:`rhythm_features`; the latter :func:`beat_samples`. ``available`` (N, 12): leads to use; by default
+    those that are finite throughout.
     """
     beats, r_peaks = average_beats(ecg, sampling_rate, available)
     table = measure_beats(beats, r_peaks).drop(columns="qrs_onset_s").astype(float)
@@ -74,31 +63,29 @@ def ecg_features(
 def ppg_features(ppg: np.ndarray, sampling_rate: float) -> pd.DataFrame:
     """Rate, regularity and shape of the pulse, N rows from PPG (N, 1, T): descriptors and :func:`rhythm_features`."""
     ppg = np.asarray(ppg)
-    table = pd.DataFrame(pulse_descriptors(ppg), columns=list(_PULSE_COLUMNS))
+    table = pd.DataFrame(pulse_descriptors(ppg), columns=_PULSE_COLUMNS)
     upstrokes = pulse_upstrokes(torch.as_tensor(ppg, dtype=torch.float32), sampling_rate).numpy().astype(float)
     return pd.concat([table, rhythm_features(upstrokes)], axis=1)
 
 
-def classifiers(
-    n_features: int, n_components: int, seed: int = 0, *, balanced: bool = True, n_trees: int = 200
-) -> dict:
+def classifiers(n_features: int, n_components: int, seed=0, *, balanced=True, n_trees=200) -> dict:
     """Classifiers of scikit-learn by name. Missing values are filled with means.
 
     More than 150 features (samples of beats) are first reduced to principal components, ``n_components`` and at most
     40: as many as people can be told by. Balanced ones count classes the same, however rare, and are told what was
     missing.
     """
-    from sklearn.decomposition import PCA
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn import decomposition, ensemble, impute, linear_model, pipeline, preprocessing
 
-    first = [SimpleImputer(add_indicator=balanced, keep_empty_features=balanced), StandardScaler()]
+    first = [impute.SimpleImputer(add_indicator=balanced, keep_empty_features=balanced), preprocessing.StandardScaler()]
     if n_features > 150:
-        first += [PCA(min(40, n_components), random_state=seed), StandardScaler()]
+        components = decomposition.PCA(min(40, n_components), random_state=seed)
+        first += [components, preprocessing.StandardScaler()]
     weights = ("balanced_subsample", "balanced") if balanced else (None, None)
-    forest = RandomForestClassifier(n_trees, min_samples_leaf=2, class_weight=weights[0], random_state=seed, n_jobs=1)
-    logistic = LogisticRegression(C=0.1, class_weight=weights[1], max_iter=3000)
-    return {"random forest": make_pipeline(*first, forest), "logistic regression": make_pipeline(*first, logistic)}
+    kinds = {
+        "random forest": ensemble.RandomForestClassifier(
+            n_trees, min_samples_leaf=2, class_weight=weights[0], random_state=seed, n_jobs=1
+        ),
+        "logistic regression": linear_model.LogisticRegression(C=0.1, class_weight=weights[1], max_iter=3000),
+    }
+    return {name: pipeline.make_pipeline(*first, classifier) for name, classifier in kinds.items()}

@@ -1,7 +1,6 @@
 """For whom, and how clean a PPG, does it work? Any table of scores split by sex, age band, noise or diagnosis.
 
-Groups differ in how hard they are, too: compare differences with those of the irreducible error before calling a method
-unfair.
+Groups differ in how hard they are, too: compare with differences of the irreducible error before calling one unfair.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import pandas as pd
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.windows import AGE_BANDS
 from p2es_lib.evaluation.metrics.long_table import SEPARATOR
-from p2es_lib.evaluation.metrics.resampling import resample, two_sided_p
+from p2es_lib.evaluation.metrics.resampling import resample
 from p2es_lib.evaluation.metrics.summary import averages, summarise, summary_table, unit_means
 from p2es_lib.method.affinity.descriptors import pulse_descriptors
 
@@ -30,9 +29,8 @@ _SEXES = {"F": "women", "M": "men"}
 def pulse_snr_db(ppg: np.ndarray) -> np.ndarray:
     """Signal-to-noise ratio of PPG windows (N, 1, T) in dB, (N,), from the signal alone.
 
-    With r the autocorrelation at the period of the pulse (0.01 to 0.99), the part r of the power repeats from beat to
-    beat, the rest does not: 10 log10(r / (1 - r)), -20 to 20 dB. What is irregular in the heart counts as noise, so a
-    clean PPG in atrial fibrillation has a low one.
+    10 log10(r / (1 - r)), -20 to 20 dB, with r the autocorrelation at the period of the pulse: the part of the power
+    that repeats from beat to beat. So a clean PPG in atrial fibrillation has a low one.
     """
     repeated = np.clip(pulse_descriptors(np.asarray(ppg))[:, 1], 0.01, 0.99)
     return 10.0 * np.log10(repeated / (1.0 - repeated))
@@ -41,21 +39,8 @@ def pulse_snr_db(ppg: np.ndarray) -> np.ndarray:
 def group_labels(index: pd.DataFrame, by: str, limits: Sequence[float] | None = None) -> pd.Categorical:
     """Group of each window of an index, with the groups in order; missing where it is not known.
 
-    Parameters
-    ----------
-    index : DataFrame
-        Of the windows that were scored.
-    by : str
-        A column of it: text such as sex, rhythm or disturbance is taken as it is, numbers such as age or snr_db are cut
-        into bands.
-    limits : sequence of float, optional
-        Of the bands, ascending, each the least value of the band above it; by default those of :data:`BANDS`, else the
-        quartiles.
-
-    Raises
-    ------
-    InputError
-        No such column.
+    ``by`` is a column of it (else InputError): text such as sex, rhythm or disturbance is taken as it is, numbers such
+    as age or snr_db are cut at ``limits``, by default those of :data:`BANDS`, else the quartiles.
     """
     if by not in index:
         raise InputError(f"groups: the windows have no column {by!r}; they have {', '.join(index.columns)}")
@@ -63,14 +48,12 @@ def group_labels(index: pd.DataFrame, by: str, limits: Sequence[float] | None = 
     if not pd.api.types.is_numeric_dtype(column):
         return _categories(column.fillna("").astype(str).map(lambda value: _SEXES.get(value, value)))
     values = column.to_numpy(dtype=float)
-    usual, unit = BANDS.get(by, (None, ""))
-    chosen = limits if limits is not None else usual
-    if chosen is None:
-        chosen = np.unique(np.nanquantile(values, (0.25, 0.5, 0.75)))
-    texts = [f"{limit:g}" for limit in chosen]
+    usual, unit = BANDS.get(by) or (np.unique(np.nanquantile(values, (0.25, 0.5, 0.75))), "")
+    limits = usual if limits is None else limits
+    texts = [f"{limit:g}" for limit in limits]
     bands = [f"below {texts[0]} {unit}", *(f"{low} to {high} {unit}" for low, high in zip(texts, texts[1:]))]
     bands = [" ".join(band.split()) for band in [*bands, f"{texts[-1]} {unit} and more"]]
-    codes = np.where(np.isnan(values), -1, np.searchsorted(chosen, values, side="right"))
+    codes = np.where(np.isnan(values), -1, np.searchsorted(limits, values, side="right"))
     return pd.Categorical.from_codes(codes, bands, ordered=True)
 
 
@@ -83,10 +66,7 @@ def _categories(labels) -> pd.Categorical:
 
 
 def with_group(scores: pd.DataFrame, labels) -> pd.DataFrame:
-    """A table of scores with a column ``group`` after ``window``; windows without a group are left out.
-
-    ``labels``: N groups of the N windows that were scored, in their order, as from :func:`group_labels`.
-    """
+    """A table of scores of N windows with a column ``group`` from N labels; windows without a group are left out."""
     window = scores["window"].to_numpy()
     if window.size and window.max() >= len(labels):
         raise InputError(f"groups: {len(labels)} labels, but the scores are of {window.max() + 1} windows")
@@ -95,10 +75,8 @@ def with_group(scores: pd.DataFrame, labels) -> pd.DataFrame:
     return table[table["group"].notna()].reset_index(drop=True)
 
 
-def summarise_groups(
-    scores: pd.DataFrame, labels, n_bootstrap: int = 1000, seed: int = 0, *, unit: str = "subject"
-) -> pd.DataFrame:
-    """``summary.summarise`` of each group: its columns, after a column ``group``."""
+def summarise_groups(scores: pd.DataFrame, labels, n_bootstrap=1000, seed=0, *, unit="subject") -> pd.DataFrame:
+    """``summary.summarise`` of each group of :func:`group_labels`: its columns, after a column ``group``."""
     parts = with_group(scores, labels).groupby("group", observed=True)
     tables = {str(group): summarise(part.drop(columns="group"), n_bootstrap, seed, unit=unit) for group, part in parts}
     if not tables:
@@ -106,35 +84,14 @@ def summarise_groups(
     return pd.concat(tables, names=["group"]).reset_index("group").reset_index(drop=True)
 
 
-def group_differences(
-    scores: pd.DataFrame, labels, reference: str | None = None, n_bootstrap=1000, seed=0, *, unit="subject"
-) -> pd.DataFrame:
+def group_differences(scores, labels, reference=None, n_bootstrap=1000, seed=0, *, unit="subject") -> pd.DataFrame:
     """Value of each group minus that of a reference group, for every lead, estimate and metric.
 
     A resample draws all subjects at once: groups of different people vary apart, and where a person has windows in both
-    groups (noise, say) the difference is paired.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        From ``scores.evaluate``.
-    labels
-        N groups, from :func:`group_labels`.
-    reference : str, optional
-        By default the group with the most subjects.
-    n_bootstrap, seed, unit
-        As in ``summary.summarise``.
-
-    Returns
-    -------
-    DataFrame
-        Columns group, reference, lead, estimate, metric, value (difference), lower, upper (95 %), n_subjects (of the
-        group), p_value (two-sided, not corrected for the number of comparisons).
-
-    Raises
-    ------
-    InputError
-        Fewer than two groups, or no such reference.
+    groups (noise, say) the difference is paired. ``labels`` are N groups from :func:`group_labels`, two or more (else
+    InputError), ``reference`` by default the one with the most subjects, the rest as in ``summary.summarise``. Columns
+    group, reference, lead, estimate, metric, value (difference), lower, upper (95 %), n_subjects (of the group),
+    p_value (two-sided, not corrected for the number of comparisons).
     """
     table = with_group(scores, labels)
     sizes = table.groupby("group", observed=True)["subject"].nunique()
@@ -146,15 +103,10 @@ def group_differences(
     draws = averages(means, resample(len(means.units), n_bootstrap, seed))
     keys = [(lead, *estimate.split(SEPARATOR), metric) for lead, estimate, metric in means.columns]
     position = {key: column for column, key in enumerate(keys)}
-    pairs = [
-        (column, position[lead, reference, estimate, metric])
-        for column, (lead, group, estimate, metric) in enumerate(keys)
-        if group != reference and (lead, reference, estimate, metric) in position
-    ]
+    partners = [position.get((lead, reference, *rest)) for lead, _, *rest in keys]
+    pairs = [(own, other) for own, other in enumerate(partners) if other not in (None, own)]
     own, other = np.array(pairs, dtype=int).reshape(-1, 2).T
-    difference = draws[:, own] - draws[:, other]
-    result = summary_table(means.take(own, True), difference)
-    result["p_value"] = np.where(result["lower"].notna(), two_sided_p(difference), np.nan)
+    result = summary_table(means.take(own, True), draws[:, own] - draws[:, other], p_values=True)
     result["estimate"] = [keys[column][2] for column in own]
     result.insert(0, "group", pd.Categorical([keys[column][1] for column in own], sizes.index, ordered=True))
     result.insert(1, "reference", reference)

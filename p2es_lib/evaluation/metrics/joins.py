@@ -8,46 +8,24 @@ import pandas as pd
 from p2es_lib.core.errors import InputError
 
 
-def join_mask(n_total: int, starts: np.ndarray, n_window: int) -> np.ndarray:
-    """Where two windows overlap, bool (n_total,); ``starts`` are the first samples of the windows, ascending."""
-    count = np.zeros(n_total, dtype=int)
-    for start in starts:
-        count[start : start + n_window] += 1
-    return count > 1
-
-
 def join_errors(error: np.ndarray, starts: np.ndarray, n_window: int) -> pd.DataFrame:
-    """Error of long recordings at the joins of their windows and elsewhere.
+    """Error of long recordings at the joins of their windows and elsewhere, one row per recording.
 
-    Parameters
-    ----------
-    error : array (R, 12, T)
-        Estimate minus truth of R recordings, mV; NaN where there is no estimate or no truth.
-    starts : int array
-        First samples of the windows.
-    n_window : int
-        Their length.
-
-    Returns
-    -------
-    DataFrame
-        One row per recording, mV: ``rmse_joins`` and ``rmse_elsewhere``, and the RMS of the steps of the error from
-        sample to sample, ``step_joins`` at the edges of the fades, where a seam would show, and ``step_elsewhere``. The
-        ends of the recording, where no window fades, count as neither.
-
-    Raises
-    ------
-    InputError
-        Arrays that do not fit, or fewer than two windows.
+    ``error`` (R, 12, T) is estimate minus truth in mV, NaN where either is missing; windows of ``n_window`` samples
+    begin at ``starts``, two or more. ``rmse_joins`` and ``rmse_elsewhere``, and the RMS of the steps of the error from
+    sample to sample, ``step_joins`` at the edges of the fades, where a seam would show, and ``step_elsewhere``. The
+    ends of the recording, where no window fades, count as neither.
     """
     error, starts = np.asarray(error, dtype=float), np.asarray(starts)
     if error.ndim != 3 or len(starts) < 2 or starts[-1] + n_window > error.shape[2]:
         shapes = f"errors of shape {error.shape} and {len(starts)} windows"
         raise InputError(f"join_errors: {shapes}; need (R, 12, T) and two or more windows inside")
-    inside = join_mask(error.shape[2], starts, n_window)
+    count = np.zeros(error.shape[2], dtype=int)
+    for start in starts:
+        count[start : start + n_window] += 1
+    inside, between = count > 1, np.zeros(len(count), dtype=bool)
     first, last = np.flatnonzero(inside)[[0, -1]]
-    places = np.arange(error.shape[2])
-    between = (places >= first) & (places <= last)
+    between[first : last + 1] = True
     edges = inside[1:] != inside[:-1]
 
     def rms(values: np.ndarray, where: np.ndarray) -> float:
@@ -65,5 +43,5 @@ def join_errors(error: np.ndarray, starts: np.ndarray, n_window: int) -> pd.Data
 def join_excess(table: pd.DataFrame, what: str = "rmse") -> tuple[float, float, float]:
     """Mean over recordings of the excess at the joins, mV, and its 95 % interval (normal, over recordings)."""
     excess = (table[f"{what}_joins"] - table[f"{what}_elsewhere"]).to_numpy()
-    half = 1.96 * excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else np.nan
-    return float(excess.mean()), float(excess.mean() - half), float(excess.mean() + half)
+    mean, half = excess.mean(), 1.96 * excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else np.nan
+    return float(mean), float(mean - half), float(mean + half)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from p2es_lib.core.errors import InputError
+from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import ABSENT, DERIVED, LEADS, MEASURED
 
 SCORE_COLUMNS = ["subject", "record", "window", "lead", "estimate", "metric", "value"]
@@ -20,17 +20,18 @@ SEPARATOR = "\x1f"
 def check_samples(samples, windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Samples (N, K, 12, T) and true ECG (N, 12, T) in mV as arrays, and which true leads can be scored, bool (N, 12).
 
-    Raises
-    ------
-    InputError
-        Shapes that do not fit.
+    InputError for shapes that do not fit.
     """
     samples, truth = np.asarray(samples), np.asarray(windows.ecg)
     if samples.ndim != 4 or (samples.shape[0], *samples.shape[2:]) != truth.shape or samples.shape[1] < 1:
-        raise InputError(
-            f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}; give (N, K, 12, T)"
-        )
+        shapes = f"samples of shape {samples.shape} do not fit windows of shape {truth.shape}"
+        raise InputError(f"{shapes}; give (N, K, 12, T)")
     return samples, truth, (np.asarray(windows.lead_mask) != ABSENT) & np.isfinite(truth).all(axis=-1)
+
+
+def point_estimate(samples: np.ndarray, estimate: str) -> np.ndarray:
+    """The first ("single") of samples (N, K, ...), or the mean of all."""
+    return samples[:, 0] if check_choice("estimate", estimate, ("single", "mean")) == "single" else samples.mean(axis=1)
 
 
 def per_lead(available: np.ndarray, score: Callable[..., dict[str, np.ndarray]], chunk: int) -> dict[str, np.ndarray]:
@@ -51,8 +52,7 @@ def with_lead_groups(table: np.ndarray, mask: np.ndarray) -> np.ndarray:
     columns = [table]
     for group in (mask != ABSENT, mask == MEASURED, mask == DERIVED):
         use = group & np.isfinite(table)
-        count = use.sum(axis=1)
-        total = np.where(use, table, 0.0).sum(axis=1)
+        count, total = use.sum(axis=1), np.where(use, table, 0.0).sum(axis=1)
         columns.append(np.where(count > 0, total / np.maximum(count, 1), np.nan)[:, None])
     return np.hstack(columns)
 
@@ -64,22 +64,25 @@ def whole_window(column: np.ndarray) -> np.ndarray:
     return table
 
 
-def long_table(values: Mapping[str, np.ndarray], index: pd.DataFrame, estimate: str) -> pd.DataFrame:
-    """Rows of :data:`SCORE_COLUMNS` from metric name to (N, 15) table; missing values make no row.
+def long_keys(names, places: tuple[np.ndarray, ...], index: pd.DataFrame, estimate: str) -> dict[str, np.ndarray]:
+    """Columns of a long table before the value, for places (metric, window, lead) of a cube (metrics, N, 15).
 
     ``index`` holds subject and record of the N windows; ``window`` is the row number among them.
     """
-    names = np.array(list(values), dtype=object)
-    lead_names = np.array([*LEADS, *LEAD_GROUPS], dtype=object)
-    cube = np.stack(list(values.values()))  # (metrics, N, 15)
-    metric, window, lead = np.nonzero(np.isfinite(cube))
-    columns = {
-        "subject": index["subject"].astype(str).to_numpy(dtype=object)[window],
-        "record": index["record"].astype(str).to_numpy(dtype=object)[window],
-        "window": window,
-        "lead": lead_names[lead],
-        "estimate": estimate,
-        "metric": names[metric],
-        "value": cube[metric, window, lead],
-    }
-    return pd.DataFrame(columns, columns=SCORE_COLUMNS)
+    metric, window, lead = places
+    columns = {name: index[name].astype(str).to_numpy(dtype=object)[window] for name in ("subject", "record")}
+    columns |= {"window": window, "lead": np.array([*LEADS, *LEAD_GROUPS], dtype=object)[lead]}
+    return columns | {"estimate": estimate, "metric": np.array(list(names), dtype=object)[metric]}
+
+
+def long_table(by_lead: Mapping, by_window: Mapping, windows, estimate: str) -> pd.DataFrame:
+    """Rows of :data:`SCORE_COLUMNS` from metrics by name, (N, 12) per lead or (N,) per window, which is lead "all".
+
+    Those per lead are averaged over groups of leads, too; missing values make no row.
+    """
+    mask = np.asarray(windows.lead_mask)
+    values = {name: with_lead_groups(table, mask) for name, table in by_lead.items()}
+    values |= {name: whole_window(column) for name, column in by_window.items()}
+    cube = np.stack(list(values.values()))
+    places = np.nonzero(np.isfinite(cube))
+    return pd.DataFrame(long_keys(values, places, windows.index, estimate) | {"value": cube[places]})

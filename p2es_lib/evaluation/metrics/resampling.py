@@ -1,8 +1,4 @@
-"""Bootstrap over subjects: how often each one counts in a resample, and the interval of what follows from that.
-
-Windows of one person are alike, so intervals always draw people. Everything here is a matrix product of weights: a
-resample is a row of weights, the row 0 the data themselves.
-"""
+"""Bootstrap over subjects, because windows of one person are alike: a resample is a row of weights, row 0 the data."""
 
 from __future__ import annotations
 
@@ -16,20 +12,13 @@ def resample(n_units: int, n_bootstrap: int, seed: int) -> np.ndarray:
 
 
 def subject_weights(subjects: np.ndarray, n_bootstrap: int, seed: int) -> np.ndarray:
-    """Weights of windows (1 + n_bootstrap, N), under which every subject of a resample counts the same.
-
-    ``subjects`` (N,): whose window each is. A weight is how often the subject was drawn over the number of its windows;
-    row 0: the data themselves.
-    """
+    """Weights of windows (1 + n_bootstrap, N) of ``subjects`` (N,): how often drawn, over the number of its windows."""
     _, of_subject, n_windows = np.unique(np.asarray(subjects).astype(str), return_inverse=True, return_counts=True)
     return (resample(len(n_windows), n_bootstrap, seed) / n_windows)[:, of_subject]
 
 
 def percentile_interval(draws: np.ndarray, n_subjects: int) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile interval over the rows after the first: two arrays (...) from (1 + R, ...).
-
-    NaN with fewer than two subjects: nothing is known of the spread then.
-    """
+    """95 % percentile interval over the rows after the first, two arrays (...); NaN with fewer than two subjects."""
     draws = np.asarray(draws, dtype=float)
     bounds = np.full((2, *draws.shape[1:]), np.nan)
     if n_subjects > 1 and len(draws) > 1:
@@ -47,7 +36,7 @@ def with_interval(draws: np.ndarray, n_subjects: int, name: str = "value", prefi
 def two_sided_p(draws: np.ndarray) -> np.ndarray:
     """p-value that a difference is zero, (...) from (1 + R, ...): twice the smaller share of resamples beside zero.
 
-    At least 2 / (R + 1), whatever the difference. Resamples without a value do not count.
+    At least 2 / (R + 1). Resamples without a value do not count.
     """
     beyond = np.minimum((draws[1:] <= 0).sum(axis=0), (draws[1:] >= 0).sum(axis=0))
     return np.minimum(1.0, 2 * (beyond + 1) / (1 + np.isfinite(draws[1:]).sum(axis=0)))
@@ -58,13 +47,10 @@ def weighted_auroc(score: np.ndarray, positive: np.ndarray, weights: np.ndarray)
 
     ``score`` and ``positive`` (bool) are (N,); ties count half. NaN where a row leaves no positive, or no negative.
     """
-    values, place = np.unique(score, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    first = np.searchsorted(place[order], np.arange(len(values)))
-    # Both (R, values).
-    of_positive, of_negative = (
-        np.add.reduceat((weights * side)[:, order], first, axis=1) for side in (positive, ~positive)
-    )
+    order = np.argsort(score, kind="stable")
+    first = np.unique(score[order], return_index=True)[1]
+    sides = ((weights * side)[:, order] for side in (positive, ~positive))
+    of_positive, of_negative = (np.add.reduceat(side, first, axis=1) for side in sides)  # (R, values)
     below = np.cumsum(of_negative, axis=1) - of_negative / 2
     pairs = of_positive.sum(axis=1) * of_negative.sum(axis=1)
     with np.errstate(invalid="ignore"):

@@ -8,18 +8,10 @@ import numpy as np
 import pandas as pd
 
 from p2es_lib.core.errors import InputError, check_choice
-from p2es_lib.evaluation.metrics import waveform, waveform_shape
+from p2es_lib.evaluation.metrics import waveform
 from p2es_lib.evaluation.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
-from p2es_lib.evaluation.metrics.decomposition import error_split
-from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
-from p2es_lib.evaluation.metrics.long_table import (
-    SEPARATOR,
-    check_samples,
-    long_table,
-    per_lead,
-    whole_window,
-    with_lead_groups,
-)
+from p2es_lib.evaluation.metrics.lag import constant_lags, error_split, overlaps
+from p2es_lib.evaluation.metrics.long_table import SEPARATOR, check_samples, long_table, per_lead, point_estimate
 from p2es_lib.evaluation.metrics.uncertainty import LEVELS, ensemble_scores, level_name
 
 ESTIMATES = ("mean", "single", "samples")
@@ -40,9 +32,7 @@ METRICS: dict[str, Metric] = {
     "rmse_lag": Metric("RMSE after lag", "mV"),  # made by summary.summarise from mse_lag
     "mse": Metric("Squared error", "mV²"),
     "mse_lag": Metric("Squared error after lag", "mV²"),
-    "mse_timing": Metric("Squared error, timing", "mV²"),
-    "mse_amplitude": Metric("Squared error, amplitude", "mV²"),
-    "mse_morphology": Metric("Squared error, morphology", "mV²"),
+    **{f"mse_{part}": Metric(f"Squared error, {part}", "mV²") for part in ("timing", "amplitude", "morphology")},
     "mae": Metric("MAE", "mV"),
     "pearson": Metric("Pearson r", "", "higher"),
     "pearson_lag": Metric("Pearson r after lag", "", "higher"),
@@ -55,7 +45,7 @@ METRICS: dict[str, Metric] = {
     "log_spectral_distance": Metric("Log-spectral distance, 0.5-40 Hz", "dB"),
     **{
         name: Metric(f"Coherence, {low:g}-{high:g} Hz", "", "higher")
-        for name, (low, high) in waveform_shape.COHERENCE_BANDS_HZ.items()
+        for name, (low, high) in waveform.COHERENCE_BANDS_HZ.items()
     },
     "r_peak_f1": Metric("R-peak F1, 50 ms", "", "higher"),
     "r_peak_f1_lag": Metric("R-peak F1 after lag, 50 ms", "", "higher"),
@@ -74,20 +64,15 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def evaluate(
-    samples, windows, sampling_rate: float, *, max_lag_s: float, estimates: tuple[str, ...] = ESTIMATES
-) -> pd.DataFrame:
+def evaluate(samples, windows, sampling_rate: float, *, max_lag_s: float, estimates=ESTIMATES) -> pd.DataFrame:
     """Score samples of the 12-lead ECG against the true one.
 
     Parameters
     ----------
-    samples : array (N, K, 12, T), mV
-        K samples per window; leads that the method does not give are NaN.
-    windows : WindowSet
-        The N windows: ``ecg`` (N, 12, T) mV, ``lead_mask`` (N, 12) and ``index`` with columns subject and record.
-    sampling_rate : float, Hz
-    max_lag_s : float
-        Search range of the one lag per record (``lag.constant_lags``).
+    samples, windows : array (N, K, 12, T), WindowSet
+        See the package; ``index`` has columns subject and record.
+    sampling_rate, max_lag_s : float, Hz and s
+        The latter: search range of the one lag per record (``lag.constant_lags``).
     estimates : tuple of "mean", "single", "samples"
         What is scored: the mean over the K samples, which estimates the posterior mean and is the one to judge by
         pointwise errors; the first sample, which looks like an ECG and is the one to judge by amplitude, spectrum and
@@ -96,24 +81,14 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Columns subject, record, window, lead, estimate, metric, value, without missing values. ``window`` is the row
-        number among the given windows. Per lead: mse, mae, pearson, prd, ssim, ppe, ppe_relative, dtw,
-        frechet_curve_distance, log_spectral_distance, coherence in three bands, mse_lag, pearson_lag, and the parts
-        mse_timing, mse_amplitude, mse_morphology of mse; of "samples" crps, variance, and coverage and width of the
-        bands of :data:`p2es_lib.evaluation.metrics.uncertainty.LEVELS`. For these, lead "all" is the mean over the
-        measured and derived leads of the window, "measured" and "derived" the mean over either kind. Per window, lead
-        "all" only: r_peak_f1, r_peak_f1_lag, heart_rate_error, einthoven_residual (of the prediction, whichever leads
-        the truth has), lag_ms. A lead counts where the mask says it exists and both signals are finite throughout.
-
-    Raises
-    ------
-    InputError
-        Shapes that do not fit, or an unknown estimate.
+        Columns subject, record, window (row number among those given), lead, estimate, metric, value, without missing
+        values. Per lead, with the means over all, the measured and the derived leads of the window: what
+        ``_lead_values`` and, of "samples", ``uncertainty.ensemble_scores`` give. Per window, lead "all": what
+        ``_window_values`` gives. A lead counts where the mask says it exists and both signals are finite throughout.
     """
     samples, truth, exists = check_samples(samples, windows)
     for estimate in estimates:
         check_choice("estimate", estimate, ESTIMATES)
-    mask = np.asarray(windows.lead_mask)
     # Two subjects may use the same record name: a record is known by both.
     records = (windows.index["subject"].astype(str) + SEPARATOR + windows.index["record"].astype(str)).to_numpy()
     max_lag = int(round(max_lag_s * sampling_rate))
@@ -125,14 +100,12 @@ def evaluate(
                 continue
             by_lead = ensemble_scores(samples, truth, exists & np.isfinite(samples).all(axis=(1, 3)))
         else:
-            prediction = samples[:, 0] if estimate == "single" else samples.mean(axis=1)  # (N, 12, T)
+            prediction = point_estimate(samples, estimate)  # (N, 12, T)
             available = exists & np.isfinite(prediction).all(axis=-1)
             lags = constant_lags(prediction, truth, available, records, max_lag=max_lag)
             by_lead = _lead_values(prediction, truth, available, lags, sampling_rate)
             per_window = _window_values(prediction, truth, available, lags, sampling_rate)
-        values = {name: with_lead_groups(table, mask) for name, table in by_lead.items()}
-        values |= {name: whole_window(column) for name, column in per_window.items()}
-        frames.append(long_table(values, windows.index, estimate))
+        frames.append(long_table(by_lead, per_window, windows, estimate))
     if not frames:
         raise InputError(f"estimates {tuple(estimates)}: one sample per window is no distribution, two or more are")
     return pd.concat(frames, ignore_index=True)
@@ -150,10 +123,7 @@ def _lead_values(prediction, truth, available, lags, sampling_rate) -> dict[str,
             pearson_lag[rows] = waveform.pearson(x_lag, y_lag)
         return {
             "mse": split.raw,
-            "mse_lag": split.lag,
-            "mse_timing": split.timing,
-            "mse_amplitude": split.amplitude,
-            "mse_morphology": split.morphology,
+            **{f"mse_{part}": values for part, values in split._asdict().items() if part != "raw"},
             "mae": waveform.mae(x, y),
             "pearson": waveform.pearson(x, y),
             "pearson_lag": pearson_lag,
@@ -161,10 +131,10 @@ def _lead_values(prediction, truth, available, lags, sampling_rate) -> dict[str,
             "ssim": waveform.ssim(x, y, **rate),
             "ppe": waveform.ppe(x, y),
             "ppe_relative": waveform.ppe(x, y, relative=True),
-            "dtw": waveform_shape.dtw(x, y, **rate),
-            "frechet_curve_distance": waveform_shape.frechet_curve_distance(x, y),
+            "dtw": waveform.dtw(x, y, **rate),
+            "frechet_curve_distance": waveform.frechet_curve_distance(x, y),
             "log_spectral_distance": waveform.log_spectral_distance(x, y, **rate),
-            **waveform_shape.coherence_bands(x, y, **rate),
+            **waveform.coherence_bands(x, y, **rate),
         }
 
     return per_lead(available, score, chunk=2048)
@@ -175,12 +145,11 @@ def _window_values(prediction, truth, available, lags, sampling_rate) -> dict[st
     predicted = r_peak_times(prediction, sampling_rate, available)
     true = r_peak_times(truth, sampling_rate, available)
     window_s = truth.shape[-1] / sampling_rate
-    scored = available.any(axis=1)
     values = {
         "r_peak_f1": r_peak_f1(predicted, true, window_s=window_s),
         "r_peak_f1_lag": r_peak_f1(predicted, true, window_s=window_s, lag_s=lags / sampling_rate),
         "heart_rate_error": heart_rate_error(predicted, true),
         "lag_ms": 1000.0 * lags / sampling_rate,
     }
-    values = {name: np.where(scored, value, np.nan) for name, value in values.items()}
-    return values | {"einthoven_residual": einthoven_residual(prediction)}
+    values = {name: np.where(available.any(axis=1), value, np.nan) for name, value in values.items()}
+    return values | {"einthoven_residual": einthoven_residual(prediction)}  # whichever leads the truth has

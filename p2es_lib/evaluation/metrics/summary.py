@@ -9,7 +9,7 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.evaluation.metrics.long_table import SCORE_COLUMNS, SEPARATOR
-from p2es_lib.evaluation.metrics.resampling import resample, two_sided_p
+from p2es_lib.evaluation.metrics.resampling import percentile_interval, resample, two_sided_p
 
 UNITS = ("subject", "record", "window")
 #: With ``unit="window"``, this many consecutive windows of a record are drawn together.
@@ -30,15 +30,11 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
     Parameters
     ----------
     scores : DataFrame
-        From ``scores.evaluate``. With a column ``seed`` (several trainings), the value is the mean over the seeds of
-        each seed's value, and a resample takes the same subjects in every seed: the interval is about subjects, not
-        about training noise.
-    n_bootstrap, seed : int
-        Number of resamples and seed of their generator; the same input gives the same table.
+        From ``scores.evaluate``. With a column ``seed`` (several trainings), the value is the mean of the seeds'
+        values, and a resample takes the same subjects in every seed: the interval says nothing of training noise.
     unit : "subject", "record" or "window"
         What is resampled (and counts the same). "record" and "window" (blocks of ten consecutive windows of a record,
-        since neighbours are alike) are for data of one or a few subjects. They are optimistic: they say how exactly the
-        score of these very subjects is known, nothing about other people.
+        since neighbours are alike) are for data of a few subjects: they say nothing about other people.
 
     Returns
     -------
@@ -46,62 +42,35 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
         Columns lead, estimate, metric, value, lower, upper, n_subjects; no bounds (NaN) with fewer than two units.
     """
     means = unit_means(scores, unit)
-    draws = averages(means, resample(len(means.units), n_bootstrap, seed))
-    return summary_table(means, draws)
+    return summary_table(means, averages(means, resample(len(means.units), n_bootstrap, seed)))
 
 
 def summarise_difference(
-    scores: pd.DataFrame,
-    reference: pd.DataFrame,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    *,
-    reference_estimate: str | None = "mean",
-    unit: str = "subject",
+    scores: pd.DataFrame, reference, n_bootstrap=1000, seed=0, *, reference_estimate="mean", unit="subject"
 ) -> pd.DataFrame:
     """Value of ``scores`` minus value of ``reference`` on the same subjects, with paired bootstrap intervals.
 
     For "P2Es minus template", and for the distance to the irreducible error: the differences of mse_timing,
     mse_amplitude and mse_morphology add up to that of mse. Pairing takes the differences between subjects out of the
-    interval, so it is narrower than two separate intervals suggest.
-
-    Parameters
-    ----------
-    scores, reference : DataFrame
-        From ``scores.evaluate``, of the same subjects; each may have a column ``seed``.
-    n_bootstrap, seed, unit
-        As in :func:`summarise`.
-    reference_estimate : str or None
-        Estimate of the reference that every estimate of ``scores`` is compared with; None compares like with like.
-
-    Returns
-    -------
-    DataFrame
-        As from :func:`summarise`, for the leads and metrics that both have, and ``p_value``: two-sided, twice the
-        smaller share of resamples on either side of zero (at least 2 / (n_bootstrap + 1), whatever the difference).
-
-    Raises
-    ------
-    InputError
-        The two were not made on the same subjects (records, windows), or have no row in common.
+    interval, so it is narrower than two separate intervals suggest. Every estimate is compared with
+    ``reference_estimate``, or with its like (None). The rest is as in :func:`summarise`, for the leads and metrics that
+    both have, and ``p_value`` of ``resampling.two_sided_p``. InputError: other subjects, or nothing in common.
     """
     first, second = unit_means(scores, unit), unit_means(reference, unit)
     if list(first.units) != list(second.units):
         raise InputError("difference of scores: the two tables are not about the same subjects and windows; score both "
                          "methods on the same windows")  # fmt: skip
-    keys = [(lead, reference_estimate or estimate, metric) for lead, estimate, metric in first.columns]
     position = {key: column for column, key in enumerate(second.columns)}
-    common = np.array([column for column, key in enumerate(keys) if key in position], dtype=int)
-    if not common.size:
+    keys = [(lead, reference_estimate or estimate, metric) for lead, estimate, metric in first.columns]
+    pairs = [(column, position[key]) for column, key in enumerate(keys) if key in position]
+    if not pairs:
         raise InputError(f"difference of scores: the reference has no estimate {reference_estimate!r} of these metrics")
-    partner = np.array([position[keys[column]] for column in common])
+    common, partner = np.array(pairs).T
     weights = resample(len(first.units), n_bootstrap, seed)
     # A subject counts where both methods have a value for it: otherwise the difference would compare different people.
     both = first.present[:, :, common].any(axis=0) & second.present[:, :, partner].any(axis=0)
     first, second = first.take(common, both), second.take(partner, both)
-    draws = averages(first, weights) - averages(second, weights)
-    table = summary_table(first, draws)
-    return table.assign(p_value=np.where(table["lower"].notna(), two_sided_p(draws), np.nan))
+    return summary_table(first, averages(first, weights) - averages(second, weights), p_values=True)
 
 
 def beyond_chance(differences: pd.DataFrame) -> pd.Series:
@@ -116,8 +85,7 @@ def beyond_chance(differences: pd.DataFrame) -> pd.Series:
 def holm(p_values: np.ndarray) -> np.ndarray:
     """p-values (n,) corrected so that the chance of any false finding among n comparisons stays below the level.
 
-    Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 6:65-70, 1979. NaN stays NaN and does
-    not count as a comparison.
+    Holm S. A simple sequentially rejective multiple test procedure. Scand J Stat 6:65-70, 1979. NaN is no comparison.
     """
     p_values = np.asarray(p_values, dtype=float)
     corrected, known = np.full(p_values.shape, np.nan), np.flatnonzero(np.isfinite(p_values))
@@ -158,10 +126,9 @@ def unit_means(scores: pd.DataFrame, unit: str) -> UnitMeans:
     unit_of, units = pd.factorize(unit_names, sort=True)
     seed_of, seeds = pd.factorize(scores["seed"]) if "seed" in scores else (np.zeros(len(scores), dtype=int), [0])
     groups = scores.groupby(["lead", "estimate", "metric"], sort=False, observed=True)
-    column_of = groups.ngroup().to_numpy()
     columns = [tuple(map(str, key)) for key in groups.size().index]
     shape = (len(seeds), len(units), len(columns))
-    cell = np.ravel_multi_index((seed_of, unit_of, column_of), shape)
+    cell = np.ravel_multi_index((seed_of, unit_of, groups.ngroup().to_numpy()), shape)
     value = scores["value"].to_numpy(dtype=float)
     finite = np.isfinite(value)
     count = np.bincount(cell[finite], minlength=np.prod(shape)).reshape(shape)
@@ -170,21 +137,17 @@ def unit_means(scores: pd.DataFrame, unit: str) -> UnitMeans:
     # A root-mean-square error is a column of squared errors until `averages` takes the root.
     source, names = [], []
     for column, (lead, estimate, metric) in enumerate(columns):
-        for root in (name for name, squared in ROOTS.items() if squared == metric):
+        for name in [*(root for root, squared in ROOTS.items() if squared == metric), metric]:
             source.append(column)
-            names.append((lead, estimate, root))
-        source.append(column)
-        names.append((lead, estimate, metric))
-    first_row = np.unique(unit_of, return_index=True)[1]
-    subjects = scores["subject"].astype(str).to_numpy()[first_row]
+            names.append((lead, estimate, name))
+    subjects = scores["subject"].astype(str).to_numpy()[np.unique(unit_of, return_index=True)[1]]
     return UnitMeans(means[:, :, source], (count > 0)[:, :, source], pd.Index(units), subjects, names)
 
 
 def averages(means: UnitMeans, weights: np.ndarray) -> np.ndarray:
     """Mean over units with roots taken, then over seeds: (R, C); NaN where a resample holds no unit with a value."""
     root = np.array([metric in ROOTS for _, _, metric in means.columns])
-    total = np.zeros((len(weights), len(means.columns)))
-    n_seeds = np.zeros_like(total)
+    total, n_seeds = np.zeros((2, len(weights), len(means.columns)))
     for values, present in zip(means.values, means.present, strict=True):
         count = weights @ present
         average = weights @ values / np.where(count > 0, count, np.nan)
@@ -195,15 +158,12 @@ def averages(means: UnitMeans, weights: np.ndarray) -> np.ndarray:
     return total / np.where(n_seeds > 0, n_seeds, np.nan)
 
 
-def summary_table(means: UnitMeans, draws: np.ndarray) -> pd.DataFrame:
-    """Rows of the summary from draws (1 + R, C), whose first row is the value."""
-    columns, present = means.columns, means.present.any(axis=0)  # (C,), (U, C)
-    bounds = np.full((2, len(columns)), np.nan)
-    several = (present.sum(axis=0) > 1) & np.isfinite(draws[1:]).any(axis=0)
-    if several.any():
-        bounds[:, several] = np.nanpercentile(draws[1:, several], [2.5, 97.5], axis=0)
-    table = pd.DataFrame(columns, columns=["lead", "estimate", "metric"])
+def summary_table(means: UnitMeans, draws: np.ndarray, p_values: bool = False) -> pd.DataFrame:
+    """Rows of the summary from draws (1 + R, C), whose first row is the value; ``p_values`` of differences."""
+    present = means.present.any(axis=0)  # (U, C)
+    lower, upper = percentile_interval(np.where(present.sum(axis=0) > 1, draws, np.nan), len(present))
     # Several units (records, blocks of windows) may belong to one subject.
-    of_subject = pd.factorize(means.subjects)[0]
-    n_subjects = [len(np.unique(of_subject[column])) for column in present.T]
-    return table.assign(value=draws[0], lower=bounds[0], upper=bounds[1], n_subjects=n_subjects)[SUMMARY_COLUMNS]
+    n_subjects = [len(set(means.subjects[column])) for column in present.T]
+    table = pd.DataFrame(means.columns, columns=SUMMARY_COLUMNS[:3])
+    table = table.assign(value=draws[0], lower=lower, upper=upper, n_subjects=n_subjects)
+    return table.assign(p_value=np.where(np.isfinite(lower), two_sided_p(draws), np.nan)) if p_values else table

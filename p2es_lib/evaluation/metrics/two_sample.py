@@ -1,14 +1,13 @@
 """Two-sample tests: can translated windows be told from true ones by the beats they hold?
 
-The Gaussian Frechet distance (``distribution.frechet_table``) sees means and covariances of short segments of one lead.
-Here are two tests of what a reader would see, on single samples: the maximum mean discrepancy between the features of
-true and translated windows, and a classifier that is trained to tell them apart.
+Where the Gaussian Frechet distance (``distribution.frechet_table``) sees short segments of one lead, these see, in
+single samples, what a reader would: the maximum mean discrepancy between the features of true and translated windows,
+and a classifier that is trained to tell them apart.
 
-True and translated windows are of the same people, and one person's windows are alike. So pairs of windows of one
-person are left out of every average, folds hold whole people, and a permutation swaps "true" and "translated" for all
-windows of a person at once. If the method drew from the true conditional distribution, that would change nothing where
-each person has one window: p-values are exact then. With several they are approximate, because true windows of a person
-share a heart, and translations that are drawn one by one need not.
+One person's windows are alike. So pairs of windows of one person are left out of every average, folds hold whole
+people, and a permutation swaps "true" and "translated" for all windows of a person at once. If the method drew from the
+true conditional distribution, that would change nothing where each person has one window: p-values are exact then. With
+several they are approximate: true windows of a person share a heart, translations drawn one by one need not.
 
 References
 ----------
@@ -17,8 +16,6 @@ Lopez-Paz D, Oquab M. Revisiting classifier two-sample tests. ICLR 2017, arXiv 1
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -33,83 +30,39 @@ from p2es_lib.evaluation.metrics.resampling import resample, subject_weights, we
 LEAST_SUBJECTS = 10
 #: Those of :func:`p2es_lib.evaluation.metrics.features.classifiers`.
 CLASSIFIERS = ("random forest", "logistic regression")
-_COLUMNS = ["features", "test", "value", "lower", "upper", "p_value", "n_windows", "n_subjects"]
 
 
-def two_sample_table(
-    samples,
-    windows,
-    sampling_rate: float,
-    *,
-    names: tuple[str, ...] = CLASSIFIERS,
-    n_permutations: int = 1000,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Both tests on two sets of features: measurements of the beats, and the averaged beat itself.
+def two_sample_table(samples, windows, sampling_rate: float, *, names=CLASSIFIERS, **options: int) -> pd.DataFrame:
+    """Both tests on two sets of features of the first samples: measurements of the beats, and the averaged beat itself.
 
-    Parameters
-    ----------
-    samples : array (N, K, 12, T), mV
-        The first sample of each window is tested.
-    windows : WindowSet
-        Gives ``ecg``, ``lead_mask`` and ``index["subject"]``.
-    sampling_rate : float, Hz
-    names : tuple of str
-        Classifiers.
-    n_permutations, n_bootstrap, seed : int
-
-    Returns
-    -------
-    DataFrame
-        Columns features, test ("mmd" or a classifier), value (squared MMD, 0 where nothing differs; area under the ROC
-        curve, then 0.5), lower, upper (95 % bootstrap over subjects), p_value (permutation), n_windows, n_subjects.
+    ``names`` are of :data:`CLASSIFIERS`; ``options``: n_permutations, n_bootstrap (1000 each), seed (0). Columns
+    features, test ("mmd" or a classifier), value (squared MMD, 0 where nothing differs; area under the ROC curve, then
+    0.5), lower, upper (95 % bootstrap over subjects), p_value (permutation), n_windows, n_subjects.
     """
     samples, truth, exists = check_samples(samples, windows)
     single = samples[:, 0]
     available = exists & np.isfinite(single).all(axis=-1)
     of_truth, of_single = (ecg_features(ecg, sampling_rate, available) for ecg in (truth, single))
-    subjects = windows.index["subject"].astype(str).to_numpy()
-    options, rows = {"n_permutations": n_permutations, "n_bootstrap": n_bootstrap, "seed": seed}, []
+    subjects, rows = windows.index["subject"].astype(str).to_numpy(), []
     for name, x, y in zip(("measurements", "averaged beat"), of_truth, of_single):
         x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
         found = {"mmd": mmd(x, y, subjects, **options)} | classifier_test(x, y, subjects, names=names, **options)
         size = {"n_windows": len(x), "n_subjects": len(np.unique(subjects))}
         rows += [{"features": name, "test": test} | row | size for test, row in found.items()]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows)
 
 
-def mmd(
-    x: np.ndarray,
-    y: np.ndarray,
-    subjects: np.ndarray,
-    *,
-    bandwidth: float | None = None,
-    n_permutations: int = 1000,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Squared maximum mean discrepancy with a Gaussian kernel, unbiased, between paired rows of features.
+def mmd(x, y, subjects, *, bandwidth=None, n_permutations=1000, n_bootstrap=1000, seed=0) -> dict[str, float]:
+    """Squared maximum mean discrepancy with a Gaussian kernel, unbiased, between paired rows of features (N, F).
 
     k(a, b) = exp(-|a - b|^2 / (2 s^2)); MMD^2 is the mean over pairs of different subjects of k(x, x') + k(y, y') -
     k(x, y') - k(y, x'), every pair of subjects counting the same. Unbiased, so it may be a little below 0.
 
-    Parameters
-    ----------
-    x, y : array (N, F)
-        True and translated, row by row of the same window. Scaled here by mean and SD of both together; missing values
-        take the mean, and that they are missing becomes a feature.
-    subjects : array (N,)
-    bandwidth : float, optional
-        s; by default the median distance between windows of different subjects, both kinds together. If given, the
-        features are used as they are.
-    n_permutations, n_bootstrap, seed : int
-
-    Returns
-    -------
-    dict
-        value, lower, upper (95 %, over subjects; where nothing differs the value varies like a sum of squares and the
-        interval describes it only roughly), p_value (share of permutations that reach the value; exact there too).
+    True x and translated y are of the same windows of ``subjects`` (N,), two or more (else InputError). They are scaled
+    here by mean and SD of both together; missing values take the mean, and that they are missing becomes a feature. s
+    is the median distance between windows of different subjects, or a ``bandwidth`` for features as they are. Gives
+    value, lower, upper (95 %, over subjects) and p_value (share of permutations that reach the value). Where nothing
+    differs the interval is rough, since the value varies like a sum of squares; the p-value is exact there too.
     """
     names, of_subject = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     if len(names) < 2:
@@ -153,54 +106,25 @@ def _scaled(features: np.ndarray) -> np.ndarray:
     return np.hstack([scaled, (patterns - patterns.mean(axis=0)) / np.maximum(patterns.std(axis=0), 1e-12)])
 
 
-def classifier_test(
-    x: np.ndarray,
-    y: np.ndarray,
-    subjects: np.ndarray,
-    *,
-    n_permutations: int = 1000,
-    n_bootstrap: int = 1000,
-    seed: int = 0,
-    names: tuple[str, ...] = CLASSIFIERS,
-) -> Mapping[str, dict[str, float]]:
+def classifier_test(x, y, subjects, *, names=CLASSIFIERS, n_permutations=1000, n_bootstrap=1000, seed=0) -> dict:
     """Area under the ROC curve of classifiers that tell translated (y) from true (x) windows of people not trained on.
 
-    Five folds over subjects. Intervals draw subjects, of the scores of windows that the classifier had not seen.
-    p-values swap the scores of a subject's true and translated windows, with the trained classifiers as they are.
-
-    Parameters
-    ----------
-    x, y : array (N, F)
-        Row by row of the same window; NaN where missing.
-    subjects : array (N,)
-    n_permutations, n_bootstrap, seed : int
-    names : tuple of str
-        Of :data:`CLASSIFIERS`.
-
-    Returns
-    -------
-    dict
-        Name of the classifier to value, lower, upper, p_value.
-
-    Raises
-    ------
-    InputError
-        Fewer than :data:`LEAST_SUBJECTS` subjects.
+    Arguments as in :func:`mmd`, ``names`` of :data:`CLASSIFIERS`; a name to value, lower, upper and p_value. Five folds
+    over subjects (InputError: fewer than :data:`LEAST_SUBJECTS`). Intervals draw subjects, p-values swap the scores of
+    a subject's true and translated windows, both with the scores of windows that the classifier had not seen.
     """
-    from sklearn.model_selection import GroupKFold
+    from sklearn.model_selection import GroupKFold, cross_val_predict
 
     people, of_subject = np.unique(np.asarray(subjects).astype(str), return_inverse=True)
     if len(people) < LEAST_SUBJECTS:
         raise InputError(f"{len(people)} subjects: telling true from translated windows needs {LEAST_SUBJECTS} or more")
     features, translated = np.concatenate([x, y]), np.repeat([False, True], len(x))
-    folds = list(GroupKFold(5, shuffle=True, random_state=seed).split(translated, groups=np.tile(of_subject, 2)))
+    folds = {"groups": np.tile(of_subject, 2), "cv": GroupKFold(5, shuffle=True, random_state=seed)}
     available = classifiers(features.shape[1], len(features) // 4, seed)
     weights = np.tile(subject_weights(of_subject, n_bootstrap, seed), 2)
     found = {}
     for name in names:
-        score = np.empty(len(features))
-        for train, test in folds:
-            score[test] = available[name].fit(features[train], translated[train]).predict_proba(features[test])[:, 1]
+        score = cross_val_predict(available[name], features, translated, **folds, method="predict_proba")[:, 1]
         values = weighted_auroc(score, translated, weights)
         p_value = _swap_p(score.reshape(2, -1), of_subject, values[0], weights[0, : len(x)], n_permutations, seed)
         found[name] = with_interval(values, len(people)) | {"p_value": p_value}
@@ -209,8 +133,7 @@ def classifier_test(
 
 def _swap_p(score, of_subject: np.ndarray, value: float, weights: np.ndarray, n_permutations: int, seed: int) -> float:
     """p-value of an area: swapped within subjects, from the weighted ranks, which no swap changes."""
-    flat = score.ravel()
-    values, place = np.unique(flat, return_inverse=True)
+    values, place = np.unique(score.ravel(), return_inverse=True)
     mass = np.bincount(place, np.tile(weights, 2))
     rank = (np.cumsum(mass) - mass / 2)[place].reshape(2, -1)  # weight below each score, ties half
     # Area = (mean rank of the translated - half the weight of their own kind) / weight of the other kind.
