@@ -64,6 +64,13 @@ def test_a_known_beat():
     assert np.isnan(found["st60_mv"][0, 12:]).all()
 
 
+def test_a_beat_without_a_qrs_complex_has_no_sizes_and_no_intervals():
+    t, r_peaks = beat_times(), np.array([[1.0, 1.8, 2.7]])
+    slow = np.sin(2 * np.pi * 0.5 * t + np.arange(12)[:, None])  # what an untrained model may give
+    row = measure_beats(0.05 * slow[None], r_peaks).iloc[0]
+    assert row["heart_rate"] == pytest.approx(60 / 0.85) and row.drop(["heart_rate", "rmssd_ms"]).isna().all()
+
+
 def test_st_is_read_above_the_level_just_before_qrs():
     t = beat_times()
     ramp = np.broadcast_to(0.5 * t, (2, 12, len(t)))  # mV, rising by 0.5 mV per second through P, QRS and ST

@@ -127,6 +127,8 @@ def _measure(beat: np.ndarray, times: np.ndarray) -> dict[str, float]:
     inside = np.isfinite(beat[leads]).all(axis=0)
     shown, t = beat[leads][:, inside], beat_times()[inside]
     onset, end = _qrs_boundaries(shown, t)
+    if end <= onset:  # nothing moves fast enough to be a QRS complex
+        return values
     shown = shown - shown[:, (t >= onset - 0.016) & (t <= onset - 0.004)].mean(axis=-1, keepdims=True)
     t_end, t_peak = _t_wave(shown, t, end)
     p_onset, p_end = _p_wave(shown, t, onset)

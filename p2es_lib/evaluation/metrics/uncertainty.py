@@ -39,16 +39,20 @@ def _rank(level: float, n_samples: int) -> float:
     return float(np.clip(round((n_samples + 1) * (1 - level) / 2, 9), 1, (n_samples + 1) // 2))
 
 
-def central_band(ordered: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper limit, two arrays (N, ...), of the central band of samples (N, K, ...) sorted along K, mV."""
+def central_band(samples: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper limit, two arrays (N, ...), of the central band of samples (N, K, ...), mV."""
+    return _limits(np.sort(samples, axis=1), level)
+
+
+def _limits(ordered: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     part, whole = np.modf(_rank(level, ordered.shape[1]))
     outer, inner = int(whole) - 1, int(whole) - 1 + (part > 0)
     lower = (1 - part) * ordered[:, outer] + part * ordered[:, inner]
     return lower, (1 - part) * ordered[:, -1 - outer] + part * ordered[:, -1 - inner]
 
 
-def fair_crps(ordered: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Continuous ranked probability score of samples (N, K, ...) sorted along K, corrected for K, in mV: (N, ...).
+def fair_crps(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Continuous ranked probability score of samples (N, K, ...), corrected for K, in mV: (N, ...).
 
     mean_k |x_k - y| - sum_{j,k} |x_j - x_k| / (2 K (K - 1)): on average the CRPS of the distribution that the samples
     come from, whatever K, whereas division by 2 K^2 favours methods that draw too narrow a spread. A single value can
@@ -59,6 +63,10 @@ def fair_crps(ordered: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Gneiting T, Raftery AE. Strictly proper scoring rules, prediction, and estimation. J Am Stat Assoc 2007;102:359-378.
     Ferro CAT. Fair scores for ensemble forecasts. Q J R Meteorol Soc 2014;140:1917-1923 (the correction).
     """
+    return _fair_crps(np.sort(samples, axis=1), truth)
+
+
+def _fair_crps(ordered: np.ndarray, truth: np.ndarray) -> np.ndarray:
     n_samples = ordered.shape[1]
     if n_samples < 2:
         raise InputError("the fair CRPS needs two samples or more")
@@ -82,11 +90,11 @@ def ensemble_scores(samples, truth, available, levels=LEVELS, chunk: int = 256) 
         ordered = np.sort(samples[window, :, lead].astype(np.float64), axis=1)  # (p, K, T)
         y = truth[window, lead].astype(np.float64)
         variance = (1 + 1 / n_samples) * ordered.var(axis=1, ddof=1).mean(axis=-1)
-        found = {"crps": fair_crps(ordered, y).mean(axis=-1), "variance": variance}
+        found = {"crps": _fair_crps(ordered, y).mean(axis=-1), "variance": variance}
         # How many samples lie on the side of the truth that has fewer of them: decides every level at once.
         within = np.minimum((ordered <= y[:, None]).sum(axis=1), (ordered >= y[:, None]).sum(axis=1))
         for level, (part, whole) in ranks.items():
-            lower, upper = central_band(ordered, level)
+            lower, upper = _limits(ordered, level)
             covered = (1 - part) * (within >= whole) + part * (within >= whole + 1)
             found[level_name("coverage", level)] = covered.mean(axis=-1)
             found[level_name("width", level)] = (upper - lower).mean(axis=-1)
