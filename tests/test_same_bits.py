@@ -28,6 +28,7 @@ from p2es_lib.training.optimisation import has_cpu_bf16
 #: First digits of the SHA-256 of the ECG of :func:`ecg`, by kind of machine, one thread.
 HASHES = {
     "GenuineIntel AVX512 bfloat16, torch 2.13.0+cpu": {"3 steps": "54f9814e0287d1fb", "1 step": "f094fbf7cdad2b8c"},
+    "AuthenticAMD AVX2, torch 2.13.0+cpu": {"3 steps": "58c4dfd5b2acd3ed", "1 step": "ff3ce7c6597e00e2"},
     "GenuineIntel AVX2, torch 2.13.0+cpu": {"3 steps": "f5ef45eb0fd38fe5", "1 step": "01625156d4dade2b"},
 }
 #: Every 64th sample of the last draw of the first window, 12 leads, nanovolts.
