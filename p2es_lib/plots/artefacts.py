@@ -12,71 +12,46 @@ from p2es_lib.core.paths import home
 
 #: Which notebook writes which files, each by its name, and what they show.
 ARTEFACTS = {
-    "01_data": (
-        "fig01_cohort, fig02_window, table01_cohort: the cohort and an example window (real recordings also: "
-        "table05_measurements, table06_told_apart)"
-    ),
+    "01_data": "fig01_cohort, fig02_window, table01_cohort: the cohort and an example window (real recordings also: "
+               "table05_measurements, table06_told_apart)",
     "02_forward_process": "fig03_forward_process: blur, then noise, in time and frequency",
     "03_reverse_process": "fig04_reverse_process: from noise back to an ECG",
     "04_affinity": "fig05_embedding_groups, fig06_affinity: who resembles whom, and the matrices",
     "05_train": "weights, history and scores of a training, in `runs/`",
-    "06_baselines": (
-        "fig17_validation, fig18_one_window, table07_methods: what else there is, and what it costs to train"
-    ),
-    "07_results": (
-        "fig07_training, fig08_stages, fig09_overlay, fig10_results, fig11_decomposition, fig12_learned_affinity, "
-        "table02_results, table03_distance_to_floor"
-    ),
-    "08_ablations": (
-        "fig19_ablations, fig20_sampler_steps, fig28_error_by_time, table08_ablations, table09_sampler_steps, "
-        "table24_error_by_time, table27_more_steps: does each idea earn its place, and where?"
-    ),
-    "09_clinical_validity": (
-        "fig21_bland_altman, fig22_uncertainty, fig23_diagnostic, table10_agreement, table11_uncertainty, "
-        "table12_realism, table13_diagnostic, table14_delineation"
-    ),
+    "06_baselines": "fig17_validation, fig18_one_window, table07_methods: what else there is, and what it costs to "
+                    "train",
+    "07_results": "fig07_training, fig08_stages, fig09_overlay, fig10_results, fig11_decomposition, "
+                  "fig12_learned_affinity, table02_results, table03_distance_to_floor",
+    "08_ablations": "fig19_ablations, fig20_sampler_steps, fig28_error_by_time, table08_ablations, "
+                    "table09_sampler_steps, table24_error_by_time, table27_more_steps: does each idea earn its place, "
+                    "and where?",
+    "09_clinical_validity": "fig21_bland_altman, fig22_uncertainty, fig23_diagnostic, table10_agreement, "
+                            "table11_uncertainty, table12_realism, table13_diagnostic, table14_delineation",
     "10_robustness": "fig24_groups, fig25_noise, table15_groups, table16_demographics, table17_noise",
-    "11_efficiency": (
-        "fig26_frontier, table18_efficiency, table19_long_signals, table23_training: what a translation and a "
-        "training cost"
-    ),
+    "11_efficiency": "fig26_frontier, table18_efficiency, table19_long_signals, table23_training: what a translation "
+                     "and a training cost",
     "12_claims": "table20_against_methods, table21_claims: what has been said of P2Es, and what of it holds here",
-    "13_own_ppg": (
-        "fig29_own_ppg, table25_joins: a file of your own, refused parts, bands, a page of ECG paper; joins of windows"
-    ),
-    "14_sim_to_real": (
-        "fig27_sim_to_real, table22_sim_to_real: a model from simulation on real recordings (real data sets only)"
-    ),
+    "13_own_ppg": "fig29_own_ppg, table25_joins: a file of your own, refused parts, bands, a page of ECG paper; joins "
+                  "of windows",
+    "14_sim_to_real": "fig27_sim_to_real, table22_sim_to_real: a model from simulation on real recordings (real data "
+                      "sets only)",
     "15_solutions": "nothing: the solutions of the exercises in 02, 03 and 04, with their reasons",
-}
+}  # fmt: skip
 #: The table of the runs that the others of its folder are made of, and how long each notebook took.
 RUNS_TABLE, MINUTES_TABLE = "table26_runs", "table04_minutes"
 #: Commands, other than the execution of a notebook, that write a table.
 _OTHER_COMMANDS = {RUNS_TABLE: "reproduce", MINUTES_TABLE: "readme"}
 #: Tables that no run went into: they are about the prepared windows, or the workflow itself.
-_WITHOUT_RUNS = (
-    "table01_cohort",
-    "table05_measurements",
-    "table06_told_apart",
-    "table14_delineation",
-    RUNS_TABLE,
-    MINUTES_TABLE,
-)
-#: Parameters of notebooks, besides data set and profile, that decide what is in their tables; and their defaults.
-_OPTIONS = {"01_data": {}, "07_results": {"variant": "p2es", "seeds": "0"}, "14_sim_to_real": {}}
+_WITHOUT_RUNS = ("table01_cohort", "table05_measurements", "table06_told_apart", "table14_delineation",
+                 RUNS_TABLE, MINUTES_TABLE)  # fmt: skip
+#: Parameters, besides data set and profile, that decide what is in a table, by the command that makes it: defaults.
+_OPTIONS = {"01_data": {}, "07_results": {"variant": "p2es", "seeds": "0"}, "14_sim_to_real": {}, "readme": {}}
 _USUAL_OPTIONS = {"seeds": "0"}
 
 
 def notebook_of(table: str) -> str | None:
     """Name of the notebook that writes a table (``"table02_results"``); None if none does."""
     return next((name for name, text in ARTEFACTS.items() if table in re.findall(r"\btable\d\d_\w+", text)), None)
-
-
-def notebook_parameters() -> dict[str, object]:
-    """What the names of the running notebook stand for; empty outside of one."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell.user_ns if shell is not None else {}
 
 
 def provenance(folder: Path, table: str, parameters: Mapping[str, object] | None = None) -> str:
@@ -88,16 +63,14 @@ def provenance(folder: Path, table: str, parameters: Mapping[str, object] | None
     """
     folder = Path(folder).resolve()
     dataset, _, profile = folder.name.rpartition("-")
-    if folder.parent != (home() / "figures").resolve() or not dataset or profile not in PROFILES:
+    name = notebook_of(table) or _OTHER_COMMANDS.get(table)
+    if folder.parent != (home() / "figures").resolve() or not dataset or profile not in PROFILES or not name:
         return ""
-    name = notebook_of(table)
-    command = f"notebook {name}" if name else _OTHER_COMMANDS.get(table)
-    if command is None:
-        return ""
-    words = ["p2es", command, "--dataset", dataset, "--profile", profile]
-    parameters = notebook_parameters() if parameters is None else parameters
-    options = _OPTIONS.get(name, {} if table == MINUTES_TABLE else _USUAL_OPTIONS)
-    for option, default in options.items():
+    if parameters is None:
+        ipython = sys.modules.get("IPython")
+        parameters = getattr(ipython and ipython.get_ipython(), "user_ns", {})
+    words = ["p2es", *(["notebook"] if name in ARTEFACTS else []), name, "--dataset", dataset, "--profile", profile]
+    for option, default in _OPTIONS.get(name, _USUAL_OPTIONS).items():
         value = str(parameters.get(option, default)).replace(" ", "")
         words += [] if value == default else [f"--{option}", value]
     runs = "" if table in _WITHOUT_RUNS else f" Its runs: those of `{RUNS_TABLE}`."

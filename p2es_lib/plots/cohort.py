@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,22 +12,11 @@ from matplotlib.lines import Line2D
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import ABSENT, lead_rows
-from p2es_lib.plots.style import (
-    COLOURS,
-    SEX_COLOURS,
-    SEX_NAMES,
-    TRUTH,
-    letter_panels,
-    mark_empty,
-    page_figure,
-    rows_of,
-    styled,
-)
+from p2es_lib.data.windows import SPLITS, label_words
+from p2es_lib.plots import style
+from p2es_lib.plots.style import COLOURS, SEX_COLOURS, SEX_NAMES, TRUTH, page_figure, styled
 
-_R_PEAK = {"color": COLOURS["grey"], "lw": 0.6, "ls": (0, (3, 2)), "zorder": 0}
-_SPLITS = ("train", "validation", "test")
-#: Words of rhythm and morphology labels that are written differently in print.
-_WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "mi": "infarction", "st": "ST"}
+_R_PEAK = {"color": COLOURS["grey"], "lw": 0.6, "ls": style.DASHED, "zorder": 0}
 
 
 def _known(frame: pd.DataFrame, column: str) -> bool:
@@ -35,19 +24,25 @@ def _known(frame: pd.DataFrame, column: str) -> bool:
     return column in frame and (frame[column].notna() & (frame[column] != "")).any()
 
 
-def _draw_age(ax: Axes, index: pd.DataFrame) -> None:
+def _sexes(frame: pd.DataFrame) -> list[str]:
+    return [sex for sex in SEX_NAMES if (frame["sex"] == sex).any()]
+
+
+def _histogram(ax: Axes, rows: pd.DataFrame, column: str, **options) -> None:
     import seaborn as sns  # of the extra "companion"
 
+    sns.histplot(data=rows, x=column, legend=False, ax=ax, **options)
+
+
+def _draw_age(ax: Axes, index: pd.DataFrame) -> None:
     subjects = index.drop_duplicates("subject")
     known = subjects[subjects["age"].notna()]
-    sexes = [s for s in SEX_NAMES if (known["sex"] == s).any()]
-    sns.histplot(data=known, x="age", hue="sex", hue_order=sexes, palette=SEX_COLOURS, multiple="stack", legend=False,
-                 bins=np.arange(0, 125, 5), alpha=1, edgecolor="white", linewidth=0.3, ax=ax)  # fmt: skip
+    _histogram(ax, known, "age", hue="sex", hue_order=_sexes(known), palette=SEX_COLOURS, multiple="stack",
+               bins=np.arange(0, 125, 5), alpha=1, edgecolor="white", linewidth=0.3)  # fmt: skip
     n_missing = len(subjects) - len(known)
     missing = f"; not known for {n_missing}" if n_missing else ""
     ax.set(xlabel=f"Age (years{missing})", ylabel="Subjects", title="Age and sex")
-    ages = known["age"]
-    ax.set_xlim(5 * np.floor(ages.min() / 5) - 5, 5 * np.ceil(ages.max() / 5) + 5)
+    ax.set_xlim(5 * np.floor(known["age"].min() / 5) - 5, 5 * np.ceil(known["age"].max() / 5) + 5)
     ax.yaxis.get_major_locator().set_params(integer=True)
 
 
@@ -55,12 +50,12 @@ def _draw_splits(ax: Axes, index: pd.DataFrame) -> None:
     """Subjects per split by sex; with one subject the split is in time, and windows are counted."""
     by_subject = index["subject"].nunique() > 1
     counted = index.drop_duplicates(["split", "subject"]) if by_subject else index
-    splits = [s for s in _SPLITS if (counted["split"] == s).any()]
-    left = np.zeros(len(splits))
-    for sex in SEX_NAMES:
-        n = np.array([((counted["split"] == split) & (counted["sex"] == sex)).sum() for split in splits])
-        ax.barh(splits, n, left=left, color=SEX_COLOURS[sex], height=0.6, label=SEX_NAMES[sex])
-        left += n
+    table = pd.crosstab(counted["split"], counted["sex"])
+    table = table.reindex(index=[s for s in SPLITS if s in table.index], columns=list(SEX_NAMES), fill_value=0)
+    left = np.zeros(len(table))
+    for sex, n in table.items():
+        ax.barh(table.index, n, left=left, color=SEX_COLOURS[sex], height=0.6)
+        left += n.to_numpy()
     _name_bars(ax, left, ".0f", 1.15)
     ax.set(xlabel="Subjects" if by_subject else "Windows (one subject, split in time)", title="Splits")
 
@@ -68,8 +63,7 @@ def _draw_splits(ax: Axes, index: pd.DataFrame) -> None:
 def _draw_prevalence(ax: Axes, index: pd.DataFrame, column: str) -> None:
     share = 100 * index[column].replace("", "not labelled").value_counts(normalize=True)
     share = share.sort_values(ascending=False, kind="stable")
-    names = [" ".join(_WORDS.get(word, word) for word in str(name).split("_")) for name in share.index]
-    ax.barh(names, share, color=COLOURS["grey"], height=0.65)
+    ax.barh([label_words(name) for name in share.index], share, color=COLOURS["grey"], height=0.65)
     _name_bars(ax, share.to_numpy(), ".1f", 1.25)
     ax.set(xlabel="Windows (%)", title=column.capitalize())
 
@@ -83,13 +77,10 @@ def _name_bars(ax: Axes, lengths: np.ndarray, number_format: str, room: float) -
 
 
 def _draw_heart_rate(ax: Axes, index: pd.DataFrame) -> None:
-    import seaborn as sns  # of the extra "companion"
-
     known = index[index["heart_rate"].notna()]
-    sexes = [s for s in ("F", "M") if (known["sex"] == s).any()] or [""]
-    known = known[known["sex"].isin(sexes)]
-    sns.histplot(data=known, x="heart_rate", hue="sex", hue_order=sexes, palette=SEX_COLOURS, element="step",
-                 fill=False, stat="percent", common_norm=False, binwidth=5, legend=False, lw=1.1, ax=ax)  # fmt: skip
+    sexes = [sex for sex in _sexes(known) if sex] or [""]
+    _histogram(ax, known[known["sex"].isin(sexes)], "heart_rate", hue="sex", hue_order=sexes, palette=SEX_COLOURS,
+               element="step", fill=False, stat="percent", common_norm=False, binwidth=5, lw=1.1)  # fmt: skip
     ax.set(xlabel="Heart rate (beats/min)", ylabel="Windows of that sex (%)", title="Heart rate")
 
 
@@ -102,16 +93,14 @@ def _draw_arrival_time(ax: Axes, index: pd.DataFrame) -> None:
 
 
 def _draw_quality(ax: Axes, index: pd.DataFrame) -> None:
-    import seaborn as sns  # of the extra "companion"
-
-    sns.histplot(data=index, x="quality", bins=np.linspace(0, 1, 21), color=COLOURS["grey"], alpha=1, edgecolor="white",
-                 linewidth=0.3, ax=ax)  # fmt: skip
+    _histogram(ax, index, "quality", bins=np.linspace(0, 1, 21), color=COLOURS["grey"], alpha=1, edgecolor="white",
+               linewidth=0.3)  # fmt: skip
     ax.set(xlabel="Quality (0 to 1)", ylabel="Windows", title="Signal quality", xlim=(0, 1))
     ax.yaxis.get_major_locator().set_params(integer=True)
 
 
 def _draw_nothing(ax: Axes, index: pd.DataFrame) -> None:
-    mark_empty(ax, "nothing known of this cohort but its size")
+    style.mark_empty(ax, "nothing known of this cohort but its size")
     ax.set_axis_off()
 
 
@@ -126,16 +115,15 @@ def plot_cohort(index: pd.DataFrame) -> Figure:
     if "subject" not in index or not len(index):
         raise InputError("the cohort index is empty or has no column 'subject'; prepare the windows first")
     index = index.assign(sex=index["sex"].fillna("") if "sex" in index else "")
-    subjects = index.drop_duplicates("subject")
-    one_subject = len(subjects) == 1
-    known = functools.partial(_known, index)
+    one_subject = index["subject"].nunique(dropna=False) == 1
+    known = partial(_known, index)
     drawers = (
-        (_known(subjects, "age") and not one_subject, _draw_age),
+        (_known(index.drop_duplicates("subject"), "age") and not one_subject, _draw_age),
         (known("split"), _draw_splits),
-        (known("rhythm"), functools.partial(_draw_prevalence, column="rhythm")),
+        (known("rhythm"), partial(_draw_prevalence, column="rhythm")),
         (known("heart_rate"), _draw_heart_rate),
         (known("pat_ms") and known("age"), _draw_arrival_time),
-        (known("morphology"), functools.partial(_draw_prevalence, column="morphology")),
+        (known("morphology"), partial(_draw_prevalence, column="morphology")),
     )
     panels = [draw for is_known, draw in drawers if is_known]
     if known("quality") and len(panels) < 6:
@@ -143,18 +131,17 @@ def plot_cohort(index: pd.DataFrame) -> Figure:
     panels = panels or [_draw_nothing]
     n_columns = min(3, len(panels)) if len(panels) != 4 else 2
     fig = page_figure(2.15 * -(-len(panels) // n_columns) + 0.3)
-    axes = rows_of(fig, len(panels), n_columns)
+    axes = style.rows_of(fig, len(panels), n_columns)
     for draw, ax in zip(panels, axes, strict=True):
         draw(ax, index)
-    letter_panels(axes)
+    style.letter_panels(axes)
     if one_subject:
-        row = subjects.iloc[0]
-        age = f"{row['age']:g} years" if _known(subjects, "age") else "age not known"
+        row = index.iloc[0]
+        age = f"{row['age']:g} years" if _known(index[:1], "age") else "age not known"
         fig.suptitle(f"One subject, {age}, sex {SEX_NAMES[row['sex']]}", x=0.01, ha="left", fontsize=8)
-        return fig
-    sexes = [s for s in SEX_NAMES if (index["sex"] == s).any()]
-    handles = [Line2D([], [], color=SEX_COLOURS[s], lw=4, label=SEX_NAMES[s]) for s in sexes]
-    fig.legend(handles=handles, loc="outside upper right", ncols=3)
+    else:
+        looks = {SEX_NAMES[sex]: {"color": SEX_COLOURS[sex], "lw": 4} for sex in _sexes(index)}
+        style.legend_outside(fig, looks, "upper right")
     return fig
 
 
@@ -166,8 +153,7 @@ def _draw_arrival(ax: Axes, upstrokes: np.ndarray, r_peaks: np.ndarray, height: 
     if not beats.size:
         return
     beat = beats[len(beats) // 2]
-    delay = np.nanmin(delays[beat])
-    start = r_peaks[beat]
+    start, delay = r_peaks[beat], np.nanmin(delays[beat])
     ax.axvline(start, **_R_PEAK)
     arrow = {"arrowstyle": "<->", "lw": 0.8, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 6}
     ax.annotate("", (start + delay, height), (start, height), arrowprops=arrow)
@@ -188,15 +174,13 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
         Pulse onsets and R peaks from the start of the window; NaN padding is ignored.
     lead_mask : array (12,), optional
         0 marks absent leads.
-    leads : sequence of str
-    title : str, optional
     """
     ppg, ecg = np.asarray(ppg, dtype=float).reshape(-1), np.asarray(ecg, dtype=float)
     if ecg.shape != (12, len(ppg)):
         raise InputError(f"ppg has shape {ppg.shape} and ecg {ecg.shape}; expected (T,) and (12, T)")
     t = np.arange(len(ppg)) / sampling_rate  # s
     upstrokes, r_peaks = (
-        np.array([x for x in np.atleast_1d([] if marks is None else marks) if 0 <= x <= t[-1]], dtype=float)
+        np.array([x for x in ([] if marks is None else marks) if 0 <= x <= t[-1]], dtype=float)
         for marks in (upstrokes, r_peaks)
     )
     rows = lead_rows(leads)
@@ -209,7 +193,7 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
     for ax, lead, row, missing in zip(axes[1:], leads, rows, absent, strict=True):
         ax.set_ylabel(lead if missing else f"{lead} (mV)")
         if missing:
-            mark_empty(ax)
+            style.mark_empty(ax)
             continue
         ax.plot(t, ecg[row], color=TRUTH)
         for r_peak in r_peaks:

@@ -1,4 +1,4 @@
-"""Methods side by side: validation curves, one window as each of them sees it, and paired differences."""
+"""Methods side by side: validation curves, one window, paired differences, sampler steps, time, real records."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.leads import LEADS
+from p2es_lib.core.leads import lead_rows
 from p2es_lib.evaluation.metrics import METRICS, Metric
 from p2es_lib.evaluation.metrics.summary import beyond_chance
 from p2es_lib.plots import style
-from p2es_lib.plots.style import COLOURS, CYCLE, ESTIMATE, MARKERS, SPREAD, TRUTH, method_colours, page_figure, styled
+from p2es_lib.plots.style import COLOURS, CYCLE, ESTIMATE, MARKERS, SPREAD, TRUTH, page_figure, styled
 
 _LINES = ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+#: The full model, among variants.
+_REFERENCE = "p2es"
+#: Records that a page shows legibly.
+MOST_RECORDS = 25
 
 
 @styled
@@ -28,32 +31,30 @@ def plot_validation_curves(histories: Mapping[str, pd.DataFrame], costs: Mapping
 
     Parameters
     ----------
-    histories : mapping
-        Label to training history (columns step, validation_rmse).
-    costs : mapping
-        The same labels to what the training cost (``seconds``, ``steps``).
+    histories, costs : mapping
+        Label to training history (columns step, validation_rmse), and to what it cost (``seconds``, ``steps``).
     """
     if not histories:
         raise InputError("plot_validation_curves: no training")
-    colours = method_colours(histories)
+    colours = style.method_colours(histories)
     fig = page_figure(2.5)
     axes = fig.subplots(1, 2, sharey=True)
-    handles = []
+    looks: dict[str, dict] = {}
     for label, history in histories.items():
         rows = history.dropna(subset=["validation_rmse"])
         minutes_per_step = costs[label]["seconds"] / 60 / costs[label]["steps"]
-        again = sum(handle.get_color() == colours[label] for handle in handles)  # more methods than colours
-        look = {"color": colours[label], "ls": _LINES[again % len(_LINES)], "marker": "o", "ms": 2.5, "mew": 0}
-        axes[0].plot(rows["step"], rows["validation_rmse"], **look)
-        axes[1].plot(rows["step"] * minutes_per_step, rows["validation_rmse"], **look)
-        handles.append(Line2D([], [], label=label, **look))
-    # Logarithmic: half of what is learned is learned in the first hundredth of the time.
-    axes[0].set(xlabel="Step", ylabel="Validation RMSE (mV)", xscale="log")
-    axes[1].set(xlabel="Minutes of training", xscale="log")
-    for ax in axes:
+        again = sum(look["color"] == colours[label] for look in looks.values())  # more methods than colours
+        dashes = _LINES[again % len(_LINES)]
+        looks[label] = {"color": colours[label], "ls": dashes, "marker": "o", "ms": 2.5, "mew": 0}
+        axes[0].plot(rows["step"], rows["validation_rmse"], **looks[label])
+        axes[1].plot(rows["step"] * minutes_per_step, rows["validation_rmse"], **looks[label])
+    axes[0].set_ylabel("Validation RMSE (mV)")
+    for ax, label in zip(axes, ("Step", "Minutes of training"), strict=True):
+        # Logarithmic: half of what is learned is learned in the first hundredth of the time.
+        ax.set(xlabel=label, xscale="log")
         ax.xaxis.set_major_formatter("{x:g}")
         style.lines_behind(ax, "y")
-    fig.legend(handles=handles, loc="outside upper center", ncols=min(4, len(handles)))
+    style.legend_outside(fig, looks, ncols=min(4, len(looks)))
     style.letter_panels(axes)
     return fig
 
@@ -82,30 +83,26 @@ def plot_one_window(
     fig = page_figure(0.72 * len(estimates) + 0.6)
     axes = fig.subplots(len(estimates), len(leads), sharex=True, sharey="col", squeeze=False)
     for row, (method, samples) in zip(axes, estimates.items(), strict=True):
-        for ax, lead in zip(row, leads, strict=True):
-            values = samples[:, LEADS.index(lead), part]
+        for ax, lead in zip(row, lead_rows(leads), strict=True):
+            values = samples[:, lead, part]
             if len(values) > 1:
                 ax.fill_between(t, *np.percentile(values, (5, 95), axis=0), color=SPREAD, lw=0, alpha=0.7)
-            ax.plot(t, truth[LEADS.index(lead), part], lw=0.9, color=TRUTH)
+            ax.plot(t, truth[lead, part], lw=0.9, color=TRUTH)
             ax.plot(t, values[0], lw=0.9, color=ESTIMATE)
             ax.yaxis.set_major_locator(MaxNLocator(3))
         name = method.partition(" (")[0]  # a panel is narrow; what exactly was changed stands in the tables
-        row[0].annotate(name, (0, 1), xycoords="axes fraction", xytext=(2, 1), textcoords="offset points", fontsize=7,
-                        color=ESTIMATE)  # fmt: skip
+        row[0].annotate(name, (0, 1), (2, 1), "axes fraction", "offset points", fontsize=7, color=ESTIMATE)
     for ax, lead in zip(axes[0], leads, strict=True):
         ax.set_title(f"{lead} (mV)", loc="right")
     for ax in axes[-1]:
         ax.set(xlabel="Time (s)", xlim=(0, t[-1]))
-    looks = ((TRUTH, 0.9, "true"), (ESTIMATE, 0.9, "translated: one sample"), (SPREAD, 5, "5 to 95 % of the samples"))
-    handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in looks]
-    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    looks = {"true": {"color": TRUTH, "lw": 0.9}, "translated: one sample": {"color": ESTIMATE, "lw": 0.9}}
+    style.legend_outside(fig, looks | {"5 to 95 % of the samples": {"color": SPREAD, "lw": 5}})
     return fig
 
 
 @styled
-def plot_differences(
-    table: pd.DataFrame, metrics: Sequence[str], groups: Mapping[str, str], *, reference: str = "P2Es"
-) -> Figure:
+def plot_differences(table: pd.DataFrame, metrics: Sequence[str], groups: Mapping[str, str]) -> Figure:
     """Differences to the full model with their intervals: a row per variant, a column per metric.
 
     Filled: the interval excludes zero after the correction for many comparisons. Green lies on the side where the
@@ -132,11 +129,10 @@ def plot_differences(
     axes = fig.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         _draw_differences(ax, shown[shown["metric"] == metric], position, METRICS[metric])
-    axes[0].set_yticks(range(len(order)), [heading or method for heading, method in order])
+    style.name_rows(axes[0], [heading or method for heading, method in order])
     for label, (heading, _) in zip(axes[0].get_yticklabels(), order, strict=True):
         label.set_fontweight("bold" if heading else "normal")
-    axes[0].set_ylim(len(order) - 0.4, -0.6)
-    words = f"Difference to {reference}, 95 % interval; filled: not explained by chance (orange: worse, green: better)"
+    words = "Difference to P2Es, 95 % interval; filled: not explained by chance (orange: worse, green: better)"
     if (shown["seeds"] > 1).any():
         words += "\nTicks: extremes of single trainings; rows without: one training"
     fig.supxlabel(words, fontsize=7.5)
@@ -165,7 +161,7 @@ def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int],
         if row.Index in outside:  # it would press all others together
             side = np.sign(row.difference)
             ax.plot(side * end, y, ">" if side > 0 else "<", ms=4, color=colour, clip_on=False)
-            ax.annotate(f"{row.difference:+.2g}", (side * end, y), xytext=(-4 * side, 0), textcoords="offset points",
+            ax.annotate(f"{row.difference:+.2g}", (side * end, y), (-4 * side, 0), "data", "offset points",
                         va="center", ha="right" if side > 0 else "left", fontsize=6.5)  # fmt: skip
             continue
         ax.plot([row.lower, row.upper], [y, y], lw=1.1, color=colour)
@@ -178,15 +174,14 @@ def _draw_differences(ax: Axes, rows: pd.DataFrame, position: Mapping[str, int],
         left = -end if (signs < 0).any() else min(1.08 * ends.min(), -0.05 * end)
         right = end if (signs > 0).any() else max(1.08 * ends.max(), 0.05 * end)
         ax.set_xlim(left, right)
-    ax.set_title(metric.label.replace(", ", ",\n"))  # a column is narrow
-    ax.set_xlabel(metric.unit or " ")
+    ax.set(title=metric.label.replace(", ", ",\n"), xlabel=metric.unit or " ")  # a column is narrow
     ax.xaxis.set_major_locator(MaxNLocator(3))
     style.lines_behind(ax, "x")
     ax.tick_params(axis="y", length=0)
 
 
 @styled
-def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str = "p2es") -> Figure:
+def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """A metric against the number of sampler steps: of the full model with its interval, of others as thin lines.
 
     Parameters
@@ -195,62 +190,58 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str], reference: str =
         Columns n_steps, metric, value, lower, upper; with several models also variant and method (the name shown).
     metrics : mapping
         Metric to panel title.
-    reference : str
-        The full model, where there is a column variant.
     """
-    fig = page_figure(2.4 if "variant" in table and table["variant"].nunique() > 1 else 2.0)
+    table = table if "variant" in table else table.assign(variant=_REFERENCE, method="P2Es")
+    several = table["variant"].nunique() > 1
+    fig = page_figure(2.4 if several else 2.0)
     axes = np.atleast_1d(fig.subplots(1, len(metrics)))
-    handles: dict[str, Line2D] = {}
     for ax, (metric, title) in zip(axes, metrics.items(), strict=True):
         rows = table[table["metric"] == metric].sort_values("n_steps")
-        others = [part for _, part in rows.groupby("variant", sort=False)] if "variant" in rows else []
-        others = [part for part in others if part["variant"].iloc[0] != reference]
-        rows = rows[rows["variant"] == reference] if "variant" in rows else rows
+        others = rows[rows["variant"] != _REFERENCE].groupby("variant", sort=False)
+        rows = rows[rows["variant"] == _REFERENCE]
         if rows.empty:
             raise InputError(f"plot_steps: the table holds no {metric}")
         ax.fill_between(rows["n_steps"], rows["lower"], rows["upper"], color=SPREAD, lw=0, alpha=0.7)
-        name = rows["method"].iloc[0] if others else "P2Es"
-        (handles[name],) = ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3)
-        for part, colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS[1:]), strict=False):
+        ax.plot(rows["n_steps"], rows["value"], "o-", color=ESTIMATE, ms=3, label=rows["method"].iloc[0])
+        for (_, part), colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS[1:])):
             name = part["method"].iloc[0].partition(" (")[0]
-            (handles[name],) = ax.plot(part["n_steps"], part["value"], marker=marker, color=colour, lw=0.8, ms=2.5)
+            ax.plot(part["n_steps"], part["value"], marker=marker, color=colour, lw=0.8, ms=2.5, label=name)
         ax.set_xscale("log", base=2)
         ax.set_xticks(rows["n_steps"], [f"{n:g}" for n in rows["n_steps"]])
         ax.minorticks_off()
-        name, unit = METRICS[metric].label.replace(", ", ",\n"), METRICS[metric].unit
-        ax.set(xlabel="Steps of the sampler", ylabel=name + (f" ({unit})" if unit else ""), title=title)
-    if len(handles) > 1:
+        label = style.axis_label(METRICS[metric]).replace(", ", ",\n")
+        ax.set(xlabel="Steps of the sampler", ylabel=label, title=title)
+    if several:
+        handles = {line.get_label(): line for ax in axes for line in ax.lines}
         fig.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
     style.letter_panels(axes)
     return fig
 
 
 @styled
-def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference: str = "p2es") -> Figure:
+def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """Error of the estimate of x_0 against the time of the forward process; right, others against the full model.
 
     Parameters
     ----------
     table : DataFrame
-        From :func:`p2es_lib.evaluation.error_by_time.error_by_time`.
+        Of :func:`p2es_lib.evaluation.error_by_time.error_by_time`.
     labels : mapping
-        Variant to its name in the legend; those to draw, in order.
-    reference : str
-        The full model, whose stage 1 is drawn as well.
+        Variant to its name in the legend; those to draw, in order, the full model, ``p2es``, among them.
     """
-    if reference not in labels:
-        raise InputError(f"plot_error_by_time: {reference} is not among the variants to draw ({', '.join(labels)})")
-    others = [name for name in labels if name != reference]
+    if _REFERENCE not in labels:
+        raise InputError(f"plot_error_by_time: {_REFERENCE} is not among the variants to draw ({', '.join(labels)})")
+    others = [name for name in labels if name != _REFERENCE]
     fig = page_figure(2.7 + 0.16 * -(-len(others) // 2))
     left, right = fig.subplots(1, 2, width_ratios=[0.8, 1.2])
-    whole = table[table["stage"] == "both stages"]
+    curves = {key: rows.sort_values("t") for key, rows in table.groupby(["variant", "stage"])}
     for stage, look in (("stage 1", "--"), ("both stages", "-")):
-        rows = table[(table["variant"] == reference) & (table["stage"] == stage)].sort_values("t")
+        rows = curves[_REFERENCE, stage]
         left.plot(rows["t"], rows["rmse"], look, color=ESTIMATE, label=stage)
-    left.set(ylabel="RMSE of the estimate of $x_0$ (mV)", title=labels[reference], ylim=(0, None))
+    left.set(ylabel="RMSE of the estimate of $x_0$ (mV)", title=labels[_REFERENCE], ylim=(0, None))
     left.legend(loc="upper left")
     for name, colour, marker in zip(others, cycle(CYCLE[1:]), cycle(MARKERS)):
-        rows = whole[whole["variant"] == name].sort_values("t")
+        rows = curves[name, "both stages"]
         lower, upper, ratio = (100 * (rows[column] - 1) for column in ("lower", "upper", "ratio"))
         right.fill_between(rows["t"], lower, upper, color=colour, lw=0, alpha=0.25)
         right.plot(rows["t"], ratio, marker=marker, ms=2.5, color=colour, label=labels[name])
@@ -263,4 +254,41 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str], reference
         ax.set_xlabel("Time of the forward process, $t$")
     fig.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=2)
     style.letter_panels([left, right])
+    return fig
+
+
+@styled
+def plot_sim_to_real(table: pd.DataFrame) -> Figure:
+    """Beats, heart rate and waveform of each real record, a point and its interval per method.
+
+    The table is that of :func:`p2es_lib.experiments.sim_to_real.sim_to_real_table`. Of more than 25 records those are
+    shown in which the first method finds the fewest beats.
+    """
+    if table.empty:
+        raise InputError("plot_sim_to_real: no record")
+    titles = {"r_peak_f1_lag": "R-peak F1, 50 ms, after lag", "heart_rate_error": "Error of the heart rate (min⁻¹)",
+              "pearson_lag": "Pearson r after lag, measured leads"}  # fmt: skip
+    methods = style.unique(table["method"])
+    first = table[table["method"] == methods[0]].sort_values("r_peak_f1_lag", kind="stable")
+    records = list(first["record"][:MOST_RECORDS])
+    shown = [name for name in titles if table[name].notna().any()]
+    fig = page_figure(0.9 + 0.2 * max(4, len(records)))
+    axes = np.atleast_1d(fig.subplots(1, len(shown), sharey=True))
+    looks = {
+        method: {"color": colour, "marker": marker}
+        for method, colour, marker in zip(methods, (ESTIMATE, COLOURS["orange"], COLOURS["grey"]), "osD")
+    }
+    for ax, name in zip(axes, shown, strict=True):
+        for offset, (method, look) in zip(np.linspace(-0.22, 0.22, len(methods)), looks.items()):
+            rows = table[table["method"] == method].set_index("record").loc[records]
+            y = np.arange(len(records)) + offset
+            ax.hlines(y, rows[f"{name}_lower"], rows[f"{name}_upper"], color=look["color"], lw=0.9)
+            ax.plot(rows[name], y, ls="", ms=3.2, mew=0, **look)
+        ax.set_title(titles[name])
+        style.lines_behind(ax, "x")
+    style.name_rows(axes[0], [record.partition("/")[2] or record for record in records])
+    style.legend_outside(
+        fig, {method: {"ms": 3.5, "mew": 0, "lw": 1, **look} for method, look in looks.items()}, ncols=1
+    )
+    style.letter_panels(axes)
     return fig

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from p2es_lib.core.errors import InputError
@@ -20,39 +19,31 @@ from p2es_lib.data.windows import label_words
 from p2es_lib.evaluation.metrics.measurements import beat_times
 from p2es_lib.evaluation.realism import MeasuredWindows, spectrum
 from p2es_lib.plots import style
-from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, letter_panels, mark_empty, page_figure, styled
+from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, letter_panels, page_figure, styled
 
 _REAL, _SIMULATED = {"color": TRUTH}, {"color": ESTIMATE}
 #: Measurements of the figure, with their axis labels.
 SHOWN = {
-    "pr_ms": "PR (ms)",
-    "qrs_ms": "QRS (ms)",
-    "qtc_ms": "QTc (ms)",
-    "qrs_axis_deg": "QRS axis (°)",
-    "t_axis_deg": "T axis (°)",
-    "qrs_t_angle_deg": "QRS-T angle (°)",
-    "II_p_mv": "P in II (mV)",
-    "V1_s_mv": "S in V1 (mV)",
-    "V5_r_mv": "R in V5 (mV)",
-    "V3_t_mv": "T in V3 (mV)",
-}
+    "pr_ms": "PR (ms)", "qrs_ms": "QRS (ms)", "qtc_ms": "QTc (ms)", "qrs_axis_deg": "QRS axis (°)",
+    "t_axis_deg": "T axis (°)", "qrs_t_angle_deg": "QRS-T angle (°)", "II_p_mv": "P in II (mV)",
+    "V1_s_mv": "S in V1 (mV)", "V5_r_mv": "R in V5 (mV)", "V3_t_mv": "T in V3 (mV)",
+}  # fmt: skip
 
 
-def _legend(fig: Figure, where: str = "outside upper right") -> None:
-    handles = [Line2D([], [], lw=2, label="real", **_REAL), Line2D([], [], lw=2, label="simulated", **_SIMULATED)]
-    fig.legend(handles=handles, loc=where, ncols=2)
+def _legend(fig: Figure) -> None:
+    looks = {"real": {"lw": 2, **_REAL}, "simulated": {"lw": 2, **_SIMULATED}}
+    style.legend_outside(fig, looks, "upper right", 2)
 
 
-def _histogram(ax: Axes, real: np.ndarray, simulated: np.ndarray, width: float, label: str, title: str) -> None:
+def _draw_histogram(ax: Axes, real: np.ndarray, simulated: np.ndarray, width: float, label: str, title: str) -> None:
     real, simulated = (x[np.isfinite(x)] for x in (np.asarray(real, float), np.asarray(simulated, float)))
     ax.set(xlabel=label, title=title)
     if not len(real):
-        return mark_empty(ax)
+        return style.mark_empty(ax)
     low, high = np.percentile(np.concatenate([real, simulated]), (0.5, 99.5))
     bins = np.arange(np.floor(low / width), np.ceil(high / width) + 1) * width
     for values, look in ((real, _REAL), (simulated, _SIMULATED)):
-        share = 100 * np.histogram(values, bins)[0] / len(values)
-        ax.stairs(share, bins, lw=1.1, **look)
+        ax.stairs(100 * np.histogram(values, bins)[0] / len(values), bins, lw=1.1, **look)
     ax.set(xlim=(bins[0], bins[-1]), ylim=(0, None), ylabel="Share (%)")
 
 
@@ -62,13 +53,11 @@ def _draw_band(ax: Axes, x, low, middle, high, look: dict) -> None:
         ax.fill_between(x, low, high, color=SPREAD, lw=0, alpha=0.6)
     else:
         for limit in (low, high):
-            ax.plot(x, limit, lw=0.7, ls=(0, (1, 1)), **look)
+            ax.plot(x, limit, lw=0.7, ls=style.DOTTED, **look)
     ax.plot(x, middle, lw=1.0, **look)
 
 
-def _draw_spectrum(
-    ax: Axes, real: np.ndarray, simulated: np.ndarray, rate: float, highest_hz: float, title: str
-) -> None:
+def _draw_spectrum(ax: Axes, real: np.ndarray, simulated: np.ndarray, rate: float, highest_hz: float) -> None:
     """Median and middle half of the spectra of windows (N, ..., T)."""
     for x, look in ((simulated, _SIMULATED), (real, _REAL)):
         frequencies, density = spectrum(x, rate)
@@ -76,7 +65,7 @@ def _draw_spectrum(
         low, middle, high = np.percentile(density, (25, 50, 75), axis=0)
         shown = (frequencies > 0) & (frequencies <= highest_hz)
         _draw_band(ax, frequencies[shown], low[shown], middle[shown], high[shown], look)
-    ax.set(xlabel="Frequency (Hz)", ylabel="Share of power (dB/Hz)", title=title, xlim=(0, highest_hz))
+    ax.set(xlabel="Frequency (Hz)", ylabel="Share of power (dB/Hz)", xlim=(0, highest_hz))
 
 
 @styled
@@ -90,27 +79,27 @@ def plot_recorded_simulated(
     """
     fig = page_figure(4.3)
     axes = fig.subplots(2, 3).ravel()
-
-    def histogram(ax: Axes, name: str, width: float, label: str, title: str) -> None:
-        _histogram(ax, real.measured[name], simulated.measured[name], width, label, title)
-
-    histogram(axes[0], "heart_rate", 5, "Heart rate (beats/min)", "Heart rate")
-    width = 5 * max(1, round(np.nanpercentile(real.measured["rmssd_ms"], 97) / 150))
-    histogram(axes[1], "rmssd_ms", width, "RMSSD within a window (ms)", "Change from beat to beat")
-    histogram(axes[2], "pat_ms", 10, "R peak to pulse onset (ms)", "Arrival time")
-    _draw_spectrum(axes[3], real.ppg, simulated.ppg, sampling_rate, 10.0, "PPG")
-    rows = list(lead_rows(real.leads))
-    if rows:
-        ecgs = real.ecg[:, rows], simulated.ecg[:, rows]
-        _draw_spectrum(axes[4], *ecgs, sampling_rate, 45.0, f"ECG, {len(rows)} leads")
+    beat_to_beat = 5 * max(1, round(np.nanpercentile(real.measured["rmssd_ms"], 97) / 150))
+    for ax, name, width, label, title in (
+        (axes[0], "heart_rate", 5, "Heart rate (beats/min)", "Heart rate"),
+        (axes[1], "rmssd_ms", beat_to_beat, "RMSSD within a window (ms)", "Change from beat to beat"),
+        (axes[2], "pat_ms", 10, "R peak to pulse onset (ms)", "Arrival time"),
+    ):
+        _draw_histogram(ax, real.measured[name], simulated.measured[name], width, label, title)
+    _draw_spectrum(axes[3], real.ppg, simulated.ppg, sampling_rate, 10.0)
+    titles = ["PPG", "ECG", "Averaged beat"]
+    if rows := lead_rows(real.leads):
+        _draw_spectrum(axes[4], real.ecg[:, rows], simulated.ecg[:, rows], sampling_rate, 45.0)
         lead = "II" if "II" in real.leads else real.leads[0]
         _draw_beats(axes[5], real, simulated, lead)
-        axes[5].set(title=f"Averaged beat, {lead}", xlabel="Time from R peak (s)", ylabel="mV")
+        axes[5].set(xlabel="Time from R peak (s)", ylabel="mV")
+        titles = ["PPG", f"ECG, {len(rows)} leads", f"Averaged beat, {lead}"]
     else:
-        for ax, title in zip(axes[4:], ("ECG", "Averaged beat"), strict=True):
-            mark_empty(ax, "no lead is named")
-            ax.set(title=title)
+        for ax in axes[4:]:
+            style.mark_empty(ax, "no lead is named")
             ax.set_axis_off()
+    for ax, title in zip(axes[3:], titles, strict=True):
+        ax.set_title(title)
     letter_panels(axes)
     _legend(fig)
     if ppg == "simulated":
@@ -156,16 +145,9 @@ def plot_measurements_compared(table: pd.DataFrame, areas: pd.DataFrame | None =
                                components: pd.DataFrame | None = None) -> Figure:  # fmt: skip
     """Medians (5 to 95 %) of measurements by group, real beside simulated; below, the verdict of the classifiers.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Of :func:`p2es_lib.evaluation.realism.compare`.
-    areas : DataFrame, optional
-        Of :func:`p2es_lib.evaluation.realism.tell_apart`.
-    components : DataFrame, optional
-        Of :func:`p2es_lib.evaluation.realism.principal_shares`.
+    The tables are those of ``compare``, ``tell_apart`` and ``principal_shares`` of :mod:`p2es_lib.evaluation.realism`.
     """
-    groups = [g for g in dict.fromkeys(table["group"]) if g != "rhythm: sinus"]
+    groups = [g for g in style.unique(table["group"]) if g != "rhythm: sinus"]
     quantities = [q for q in SHOWN if (table["quantity"] == q).any()]
     if not quantities:
         raise InputError("plot_measurements_compared: none of its measurements is in the table")
@@ -178,8 +160,8 @@ def plot_measurements_compared(table: pd.DataFrame, areas: pd.DataFrame | None =
     for ax, quantity in zip(axes, quantities, strict=True):
         _draw_quantity(ax, table[table["quantity"] == quantity].set_index("group"), groups)
         ax.set_xlabel(SHOWN[quantity])
-    axes[0].set_yticks(range(len(groups)), [_group_words(group) for group in groups])
-    axes[0].set_ylim(len(groups) - 0.4, -0.6)
+    names = [label_words(group.rpartition(": ")[2]) for group in groups]
+    style.name_rows(axes[0], [name[:1].upper() + name[1:] for name in names])
     _legend(fig)
     if below:
         lower = bottom.subplots(1, len(below), squeeze=False, width_ratios=[1.5, 1][: len(below)])[0]
@@ -187,12 +169,6 @@ def plot_measurements_compared(table: pd.DataFrame, areas: pd.DataFrame | None =
             draw(ax, data)
         letter_panels([axes[0], *lower])
     return fig
-
-
-def _group_words(group: str) -> str:
-    label = group.rpartition(": ")[2] if ": " in group else group
-    words = label_words(label)
-    return words[:1].upper() + words[1:]
 
 
 def _draw_quantity(ax: Axes, rows: pd.DataFrame, groups: Sequence[str]) -> None:
@@ -211,15 +187,13 @@ def _draw_quantity(ax: Axes, rows: pd.DataFrame, groups: Sequence[str]) -> None:
 def _draw_areas(ax: Axes, areas: pd.DataFrame) -> None:
     everyone = areas[areas["group"] == "all"]
     features = style.unique(everyone["features"])
-    looks = zip(everyone.groupby("classifier"), ("green", "vermillion"), (-0.15, 0.15))
-    for (kind, rows), colour, shift in looks:
+    for (kind, rows), colour, shift in zip(everyone.groupby("classifier"), ("green", "vermillion"), (-0.15, 0.15)):
         y = [features.index(name) + shift for name in rows["features"]]
         style.dots_with_intervals(ax, rows, y, COLOURS[colour], kind)
-    ax.axvline(0.5, color=COLOURS["grey"], lw=0.8, ls=(0, (3, 2)))
-    ax.annotate("cannot tell", (0.5, 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points",
-                fontsize=7, color=COLOURS["grey"])  # fmt: skip
-    ax.set_yticks(range(len(features)), features)
-    ax.set_ylim(len(features) - 0.4, -0.6)
+    ax.axvline(0.5, color=COLOURS["grey"], lw=0.8, ls=style.DASHED)
+    ax.annotate("cannot tell", (0.5, 0), (3, 3), ("data", "axes fraction"), "offset points", fontsize=7,
+                color=COLOURS["grey"])  # fmt: skip
+    style.name_rows(ax, features)
     ax.set(xlim=(0.3, 1.0), xlabel="Area under the ROC curve", title="Can a classifier tell real from simulated?")
     ax.legend(loc="center right")
 

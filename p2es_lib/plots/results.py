@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
 from p2es_lib.evaluation.metrics import METRICS, Metric
 from p2es_lib.plots import style
-from p2es_lib.plots.style import COLOURS, ESTIMATE, letter_panels, method_colours, page_figure, styled
+from p2es_lib.plots.style import COLOURS, ESTIMATE, method_colours, page_figure, styled
 
 #: Parts of the squared error, from the bottom of the bar upwards.
 PARTS = {"mse_timing": "timing (constant lag)", "mse_amplitude": "amplitude", "mse_morphology": "morphology"}
@@ -39,44 +39,41 @@ def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *,
     if isinstance(history, Mapping):
         history = pd.concat([frame.assign(seed=seed) for seed, frame in history.items()], ignore_index=True)
     _check_columns("training history", history, {"step", "loss", "validation_rmse", "learning_rate"})
-    history = history.assign(seed=history.get("seed", 0))
+    exponent = int(np.floor(np.log10(max(1.05 * history["learning_rate"].max(), 1e-12))))
+    history = history.assign(seed=history.get("seed", 0), learning_rate=history["learning_rate"] / 10.0**exponent)
     seeds = sorted(history["seed"].unique())
     # Seeds are repetitions of one thing: shades of one colour, apart from those of the references.
     shades = sns.color_palette("blend:#003A5C,#7CC0EC", len(seeds)) if len(seeds) > 1 else [ESTIMATE]
     palette = dict(zip(seeds, shades, strict=True))
-    exponent = int(np.floor(np.log10(max(1.05 * history["learning_rate"].max(), 1e-12))))
-    history = history.assign(learning_rate=history["learning_rate"] / 10.0**exponent)
     fig = page_figure(2.3)
-    axes = fig.subplots(1, 3, width_ratios=[1.15, 1.3, 0.8])
-    for ax, column, label in zip(axes, ("loss", "validation_rmse", "learning_rate"),
-                                 ("Training loss", "Validation RMSE (mV)", f"Learning rate ($10^{{{exponent}}}$)"),
-                                 strict=True):  # fmt: skip
-        rows = history[history[column].notna()]
-        marker = {"marker": "o", "markersize": 3, "markeredgewidth": 0} if column == "validation_rmse" else {}
-        sns.lineplot(data=rows, x="step", y=column, hue="seed", hue_order=seeds, palette=palette, estimator=None,
-                     errorbar=None, legend=False, ax=ax, lw=1.0, **marker)  # fmt: skip
+    axes = losses, errors, rates = fig.subplots(1, 3, width_ratios=[1.15, 1.3, 0.8])
+    dots = {"marker": "o", "markersize": 3, "markeredgewidth": 0}
+    for ax, column, label, look in (
+        (losses, "loss", "Training loss", {}),
+        (errors, "validation_rmse", "Validation RMSE (mV)", dots),
+        (rates, "learning_rate", f"Learning rate ($10^{{{exponent}}}$)", {}),
+    ):
+        sns.lineplot(data=history[history[column].notna()], x="step", y=column, hue="seed", hue_order=seeds,
+                     palette=palette, estimator=None, errorbar=None, legend=False, ax=ax, lw=1.0, **look)  # fmt: skip
         ax.set(xlabel="Step", ylabel=label, xlim=(0, None))
         ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 3, 5, 10]))
     if (history["loss"].dropna() > 0).all():
-        axes[0].set_yscale("log")
-        axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes[0].yaxis.set_major_formatter("{x:g}")
-        axes[0].yaxis.set_minor_formatter(NullFormatter())
-    axes[2].set_ylim(bottom=0)
-    _draw_references(axes[1], references or {}, history["validation_rmse"].dropna())
+        losses.set_yscale("log")
+        style.round_numbers(losses.yaxis)
+    rates.set_ylim(bottom=0)
+    _draw_references(errors, references or {}, history["validation_rmse"].dropna())
     if len(seeds) > 1:
-        handles = [Line2D([], [], color=palette[seed], label=f"seed {seed}") for seed in seeds]
-        axes[0].legend(handles=handles, loc="upper right")
-    letter_panels(axes)
+        losses.legend([Line2D([], [], color=shade) for shade in shades], [f"seed {seed}" for seed in seeds],
+                      loc="upper right")  # fmt: skip
+    style.letter_panels(axes)
     return fig
 
 
 def _draw_references(ax: Axes, references: Mapping[str, float], values: pd.Series) -> None:
-    colours = method_colours(references)
-    for name, value in references.items():
-        ax.axhline(value, color=colours[name], lw=0.9, ls=(0, (4, 2)))
-        ax.annotate(name, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 1.5), textcoords="offset points",
-                    ha="right", va="bottom", fontsize=7, color=colours[name])  # fmt: skip
+    for (name, value), colour in zip(references.items(), method_colours(references).values(), strict=True):
+        ax.axhline(value, color=colour, lw=0.9, ls=(0, (4, 2)))
+        ax.annotate(name, (1, value), (0, 1.5), ("axes fraction", "data"), "offset points", ha="right", va="bottom",
+                    fontsize=7, color=colour)  # fmt: skip
     seen = [*values, *references.values()]
     low, high = min(seen), max(seen)
     pad = 0.12 * max(high - low, 0.02 * high)
@@ -109,26 +106,26 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
         Missing columns, or a metric or method that the table does not hold.
     """
     _check_columns("results table", results, {"method", "lead", "metric", "value"})
-    methods = list(dict.fromkeys(results["method"])) if methods is None else list(methods)
+    methods = style.unique(results["method"] if methods is None else methods)
     for column, wanted in (("metric", metrics), ("method", methods)):
         unknown = [name for name in wanted if name not in set(results[column])]
         if unknown or not wanted:
             held = ", ".join(map(str, results[column].unique()))
             raise InputError(f"results table holds no {column} {unknown}; it holds {held}")
     positions = {"all": 0.0} | {lead: 1.5 + k for k, lead in enumerate(LEADS)}
-    present = [lead for lead in positions if (results["lead"][results["metric"].isin(metrics)] == lead).any()]
-    offsets = style.side_by_side(len(methods), 0.3)
+    drawn = results[results["metric"].isin(metrics) & results["lead"].isin(positions)]
+    present = [lead for lead in positions if (drawn["lead"] == lead).any()]
     colours = method_colours(methods)
     fig = page_figure(1.75 * len(metrics) + 0.45)
     axes = fig.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
     for ax, metric in zip(axes, metrics, strict=True):
-        for method, offset in zip(methods, offsets, strict=True):
-            rows = results[(results["method"] == method) & (results["metric"] == metric)]
-            rows = rows[rows["lead"].isin(positions)]
+        of_metric = drawn[drawn["metric"] == metric]
+        for (method, colour), offset in zip(colours.items(), style.side_by_side(len(methods), 0.3), strict=True):
+            rows = of_metric[of_metric["method"] == method]
             x = rows["lead"].map(positions).to_numpy(dtype=float) + offset
             if {"lower", "upper"} <= set(rows.columns):
-                ax.vlines(x, rows["lower"], rows["upper"], color=colours[method], lw=1.1)
-            ax.plot(x, rows["value"], "o", color=colours[method], ms=3.2, mew=0)
+                ax.vlines(x, rows["lower"], rows["upper"], color=colour, lw=1.1)
+            ax.plot(x, rows["value"], "o", color=colour, ms=3.2, mew=0)
         known = METRICS.get(metric, Metric(metric.replace("_", " "), ""))
         ax.set_ylabel(style.axis_label(known))
         style.lines_behind(ax, "y")
@@ -136,43 +133,35 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
             ax.set_ylim(bottom=0)
         for lead in present[1:]:
             ax.axvline(positions[lead] - (0.75 if lead == "I" else 0.5), color="#DDDDDD", lw=0.5, zorder=0)
-    names = ["all leads" if lead == "all" else lead for lead in present]
-    axes[-1].set_xticks([positions[lead] for lead in present], names)
+    axes[-1].set_xticks([positions[lead] for lead in present], ["all leads" if p == "all" else p for p in present])
     axes[-1].set(xlabel="Lead", xlim=(-0.6, max(positions[lead] for lead in present) + 0.6))
-    handles = [Line2D([], [], marker="o", ms=3.5, lw=1.1, color=colours[method], label=method) for method in methods]
-    fig.legend(handles=handles, loc="outside upper center", ncols=min(len(methods), 3))
-    letter_panels(axes)
+    looks = {method: {"marker": "o", "ms": 3.5, "lw": 1.1, "color": colour} for method, colour in colours.items()}
+    style.legend_outside(fig, looks, ncols=min(len(methods), 3))
+    style.letter_panels(axes)
     return fig
 
 
 @styled
-def plot_decomposition(results: pd.DataFrame, *, lead="all", methods: Sequence[str] | None = None) -> Figure:
-    """Mean squared error of each method as stacked parts: timing, amplitude, morphology.
+def plot_decomposition(results: pd.DataFrame) -> Figure:
+    """Mean squared error of each method over all leads as stacked parts: timing, amplitude, morphology.
 
     Parameters
     ----------
     results : DataFrame
         Columns method, lead, metric, value; metrics ``mse_timing``, ``mse_amplitude``, ``mse_morphology`` in mV². They
         add up to the mean squared error, whose root is written beside the bar.
-    lead : str
-    methods : sequence of str, optional
-        Which and in what order; default: all that have the parts, as they come.
     """
     _check_columns("results table", results, {"method", "lead", "metric", "value"})
-    rows = results[(results["lead"] == lead) & results["metric"].isin(PARTS)]
+    rows = results[(results["lead"] == "all") & results["metric"].isin(PARTS)]
     table = rows.pivot_table(index="method", columns="metric", values="value", sort=False)
-    lacking = [part for part in PARTS if part not in table] or [m for m in methods or [] if m not in table.index]
-    if lacking:
-        raise InputError(f"results table holds no {', '.join(lacking)} for lead {lead!r}")
-    table = table.loc[list(methods)] if methods is not None else table
+    if lacking := [part for part in PARTS if part not in table]:
+        raise InputError(f"results table holds no {', '.join(lacking)} for all leads")
     fig = page_figure(0.85 + 0.3 * len(table))
     ax = fig.subplots()
-    part_colours = dict(zip(PARTS, (COLOURS["vermillion"], COLOURS["orange"], COLOURS["sky"]), strict=True))
-    y = np.arange(len(table))
-    right = np.zeros(len(table))
-    for part, name in PARTS.items():
+    y, right = np.arange(len(table)), np.zeros(len(table))
+    for (part, name), colour in zip(PARTS.items(), ("vermillion", "orange", "sky"), strict=True):
         value = table[part].to_numpy()
-        ax.barh(y, value, left=right, height=0.62, color=part_colours[part], label=name)
+        ax.barh(y, value, left=right, height=0.62, color=COLOURS[colour], label=name)
         right = right + np.maximum(value, 0)  # timing, the first part, can be slightly negative: left of zero
     for row, total in enumerate(table[list(PARTS)].sum(axis=1)):
         ax.text(right[row] + 0.01 * right.max(), row, f"RMSE {np.sqrt(total):.3f} mV", va="center", fontsize=7)
