@@ -7,8 +7,6 @@ from itertools import cycle, product
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
@@ -17,26 +15,19 @@ from p2es_lib.data.windows import label_words
 from p2es_lib.evaluation.metrics import METRICS
 from p2es_lib.evaluation.metrics.intervals import QUANTITIES
 from p2es_lib.plots import style
-from p2es_lib.plots.style import COLOURS, CYCLE, ESTIMATE, MARKERS, SPREAD, TRUTH, method_colours, page_figure, styled
+from p2es_lib.plots.style import COLOURS, CYCLE, ESTIMATE, MARKERS, SPREAD, TRUTH, Axes, Figure, method_colours, styled
 
 
 @styled
 def plot_bland_altman(differences: pd.DataFrame, limits: pd.DataFrame, quantities: Sequence[tuple[str, str]]) -> Figure:
     """Difference against the mean of translated and true value, one dot per window, with bias and limits of agreement.
 
-    Parameters
-    ----------
-    differences, limits : DataFrame
-        One estimate, of ``interval_differences``, and its ``limits_of_agreement``
-        (:mod:`p2es_lib.evaluation.metrics.intervals`).
-    quantities : sequence of (metric, lead)
-        A panel each.
+    A panel for each pair (metric, lead) of ``quantities``. The tables are those of ``interval_differences``, for one
+    estimate, and of ``limits_of_agreement`` (:mod:`p2es_lib.evaluation.metrics.intervals`).
     """
     if not quantities:
         raise InputError("plot_bland_altman: no quantity")
-    n_columns = min(4, len(quantities))
-    fig = page_figure(1.75 * -(-len(quantities) // n_columns) + 0.2)
-    axes = style.rows_of(fig, len(quantities), n_columns)
+    fig, axes = style.page_panels(len(quantities), 4, row_height=1.75, rest=0.2)
     for ax, (metric, lead) in zip(axes, quantities, strict=True):
         rows = differences[(differences["metric"] == metric) & (differences["lead"] == lead)].dropna(subset=["value"])
         row = limits[(limits["metric"] == metric) & (limits["lead"] == lead)].iloc[0]
@@ -60,17 +51,10 @@ def plot_bland_altman(differences: pd.DataFrame, limits: pd.DataFrame, quantitie
 @styled
 def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.DataFrame]) -> Figure:
     """Left: coverage of the samples' bands over their level. Right: error of what is kept when doubtful windows are
-    refused.
-
-    Parameters
-    ----------
-    curves, risks : mapping
-        Method to ``uncertainty.calibration_curve``, and to ``abstention.risk_coverage``
-        (:mod:`p2es_lib.evaluation.metrics`).
+    refused. By method, of ``uncertainty.calibration_curve`` and ``abstention.risk_coverage`` in ``evaluation.metrics``.
     """
     colours = method_colours([*curves, *risks])
-    fig = page_figure(2.6)
-    left, right = fig.subplots(1, 2)
+    fig, (left, right) = style.page_subplots(2.6, 1, 2)
     left.plot([0, 1], [0, 1], lw=0.8, ls=style.DASHED, color=COLOURS["grey"])
     for method, curve in curves.items():
         rows = curve[(curve["attainable"] - curve["level"]).abs() < 1e-9]  # beyond, K samples have no such band
@@ -88,9 +72,8 @@ def plot_uncertainty(curves: Mapping[str, pd.DataFrame], risks: Mapping[str, pd.
     right.set(xlabel="Windows kept (%), those of least spread", ylabel="RMSE of their mean (mV)")
     right.set(xlim=(0, 100), ylim=(0, None))
     known = {"if the errors themselves were known": {"color": TRUTH, "lw": 0.8, "ls": style.DOTTED}}
-    style.legend_outside(fig, {method: {"color": colour} for method, colour in colours.items()} | known)
-    style.letter_panels([left, right])
-    return fig
+    style.legend_outside(fig, colours | known)
+    return style.lettered(fig, [left, right])
 
 
 @styled
@@ -101,19 +84,17 @@ def plot_diagnostic(table: pd.DataFrame) -> Figure:
     """
     if table.empty:
         raise InputError("plot_diagnostic: the table is empty")
-    pairs = style.unique(zip(table["fit_on"], table["tried_on"], strict=True))
-    labels = style.unique(table["label"])
-    fig = page_figure(0.3 + (0.12 * len(pairs) + 0.12) * len(labels) + 0.5)
-    ax = fig.subplots()
-    for pair, offset, colour in zip(pairs, style.side_by_side(len(pairs), 0.34), CYCLE):
-        rows = table[(table["fit_on"] == pair[0]) & (table["tried_on"] == pair[1])]
+    pairs = table.groupby(["fit_on", "tried_on"], sort=False)
+    labels = list(dict.fromkeys(table["label"]))
+    fig, ax = style.page_subplots(0.3 + (0.12 * pairs.ngroups + 0.12) * len(labels) + 0.5)
+    for (pair, rows), offset, colour in zip(pairs, style.side_by_side(pairs.ngroups, 0.34), CYCLE):
         y = [labels.index(label) + offset for label in rows["label"]]
         name = pair[0] if pair[0] == pair[1] else f"learnt on {pair[0]}, tried on {pair[1]}"
         style.dots_with_intervals(ax, rows, y, colour, name)
     ax.axvline(0.5, lw=0.7, ls=style.DASHED, color=COLOURS["grey"])
     style.name_rows(ax, [label_words(label.rpartition(": ")[2]) for label in labels], 0.55)
-    ax.set(xlabel="Area under the ROC curve (95 % interval over subjects)")
-    ax.set_xlim(min(0.2, table["lower"].min() - 0.02), 1.02)
+    ax.set(xlabel="Area under the ROC curve (95 % interval over subjects)",
+           xlim=(min(0.2, table["lower"].min() - 0.02), 1.02))  # fmt: skip
     for y in range(1, len(labels)):
         ax.axhline(y - 0.5, color="#DDDDDD", lw=0.5)
     ax.tick_params(axis="y", length=0)
@@ -127,53 +108,40 @@ def plot_groups(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> F
 
     ``tables``: name of the grouping to a table with columns group, method, metric, value, lower, upper, n_subjects.
     """
-    if not tables:
-        raise InputError("plot_groups: no grouping")
     colours = method_colours(method for table in tables.values() for method in table["method"])
     heights = [table["group"].nunique() for table in tables.values()]
-    fig = page_figure(0.24 * sum(heights) + 0.5 * len(tables) + 0.4)
-    axes = fig.subplots(len(tables), len(metrics), squeeze=False, height_ratios=heights, sharex="col")
+    height, grid = 0.24 * sum(heights) + 0.5 * len(tables) + 0.4, (len(tables), len(metrics))
+    fig, axes = style.page_subplots(height, *grid, squeeze=False, height_ratios=heights, sharex="col")
     for row, (name, table) in zip(axes, tables.items(), strict=True):
         people = table.groupby("group", sort=False)["n_subjects"].max()
         names = [f"{group} ({n:g})" for group, n in people.items()]
         for ax, metric in zip(row, metrics, strict=True):
-            _draw_groups(ax, table[table["metric"] == metric], list(people.index), colours)
+            for (method, colour), offset in zip(colours.items(), style.side_by_side(len(colours), 0.25), strict=True):
+                own = table[(table["metric"] == metric) & (table["method"] == method)]
+                y = people.index.get_indexer(own["group"]) + offset
+                ax.hlines(y, own["lower"], own["upper"], lw=1.0, color=colour)
+                ax.plot(own["value"], y, "o", ms=3, mew=0, color=colour)
             style.name_rows(ax, names if ax is row[0] else [""] * len(names), 0.5)
+            ax.tick_params(axis="y", length=0)
+            style.lines_behind(ax, "x")
         row[0].set_title(name, fontsize=7.5)
     for ax, metric in zip(axes[-1], metrics, strict=True):
         ax.set_xlabel(style.axis_label(METRICS[metric]))
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    looks = {method: {"marker": "o", "ms": 3, "color": colour} for method, colour in colours.items()}
-    style.legend_outside(fig, looks)
+    style.legend_outside(fig, colours, marker="o", ms=3)
     return fig
-
-
-def _draw_groups(ax: Axes, rows: pd.DataFrame, groups: Sequence[str], colours: Mapping[str, str]) -> None:
-    for (method, colour), offset in zip(colours.items(), style.side_by_side(len(colours), 0.25), strict=True):
-        own = rows[rows["method"] == method]
-        y = np.array([groups.index(group) for group in own["group"]]) + offset
-        ax.hlines(y, own["lower"], own["upper"], lw=1.0, color=colour)
-        ax.plot(own["value"], y, "o", ms=3, mew=0, color=colour)
-    ax.tick_params(axis="y", length=0)
-    style.lines_behind(ax, "x")
 
 
 @styled
 def plot_noise(table: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
     """R-peak F1 and error against the signal-to-noise ratio of the PPG, a column per kind of disturbance.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Columns disturbance, snr_db, method, windows ("all windows", or those that pass a gate), rmse_lag,
-        r_peak_f1_lag.
-    kinds : mapping
-        Disturbance to its name, a column each.
+    ``table`` has the columns disturbance, snr_db, method, windows ("all windows", or those that pass a gate), rmse_lag
+    and r_peak_f1_lag; ``kinds`` names the disturbances to draw.
     """
-    colours, gates = method_colours(table["method"]), style.unique(table["windows"])
+    colours, gates = method_colours(table["method"]), list(dict.fromkeys(table["windows"]))
     dashes = dict(zip(gates, ("-", (0, (3, 1.5)))))
-    fig = page_figure(3.1)
-    axes = fig.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False)
+    fig, axes = style.page_subplots(3.1, 2, len(kinds), sharex=True, sharey="row", squeeze=False)
     for column, (kind, name) in zip(axes.T, kinds.items(), strict=True):
         of_kind = table[table["disturbance"] == kind]
         for ax, metric in zip(column, ("r_peak_f1_lag", "rmse_lag"), strict=True):
@@ -185,8 +153,7 @@ def plot_noise(table: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
         column[1].set(xlabel="SNR (dB)", xticks=sorted(table["snr_db"].unique()))
     axes[0, 0].set_ylabel("R-peak F1, 50 ms")
     axes[1, 0].set_ylabel("RMSE after lag (mV)")
-    looks = {method: {"color": colour} for method, colour in colours.items()}
-    style.legend_outside(fig, looks | {gate: {"color": TRUTH, "ls": dash} for gate, dash in dashes.items()}, ncols=4)
+    style.legend_outside(fig, colours | {gate: {"color": TRUTH, "ls": dash} for gate, dash in dashes.items()}, ncols=4)
     return fig
 
 
@@ -194,26 +161,18 @@ def plot_noise(table: pd.DataFrame, kinds: Mapping[str, str]) -> Figure:
 def plot_frontier(table: pd.DataFrame, quality: str, *, budgets_ms: Mapping[str, float] | None = None) -> Figure:
     """Quality against the time of a translation, one dot per method and setting.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Columns label, family (a colour and a marker; dots of one family are joined and labelled), ms and a quality.
-    quality : str
-        Column that is drawn upwards, a metric.
-    budgets_ms : mapping, optional
-        Name to a time that is marked.
+    ``table`` has the columns label, family (a colour and a marker; dots of one family are joined and labelled), ms and
+    the metric ``quality``, which is drawn upwards; ``budgets_ms`` are times to mark, by name.
     """
     colours = method_colours(table["family"])
-    n_columns = 4
-    fig = page_figure(2.8 + 0.16 * (len(colours) // n_columns))
-    ax = fig.subplots()
+    fig, ax = style.page_subplots(2.8 + 0.16 * (len(colours) // 4))
     for (family, rows), marker in zip(table.groupby("family", sort=False), cycle(MARKERS)):
         rows = rows.sort_values("ms")
         look = {"color": colours[family], "marker": marker, "lw": 0.9, "ms": 4, "zorder": 4}
         ax.plot(rows["ms"], rows[quality], "-", label=family.partition(" (")[0], **look)
         if len(rows) > 1:
             _label_beneath(ax, rows, quality, float(np.ptp(table[quality])), colours[family])
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=n_columns)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     for name, milliseconds in (budgets_ms or {}).items():
         ax.axvline(milliseconds, lw=0.8, ls=style.DASHED, color=SPREAD)
         ax.annotate(name, (milliseconds, 1), (2, -8), ("data", "axes fraction"), "offset points", fontsize=6.5,

@@ -1,8 +1,6 @@
-"""Sliders under a notebook cell: a picture that is drawn anew as they move, and a still picture where no kernel
-listens.
+"""Sliders under a notebook cell: a picture that is drawn anew as they move, and a still one where no kernel listens.
 
-The still picture is what papermill, the book and GitHub get. A live cell carries it as well, beside its widget, so that
-a notebook that somebody saved shows a picture wherever it is read.
+Papermill, the book and GitHub get the still one; a live cell carries it as well, for those who read a saved notebook.
 """
 
 from __future__ import annotations
@@ -37,10 +35,6 @@ class _Control:
     limits: tuple | None = None
     choices: dict | None = None  # label: value; None with no limits either is a box to tick
 
-    @property
-    def label(self) -> str:
-        return self.name.replace("_", " ")
-
     def accepts(self, value) -> bool:
         if self.limits:
             return _is_number(value) and self.limits[0] <= value <= self.limits[1]
@@ -52,12 +46,12 @@ class _Control:
             value = next(label for label, choice in self.choices.items() if choice == value)
         elif isinstance(value, bool):
             value = "on" if value else "off"
-        return f"{self.label}: {value:g}" if _is_number(value) else f"{self.label}: {value}"
+        return f"{self.name.replace('_', ' ')}: {f'{value:g}' if _is_number(value) else value}"
 
     def widget(self):
         import ipywidgets  # where no notebook is, nothing needs it
 
-        common = {"value": self.start, "description": self.label, "style": {"description_width": "8em"}}
+        common = dict(value=self.start, description=self.name.replace("_", " "), style={"description_width": "8em"})
         if self.limits:
             low, high, step = self.limits
             whole = all(isinstance(value, (int, np.integer)) for value in (*self.limits, self.start))
@@ -85,20 +79,12 @@ def explore(
     draw : callable
         ``draw(**values)`` gives a figure for one value per control. It is called at every move of a slider, so it
         should take a fifth of a second at most, and do what takes long outside.
-    stills : iterable of mappings
-        Settings that the still picture shows, one panel each; a control that is not named has its start value.
-    columns : int
-        Panels of the still picture side by side.
+    stills, columns : iterable of mappings, int
+        Settings that the still picture shows, a panel each, so many side by side; a control not named has its start.
     **controls
         One keyword of ``draw`` each. ``(lowest, highest, step)`` or ``(lowest, highest, step, start)`` is a slider,
         over whole numbers where all of them are whole; a list of choices, or a dictionary from label to value, is a row
         of buttons, of which the first is pressed; True or False is a box to tick.
-
-    Raises
-    ------
-    InputError
-        A control that is none of these, a still outside the controls, names that ``draw`` does not take, or no figure
-        from it.
 
     Examples
     --------
@@ -134,9 +120,8 @@ def explore(
 def is_live() -> bool:
     """Whether a person's notebook runs this, and will still be there when a slider moves.
 
-    A kernel is not enough: papermill, nbconvert and the like have one too, and end it. They cannot answer ``input()``,
-    and say so with every cell that they send; notebook programs can. This project's executor sets
-    :data:`BATCH_VARIABLE` besides.
+    Papermill, nbconvert and the like have a kernel too, and end it. They cannot answer ``input()``, and say so with
+    every cell that they send; notebook programs can. This project's executor sets :data:`BATCH_VARIABLE` besides.
     """
     # No import: where IPython runs, it is loaded.
     ipython = sys.modules.get("IPython")
@@ -152,15 +137,9 @@ def is_live() -> bool:
 class Explorer:
     """Controls over a picture, as a notebook shows them.
 
-    Attributes
-    ----------
-    controls : dict
-        Name to its widget.
-    picture : ipywidgets.Image
-        The figure as PNG. In the page it has the class ``p2es-picture``, controls have ``p2es-control`` and
-        ``p2es-control-<name>``, and those that slide ``p2es-slider``.
-    message : ipywidgets.HTML
-        What went wrong at the last move, if anything did; the picture then stays as it was.
+    ``controls`` are the widgets by name, of the classes ``p2es-control``, ``p2es-control-<name>`` and, where they
+    slide, ``p2es-slider`` in the page; ``picture`` is the figure as PNG (``p2es-picture``); ``message`` says what went
+    wrong at the last move, if anything did: the picture then stays as it was.
     """
 
     def __init__(self, draw: Callable[..., Figure], controls: list[_Control], still_picture: Callable[[], PaperFigure]):

@@ -71,13 +71,10 @@ def png_of(figure: Figure, dpi: float) -> bytes:
 
 
 class PaperFigure(Figure):
-    """A figure outside pyplot: it shows itself in a notebook, and nothing has to be closed.
-
-    Matplotlib creates ticks and lays text out when it draws, so drawing enters the style as well.
-    """
+    """A figure outside pyplot: it shows itself in a notebook, and nothing has to be closed."""
 
     def draw(self, renderer) -> None:
-        """Draw in the project's style."""
+        """Draw in the project's style: only now matplotlib creates ticks and lays text out."""
         with use_style():
             super().draw(renderer)
 
@@ -93,16 +90,16 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
     return fig
 
 
-def page_figure(height: float) -> PaperFigure:
-    """An empty figure as wide as a page."""
-    return new_figure(PAGE_WIDTH, height)
+def page_subplots(height: float, *grid, **options):
+    """A figure as wide as a page and ``height`` inches high, and its axes, as ``plt.subplots`` gives them."""
+    fig = new_figure(PAGE_WIDTH, height)
+    return fig, fig.subplots(*grid, **options)
 
 
 def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
     """Decorate a ``plot_*`` function: all that it creates is created in the project's style, and its layout is fixed.
 
-    Constrained layout moves the axes a little at every drawing. Laid out here once and for all, a figure has the same
-    pixels whether it was shown before it was saved or not.
+    Constrained layout moves the axes a little at every drawing. Laid out here once, pixels depend on no earlier one.
     """
 
     @functools.wraps(function)
@@ -125,17 +122,25 @@ def rows_of(figure, n_panels: int, n_columns: int, **options) -> list[Axes]:
     return axes[:n_panels]
 
 
-def letter_panels(axes: Iterable[Axes]) -> None:
-    """Put a bold panel letter before the title of each panel; a single panel needs none."""
-    axes = list(axes)
+def page_panels(n_panels: int, most_columns: int, row_height: float, rest: float, **options):
+    """A figure as wide as a page and its ``n_panels`` axes in rows; inches, ``rest`` is what is no row."""
+    n_columns = min(most_columns, n_panels)
+    fig = new_figure(PAGE_WIDTH, row_height * -(-n_panels // n_columns) + rest)
+    return fig, rows_of(fig, n_panels, n_columns, **options)
+
+
+def lettered(fig: Figure, axes: Sequence[Axes]) -> Figure:
+    """The figure, with a bold letter before the title of each of these panels; a single panel needs none."""
+    look = {"fontsize": 9, "fontweight": "bold", "ha": "right", "va": "baseline"}
     for letter, ax in zip(string.ascii_lowercase, axes if len(axes) > 1 else []):
-        look = {"fontsize": 9, "fontweight": "bold", "ha": "right", "va": "baseline"}
         ax.annotate(letter, (0, 1), (-3, 4), "axes fraction", "offset points", **look)
+    return fig
 
 
-def legend_outside(fig: Figure, looks: Mapping[str, Mapping], side: str = "upper center", ncols: int = 3) -> None:
-    """Legend of the whole figure: a line for each name, which looks as its options of ``Line2D`` say."""
-    handles = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+def legend_outside(fig: Figure, looks: Mapping, side: str = "upper center", ncols: int = 3, **common) -> None:
+    """Legend of the whole figure: a line for each name, by its colour or its options of ``Line2D``."""
+    looks = {name: look if isinstance(look, Mapping) else {"color": look} for name, look in looks.items()}
+    handles = [Line2D([], [], label=name, **common, **look) for name, look in looks.items()]
     fig.legend(handles=handles, loc=f"outside {side}", ncols=ncols)
 
 
@@ -143,6 +148,13 @@ def name_rows(ax: Axes, names: Sequence[str], margin: float = 0.6) -> None:
     """Rows 0, 1, ... from the top down with their names, and room above the first and below the last."""
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 1 + margin, -margin)
+
+
+def middle_of(window_samples: int, sampling_rate: float, duration_s: float) -> tuple[slice, np.ndarray]:
+    """Samples in the middle of a window, and their times from its start, s."""
+    count = min(window_samples, max(round(duration_s * sampling_rate), 2))
+    start = (window_samples - count) // 2
+    return slice(start, start + count), np.arange(start, start + count) / sampling_rate
 
 
 def lines_behind(ax: Axes, axis: str) -> None:
@@ -176,11 +188,6 @@ def side_by_side(n: int, reach: float) -> np.ndarray:
     return np.linspace(-reach, reach, n) if n > 1 else np.zeros(1)
 
 
-def unique(values: Iterable) -> list:
-    """Values without repetition, in their order."""
-    return list(dict.fromkeys(values))
-
-
 def axis_label(metric) -> str:
     """Name of a metric with its unit in brackets."""
     return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
@@ -196,9 +203,8 @@ def method_colours(methods: Iterable[str]) -> dict[str, str]:
     """Colour of each method by its label: P2Es blue, templates orange, irreducible errors black, others in turn."""
     names = {"p2es": ["blue", "sky"], "template": ["orange"], "irreducible": ["black", "grey"]}
     others = ["green", "vermillion", "purple", "sky", "yellow", "grey"]
-    methods = unique(methods)
-    if not any("template" in method.lower() for method in methods):
-        others.append("orange")
+    methods = list(dict.fromkeys(methods))
+    others += [] if any("template" in method.lower() for method in methods) else ["orange"]
     colours: dict[str, str] = {}
     for method in methods:
         family = next((names[word] for word in names if word in method.lower()), [])
