@@ -21,7 +21,7 @@ from p2es_lib.companion.notebooks import list_notebooks
 from p2es_lib.companion.readme import REAL, WIDE
 from p2es_lib.core import paths
 from p2es_lib.data.sources import SOURCES
-from p2es_lib.plots.artefacts import ARTEFACTS
+from p2es_lib.plots.saving import ARTEFACTS
 
 BOOK = Path(__file__).resolve().parent
 _WIDGET = "application/vnd.jupyter.widget-view+json"

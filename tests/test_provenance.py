@@ -19,8 +19,7 @@ from p2es_lib.experiments import runs as experiments
 from p2es_lib.experiments.provenance import runs_table, write_runs
 from p2es_lib.experiments.runs import file_hash, git_commit
 from p2es_lib.experiments.variants import _CHOSEN, VARIANTS
-from p2es_lib.plots import save_table
-from p2es_lib.plots.artefacts import ARTEFACTS, notebook_of, provenance
+from p2es_lib.plots.saving import ARTEFACTS, notebook_of, provenance, save_table
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 FRAME = pd.DataFrame({"method": ["P2Es"], "value": [0.5]})

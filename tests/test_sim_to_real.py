@@ -37,7 +37,7 @@ from p2es_lib.experiments.sim_to_real import (
     usable_windows,
 )
 from p2es_lib.method.p2es import P2Es
-from p2es_lib.plots.sim_to_real import MOST_RECORDS
+from p2es_lib.plots.results import MOST_RECORDS
 from p2es_lib.training.loop import train
 
 CHECKOUT = Path(__file__).resolve().parents[1]

@@ -20,9 +20,7 @@ from p2es_lib.evaluation.metrics import METRICS
 from p2es_lib.evaluation.metrics.summary import beyond_chance
 from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
 from p2es_lib.experiments.variants import MORE_STEPS, VARIANTS
-from p2es_lib.plots import save_table
-from p2es_lib.plots.artefacts import ARTEFACTS, MINUTES_TABLE
-from p2es_lib.plots.saving import markdown_table
+from p2es_lib.plots.saving import ARTEFACTS, MINUTES_TABLE, markdown_table, save_table
 
 #: Folders of figures: everything compared; what `make reproduce` makes; real ECG with simulated PPG; the store.
 WIDE, QUICK, REAL, STORE = "simulated-wide", "simulated-quick", "ptb-xl-quick", "store"

@@ -11,8 +11,7 @@ from p2es_lib.core.paths import PRETRAINED, figures_dir, home, run_dir
 from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.experiments.runs import SCORES_FILE, file_hash, read_record, references_for
 from p2es_lib.experiments.variants import REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
-from p2es_lib.plots import save_table
-from p2es_lib.plots.artefacts import RUNS_TABLE
+from p2es_lib.plots.saving import RUNS_TABLE, save_table
 
 
 def _describe(folder: Path) -> dict[str, object]:

@@ -46,7 +46,7 @@ from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
 from p2es_lib.evaluation.metrics.summary import beyond_chance
 from p2es_lib.experiments.variants import REFERENCES
-from p2es_lib.plots.artefacts import MINUTES_TABLE, RUNS_TABLE
+from p2es_lib.plots.saving import MINUTES_TABLE, RUNS_TABLE
 from p2es_lib.training.optimisation import has_cpu_bf16
 
 #: The three answers.

@@ -6,28 +6,18 @@ import importlib
 
 #: What each module gives; loaded when it is asked for, since matplotlib takes its time.
 _NAMES = {
-    "affinity": ("plot_affinity", "plot_embedding"),
-    "clinical": (
-        "plot_bland_altman", "plot_diagnostic", "plot_frontier", "plot_groups", "plot_noise", "plot_uncertainty"
-    ),
-    "cohort": ("plot_cohort", "plot_example_window"),
-    "comparison": (
-        "plot_differences", "plot_error_by_time", "plot_one_window", "plot_steps", "plot_validation_curves"
-    ),
-    "ecg_page": ("plot_translation",),
-    "ecg_paper": ("plot_ecg_paper",),
-    "process": ("plot_forward_process", "plot_reverse_process"),
-    "real_and_simulated": (
-        "plot_accepted_rejected", "plot_beats_compared", "plot_measurements_compared", "plot_recorded_simulated"
-    ),
-    "results": ("plot_decomposition", "plot_results", "plot_training"),
-    "saving": ("save_figure", "save_table"),
-    "sim_to_real": ("plot_sim_to_real",),
-    "sliders": ("explore",),
-    "stages": ("plot_stages",),
-    "style": ("use_style",),
+    "clinical": "plot_bland_altman plot_diagnostic plot_frontier plot_groups plot_noise plot_uncertainty",
+    "ecg_paper": "plot_ecg_paper plot_translation",
+    "method": "plot_affinity plot_embedding plot_forward_process plot_reverse_process plot_stages",
+    "data": "plot_accepted_rejected plot_beats_compared plot_cohort plot_example_window plot_measurements_compared "
+            "plot_recorded_simulated",
+    "results": "plot_decomposition plot_differences plot_error_by_time plot_one_window plot_results plot_sim_to_real "
+               "plot_steps plot_training plot_validation_curves",
+    "saving": "save_figure save_table",
+    "sliders": "explore",
+    "style": "use_style",
 }  # fmt: skip
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOME)
 
 

@@ -1,15 +1,12 @@
-"""Sliders under a notebook cell: a picture that is drawn anew as they move, and a still picture where no kernel
-listens.
+"""Sliders under a notebook cell: a picture that is drawn anew as they move, and a still one where no kernel listens.
 
-The still picture is what papermill, the book and GitHub get. A live cell carries it as well, beside its widget, so that
-a notebook that somebody saved shows a picture wherever it is read.
+Papermill, the book and GitHub get the still one; a live cell carries it as well, for those who read a saved notebook.
 """
 
 from __future__ import annotations
 
 import base64
 import inspect
-import io
 import math
 import os
 import sys
@@ -22,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.plots.style import PaperFigure, new_figure, use_style
+from p2es_lib.plots.style import PaperFigure, new_figure, png_of, use_style
 
 #: Set (to anything) in the kernels of executors: what they run is read later, without a kernel.
 BATCH_VARIABLE = "P2ES_BATCH"
@@ -38,94 +35,98 @@ class _Control:
     limits: tuple | None = None
     choices: dict | None = None  # label: value; None with no limits either is a box to tick
 
-    @property
-    def label(self) -> str:
-        return self.name.replace("_", " ")
-
     def accepts(self, value) -> bool:
         if self.limits:
             return _is_number(value) and self.limits[0] <= value <= self.limits[1]
         return value in self.choices.values() if self.choices else isinstance(value, bool)
 
-    def text(self, value) -> str:
-        """The value as the picture's caption names it."""
+    def caption(self, value) -> str:
+        """Label and value, as the caption of a still names them."""
         if self.choices:
             value = next(label for label, choice in self.choices.items() if choice == value)
         elif isinstance(value, bool):
             value = "on" if value else "off"
-        return f"{self.label}: {value:g}" if _is_number(value) else f"{self.label}: {value}"
+        return f"{self.name.replace('_', ' ')}: {f'{value:g}' if _is_number(value) else value}"
+
+    def widget(self):
+        import ipywidgets  # where no notebook is, nothing needs it
+
+        common = dict(value=self.start, description=self.name.replace("_", " "), style={"description_width": "8em"})
+        if self.limits:
+            low, high, step = self.limits
+            whole = all(isinstance(value, (int, np.integer)) for value in (*self.limits, self.start))
+            kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+            # Continuous: a front end sends no further value before the kernel has drawn the last one.
+            widget = kind(min=low, max=high, step=step, continuous_update=True, layout={"width": "28em"}, **common)
+            if not whole:
+                widget.readout_format = f".{max(0, -math.floor(math.log10(step) + 1e-9))}f"
+            widget.add_class("p2es-slider")
+        elif self.choices:
+            widget = ipywidgets.ToggleButtons(options=list(self.choices.items()), **common)
+            widget.style.button_width = "auto"
+        else:
+            widget = ipywidgets.Checkbox(indent=True, **common)
+        return widget.add_class("p2es-control").add_class(f"p2es-control-{self.name}")
 
 
 def explore(
     draw: Callable[..., Figure], *, stills: Iterable[Mapping[str, object]] = ({},), columns: int = 1, **controls
 ) -> Explorer | PaperFigure:
-    """Sliders over a picture in a live notebook; the picture at a few settings anywhere else.
-
-    To be the last expression of a cell.
+    """Sliders over a picture where :func:`is_live` holds, else the picture at a few settings; a cell's last expression.
 
     Parameters
     ----------
     draw : callable
         ``draw(**values)`` gives a figure for one value per control. It is called at every move of a slider, so it
         should take a fifth of a second at most, and do what takes long outside.
-    stills : iterable of mappings
-        Settings that the still picture shows, one panel each; a control that is not named has its start value.
-    columns : int
-        Panels of the still picture side by side.
+    stills, columns : iterable of mappings, int
+        Settings that the still picture shows, a panel each, so many side by side; a control not named has its start.
     **controls
         One keyword of ``draw`` each. ``(lowest, highest, step)`` or ``(lowest, highest, step, start)`` is a slider,
         over whole numbers where all of them are whole; a list of choices, or a dictionary from label to value, is a row
         of buttons, of which the first is pressed; True or False is a box to tick.
 
-    Returns
-    -------
-    Explorer or PaperFigure
-        An :class:`Explorer` where :func:`is_live` holds, else the still picture.
-
-    Raises
-    ------
-    InputError
-        A control that is none of these, a still outside the controls, names that ``draw`` does not take, or no figure
-        from it.
-
     Examples
     --------
     >>> explore(lambda t, noise: plot(t, noise), t=(0.0, 1.0, 0.05), noise=True, stills=[{"t": 0.0}, {"t": 1.0}])
     """
-    parsed = [_parse(name, control) for name, control in controls.items()]
+    parsed = {name: _parse(name, control) for name, control in controls.items()}
     if not parsed:
         raise InputError("explore: needs at least one control, such as t=(0.0, 1.0, 0.05)")
-    starts = {control.name: control.start for control in parsed}
+    starts = {name: control.start for name, control in parsed.items()}
     try:
         inspect.signature(draw).bind(**starts)
     except TypeError as error:
         raise InputError(f"explore: draw does not take the controls {', '.join(starts)} ({error})") from None
-    settings = [_check_still(parsed, still) for still in stills]
-    if not settings:
+    stills = list(stills)
+    if not stills:
         raise InputError("explore: stills is empty; without it the still picture shows the start values")
+    for name, value in (item for still in stills for item in still.items()):
+        if name not in parsed:
+            raise InputError(f"explore: a still names {name!r}, which is no control; there are: {', '.join(parsed)}")
+        if not parsed[name].accepts(value):
+            raise InputError(f"explore: a still has {name}={value!r}, which its control cannot show")
     if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
         raise InputError(f"explore: columns={columns!r} must be a whole number from 1 on")
 
     def still_picture() -> PaperFigure:
-        captions = ["   ".join(control.text(values[control.name]) for control in parsed) for values in settings]
+        settings = [starts | dict(still) for still in stills]
+        captions = ["   ".join(parsed[name].caption(one) for name, one in values.items()) for values in settings]
         return _montage([_figure(draw, values) for values in settings], captions, columns)
 
-    return Explorer(draw, parsed, still_picture) if is_live() else still_picture()
+    return Explorer(draw, list(parsed.values()), still_picture) if is_live() else still_picture()
 
 
 def is_live() -> bool:
     """Whether a person's notebook runs this, and will still be there when a slider moves.
 
-    A kernel is not enough: papermill, nbconvert and the like have one too, and end it. They cannot answer ``input()``,
-    and say so with every cell that they send; notebook programs can. This project's executor sets
-    :data:`BATCH_VARIABLE` besides.
+    Papermill, nbconvert and the like have a kernel too, and end it. They cannot answer ``input()``, and say so with
+    every cell that they send; notebook programs can. This project's executor sets :data:`BATCH_VARIABLE` besides.
     """
-    if os.environ.get(BATCH_VARIABLE):
-        return False
     # No import: where IPython runs, it is loaded.
     ipython = sys.modules.get("IPython")
     kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython else None
-    if kernel is None:
+    if os.environ.get(BATCH_VARIABLE) or kernel is None:
         return False
     if "google.colab" in sys.modules:  # Colab answers input() in a way of its own
         return True
@@ -136,37 +137,33 @@ def is_live() -> bool:
 class Explorer:
     """Controls over a picture, as a notebook shows them.
 
-    Attributes
-    ----------
-    controls : dict
-        Name to its widget.
-    picture : ipywidgets.Image
-        The figure as PNG. In the page it has the class ``p2es-picture``, controls have ``p2es-control`` and
-        ``p2es-control-<name>``, and those that slide ``p2es-slider``.
-    message : ipywidgets.HTML
-        What went wrong at the last move, if anything did; the picture then stays as it was.
+    ``controls`` are the widgets by name, of the classes ``p2es-control``, ``p2es-control-<name>`` and, where they
+    slide, ``p2es-slider`` in the page; ``picture`` is the figure as PNG (``p2es-picture``); ``message`` says what went
+    wrong at the last move, if anything did: the picture then stays as it was.
     """
 
     def __init__(self, draw: Callable[..., Figure], controls: list[_Control], still_picture: Callable[[], PaperFigure]):
-        import ipywidgets  # where no notebook is, nothing needs it
+        import ipywidgets
 
         self._draw, self._still_picture = draw, still_picture
-        self.controls = {control.name: _widget(control) for control in controls}
-        figure = _figure(draw, {control.name: control.start for control in controls})
-        width = round(96 * figure.get_figwidth())
-        self.picture = ipywidgets.Image(value=_png(figure), format="png")
+        self.controls = {control.name: control.widget() for control in controls}
+        figure = self._figure()
+        width = f"{round(96 * figure.get_figwidth())}px"
+        self.picture = ipywidgets.Image(value=png_of(figure, _DPI), format="png")
         # Not wider than the page, and never stretched.
-        self.picture.layout = ipywidgets.Layout(width=f"{width}px", max_width="100%", object_fit="contain")
+        self.picture.layout = ipywidgets.Layout(width=width, max_width="100%", object_fit="contain")
         self.picture.add_class("p2es-picture")
         self.message = ipywidgets.HTML()
         for widget in self.controls.values():
             widget.observe(self._redraw, names="value")
-        self.box = ipywidgets.VBox([*self.controls.values(), self.message, self.picture])
-        self.box.add_class("p2es-explore")
+        self.box = ipywidgets.VBox([*self.controls.values(), self.message, self.picture]).add_class("p2es-explore")
+
+    def _figure(self) -> Figure:
+        return _figure(self._draw, {name: widget.value for name, widget in self.controls.items()})
 
     def _redraw(self, change) -> None:
         try:
-            self.picture.value = _png(_figure(self._draw, {name: one.value for name, one in self.controls.items()}))
+            self.picture.value = png_of(self._figure(), _DPI)
             self.message.value = ""
         except Exception as error:  # in a callback it would end in a log that nobody reads
             text = f"{type(error).__name__}: {error}"
@@ -179,12 +176,11 @@ class Explorer:
         bundle = {
             "application/vnd.jupyter.widget-view+json": widget,
             "text/plain": "sliders: " + ", ".join(self.controls),
+            "image/png": base64.b64encode(png).decode("ascii"),  # shown where the widget cannot be
         }
-        bundle["image/png"] = base64.b64encode(png).decode("ascii")  # shown where the widget cannot be
         return bundle, {"image/png": size}
 
 
-# ------------------------------------------------------------------------------------------------------------ controls
 def _is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
 
@@ -194,16 +190,13 @@ def _parse(name: str, control) -> _Control:
     if isinstance(control, bool):
         return _Control(name, control)
     if isinstance(control, (list, dict)):
-        if isinstance(control, list):
-            control = dict(zip(map(str, control), control)) if len({*map(str, control)}) == len(control) else {}
-        if len(control) < 2:
+        choices = control if isinstance(control, dict) else dict(zip(map(str, control), control))
+        if len(choices) < max(2, len(control)):
             raise InputError(f"{where} needs at least two choices, all different")
-        return _Control(name, next(iter(control.values())), choices=control)
+        return _Control(name, next(iter(choices.values())), choices=choices)
     if not (isinstance(control, tuple) and len(control) in (3, 4) and all(map(_is_number, control))):
-        raise InputError(
-            f"{where} must be (lowest, highest, step) or (lowest, highest, step, start) in numbers, a list of choices, "
-            "or True or False"
-        )
+        raise InputError(f"{where} must be (lowest, highest, step) or (lowest, highest, step, start) in numbers, a "
+                         "list of choices, or True or False")  # fmt: skip
     low, high, step, start = control if len(control) == 4 else (*control, control[0])
     if not (low < high and 0 < step <= high - low):
         raise InputError(f"{where} has no room to move: lowest < highest and 0 < step <= highest - lowest")
@@ -212,41 +205,6 @@ def _parse(name: str, control) -> _Control:
     return _Control(name, start, limits=(low, high, step))
 
 
-def _check_still(controls: list[_Control], still: Mapping[str, object]) -> dict[str, object]:
-    """All values of one still: the given ones, and start values."""
-    known = {control.name: control for control in controls}
-    for name, value in still.items():
-        if name not in known:
-            raise InputError(f"explore: a still names {name!r}, which is no control; there are: {', '.join(known)}")
-        if not known[name].accepts(value):
-            raise InputError(f"explore: a still has {name}={value!r}, which its control cannot show")
-    return {name: still.get(name, control.start) for name, control in known.items()}
-
-
-def _widget(control: _Control):
-    import ipywidgets
-
-    common = {"value": control.start, "description": control.label, "style": {"description_width": "8em"}}
-    if control.limits:
-        low, high, step = control.limits
-        whole = all(isinstance(value, (int, np.integer)) for value in (*control.limits, control.start))
-        kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-        # Continuous: a front end sends no further value before the kernel has drawn the last one.
-        widget = kind(min=low, max=high, step=step, continuous_update=True, layout={"width": "28em"}, **common)
-        if not whole:
-            widget.readout_format = f".{max(0, -math.floor(math.log10(step) + 1e-9))}f"
-        widget.add_class("p2es-slider")
-    elif control.choices:
-        widget = ipywidgets.ToggleButtons(options=list(control.choices.items()), **common)
-        widget.style.button_width = "auto"
-    else:
-        widget = ipywidgets.Checkbox(indent=True, **common)
-    widget.add_class("p2es-control")
-    widget.add_class(f"p2es-control-{control.name}")
-    return widget
-
-
-# ------------------------------------------------------------------------------------------------------------ pictures
 def _figure(draw: Callable[..., Figure], values: Mapping[str, object]) -> Figure:
     with use_style():
         figure = draw(**values)
@@ -257,34 +215,24 @@ def _figure(draw: Callable[..., Figure], values: Mapping[str, object]) -> Figure
     return figure
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with use_style():
-        figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def _montage(figures: list[Figure], captions: list[str], columns: int) -> PaperFigure:
     """One figure of several, in rows from the top left, each pixel for pixel and under its caption."""
     columns = min(columns, len(figures))
     rows = -(-len(figures) // columns)
-    width, height = (max(sizes) for sizes in zip(*(figure.get_size_inches() for figure in figures)))
-    height += 0.2  # the caption, inches
-    whole = new_figure(columns * width, rows * height, layout=None)
-    for place, (figure, caption) in enumerate(zip(figures, captions)):
+    width, height = np.max([figure.get_size_inches() for figure in figures], axis=0) + (0, 0.2)  # 0.2: the caption
+    page = np.array([columns * width, rows * height])  # inches, as all sizes here
+    whole = new_figure(*page, layout=None)
+    for place, (figure, caption) in enumerate(zip(figures, captions, strict=True)):
         row, column = divmod(place, columns)
         left, top = column / columns, 1 - row / rows
         with use_style():
             figure.set_dpi(200)  # that of the figure that shows it
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
-            pixels = np.asarray(canvas.buffer_rgba())
-            figure_width, figure_height = figure.get_size_inches()
-            box = (left, top - (0.2 + figure_height) / (rows * height), figure_width / (columns * width),
-                   figure_height / (rows * height))  # fmt: skip
-            ax = whole.add_axes(box)
-            ax.imshow(pixels, aspect="auto", interpolation="none")
+            size = figure.get_size_inches()
+            ax = whole.add_axes((left, top - (0.2 + size[1]) / page[1], *(size / page)))
+            ax.imshow(np.asarray(canvas.buffer_rgba()), aspect="auto", interpolation="none")
             ax.set_axis_off()
-            whole.text(left + 0.08 / (columns * width), top - 0.05 / (rows * height), caption, ha="left", va="top",
-                       fontsize=8, fontweight="bold")  # fmt: skip
+            look = {"ha": "left", "va": "top", "fontsize": 8, "fontweight": "bold"}
+            whole.text(left + 0.08 / page[0], top - 0.05 / page[1], caption, **look)
     return whole
