@@ -31,7 +31,7 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.data.download import http
 from p2es_lib.data.download import mirror as mirror_module
 from p2es_lib.data.download.checksums import read_checksums
-from p2es_lib.data.download.fetch import (
+from p2es_lib.data.sources.fetch import (
     add_to_selection,
     get_records,
     read_selection,

@@ -63,7 +63,7 @@ def get(
     After an interruption, the same command continues. Once records are selected so (all selections together),
     preparation uses these alone, from any mirror, folders too.
     """
-    from p2es_lib.data.download.fetch import get_records
+    from p2es_lib.data.sources.fetch import get_records
     from p2es_lib.data.sources import parse_dataset
 
     for source in parse_dataset(name):
@@ -88,7 +88,7 @@ def verify(name: Name, mirror: Mirror = None) -> None:
 
     Each is held against the data set's SHA256SUMS.txt and the hashes seen before.
     """
-    from p2es_lib.data.download.fetch import verify_records
+    from p2es_lib.data.sources.fetch import verify_records
     from p2es_lib.data.sources import parse_dataset
 
     wrong = 0
@@ -158,7 +158,7 @@ def prepare(
 
 def _report(name: str, made: Path) -> None:
     """Say how many windows are usable, and why others are not."""
-    from p2es_lib.data.download.fetch import read_selection
+    from p2es_lib.data.sources.fetch import read_selection
     from p2es_lib.data.sources import parse_dataset
     from p2es_lib.data.windows import read_windows
 
