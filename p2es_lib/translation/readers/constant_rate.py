@@ -11,8 +11,7 @@ from p2es_lib.translation.checks import RATE_RANGE_HZ, check_rate
 LARGEST_TIME_ERROR_S = 0.05
 #: A rate that was given and one that was found may differ by this share.
 RATE_TOLERANCE = 0.02
-#: From this share of rows on that repeat the time of the one before, times are rounded, or one stands for a packet of
-#: rows.
+#: From this share of rows on that repeat the time of the one before, times are rounded or those of packets of rows.
 _REPEATED = 0.3
 #: Rows further apart (s) have a gap between them, over which nothing is interpolated: shorter than the rise of a pulse.
 LONGEST_STEP_S = 0.1
@@ -27,12 +26,15 @@ def check_agreement(path, stated: float | None, found: float) -> None:
         raise InputError(f"{path}: sampling rate {stated:g} Hz was given, but the file says {found:.4g} Hz")
 
 
-def coarse_step(elapsed_s: np.ndarray) -> float | None:
+def usual_rise(steps: np.ndarray) -> float:
+    """Seconds by which times usually rise from row to row, where they do."""
+    return float(np.median(steps[steps > 0]))
+
+
+def coarse_step(steps: np.ndarray) -> float | None:
     """Steps in which times are written, where they are too coarse to place rows by: most repeat the one before."""
-    steps = np.diff(elapsed_s)
-    rising = steps[steps > 0]
-    coarse_s = float(np.median(rising)) if len(rising) else 0.0
-    return coarse_s if coarse_s > 1.9 * LARGEST_TIME_ERROR_S and np.mean(steps == 0) > 0.5 else None
+    too_coarse = np.mean(steps == 0) > 0.5 and usual_rise(steps) > 1.9 * LARGEST_TIME_ERROR_S
+    return usual_rise(steps) if too_coarse else None
 
 
 def ordinary_steps(steps: np.ndarray) -> np.ndarray:
@@ -42,8 +44,7 @@ def ordinary_steps(steps: np.ndarray) -> np.ndarray:
     """
     rises = np.flatnonzero(steps > 0)
     if len(rises) > 1 and np.mean(steps == 0) >= _REPEATED:
-        whole = steps[rises[0] + 1 : rises[-1] + 1]
-        usual = np.median(steps[rises])
+        whole, usual = steps[rises[0] + 1 : rises[-1] + 1], np.median(steps[rises])
         return np.where(whole <= 5 * usual, whole, usual)  # an interruption begins a packet too
     typical = np.mean(steps[steps <= 5 * max(np.median(steps), np.mean(steps) / 5)])
     return steps[steps <= 5 * typical]
@@ -61,17 +62,16 @@ def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]
     ordinary = ordinary_steps(steps)
     is_break = steps > ordinary.max(initial=0.0)
     period = float(np.mean(ordinary)) if len(ordinary) else 0.0
-    position = _positions(elapsed_s, is_break, np.ones(len(steps), dtype=int), period)
+    position, error_s = _positions(elapsed_s, is_break, np.ones(len(steps), dtype=int), period)
     # Steps of twice the usual one and more leave samples out, as long as none is so short that it may be none at all.
     if not is_break.all() and (common := float(np.median(steps[~is_break]))) > 0:
         samples = np.rint(steps / common).astype(int)
         if samples[~is_break].min() >= 1 and samples[~is_break].max() > 1:
             finer = float(steps[~is_break].sum() / samples[~is_break].sum())  # the usual step may be rounded
-            placed = _positions(elapsed_s, is_break, samples, finer)
-            if _time_error_s(elapsed_s, placed, finer) < _time_error_s(elapsed_s, position, period):
-                period, position = finer, placed
+            placed, finer_error_s = _positions(elapsed_s, is_break, samples, finer)
+            if finer_error_s < error_s:
+                period, position, error_s = finer, placed, finer_error_s
     rate = check_rate(1 / period if period > 0 else 0.0, f"{where}: sampling rate")
-    error_s = _time_error_s(elapsed_s, position, period)
     if error_s > LARGEST_TIME_ERROR_S or (np.diff(position) < 1).any():
         raise InputError(
             f"{where} fits no constant sampling rate (rows lie up to {error_s:.3g} s off {rate:.6g} Hz); resample the "
@@ -80,15 +80,24 @@ def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]
     return rate, position
 
 
-def _positions(elapsed_s: np.ndarray, is_break: np.ndarray, samples: np.ndarray, period: float) -> np.ndarray:
-    """Sample numbers of rows: ``samples`` on from one to the next, and by the time where a break begins a new run."""
-    if period <= 0:
-        return np.arange(len(elapsed_s))
-    run = np.concatenate([[0], np.cumsum(is_break)])  # number of the unbroken run each row belongs to
-    first_rows = np.flatnonzero(np.concatenate([[True], is_break]))
-    starts = np.rint(elapsed_s[first_rows] / period).astype(int)
-    within = np.concatenate([[0], np.cumsum(np.where(is_break, 0, samples))])
-    return starts[run] + within - within[first_rows][run]
+def _positions(
+    elapsed_s: np.ndarray, is_break: np.ndarray, samples: np.ndarray, period: float
+) -> tuple[np.ndarray, float]:
+    """Sample numbers of rows, and the largest error of a row (s).
+
+    They are ``samples`` on from one to the next, and by the time where a break begins a new run.
+    """
+    position = np.arange(len(elapsed_s))
+    if period > 0:
+        run = np.concatenate([[0], np.cumsum(is_break)])  # number of the unbroken run each row belongs to
+        first_rows = np.flatnonzero(np.concatenate([[True], is_break]))
+        starts = np.rint(elapsed_s[first_rows] / period).astype(int)
+        within = np.concatenate([[0], np.cumsum(np.where(is_break, 0, samples))])
+        position = starts[run] + within - within[first_rows][run]
+    error_s = elapsed_s - position * period
+    # About the middle of all where times repeat, since the first is no better then.
+    middle_s = (error_s.max() + error_s.min()) / 2 if np.mean(np.diff(elapsed_s) == 0) >= _REPEATED else 0.0
+    return position, float(np.abs(error_s - middle_s).max())
 
 
 def packet_starts(elapsed_s: np.ndarray) -> np.ndarray | None:
@@ -118,17 +127,7 @@ def row_times(elapsed_s: np.ndarray) -> tuple[float, np.ndarray] | None:
     near = steps[steps <= LONGEST_STEP_S]
     if not len(near) or near.min() <= 0:
         return None
-    usual = float(np.median(near))
+    usual, rate = float(np.median(near)), len(near) / float(near.sum())
     # Steps that scatter more are times of arrival: rows waited, and came at once.
     is_even = np.mean((near > usual / 3) & (near < 3 * usual)) >= 0.99
-    rate = len(near) / float(near.sum())
-    if not is_even or not RATE_RANGE_HZ[0] <= rate <= RATE_RANGE_HZ[1]:
-        return None
-    return rate, elapsed_s * rate
-
-
-def _time_error_s(elapsed_s: np.ndarray, position: np.ndarray, period: float) -> float:
-    """Largest error of a row (s); about the middle of all where times repeat, since the first is no better then."""
-    error_s = elapsed_s - position * period
-    middle_s = (error_s.max() + error_s.min()) / 2 if np.mean(np.diff(elapsed_s) == 0) >= _REPEATED else 0.0
-    return float(np.abs(error_s - middle_s).max())
+    return (rate, elapsed_s * rate) if is_even and RATE_RANGE_HZ[0] <= rate <= RATE_RANGE_HZ[1] else None

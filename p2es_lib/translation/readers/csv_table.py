@@ -34,44 +34,40 @@ _MARKS = (
 _MAX_ABOVE = 40
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks", "": ""}
 _ONE_COLUMN = "\x1f"  # a separator that no text file holds
-_COMMENT = re.compile(r"\s*[#%]")
 _HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel knows the separator
 _QUOTES = "'\" \u00a0"
-# The last two rows: as spreadsheets write errors, and as C does on Linux and on Windows.
+# As people write them, as spreadsheets write errors, and as C does on Linux and on Windows.
 MISSING = {
     "", "nan", "na", "n/a", "n.a.", "<na>", "nat", "null", "none", "-", "--", "?", ".", "missing", "inf", "-inf",
-    "+inf", "#n/a", "#na", "#nv", "#num!", "#zahl!", "#div/0!", "#value!", "#wert!", "#ref!",
-    "-nan", "+nan", "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "1.#inf",
-    "-1.#inf",
+    "+inf", "#n/a", "#na", "#nv", "#num!", "#zahl!", "#div/0!", "#value!", "#wert!", "#ref!", "-nan", "+nan",
+    "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "1.#inf", "-1.#inf",
 }  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
-_COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
-_POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
+_COMMA_NUMBER, _POINT_NUMBER = (re.compile(rf"[+-]?\d*{mark}\d+(e[+-]?\d+)?", re.IGNORECASE) for mark in (",", r"\."))
 _TIME = re.compile(r"\[?\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([T ].*)?|\[?\d{1,2}:\d{2}.*")
 _UNIT = re.compile(r"[\[(]?[A-Za-zµμΩ%°#./*^²:()\d\- ]{0,40}[\])]?")
 
 
 @dataclass(frozen=True)
 class CsvTable:
-    """A table as text."""
+    """A table as text, one row per row of values.
+
+    ``named``: whether the file names its columns; otherwise they are called by their numbers from 1, as ``nameless``
+    ones of a table with names are. ``units``: by column, where a row of them stands beneath the names. ``notes``: how
+    it was read, for the user.
+    """
 
     path: Path
-    #: One row per row of values; the columns' names are unique.
     cells: pd.DataFrame
-    #: Whether the file names its columns; otherwise they are named by their numbers from 1.
     named: bool
-    #: Column to its unit, where a row of units stands beneath the names.
     units: dict[str, str]
-    #: ``"."`` or ``","``.
     decimal: str
-    #: How it was read, for the user.
     notes: list[str]
-    #: Columns of a table with names that have none themselves, and are called by their number.
-    nameless: tuple[str, ...] = ()
+    nameless: list[str]
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns."""
+        """Names of the columns, each there once."""
         return list(self.cells.columns)
 
     def text(self, name: str) -> pd.Series:
@@ -81,8 +77,7 @@ class CsvTable:
     def numbers(self, name: str) -> np.ndarray:
         """A column as numbers, NaN where missing or infinite; :class:`InputError` names the first cell that is none."""
         text = self.text(name)
-        plain = text.str.replace(",", ".", regex=False) if self.decimal == "," else text
-        values = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=float)
+        values = pd.to_numeric(text.str.replace(self.decimal, ".", regex=False), errors="coerce").to_numpy(dtype=float)
         wrong = np.isnan(values) & ~text.str.lower().isin(MISSING).to_numpy()
         if wrong.any():
             row = int(np.argmax(wrong))
@@ -120,8 +115,9 @@ def read_csv_table(path: Path) -> CsvTable:
     cells = _read(path, text, separator, len(names), numbered[n_head][0])
     # A separator at the end of each line makes a column without name and values.
     kept = [column for column in cells if names[column] or cells[column].str.strip().ne("").any()]
-    cells = cells[kept].set_axis(_unique([names[column] or str(column + 1) for column in kept]), axis=1)
-    of_columns = {name: _bare(units[column]) for name, column in zip(cells, kept)} if units else {}
+    called = [names[column] or str(column + 1) for column in kept]
+    called = [name + f" ({called[:n].count(name) + 1})" * (name in called[:n]) for n, name in enumerate(called)]
+    units = {name: _bare(units[column]) for name, column in zip(called, kept)} if units else {}
     decimal = _decimal(path, rows[n_head:])
     separated = f" separated by {_SEPARATORS[separator]}" if separator else ""
     told = {
@@ -132,11 +128,13 @@ def read_csv_table(path: Path) -> CsvTable:
         "a row of counts beneath the names left out": is_counts,
         f"{len(above)} line(s) above the names left out: {'; '.join(line.strip()[:40] for line in above[:3])}": above,
         "names of the columns from the last comment line": in_comment,
-        f"units from the row beneath the names: {', '.join(map(repr, of_columns.values()))}": units,
+        f"units from the row beneath the names: {', '.join(map(repr, units.values()))}": units,
     }
-    nameless = tuple(name for name, column in zip(cells, kept) if not names[column])
+    nameless = [name for name, column in zip(called, kept) if not names[column]]
     notes = [note for note, is_so in told.items() if is_so]
-    return CsvTable(path, cells, bool(named or in_comment), of_columns, decimal, notes, nameless)
+    return CsvTable(
+        path, cells[kept].set_axis(called, axis=1), bool(named or in_comment), units, decimal, notes, nameless
+    )
 
 
 def _decode(path: Path) -> tuple[str, str]:
@@ -165,7 +163,7 @@ def _top(path: Path, text: str) -> tuple[str | None, list[str], list[str], list[
     numbered = [(number, line) for number, line in lines if line.strip()]
     hint = _HINT.fullmatch(numbered[0][1].strip(" ")) if numbered else None
     numbered = numbered[1:] if hint else numbered
-    n_comments = next((n for n, (_, line) in enumerate(numbered) if not _COMMENT.match(line)), len(numbered))
+    n_comments = next((n for n, (_, line) in enumerate(numbered) if line.lstrip()[0] not in "#%"), len(numbered))
     comments, numbered = [line for _, line in numbered[:n_comments]], numbered[n_comments : n_comments + _SAMPLE]
     if len(numbered) < 2:
         raise InputError(f"{path}: no row of values")
@@ -174,12 +172,10 @@ def _top(path: Path, text: str) -> tuple[str | None, list[str], list[str], list[
 
 
 def _split(lines: list[str], separator: str) -> list[list[str]]:
-    if separator == " ":
-        rows = [line.split() for line in lines]
-    elif separator:
-        rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    if separator in (" ", ""):
+        rows = [line.split() if separator else [line] for line in lines]
     else:
-        rows = [[line] for line in lines]
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     return [[cell.strip(_QUOTES) for cell in row] for row in rows]
 
 
@@ -215,10 +211,9 @@ def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str
             if separator == "," and 1 < len(rows[0]) < width:
                 refused += "; if commas mark decimals too, export with semicolons between columns or a decimal point"
     if best is None:
-        problem = refused or "no column of numbers was found"
         raise InputError(
-            f"{path}: cannot be read as a table of numbers ({problem}); expected one line of names at most, its units "
-            "beneath at most, and rows of numbers; comment lines must begin with #"
+            f"{path}: cannot be read as a table of numbers ({refused or 'no column of numbers was found'}); expected "
+            "one line of names at most, its units beneath at most, and rows of numbers; comment lines must begin with #"
         )
     return best
 
@@ -251,29 +246,26 @@ def _lines_above(lines: list[str]) -> int:
     return 0
 
 
-def _texts(row: list[str]) -> list[int]:
-    """Columns in which a row holds no value."""
-    return [column for column, cell in enumerate(row) if not _is_value(cell)]
-
-
-def _cells_of(rows: list[list[str]], columns: list[int]) -> list[str]:
-    return [row[column] for column in columns for row in rows if column < len(row)]
+def _values_below(row: list[str], rows: list[list[str]]) -> list[bool] | None:
+    """Which cells of further rows are values, in columns in which a row holds none; None if there is no such column."""
+    texts = [column for column, cell in enumerate(row) if not _is_value(cell)]
+    return [_is_value(other[column]) for column in texts for other in rows if column < len(other)] if texts else None
 
 
 def _is_header(rows: list[list[str]]) -> bool:
     """Whether the first row holds text where the others hold values, or there is no other."""
-    texts, below = _texts(rows[0]), rows[2:] or rows[1:]  # the second may hold units
-    return bool(texts) and (not below or any(map(_is_value, _cells_of(below, texts))))
+    below = rows[2:] or rows[1:]  # the second may hold units
+    values = _values_below(rows[0], below)
+    return values is not None and (not below or any(values))
 
 
 def _units(rows: list[list[str]]) -> list[str] | None:
     """The second row, if it holds text where the others hold values, and nothing that is a value."""
     if len(rows) < 3 or not all(_UNIT.fullmatch(cell) for cell in rows[1]):
         return None
-    texts = _texts(rows[1])
-    rest_plain = all(cell in ("", "-", "1") for column, cell in enumerate(rows[1]) if column not in texts)
-    below = _cells_of(rows[2:], texts)
-    return rows[1] if texts and rest_plain and sum(map(_is_value, below)) > 0.5 * len(below) else None
+    values = _values_below(rows[1], rows[2:])
+    rest_plain = all(cell in ("", "-", "1") for cell in rows[1] if _is_value(cell))
+    return rows[1] if values is not None and rest_plain and sum(values) > 0.5 * len(values) else None
 
 
 def _is_counts(rows: list[list[str]]) -> bool:
@@ -281,7 +273,7 @@ def _is_counts(rows: list[list[str]]) -> bool:
     if len(rows) < 2 or rows[0][0] != "" or rows[1][0] == "":
         return False
     counts = {cell for cell in rows[0][1:] if cell}
-    return len(counts) == 1 and all(cell.isdigit() for cell in counts)
+    return len(counts) == 1 and counts.pop().isdigit()
 
 
 def _bare(unit: str) -> str:
@@ -294,15 +286,6 @@ def _names_in_comment(comment: str, separator: str, width: int) -> list[str] | N
     names = _split([comment.strip().lstrip(" #%")], separator)[0]
     is_names = len(names) == width and all(name and not _is_value(name) for name in names)
     return names if is_names and (width > 1 or find_ppg(names)) else None
-
-
-def _unique(names: list[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    found = []
-    for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
 
 
 def _decimal(path: Path, rows: list[list[str]]) -> str:
