@@ -5,44 +5,40 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import typer
 
+from p2es_lib.cli import option
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.paths import check_output_folder
+from p2es_lib.core.weights import check_weights
+from p2es_lib.translation.checks import check_options
+from p2es_lib.translation.file import default_model_folder
 
 #: Lines of standard input that are pushed together, s: what they add to the delay.
 CHUNK_S = 0.1
 
-Model = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with weights.safetensors; default: the longest training here (full, wide), or the package's."
-    ),
-]
-
-Age = Annotated[float | None, typer.Option(help="Age in years; leave out if unknown.")]
-Sex = Annotated[str | None, typer.Option(help="F or M; leave out if unknown.")]
-SampleSeed = Annotated[int, typer.Option(help="Seed of the samples.")]
+_MODEL = "Folder with weights.safetensors; default: the longest training here (full, wide), or the package's."
+Model = option(Path | None, _MODEL)
+Age = option(float | None, "Age in years; leave out if unknown.")
+Sex = option(str | None, "F or M; leave out if unknown.")
+SampleSeed = option(int, "Seed of the samples.")
 
 
 def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
     """Chunks of ``size`` numbers, one per line; an empty line or ``nan`` is a missing sample.
 
-    Raises
-    ------
-    InputError
-        A line that is no number, by its number.
+    A line that is no number is an :class:`InputError` that names it.
     """
     chunk: list[float] = []
     for number, line in enumerate(lines, start=1):
         try:
             chunk.append(float(line.strip() or "nan"))
         except ValueError:
-            raise InputError(
-                f"standard input, line {number}: {line.strip()!r} is no number; give one sample per line"
-            ) from None
+            problem = f"standard input, line {number}: {line.strip()!r} is no number"
+            raise InputError(f"{problem}; give one sample per line") from None
         if len(chunk) == size:
             yield np.array(chunk)
             chunk = []
@@ -52,9 +48,6 @@ def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
 
 def load(model: Path | None):
     """The model of a folder, or the one that ``default_model_folder`` finds."""
-    from p2es_lib.core.weights import check_weights
-    from p2es_lib.translation.file import default_model_folder
-
     folder = model or default_model_folder()
     check_weights(folder)
     from p2es_lib.core.learned import load_method  # takes seconds: after what can be refused at once
@@ -63,12 +56,12 @@ def load(model: Path | None):
 
 
 def live(
-    sampling_rate: Annotated[float, typer.Option(help="Hz, of the PPG on standard input.")],
+    sampling_rate: option(float, "Hz, of the PPG on standard input."),
     age: Age = None,
     sex: Sex = None,
     model: Model = None,
-    polarity: Annotated[str, typer.Option(help="Which way the pulses point: up, or down (turned over).")] = "up",
-    samples: Annotated[int, typer.Option(help="Samples per window, of which the mean is written.")] = 8,
+    polarity: option(str, "Which way the pulses point: up, or down (turned over).") = "up",
+    samples: option(int, "Samples per window, of which the mean is written.") = 8,
     seed: SampleSeed = 0,
 ) -> None:
     """Translate a PPG while it is being recorded.
@@ -79,23 +72,12 @@ def live(
 
     sensor | p2es live --sampling-rate 64 > ecg.csv
     """
-    from p2es_lib.core.leads import LEADS
-    from p2es_lib.translation.checks import check_options
-
     check_options(age, sex, polarity, samples, sampling_rate, polarities=("up", "down"))
     network = load(model)
     from p2es_lib.translation.live import LiveTranslator
 
-    translator = LiveTranslator(
-        network,
-        sampling_rate=sampling_rate,
-        age=age,
-        sex=sex,
-        polarity=polarity,
-        n_samples=samples,
-        seed=seed,
-        where="standard input",
-    )
+    settings = {"age": age, "sex": sex, "polarity": polarity, "n_samples": samples, "seed": seed}
+    translator = LiveTranslator(network, sampling_rate=sampling_rate, where="standard input", **settings)
     typer.echo(f"research use only, not a diagnosis; the ECG is {translator.delay_s + CHUNK_S:.2f} s behind", err=True)
     typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
 
@@ -109,14 +91,11 @@ def live(
     write(translator.finish())
 
 
-def export(
-    onnx: Annotated[Path, typer.Option(help="File to write, for example model.onnx.")], model: Model = None
-) -> None:
+def export(onnx: option(Path, "File to write, for example model.onnx."), model: Model = None) -> None:
     """Export P2Es as ONNX, for use without PyTorch.
 
     The file holds one call of the network; p2es_lib/translation/onnx_export.py lists its inputs and outputs.
     """
-    from p2es_lib.core.paths import check_output_folder
     from p2es_lib.translation.onnx_export import export_onnx
 
     check_output_folder(onnx.parent, "--onnx")

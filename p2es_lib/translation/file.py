@@ -1,10 +1,11 @@
-"""From a user's recording with PPG to a 12-lead ECG: the way step by step, each step in a module of its own.
+"""From a user's recording with PPG to a 12-lead ECG, step by step.
 
 What takes long to import is imported where it is needed: a wrong option or a mistyped name is answered at once.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,13 +81,12 @@ def translate(
     Returns
     -------
     dict
-        Paths of what was written: ``ecg`` (header of the WFDB record with the mean of the samples, 12 leads in mV at
-        the model's sampling rate), ``spread`` (the same for their standard deviation), ``csv`` (time, mean and edges of
-        the band per lead: :class:`p2es_lib.translation.ecg_files.CsvWriter`; or why there is none), ``quality`` (a
-        table of the windows: the quality of the PPG of each as recorded, or why it was refused), ``picture`` and
-        ``picture_pdf`` (ten seconds on ECG paper, A4 at true scale). And what to tell the user, which the WFDB headers
-        say too: ``read`` (how the file was read, and what was assumed), ``note`` (how much was translated, which way
-        the pulses point, a warning where the PPG is poor), ``delay`` (:data:`PLACEMENT`).
+        Paths: ``ecg`` (header of the WFDB record of the mean, 12 leads in mV at the model's sampling rate), ``spread``
+        (the same of the standard deviation), ``csv`` (:class:`p2es_lib.translation.results.append_csv`; or why there is
+        none), ``quality`` (of the PPG of each window, or why it was refused), ``picture`` and ``picture_pdf`` (ten
+        seconds on ECG paper, A4 at true scale). And what to tell the user, which the WFDB headers say too: ``read``
+        (how the file was read, and what was assumed), ``note`` (how much was translated, which way the pulses point, a
+        warning where the PPG is poor), ``delay`` (:data:`PLACEMENT`).
 
     Raises
     ------
@@ -96,7 +96,6 @@ def translate(
 
     Examples
     --------
-    >>> from p2es_lib import translate  # doctest: +SKIP
     >>> written = translate("watch.csv", age=63, sex="F", out="results")  # doctest: +SKIP
     >>> ecg = pandas.read_csv(written["csv"], comment="#")  # in mV; written["picture"]: the page  # doctest: +SKIP
     """
@@ -105,32 +104,31 @@ def translate(
     check_file(record)
     folder = Path(model) if model else default_model_folder()
     check_weights(folder)
-    from p2es_lib.translation.readers.user_file import check_duration, read_ppg
-
-    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=0.0)
     from p2es_lib.core.learned import load_method
     from p2es_lib.signals.polarity import turn_upright
     from p2es_lib.translation.live import LiveTranslator
+    from p2es_lib.translation.readers.user_file import read_ppg
     from p2es_lib.translation.results import Origin, write_results
 
-    network, rate_in = load_method(folder), recording.sampling_rate
+    network = load_method(folder)
+    window_s = network.config.signal.window_samples / network.config.signal.sampling_rate
+    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=window_s)
+    rate = recording.sampling_rate
     live = LiveTranslator(
-        network, sampling_rate=rate_in, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record),
-        off_is_missing=True,
-    )  # fmt: skip
-    check_duration(record, recording, live.n_window / live.rate)
-    upright, direction = turn_upright(recording.ppg, rate_in, polarity)
+        network, sampling_rate=rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
+    )
+    upright, direction = turn_upright(recording.ppg, rate, polarity)
+    told = {"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT}
     origin = Origin(
-        record=_stem(record),
+        record=re.sub(r"\.(hea|csv|edf|bdf)\Z", "", Path(record).name),
         model=f"{describe_model(network)}, {n_samples} samples per window",
         age=None if np.isnan(person.age[0]) else float(person.age[0]),
         sex=str(person.sex[0]),
-        told={"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT},
+        told=told,
     )
-    wants_csv = len(upright) / rate_in <= MAX_CSV_S if csv is None else csv
+    wants_csv = len(upright) / rate <= MAX_CSV_S if csv is None else csv
     written, report = write_results(Path(out), origin, live, upright, wants_csv=wants_csv, progress=progress)
-    told = {"read": origin.told["read"], "note": "; ".join([*report, direction]), "delay": PLACEMENT}
-    return {**written, **told}
+    return {**written, "read": told["read"], "note": "; ".join([*report, direction]), "delay": PLACEMENT}
 
 
 def describe_model(model: LearnedTranslator) -> str:
@@ -150,44 +148,17 @@ def translate_long(
     n_samples: int,
     sampling_rate: float | None = None,
     seed: int = 0,
-    where: str = "ppg",
     progress: bool = True,
 ) -> EcgBlock:
-    """Translate a recording of any length that fits in memory, by :class:`p2es_lib.translation.live.LiveTranslator`.
+    """Translate a recording of any length that fits in memory: ``ppg`` (T,) with pulses upward, NaN where missing.
 
-    Parameters
-    ----------
-    model : LearnedTranslator
-    ppg : array (T,)
-        As recorded, pulses upward, NaN where missing.
-    age, sex
-        Years or None; ``"F"``, ``"M"`` or None.
-    n_samples : int
-        Samples per window, 2 or more for a spread.
-    sampling_rate : float, optional
-        Hz, of the PPG; default: the model's.
-    where : str
-        Named in errors.
-
-    Raises
-    ------
-    InputError
-        Shorter than one window, or no window with a usable PPG.
+    The other arguments are those of :class:`p2es_lib.translation.live.LiveTranslator`. An :class:`InputError` if it is
+    shorter than one window, or no window has a usable PPG.
     """
     from p2es_lib.translation.live import EcgBlock, LiveTranslator, ecg_blocks, nothing_usable
 
-    live = LiveTranslator(
-        model, sampling_rate=sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=where
-    )
+    live = LiveTranslator(model, sampling_rate=sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed)
     ecg = EcgBlock.joined(list(ecg_blocks(live, np.asarray(ppg, dtype=float), progress)))
     if not ecg.covered.any():
         raise nothing_usable(live)
     return ecg
-
-
-def _stem(record: str | Path) -> str:
-    """Name of a recording without the suffix of a header or a table."""
-    name = Path(record).name
-    return next(
-        (name.removesuffix(suffix) for suffix in (".hea", ".csv", ".edf", ".bdf") if name.endswith(suffix)), name
-    )

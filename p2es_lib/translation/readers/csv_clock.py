@@ -44,6 +44,8 @@ _NO_CLOCK_WORDS = {"transit", "arrival", "interval", "constant", "delay", "zone"
 _COUNTER_BITS = (16, 32)
 #: Tables that last longer (s), and 20 times as long as their rows, have a clock that was set in between.
 LONGEST_GAP_S = 24 * 3600.0
+_SET_CLOCK = "correct the clock, or give the part before or after as a file of its own"
+_PLAIN_TIMES = "ISO 8601 (2024-05-01T10:00:00.125)"
 
 
 class Clock(NamedTuple):
@@ -58,14 +60,12 @@ class Clock(NamedTuple):
     note: str
 
 
-def find_clock(
-    table: CsvTable, sampling_rate: float | None, column: str | None = None
-) -> tuple[Clock | None, list[str]]:
+def find_clock(table: CsvTable, sampling_rate: float | None, column: str | None) -> tuple[Clock | None, list[str]]:
     """The clock of a table, None if it has none, and all columns that count time or look as if they did.
 
-    The first column that is named as a clock and is one; without names, a column of dates or clock times, or a first
-    column that only rises. ``sampling_rate`` (Hz, by the user) decides where a column may as well count rows, or is too
-    coarse. An :class:`InputError` if no column that should be a clock can be read as one.
+    The first column that is named as a clock and is one (or ``column``); without names, one of dates or clock times, or
+    a first one that only rises. ``sampling_rate`` (Hz, by the user) decides where a column may as well count rows, or
+    is too coarse. An :class:`InputError` if no column that should be a clock can be read as one.
     """
     columns = [column] if column else _candidates(table)
     refused: list[InputError] = []
@@ -124,10 +124,8 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
         # Rises by 1, or a whole number where rows were lost.
         if not stated and not _unix_unit(time) and np.all(steps == np.rint(steps)) and np.median(steps) == 1:
             if sampling_rate is None:
-                raise InputError(
-                    f"{where} states no unit and rises by 1 from row to row: it counts rows, or milliseconds at "
-                    "1000 Hz; give the sampling rate (--sampling-rate)"
-                )
+                problem = "states no unit and rises by 1 from row to row: it counts rows, or milliseconds at 1000 Hz"
+                raise InputError(f"{where} {problem}; give the sampling rate (--sampling-rate)")
             _check_span(table.path, name, text, (time - time[0]) / sampling_rate)
             note = f"{sampling_rate:g} Hz as given; column {name!r} taken to count samples{again}"
             return Clock(sampling_rate, (time - time[0]).astype(int), note)
@@ -148,11 +146,10 @@ def _placed(where: str, name: str, how: str, elapsed_s: np.ndarray, sampling_rat
     steps = np.diff(elapsed_s)
     try:
         if (coarse_s := rates.coarse_step(steps)) is not None:
-            raise InputError(
-                f"{where} is written in steps of {coarse_s:g} s, too coarse for a PPG (about "
-                f"{_usual_rate(elapsed_s):.3g} rows per second): export it with fractions of a second, or give the "
-                f"sampling rate (--sampling-rate){_interrupted(elapsed_s)}"
-            )
+            problem = f"too coarse for a PPG (about {_usual_rate(elapsed_s):.3g} rows per second)"
+            remedy = "export it with fractions of a second, or give the sampling rate (--sampling-rate)"
+            jump = _interrupted(elapsed_s)
+            raise InputError(f"{where} is written in steps of {coarse_s:g} s, {problem}: {remedy}{jump}")
         rate, position = rates.constant_rate(elapsed_s, where)
         note = f"{rate:.6g} Hz from column {name!r} ({how})"
     except InputError:
@@ -163,10 +160,8 @@ def _placed(where: str, name: str, how: str, elapsed_s: np.ndarray, sampling_rat
             raise
         rate, position = irregular
         low, high = 1000 * np.quantile(steps, (0.05, 0.95))
-        note = (
-            f"column {name!r} ({how}) has no constant rate: most steps are {low:.3g} to {high:.3g} ms; values between "
-            f"the rows are interpolated, to their mean rate of {rate:.6g} Hz"
-        )
+        note = f"column {name!r} ({how}) has no constant rate: most steps are {low:.3g} to {high:.3g} ms"
+        note += f"; values between the rows are interpolated, to their mean rate of {rate:.6g} Hz"
     # Of samples that are missing, the longest gap is told: it may come of a clock that was set.
     row = int(np.argmax(np.diff(position)))
     gap_s = float(position[row + 1] - position[row]) / rate
@@ -218,10 +213,8 @@ def _check_rising(where: str, text: pd.Series, time: np.ndarray) -> None:
     falls = np.flatnonzero(np.diff(time) < 0)
     if len(falls):
         row = int(falls[0]) + 1
-        raise InputError(
-            f"{where}, but goes back from {text.iloc[row - 1]} (row {row} of the values) to {text.iloc[row]} "
-            f"(row {row + 1}); correct the clock, or give the part before or after as a file of its own"
-        )
+        back = f"from {text.iloc[row - 1]} (row {row} of the values) to {text.iloc[row]} (row {row + 1})"
+        raise InputError(f"{where}, but goes back {back}; {_SET_CLOCK}")
     if not np.isfinite(time).all():
         row = int(np.argmin(np.isfinite(time)))
         raise InputError(f"{where}, but holds {text.iloc[row]!r} in row {row + 1} of the values")
@@ -237,19 +230,16 @@ def _check_span(path, name: str, text: pd.Series, elapsed_s: np.ndarray) -> None
         row = int(np.argmax(steps)) + 1
         hours = steps[row - 1] / 3600
         jump = f"{hours:,.1f} hours" if hours < 48 else f"{hours / 24:,.1f} days"
-        raise InputError(
-            f"{path}: in the time column {name!r}, the time jumps by {jump} between rows {row} and {row + 1} of the "
-            f"values (from {text.iloc[row - 1]} to {text.iloc[row]}), as when a logger's clock is set; correct the "
-            "clock, or give the part before or after as a file of its own"
-        )
+        jump += f" between rows {row} and {row + 1} of the values (from {text.iloc[row - 1]} to {text.iloc[row]})"
+        problem = f"in the time column {name!r}, the time jumps by {jump}, as when a logger's clock is set"
+        raise InputError(f"{path}: {problem}; {_SET_CLOCK}")
 
 
 # -------------------------------------------------------------------------------------------- numbers: in which unit
 def _stated_unit(table: CsvTable, name: str) -> str:
     """Unit of a time column by its name ("Time [s]", "timestamp_ms") or the row of units; "" where none is stated."""
-    by_name = next((word for word in name_words(name)[::-1] if word in UNITS_S), "")
-    by_row = table.units.get(name, "").lower()
-    by_row = by_row if by_row in UNITS_S else ""
+    stated = (name_words(name)[::-1], [table.units.get(name, "").lower()])
+    by_name, by_row = (next((word for word in words if word in UNITS_S), "") for words in stated)
     if by_name and by_row and UNITS_S[by_name] != UNITS_S[by_row]:
         problem = f"the time column {name!r} has the unit {by_row!r} beneath its name"
         raise InputError(f"{table.path}: {problem}; correct the one that is wrong")
@@ -272,32 +262,23 @@ def _time_unit(where: str, stated: str, words: list[str], time: np.ndarray) -> t
         is_epoch = epoch and _PLAIN_UNITS[epoch] == UNITS_S[stated]
         return UNITS_S[stated], ("Unix time " if is_epoch else "") + f"in {stated}"
     if unknown := next((word for word in words if word in _NO_UNITS), ""):
-        raise InputError(
-            f"{where} counts {unknown}, and the file does not say how long one is; convert it to seconds, or leave it "
-            "out and give the sampling rate (--sampling-rate)"
-        )
+        remedy = "convert it to seconds, or leave it out and give the sampling rate (--sampling-rate)"
+        raise InputError(f"{where} counts {unknown}, and the file does not say how long one is; {remedy}")
     if any(first <= time[0] <= last for first, last in _TICKS_100_NS):
         return 1e-7, "in steps of 100 ns, as Windows counts them, by its size"
     turns = np.diff(np.floor(time / 100)) > 0
-    # At each full minute, hhmmss jumps by 40.
-    if (
-        turns.any()
-        and (time % 100 < 60).all()
-        and np.all((steps[turns] > 40) & (steps[turns] < 40 + 5 * np.median(steps)))
-    ):
-        raise InputError(
-            f"{where} seems to hold hours, minutes and seconds without colons (it goes from {time[:-1][turns][0]:.10g} "
-            f"to {time[1:][turns][0]:.10g}); write hh:mm:ss.fff, or name the column with its unit"
-        )
+    jumps, seconds = steps[turns], time % 100
+    if turns.any() and (seconds < 60).all() and np.all((jumps > 40) & (jumps < 40 + 5 * np.median(steps))):
+        around = f"from {time[:-1][turns][0]:.10g} to {time[1:][turns][0]:.10g}"  # hhmmss jumps by 40 each full minute
+        problem = f"seems to hold hours, minutes and seconds without colons (it goes {around})"
+        raise InputError(f"{where} {problem}; write hh:mm:ss.fff, or name the column with its unit")
     step = float(np.mean(rates.ordinary_steps(steps)))
     fitting = [unit for unit, s in _PLAIN_UNITS.items() if 1 / RATE_RANGE_HZ[1] <= step * s <= 1 / RATE_RANGE_HZ[0]]
     if epoch in fitting or (epoch and rates.coarse_step(np.diff((time - time[0]) * _PLAIN_UNITS[epoch])) is not None):
         return _PLAIN_UNITS[epoch], f"Unix time in {epoch}, by its size"
     if not fitting:
-        raise InputError(
-            f"{where} states no unit, and steps of {step:.4g} s, ms, us or ns are no sampling rate that a PPG can have "
-            "(20 to 10000 Hz); name it with its unit, such as 'time (ms)'"
-        )
+        problem = f"steps of {step:.4g} s, ms, us or ns are no sampling rate that a PPG can have (20 to 10000 Hz)"
+        raise InputError(f"{where} states no unit, and {problem}; name it with its unit, such as 'time (ms)'")
     how = f"taken as {fitting[0]}: no unit is stated, and others give no rate that a PPG can have"
     return _PLAIN_UNITS[fitting[0]], how
 
@@ -321,20 +302,16 @@ def _elapsed_by_text(where: str, text: pd.Series) -> tuple[np.ndarray, str]:
     text = text.str.strip("[] ").str.replace(r"(\d),(\d)", r"\1.\2", regex=True)
     if any(re.search(r"\d" + _HALF_DAY, cell) for cell in text):
         if wrong := next((row for row, cell in enumerate(text, start=1) if not re.search(_TWELVE_HOURS, cell)), 0):
-            raise InputError(
-                f"{where} has times with AM or PM, but {text.iloc[wrong - 1]!r} in row {wrong} of the values is none "
-                "of 1 to 12 o'clock AM or PM; write all alike, best with 24 hours"
-            )
-        text = text.str.replace(
-            _TWELVE_HOURS, lambda m: f"{int(m[1]) % 12 + 12 * (m[3] in 'Pp'):02d}{m[2]}", regex=True
-        )
+            problem = f"{text.iloc[wrong - 1]!r} in row {wrong} of the values is none of 1 to 12 o'clock AM or PM"
+            remedy = "write all alike, best with 24 hours"
+            raise InputError(f"{where} has times with AM or PM, but {problem}; {remedy}")
+        halves = {"A": 0, "a": 0, "P": 12, "p": 12}
+        text = text.str.replace(_TWELVE_HOURS, lambda m: f"{int(m[1]) % 12 + halves[m[3]]:02d}{m[2]}", regex=True)
     # With the year first, the month is second whatever stands between them.
     text = text.str.replace(_YEAR_FIRST, lambda m: f"{m[1]}-{m[3]:0>2}-{m[4]:0>2}T{m[5]:0>2}:", regex=True)
     text = text.str.replace(r"^0 days ", "", regex=True)  # as pandas writes a timedelta
-    return _elapsed_iso(where, text) if re.match(_ISO, text.iloc[0]) else _elapsed_clock(where, text)
-
-
-def _elapsed_iso(where: str, text: pd.Series) -> tuple[np.ndarray, str]:
+    if not re.match(_ISO, text.iloc[0]):
+        return _elapsed_clock(where, text)
     zoned = text.str.contains(_ZONE, regex=True)
     if zoned.any() and not zoned.all():
         raise InputError(f"{where} holds times of which some have a zone and others have none; write all alike")
@@ -359,10 +336,8 @@ def _elapsed_clock(where: str, text: pd.Series) -> tuple[np.ndarray, str]:
     turns = np.cumsum(np.diff(elapsed, prepend=elapsed[0]) < -again_s / 2)
     if rest.nunique() > 1:
         if is_short or (form := _form_of_dates(rest, turns)) is None:
-            raise InputError(
-                f"{where} holds times such as {text.iloc[0]!r}, which can be read in more than one way; write ISO 8601 "
-                "(2024-05-01T10:00:00.125), seconds, or hh:mm:ss.fff"
-            )
+            problem = f"holds times such as {text.iloc[0]!r}, which can be read in more than one way"
+            raise InputError(f"{where} {problem}; write {_PLAIN_TIMES}, seconds, or hh:mm:ss.fff")
         how += f", dates {form} as they are next to each other"
     elif rest.iloc[0]:
         how += f", always on the date {rest.iloc[0]!r}"
@@ -383,7 +358,5 @@ def _check_all_read(where: str, text: pd.Series, read: pd.Series) -> None:
     if read.isna().any():
         row = int(read.isna().to_numpy().argmax())
         what = "nothing" if text.iloc[row].lower() in MISSING else repr(text.iloc[row])
-        raise InputError(
-            f"{where} holds {what} in row {row + 1} of the values; it must hold numbers that only rise, ISO 8601 "
-            "(2024-05-01T10:00:00.125) or hh:mm:ss.fff"
-        )
+        wanted = f"numbers that only rise, {_PLAIN_TIMES} or hh:mm:ss.fff"
+        raise InputError(f"{where} holds {what} in row {row + 1} of the values; it must hold {wanted}")

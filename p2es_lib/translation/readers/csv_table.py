@@ -23,17 +23,15 @@ import pandas as pd
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources.wfdb_records import find_ppg
 
-#: Lines from which the layout is found.
-_SAMPLE = 1000
+#: Lines from which the layout is found, and lines of free text that may stand above the names.
+_SAMPLE, _MAX_ABOVE = 1000, 40
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a mark"), (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
     (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )  # fmt: skip
-#: Lines of free text that may stand above the names.
-_MAX_ABOVE = 40
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks", "": ""}
-_ONE_COLUMN = "\x1f"  # a separator that no text file holds
+_FOR_PANDAS = {" ": r"\s+", "": "\x1f"}  # the latter no text file holds
 _HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel knows the separator
 _QUOTES = "'\" \u00a0"
 # As people write them, as spreadsheets write errors, and as C does on Linux and on Windows.
@@ -80,12 +78,10 @@ class CsvTable:
         values = pd.to_numeric(text.str.replace(self.decimal, ".", regex=False), errors="coerce").to_numpy(dtype=float)
         wrong = np.isnan(values) & ~text.str.lower().isin(MISSING).to_numpy()
         if wrong.any():
-            row = int(np.argmax(wrong))
-            mark = "comma" if self.decimal == "," else "point"
-            raise InputError(
-                f"{self.path}: column {name!r} holds something that is not a number ({text.iloc[row]!r} in row "
-                f"{row + 1} of the values; decimal {mark}); write plain numbers, without thousands separators or units"
-            )
+            row, mark = int(np.argmax(wrong)), "comma" if self.decimal == "," else "point"
+            cell = f"{text.iloc[row]!r} in row {row + 1} of the values; decimal {mark}"
+            problem = f"column {name!r} holds something that is not a number ({cell})"
+            raise InputError(f"{self.path}: {problem}; write plain numbers, without thousands separators or units")
         return np.where(np.isfinite(values), values, np.nan)
 
     def is_numeric(self, name: str) -> bool:
@@ -105,9 +101,8 @@ def read_csv_table(path: Path) -> CsvTable:
     separator, rows = _find_separator(path, [line for _, line in numbered], hint)
     named = _is_header(rows)
     units = _units(rows) if named else None
-    n_head = named + (units is not None)
-    is_counts = named and _is_counts(rows[n_head:])
-    n_head += is_counts
+    is_counts = named and _is_counts(rows[2 if units else 1 :])
+    n_head = named + bool(units) + is_counts
     if len(rows) <= n_head:
         raise InputError(f"{path}: no row of values")
     in_comment = None if named or not comments else _names_in_comment(comments[-1], separator, len(rows[0]))
@@ -144,7 +139,7 @@ def _decode(path: Path) -> tuple[str, str]:
         raise InputError(f"{path}: the file is empty (zero bytes)")
     # A logger that lost its power leaves zeros, and one of MS-DOS's time an end mark, behind the last line.
     data = data if data.startswith(tuple(mark for mark, *_ in _MARKS[1:])) else data.rstrip(b"\0\x1a")
-    encoding, label = next(((name, label) for mark, name, label in _MARKS if data.startswith(mark)), ("utf-8", ""))
+    _, encoding, label = next((mark for mark in _MARKS if data.startswith(mark[0])), (b"", "utf-8", ""))
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -211,10 +206,9 @@ def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str
             if separator == "," and 1 < len(rows[0]) < width:
                 refused += "; if commas mark decimals too, export with semicolons between columns or a decimal point"
     if best is None:
-        raise InputError(
-            f"{path}: cannot be read as a table of numbers ({refused or 'no column of numbers was found'}); expected "
-            "one line of names at most, its units beneath at most, and rows of numbers; comment lines must begin with #"
-        )
+        expected = "one line of names at most, its units beneath at most, and rows of numbers"
+        problem = f"cannot be read as a table of numbers ({refused or 'no column of numbers was found'})"
+        raise InputError(f"{path}: {problem}; expected {expected}; comment lines must begin with #")
     return best
 
 
@@ -284,15 +278,13 @@ def _bare(unit: str) -> str:
 def _names_in_comment(comment: str, separator: str, width: int) -> list[str] | None:
     """Names from the last comment line (numpy writes them so), if they are as many as the columns."""
     names = _split([comment.strip().lstrip(" #%")], separator)[0]
-    is_names = len(names) == width and all(name and not _is_value(name) for name in names)
+    is_names = len(names) == width and not any(map(_is_value, names))
     return names if is_names and (width > 1 or find_ppg(names)) else None
 
 
 def _decimal(path: Path, rows: list[list[str]]) -> str:
-    comma, point = (
-        next((cell for row in rows for cell in row if pattern.fullmatch(cell)), None)
-        for pattern in (_COMMA_NUMBER, _POINT_NUMBER)
-    )
+    cells = [cell for row in rows for cell in row]
+    comma, point = (next(filter(pattern.fullmatch, cells), None) for pattern in (_COMMA_NUMBER, _POINT_NUMBER))
     if comma and point:
         raise InputError(f"{path}: numbers with a decimal comma ({comma}) and with a point ({point}); write all alike")
     return "," if comma else "."
@@ -300,14 +292,12 @@ def _decimal(path: Path, rows: list[list[str]]) -> str:
 
 def _read(path: Path, text: str, separator: str, width: int, n_skipped: int) -> pd.DataFrame:
     """The rows of values as text; columns are numbered from 0."""
-    how = {" ": r"\s+", "": _ONE_COLUMN}.get(separator, separator)
+    layout = {"header": None, "names": range(width), "skiprows": n_skipped, "index_col": False, "dtype": str}
+    separator = _FOR_PANDAS.get(separator, separator)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop cells
-            cells = pd.read_csv(
-                io.StringIO(text), sep=how, header=None, names=range(width), skiprows=n_skipped, index_col=False,
-                dtype=str, skipinitialspace=True, na_filter=False,
-            )  # fmt: skip
+            cells = pd.read_csv(io.StringIO(text), sep=separator, skipinitialspace=True, na_filter=False, **layout)
     except (ValueError, pd.errors.ParserWarning) as error:
         problem = f"{str(error).strip()}; every line must have the same columns"
         raise InputError(f"{path}: cannot be read as a table of numbers ({problem})") from error

@@ -137,11 +137,8 @@ def _read_csv(path: Path, sampling_rate: float | None, column: str | int | None)
         check_agreement(path, sampling_rate, rate)
         clock = Clock(rate, np.arange(len(table.cells)), "")
     else:
-        by_sensor = None
-        if (polar := _polar_columns(table)) is not None:
-            by_sensor, channel, note = polar
-            notes.append(note)
-            column = channel if column is None else column
+        by_sensor, channel, told = _polar_columns(table)
+        notes, column = notes + told, channel if column is None else column
         clock, clocks = find_clock(table, sampling_rate, by_sensor)
     signals = [name for name in table.names if name not in clocks]
     if not table.named and column is None:
@@ -217,14 +214,14 @@ def _empatica_e4(table: CsvTable) -> tuple[CsvTable, float, str] | None:
     return replace(table, cells=table.cells.iloc[2:].reset_index(drop=True)), rate, note
 
 
-def _polar_columns(table: CsvTable) -> tuple[str, str, str] | None:
+def _polar_columns(table: CsvTable) -> tuple[str | None, str | None, list[str]]:
     """Clock, PPG and a note, if the layout is Polar Sensor Logger's."""
     by_name = {name.lower(): name for name in table.names}
     if not table.named or not {"phone timestamp", _POLAR_CLOCK, _POLAR_PPG} <= set(by_name):
-        return None
+        return None, None, []
     channels = ", ".join(repr(name) for lower, name in by_name.items() if lower.startswith("channel "))
     note = f"Polar Sensor Logger layout: clock of the sensor; photodiode channels {channels}"
-    return by_name[_POLAR_CLOCK], by_name[_POLAR_PPG], note
+    return by_name[_POLAR_CLOCK], by_name[_POLAR_PPG], [note]
 
 
 # ----------------------------------------------------------------------------------------------------------------- WFDB
