@@ -12,31 +12,32 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from p2es_lib import __version__
-from p2es_lib.cli import live, option
+from p2es_lib.cli import option
 from p2es_lib.cli.data import StopWithParent, data_app
 from p2es_lib.companion import notebooks, workflow
 from p2es_lib.core import paths
 from p2es_lib.core.config import PROFILES
 from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.leads import LEADS
 from p2es_lib.data.sources import parse_dataset
 from p2es_lib.experiments.variants import VARIANTS, configure, parse_seeds
+from p2es_lib.translation.checks import check_options
+from p2es_lib.translation.file import find_model
 
 app = typer.Typer(
-    name="p2es",
     help="P2Es, wearable PPG to 12-lead ECG: a companion to arXiv 2509.25480. Research use only, not a diagnosis.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    name="p2es", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-
+)  # fmt: skip
 app.add_typer(data_app, name="data")
 
 _DATASET = "simulated, or a data set of p2es data sources; a+b: both together; a~b: trained on a, tested on b only."
@@ -44,7 +45,17 @@ Dataset = option(str, _DATASET)
 Profile = option(str, "Size of everything: smoke, quick, wide or full.")
 Mirror = option(str | None, "Folder or URL laid out as PhysioNet; default: PhysioNet.")
 _OF_WEIGHTS = "One that uses another's weights, for example steps_8; see p2es_lib/experiments/variants.py."
+_MODEL = "Folder with weights.safetensors; default: the longest training here (full, wide), or the package's."
+Model = option(Path | None, _MODEL)
+Age = option(float | None, "Age in years; leave out if unknown.")
+Sex = option(str | None, "F or M; leave out if unknown.")
+SampleSeed = option(int, "Seed of the samples.")
+_CSV = "Write the ECG as CSV too; default: recordings of up to an hour."
 _POLARITY = "Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told)."
+
+
+#: Lines of standard input that ``p2es live`` pushes together, s: what they add to the delay.
+CHUNK_S = 0.1
 
 
 def _print_version(wanted: bool) -> None:
@@ -54,9 +65,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(
-    version: option(bool, "Show the version.", "--version", callback=_print_version, is_eager=True) = False,
-) -> None:
+def _options(version: option(bool, "Show the version.", "--version", callback=_print_version, is_eager=True) = False):
     pass
 
 
@@ -83,7 +92,7 @@ def notebook(
     given = {"dataset": dataset, "profile": profile, "variant": variant, "seed": seed, "seeds": seeds, "mirror": mirror}
     parameters = {key: value for key, value in given.items() if value is not None}
     notebooks.check_parameters(name, parameters)
-    if not stop_with_parent:  # the workflow has checked them
+    if not stop_with_parent:  # else the workflow has checked them
         _check_settings(profile, dataset, variant, seeds, seed)
     if mirror is not None:
         parameters["mirror"] = workflow.check_mirror(dataset, mirror)
@@ -196,17 +205,15 @@ def score(
 def translate(
     record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with a PPG in it.")],
     out: option(Path, "Folder for the ECG (WFDB, CSV) and its page (PDF, PNG)."),
-    age: live.Age = None,
-    sex: live.Sex = None,
-    model: live.Model = None,
+    age: Age = None,
+    sex: Sex = None,
+    model: Model = None,
     sampling_rate: option(float | None, "Hz, for a CSV without a time column.") = None,
     column: option(str | None, "Column of the PPG, where it cannot be told by its name.") = None,
     polarity: option(str, _POLARITY) = "auto",
     samples: option(int, "Samples per window; their spread is drawn.") = 8,
-    seed: live.SampleSeed = 0,
-    csv: option(
-        bool | None, "Write the ECG as CSV too; default: recordings of up to an hour.", "--csv/--no-csv"
-    ) = None,
+    seed: SampleSeed = 0,
+    csv: option(bool | None, _CSV, "--csv/--no-csv") = None,
 ) -> None:
     """Translate a PPG recording to a 12-lead ECG.
 
@@ -224,8 +231,57 @@ def translate(
         typer.echo(f"{what}: {path}")
 
 
-app.command()(live.live)
-app.command()(live.export)
+@app.command()
+def live(
+    sampling_rate: option(float, "Hz, of the PPG on standard input."),
+    age: Age = None,
+    sex: Sex = None,
+    model: Model = None,
+    polarity: option(str, "Which way the pulses point: up, or down (turned over).") = "up",
+    samples: option(int, "Samples per window, of which the mean is written.") = 8,
+    seed: SampleSeed = 0,
+) -> None:
+    """Translate a PPG while it is being recorded.
+
+    One sample per line on standard input; one line of 12 leads (mV) on standard output per sample of the ECG.
+
+    Example, where sensor is a program that prints the samples:
+
+    sensor | p2es live --sampling-rate 64 > ecg.csv
+    """
+    check_options(age, sex, samples, sampling_rate)
+    check_choice("polarity", polarity, ("up", "down"))
+    folder = find_model(model)
+    from p2es_lib.core.learned import load_method
+    from p2es_lib.translation.live import LiveTranslator
+
+    settings = {"age": age, "sex": sex, "polarity": polarity, "n_samples": samples, "seed": seed}
+    translator = LiveTranslator(load_method(folder), sampling_rate=sampling_rate, where="standard input", **settings)
+    typer.echo(f"research use only, not a diagnosis; the ECG is {translator.delay_s + CHUNK_S:.2f} s behind", err=True)
+    typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
+
+    def write(block) -> None:
+        for number, values in enumerate(block.mean.T, start=block.start):
+            typer.echo(f"{number / translator.rate:.4f}," + ",".join("" if np.isnan(v) else f"{v:.4f}" for v in values))
+        sys.stdout.flush()
+
+    for chunk in read_numbers(sys.stdin, max(1, int(CHUNK_S * sampling_rate))):
+        write(translator.push(chunk))
+    write(translator.finish())
+
+
+@app.command()
+def export(onnx: option(Path, "File to write, for example model.onnx."), model: Model = None) -> None:
+    """Export P2Es as ONNX, for use without PyTorch.
+
+    The file holds one call of the network; p2es_lib/translation/onnx_export.py lists its inputs and outputs.
+    """
+    paths.check_output_folder(onnx.parent, "--onnx")
+    folder = find_model(model)
+    from p2es_lib.core.learned import load_method
+    from p2es_lib.translation.onnx_export import export_onnx
+
+    typer.echo(export_onnx(load_method(folder), onnx))
 
 
 @app.command()
@@ -282,6 +338,25 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
             typer.echo(f"{path}: renewed")
 
 
+def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
+    """Chunks of ``size`` numbers, one per line; an empty line or ``nan`` is a missing sample.
+
+    A line that is no number is an :class:`InputError` that names it.
+    """
+
+    def numbers() -> Iterator[float]:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield float(line.strip() or "nan")
+            except ValueError:
+                problem = f"standard input, line {number}: {line.strip()!r} is no number"
+                raise InputError(f"{problem}; give one sample per line") from None
+
+    found = numbers()
+    while chunk := list(islice(found, size)):
+        yield np.array(chunk)
+
+
 def _check_settings(
     profile: str, dataset: str, variant: str | None = None, seeds: str | None = None, seed: int | None = None
 ) -> None:
@@ -318,20 +393,14 @@ def _extra_of(module: str) -> str | None:
     return found and found[1]
 
 
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of the command ``p2es``: every expected error becomes a line on standard error and an exit status."""
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         app()
-    except InputError as error:
-        _end(str(error), 2)
-    except notebooks.NotebookError as error:
-        _end(str(error), 1)
+    except (InputError, notebooks.NotebookError) as error:
+        _end(str(error), 2 if isinstance(error, InputError) else 1)
     except ModuleNotFoundError as error:
         extra = _extra_of(error.name or "")
         if extra is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from p2es_lib.core.demographics import Demographics
-from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.errors import InputError
 
 CSV_SUFFIXES, EDF_SUFFIXES = (".csv", ".txt", ".tsv"), (".edf", ".bdf")
 #: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
@@ -41,26 +41,16 @@ def check_rate(rate: float, what: str) -> float:
     return value
 
 
-def check_options(
-    age: float | None,
-    sex: str | None,
-    polarity: str,
-    n_samples: int,
-    sampling_rate: float | None = None,
-    *,
-    polarities: tuple[str, ...],
-    where: str = "",
-) -> Demographics:
-    """The person, as a table of one row; an :class:`InputError` (begun by ``where``) if an option is out of its range.
+def check_options(age: float | None, sex: str | None, n_samples: int, rate: float | None, where="") -> Demographics:
+    """The person, as a table of one row; an :class:`InputError` that begins with ``where`` if anything is out of range.
 
-    ``age`` in years, ``sampling_rate`` in Hz, ``n_samples`` per window, ``polarity`` one of ``polarities``.
+    ``age`` in years, ``n_samples`` per window, ``rate`` of the PPG in Hz (None: not given).
     """
     person = Demographics.of(age, sex)
-    check_choice("polarity", polarity, polarities)
     if n_samples < 1:
         raise InputError(f"{where}{n_samples} samples per window; at least 1, 2 or more for a spread")
-    if sampling_rate is not None:
-        check_rate(sampling_rate, f"{where}sampling rate")
+    if rate is not None:
+        check_rate(rate, f"{where}sampling rate")
     return person
 
 
@@ -74,7 +64,10 @@ def check_file(path: str | Path) -> str:
     if str(path) == "-":
         raise InputError("-: standard input is read by 'p2es live' alone; name a file")
     if path.is_dir():
-        raise InputError(f"{path}: a folder; name one recording in it{_some_of(path)}")
+        names = [entry.name for entry in _recordings(path)]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        some = f", such as {', '.join(names[:3])}{more}" if names else " (none that is read here lies in it)"
+        raise InputError(f"{path}: a folder; name one recording in it{some}")
     if suffix in CSV_SUFFIXES + EDF_SUFFIXES:
         if not path.is_file():
             raise InputError(f"{path}: no such file{_beside(path)}")
@@ -99,12 +92,6 @@ def _recordings(folder: Path) -> list[Path]:
     """What can be read in a folder, by name."""
     kinds = (*CSV_SUFFIXES, *EDF_SUFFIXES, ".hea")
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in kinds and not path.name.startswith("."))
-
-
-def _some_of(folder: Path) -> str:
-    names = [path.name for path in _recordings(folder)]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f", such as {', '.join(names[:3])}{more}" if names else " (none that is read here lies in it)"
 
 
 def _beside(path: Path) -> str:

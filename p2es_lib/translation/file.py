@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from p2es_lib import __version__
+from p2es_lib.core.errors import check_choice
 from p2es_lib.core.paths import PRETRAINED, check_output_folder, run_dir
 from p2es_lib.core.weights import WEIGHTS_FILE, check_weights
 from p2es_lib.translation.checks import check_file, check_options
@@ -38,21 +39,16 @@ def default_model_folder() -> Path:
     return next((folder for folder in own if (folder / WEIGHTS_FILE).is_file()), PRETRAINED)
 
 
+def find_model(folder: str | Path | None) -> Path:
+    """The folder, or the default one; an :class:`InputError` if there are no weights in it."""
+    return check_weights(folder or default_model_folder()).parent
+
+
 def translate(
-    record: str | Path,
-    *,
-    age: float | None = None,
-    sex: str | None = None,
-    out: str | Path,
-    model: str | Path | None = None,
-    sampling_rate: float | None = None,
-    column: str | None = None,
-    polarity: str = "auto",
-    n_samples: int = 8,
-    seed: int = 0,
-    csv: bool | None = None,
-    progress: bool = True,
-) -> dict[str, Path | str]:
+    record: str | Path, *, age: float | None = None, sex: str | None = None, out: str | Path,
+    model: str | Path | None = None, sampling_rate: float | None = None, column: str | None = None,
+    polarity: str = "auto", n_samples: int = 8, seed: int = 0, csv: bool | None = None, progress: bool = True,
+) -> dict[str, Path | str]:  # fmt: skip
     """Translate the PPG of a WFDB record, a table or an EDF file and write the ECG.
 
     The PPG is held in memory, the ECG is not: it is written as it is made. Files of the same names in ``out`` are
@@ -61,7 +57,7 @@ def translate(
     Parameters
     ----------
     record : path
-        WFDB record (with or without ``.hea``), CSV file or EDF file.
+        WFDB record (with or without ``.hea``), table or EDF file.
     age, sex : optional
         Years; ``"F"`` or ``"M"``. None: not known.
     out : path
@@ -69,7 +65,7 @@ def translate(
     model : path, optional
         Folder with ``weights.safetensors``; default: :func:`default_model_folder`.
     sampling_rate, column : optional
-        Of a CSV without a time column (Hz), and which column holds the PPG (name or number).
+        Of a table without a time column (Hz), and which column holds the PPG (name or number).
     polarity : "auto", "up" or "down"
         Which way the pulses point as recorded. ``"down"`` is turned over; ``"auto"`` turns over where the evidence
         (:mod:`p2es_lib.signals.polarity`) is strong, and says so.
@@ -82,33 +78,32 @@ def translate(
     -------
     dict
         Paths: ``ecg`` (header of the WFDB record of the mean, 12 leads in mV at the model's sampling rate), ``spread``
-        (the same of the standard deviation), ``csv`` (:class:`p2es_lib.translation.results.append_csv`; or why there is
-        none), ``quality`` (of the PPG of each window, or why it was refused), ``picture`` and ``picture_pdf`` (ten
-        seconds on ECG paper, A4 at true scale). And what to tell the user, which the WFDB headers say too: ``read``
-        (how the file was read, and what was assumed), ``note`` (how much was translated, which way the pulses point, a
-        warning where the PPG is poor), ``delay`` (:data:`PLACEMENT`).
+        (of the standard deviation), ``csv`` (:func:`p2es_lib.translation.results.append_csv`; or why there is none),
+        ``quality`` (of the PPG of each window, or why it was refused), ``picture`` and ``picture_pdf`` (ten seconds on
+        ECG paper, A4 at true scale). And what to tell the user, which the WFDB headers say too: ``read`` (how the file
+        was read), ``note`` (how much was translated, which way the pulses point, warnings), ``delay``
+        (:data:`PLACEMENT`).
 
     Raises
     ------
     InputError
-        An option out of its range, a file that cannot be read (:func:`p2es_lib.translation.readers.user_file.read_ppg`)
-        or holds no usable PPG, no such model. Nothing is written then.
+        An option out of its range, a file that cannot be read or has no usable PPG, no such model; nothing is written.
 
     Examples
     --------
     >>> written = translate("watch.csv", age=63, sex="F", out="results")  # doctest: +SKIP
     >>> ecg = pandas.read_csv(written["csv"], comment="#")  # in mV; written["picture"]: the page  # doctest: +SKIP
     """
-    person = check_options(age, sex, polarity, n_samples, polarities=("auto", "up", "down"))
+    person = check_options(age, sex, n_samples, None)
+    check_choice("polarity", polarity, ("auto", "up", "down"))
     check_output_folder(out, "--out")
     check_file(record)
-    folder = Path(model) if model else default_model_folder()
-    check_weights(folder)
+    folder = find_model(model)
     from p2es_lib.core.learned import load_method
     from p2es_lib.signals.polarity import turn_upright
     from p2es_lib.translation.live import LiveTranslator
     from p2es_lib.translation.readers.user_file import read_ppg
-    from p2es_lib.translation.results import Origin, write_results
+    from p2es_lib.translation.results import write_results
 
     network = load_method(folder)
     window_s = network.config.signal.window_samples / network.config.signal.sampling_rate
@@ -118,16 +113,16 @@ def translate(
         network, sampling_rate=rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
     )
     upright, direction = turn_upright(recording.ppg, rate, polarity)
+    person_age = None if np.isnan(person.age[0]) else float(person.age[0])
+    about = {
+        "model": f"{describe_model(network)}, {n_samples} samples per window",
+        "age": person_age,
+        "sex": str(person.sex[0]),
+    }
     told = {"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT}
-    origin = Origin(
-        record=re.sub(r"\.(hea|csv|edf|bdf)\Z", "", Path(record).name),
-        model=f"{describe_model(network)}, {n_samples} samples per window",
-        age=None if np.isnan(person.age[0]) else float(person.age[0]),
-        sex=str(person.sex[0]),
-        told=told,
-    )
+    name = re.sub(r"\.(hea|csv|edf|bdf)\Z", "", Path(record).name)
     wants_csv = len(upright) / rate <= MAX_CSV_S if csv is None else csv
-    written, report = write_results(Path(out), origin, live, upright, wants_csv=wants_csv, progress=progress)
+    written, report = write_results(Path(out), name, about, told, live, upright, wants_csv, progress)
     return {**written, "read": told["read"], "note": "; ".join([*report, direction]), "delay": PLACEMENT}
 
 
@@ -140,16 +135,9 @@ def describe_model(model: LearnedTranslator) -> str:
 
 
 def translate_long(
-    model: LearnedTranslator,
-    ppg: np.ndarray,
-    age: float | None,
-    sex: str | None,
-    *,
-    n_samples: int,
-    sampling_rate: float | None = None,
-    seed: int = 0,
-    progress: bool = True,
-) -> EcgBlock:
+    model: LearnedTranslator, ppg: np.ndarray, age: float | None, sex: str | None, *, n_samples: int,
+    sampling_rate: float | None = None, seed: int = 0, progress: bool = True,
+) -> EcgBlock:  # fmt: skip
     """Translate a recording of any length that fits in memory: ``ppg`` (T,) with pulses upward, NaN where missing.
 
     The other arguments are those of :class:`p2es_lib.translation.live.LiveTranslator`. An :class:`InputError` if it is

@@ -1,8 +1,8 @@
 """PPG in, ECG out, while it is being recorded: one translator for chunks of any size and for whole recordings.
 
 The PPG is translated window by window, and neighbouring windows fade into one another. What is done to a window
-(resampling, filter, scale, noise of the samples) depends on the PPG of that window and on its place in the recording
-alone, so the ECG does not depend on how the PPG was cut into chunks, and a file is translated by the same code.
+depends on the PPG of that window and on its place in the recording alone, so the ECG does not depend on how the PPG was
+cut into chunks, and a file is translated by the same code.
 
 A gap that is too long for a window begins the row of windows anew: the next one starts with the first sample after it,
 and one more is moved back to end with the last sample before it, as at the end of a recording. Single samples that were
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from p2es_lib.core.errors import InputError
+from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.noise import NoiseNames
@@ -54,20 +54,12 @@ class WindowReport(NamedTuple):
 
 @dataclass(frozen=True)
 class EcgBlock:
-    """A stretch of final ECG at the model's sampling rate.
+    """A stretch of final ECG at the model's rate, from sample number ``start`` of the recording on.
 
-    Attributes
-    ----------
-    start : int
-        Place of its first sample in the recording, in samples of the model's rate.
-    mean, std, lower, upper : float32 arrays (12, n)
-        Mean, standard deviation and :data:`BAND` of the samples, mV; NaN in what was not translated or never learned.
-    ppg : float array (n,)
-        What was translated, cleaned; NaN where nothing was.
-    covered : bool array (n,)
-        Where there is a translation.
-    windows : tuple of WindowReport
-        Windows that were decided upon since the last block; those of later samples too.
+    ``mean``, ``std``, ``lower``, ``upper`` (12, n), float32: mean, standard deviation and :data:`BAND` of the samples,
+    mV; NaN in what was not translated or never learned. ``ppg`` (n,): what was translated, cleaned, or NaN.
+    ``covered`` (n,): where there is a translation. ``windows``: those that were decided upon since the last block, of
+    later samples too.
     """
 
     start: int
@@ -93,14 +85,6 @@ class EcgBlock:
         return cls(blocks[0].start, **arrays, windows=tuple(report for b in blocks for report in b.windows))
 
 
-class _Window(NamedTuple):
-    """A window to translate: first sample, PPG (cleaned, gaps bridged) and weight of each sample, (n_window,)."""
-
-    start: int
-    ppg: np.ndarray
-    weight: np.ndarray
-
-
 def window_starts(n_total: int, n_window: int, n_overlap: int) -> np.ndarray:
     """First samples of windows that cover n_total samples; the last one is moved back to end with the recording."""
     starts = np.arange(0, n_total - n_window + 1, n_window - n_overlap)
@@ -123,7 +107,7 @@ class LiveTranslator:
     n_samples, seed : int
         Samples per window, 2 or more for a spread. The same PPG and seed give the same ECG.
     where : str
-        Named in errors; an :class:`InputError` tells a setting that is out of its range.
+        Named in errors.
 
     Examples
     --------
@@ -134,24 +118,15 @@ class LiveTranslator:
     """
 
     def __init__(
-        self,
-        model: LearnedTranslator,
-        *,
-        sampling_rate: float | None = None,
-        age: float | None = None,
-        sex: str | None = None,
-        polarity: str = "up",
-        n_samples: int = 8,
-        seed: int = 0,
-        where: str = "ppg",
-    ):
+        self, model: LearnedTranslator, *, sampling_rate: float | None = None, age: float | None = None,
+        sex: str | None = None, polarity: str = "up", n_samples: int = 8, seed: int = 0, where: str = "ppg",
+    ):  # fmt: skip
         signal = model.config.signal
         self.model, self.where, self.seed, self.n_samples = model, where, seed, n_samples
         self.rate = signal.sampling_rate
         self.rate_in = self.rate if sampling_rate is None else float(sampling_rate)
-        self._person = check_options(
-            age, sex, polarity, n_samples, self.rate_in, polarities=("up", "down"), where=f"{where}: "
-        )
+        self._person = check_options(age, sex, n_samples, self.rate_in, f"{where}: ")
+        check_choice("polarity", polarity, ("up", "down"))
         self._sign = -1.0 if polarity == "down" else 1.0
         self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)
         self._ramp = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap
@@ -169,11 +144,6 @@ class LiveTranslator:
         """How far the ECG is behind, s. Constant: with PPG up to t, all ECG up to t - delay_s has been returned."""
         return self.n_window / self.rate + (self._reach + 1 if self._reach else 0) / self.rate_in
 
-    @property
-    def buffered_bytes(self) -> int:
-        """Memory of what is kept between chunks."""
-        return self._raw.nbytes + self._sums.nbytes
-
     def push(self, chunk) -> EcgBlock:
         """Take the next samples and return the ECG that is final now, which continues the block before.
 
@@ -190,7 +160,8 @@ class LiveTranslator:
             raise InputError(f"{self.where}: a chunk of shape {chunk.shape}; expected a row of samples (m,)")
         self._raw = np.concatenate([self._raw, np.where(np.isfinite(chunk), self._sign * chunk, np.nan)])
         self._n_raw += len(chunk)
-        available = self._available()
+        # Samples at the model's rate for which the resampling filter has all it needs.
+        available = max(0, int(np.floor((self._n_raw - 1 - self._reach) / self._ratio)) + 1)
         self._translate(self._decide(available))
         # Later windows, and a last one that is moved back to the end of the recording, begin here or later.
         first = max(0, available - self.n_window)
@@ -215,12 +186,6 @@ class LiveTranslator:
         self._translate(windows)
         return self._take(n_total - self._start)
 
-    def _available(self) -> int:
-        """Samples at the model's rate for which the resampling filter has all it needs."""
-        if self._reach == 0:
-            return self._n_raw
-        return max(0, int(np.floor((self._n_raw - 1 - self._reach) / self._ratio)) + 1)
-
     def _window(self, start: int) -> np.ndarray:
         """PPG of one window at the model's rate (n_window,), NaN where missing."""
         position = (start + np.arange(self.n_window)) * self._ratio
@@ -234,7 +199,7 @@ class LiveTranslator:
         level = np.median(present) if len(present) else 0.0
         return resample_at(part - level, position - first, self.rate_in, self.rate)
 
-    def _decide(self, available: int) -> list[_Window]:
+    def _decide(self, available: int) -> list[tuple]:
         """The windows of the row that end within the samples there are, and those that gaps add, as far as usable."""
         windows = []
         while self._next + self.n_window <= available:
@@ -243,7 +208,7 @@ class LiveTranslator:
             self._last, self._next = self._next, resume or self._next + self.n_window - self.n_overlap
         return windows
 
-    def _decided(self, start: int, fade_from: int) -> tuple[list[_Window], int | None]:
+    def _decided(self, start: int, fade_from: int) -> tuple[list[tuple], int | None]:
         """What becomes of the window that begins at ``start``, and the end of the gap that prevents it, if it is known.
 
         Where a gap prevents it, one that ends with the last sample before the gap is tried instead. It counts from
@@ -264,7 +229,8 @@ class LiveTranslator:
         self._reports.append(WindowReport(start / self.rate, 0.0, refused))
         return windows, resume
 
-    def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> _Window:
+    def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+        """First sample of a window, its PPG (cleaned, gaps bridged) and the weight of each sample, (n_window,)."""
         clean = cleaning.bridge_gaps(cleaning.ppg_clean(ppg, self.rate))
         first, stop = (round(place * self._ratio) - self._raw_start for place in (start, start + self.n_window))
         # Faults show in what was recorded; a filter hides them.
@@ -274,31 +240,30 @@ class LiveTranslator:
         weight[:late], weight[late : late + self.n_overlap] = 0, self._ramp
         if not late:  # else it fades out into nothing: a gap follows
             weight[-self.n_overlap :] = self._ramp[::-1]
-        return _Window(start, clean, weight)
+        return start, clean, weight
 
-    def _translate(self, windows: list[_Window]) -> None:
+    def _translate(self, windows: list[tuple]) -> None:
         """Translate windows, batch by batch, and add them to what is in the making."""
-        self._extend(max((window.start for window in windows), default=-self.n_window) + self.n_window)
+        self._extend(max((start for start, *_ in windows), default=-self.n_window) + self.n_window)
         per_batch = max(1, self.model.config.sampling.batch_size // self.n_samples)
         for first in range(0, len(windows), per_batch):
             batch = windows[first : first + per_batch]
-            ppg = np.stack([window.ppg for window in batch])[:, None]
+            ppg = np.stack([clean for _, clean, _ in batch])[:, None]
             scaled = ((ppg - ppg.mean(-1, keepdims=True)) / ppg.std(-1, keepdims=True)).astype(np.float32)
             # Noise is named after the place: a window's samples depend on where it lies and on no other window.
-            names, people = NoiseNames(self.seed, [window.start for window in batch]), self._person.repeat(len(batch))
+            names, people = NoiseNames(self.seed, [start for start, *_ in batch]), self._person.repeat(len(batch))
             ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=names).numpy()
             for window, samples in zip(batch, ecg, strict=True):
-                self._add(window, samples)
+                self._add(*window, samples)
 
-    def _add(self, window: _Window, samples: np.ndarray) -> None:
+    def _add(self, start: int, ppg: np.ndarray, weight: np.ndarray, samples: np.ndarray) -> None:
         """Samples of one window, (n_samples, 12, n_window)."""
-        skipped = max(0, self._start - window.start)  # returned already; its weights there are 0
-        first = window.start + skipped - self._start
+        skipped = max(0, self._start - start)  # returned already; its weights there are 0
+        first, stop = start + skipped - self._start, start + self.n_window - self._start
         variance = samples.var(axis=0, ddof=1 if self.n_samples > 1 else 0)
         lower, upper = np.percentile(samples, BAND, axis=0)
-        one = np.ones((1, self.n_window))
-        rows = np.concatenate([one, samples.mean(axis=0), variance, lower, upper, window.ppg[None]])
-        self._sums[:, first : first + self.n_window - skipped] += window.weight[skipped:] * rows[:, skipped:]
+        rows = np.concatenate([np.ones((1, self.n_window)), samples.mean(axis=0), variance, lower, upper, ppg[None]])
+        self._sums[:, first:stop] += weight[skipped:] * rows[:, skipped:]
 
     def _extend(self, stop: int) -> None:
         missing = max(0, stop - self._start - self._sums.shape[1])

@@ -12,7 +12,6 @@ import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,10 +23,8 @@ from p2es_lib.translation.live import EcgBlock, LiveTranslator, WindowReport, ec
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
-#: Share of faulty samples (flat, clipped, wrapped around) from which on the user is warned.
-MAX_FAULTS = 0.01
-#: Refused stretches that a report names; the table of the windows has all.
-MAX_NAMED = 5
+#: Share of faulty samples from which on the user is warned, and how many refused stretches a report names.
+MAX_FAULTS, MAX_NAMED = 0.01, 5
 #: Length of the stretch that a page shows, s.
 PAGE_S = 10.0
 #: Steps per mV of the WFDB files: 1 microvolt a step, so 16 bits hold 32 mV; and WFDB's own mark for a missing sample.
@@ -39,26 +36,6 @@ _ENDINGS = {
     "ecg": "_p2es.hea", "spread": "_p2es_sd.hea", "csv": "_p2es.csv", "quality": "_p2es_quality.csv",
     "picture": "_p2es.png", "picture_pdf": "_p2es.pdf",
 }  # fmt: skip
-
-
-class Origin(NamedTuple):
-    """Where an ECG comes from, for its files.
-
-    Name of the recording; which model, in one line; age (years, None if not known) and sex (``""`` if not known);
-    further lines by what they are about.
-    """
-
-    record: str
-    model: str
-    age: float | None
-    sex: str
-    told: dict[str, str]
-
-    def comments(self) -> list[str]:
-        """Lines for the head of a file."""
-        known = ("age unknown" if self.age is None else f"age {self.age:.0f}") + f", sex {self.sex or 'unknown'}"
-        lines = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model: {self.model}", known]
-        return [_plain(line) for line in (*lines, *(f"{what}: {text}" for what, text in self.told.items()))]
 
 
 class WfdbWriter:
@@ -105,12 +82,12 @@ def append_csv(path: Path, block: EcgBlock, sampling_rate: float, comments: list
 
     rows = np.stack([block.mean, block.lower, block.upper], axis=1).reshape(3 * len(LEADS), -1)
     names = [f"{lead}{part}_mV" for lead in LEADS for part in ("", "_lower", "_upper")]
-    table = pd.DataFrame(rows.T, columns=names)
-    table.insert(0, "time_s", [f"{(block.start + i) / sampling_rate:.4f}" for i in range(len(block))])
+    times = [f"{(block.start + i) / sampling_rate:.4f}" for i in range(len(block))]
     with open(path, "a", encoding="utf-8", newline="\n") as file:
         is_new = not file.tell()
         file.writelines(f"# {line}\n" for line in (comments if is_new else []))
-        table.to_csv(file, header=is_new, index=False, float_format="%.4f", lineterminator="\n")
+        table = pd.DataFrame(rows.T, times, names)
+        table.to_csv(file, header=is_new, index_label="time_s", float_format="%.4f", lineterminator="\n")
 
 
 @dataclass
@@ -158,30 +135,28 @@ class Summary:
             lines.append(f"WARNING: the PPG is poor {share}")
         return lines
 
-    def worst_quality(self, begin_s: float, end_s: float) -> float:
-        """Least quality, 0 to 1, of the translated windows that a stretch touches."""
-        touching = (w for w in self.windows if w.start_s < end_s and w.start_s + self.window_s > begin_s)
-        return min(w.quality for w in touching if not w.refused)
-
-    def write_windows(self, path: Path) -> None:
-        """Write the table of the windows: start and end (s), quality, and why it was refused (empty if it was not)."""
-        rows = [f"{w.start_s:.3f},{w.start_s + self.window_s:.3f},{w.quality:.3f},{w.refused}" for w in self.windows]
-        path.write_text("\n".join(["start_s,end_s,quality,refused", *rows, ""]), encoding="utf-8", newline="\n")
-
 
 def write_results(
-    out: Path, origin: Origin, live: LiveTranslator, ppg: np.ndarray, *, wants_csv: bool, progress: bool
-) -> tuple[dict[str, Path | str], list[str]]:
+    out: Path, record: str, about: dict, told: dict[str, str], live: LiveTranslator, ppg: np.ndarray, wants_csv: bool,
+    progress: bool,
+) -> tuple[dict[str, Path | str], list[str]]:  # fmt: skip
     """Translate a recording, write what comes out, and say where it is and how it went.
 
     Everything is made in a folder beside the results and moved at the end: a failure leaves nothing behind, and what a
-    killed process left there goes with the next call. ``live`` is fresh; ``ppg`` (T,) is as recorded, pulses upward,
-    NaN where missing. An :class:`InputError` if no window could be translated.
+    killed process left there goes with the next call. ``about``: model, age and sex; ``told``: further lines for the
+    heads of the files. ``live`` is fresh; ``ppg`` (T,) is as recorded, pulses upward, NaN where missing. An
+    :class:`InputError` if no window could be translated.
     """
-    existed, name = out.is_dir(), record_name(origin.record)
+    existed, name = out.is_dir(), record_name(record)
+    age = "age unknown" if about["age"] is None else f"age {about['age']:.0f}"
+    lines = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model: {about['model']}"]
+    lines += [f"{age}, sex {about['sex'] or 'unknown'}", *(f"{what}: {text}" for what, text in told.items())]
     try:
         with temporary_folder(out / "translating") as folder:
-            report = _write_into(folder / name, origin, live, ppg, wants_csv, progress)
+            path = {what: folder / (name + ending) for what, ending in _ENDINGS.items()}
+            blocks = ecg_blocks(live, ppg, progress)
+            summary, report = _write_signals(path, list(map(_plain, lines)), live, ppg, blocks, wants_csv)
+            _draw_page(path, record, about, summary, live.n_samples > 1, report)
             for file in sorted(folder.iterdir()):
                 os.replace(file, out / file.name)
     except BaseException:
@@ -196,15 +171,13 @@ def write_results(
     return written, report
 
 
-def _write_into(
-    stem: Path, origin: Origin, live: LiveTranslator, ppg: np.ndarray, wants_csv: bool, progress: bool
-) -> list[str]:
-    """All files, whose names begin as ``stem``; returns the report."""
-    path = {what: stem.with_name(stem.name + ending) for what, ending in _ENDINGS.items()}
-    comments = origin.comments()
+def _write_signals(
+    path: dict[str, Path], comments: list[str], live: LiveTranslator, ppg: np.ndarray, blocks, wants_csv: bool
+) -> tuple[Summary, list[str]]:
+    """All files but the page; returns what became of the recording, and the report of it."""
     ecg, spread = (WfdbWriter(path[what], live.rate) for what in ("ecg", "spread"))
     summary = Summary(live.rate, live.n_window / live.rate, live.model.config.data.min_quality)
-    for block in ecg_blocks(live, ppg, progress):
+    for block in blocks:
         ecg.write(block.mean)
         spread.write(block.std)
         if wants_csv:
@@ -217,24 +190,28 @@ def _write_into(
         report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
     for writer in (ecg, spread):
         writer.close([*comments, *map(_plain, report)])
-    summary.write_windows(path["quality"])
-    _draw_page(path, origin, summary, live.n_samples > 1, report)
-    return report
+    ends = [window.start_s + summary.window_s for window in summary.windows]
+    rows = [f"{w.start_s:.3f},{end:.3f},{w.quality:.3f},{w.refused}" for w, end in zip(summary.windows, ends)]
+    text = "\n".join(["start_s,end_s,quality,refused", *rows, ""])
+    path["quality"].write_text(text, encoding="utf-8", newline="\n")
+    return summary, report
 
 
-def _draw_page(path: dict[str, Path], origin: Origin, summary: Summary, has_spread: bool, report: list[str]) -> None:
+def _draw_page(
+    path: dict[str, Path], record: str, about: dict, summary: Summary, has_spread: bool, report: list[str]
+) -> None:
     """Ten seconds on ECG paper, as PDF and PNG."""
     from p2es_lib import plots
 
     shown = summary.page
     begin_s, end_s = shown.start / summary.rate, (shown.start + len(shown)) / summary.rate
-    worst = summary.worst_quality(begin_s, end_s)
+    touching = [w for w in summary.windows if w.start_s < end_s and w.start_s + summary.window_s > begin_s]
+    worst = min(w.quality for w in touching if not w.refused)
     quality = f"PPG quality {worst:.2f} of 1 in the worst window of this stretch (poor: below {summary.min_quality:g})"
-    figure = plots.plot_translation(
-        shown.mean, summary.rate, shown.ppg, spread=(shown.lower, shown.upper) if has_spread else None, age=origin.age,
-        sex=origin.sex, model=origin.model, quality="; ".join([quality, *report]),
-        record=f"{origin.record}, from {begin_s:.1f} s" + (", POOR PPG" if worst < summary.min_quality else ""),
-    )  # fmt: skip
+    title = f"{record}, from {begin_s:.1f} s" + (", POOR PPG" if worst < summary.min_quality else "")
+    spread = (shown.lower, shown.upper) if has_spread else None
+    texts = {**about, "quality": "; ".join([quality, *report]), "record": title}
+    figure = plots.plot_translation(shown.mean, summary.rate, shown.ppg, spread=spread, **texts)
     plots.save_figure(figure, path["picture"].parent, "fig01_translation")
     for what in ("picture", "picture_pdf"):
         path[what].with_name(f"fig01_translation{path[what].suffix}").rename(path[what])
@@ -243,8 +220,7 @@ def _draw_page(path: dict[str, Path], origin: Origin, summary: Summary, has_spre
 def record_name(stem: str) -> str:
     """Name that WFDB allows for a record: ASCII letters, digits, ``_`` and ``-``; anything else becomes ``_``.
 
-    A name that had to be changed gets a short hash of the original one, so that "Müller" and "Möller" do not overwrite
-    each other's results.
+    A changed name gets a short hash of the original, so that "Müller" and "Möller" do not share their results.
     """
     # One name has two spellings in Unicode, and file systems differ in which they hand out.
     stem = unicodedata.normalize("NFC", stem)

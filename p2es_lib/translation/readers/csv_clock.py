@@ -1,7 +1,6 @@
 """The clock of a table: which column counts time, in which unit or form, and the constant rate that it fits.
 
-What :func:`pandas.to_datetime` would guess (01/05 or 05/01, a date or none, mm:ss or hh:mm) is decided here by what
-fits the rows, or refused.
+What :func:`pandas.to_datetime` would guess (01/05 or 05/01, mm:ss or hh:mm) is decided by what fits, or refused.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources.wfdb_records import name_words
-from p2es_lib.translation.checks import RATE_RANGE_HZ
-from p2es_lib.translation.readers import constant_rate as rates
+from p2es_lib.translation.checks import RATE_RANGE_HZ, check_rate
 from p2es_lib.translation.readers.csv_table import MISSING, CsvTable
 
 #: Words for units, by the seconds that they last.
@@ -46,13 +44,21 @@ _COUNTER_BITS = (16, 32)
 LONGEST_GAP_S = 24 * 3600.0
 _SET_CLOCK = "correct the clock, or give the part before or after as a file of its own"
 _PLAIN_TIMES = "ISO 8601 (2024-05-01T10:00:00.125)"
+#: Rows may lie so far off the constant rate that is read into them, as R peaks may; and two rates differ by this share.
+LARGEST_TIME_ERROR_S, RATE_TOLERANCE = 0.05, 0.02
+#: From this share of rows on that repeat the time of the one before, times are rounded or those of packets of rows.
+_REPEATED = 0.3
+#: Rows further apart (s) have a gap between them, over which nothing is interpolated: shorter than the rise of a pulse.
+LONGEST_STEP_S = 0.1
+#: Rows came in packets if, of the steps up to 1 s, a share of 0.4 is shorter than 0.3 of their mean. Samples lost by
+#: chance never make so many short steps, and packets of two rows have half of theirs inside.
+_NEAR_S, _PACKET_SHARE, _SHORT_SHARE = 1.0, 0.4, 0.3
 
 
 class Clock(NamedTuple):
     """Times of the rows of a table: rate in Hz, sample number of each row, and from which column and how, for the user.
 
-    Sample numbers (n_rows,) ascend; interruptions leave numbers out. They have fractions where rows have no constant
-    rate: values between them are interpolated.
+    Sample numbers (n_rows,) ascend; interruptions leave numbers out. Fractions: values between them are interpolated.
     """
 
     rate: float
@@ -75,7 +81,7 @@ def find_clock(table: CsvTable, sampling_rate: float | None, column: str | None)
         except InputError as error:
             refused.append(error)
             continue
-        rates.check_agreement(table.path, sampling_rate, clock.rate)
+        check_agreement(table.path, sampling_rate, clock.rate)
         others = ", ".join(repr(other) for other in columns if other != name)
         return clock._replace(note=clock.note + (f" (not from {others})" if others else "")), columns
     if refused:
@@ -136,27 +142,33 @@ def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
         elapsed_s, how = _elapsed_by_text(where, text)
         _check_rising(where, text, elapsed_s)
     _check_span(table.path, name, text, elapsed_s)
-    if (packets := rates.packet_starts(elapsed_s)) is not None:
+    if (packets := packet_starts(elapsed_s)) is not None:
         elapsed_s, how = packets, f"{how}; rows came in packets, and are taken to be evenly spaced in time"
     return _placed(where, name, how, elapsed_s, sampling_rate)
 
 
 def _placed(where: str, name: str, how: str, elapsed_s: np.ndarray, sampling_rate: float | None) -> Clock:
     """Rows at a constant rate, or the one that was given where times are too coarse, or interpolated at their mean."""
-    steps = np.diff(elapsed_s)
+    steps, overall = np.diff(elapsed_s), (len(elapsed_s) - 1) / elapsed_s[-1]
+    period, rise = float(np.mean(ordinary_steps(steps))), usual_rise(steps)
+    usual = 1 / period if period > 0 else overall  # rows per second, interruptions left out
     try:
-        if (coarse_s := rates.coarse_step(steps)) is not None:
-            problem = f"too coarse for a PPG (about {_usual_rate(elapsed_s):.3g} rows per second)"
+        if (coarse_s := coarse_step(steps)) is not None:
+            row = int(np.argmax(steps))  # a sampling rate does not place rows after an interruption
+            jump = f"; it jumps by {steps[row]:g} s after row {row + 1}: give the parts as files of their own"
+            problem = f"written in steps of {coarse_s:g} s, too coarse for a PPG (about {usual:.3g} rows per second)"
             remedy = "export it with fractions of a second, or give the sampling rate (--sampling-rate)"
-            jump = _interrupted(elapsed_s)
-            raise InputError(f"{where} is written in steps of {coarse_s:g} s, {problem}: {remedy}{jump}")
-        rate, position = rates.constant_rate(elapsed_s, where)
+            raise InputError(f"{where} is {problem}: {remedy}{jump if steps[row] > 2 * rise else ''}")
+        rate, position = constant_rate(elapsed_s, where)
         note = f"{rate:.6g} Hz from column {name!r} ({how})"
     except InputError:
-        if np.mean(steps == 0) > 0.5 and _agrees_overall(elapsed_s, sampling_rate):
-            why = f"gaps cannot be seen, column {name!r} is written in steps of {rates.usual_rise(steps):g} s"
+        # The last step is begun, not finished: times in steps of 1 s leave the duration open by 1 s.
+        tolerance = RATE_TOLERANCE + rise / elapsed_s[-1]
+        agrees = sampling_rate and all(abs(sampling_rate / found - 1) <= tolerance for found in (overall, usual))
+        if np.mean(steps == 0) > 0.5 and agrees:
+            why = f"gaps cannot be seen, column {name!r} is written in steps of {rise:g} s"
             return Clock(sampling_rate, np.arange(len(elapsed_s)), f"{sampling_rate:g} Hz as given; {why}")
-        if (irregular := rates.row_times(elapsed_s)) is None:
+        if (irregular := row_times(elapsed_s)) is None:
             raise
         rate, position = irregular
         low, high = 1000 * np.quantile(steps, (0.05, 0.95))
@@ -168,31 +180,6 @@ def _placed(where: str, name: str, how: str, elapsed_s: np.ndarray, sampling_rat
     longest = f", the longest gap {gap_s:.6g} s after row {row + 1} of the values" if gap_s > 1 else ""
     n_lost = int(position[-1]) + 1 - len(position)
     return Clock(rate, position, note + (f", {n_lost} sample(s) missing{longest}" if n_lost > 0 else ""))
-
-
-def _usual_rate(elapsed_s: np.ndarray) -> float:
-    """Rows per second, interruptions left out."""
-    period = float(np.mean(rates.ordinary_steps(np.diff(elapsed_s))))
-    return 1 / period if period > 0 else (len(elapsed_s) - 1) / elapsed_s[-1]
-
-
-def _interrupted(elapsed_s: np.ndarray) -> str:
-    """What to say of the longest interruption of times that repeat: a sampling rate does not place rows after it."""
-    steps = np.diff(elapsed_s)
-    row = int(np.argmax(steps))
-    if steps[row] <= 2 * rates.usual_rise(steps):
-        return ""
-    return f"; it jumps by {steps[row]:g} s after row {row + 1} of the values: give the parts as files of their own"
-
-
-def _agrees_overall(elapsed_s: np.ndarray, sampling_rate: float | None) -> bool:
-    """Whether there are as many rows as a given rate makes of their duration."""
-    if sampling_rate is None:
-        return False
-    found = (len(elapsed_s) - 1) / elapsed_s[-1], _usual_rate(elapsed_s)  # they differ where it was interrupted
-    # The last step is begun, not finished: times in steps of 1 s leave the duration open by 1 s.
-    tolerance = rates.RATE_TOLERANCE + rates.usual_rise(np.diff(elapsed_s)) / elapsed_s[-1]
-    return all(abs(sampling_rate / rate - 1) <= tolerance for rate in found)
 
 
 def _counted_on(time: np.ndarray) -> tuple[np.ndarray, str]:
@@ -225,7 +212,7 @@ def _check_rising(where: str, text: pd.Series, time: np.ndarray) -> None:
 def _check_span(path, name: str, text: pd.Series, elapsed_s: np.ndarray) -> None:
     """Refuse a clock that was set in between: a signal that long would be nearly all gap."""
     steps = np.diff(elapsed_s)
-    rows_s = len(elapsed_s) * float(np.mean(rates.ordinary_steps(steps)))
+    rows_s = len(elapsed_s) * float(np.mean(ordinary_steps(steps)))
     if elapsed_s[-1] > LONGEST_GAP_S and elapsed_s[-1] > 20 * rows_s:
         row = int(np.argmax(steps)) + 1
         hours = steps[row - 1] / 3600
@@ -254,8 +241,8 @@ def _unix_unit(time: np.ndarray) -> str | None:
 def _time_unit(where: str, stated: str, words: list[str], time: np.ndarray) -> tuple[float, str]:
     """Unit of numeric times in s, and where it comes from; ``words`` are those of the column's name and unit.
 
-    Where the file states none, a Unix time tells its unit by its size; otherwise the steps do, since a PPG has 20 to
-    10,000 Hz and these ranges, in s, ms, us and ns, do not overlap.
+    Where none is stated, a Unix time tells it by its size; otherwise the steps do: 20 to 10,000 Hz, in s, ms, us and
+    ns, do not overlap.
     """
     epoch, steps = _unix_unit(time), np.diff(time)
     if stated:
@@ -272,9 +259,9 @@ def _time_unit(where: str, stated: str, words: list[str], time: np.ndarray) -> t
         around = f"from {time[:-1][turns][0]:.10g} to {time[1:][turns][0]:.10g}"  # hhmmss jumps by 40 each full minute
         problem = f"seems to hold hours, minutes and seconds without colons (it goes {around})"
         raise InputError(f"{where} {problem}; write hh:mm:ss.fff, or name the column with its unit")
-    step = float(np.mean(rates.ordinary_steps(steps)))
+    step = float(np.mean(ordinary_steps(steps)))
     fitting = [unit for unit, s in _PLAIN_UNITS.items() if 1 / RATE_RANGE_HZ[1] <= step * s <= 1 / RATE_RANGE_HZ[0]]
-    if epoch in fitting or (epoch and rates.coarse_step(np.diff((time - time[0]) * _PLAIN_UNITS[epoch])) is not None):
+    if epoch in fitting or (epoch and coarse_step(np.diff((time - time[0]) * _PLAIN_UNITS[epoch])) is not None):
         return _PLAIN_UNITS[epoch], f"Unix time in {epoch}, by its size"
     if not fitting:
         problem = f"steps of {step:.4g} s, ms, us or ns are no sampling rate that a PPG can have (20 to 10000 Hz)"
@@ -360,3 +347,108 @@ def _check_all_read(where: str, text: pd.Series, read: pd.Series) -> None:
         what = "nothing" if text.iloc[row].lower() in MISSING else repr(text.iloc[row])
         wanted = f"numbers that only rise, {_PLAIN_TIMES} or hh:mm:ss.fff"
         raise InputError(f"{where} holds {what} in row {row + 1} of the values; it must hold {wanted}")
+
+
+# ------------------------------------------------------------------------- from times of rows to a constant rate
+def check_agreement(path, stated: float | None, found: float) -> None:
+    """Refuse a rate that was given and is not the one of the file."""
+    if stated is not None and abs(stated / found - 1) > RATE_TOLERANCE:
+        raise InputError(f"{path}: sampling rate {stated:g} Hz was given, but the file says {found:.4g} Hz")
+
+
+def usual_rise(steps: np.ndarray) -> float:
+    """Seconds by which times usually rise from row to row, where they do."""
+    return float(np.median(steps[steps > 0]))
+
+
+def coarse_step(steps: np.ndarray) -> float | None:
+    """Steps in which times are written, where they are too coarse to place rows by: most repeat the one before."""
+    too_coarse = np.mean(steps == 0) > 0.5 and usual_rise(steps) > 1.9 * LARGEST_TIME_ERROR_S
+    return usual_rise(steps) if too_coarse else None
+
+
+def ordinary_steps(steps: np.ndarray) -> np.ndarray:
+    """Steps from row to row that are no interruption.
+
+    Where many times repeat, only those from the first rise to the last: whole packets, so that the mean is the period.
+    """
+    rises = np.flatnonzero(steps > 0)
+    if len(rises) > 1 and np.mean(steps == 0) >= _REPEATED:
+        whole, usual = steps[rises[0] + 1 : rises[-1] + 1], np.median(steps[rises])
+        return np.where(whole <= 5 * usual, whole, usual)  # an interruption begins a packet too
+    typical = np.mean(steps[steps <= 5 * max(np.median(steps), np.mean(steps) / 5)])
+    return steps[steps <= 5 * typical]
+
+
+def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]:
+    """Sampling rate (Hz), and the sample number of each row; interruptions leave numbers out.
+
+    Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s), so the rate is that of all rows together. Where steps
+    of two samples and more fit the times better, single samples were lost. A rate out of range, or rows that lie off
+    any by more than :data:`LARGEST_TIME_ERROR_S`, are an :class:`InputError` that begins with ``where``.
+    """
+    steps = np.diff(elapsed_s)
+    ordinary = ordinary_steps(steps)
+    is_break = steps > ordinary.max(initial=0.0)
+    period = float(np.mean(ordinary)) if len(ordinary) else 0.0
+    position, error_s = _positions(elapsed_s, is_break, np.ones(len(steps), dtype=int), period)
+    # Steps of twice the usual one and more leave samples out, as long as none is so short that it may be none at all.
+    if not is_break.all() and (common := float(np.median(steps[~is_break]))) > 0:
+        samples = np.rint(steps / common).astype(int)
+        if samples[~is_break].min() >= 1 and samples[~is_break].max() > 1:
+            finer = float(steps[~is_break].sum() / samples[~is_break].sum())  # the usual step may be rounded
+            placed, finer_error_s = _positions(elapsed_s, is_break, samples, finer)
+            if finer_error_s < error_s:
+                period, position, error_s = finer, placed, finer_error_s
+    rate = check_rate(1 / period if period > 0 else 0.0, f"{where}: sampling rate")
+    if error_s > LARGEST_TIME_ERROR_S or (np.diff(position) < 1).any():
+        off = f"rows lie up to {error_s:.3g} s off {rate:.6g} Hz"
+        raise InputError(f"{where} fits no constant sampling rate ({off}); resample the file first")
+    return rate, position
+
+
+def _positions(elapsed_s: np.ndarray, is_break: np.ndarray, samples: np.ndarray, period: float):
+    """Numbers of rows, ``samples`` on from one to the next but by the time after a break; and their largest error."""
+    position = np.arange(len(elapsed_s))
+    if period > 0:
+        run = np.concatenate([[0], np.cumsum(is_break)])  # number of the unbroken run each row belongs to
+        first_rows = np.flatnonzero(np.concatenate([[True], is_break]))
+        starts = np.rint(elapsed_s[first_rows] / period).astype(int)
+        within = np.concatenate([[0], np.cumsum(np.where(is_break, 0, samples))])
+        position = starts[run] + within - within[first_rows][run]
+    error_s = elapsed_s - position * period
+    # About the middle of all where times repeat, since the first is no better then.
+    middle_s = (error_s.max() + error_s.min()) / 2 if np.mean(np.diff(elapsed_s) == 0) >= _REPEATED else 0.0
+    return position, float(np.abs(error_s - middle_s).max())
+
+
+def packet_starts(elapsed_s: np.ndarray) -> np.ndarray | None:
+    """Times of the packets that rows came in, one for each row; None where rows do not come in packets.
+
+    Software that notes when a row arrived gives the rows of one packet times a millisecond apart: at the rate of these
+    steps, most samples would be missing. Such times say no more than one a packet.
+    """
+    steps = np.diff(elapsed_s)
+    near = steps[steps <= _NEAR_S]
+    if not len(near) or np.mean(near < _SHORT_SHARE * near.mean()) < _PACKET_SHARE:
+        return None
+    begins = np.concatenate([[True], steps > near.mean()])
+    if np.all(steps[~begins[1:]] == 0):  # one time a packet already, or times that are rounded
+        return None
+    return elapsed_s[np.flatnonzero(begins)][np.cumsum(begins) - 1]
+
+
+def row_times(elapsed_s: np.ndarray) -> tuple[float, np.ndarray] | None:
+    """Mean rate (Hz) and fractional sample numbers of rows without a constant rate; None if times cannot be trusted.
+
+    They can where each row has its own time and none is far from the next: a loop with a delay (Arduino) or a phone's
+    camera samples when it gets to it and notes when.
+    """
+    steps = np.diff(elapsed_s)
+    near = steps[steps <= LONGEST_STEP_S]
+    if not len(near) or near.min() <= 0:
+        return None
+    usual, rate = float(np.median(near)), len(near) / float(near.sum())
+    # Steps that scatter more are times of arrival: rows waited, and came at once.
+    is_even = np.mean((near > usual / 3) & (near < 3 * usual)) >= 0.99
+    return (rate, elapsed_s * rate) if is_even and RATE_RANGE_HZ[0] <= rate <= RATE_RANGE_HZ[1] else None

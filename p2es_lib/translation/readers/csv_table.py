@@ -1,8 +1,7 @@
 """A table as spreadsheets and loggers export it: which text, which separator, which decimal mark, which lines are what.
 
-Nothing here is decided silently: what a file does not state is found from its first lines and told in the notes.
-:mod:`pandas` reads the table, once it is known how. Sniffers of dialects (``csv.Sniffer``, ``clevercsv``) find
-separators, and know nothing of decimal commas, rows of units or lines above the names.
+What a file does not state is found from its first lines and told in the notes. :mod:`pandas` reads the table, once it
+is known how; sniffers of dialects (``csv.Sniffer``) know nothing of decimal commas, units or lines above the names.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ import io
 import re
 import warnings
 from collections import Counter
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -46,13 +45,11 @@ _TIME = re.compile(r"\[?\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([T ].*)?|\[?\d{1,2}:\d{2
 _UNIT = re.compile(r"[\[(]?[A-Za-zµμΩ%°#./*^²:()\d\- ]{0,40}[\])]?")
 
 
-@dataclass(frozen=True)
-class CsvTable:
+class CsvTable(NamedTuple):
     """A table as text, one row per row of values.
 
-    ``named``: whether the file names its columns; otherwise they are called by their numbers from 1, as ``nameless``
-    ones of a table with names are. ``units``: by column, where a row of them stands beneath the names. ``notes``: how
-    it was read, for the user.
+    ``named``: the file names its columns; otherwise they are called by their numbers from 1, as ``nameless`` ones are.
+    ``units``: by column, where a row of them stands beneath the names. ``notes``: how it was read, for the user.
     """
 
     path: Path
@@ -125,11 +122,10 @@ def read_csv_table(path: Path) -> CsvTable:
         "names of the columns from the last comment line": in_comment,
         f"units from the row beneath the names: {', '.join(map(repr, units.values()))}": units,
     }
-    nameless = [name for name, column in zip(called, kept) if not names[column]]
     notes = [note for note, is_so in told.items() if is_so]
-    return CsvTable(
-        path, cells[kept].set_axis(called, axis=1), bool(named or in_comment), units, decimal, notes, nameless
-    )
+    nameless = [name for name, column in zip(called, kept) if not names[column]]
+    cells = cells[kept].set_axis(called, axis=1)
+    return CsvTable(path, cells, bool(named or in_comment), units, decimal, notes, nameless)
 
 
 def _decode(path: Path) -> tuple[str, str]:
@@ -226,8 +222,7 @@ def _even_ends(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]
 def _lines_above(lines: list[str]) -> int:
     """Lines of free text above the line of names: those before all lines have equally many cells; 0 if in doubt.
 
-    None of them may be a row of values, and what follows must be names: a table with a damaged row keeps it, and is
-    refused.
+    None of them may be a row of values, and what follows must be names: a damaged row is kept, and refused.
     """
     for separator in ("\t", ";", ","):
         rows = _split(lines, separator)

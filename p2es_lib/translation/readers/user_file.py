@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.interpolate import PchipInterpolator
 
-from p2es_lib.core.config import SignalConfig
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
 from p2es_lib.data.sources import wfdb_records as wfdb
 from p2es_lib.signals.cleaning import OFF_S, flat_mask
 from p2es_lib.signals.transforms import resample_signal
 from p2es_lib.translation.checks import check_file, check_rate, header_of
-from p2es_lib.translation.readers.constant_rate import LONGEST_STEP_S, check_agreement
-from p2es_lib.translation.readers.csv_clock import EPOCH_S, Clock, find_clock
+from p2es_lib.translation.readers.csv_clock import EPOCH_S, LONGEST_STEP_S, Clock, check_agreement, find_clock
 from p2es_lib.translation.readers.csv_table import CsvTable, read_csv_table
 
 #: Columns of a Polar Sensor Logger file: clock, and the first photodiode's channel.
@@ -35,18 +33,11 @@ _ALSO_PPG = re.compile(r"(^|[^a-z])bvp([^a-z]|$)|spo2[ _-]?wave", re.IGNORECASE)
 _JUST_PPG = re.compile(r"(ppg|pleth|bvp)\W*([\[(].*)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class UserRecording:
-    """What was read.
+class UserRecording(NamedTuple):
+    """What was read: a PPG (T,) at ``sampling_rate`` Hz, as recorded, NaN where missing or the sensor was off.
 
-    Attributes
-    ----------
-    ppg : float array (T,)
-        As recorded, at ``sampling_rate`` Hz; NaN where missing, and where nothing changed for 1 s (sensor off).
-    ecg : dict
-        Standard leads recorded beside it, mV, (T_ecg,) each, at ``ecg_sampling_rate`` Hz (NaN without any).
-    notes : list of str
-        How the file was read, and what was assumed where it does not say: for the user.
+    ``ecg``: standard leads recorded beside it, mV, (T_ecg,) each, at ``ecg_sampling_rate`` Hz (NaN without any).
+    ``notes``: how the file was read, and what was assumed where it does not say, for the user.
     """
 
     ppg: np.ndarray
@@ -57,11 +48,7 @@ class UserRecording:
 
 
 def read_ppg(
-    path: str | Path,
-    *,
-    sampling_rate: float | None = None,
-    column: str | int | None = None,
-    min_duration_s: float | None = None,
+    path: str | Path, *, sampling_rate: float | None = None, column: str | int | None = None, min_duration_s=8.192
 ) -> UserRecording:
     """Read the PPG, and the ECG if there is one, of a recording.
 
@@ -75,7 +62,7 @@ def read_ppg(
         Hz. Needed for a CSV without time column; where the file states its rate, it must agree.
     column : str or int, optional
         Signal to use as PPG: its name, or its number counted from 1. Default: the first named PLETH, PPG, BVP or alike.
-    min_duration_s : float, optional
+    min_duration_s : float
         Shortest recording of use; default: one window of the default settings.
 
     Raises
@@ -89,17 +76,16 @@ def read_ppg(
         sampling_rate = check_rate(sampling_rate, "sampling rate")
     read = {"table": _read_csv, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)]
     recording = read(path, sampling_rate, column)
-    ppg, rate, default = recording.ppg, recording.sampling_rate, SignalConfig()
-    needed_s = default.window_samples / default.sampling_rate if min_duration_s is None else min_duration_s
-    if len(ppg) / rate < needed_s:
+    ppg, rate = recording.ppg, recording.sampling_rate
+    if len(ppg) / rate < min_duration_s:
         found = f"{len(ppg) / rate:.1f} s of PPG at {rate:g} Hz"
-        raise InputError(f"{path}: {found}; at least {needed_s:.1f} s are needed")
+        raise InputError(f"{path}: {found}; at least {min_duration_s:.1f} s are needed")
     present = ppg[np.isfinite(ppg)]
     if not len(present):
         raise InputError(f"{path}: the PPG has no valid sample (all NaN)")
     if np.ptp(present) == 0:
         raise InputError(f"{path}: the PPG is flat ({present[0]:g} throughout): the sensor recorded nothing")
-    return replace(recording, ppg=np.where(flat_mask(ppg, rate, OFF_S), np.nan, ppg))
+    return recording._replace(ppg=np.where(flat_mask(ppg, rate, OFF_S), np.nan, ppg))
 
 
 def find_ppgs(names: list[str]) -> list[str]:
@@ -127,7 +113,6 @@ def _choose_ppg(path: Path, names: list[str], column: str | int | None) -> tuple
     return ppg, f"PPG from {ppg!r}{choice}"
 
 
-# ---------------------------------------------------------------------------------------------------------------- table
 def _read_csv(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
     table = read_csv_table(path)
     notes, clock, clocks = list(table.notes), None, []
@@ -211,7 +196,7 @@ def _empatica_e4(table: CsvTable) -> tuple[CsvTable, float, str] | None:
     rate = check_rate(rate, f"{what}, which is not the PPG (BVP.csv):")
     start = pd.Timestamp(start_s, unit="s").strftime("%Y-%m-%d %H:%M:%S UTC")
     note = f"Empatica E4 layout: start {start} in the first line, {rate:g} Hz in the second"
-    return replace(table, cells=table.cells.iloc[2:].reset_index(drop=True)), rate, note
+    return table._replace(cells=table.cells.iloc[2:].reset_index(drop=True)), rate, note
 
 
 def _polar_columns(table: CsvTable) -> tuple[str | None, str | None, list[str]]:
@@ -224,7 +209,6 @@ def _polar_columns(table: CsvTable) -> tuple[str | None, str | None, list[str]]:
     return by_name[_POLAR_CLOCK], by_name[_POLAR_PPG], [note]
 
 
-# ----------------------------------------------------------------------------------------------------------------- WFDB
 def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
     path = header_of(path)
     header = wfdb.read_header(path)
@@ -278,7 +262,6 @@ def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:
     whole[first : first + len(part)] = part
 
 
-# ------------------------------------------------------------------------------------------------------------------ EDF
 def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
     """EDF and BDF are told apart by what they hold. Of leads of several rates, that of the first is taken.
 
