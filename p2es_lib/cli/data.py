@@ -18,13 +18,7 @@ from p2es_lib.data.download import fetch
 from p2es_lib.data.download.selection import read_selection
 from p2es_lib.data.sources import SOURCES, parse_dataset
 
-data_app = typer.Typer(
-    help="List, download, verify and prepare recordings.", no_args_is_help=True, rich_markup_mode=None
-)
-
-
-#: Notes on records that are shown.
-MAX_NOTES = 10
+app = typer.Typer(help="List, download, verify and prepare recordings.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def _ask_to_stop_with_parent(wanted: bool) -> bool:
@@ -40,11 +34,11 @@ Name = Annotated[str, typer.Argument(help=_NAME)]
 _MIRROR = "Folder or URL laid out as PhysioNet; default: what was fetched, as it is, and the data set's home."
 Mirror = option(str | None, _MIRROR)
 Profile = option(str, "smoke, quick, wide or full: how much is used of a data set too large for all of it.")
-_ONLY_STORES = "Stores that are written and their loader alone; into table02_written."
 Jobs = option(int, "How many transfers or processes run at once.")
+_ONLY_STORES = "Stores that are written and their loader alone; into table02_written."
 
 
-@data_app.command()
+@app.command()
 def sources() -> None:
     """List the data sets, with terms and citations."""
     for source in SOURCES.values():
@@ -53,7 +47,7 @@ def sources() -> None:
             typer.echo(f"    {term}: {text}")
 
 
-@data_app.command()
+@app.command()
 def get(
     name: Name,
     mirror: Mirror = None,
@@ -81,7 +75,7 @@ def get(
             typer.echo(f"  damaged, so fetched again (what was here is now {path}.damaged): {path}")
 
 
-@data_app.command()
+@app.command()
 def verify(name: Name, mirror: Mirror = None) -> None:
     """Check the files that are there by their hashes.
 
@@ -103,7 +97,7 @@ def verify(name: Name, mirror: Mirror = None) -> None:
         raise typer.Exit(1)
 
 
-@data_app.command("list")
+@app.command("list")
 def list_(name: Name, mirror: Mirror = None, profile: Profile = "quick") -> None:
     """List the shards that the workflow prepares.
 
@@ -117,7 +111,7 @@ def list_(name: Name, mirror: Mirror = None, profile: Profile = "quick") -> None
     typer.echo(write_jobs(name, profile, mirror), err=True)
 
 
-@data_app.command()
+@app.command()
 def prepare(
     name: Name,
     mirror: Mirror = None,
@@ -173,15 +167,15 @@ def _sum_up(notes: list[str]) -> tuple[list[str], list[str]]:
     absent = [note for note in notes if ": not on the mirror (" in note]
     damaged = [note for note in notes if "SHA-256 is " in note or "cannot be read (" in note]
     shown = [*damaged, *(note for note in notes if note not in {*absent, *damaged})]
-    if more := len(shown[MAX_NOTES:]):
-        shown[MAX_NOTES:] = [f"... and {more} more notes"]
+    if more := len(shown[10:]):
+        shown[10:] = [f"... and {more} more notes"]
     if absent:
         shown.append(f"{len(absent)} record(s) not on the mirror, the first: {absent[0]}")
     n_damaged = len({note.partition(": ")[0] for note in damaged})  # "record NAME: ..."
     return shown, [f"{n_damaged} record(s) damaged"] * (n_damaged > 0)
 
 
-@data_app.command()
+@app.command()
 def measure(
     windows: option(int, "Largest store that is written; 1000000 take 53 GB.") = 100_000,
     samples: option(int, "Samples of a window.") = 1024,

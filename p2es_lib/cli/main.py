@@ -1,8 +1,7 @@
 """The command ``p2es``: run a notebook, the whole workflow, or translate a recording.
 
-Imports that take time stand inside the commands, so that ``p2es --help`` answers at once. Wrong input gives one line on
-standard error and exit status 2, as does a package of an extra that is not installed; a step that failed gives 1; an
-interrupt gives 130.
+Imports that take time stand inside the commands, so that ``p2es --help`` answers at once. Exit status: 2, with one line
+on standard error, for wrong input or an extra that is not installed; 1 for a step that failed; 130 for an interrupt.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ import numpy as np
 import typer
 
 from p2es_lib import __version__
-from p2es_lib.cli import option
-from p2es_lib.cli.data import StopWithParent, data_app
+from p2es_lib.cli import data, option
 from p2es_lib.companion import notebooks, workflow
 from p2es_lib.core import paths
 from p2es_lib.core.config import PROFILES
@@ -31,14 +29,14 @@ from p2es_lib.core.leads import LEADS
 from p2es_lib.data.sources import parse_dataset
 from p2es_lib.experiments.variants import VARIANTS, configure, parse_seeds
 from p2es_lib.translation.checks import check_options
-from p2es_lib.translation.file import find_model
+from p2es_lib.translation.file import load_model
 
 app = typer.Typer(
     help="P2Es, wearable PPG to 12-lead ECG: a companion to arXiv 2509.25480. Research use only, not a diagnosis.",
     name="p2es", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-app.add_typer(data_app, name="data")
+app.add_typer(data.app, name="data")
 
 _DATASET = "simulated, or a data set of p2es data sources; a+b: both together; a~b: trained on a, tested on b only."
 Dataset = option(str, _DATASET)
@@ -79,7 +77,7 @@ def notebook(
     seeds: option(str | None, "Seeds to summarise, separated by commas (07_results).") = None,
     mirror: Mirror = None,
     timeout: option(float | None, "Longest time of one cell, in seconds.") = None,
-    stop_with_parent: StopWithParent = False,
+    stop_with_parent: data.StopWithParent = False,
 ) -> None:
     """Execute one notebook, and keep the executed copy.
 
@@ -113,7 +111,7 @@ def reproduce(
     seeds: option(str, "Seeds of the trainings, separated by commas.") = "0",
     jobs: option(int | None, "How many cores are used; default: all.") = None,
     snakefile: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    stop_with_parent: StopWithParent = False,
+    stop_with_parent: data.StopWithParent = False,
 ) -> None:
     """Make every table and figure of one data set.
 
@@ -139,10 +137,8 @@ def reproduce(
     write_machine(paths.figures_dir(dataset, profile))
     write_runs(dataset, profile, seed_list)
     typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n")
-    if workflow.is_timing_only(dataset):
-        typer.echo(f"Data set {dataset} names no ECG lead: it shows timing only, and nothing was trained on it.")
-    else:
-        typer.echo(workflow.headline_table(dataset, profile))
+    timing = f"Data set {dataset} names no ECG lead: it shows timing only, and nothing was trained on it."
+    typer.echo(timing if workflow.is_timing_only(dataset) else workflow.headline_table(dataset, profile))
 
 
 @app.command()
@@ -181,7 +177,7 @@ def score(
     profile: Profile = "quick",
     variant: option(str, _OF_WEIGHTS) = "steps_8",
     seed: option(int, "Seed of the training.") = 0,
-    stop_with_parent: StopWithParent = False,
+    stop_with_parent: data.StopWithParent = False,
 ) -> None:
     """Score another use of a trained model.
 
@@ -251,12 +247,11 @@ def live(
     """
     check_options(age, sex, samples, sampling_rate)
     check_choice("polarity", polarity, ("up", "down"))
-    folder = find_model(model)
-    from p2es_lib.core.learned import load_method
+    network = load_model(model)
     from p2es_lib.translation.live import LiveTranslator
 
     settings = {"age": age, "sex": sex, "polarity": polarity, "n_samples": samples, "seed": seed}
-    translator = LiveTranslator(load_method(folder), sampling_rate=sampling_rate, where="standard input", **settings)
+    translator = LiveTranslator(network, sampling_rate=sampling_rate, where="standard input", **settings)
     typer.echo(f"research use only, not a diagnosis; the ECG is {translator.delay_s + CHUNK_S:.2f} s behind", err=True)
     typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
 
@@ -277,11 +272,10 @@ def export(onnx: option(Path, "File to write, for example model.onnx."), model: 
     The file holds one call of the network; p2es_lib/translation/onnx_export.py lists its inputs and outputs.
     """
     paths.check_output_folder(onnx.parent, "--onnx")
-    folder = find_model(model)
-    from p2es_lib.core.learned import load_method
+    network = load_model(model)
     from p2es_lib.translation.onnx_export import export_onnx
 
-    typer.echo(export_onnx(load_method(folder), onnx))
+    typer.echo(export_onnx(network, onnx))
 
 
 @app.command()
@@ -357,9 +351,7 @@ def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
         yield np.array(chunk)
 
 
-def _check_settings(
-    profile: str, dataset: str, variant: str | None = None, seeds: str | None = None, seed: int | None = None
-) -> None:
+def _check_settings(profile: str, dataset: str, variant=None, seeds=None, seed=None) -> None:
     """Refuse unknown settings before anything starts."""
     check_choice("profile", profile, PROFILES)
     if seed is not None and seed < 0:
@@ -402,8 +394,7 @@ def main() -> None:
     except (InputError, notebooks.NotebookError) as error:
         _end(str(error), 2 if isinstance(error, InputError) else 1)
     except ModuleNotFoundError as error:
-        extra = _extra_of(error.name or "")
-        if extra is None:
+        if (extra := _extra_of(error.name or "")) is None:
             raise
         _end(f"the package {error.name} is not installed; in the source tree: pip install '.[{extra}]'", 2)
     except OSError as error:  # a full disk, a folder that may not be written to, a file where a folder is needed

@@ -39,9 +39,12 @@ def default_model_folder() -> Path:
     return next((folder for folder in own if (folder / WEIGHTS_FILE).is_file()), PRETRAINED)
 
 
-def find_model(folder: str | Path | None) -> Path:
-    """The folder, or the default one; an :class:`InputError` if there are no weights in it."""
-    return check_weights(folder or default_model_folder()).parent
+def load_model(folder: str | Path | None) -> LearnedTranslator:
+    """The model of a folder, or the default one; an :class:`InputError` at once if there are no weights in it."""
+    weights = check_weights(folder or default_model_folder())
+    from p2es_lib.core.learned import load_method  # takes seconds
+
+    return load_method(weights.parent)
 
 
 def translate(
@@ -49,19 +52,14 @@ def translate(
     model: str | Path | None = None, sampling_rate: float | None = None, column: str | None = None,
     polarity: str = "auto", n_samples: int = 8, seed: int = 0, csv: bool | None = None, progress: bool = True,
 ) -> dict[str, Path | str]:  # fmt: skip
-    """Translate the PPG of a WFDB record, a table or an EDF file and write the ECG.
-
-    The PPG is held in memory, the ECG is not: it is written as it is made. Files of the same names in ``out`` are
-    replaced.
+    """Translate the PPG of a recording and write the ECG, as it is made; files of the same names are replaced.
 
     Parameters
     ----------
-    record : path
-        WFDB record (with or without ``.hea``), table or EDF file.
-    age, sex : optional
+    record, out : path
+        WFDB record (with or without ``.hea``), table or EDF file; folder for the results, made if needed.
+    age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
-    out : path
-        Folder for the results, made if needed.
     model : path, optional
         Folder with ``weights.safetensors``; default: :func:`default_model_folder`.
     sampling_rate, column : optional
@@ -80,9 +78,8 @@ def translate(
         Paths: ``ecg`` (header of the WFDB record of the mean, 12 leads in mV at the model's sampling rate), ``spread``
         (of the standard deviation), ``csv`` (:func:`p2es_lib.translation.results.append_csv`; or why there is none),
         ``quality`` (of the PPG of each window, or why it was refused), ``picture`` and ``picture_pdf`` (ten seconds on
-        ECG paper, A4 at true scale). And what to tell the user, which the WFDB headers say too: ``read`` (how the file
-        was read), ``note`` (how much was translated, which way the pulses point, warnings), ``delay``
-        (:data:`PLACEMENT`).
+        ECG paper, A4 at true scale). And what to tell the user, as the WFDB headers do: ``read`` (how the file was
+        read), ``note`` (how much was translated, how the pulses point, warnings), ``delay`` (:data:`PLACEMENT`).
 
     Raises
     ------
@@ -98,14 +95,12 @@ def translate(
     check_choice("polarity", polarity, ("auto", "up", "down"))
     check_output_folder(out, "--out")
     check_file(record)
-    folder = find_model(model)
-    from p2es_lib.core.learned import load_method
+    network = load_model(model)
     from p2es_lib.signals.polarity import turn_upright
     from p2es_lib.translation.live import LiveTranslator
     from p2es_lib.translation.readers.user_file import read_ppg
     from p2es_lib.translation.results import write_results
 
-    network = load_method(folder)
     window_s = network.config.signal.window_samples / network.config.signal.sampling_rate
     recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=window_s)
     rate = recording.sampling_rate
@@ -113,12 +108,9 @@ def translate(
         network, sampling_rate=rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
     )
     upright, direction = turn_upright(recording.ppg, rate, polarity)
-    person_age = None if np.isnan(person.age[0]) else float(person.age[0])
-    about = {
-        "model": f"{describe_model(network)}, {n_samples} samples per window",
-        "age": person_age,
-        "sex": str(person.sex[0]),
-    }
+    model_line = f"{describe_model(network)}, {n_samples} samples per window"
+    known_age = None if np.isnan(person.age[0]) else float(person.age[0])
+    about = {"model": model_line, "age": known_age, "sex": str(person.sex[0])}
     told = {"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT}
     name = re.sub(r"\.(hea|csv|edf|bdf)\Z", "", Path(record).name)
     wants_csv = len(upright) / rate <= MAX_CSV_S if csv is None else csv
@@ -130,8 +122,8 @@ def describe_model(model: LearnedTranslator) -> str:
     """Which model it is: method, version, training data, and the day (if known) and SHA-256 of its weights."""
     name, config = "P2Es" if model.name == "p2es" else model.name, model.config
     weights = f"weights of {model.made_on}" if model.made_on else "weights"
-    origin = f"trained on {config.dataset} ({config.profile}), {weights}, SHA-256 {model.sha256[:12]}"
-    return f"{name} {__version__}, {origin}"
+    origin = f"trained on {config.dataset} ({config.profile})"
+    return f"{name} {__version__}, {origin}, {weights}, SHA-256 {model.sha256[:12]}"
 
 
 def translate_long(
@@ -140,8 +132,7 @@ def translate_long(
 ) -> EcgBlock:  # fmt: skip
     """Translate a recording of any length that fits in memory: ``ppg`` (T,) with pulses upward, NaN where missing.
 
-    The other arguments are those of :class:`p2es_lib.translation.live.LiveTranslator`. An :class:`InputError` if it is
-    shorter than one window, or no window has a usable PPG.
+    Else as :class:`p2es_lib.translation.live.LiveTranslator`. An :class:`InputError` if no window has a usable PPG.
     """
     from p2es_lib.translation.live import EcgBlock, LiveTranslator, ecg_blocks, nothing_usable
 

@@ -58,8 +58,7 @@ class EcgBlock:
 
     ``mean``, ``std``, ``lower``, ``upper`` (12, n), float32: mean, standard deviation and :data:`BAND` of the samples,
     mV; NaN in what was not translated or never learned. ``ppg`` (n,): what was translated, cleaned, or NaN.
-    ``covered`` (n,): where there is a translation. ``windows``: those that were decided upon since the last block, of
-    later samples too.
+    ``covered`` (n,): where there is a translation. ``windows``: those decided upon since, of later samples too.
     """
 
     start: int
@@ -87,9 +86,8 @@ class EcgBlock:
 
 def window_starts(n_total: int, n_window: int, n_overlap: int) -> np.ndarray:
     """First samples of windows that cover n_total samples; the last one is moved back to end with the recording."""
-    starts = np.arange(0, n_total - n_window + 1, n_window - n_overlap)
     last = n_total - n_window
-    return starts if starts[-1] == last else np.append(starts, last)
+    return np.unique(np.append(np.arange(0, last, n_window - n_overlap), last))
 
 
 class LiveTranslator:
@@ -100,14 +98,12 @@ class LiveTranslator:
     model : LearnedTranslator
     sampling_rate : float, optional
         Hz, of the PPG, 20 to 10,000. Default: the model's.
-    age, sex : optional
+    age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
     polarity : "up" or "down"
         Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
-    n_samples, seed : int
-        Samples per window, 2 or more for a spread. The same PPG and seed give the same ECG.
-    where : str
-        Named in errors.
+    n_samples, seed, where : int, int, str
+        Samples per window, 2 or more for a spread; the same PPG and seed give the same ECG; what errors name.
 
     Examples
     --------
@@ -175,7 +171,7 @@ class LiveTranslator:
         """The rest of the ECG, up to the end of the PPG; an :class:`InputError` if that is shorter than one window."""
         if self._finished:
             raise InputError(f"{self.where}: finished already")
-        n_total = self._n_raw if self.rate_in == self.rate else int(np.ceil(self._n_raw / self._ratio - 0.05))
+        n_total = int(np.ceil(self._n_raw / self._ratio - 0.05))
         if n_total < self.n_window:
             given, needed = self._n_raw / self.rate_in, self.n_window / self.rate
             raise InputError(f"{self.where}: {given:.1f} s of PPG; at least {needed:.1f} s are needed, one window")

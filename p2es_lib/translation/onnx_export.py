@@ -58,8 +58,9 @@ class OneCall(nn.Module):
     def __init__(self, model: P2Es):
         super().__init__()
         if model.config.affinity.mixing == "random":
-            problem = "a model whose groups are drawn at random (affinity.mixing='random')"
-            raise InputError(f"{problem} has no ONNX counterpart")
+            raise InputError(
+                "a model of random groups (affinity.mixing='random') has no ONNX counterpart; name another"
+            )
         self.model = copy.deepcopy(model).eval().cpu()
         self.model.denoiser.process = MatrixProcess(model.process)
         finder = self.model.group_finder
@@ -120,14 +121,11 @@ def export_onnx(model: P2Es, path: str | Path) -> Path:
             OneCall(model).eval(), example_inputs(model), input_names=list(INPUTS), output_names=list(OUTPUTS),
             dynamic_shapes=tuple({0: batch} for _ in INPUTS), dynamo=True, verbose=False,
         )  # fmt: skip
-    entries = {
-        "format": "p2es-one-call",
-        "version": __version__,
-        "config": json.dumps(model.config.to_dict(), sort_keys=True),
-        "ecg_scale_mv": repr(float(model.ecg_scale_mv)),
-        "note": "research use only, not a diagnosis",
-    }
-    onnx.helper.set_model_props(program.model_proto, entries)
+    config = json.dumps(model.config.to_dict(), sort_keys=True)
+    entries = {"format": "p2es-one-call", "version": __version__, "config": config}
+    entries |= {"ecg_scale_mv": repr(float(model.ecg_scale_mv)), "note": "research use only, not a diagnosis"}
+    proto = program.model_proto  # made anew each time it is asked for
+    onnx.helper.set_model_props(proto, entries)
     with atomic_path(path) as temporary:
-        onnx.save_model(program.model_proto, str(temporary))
+        onnx.save_model(proto, str(temporary))
     return path

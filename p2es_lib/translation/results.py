@@ -1,7 +1,4 @@
-"""What a translation writes: WFDB files, a table, the quality of the windows and a page; all of it or nothing.
-
-Blocks of ECG are appended as they come, so that a long recording takes no more memory than a short one.
-"""
+"""What a translation writes, block by block: WFDB files, a table, the quality of windows and a page; all or nothing."""
 
 from __future__ import annotations
 
@@ -94,8 +91,8 @@ def append_csv(path: Path, block: EcgBlock, sampling_rate: float, comments: list
 class Summary:
     """How much of a recording was translated, how good its PPG was, and the stretch that a page shows.
 
-    ``rate`` is that of the ECG, Hz; ``window_s`` the length of a window, s; below ``min_quality`` its PPG is poor.
-    ``page``: the first :data:`PAGE_S` without a gap, or the longest stretch there is, or None.
+    ``rate`` of the ECG, Hz; length of a window, s; quality below which its PPG is poor. ``page``: the first
+    :data:`PAGE_S` without a gap, or the longest stretch there is, or None.
     """
 
     rate: float
@@ -171,10 +168,8 @@ def write_results(
     return written, report
 
 
-def _write_signals(
-    path: dict[str, Path], comments: list[str], live: LiveTranslator, ppg: np.ndarray, blocks, wants_csv: bool
-) -> tuple[Summary, list[str]]:
-    """All files but the page; returns what became of the recording, and the report of it."""
+def _write_signals(path: dict, comments: list[str], live: LiveTranslator, ppg: np.ndarray, blocks, wants_csv: bool):
+    """All files but the page; returns the :class:`Summary` of the recording, and its lines for the user."""
     ecg, spread = (WfdbWriter(path[what], live.rate) for what in ("ecg", "spread"))
     summary = Summary(live.rate, live.n_window / live.rate, live.model.config.data.min_quality)
     for block in blocks:
@@ -190,16 +185,13 @@ def _write_signals(
         report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
     for writer in (ecg, spread):
         writer.close([*comments, *map(_plain, report)])
-    ends = [window.start_s + summary.window_s for window in summary.windows]
-    rows = [f"{w.start_s:.3f},{end:.3f},{w.quality:.3f},{w.refused}" for w, end in zip(summary.windows, ends)]
+    rows = [f"{w.start_s:.3f},{w.start_s + summary.window_s:.3f},{w.quality:.3f},{w.refused}" for w in summary.windows]
     text = "\n".join(["start_s,end_s,quality,refused", *rows, ""])
     path["quality"].write_text(text, encoding="utf-8", newline="\n")
     return summary, report
 
 
-def _draw_page(
-    path: dict[str, Path], record: str, about: dict, summary: Summary, has_spread: bool, report: list[str]
-) -> None:
+def _draw_page(path: dict, record: str, about: dict, summary: Summary, has_spread: bool, report: list[str]) -> None:
     """Ten seconds on ECG paper, as PDF and PNG."""
     from p2es_lib import plots
 

@@ -34,12 +34,8 @@ _CLOCK_WORDS = {
     "uhrzeit", "heure", "hora", "tempo", "ora",
 }  # fmt: skip
 # Names that begin so, and hold nothing else but a unit, are clocks too.
-_SHORT = {
-    "t", "ts", "sec", "secs", "second", "seconds", "ms", "msec", "millis", "milliseconds", "micros", "microseconds",
-}  # fmt: skip
+_SHORT = {"t", "ts", "micros", "microseconds", *_UNIT_WORDS[1.0].split()[1:], *_UNIT_WORDS[1e-3].split()}
 _NO_CLOCK_WORDS = {"transit", "arrival", "interval", "constant", "delay", "zone", "offset"}
-#: Bits of counters that begin again: micros() of an Arduino does so every 71.6 minutes.
-_COUNTER_BITS = (16, 32)
 #: Tables that last longer (s), and 20 times as long as their rows, have a clock that was set in between.
 LONGEST_GAP_S = 24 * 3600.0
 _SET_CLOCK = "correct the clock, or give the part before or after as a file of its own"
@@ -69,27 +65,26 @@ class Clock(NamedTuple):
 def find_clock(table: CsvTable, sampling_rate: float | None, column: str | None) -> tuple[Clock | None, list[str]]:
     """The clock of a table, None if it has none, and all columns that count time or look as if they did.
 
-    The first column that is named as a clock and is one (or ``column``); without names, one of dates or clock times, or
-    a first one that only rises. ``sampling_rate`` (Hz, by the user) decides where a column may as well count rows, or
-    is too coarse. An :class:`InputError` if no column that should be a clock can be read as one.
+    It is ``column``, or the first that is named as a clock and is one; without names, one of dates or clock times, or a
+    first one that only rises. ``sampling_rate`` (Hz, by the user) decides where a column may count rows or is too
+    coarse. An :class:`InputError` if no column that should be a clock can be read as one.
     """
     columns = [column] if column else _candidates(table)
-    refused: list[InputError] = []
+    refused = None
     for name in columns:
         try:
             clock = _clock(table, name, sampling_rate)
         except InputError as error:
-            refused.append(error)
+            refused = refused or error
             continue
         check_agreement(table.path, sampling_rate, clock.rate)
         others = ", ".join(repr(other) for other in columns if other != name)
         return clock._replace(note=clock.note + (f" (not from {others})" if others else "")), columns
     if refused:
-        raise refused[0]
+        raise refused
     return None, columns
 
 
-# ------------------------------------------------------------------------------------------------------- which column
 def _candidates(table: CsvTable) -> list[str]:
     """Columns that may count time: by name, or, without names, by what they hold."""
     names = table.names
@@ -116,11 +111,10 @@ def _is_clock_name(name: str, table: CsvTable) -> bool:
         return ":" in table.text(name).iloc[0]
     if words in (["min"], ["hr"]):  # a minimum or a heart rate, unless it stands first and rises
         return name == table.names[0] and table.is_numeric(name) and bool(np.all(np.diff(table.numbers(name)) > 0))
-    units = all(word in UNITS_S and word not in ("h", "d") for word in words[1:])  # "t_d" may be any time
+    units = set(words[1:]) <= set(UNITS_S) - {"h", "d"}  # "t_d" may be any time
     return bool(_CLOCK_WORDS & set(words)) or (words[0] in _SHORT and units)
 
 
-# ------------------------------------------------------------------------------------------------- one column as clock
 def _clock(table: CsvTable, name: str, sampling_rate: float | None) -> Clock:
     where, text = f"{table.path}: the time column {name!r}", table.text(name)
     if table.is_numeric(name):
@@ -188,7 +182,7 @@ def _counted_on(time: np.ndarray) -> tuple[np.ndarray, str]:
     falls = steps < 0
     if falls.any() and np.isfinite(time).all() and np.all(time == np.rint(time)):
         usual = np.median(steps[steps > 0]) if (steps > 0).any() else 0.0
-        for bits in _COUNTER_BITS:
+        for bits in (16, 32):  # micros() of an Arduino begins again every 71.6 minutes
             if np.all((steps[falls] + 2.0**bits >= 0) & (steps[falls] + 2.0**bits <= 3 * usual)):
                 counted = time + 2.0**bits * np.concatenate([[0], np.cumsum(falls)])
                 return counted, f", a counter that begins again after {bits} bits"
@@ -222,7 +216,6 @@ def _check_span(path, name: str, text: pd.Series, elapsed_s: np.ndarray) -> None
         raise InputError(f"{path}: {problem}; {_SET_CLOCK}")
 
 
-# -------------------------------------------------------------------------------------------- numbers: in which unit
 def _stated_unit(table: CsvTable, name: str) -> str:
     """Unit of a time column by its name ("Time [s]", "timestamp_ms") or the row of units; "" where none is stated."""
     stated = (name_words(name)[::-1], [table.units.get(name, "").lower()])
@@ -270,8 +263,6 @@ def _time_unit(where: str, stated: str, words: list[str], time: np.ndarray) -> t
     return _PLAIN_UNITS[fitting[0]], how
 
 
-# ----------------------------------------------------------------------------------------------- dates and clock times
-_ISO = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}"
 _ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
 _YEAR_FIRST = r"^(\d{4})([-/.])(\d{1,2})\2(\d{1,2})[T ]\s*(\d{1,2}):"
 _HALF_DAY = r"\s*([AaPp])\.?[Mm]\b\.?"
@@ -297,17 +288,16 @@ def _elapsed_by_text(where: str, text: pd.Series) -> tuple[np.ndarray, str]:
     # With the year first, the month is second whatever stands between them.
     text = text.str.replace(_YEAR_FIRST, lambda m: f"{m[1]}-{m[3]:0>2}-{m[4]:0>2}T{m[5]:0>2}:", regex=True)
     text = text.str.replace(r"^0 days ", "", regex=True)  # as pandas writes a timedelta
-    if not re.match(_ISO, text.iloc[0]):
+    if not re.match(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}", text.iloc[0]):
         return _elapsed_clock(where, text)
     zoned = text.str.contains(_ZONE, regex=True)
     if zoned.any() and not zoned.all():
         raise InputError(f"{where} holds times of which some have a zone and others have none; write all alike")
-    plain = text.str.replace(r"\s*(?:Z|UTC)$", "Z", regex=True)
-    plain = plain.str.replace(r"\s+([+-]\d{2}:?\d{2})$", r"\1", regex=True)
+    plain = text.replace({r"\s*(?:Z|UTC)$": "Z", r"\s+([+-]\d{2}:?\d{2})$": r"\1"}, regex=True)
     times = pd.to_datetime(plain, format="ISO8601", utc=True, errors="coerce")
     _check_all_read(where, text, times)
-    elapsed = (times - times.iloc[0]).dt.total_seconds().to_numpy()
-    return elapsed, "ISO 8601, " + ("with a zone" if zoned.all() else "without a zone")
+    how = f"ISO 8601, with{'' if zoned.all() else 'out'} a zone"
+    return (times - times.iloc[0]).dt.total_seconds().to_numpy(), how
 
 
 def _elapsed_clock(where: str, text: pd.Series) -> tuple[np.ndarray, str]:
@@ -349,7 +339,6 @@ def _check_all_read(where: str, text: pd.Series, read: pd.Series) -> None:
         raise InputError(f"{where} holds {what} in row {row + 1} of the values; it must hold {wanted}")
 
 
-# ------------------------------------------------------------------------- from times of rows to a constant rate
 def check_agreement(path, stated: float | None, found: float) -> None:
     """Refuse a rate that was given and is not the one of the file."""
     if stated is not None and abs(stated / found - 1) > RATE_TOLERANCE:
@@ -383,9 +372,9 @@ def ordinary_steps(steps: np.ndarray) -> np.ndarray:
 def constant_rate(elapsed_s: np.ndarray, where: str) -> tuple[float, np.ndarray]:
     """Sampling rate (Hz), and the sample number of each row; interruptions leave numbers out.
 
-    Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s), so the rate is that of all rows together. Where steps
-    of two samples and more fit the times better, single samples were lost. A rate out of range, or rows that lie off
-    any by more than :data:`LARGEST_TIME_ERROR_S`, are an :class:`InputError` that begins with ``where``.
+    Times may be rounded (BIDMC writes 125 Hz in steps of 0.01 s): the rate is that of all rows together. Where steps of
+    two samples and more fit better, samples were lost. An :class:`InputError` that begins with ``where`` if the rate is
+    out of range, or rows lie off any by more than :data:`LARGEST_TIME_ERROR_S`.
     """
     steps = np.diff(elapsed_s)
     ordinary = ordinary_steps(steps)
@@ -425,8 +414,7 @@ def _positions(elapsed_s: np.ndarray, is_break: np.ndarray, samples: np.ndarray,
 def packet_starts(elapsed_s: np.ndarray) -> np.ndarray | None:
     """Times of the packets that rows came in, one for each row; None where rows do not come in packets.
 
-    Software that notes when a row arrived gives the rows of one packet times a millisecond apart: at the rate of these
-    steps, most samples would be missing. Such times say no more than one a packet.
+    Software that notes when a row arrived gives rows of a packet times a millisecond apart, which say no more than one.
     """
     steps = np.diff(elapsed_s)
     near = steps[steps <= _NEAR_S]
@@ -441,8 +429,7 @@ def packet_starts(elapsed_s: np.ndarray) -> np.ndarray | None:
 def row_times(elapsed_s: np.ndarray) -> tuple[float, np.ndarray] | None:
     """Mean rate (Hz) and fractional sample numbers of rows without a constant rate; None if times cannot be trusted.
 
-    They can where each row has its own time and none is far from the next: a loop with a delay (Arduino) or a phone's
-    camera samples when it gets to it and notes when.
+    They can where each row has a time and none is far from the next: a loop with a delay (Arduino), a phone's camera.
     """
     steps = np.diff(elapsed_s)
     near = steps[steps <= LONGEST_STEP_S]

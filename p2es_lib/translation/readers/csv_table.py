@@ -11,9 +11,9 @@ import csv
 import io
 import re
 import warnings
-from collections import Counter
 from itertools import islice
 from pathlib import Path
+from statistics import mode
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +24,9 @@ from p2es_lib.data.sources.wfdb_records import find_ppg
 
 #: Lines from which the layout is found, and lines of free text that may stand above the names.
 _SAMPLE, _MAX_ABOVE = 1000, 40
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a mark"), (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
-    (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
-    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
-)  # fmt: skip
+_MARKS = [(codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a mark")]
+_MARKS += [(mark, "utf-32", "UTF-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)]
+_MARKS += [(mark, "utf-16", "UTF-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)]
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks", "": ""}
 _FOR_PANDAS = {" ": r"\s+", "": "\x1f"}  # the latter no text file holds
 _HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel knows the separator
@@ -175,21 +173,14 @@ def _is_value(cell: str) -> bool:
     return bool(cell.lower() in MISSING or _NUMBER.fullmatch(cell) or _TIME.fullmatch(cell))
 
 
-def _usual_width(rows: list[list[str]]) -> int:
-    return Counter(map(len, rows)).most_common(1)[0][0]
-
-
 def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str, list[list[str]]]:
-    """The separator by which lines have equally many cells, most of them values; and the lines so split.
-
-    A comma may separate columns or mark decimals; the line of names tells. Where there is none, it separates.
-    """
-    best, best_values, refused = None, 0.0, ""
+    """The separator by which lines have equally many cells, most of them values; and the lines so split."""
+    best, best_values, refused = None, 0.0, ""  # a comma separates, if the line of names does not tell otherwise
     for separator in [hint] if hint in _SEPARATORS else _SEPARATORS:
         if separator and not any(separator in line for line in lines):
             continue
         rows, data = _even_ends(_split(lines, separator))
-        width = _usual_width(data)
+        width = mode(map(len, data))
         odd = next((row for row in rows[:-1] or rows if len(row) != width), None)
         values = round(float(np.mean([_is_value(cell) and cell != "" for row in data for cell in row])), 2)
         several = re.search("[\t;,]", lines[0]) and not _is_value(lines[0].strip(_QUOTES))
@@ -211,7 +202,7 @@ def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str
 def _even_ends(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
     """Rows, and those that surely hold values; where lines end in a separator, that of names may not, or that alone."""
     data = rows[1:-1] or rows[1:] or rows  # the last line may be cut short
-    width = _usual_width(data)
+    width = mode(map(len, data))
     if all(len(row) == width and row[-1] == "" for row in data):
         rows = [row + [""] if len(row) == width - 1 else row for row in rows]
     elif len(rows[0]) == width + 1 and rows[0][-1] == "":
@@ -226,7 +217,7 @@ def _lines_above(lines: list[str]) -> int:
     """
     for separator in ("\t", ";", ","):
         rows = _split(lines, separator)
-        width = _usual_width(rows)
+        width = mode(map(len, rows))
         n = 1 + max((number for number, row in enumerate(rows[:-1]) if len(row) != width), default=-1)
         if width < 2 or not 1 <= n <= _MAX_ABOVE or len(rows) < n + 3:
             continue

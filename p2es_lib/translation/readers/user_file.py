@@ -1,9 +1,8 @@
 """A user's own recording: a WFDB record, a table or an EDF file with a PPG in it.
 
-Tables of two wearables, which no general reader would read rightly, are recognised by their layout. Empatica E4
-(``BVP.csv``): the first line is the Unix time of the start, the second the sampling rate, then one value a line. Polar
-Sensor Logger (Polar OH1, Verity Sense; ``..._PPG.txt``): ``Phone timestamp;sensor timestamp [ns];channel 0;channel
-1;channel 2;ambient``, of which the sensor's clock is the one that the samples were taken by.
+Tables of two wearables are recognised by their layout. Empatica E4 (``BVP.csv``): the first line is the Unix time of
+the start, the second the sampling rate, then one value a line. Polar Sensor Logger (Polar OH1, Verity Sense):
+``Phone timestamp;sensor timestamp [ns];channel 0;channel 1;channel 2;ambient``, sampled by the sensor's clock.
 """
 
 from __future__ import annotations
@@ -213,10 +212,14 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
     path = header_of(path)
     header = wfdb.read_header(path)
     pieces, notes = _wfdb_pieces(path, header, column)
+    return _assembled(path, "WFDB record", pieces, (header.sig_len or 0) / header.fs, sampling_rate, notes)
+
+
+def _assembled(path: Path, kind: str, pieces: list[tuple], duration_s: float, sampling_rate: float | None, notes):
+    """Pieces as of :func:`_wfdb_pieces` as one recording, leads of several rates at that of the first."""
     (_, part, (x, rate), _), ecg_rate = pieces[0], float("nan")
     rate = check_rate(rate, f"{part}: sampling rate")
-    duration_s = (header.sig_len or len(x) / rate * header.fs) / header.fs
-    ppg, ecg = np.full(int(round(duration_s * rate)), np.nan), {}
+    ppg, ecg = np.full(int(round((duration_s or len(x) / rate) * rate)), np.nan), {}
     for start_s, part, (x, own_rate), leads in pieces:
         if own_rate != rate:
             raise InputError(f"{part}: PPG at {own_rate:g} Hz, but {rate:g} Hz in an earlier segment; give one segment")
@@ -226,7 +229,7 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
             whole = ecg.setdefault(lead, np.full(int(round(len(ppg) / rate * ecg_rate)), np.nan))
             _place(whole, resample_signal(x, lead_rate, ecg_rate), start_s * ecg_rate)
     check_agreement(path, sampling_rate, rate)
-    return UserRecording(ppg, rate, ecg, ecg_rate, [f"WFDB record, {rate:g} Hz by its header", *notes])
+    return UserRecording(ppg, rate, ecg, ecg_rate, [f"{kind}, {rate:g} Hz by its header", *notes])
 
 
 def _wfdb_pieces(path: Path, header, column: str | int | None) -> tuple[list[tuple], list[str]]:
@@ -263,10 +266,7 @@ def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:
 
 
 def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
-    """EDF and BDF are told apart by what they hold. Of leads of several rates, that of the first is taken.
-
-    Interrupted ones (EDF+D), whose gaps edfio does not place, are refused.
-    """
+    """EDF and BDF, told apart by what they hold; interrupted ones, whose gaps edfio does not place, are refused."""
     import edfio
 
     try:
@@ -285,14 +285,10 @@ def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None)
         raise InputError(f"{path}: {problem}; export its stretches as files of their own, or as CSV")
     names = list(dict.fromkeys(signal.label.strip() for signal in edf.signals))
     name, choice = _choose_ppg(path, names, column)
-    rate = check_rate(signals[name].sampling_frequency, f"{path}: sampling rate of {name!r}")
-    check_agreement(path, sampling_rate, rate)
     others = [other for other in names if other != name]
     found, odd = wfdb.usable_leads(others, [signals[other].physical_dimension for other in others], str(path))
-    leads, lead_rate = {}, float("nan")
-    for lead, (other, factor) in found.items():
-        own_rate = signals[other].sampling_frequency
-        lead_rate = own_rate if np.isnan(lead_rate) else lead_rate
-        leads[lead] = resample_signal(factor * signals[other].data, own_rate, lead_rate)
-    notes = [f"{'BDF' if is_bdf else 'EDF'}, {rate:g} Hz by its header", *(str(warning.message) for warning in told)]
-    return UserRecording(np.asarray(signals[name].data, dtype=float), rate, leads, lead_rate, [*notes, choice, *odd])
+    rates = {other: signal.sampling_frequency for other, signal in signals.items()}
+    leads = {lead: (factor * signals[other].data, rates[other]) for lead, (other, factor) in found.items()}
+    pieces = [(0.0, path, (signals[name].data, rates[name]), leads)]
+    notes = [*(str(warning.message) for warning in told), choice, *odd]
+    return _assembled(path, "BDF" if is_bdf else "EDF", pieces, 0.0, sampling_rate, notes)
