@@ -103,7 +103,7 @@ class LiveTranslator:
     polarity : "up" or "down"
         Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
     n_samples, seed, where : int, int, str
-        Samples per window, 2 or more for a spread; the same PPG and seed give the same ECG; what errors name.
+        Samples per window, 2 or more for a spread; the same PPG and seed give the same ECG; what errors begin with.
 
     Examples
     --------

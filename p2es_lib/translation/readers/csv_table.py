@@ -105,9 +105,9 @@ def read_csv_table(path: Path) -> CsvTable:
     cells = _read(path, text, separator, len(names), numbered[n_head][0])
     # A separator at the end of each line makes a column without name and values.
     kept = [column for column in cells if names[column] or cells[column].str.strip().ne("").any()]
-    called = [names[column] or str(column + 1) for column in kept]
-    called = [name + f" ({called[:n].count(name) + 1})" * (name in called[:n]) for n, name in enumerate(called)]
-    units = {name: _bare(units[column]) for name, column in zip(called, kept)} if units else {}
+    heads = [names[column] or str(column + 1) for column in kept]
+    heads = [f"{name} ({heads[:n].count(name) + 1})" if name in heads[:n] else name for n, name in enumerate(heads)]
+    units = {name: _bare(units[column]) for name, column in zip(heads, kept)} if units else {}
     decimal = _decimal(path, rows[n_head:])
     separated = f" separated by {_SEPARATORS[separator]}" if separator else ""
     told = {
@@ -121,8 +121,8 @@ def read_csv_table(path: Path) -> CsvTable:
         f"units from the row beneath the names: {', '.join(map(repr, units.values()))}": units,
     }
     notes = [note for note, is_so in told.items() if is_so]
-    nameless = [name for name, column in zip(called, kept) if not names[column]]
-    cells = cells[kept].set_axis(called, axis=1)
+    nameless = [name for name, column in zip(heads, kept) if not names[column]]
+    cells = cells[kept].set_axis(heads, axis=1)
     return CsvTable(path, cells, bool(named or in_comment), units, decimal, notes, nameless)
 
 
