@@ -10,8 +10,7 @@ import pytest
 from synthetic import tiny_p2es
 from typer.testing import CliRunner
 
-from p2es_lib.cli.live import read_numbers
-from p2es_lib.cli.main import app
+from p2es_lib.cli.main import app, read_numbers
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
 from p2es_lib.method.p2es import P2Es

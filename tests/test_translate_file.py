@@ -23,7 +23,7 @@ from p2es_lib.method.p2es import P2Es
 from p2es_lib.signals.cleaning import ppg_quality
 from p2es_lib.translation.file import default_model_folder, describe_model, translate, translate_long
 from p2es_lib.translation.live import ecg_blocks, window_starts
-from p2es_lib.translation.report import Excerpt, Summary
+from p2es_lib.translation.results import Summary
 
 
 @pytest.fixture(scope="module")
@@ -185,13 +185,13 @@ def test_refused_stretches_are_named_and_the_page_shows_the_first_whole_ten_seco
     ppg[500:1000] = np.nan
     result = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
     blocks = [result.part(a, b) for a, b in ((0, 700), (700, 1900), (1900, 5000))]
-    summary, excerpt = Summary(125.0, 2.048, 0.0), Excerpt(125.0)
+    summary = Summary(125.0, 2.048, 0.0)
     for block in blocks:
         summary.add(block)
-        excerpt.add(block)
     gap = np.flatnonzero(~result.covered)
-    assert f"{gap[0] / 125:.1f} to {(gap[-1] + 1) / 125:.1f} s" in summary.lines()[0] and len(summary.gaps) == 1
-    shown = excerpt.longest()
+    told = summary.lines()[0]
+    assert f"{gap[0] / 125:.1f} to {(gap[-1] + 1) / 125:.1f} s" in told and told.count(" to ") == 1
+    shown = summary.page
     assert shown.start == gap[-1] + 1 and len(shown) == 1250
     np.testing.assert_array_equal(shown.mean, result.mean[:, shown.start : shown.start + 1250])
 

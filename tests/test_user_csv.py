@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.translation.readers.user_csv import find_ppgs
-from p2es_lib.translation.readers.user_file import read_ppg
+from p2es_lib.translation.readers.user_file import find_ppgs, read_ppg
 
 RATE = 64.0
 

@@ -8,54 +8,52 @@ from typing import Annotated
 
 import typer
 
+from p2es_lib.cli import option
+from p2es_lib.companion.workflow import check_mirror, write_jobs
+from p2es_lib.core import paths
+from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.processes import stop_with_parent
+from p2es_lib.data.sources import fetch
+from p2es_lib.data.download.selection import read_selection
+from p2es_lib.data.sources import SOURCES, parse_dataset
 
-data_app = typer.Typer(
-    help="List, download, verify and prepare recordings.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="List, download, verify and prepare recordings.", no_args_is_help=True, rich_markup_mode=None)
 
 
 def _ask_to_stop_with_parent(wanted: bool) -> bool:
     if wanted:
-        from p2es_lib.core.processes import stop_with_parent
-
         stop_with_parent()
     return wanted
 
 
 # The Makefile and the Snakefile ask for it: a step must not outlive the workflow that it belongs to.
 StopWithParent = Annotated[bool, typer.Option("--stop-with-parent", hidden=True, callback=_ask_to_stop_with_parent)]
-Name = Annotated[
-    str, typer.Argument(help="A data set of p2es data sources; a+b: both together; a~b: b for testing only.")
-]
+_NAME = "A data set of p2es data sources; a+b: both together; a~b: b for testing only."
+Name = Annotated[str, typer.Argument(help=_NAME)]
 _MIRROR = "Folder or URL laid out as PhysioNet; default: what was fetched, as it is, and the data set's home."
-Mirror = Annotated[str | None, typer.Option(help=_MIRROR)]
-Profile = Annotated[
-    str, typer.Option(help="smoke, quick, wide or full: how much is used of a data set too large for all of it.")
-]
-Jobs = Annotated[int, typer.Option(help="How many transfers or processes run at once.")]
+Mirror = option(str | None, _MIRROR)
+Profile = option(str, "smoke, quick, wide or full: how much is used of a data set too large for all of it.")
+Jobs = option(int, "How many transfers or processes run at once.")
+_ONLY_STORES = "Stores that are written and their loader alone; into table02_written."
 
 
-@data_app.command()
+@app.command()
 def sources() -> None:
     """List the data sets, with terms and citations."""
-    from p2es_lib.data.sources import SOURCES
-
     for source in SOURCES.values():
         typer.echo(f"{source.name}: {source.title} ({source.role})")
         for term, text in source.about.items():
             typer.echo(f"    {term}: {text}")
 
 
-@data_app.command()
+@app.command()
 def get(
     name: Name,
     mirror: Mirror = None,
-    record: Annotated[list[str] | None, typer.Option(help="Record name or pattern (p100*); may be repeated.")] = None,
-    subject: Annotated[list[str] | None, typer.Option(help="Subject; may be repeated.")] = None,
-    number: Annotated[
-        int | None, typer.Option(help="That many records, spread over the data set (and its folds).")
-    ] = None,
+    record: option(list[str] | None, "Record name or pattern (p100*); may be repeated.") = None,
+    subject: option(list[str] | None, "Subject; may be repeated.") = None,
+    number: option(int | None, "That many records, spread over the data set (and its folds).") = None,
     jobs: Jobs = 4,
 ) -> None:
     """Download recordings to data/raw and check them.
@@ -63,60 +61,48 @@ def get(
     After an interruption, the same command continues. Once records are selected so (all selections together),
     preparation uses these alone, from any mirror, folders too.
     """
-    from p2es_lib.data.sources.fetch import get_records
-    from p2es_lib.data.sources import parse_dataset
-
     for source in parse_dataset(name):
         if source.role == "simulated":
             raise InputError("data set simulated: it is made on this machine, there is nothing to get")
-        got = get_records(source, mirror, records=record or (), subjects=subject or (), number=number, jobs=jobs)
+        got = fetch.get_records(source, mirror, records=record or (), subjects=subject or (), number=number, jobs=jobs)
         size = f"{len(got.records)} records, {got.n_files} files, {got.n_bytes / 1e6:.1f} MB"
         typer.echo(f"{source.name}: {size} in {got.folder}")
-        for paths, what in (
-            (got.missing, "not on the mirror"),
-            (got.unlisted, "not in SHA256SUMS.txt, so not checked against it (was it cut short?)"),
-        ):
-            if paths:
-                typer.echo(f"  {len(paths)} files are {what}: {', '.join(paths[:5])}{', ...' * (len(paths) > 5)}")
+        unlisted = "not in SHA256SUMS.txt, so not checked against it (was it cut short?)"
+        for files, what in ((got.missing, "not on the mirror"), (got.unlisted, unlisted)):
+            if files:
+                typer.echo(f"  {len(files)} files are {what}: {', '.join(files[:5])}{', ...' * (len(files) > 5)}")
         for path in got.mended:
             typer.echo(f"  damaged, so fetched again (what was here is now {path}.damaged): {path}")
 
 
-@data_app.command()
+@app.command()
 def verify(name: Name, mirror: Mirror = None) -> None:
     """Check the files that are there by their hashes.
 
     Each is held against the data set's SHA256SUMS.txt and the hashes seen before.
     """
-    from p2es_lib.data.sources.fetch import verify_records
-    from p2es_lib.data.sources import parse_dataset
-
-    wrong = 0
+    n_wrong = 0
     for source in parse_dataset(name):
-        report = verify_records(source, mirror)
-        typer.echo(
-            f"{source.name}: {report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} "
-            "wrong"
-        )
+        report = fetch.verify_records(source, mirror)
+        found = f"{report.verified} files verified, {len(report.missing)} not there, {len(report.wrong)} wrong"
+        typer.echo(f"{source.name}: {found}")
         for path in report.wrong:
             typer.echo(f"  wrong: {path}")
         if report.wrong:
             place = source.mirror(mirror).location
             again = f"take it from where {place} came from" if isinstance(place, Path) else f"run p2es data get {name}"
             typer.echo(f"  a file that is wrong: delete it and {again}")
-        wrong += len(report.wrong)
-    if wrong:
+        n_wrong += len(report.wrong)
+    if n_wrong:
         raise typer.Exit(1)
 
 
-@data_app.command("list")
+@app.command("list")
 def list_(name: Name, mirror: Mirror = None, profile: Profile = "quick") -> None:
     """List the shards that the workflow prepares.
 
     The file that the workflow reads them from is renewed.
     """
-    from p2es_lib.companion.workflow import check_mirror, write_jobs
-    from p2es_lib.core.config import get_config
     from p2es_lib.data.preparation import list_jobs
 
     mirror = check_mirror(name, mirror)
@@ -125,12 +111,12 @@ def list_(name: Name, mirror: Mirror = None, profile: Profile = "quick") -> None
     typer.echo(write_jobs(name, profile, mirror), err=True)
 
 
-@data_app.command()
+@app.command()
 def prepare(
     name: Name,
     mirror: Mirror = None,
     profile: Profile = "quick",
-    shard: Annotated[str | None, typer.Option(help="SOURCE/SHARD: that one only (the workflow's jobs).")] = None,
+    shard: option(str | None, "SOURCE/SHARD: that one only (the workflow's jobs).") = None,
     jobs: Jobs = 1,
     stop_with_parent: StopWithParent = False,
 ) -> None:
@@ -138,81 +124,68 @@ def prepare(
 
     Records that did not change are not prepared again.
     """
-    from p2es_lib.companion.workflow import check_mirror
-    from p2es_lib.core.config import get_config
     from p2es_lib.data.preparation import list_jobs, prepare_windows, run_job, run_jobs
 
     config, location = get_config(profile, name), check_mirror(name, mirror) or None
-    found = list_jobs(config, location)
+    found = {f"{job.source}/{job.shard}": job for job in list_jobs(config, location)}
     if shard is None:
-        run_jobs(found, config, location, n_processes=jobs)
+        run_jobs(list(found.values()), config, location, n_processes=jobs)
         made = prepare_windows(config, mirror=location)
         _report(name, made)
-        typer.echo(made)
-        return
-    chosen = [job for job in found if f"{job.source}/{job.shard}" == shard]
-    if not chosen:
+    elif shard in found:
+        made = run_job(found[shard], config, location, progress=not stop_with_parent)
+    else:
         raise InputError(f"shard {shard!r}: the data set {name} has none of that name here; see p2es data list {name}")
-    typer.echo(run_job(chosen[0], config, location, progress=not stop_with_parent))
+    typer.echo(made)
 
 
 def _report(name: str, made: Path) -> None:
     """Say how many windows are usable, and why others are not."""
-    from p2es_lib.data.sources.fetch import read_selection
-    from p2es_lib.data.sources import parse_dataset
     from p2es_lib.data.windows import read_windows
 
     info = read_windows(made).info
     rejected = sorted(info["rejected"].items(), key=lambda item: -item[1])
     notes, last = _sum_up(info["notes"])
     selected = [source.name for source in parse_dataset(name) if read_selection(source) is not None]
-    lines = [
+    typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)
+    for line in (
         *(f"{count} rejected: {reason}" for reason, count in rejected),
         *(f"lead {lead} flat or missing in {n} record(s): absent there" for lead, n in info["dead_leads"].items()),
         *(f"record {copy} left out: the same ECG as {original}" for copy, original in info["duplicates"].items()),
         *notes,
         *(f"{source}: only records that p2es data get selected" for source in selected),
         *last,
-    ]
-    typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)
-    for line in lines:
+    ):
         typer.echo(f"  {line}", err=True)
 
 
-def _sum_up(notes: list[str], most: int = 10) -> tuple[list[str], list[str]]:
+def _sum_up(notes: list[str]) -> tuple[list[str], list[str]]:
     """Notes on records as they are shown, those on damaged files first; then what to end with: how many are damaged.
 
     Of a folder with a few of its records, "not on the mirror" says nothing of each, and would hide what is wrong.
     """
     absent = [note for note in notes if ": not on the mirror (" in note]
     damaged = [note for note in notes if "SHA-256 is " in note or "cannot be read (" in note]
-    told = {*absent, *damaged}
-    others = [note for note in notes if note not in told]
-    shown = [*damaged, *others][:most]
-    if more := len(damaged) + len(others) - len(shown):
-        shown.append(f"... and {more} more notes")
+    shown = [*damaged, *(note for note in notes if note not in {*absent, *damaged})]
+    if more := len(shown[10:]):
+        shown[10:] = [f"... and {more} more notes"]
     if absent:
         shown.append(f"{len(absent)} record(s) not on the mirror, the first: {absent[0]}")
     n_damaged = len({note.partition(": ")[0] for note in damaged})  # "record NAME: ..."
     return shown, [f"{n_damaged} record(s) damaged"] * (n_damaged > 0)
 
 
-@data_app.command()
+@app.command()
 def measure(
-    windows: Annotated[int, typer.Option(help="Largest store that is written; 1000000 take 53 GB.")] = 100_000,
-    samples: Annotated[int, typer.Option(help="Samples of a window.")] = 1024,
-    only_stores: Annotated[
-        bool,
-        typer.Option("--only-stores", help="Stores that are written and their loader alone; into table02_written."),
-    ] = False,  # fmt: skip
-    folder: Annotated[Path | None, typer.Option(help="On the disk in question; default: data.")] = None,
+    windows: option(int, "Largest store that is written; 1000000 take 53 GB.") = 100_000,
+    samples: option(int, "Samples of a window.") = 1024,
+    only_stores: option(bool, _ONLY_STORES, "--only-stores") = False,
+    folder: option(Path | None, "On the disk in question; default: data.") = None,
 ) -> None:
     """Measure what preparing and storing cost here.
 
     Writes figures/store/table01_store: preparing, storing and loading, on this machine.
     """
-    from p2es_lib.core import paths
-
     tools = paths.checkout() / "tools"
     if not (tools / "measure_data.py").is_file():
         raise InputError("p2es data measure needs tools/measure_data.py of the source tree: run it in a checkout")

@@ -1,8 +1,7 @@
 """The command ``p2es``: run a notebook, the whole workflow, or translate a recording.
 
-Imports that take time stand inside the commands, so that ``p2es --help`` answers at once. Wrong input gives one line on
-standard error and exit status 2, as does a package of an extra that is not installed; a step that failed gives 1; an
-interrupt gives 130.
+Imports that take time stand inside the commands, so that ``p2es --help`` answers at once. Exit status: 2, with one line
+on standard error, for wrong input or an extra that is not installed; 1 for a step that failed; 130 for an interrupt.
 """
 
 from __future__ import annotations
@@ -12,36 +11,49 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from p2es_lib import __version__
-from p2es_lib.cli import live
-from p2es_lib.cli.data import StopWithParent, data_app
-from p2es_lib.core.errors import InputError
+from p2es_lib.cli import data, option
+from p2es_lib.companion import notebooks, workflow
+from p2es_lib.core import paths
+from p2es_lib.core.config import PROFILES
+from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.leads import LEADS
+from p2es_lib.data.sources import parse_dataset
+from p2es_lib.experiments.variants import VARIANTS, configure, parse_seeds
+from p2es_lib.translation.checks import check_options
+from p2es_lib.translation.file import load_model
 
 app = typer.Typer(
-    name="p2es",
     help="P2Es, wearable PPG to 12-lead ECG: a companion to arXiv 2509.25480. Research use only, not a diagnosis.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
+    name="p2es", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-)
+)  # fmt: skip
+app.add_typer(data.app, name="data")
 
-app.add_typer(data_app, name="data")
+_DATASET = "simulated, or a data set of p2es data sources; a+b: both together; a~b: trained on a, tested on b only."
+Dataset = option(str, _DATASET)
+Profile = option(str, "Size of everything: smoke, quick, wide or full.")
+Mirror = option(str | None, "Folder or URL laid out as PhysioNet; default: PhysioNet.")
+_OF_WEIGHTS = "One that uses another's weights, for example steps_8; see p2es_lib/experiments/variants.py."
+_MODEL = "Folder with weights.safetensors; default: the longest training here (full, wide), or the package's."
+Model = option(Path | None, _MODEL)
+Age = option(float | None, "Age in years; leave out if unknown.")
+Sex = option(str | None, "F or M; leave out if unknown.")
+SampleSeed = option(int, "Seed of the samples.")
+_CSV = "Write the ECG as CSV too; default: recordings of up to an hour."
+_POLARITY = "Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told)."
 
-Dataset = Annotated[
-    str,
-    typer.Option(
-        help="simulated, or a data set of p2es data sources; a+b: both together; a~b: trained on a, tested on b only."
-    ),
-]
-Profile = Annotated[str, typer.Option(help="Size of everything: smoke, quick, wide or full.")]
-Mirror = Annotated[str | None, typer.Option(help="Folder or URL laid out as PhysioNet; default: PhysioNet.")]
+
+#: Lines of standard input that ``p2es live`` pushes together, s: what they add to the delay.
+CHUNK_S = 0.1
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,11 +63,7 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
+def _options(version: option(bool, "Show the version.", "--version", callback=_print_version, is_eager=True) = False):
     pass
 
 
@@ -64,14 +72,12 @@ def notebook(
     name: Annotated[str, typer.Argument(help="Notebook without suffix, for example 05_train.")],
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
-    variant: Annotated[
-        str | None, typer.Option(help="Model variant, where the notebook has one (p2es, no_blur, ...).")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of one training (05_train).")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds to summarise, separated by commas (07_results).")] = None,
+    variant: option(str | None, "Model variant, where the notebook has one (p2es, no_blur, ...).") = None,
+    seed: option(int | None, "Seed of one training (05_train).") = None,
+    seeds: option(str | None, "Seeds to summarise, separated by commas (07_results).") = None,
     mirror: Mirror = None,
-    timeout: Annotated[float | None, typer.Option(help="Longest time of one cell, in seconds.")] = None,
-    stop_with_parent: StopWithParent = False,
+    timeout: option(float | None, "Longest time of one cell, in seconds.") = None,
+    stop_with_parent: data.StopWithParent = False,
 ) -> None:
     """Execute one notebook, and keep the executed copy.
 
@@ -79,14 +85,12 @@ def notebook(
 
     Example: p2es notebook 05_train --profile smoke --variant no_blur
     """
-    from p2es_lib.companion import notebooks, workflow
-
     _need("papermill")
-    _check_profile(profile)
+    check_choice("profile", profile, PROFILES)
     given = {"dataset": dataset, "profile": profile, "variant": variant, "seed": seed, "seeds": seeds, "mirror": mirror}
     parameters = {key: value for key, value in given.items() if value is not None}
     notebooks.check_parameters(name, parameters)
-    if not stop_with_parent:  # the workflow has checked them
+    if not stop_with_parent:  # else the workflow has checked them
         _check_settings(profile, dataset, variant, seeds, seed)
     if mirror is not None:
         parameters["mirror"] = workflow.check_mirror(dataset, mirror)
@@ -104,10 +108,10 @@ def reproduce(
     profile: Profile = "quick",
     dataset: Dataset = "simulated",
     mirror: Mirror = None,
-    seeds: Annotated[str, typer.Option(help="Seeds of the trainings, separated by commas.")] = "0",
-    jobs: Annotated[int | None, typer.Option(help="How many cores are used; default: all.")] = None,
+    seeds: option(str, "Seeds of the trainings, separated by commas.") = "0",
+    jobs: option(int | None, "How many cores are used; default: all.") = None,
     snakefile: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    stop_with_parent: StopWithParent = False,
+    stop_with_parent: data.StopWithParent = False,
 ) -> None:
     """Make every table and figure of one data set.
 
@@ -115,14 +119,8 @@ def reproduce(
 
     Example: p2es reproduce --profile wide --seeds 0,1,2
     """
-    from p2es_lib.companion import workflow
-    from p2es_lib.core import paths
-
     _need("snakemake", "papermill")
     _check_settings(profile, dataset)
-    from p2es_lib.experiments.variants import parse_seeds  # takes seconds: after what can be refused at once
-    from p2es_lib.experiments.verify import write_machine
-
     seed_list = parse_seeds(seeds)
     cores = workflow.check_jobs(jobs)
     mirror = workflow.check_mirror(dataset, mirror)
@@ -132,29 +130,25 @@ def reproduce(
     if status == workflow.INTERRUPTED:
         raise KeyboardInterrupt
     if status:
-        typer.echo(
-            "error: not every step succeeded; see above. The same command continues with what is missing.", err=True
-        )
-        raise typer.Exit(1)
+        _end("not every step succeeded; see above. The same command continues with what is missing.", 1)
     from p2es_lib.experiments.provenance import write_runs
+    from p2es_lib.experiments.verify import write_machine
 
     write_machine(paths.figures_dir(dataset, profile))
     write_runs(dataset, profile, seed_list)
     typer.echo(f"\n{workflow.artefacts(dataset, profile)}\n")
-    if workflow.is_timing_only(dataset):
-        typer.echo(f"Data set {dataset} names no ECG lead: it shows timing only, and nothing was trained on it.")
-    else:
-        typer.echo(workflow.headline_table(dataset, profile))
+    timing = f"Data set {dataset} names no ECG lead: it shows timing only, and nothing was trained on it."
+    typer.echo(timing if workflow.is_timing_only(dataset) else workflow.headline_table(dataset, profile))
 
 
 @app.command()
 def train(
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
-    variant: Annotated[str, typer.Option(help="Model variant: a row of p2es_lib/experiments/variants.py.")] = "p2es",
-    seed: Annotated[int, typer.Option(help="Seed of the weights, batches and noise.")] = 0,
-    devices: Annotated[int, typer.Option(help="GPUs per node (or CPU processes).")] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines; start the command on each, see Lightning Fabric.")] = 1,
+    variant: option(str, "Model variant: a row of p2es_lib/experiments/variants.py.") = "p2es",
+    seed: option(int, "Seed of the weights, batches and noise.") = 0,
+    devices: option(int, "GPUs per node (or CPU processes).") = 1,
+    nodes: option(int, "Machines; start the command on each, see Lightning Fabric.") = 1,
 ) -> None:
     """Train one variant, on one device or several.
 
@@ -169,7 +163,6 @@ def train(
     if min(devices, nodes) < 1:
         raise InputError(f"devices={devices}, nodes={nodes}: at least 1 of each")
     from p2es_lib.experiments.runs import train_run
-    from p2es_lib.experiments.variants import configure
     from p2es_lib.training.optimisation import make_fabric
 
     config = configure(profile, dataset, variant)
@@ -182,14 +175,9 @@ def train(
 def score(
     dataset: Dataset = "simulated",
     profile: Profile = "quick",
-    variant: Annotated[
-        str,
-        typer.Option(
-            help="One that uses another's weights, for example steps_8; see p2es_lib/experiments/variants.py."
-        ),
-    ] = "steps_8",
-    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
-    stop_with_parent: StopWithParent = False,
+    variant: option(str, _OF_WEIGHTS) = "steps_8",
+    seed: option(int, "Seed of the training.") = 0,
+    stop_with_parent: data.StopWithParent = False,
 ) -> None:
     """Score another use of a trained model.
 
@@ -197,42 +185,31 @@ def score(
     """
     _need("lightning", "pyarrow")
     _check_settings(profile, dataset, variant, seed=seed)
-    from p2es_lib.core.paths import run_dir
     from p2es_lib.experiments.runs import SCORES_FILE, score_run, train_run, training_command
-    from p2es_lib.experiments.variants import VARIANTS, configure
 
     if not VARIANTS[variant].weights_of:
-        raise InputError(
-            f"variant {variant} is scored where it is trained: {training_command(dataset, profile, variant, seed)}"
-        )
+        command = training_command(dataset, profile, variant, seed)
+        raise InputError(f"variant {variant} is scored where it is trained: {command}")
     config, label = configure(profile, dataset, variant), f"score-{variant}-seed{seed}"
     model = train_run(config, variant, seed)
     typer.echo(f"{label} | started", err=True)
     score_run(model, config, variant, seed, progress=not stop_with_parent)
-    typer.echo(f"{label} | {run_dir(dataset, profile, variant, seed) / SCORES_FILE}", err=True)
+    typer.echo(f"{label} | {paths.run_dir(dataset, profile, variant, seed) / SCORES_FILE}", err=True)
 
 
 @app.command()
 def translate(
     record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with a PPG in it.")],
-    out: Annotated[Path, typer.Option(help="Folder for the ECG (WFDB, CSV) and its page (PDF, PNG).")],
-    age: live.Age = None,
-    sex: live.Sex = None,
-    model: live.Model = None,
-    sampling_rate: Annotated[float | None, typer.Option(help="Hz, for a CSV without a time column.")] = None,
-    column: Annotated[str | None, typer.Option(help="Column of the PPG, where it cannot be told by its name.")] = None,
-    polarity: Annotated[
-        str,
-        typer.Option(
-            help="Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told)."
-        ),
-    ] = "auto",
-    samples: Annotated[int, typer.Option(help="Samples per window; their spread is drawn.")] = 8,
-    seed: live.SampleSeed = 0,
-    csv: Annotated[
-        bool | None,
-        typer.Option("--csv/--no-csv", help="Write the ECG as CSV too; default: recordings of up to an hour."),
-    ] = None,
+    out: option(Path, "Folder for the ECG (WFDB, CSV) and its page (PDF, PNG)."),
+    age: Age = None,
+    sex: Sex = None,
+    model: Model = None,
+    sampling_rate: option(float | None, "Hz, for a CSV without a time column.") = None,
+    column: option(str | None, "Column of the PPG, where it cannot be told by its name.") = None,
+    polarity: option(str, _POLARITY) = "auto",
+    samples: option(int, "Samples per window; their spread is drawn.") = 8,
+    seed: SampleSeed = 0,
+    csv: option(bool | None, _CSV, "--csv/--no-csv") = None,
 ) -> None:
     """Translate a PPG recording to a 12-lead ECG.
 
@@ -243,34 +220,69 @@ def translate(
     from p2es_lib.translation.file import translate as translate_recording
 
     written = translate_recording(
-        record,
-        age=age,
-        sex=sex,
-        out=out,
-        model=model,
-        sampling_rate=sampling_rate,
-        column=column,
-        polarity=polarity,
-        n_samples=samples,
-        seed=seed,
-        csv=csv,
-        progress=True,
-    )
+        record, age=age, sex=sex, out=out, model=model, sampling_rate=sampling_rate, column=column, polarity=polarity,
+        n_samples=samples, seed=seed, csv=csv, progress=True,
+    )  # fmt: skip
     for what, path in written.items():
         typer.echo(f"{what}: {path}")
 
 
-app.command()(live.live)
-app.command()(live.export)
+@app.command()
+def live(
+    sampling_rate: option(float, "Hz, of the PPG on standard input."),
+    age: Age = None,
+    sex: Sex = None,
+    model: Model = None,
+    polarity: option(str, "Which way the pulses point: up, or down (turned over).") = "up",
+    samples: option(int, "Samples per window, of which the mean is written.") = 8,
+    seed: SampleSeed = 0,
+) -> None:
+    """Translate a PPG while it is being recorded.
+
+    One sample per line on standard input; one line of 12 leads (mV) on standard output per sample of the ECG.
+
+    Example, where sensor is a program that prints the samples:
+
+    sensor | p2es live --sampling-rate 64 > ecg.csv
+    """
+    check_options(age, sex, samples, sampling_rate)
+    check_choice("polarity", polarity, ("up", "down"))
+    network = load_model(model)
+    from p2es_lib.translation.live import LiveTranslator
+
+    settings = {"age": age, "sex": sex, "polarity": polarity, "n_samples": samples, "seed": seed}
+    translator = LiveTranslator(network, sampling_rate=sampling_rate, where="standard input", **settings)
+    typer.echo(f"research use only, not a diagnosis; the ECG is {translator.delay_s + CHUNK_S:.2f} s behind", err=True)
+    typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
+
+    def write(block) -> None:
+        for number, values in enumerate(block.mean.T, start=block.start):
+            typer.echo(f"{number / translator.rate:.4f}," + ",".join("" if np.isnan(v) else f"{v:.4f}" for v in values))
+        sys.stdout.flush()
+
+    for chunk in read_numbers(sys.stdin, max(1, int(CHUNK_S * sampling_rate))):
+        write(translator.push(chunk))
+    write(translator.finish())
+
+
+@app.command()
+def export(onnx: option(Path, "File to write, for example model.onnx."), model: Model = None) -> None:
+    """Export P2Es as ONNX, for use without PyTorch.
+
+    The file holds one call of the network; p2es_lib/translation/onnx_export.py lists its inputs and outputs.
+    """
+    paths.check_output_folder(onnx.parent, "--onnx")
+    network = load_model(model)
+    from p2es_lib.translation.onnx_export import export_onnx
+
+    typer.echo(export_onnx(network, onnx))
 
 
 @app.command()
 def table(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     """Print the headline table of a finished run."""
-    from p2es_lib.companion.workflow import headline_table
-
     _check_settings(profile, dataset)
-    typer.echo(headline_table(dataset, profile))
+    typer.echo(workflow.headline_table(dataset, profile))
 
 
 @app.command()
@@ -283,24 +295,20 @@ def verify(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 
     _check_settings(profile, dataset)
     comparisons, differences = verification.verify(dataset, profile)
-    typer.echo(
-        "the committed tables were made on another machine: numbers must be within tolerance, and conclusions the same"
-        if differences
-        else "the committed tables were made on such a machine: every number must be the same"
-    )
+    strict = "on such a machine: every number must be the same"
+    lenient = "on another machine: numbers must be within tolerance, and conclusions the same"
+    typer.echo(f"the committed tables were made {lenient if differences else strict}")
     for difference in differences:
         typer.echo(f"    here {difference}")
     outcomes = [verification.outcome(comparison, not differences) for comparison in comparisons]
-    for comparison, outcome in zip(comparisons, outcomes, strict=True):
-        lines = comparison.wrong
+    for compared, outcome in zip(comparisons, outcomes, strict=True):
         typer.echo(
-            f"{outcome:24} {comparison.table}: {comparison.same} of {comparison.rows} rows equal, {comparison.within} "
-            f"more within tolerance; conclusions compared: {comparison.conclusions}; faults: {len(lines)}"
+            f"{outcome:24} {compared.table}: {compared.same} of {compared.rows} rows equal, {compared.within} more "
+            f"within tolerance; conclusions compared: {compared.conclusions}; faults: {len(compared.wrong)}"
         )
-        for line in lines[:10]:
+        more = len(compared.wrong) - 10
+        for line in [*compared.wrong[:10], *([f"... and {more} more"] if more > 0 else [])]:
             typer.echo(f"    {line}")
-        if len(lines) > 10:
-            typer.echo(f"    ... and {len(lines) - 10} more")
     typer.echo(f"{verification.worst(outcomes)}: data set {dataset}, profile {profile}, {len(comparisons)} tables")
     if verification.NOT_REPRODUCED in outcomes:
         raise typer.Exit(1)
@@ -313,46 +321,48 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
     They come from the tables in figures/, and the minutes from a finished run.
     """
     from p2es_lib.companion.readme import filled_pages, read_pages, write_minutes
-    from p2es_lib.core.paths import atomic_path
 
     _check_settings(profile, dataset)
     write_minutes(dataset, profile)
     before = read_pages()
     for path, text in filled_pages().items():
         if text != before[path]:
-            with atomic_path(path) as temporary:
+            with paths.atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             typer.echo(f"{path}: renewed")
 
 
-def _check_profile(profile: str) -> None:
-    from p2es_lib.core.config import PROFILES
-    from p2es_lib.core.errors import check_choice
+def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
+    """Chunks of ``size`` numbers, one per line; an empty line or ``nan`` is a missing sample.
 
+    A line that is no number is an :class:`InputError` that names it.
+    """
+
+    def numbers() -> Iterator[float]:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield float(line.strip() or "nan")
+            except ValueError:
+                problem = f"standard input, line {number}: {line.strip()!r} is no number"
+                raise InputError(f"{problem}; give one sample per line") from None
+
+    found = numbers()
+    while chunk := list(islice(found, size)):
+        yield np.array(chunk)
+
+
+def _check_settings(profile: str, dataset: str, variant=None, seeds=None, seed=None) -> None:
+    """Refuse unknown settings before anything starts."""
     check_choice("profile", profile, PROFILES)
-
-
-def _check_settings(
-    profile: str, dataset: str, variant: str | None = None, seeds: str | None = None, seed: int | None = None
-) -> None:
-    """Refuse unknown settings before anything starts, those first that need no import of seconds."""
-    from p2es_lib.core.paths import check_output_folder
-
-    _check_profile(profile)
     if seed is not None and seed < 0:
         raise InputError(f"seed={seed}: a whole number from 0 on")
     if os.environ.get("P2ES_HOME"):
-        check_output_folder(os.environ["P2ES_HOME"], "P2ES_HOME")
-    from p2es_lib.data.sources import parse_dataset
-
+        paths.check_output_folder(os.environ["P2ES_HOME"], "P2ES_HOME")
     parse_dataset(dataset)
-    if variant is not None or seeds is not None:
-        from p2es_lib.experiments.variants import configure, parse_seeds
-
-        if variant is not None:
-            configure(profile, dataset, variant)
-        if seeds is not None:
-            parse_seeds(seeds)
+    if variant is not None:
+        configure(profile, dataset, variant)
+    if seeds is not None:
+        parse_seeds(seeds)
 
 
 def _need(*modules: str) -> None:
@@ -367,36 +377,24 @@ def _extra_of(module: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
-        requirements = requires("p2es") or []
+        requirements = "\n".join(requires("p2es") or [])
     except PackageNotFoundError:  # the source tree, not installed
         return None
-    wanted = module.partition(".")[0].replace("_", "-").lower()
-    for requirement in requirements:
-        found = re.match(r"""([\w.-]+).*;.*extra == ["']([\w-]+)["']""", requirement)
-        if found and re.sub(r"[-_.]+", "-", found[1]).lower() == wanted:
-            return found[2]
-    return None
-
-
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
+    package = re.sub(r"[-_.]+", "[-_.]+", re.escape(module.partition(".")[0]))
+    found = re.search(rf"""^{package}(?![\w.-]).*;.*extra == ["']([\w-]+)["']""", requirements, re.MULTILINE | re.I)
+    return found and found[1]
 
 
 def main() -> None:
     """Entry point of the command ``p2es``: every expected error becomes a line on standard error and an exit status."""
-    from p2es_lib.companion.notebooks import NotebookError
-
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         app()
-    except InputError as error:
-        _end(str(error), 2)
-    except NotebookError as error:
-        _end(str(error), 1)
+    except (InputError, notebooks.NotebookError) as error:
+        _end(str(error), 2 if isinstance(error, InputError) else 1)
     except ModuleNotFoundError as error:
-        extra = _extra_of(error.name or "")
-        if extra is None:
+        if (extra := _extra_of(error.name or "")) is None:
             raise
         _end(f"the package {error.name} is not installed; in the source tree: pip install '.[{extra}]'", 2)
     except OSError as error:  # a full disk, a folder that may not be written to, a file where a folder is needed

@@ -8,27 +8,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from p2es_lib.core.demographics import Demographics
-from p2es_lib.core.errors import InputError, check_choice
+from p2es_lib.core.errors import InputError
 
 CSV_SUFFIXES, EDF_SUFFIXES = (".csv", ".txt", ".tsv"), (".edf", ".bdf")
 #: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
 RATE_RANGE_HZ = (20.0, 10_000.0)
 
 _TO_CSV = "export it as CSV (UTF-8) with a column of time and one of the PPG"
-_UNPACK = "a packed file: unpack it and name the recording inside"
-_ARRAYS = "a file of NumPy arrays: numpy.savetxt('ppg.csv', ppg) makes a CSV of one"
-_TABLE = f"a binary table, not read here: {_TO_CSV} (pandas: to_csv)"
 #: Kinds of file that people have and that are not read here: what each is, and what to do.
-_FOREIGN = (
-    (".mat", "a MATLAB file, not read here: writematrix([t(:) ppg(:)], 'ppg.csv') makes a CSV of it, with t in s"),
-    (".npy .npz", _ARRAYS),
-    (".xlsx .xls .ods", f"a spreadsheet: {_TO_CSV}"),
-    (".h5 .hdf5 .parquet .feather .pkl", _TABLE),
-    (".json .jsonl .xml .avro .acq", f"not read here: {_TO_CSV}"),
-    (".zip .gz .bz2 .xz .7z .tar .tgz", _UNPACK),
-    (".dat", "signals without a header: put the .hea file of the WFDB record beside it; a table ends in .csv or .txt"),
-)  # fmt: skip
-FOREIGN = {suffix: advice for suffixes, advice in _FOREIGN for suffix in suffixes.split()}
+_FOREIGN = {
+    ".mat": "a MATLAB file, not read here: writematrix([t(:) ppg(:)], 'ppg.csv') makes a CSV of it, with t in s",
+    ".npy .npz": "a file of NumPy arrays: numpy.savetxt('ppg.csv', ppg) makes a CSV of one",
+    ".xlsx .xls .ods": f"a spreadsheet: {_TO_CSV}",
+    ".h5 .hdf5 .parquet .feather .pkl": f"a binary table, not read here: {_TO_CSV} (pandas: to_csv)",
+    ".json .jsonl .xml .avro .acq": f"not read here: {_TO_CSV}",
+    ".zip .gz .bz2 .xz .7z .tar .tgz": "a packed file: unpack it and name the recording inside",
+    ".dat": "signals without a header: put the .hea file of the WFDB record beside it; a table ends in .csv or .txt",
+}
+FOREIGN = {suffix: advice for suffixes, advice in _FOREIGN.items() for suffix in suffixes.split()}
 _UNKNOWN = "of no kind known here: a table in plain text must end in .csv, .txt or .tsv, EDF in .edf or .bdf"
 
 
@@ -44,44 +41,33 @@ def check_rate(rate: float, what: str) -> float:
     return value
 
 
-def check_options(
-    age: float | None,
-    sex: str | None,
-    polarity: str,
-    n_samples: int,
-    sampling_rate: float | None = None,
-    *,
-    polarities: tuple[str, ...],
-    where: str = "",
-) -> Demographics:
-    """The person, as a table of one row; an :class:`InputError` if an option is out of its range.
+def check_options(age: float | None, sex: str | None, n_samples: int, rate: float | None, where="") -> Demographics:
+    """The person, as a table of one row; an :class:`InputError` that begins with ``where`` if anything is out of range.
 
-    ``age`` in years, ``sampling_rate`` in Hz, ``n_samples`` per window, ``polarity`` one of ``polarities``; ``where``
-    begins the errors on samples and sampling rate.
+    ``age`` in years, ``n_samples`` per window, ``rate`` of the PPG in Hz (None: not given).
     """
     person = Demographics.of(age, sex)
-    check_choice("polarity", polarity, polarities)
     if n_samples < 1:
         raise InputError(f"{where}{n_samples} samples per window; at least 1, 2 or more for a spread")
-    if sampling_rate is not None:
-        check_rate(sampling_rate, f"{where}sampling rate")
+    if rate is not None:
+        check_rate(rate, f"{where}sampling rate")
     return person
 
 
 def check_file(path: str | Path) -> str:
     """What the name of a recording says it is: ``"table"``, ``"EDF"`` or ``"WFDB"``.
 
-    Raises
-    ------
-    InputError
-        Nothing of that name, or something that is not read here: what it is, and what to do.
+    An :class:`InputError` if nothing has that name, or it is not read here, says what it is and what to do.
     """
     path = Path(path)
     suffix, header = path.suffix.lower(), header_of(path)
     if str(path) == "-":
         raise InputError("-: standard input is read by 'p2es live' alone; name a file")
     if path.is_dir():
-        raise InputError(f"{path}: a folder; name one recording in it{_some_of(path)}")
+        names = [entry.name for entry in _recordings(path)]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        some = f", such as {', '.join(names[:3])}{more}" if names else " (none that is read here lies in it)"
+        raise InputError(f"{path}: a folder; name one recording in it{some}")
     if suffix in CSV_SUFFIXES + EDF_SUFFIXES:
         if not path.is_file():
             raise InputError(f"{path}: no such file{_beside(path)}")
@@ -102,14 +88,10 @@ def header_of(path: Path) -> Path:
     return path if path.suffix == ".hea" else path.with_name(path.name + ".hea")
 
 
-def _is_recording(path: Path) -> bool:
-    return path.suffix.lower() in (*CSV_SUFFIXES, *EDF_SUFFIXES, ".hea") and not path.name.startswith(".")
-
-
-def _some_of(folder: Path) -> str:
-    names = sorted(entry.name for entry in folder.iterdir() if _is_recording(entry))
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f", such as {', '.join(names[:3])}{more}" if names else " (none that is read here lies in it)"
+def _recordings(folder: Path) -> list[Path]:
+    """What can be read in a folder, by name."""
+    kinds = (*CSV_SUFFIXES, *EDF_SUFFIXES, ".hea")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in kinds and not path.name.startswith("."))
 
 
 def _beside(path: Path) -> str:
@@ -118,6 +100,6 @@ def _beside(path: Path) -> str:
 
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent} either"
-    names = {entry.stem: entry.name for entry in sorted(path.parent.iterdir()) if _is_recording(entry)}
+    names = {entry.stem: entry.name for entry in _recordings(path.parent)}
     found = get_close_matches(path.stem, names, n=1, cutoff=0.7)
     return f"; did you mean {path.with_name(names[found[0]])}?" if found else ""

@@ -1,16 +1,18 @@
-"""From a user's recording with PPG to a 12-lead ECG: the way step by step, each step in a module of its own.
+"""From a user's recording with PPG to a 12-lead ECG, step by step.
 
 What takes long to import is imported where it is needed: a wrong option or a mistyped name is answered at once.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from p2es_lib import __version__
+from p2es_lib.core.errors import check_choice
 from p2es_lib.core.paths import PRETRAINED, check_output_folder, run_dir
 from p2es_lib.core.weights import WEIGHTS_FILE, check_weights
 from p2es_lib.translation.checks import check_file, check_options
@@ -37,38 +39,31 @@ def default_model_folder() -> Path:
     return next((folder for folder in own if (folder / WEIGHTS_FILE).is_file()), PRETRAINED)
 
 
-def translate(
-    record: str | Path,
-    *,
-    age: float | None = None,
-    sex: str | None = None,
-    out: str | Path,
-    model: str | Path | None = None,
-    sampling_rate: float | None = None,
-    column: str | None = None,
-    polarity: str = "auto",
-    n_samples: int = 8,
-    seed: int = 0,
-    csv: bool | None = None,
-    progress: bool = True,
-) -> dict[str, Path | str]:
-    """Translate the PPG of a WFDB record, a table or an EDF file and write the ECG.
+def load_model(folder: str | Path | None) -> LearnedTranslator:
+    """The model of a folder, or the default one; an :class:`InputError` at once if there are no weights in it."""
+    weights = check_weights(folder or default_model_folder())
+    from p2es_lib.core.learned import load_method  # takes seconds
 
-    The PPG is held in memory, the ECG is not: it is written as it is made. Files of the same names in ``out`` are
-    replaced.
+    return load_method(weights.parent)
+
+
+def translate(
+    record: str | Path, *, age: float | None = None, sex: str | None = None, out: str | Path,
+    model: str | Path | None = None, sampling_rate: float | None = None, column: str | None = None,
+    polarity: str = "auto", n_samples: int = 8, seed: int = 0, csv: bool | None = None, progress: bool = True,
+) -> dict[str, Path | str]:  # fmt: skip
+    """Translate the PPG of a recording and write the ECG, as it is made; files of the same names are replaced.
 
     Parameters
     ----------
-    record : path
-        WFDB record (with or without ``.hea``), CSV file or EDF file.
-    age, sex : optional
+    record, out : path
+        WFDB record (with or without ``.hea``), table or EDF file; folder for the results, made if needed.
+    age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
-    out : path
-        Folder for the results, made if needed.
     model : path, optional
         Folder with ``weights.safetensors``; default: :func:`default_model_folder`.
     sampling_rate, column : optional
-        Of a CSV without a time column (Hz), and which column holds the PPG (name or number).
+        Of a table without a time column (Hz), and which column holds the PPG (name or number).
     polarity : "auto", "up" or "down"
         Which way the pulses point as recorded. ``"down"`` is turned over; ``"auto"`` turns over where the evidence
         (:mod:`p2es_lib.signals.polarity`) is strong, and says so.
@@ -80,114 +75,69 @@ def translate(
     Returns
     -------
     dict
-        Paths of what was written: ``ecg`` (header of the WFDB record with the mean of the samples, 12 leads in mV at
-        the model's sampling rate), ``spread`` (the same for their standard deviation), ``csv`` (time, mean and edges of
-        the band per lead: :class:`p2es_lib.translation.ecg_files.CsvWriter`; or why there is none), ``quality`` (a
-        table of the windows: the quality of the PPG of each as recorded, or why it was refused), ``picture`` and
-        ``picture_pdf`` (ten seconds on ECG paper, A4 at true scale). And what to tell the user, which the WFDB headers
-        say too: ``read`` (how the file was read, and what was assumed), ``note`` (how much was translated, which way
-        the pulses point, a warning where the PPG is poor), ``delay`` (:data:`PLACEMENT`).
+        Paths: ``ecg`` (header of the WFDB record of the mean, 12 leads in mV at the model's sampling rate), ``spread``
+        (of the standard deviation), ``csv`` (:func:`p2es_lib.translation.results.append_csv`; or why there is none),
+        ``quality`` (of the PPG of each window, or why it was refused), ``picture`` and ``picture_pdf`` (ten seconds on
+        ECG paper, A4 at true scale). And what to tell the user, as the WFDB headers do: ``read`` (how the file was
+        read), ``note`` (how much was translated, how the pulses point, warnings), ``delay`` (:data:`PLACEMENT`).
 
     Raises
     ------
     InputError
-        An option out of its range, a file that cannot be read (:func:`p2es_lib.translation.readers.user_file.read_ppg`)
-        or holds no usable PPG, no such model. Nothing is written then.
+        An option out of its range, a file that cannot be read or has no usable PPG, no such model; nothing is written.
 
     Examples
     --------
-    >>> from p2es_lib import translate  # doctest: +SKIP
     >>> written = translate("watch.csv", age=63, sex="F", out="results")  # doctest: +SKIP
     >>> ecg = pandas.read_csv(written["csv"], comment="#")  # in mV; written["picture"]: the page  # doctest: +SKIP
     """
-    person = check_options(age, sex, polarity, n_samples, polarities=("auto", "up", "down"))
+    person = check_options(age, sex, n_samples, None)
+    check_choice("polarity", polarity, ("auto", "up", "down"))
     check_output_folder(out, "--out")
     check_file(record)
-    folder = Path(model) if model else default_model_folder()
-    check_weights(folder)
-    from p2es_lib.translation.readers.user_file import check_duration, read_ppg
-
-    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=0.0)
-    from p2es_lib.core.learned import load_method
+    network = load_model(model)
     from p2es_lib.signals.polarity import turn_upright
     from p2es_lib.translation.live import LiveTranslator
-    from p2es_lib.translation.results import Origin, write_results
+    from p2es_lib.translation.readers.user_file import read_ppg
+    from p2es_lib.translation.results import write_results
 
-    network, rate_in = load_method(folder), recording.sampling_rate
+    window_s = network.config.signal.window_samples / network.config.signal.sampling_rate
+    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=window_s)
+    rate = recording.sampling_rate
     live = LiveTranslator(
-        network, sampling_rate=rate_in, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record),
-        off_is_missing=True,
-    )  # fmt: skip
-    check_duration(record, recording, live.n_window / live.rate)
-    upright, direction = turn_upright(recording.ppg, rate_in, polarity)
-    origin = Origin(
-        record=_stem(record),
-        model=f"{describe_model(network)}, {n_samples} samples per window",
-        age=None if np.isnan(person.age[0]) else float(person.age[0]),
-        sex=str(person.sex[0]),
-        told={"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT},
+        network, sampling_rate=rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
     )
-    wants_csv = len(upright) / rate_in <= MAX_CSV_S if csv is None else csv
-    written, report = write_results(Path(out), origin, live, upright, wants_csv=wants_csv, progress=progress)
-    told = {"read": origin.told["read"], "note": "; ".join([*report, direction]), "delay": PLACEMENT}
-    return {**written, **told}
+    upright, direction = turn_upright(recording.ppg, rate, polarity)
+    model_line = f"{describe_model(network)}, {n_samples} samples per window"
+    known_age = None if np.isnan(person.age[0]) else float(person.age[0])
+    about = {"model": model_line, "age": known_age, "sex": str(person.sex[0])}
+    told = {"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT}
+    name = re.sub(r"\.(hea|csv|edf|bdf)\Z", "", Path(record).name)
+    wants_csv = len(upright) / rate <= MAX_CSV_S if csv is None else csv
+    written, report = write_results(Path(out), name, about, told, live, upright, wants_csv, progress)
+    return {**written, "read": told["read"], "note": "; ".join([*report, direction]), "delay": PLACEMENT}
 
 
 def describe_model(model: LearnedTranslator) -> str:
     """Which model it is: method, version, training data, and the day (if known) and SHA-256 of its weights."""
     name, config = "P2Es" if model.name == "p2es" else model.name, model.config
     weights = f"weights of {model.made_on}" if model.made_on else "weights"
-    origin = f"trained on {config.dataset} ({config.profile}), {weights}, SHA-256 {model.sha256[:12]}"
-    return f"{name} {__version__}, {origin}"
+    origin = f"trained on {config.dataset} ({config.profile})"
+    return f"{name} {__version__}, {origin}, {weights}, SHA-256 {model.sha256[:12]}"
 
 
 def translate_long(
-    model: LearnedTranslator,
-    ppg: np.ndarray,
-    age: float | None,
-    sex: str | None,
-    *,
-    n_samples: int,
-    sampling_rate: float | None = None,
-    seed: int = 0,
-    where: str = "ppg",
-    progress: bool = True,
-) -> EcgBlock:
-    """Translate a recording of any length that fits in memory, by :class:`p2es_lib.translation.live.LiveTranslator`.
+    model: LearnedTranslator, ppg: np.ndarray, age: float | None, sex: str | None, *, n_samples: int,
+    sampling_rate: float | None = None, seed: int = 0, progress: bool = True,
+) -> EcgBlock:  # fmt: skip
+    """Translate a recording of any length that fits in memory: ``ppg`` (T,) with pulses upward, NaN where missing.
 
-    Parameters
-    ----------
-    model : LearnedTranslator
-    ppg : array (T,)
-        As recorded, pulses upward, NaN where missing.
-    age, sex
-        Years or None; ``"F"``, ``"M"`` or None.
-    n_samples : int
-        Samples per window, 2 or more for a spread.
-    sampling_rate : float, optional
-        Hz, of the PPG; default: the model's.
-    where : str
-        Named in errors.
-
-    Raises
-    ------
-    InputError
-        Shorter than one window, or no window with a usable PPG.
+    Else as :class:`p2es_lib.translation.live.LiveTranslator`. An :class:`InputError` if no window has a usable PPG.
     """
     from p2es_lib.translation.live import EcgBlock, LiveTranslator, ecg_blocks, nothing_usable
 
-    live = LiveTranslator(
-        model, sampling_rate=sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=where
-    )
+    live = LiveTranslator(model, sampling_rate=sampling_rate, age=age, sex=sex, n_samples=n_samples, seed=seed)
     ecg = EcgBlock.joined(list(ecg_blocks(live, np.asarray(ppg, dtype=float), progress)))
     if not ecg.covered.any():
         raise nothing_usable(live)
     return ecg
-
-
-def _stem(record: str | Path) -> str:
-    """Name of a recording without the suffix of a header or a table."""
-    name = Path(record).name
-    return next(
-        (name.removesuffix(suffix) for suffix in (".hea", ".csv", ".edf", ".bdf") if name.endswith(suffix)), name
-    )

@@ -1,11 +1,8 @@
 """PPG in, ECG out, while it is being recorded: one translator for chunks of any size and for whole recordings.
 
-The PPG is translated window by window, and neighbouring windows fade into one another. Everything that is done to a
-window (resampling, filter, scale, noise of the samples) depends on the PPG of that window and on its place in the
-recording, and on nothing else: no filter and no scale runs over the recording as a whole, because in a live recording
-there is no whole. So the ECG does not depend on how the PPG was cut into chunks, and a file is translated by the same
-code, fed from the file. A window is cleaned by itself, as the windows of the simulated cohort are that the model
-learned from; where it differs from its neighbour at its ends, it has faded.
+The PPG is translated window by window, and neighbouring windows fade into one another. What is done to a window
+depends on the PPG of that window and on its place in the recording alone, so the ECG does not depend on how the PPG was
+cut into chunks, and a file is translated by the same code.
 
 A gap that is too long for a window begins the row of windows anew: the next one starts with the first sample after it,
 and one more is moved back to end with the last sample before it, as at the end of a recording. Single samples that were
@@ -19,22 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from p2es_lib.core.errors import InputError
+from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.noise import NoiseNames
-from p2es_lib.signals.cleaning import (
-    OFF_S,
-    bridge_gaps,
-    bridge_short_gaps,
-    flat_mask,
-    ppg_clean,
-    ppg_quality,
-    true_runs,
-)
+from p2es_lib.signals import cleaning
+from p2es_lib.signals.cleaning import ppg_quality, true_runs
 from p2es_lib.signals.transforms import resample_at, resampling_reach
 from p2es_lib.translation.checks import RATE_RANGE_HZ, check_options
 
@@ -42,8 +33,7 @@ from p2es_lib.translation.checks import RATE_RANGE_HZ, check_options
 OVERLAP_S = 1.024
 #: Windows in which more than this share of the PPG is missing are not translated.
 MAX_MISSING = 0.1
-#: Gaps of up to so long (s) are bridged where what is left has the lowest rate that a PPG may have: frames that were
-#: dropped.
+#: Gaps of up to so long (s), dropped frames, are bridged where what is left has the lowest rate that a PPG may have.
 BRIDGED_S = 0.1
 #: Edges of the band of the samples, per cent.
 BAND = (5, 95)
@@ -51,8 +41,10 @@ BAND = (5, 95)
 CHUNK_S = 60.0
 
 
-@dataclass(frozen=True)
-class WindowReport:
+_ARRAYS = ("mean", "std", "lower", "upper", "ppg", "covered")
+
+
+class WindowReport(NamedTuple):
     """One window: its start (s), the quality (0 to 1) of its PPG as recorded, and why it was refused, or ""."""
 
     start_s: float
@@ -62,21 +54,11 @@ class WindowReport:
 
 @dataclass(frozen=True)
 class EcgBlock:
-    """A stretch of final ECG at the model's sampling rate.
+    """A stretch of final ECG at the model's rate, from sample number ``start`` of the recording on.
 
-    Attributes
-    ----------
-    start : int
-        Place of its first sample in the recording, in samples of the model's rate.
-    mean, std, lower, upper : float32 arrays (12, n)
-        Mean, standard deviation and :data:`BAND` of the samples, mV; NaN where nothing was translated, and in leads
-        that the model never saw.
-    ppg : float array (n,)
-        What was translated, cleaned; NaN where nothing was.
-    covered : bool array (n,)
-        Where there is a translation.
-    windows : tuple of WindowReport
-        Windows that were decided upon since the last block; those of later samples too.
+    ``mean``, ``std``, ``lower``, ``upper`` (12, n), float32: mean, standard deviation and :data:`BAND` of the samples,
+    mV; NaN in what was not translated or never learned. ``ppg`` (n,): what was translated, cleaned, or NaN.
+    ``covered`` (n,): where there is a translation. ``windows``: those decided upon since, of later samples too.
     """
 
     start: int
@@ -102,23 +84,10 @@ class EcgBlock:
         return cls(blocks[0].start, **arrays, windows=tuple(report for b in blocks for report in b.windows))
 
 
-@dataclass(frozen=True)
-class _Window:
-    """A window to translate: first sample, PPG (cleaned, gaps bridged) and weight of each sample, (n_window,)."""
-
-    start: int
-    ppg: np.ndarray
-    weight: np.ndarray
-
-
-_ARRAYS = ("mean", "std", "lower", "upper", "ppg", "covered")
-
-
 def window_starts(n_total: int, n_window: int, n_overlap: int) -> np.ndarray:
     """First samples of windows that cover n_total samples; the last one is moved back to end with the recording."""
-    starts = np.arange(0, n_total - n_window + 1, n_window - n_overlap)
     last = n_total - n_window
-    return starts if starts[-1] == last else np.append(starts, last)
+    return np.unique(np.append(np.arange(0, last, n_window - n_overlap), last))
 
 
 class LiveTranslator:
@@ -129,24 +98,12 @@ class LiveTranslator:
     model : LearnedTranslator
     sampling_rate : float, optional
         Hz, of the PPG, 20 to 10,000. Default: the model's.
-    age, sex : optional
+    age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
     polarity : "up" or "down"
         Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
-    n_samples : int
-        Samples per window, 2 or more for a spread.
-    seed : int
-        Of the samples. The same PPG and seed give the same ECG.
-    where : str
-        Named in errors.
-    off_is_missing : bool
-        Stretches in which the sensor was off are NaN in the PPG already, as those that
-        :func:`p2es_lib.translation.readers.user_file.read_ppg` returns; otherwise they are looked for in each window.
-
-    Raises
-    ------
-    InputError
-        A setting out of its range.
+    n_samples, seed, where : int, int, str
+        Samples per window, 2 or more for a spread; the same PPG and seed give the same ECG; what errors begin with.
 
     Examples
     --------
@@ -157,37 +114,24 @@ class LiveTranslator:
     """
 
     def __init__(
-        self,
-        model: LearnedTranslator,
-        *,
-        sampling_rate: float | None = None,
-        age: float | None = None,
-        sex: str | None = None,
-        polarity: str = "up",
-        n_samples: int = 8,
-        seed: int = 0,
-        where: str = "ppg",
-        off_is_missing: bool = False,
-    ):
+        self, model: LearnedTranslator, *, sampling_rate: float | None = None, age: float | None = None,
+        sex: str | None = None, polarity: str = "up", n_samples: int = 8, seed: int = 0, where: str = "ppg",
+    ):  # fmt: skip
         signal = model.config.signal
         self.model, self.where, self.seed, self.n_samples = model, where, seed, n_samples
         self.rate = signal.sampling_rate
         self.rate_in = self.rate if sampling_rate is None else float(sampling_rate)
-        self._person = check_options(
-            age, sex, polarity, n_samples, self.rate_in, polarities=("up", "down"), where=f"{where}: "
-        )
-        self._sign, self._off_is_missing = -1.0 if polarity == "down" else 1.0, off_is_missing
+        self._person = check_options(age, sex, n_samples, self.rate_in, f"{where}: ")
+        check_choice("polarity", polarity, ("up", "down"))
+        self._sign = -1.0 if polarity == "down" else 1.0
         self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)
-        ramp = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap
-        self._weight = np.ones(self.n_window, dtype=np.float32)
-        self._weight[: self.n_overlap], self._weight[-self.n_overlap :] = ramp, ramp[::-1]
-        self._ratio = self.rate_in / self.rate
-        self._reach = resampling_reach(self.rate_in, self.rate)
+        self._ramp = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap
+        self._ratio, self._reach = self.rate_in / self.rate, resampling_reach(self.rate_in, self.rate)
         self._raw, self._raw_start, self._n_raw = np.zeros(0), 0, 0  # PPG still needed, its first sample, all received
-        self._next = 0  # start of the next window
-        self._last = -1  # start of the last one that was decided upon
+        self._next, self._last = 0, -1  # starts of the next window, and of the last one that was decided upon
         self._start = 0  # samples before it have been returned
-        self._total, self._sums = np.zeros(0, np.float32), np.zeros((4 * len(LEADS) + 1, 0), np.float32)
+        # Of what is in the making: weights, and weighted mean, variance, band and PPG.
+        self._sums = np.zeros((1 + 4 * len(LEADS) + 1, 0), np.float32)
         self._reports: list[WindowReport] = []
         self._finished = False
 
@@ -196,28 +140,11 @@ class LiveTranslator:
         """How far the ECG is behind, s. Constant: with PPG up to t, all ECG up to t - delay_s has been returned."""
         return self.n_window / self.rate + (self._reach + 1 if self._reach else 0) / self.rate_in
 
-    @property
-    def buffered_bytes(self) -> int:
-        """Memory of what is kept between chunks."""
-        return self._raw.nbytes + self._total.nbytes + self._sums.nbytes
-
     def push(self, chunk) -> EcgBlock:
-        """Take PPG and return the ECG that is final now.
+        """Take the next samples and return the ECG that is final now, which continues the block before.
 
-        Parameters
-        ----------
-        chunk : array (m,)
-            The next samples, in any unit; NaN where missing, so that the clock goes on. Empty is allowed.
-
-        Returns
-        -------
-        EcgBlock
-            Continues the one before without gap or overlap; of length 0 where nothing more is final yet.
-
-        Raises
-        ------
-        InputError
-            Not a row of numbers, or the recording was finished.
+        ``chunk`` (m,) is in any unit, NaN where missing, so that the clock goes on; it may be empty, as the block is
+        where nothing more is final yet. An :class:`InputError` if it is no row of numbers, or after :meth:`finish`.
         """
         if self._finished:
             raise InputError(f"{self.where}: finished; make a new LiveTranslator for a new recording")
@@ -229,7 +156,8 @@ class LiveTranslator:
             raise InputError(f"{self.where}: a chunk of shape {chunk.shape}; expected a row of samples (m,)")
         self._raw = np.concatenate([self._raw, np.where(np.isfinite(chunk), self._sign * chunk, np.nan)])
         self._n_raw += len(chunk)
-        available = self._available()
+        # Samples at the model's rate for which the resampling filter has all it needs.
+        available = max(0, int(np.floor((self._n_raw - 1 - self._reach) / self._ratio)) + 1)
         self._translate(self._decide(available))
         # Later windows, and a last one that is moved back to the end of the recording, begin here or later.
         first = max(0, available - self.n_window)
@@ -240,16 +168,10 @@ class LiveTranslator:
         return block
 
     def finish(self) -> EcgBlock:
-        """The rest of the ECG, up to the end of the PPG.
-
-        Raises
-        ------
-        InputError
-            The whole recording was shorter than one window.
-        """
+        """The rest of the ECG, up to the end of the PPG; an :class:`InputError` if that is shorter than one window."""
         if self._finished:
             raise InputError(f"{self.where}: finished already")
-        n_total = self._n_raw if self.rate_in == self.rate else int(np.ceil(self._n_raw / self._ratio - 0.05))
+        n_total = int(np.ceil(self._n_raw / self._ratio - 0.05))
         if n_total < self.n_window:
             given, needed = self._n_raw / self.rate_in, self.n_window / self.rate
             raise InputError(f"{self.where}: {given:.1f} s of PPG; at least {needed:.1f} s are needed, one window")
@@ -260,34 +182,20 @@ class LiveTranslator:
         self._translate(windows)
         return self._take(n_total - self._start)
 
-    # ------------------------------------------------------------------------------------------------------- the parts
-    def _available(self) -> int:
-        """Samples at the model's rate for which the resampling filter has all it needs."""
-        if self._reach == 0:
-            return self._n_raw
-        last = (self._n_raw - 1 - self._reach) / self._ratio  # place of the last one
-        return max(0, int(np.floor(last)) + 1)
-
     def _window(self, start: int) -> np.ndarray:
         """PPG of one window at the model's rate (n_window,), NaN where missing."""
         position = (start + np.arange(self.n_window)) * self._ratio
         first = max(0, int(np.floor(position[0])) - self._reach)
         part = self._raw[first - self._raw_start : int(np.floor(position[-1])) + self._reach + 1 - self._raw_start]
-        if not self._off_is_missing:
-            part = np.where(flat_mask(part, self.rate_in, OFF_S), np.nan, part)
+        part = np.where(cleaning.flat_mask(part, self.rate_in, cleaning.OFF_S), np.nan, part)
         if np.isfinite(part).mean() * self.rate_in >= (1 - MAX_MISSING) * RATE_RANGE_HZ[0]:
-            part = bridge_short_gaps(part, self.rate_in, BRIDGED_S)
+            part = cleaning.bridge_short_gaps(part, self.rate_in, BRIDGED_S)
         present = part[np.isfinite(part)]
         # A level far above zero would cost the filters digits.
         level = np.median(present) if len(present) else 0.0
         return resample_at(part - level, position - first, self.rate_in, self.rate)
 
-    def _recorded(self, start: int) -> np.ndarray:
-        """PPG of one window as it came (m,), at its own rate."""
-        first, stop = (round(place * self._ratio) - self._raw_start for place in (start, start + self.n_window))
-        return self._raw[max(0, first) : stop]
-
-    def _decide(self, available: int) -> list[_Window]:
+    def _decide(self, available: int) -> list[tuple]:
         """The windows of the row that end within the samples there are, and those that gaps add, as far as usable."""
         windows = []
         while self._next + self.n_window <= available:
@@ -296,7 +204,7 @@ class LiveTranslator:
             self._last, self._next = self._next, resume or self._next + self.n_window - self.n_overlap
         return windows
 
-    def _decided(self, start: int, fade_from: int) -> tuple[list[_Window], int | None]:
+    def _decided(self, start: int, fade_from: int) -> tuple[list[tuple], int | None]:
         """What becomes of the window that begins at ``start``, and the end of the gap that prevents it, if it is known.
 
         Where a gap prevents it, one that ends with the last sample before the gap is tried instead. It counts from
@@ -306,69 +214,67 @@ class LiveTranslator:
         refused = refusal(ppg)
         if not refused:
             return [self._usable(start, start, ppg)], None
-        windows, gap = [], _long_gap(ppg)
-        if gap is not None:
-            back = start + gap[0] - self.n_window
-            if back >= 0 and start + gap[0] > fade_from + self.n_overlap and not refusal(before := self._window(back)):
-                windows.append(self._usable(back, fade_from, before))
+        windows, resume, gaps = [], None, true_runs(~np.isfinite(ppg))
+        # The first gap that alone is too long for this window.
+        for first, stop in gaps[gaps[:, 1] - gaps[:, 0] > MAX_MISSING * len(ppg)][:1].tolist():
+            resume = start + stop if stop < self.n_window else None
+            end = start + first
+            if end >= self.n_window and end > fade_from + self.n_overlap:
+                before = self._window(end - self.n_window)
+                windows += [] if refusal(before) else [self._usable(end - self.n_window, fade_from, before)]
         self._reports.append(WindowReport(start / self.rate, 0.0, refused))
-        return windows, start + gap[1] if gap is not None and gap[1] < self.n_window else None
+        return windows, resume
 
-    def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> _Window:
-        clean = bridge_gaps(ppg_clean(ppg, self.rate))
+    def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+        """First sample of a window, its PPG (cleaned, gaps bridged) and the weight of each sample, (n_window,)."""
+        clean = cleaning.bridge_gaps(cleaning.ppg_clean(ppg, self.rate))
+        first, stop = (round(place * self._ratio) - self._raw_start for place in (start, start + self.n_window))
         # Faults show in what was recorded; a filter hides them.
-        quality = ppg_quality(self._recorded(start), self.rate_in, (clean, self.rate))
+        quality = ppg_quality(self._raw[max(0, first) : stop], self.rate_in, (clean, self.rate))
         self._reports.append(WindowReport(start / self.rate, quality))
-        weight = self._weight
-        if start < fade_from:  # it fades in as a window that begins there, and out into nothing: a gap follows
-            weight = np.ones(self.n_window, np.float32)
-            rise, late = self._weight[: self.n_overlap], fade_from - start
-            weight[:late], weight[late : late + self.n_overlap] = 0, rise
-        return _Window(start, clean, weight)
+        weight, late = np.ones(self.n_window, np.float32), fade_from - start
+        weight[:late], weight[late : late + self.n_overlap] = 0, self._ramp
+        if not late:  # else it fades out into nothing: a gap follows
+            weight[-self.n_overlap :] = self._ramp[::-1]
+        return start, clean, weight
 
-    def _translate(self, windows: list[_Window]) -> None:
-        """Translate windows and add them to what is in the making."""
-        if windows:
-            self._extend(max(window.start for window in windows) + self.n_window)
+    def _translate(self, windows: list[tuple]) -> None:
+        """Translate windows, batch by batch, and add them to what is in the making."""
+        self._extend(max((start for start, *_ in windows), default=-self.n_window) + self.n_window)
         per_batch = max(1, self.model.config.sampling.batch_size // self.n_samples)
         for first in range(0, len(windows), per_batch):
-            self._translate_batch(windows[first : first + per_batch])
+            batch = windows[first : first + per_batch]
+            ppg = np.stack([clean for _, clean, _ in batch])[:, None]
+            scaled = ((ppg - ppg.mean(-1, keepdims=True)) / ppg.std(-1, keepdims=True)).astype(np.float32)
+            # Noise is named after the place: a window's samples depend on where it lies and on no other window.
+            names, people = NoiseNames(self.seed, [start for start, *_ in batch]), self._person.repeat(len(batch))
+            ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=names).numpy()
+            for window, samples in zip(batch, ecg, strict=True):
+                self._add(*window, samples)
 
-    def _translate_batch(self, windows: list[_Window]) -> None:
-        ppg = np.stack([window.ppg for window in windows])[:, None]
-        scaled = ((ppg - ppg.mean(-1, keepdims=True)) / ppg.std(-1, keepdims=True)).astype(np.float32)
-        # Noise is named after the place: a window's samples depend on where it lies and on no other window.
-        names = NoiseNames(self.seed, [window.start for window in windows])
-        people = self._person.repeat(len(windows))
-        ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=names).numpy()
-        for window, samples in zip(windows, ecg, strict=True):
-            skipped = max(0, self._start - window.start)  # returned already; its weights there are 0
-            part = slice(window.start + skipped - self._start, window.start + self.n_window - self._start)
-            variance = samples.var(axis=0, ddof=1 if self.n_samples > 1 else 0)
-            lower, upper = np.percentile(samples, BAND, axis=0)
-            rows = np.concatenate([samples.mean(axis=0), variance, lower, upper, window.ppg[None]])
-            weight = window.weight[skipped:]
-            self._total[part] += weight
-            self._sums[:, part] += weight * rows[:, skipped:]
+    def _add(self, start: int, ppg: np.ndarray, weight: np.ndarray, samples: np.ndarray) -> None:
+        """Samples of one window, (n_samples, 12, n_window)."""
+        skipped = max(0, self._start - start)  # returned already; its weights there are 0
+        first, stop = start + skipped - self._start, start + self.n_window - self._start
+        variance = samples.var(axis=0, ddof=1 if self.n_samples > 1 else 0)
+        lower, upper = np.percentile(samples, BAND, axis=0)
+        rows = np.concatenate([np.ones((1, self.n_window)), samples.mean(axis=0), variance, lower, upper, ppg[None]])
+        self._sums[:, first:stop] += weight[skipped:] * rows[:, skipped:]
 
     def _extend(self, stop: int) -> None:
-        missing = stop - self._start - len(self._total)
-        if missing > 0:
-            self._total = np.pad(self._total, (0, missing))
-            self._sums = np.pad(self._sums, ((0, 0), (0, missing)))
+        missing = max(0, stop - self._start - self._sums.shape[1])
+        self._sums = np.pad(self._sums, ((0, 0), (0, missing)))
 
     def _take(self, count: int) -> EcgBlock:
         """Hand out the next ``count`` samples, which are final."""
         self._extend(self._start + count)
-        total, sums = self._total[:count], self._sums[:, :count]
+        total, sums = self._sums[0, :count], self._sums[1:, :count]
         with np.errstate(invalid="ignore"):
             averages = np.where(total > 0, sums / total, np.float32(np.nan))  # 0 / 0 where nothing was translated
         mean, variance, lower, upper = averages[:-1].reshape(4, len(LEADS), count)
-        block = EcgBlock(
-            self._start, mean, np.sqrt(variance), lower, upper, averages[-1], total > 0, tuple(self._reports)
-        )
-        self._reports, self._start = [], self._start + count
-        self._total, self._sums = self._total[count:].copy(), self._sums[:, count:].copy()
+        arrays = (mean, np.sqrt(variance), lower, upper, averages[-1], total > 0)
+        block = EcgBlock(self._start, *arrays, tuple(self._reports))
+        self._reports, self._start, self._sums = [], self._start + count, self._sums[:, count:].copy()
         return block
 
 
@@ -384,8 +290,7 @@ def ecg_blocks(live: LiveTranslator, ppg: np.ndarray, progress: bool = False) ->
 
 def nothing_usable(live: LiveTranslator) -> InputError:
     """The error of a recording of which no window could be translated."""
-    window_s = live.n_window / live.rate
-    problem = f"no stretch of {window_s:.1f} s has a usable PPG (all missing or flat)"
+    problem = f"no stretch of {live.n_window / live.rate:.1f} s has a usable PPG (all missing or flat)"
     return InputError(f"{live.where}: {problem}; look at the sensor and the column")
 
 
@@ -395,10 +300,3 @@ def refusal(ppg: np.ndarray) -> str:
     if present.mean() < 1 - MAX_MISSING:
         return f"{100 * (1 - present.mean()):.0f} % missing"
     return "" if float(np.ptp(ppg[present])) > 0 else "flat"
-
-
-def _long_gap(ppg: np.ndarray) -> tuple[int, int] | None:
-    """First sample of the first gap that alone is too long for this window (T,), and the first after it; or None."""
-    runs = true_runs(~np.isfinite(ppg))
-    long = runs[runs[:, 1] - runs[:, 0] > MAX_MISSING * len(ppg)]
-    return (int(long[0, 0]), int(long[0, 1])) if len(long) else None

@@ -1,21 +1,16 @@
 """One call of P2Es as ONNX, for programs without PyTorch: what the network makes of x_t, of the PPG and of the person.
 
 The file holds GroupFinder with its bank, the affinity matrices and the denoiser with both its stages and the
-projection. Its inputs, float32, any number of windows B:
+projection. The discrete cosine transforms, FFTs in PyTorch, stand there as products with their matrix.
 
-``x_t`` (B, 12, T)
-    State of the reverse process, in units of ``ecg_scale_mv`` (in the file's metadata).
-``t`` (B,)
-    Its time. With t = 1 and standard normal x_t one call is the one-step translation, the estimate of the mean.
-``ppg`` (B, 1, T)
-    Windows with zero mean and unit variance.
-``ppg_features`` (B, 8, T)
-    :func:`p2es_lib.signals.pulse_features.pulse_features` of the windows; detecting beats has no counterpart in ONNX.
-``demographics`` (B, 4)
-    :meth:`p2es_lib.core.demographics.Demographics.features`.
+Inputs, float32, any number of windows B: ``x_t`` (B, 12, T), state of the reverse process in units of ``ecg_scale_mv``
+(in the file's metadata); ``t`` (B,), its time; ``ppg`` (B, 1, T), windows with zero mean and unit variance;
+``ppg_features`` (B, 8, T), :func:`p2es_lib.signals.pulse_features.pulse_features` of them, since detecting beats has no
+counterpart in ONNX; ``demographics`` (B, 4), :meth:`p2es_lib.core.demographics.Demographics.features`. With t = 1 and
+standard normal x_t one call is the one-step translation, the estimate of the mean.
 
-Its outputs: ``x_0`` (B, 12, T), the estimate of the clean ECG in the units of x_t, which a sampler goes on with, and
-``ecg_mv``, the same in mV. The discrete cosine transforms, FFTs in PyTorch, stand there as products with their matrix.
+Outputs: ``x_0`` (B, 12, T), the estimate of the clean ECG in the units of x_t, which a sampler goes on with, and
+``ecg_mv``, the same in mV.
 """
 
 from __future__ import annotations
@@ -24,8 +19,6 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -66,16 +59,13 @@ class OneCall(nn.Module):
         super().__init__()
         if model.config.affinity.mixing == "random":
             raise InputError(
-                "a model whose groups are drawn at random (affinity.mixing='random') has no ONNX counterpart"
+                "a model of random groups (affinity.mixing='random') has no ONNX counterpart; name another"
             )
         self.model = copy.deepcopy(model).eval().cpu()
         self.model.denoiser.process = MatrixProcess(model.process)
         finder = self.model.group_finder
-        groups = (
-            nn.functional.one_hot(finder.bank_group, finder.n_groups).float()
-            if len(finder.bank_group)
-            else torch.zeros(0, 1)
-        )
+        is_empty = not len(finder.bank_group)
+        groups = torch.zeros(0, 1) if is_empty else nn.functional.one_hot(finder.bank_group, finder.n_groups).float()
         self.register_buffer("bank_groups", groups)  # (N, G)
 
     def group_weights(self, ppg: Tensor, demographics: Tensor) -> Tensor:
@@ -91,10 +81,8 @@ class OneCall(nn.Module):
         weights = torch.softmax(nearest / config.temperature, dim=1)  # (B, K)
         return (weights[:, :, None] * self.bank_groups[rows]).sum(1)
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """x_0 and ecg_mv of the inputs, as in the head of this file."""
+    def forward(self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor):
+        """x_0 and ecg_mv."""
         pi = self.group_weights(ppg, demographics)
         x_0 = self.model(x_t, t, ppg_features, demographics, pi).refined * self.model.trained_leads[:, None]
         return x_0, x_0 * self.model.ecg_scale_mv
@@ -102,70 +90,41 @@ class OneCall(nn.Module):
 
 def example_inputs(model: P2Es, n_windows: int = 2) -> tuple[Tensor, ...]:
     """Arguments of :class:`OneCall` of the right shapes: noise, no person."""
-    n = model.config.signal.window_samples
-    generator = torch.Generator().manual_seed(0)
-    shapes = ((n_windows, 12, n), (n_windows, 1, n), (n_windows, N_FEATURES, n))
-    x_t, ppg, features = (torch.randn(shape, generator=generator) for shape in shapes)
+    n, generator = model.config.signal.window_samples, torch.Generator().manual_seed(0)
+    x_t, ppg, features = (torch.randn(n_windows, rows, n, generator=generator) for rows in (12, 1, N_FEATURES))
     return x_t, torch.linspace(1.0, 0.2, n_windows), ppg, features, torch.zeros(n_windows, 4)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's notes: torchvision is not needed here, and the axes have one name by intent."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*treespec.*", category=FutureWarning)
-            warnings.filterwarnings("ignore", message=".*axis name: windows will not be used", category=UserWarning)
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def export_onnx(model: P2Es, path: str | Path) -> Path:
     """Write one call of the model as an ONNX file and return its path.
 
-    The file's metadata hold the version, the configuration (JSON) and ``ecg_scale_mv``.
-
-    Raises
-    ------
-    InputError
-        Another method than P2Es, or the packages onnx and onnxscript are missing.
+    The file's metadata hold the version, the configuration (JSON) and ``ecg_scale_mv``. An :class:`InputError` for
+    another method than P2Es, or where the packages onnx and onnxscript are missing.
     """
     path = Path(path)
     if not isinstance(model, P2Es):
-        raise InputError(
-            f"method {model.name!r}: only P2Es and its ablations can be exported as ONNX; name such a model"
-        )
+        problem = f"method {model.name!r}: only P2Es and its ablations can be exported as ONNX"
+        raise InputError(f"{problem}; name such a model")
     try:
         import onnx
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError as error:
-        raise InputError(
-            f"{path}: cannot be written without the package {error.name}; install it: pip install '.[onnx]'"
-        ) from error
-    call = OneCall(model).eval()
+        problem = f"{path}: cannot be written without the package {error.name}"
+        raise InputError(f"{problem}; install it: pip install '.[onnx]'") from error
+    # The exporter notes that torchvision is missing, which is not needed here, and that axes have one name, by intent.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     batch = torch.export.Dim("windows", min=1, max=4096)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*treespec.*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*axis name: windows will not be used", category=UserWarning)
         program = torch.onnx.export(
-            call,
-            example_inputs(model),
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=tuple({0: batch} for _ in INPUTS),
-            dynamo=True,
-            verbose=False,
-        )
-    proto = program.model_proto
-    entries = {
-        "format": "p2es-one-call",
-        "version": __version__,
-        "config": json.dumps(model.config.to_dict(), sort_keys=True),
-        "ecg_scale_mv": repr(float(model.ecg_scale_mv)),
-        "note": "research use only, not a diagnosis",
-    }
+            OneCall(model).eval(), example_inputs(model), input_names=list(INPUTS), output_names=list(OUTPUTS),
+            dynamic_shapes=tuple({0: batch} for _ in INPUTS), dynamo=True, verbose=False,
+        )  # fmt: skip
+    config = json.dumps(model.config.to_dict(), sort_keys=True)
+    entries = {"format": "p2es-one-call", "version": __version__, "config": config}
+    entries |= {"ecg_scale_mv": repr(float(model.ecg_scale_mv)), "note": "research use only, not a diagnosis"}
+    proto = program.model_proto  # made anew each time it is asked for
     onnx.helper.set_model_props(proto, entries)
     with atomic_path(path) as temporary:
         onnx.save_model(proto, str(temporary))

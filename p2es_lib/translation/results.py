@@ -1,27 +1,33 @@
-"""What a translation writes: WFDB files, a table, the quality of the windows and a page; all of it or nothing."""
+"""What a translation writes, block by block: WFDB files, a table, the quality of windows and a page; all or nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import unicodedata
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from p2es_lib import __version__
+from p2es_lib.core.leads import LEADS
 from p2es_lib.core.paths import temporary_folder
-from p2es_lib.signals.cleaning import fault_mask
-from p2es_lib.translation.ecg_files import CSV_BYTES_PER_LINE, CsvWriter, WfdbWriter
-from p2es_lib.translation.live import LiveTranslator, ecg_blocks, nothing_usable
-from p2es_lib.translation.report import Excerpt, Summary
+from p2es_lib.signals.cleaning import fault_mask, true_runs
+from p2es_lib.translation.live import EcgBlock, LiveTranslator, WindowReport, ecg_blocks, nothing_usable
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
-#: Share of faulty samples (flat, clipped, wrapped around) from which on the user is warned.
-MAX_FAULTS = 0.01
+#: Share of faulty samples from which on the user is warned, and how many refused stretches a report names.
+MAX_FAULTS, MAX_NAMED = 0.01, 5
+#: Length of the stretch that a page shows, s.
+PAGE_S = 10.0
+#: Steps per mV of the WFDB files: 1 microvolt a step, so 16 bits hold 32 mV; and WFDB's own mark for a missing sample.
+GAIN_PER_MV, _MISSING = 1000, -32768
+#: A line of CSV holds 37 numbers: about so many bytes.
+CSV_BYTES_PER_LINE = 240
 #: What each result is called after the name of the recording.
 _ENDINGS = {
     "ecg": "_p2es.hea", "spread": "_p2es_sd.hea", "csv": "_p2es.csv", "quality": "_p2es_quality.csv",
@@ -29,50 +35,125 @@ _ENDINGS = {
 }  # fmt: skip
 
 
-class Origin(NamedTuple):
-    """Where an ECG comes from, for its files.
+class WfdbWriter:
+    """Appends (12, n) mV to a WFDB record in 16 bits, at a rate in Hz; NaN becomes WFDB's own mark for missing."""
 
-    Name of the recording; which model, in one line; age (years, None if not known) and sex (``""`` if not known);
-    further lines by what they are about.
+    def __init__(self, header: Path, sampling_rate: float):
+        self.header, self.sampling_rate = header, sampling_rate
+        self._file = open(header.with_suffix(".dat"), "wb")  # noqa: SIM115 (closed by close)
+        self._first: list[int] = []
+        self._checksum, self._length = np.zeros(len(LEADS), dtype=np.int64), 0
+
+    def write(self, signals: np.ndarray) -> None:
+        """Append (12, n) mV."""
+        steps = np.clip(np.round(np.asarray(signals, np.float64) * GAIN_PER_MV), _MISSING + 1, 32767)
+        steps = np.where(np.isnan(steps), _MISSING, steps).astype("<i2")
+        self._first = self._first or steps[:, :1].ravel().tolist()
+        self._checksum += steps.sum(axis=1, dtype=np.int64)
+        self._length += steps.shape[1]
+        self._file.write(np.ascontiguousarray(steps.T).tobytes())
+
+    def close(self, comments: list[str]) -> None:
+        """Write the header, with these comment lines."""
+        import wfdb
+
+        self._file.close()
+        n = len(LEADS)
+        # The sum of all samples as 16 bits with sign, as the format defines it.
+        checksum = self._checksum.astype(np.int16).tolist()
+        record = wfdb.Record(
+            record_name=self.header.stem, n_sig=n, fs=self.sampling_rate, sig_len=self._length, fmt=["16"] * n,
+            file_name=[f"{self.header.stem}.dat"] * n, adc_gain=[float(GAIN_PER_MV)] * n, baseline=[0] * n,
+            units=["mV"] * n, adc_res=[16] * n, adc_zero=[0] * n, init_value=self._first, checksum=checksum,
+            block_size=[0] * n, sig_name=list(LEADS), comments=comments,
+        )  # fmt: skip
+        record.wrheader(write_dir=str(self.header.parent))
+
+
+def append_csv(path: Path, block: EcgBlock, sampling_rate: float, comments: list[str]) -> None:
+    """Append a block to a table: ``time_s``, then per lead mean and edges of the band (``II_mV``, ``II_lower_mV``...).
+
+    The first lines, which begin with ``#``, are comments (``pandas.read_csv(..., comment="#")``). Missing is empty.
+    """
+    import pandas as pd
+
+    rows = np.stack([block.mean, block.lower, block.upper], axis=1).reshape(3 * len(LEADS), -1)
+    names = [f"{lead}{part}_mV" for lead in LEADS for part in ("", "_lower", "_upper")]
+    times = [f"{(block.start + i) / sampling_rate:.4f}" for i in range(len(block))]
+    with open(path, "a", encoding="utf-8", newline="\n") as file:
+        is_new = not file.tell()
+        file.writelines(f"# {line}\n" for line in (comments if is_new else []))
+        table = pd.DataFrame(rows.T, times, names)
+        table.to_csv(file, header=is_new, index_label="time_s", float_format="%.4f", lineterminator="\n")
+
+
+@dataclass
+class Summary:
+    """How much of a recording was translated, how good its PPG was, and the stretch that a page shows.
+
+    ``rate`` of the ECG, Hz; length of a window, s; quality below which its PPG is poor. ``page``: the first
+    :data:`PAGE_S` without a gap, or the longest stretch there is, or None.
     """
 
-    record: str
-    model: str
-    age: float | None
-    sex: str
-    told: dict[str, str]
+    rate: float
+    window_s: float
+    min_quality: float
+    page: EcgBlock | None = None
+    windows: list[WindowReport] = field(default_factory=list)
+    _covered: list[np.ndarray] = field(default_factory=list)
+    _stretch: EcgBlock | None = None
 
-    def comments(self) -> list[str]:
-        """Lines for the head of a file."""
-        known = ("age unknown" if self.age is None else f"age {self.age:.0f}") + f", sex {self.sex or 'unknown'}"
-        lines = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model: {self.model}", known]
-        return [_plain(line) for line in (*lines, *(f"{what}: {text}" for what, text in self.told.items()))]
+    def add(self, block: EcgBlock) -> None:
+        """Take the next block into account."""
+        self.windows += block.windows
+        self._covered.append(block.covered)
+        n_wanted = round(PAGE_S * self.rate)
+        for first, stop in true_runs(block.covered).tolist():
+            if self.page and len(self.page) >= n_wanted:
+                return
+            stretch = block.part(first, stop)
+            if self._stretch and self._stretch.start + len(self._stretch) == stretch.start:
+                stretch = EcgBlock.joined([self._stretch, stretch])
+            self._stretch = stretch.part(0, n_wanted)
+            if not self.page or len(self._stretch) > len(self.page):
+                self.page = self._stretch
+
+    def lines(self) -> list[str]:
+        """What to tell the user: how much was translated, which parts were refused, whether the PPG is poor."""
+        covered = np.concatenate(self._covered)
+        lines = [f"translated {covered.sum() / self.rate:.1f} of {len(covered) / self.rate:.1f} s"]
+        if len(gaps := true_runs(~covered)):
+            named = ", ".join(f"{first:.1f} to {stop:.1f} s" for first, stop in gaps[:MAX_NAMED] / self.rate)
+            more = f" and {len(gaps) - MAX_NAMED} more" if len(gaps) > MAX_NAMED else ""
+            lines[0] += f"; the rest has no usable PPG (missing or flat) and is missing in the ECG: {named}{more}"
+        poor = [w.quality < self.min_quality for w in self.windows if not w.refused]
+        if any(poor):
+            share = f"(quality below {self.min_quality:g}) in {100 * sum(poor) / len(poor):.0f} % of the windows"
+            lines.append(f"WARNING: the PPG is poor {share}")
+        return lines
 
 
 def write_results(
-    out: Path, origin: Origin, live: LiveTranslator, ppg: np.ndarray, *, wants_csv: bool, progress: bool
-) -> tuple[dict[str, Path | str], list[str]]:
+    out: Path, record: str, about: dict, told: dict[str, str], live: LiveTranslator, ppg: np.ndarray, wants_csv: bool,
+    progress: bool,
+) -> tuple[dict[str, Path | str], list[str]]:  # fmt: skip
     """Translate a recording, write what comes out, and say where it is and how it went.
 
     Everything is made in a folder beside the results and moved at the end: a failure leaves nothing behind, and what a
-    killed process left there goes with the next call.
-
-    Parameters
-    ----------
-    live : LiveTranslator
-        Fresh, for this PPG.
-    ppg : array (T,)
-        As recorded, pulses upward, NaN where missing.
-
-    Raises
-    ------
-    InputError
-        No window could be translated.
+    killed process left there goes with the next call. ``about``: model, age and sex; ``told``: further lines for the
+    heads of the files. ``live`` is fresh; ``ppg`` (T,) is as recorded, pulses upward, NaN where missing. An
+    :class:`InputError` if no window could be translated.
     """
-    existed, name = out.is_dir(), record_name(origin.record)
+    existed, name = out.is_dir(), record_name(record)
+    age = "age unknown" if about["age"] is None else f"age {about['age']:.0f}"
+    lines = [f"P2Es {__version__}, PPG to ECG, {DISCLAIMER}", f"model: {about['model']}"]
+    lines += [f"{age}, sex {about['sex'] or 'unknown'}", *(f"{what}: {text}" for what, text in told.items())]
     try:
         with temporary_folder(out / "translating") as folder:
-            report = _write_into(folder / name, origin, live, ppg, wants_csv, progress)
+            path = {what: folder / (name + ending) for what, ending in _ENDINGS.items()}
+            blocks = ecg_blocks(live, ppg, progress)
+            summary, report = _write_signals(path, list(map(_plain, lines)), live, ppg, blocks, wants_csv)
+            _draw_page(path, record, about, summary, live.n_samples > 1, report)
             for file in sorted(folder.iterdir()):
                 os.replace(file, out / file.name)
     except BaseException:
@@ -87,58 +168,42 @@ def write_results(
     return written, report
 
 
-def _write_into(
-    stem: Path, origin: Origin, live: LiveTranslator, ppg: np.ndarray, wants_csv: bool, progress: bool
-) -> list[str]:
-    """All files, whose names begin as ``stem``; returns the report."""
-    path = {what: stem.with_name(stem.name + ending) for what, ending in _ENDINGS.items()}
-    comments = origin.comments()
-    ecg, spread = (WfdbWriter(stem.parent, path[what].stem, live.rate) for what in ("ecg", "spread"))
-    table = CsvWriter(path["csv"], live.rate, comments) if wants_csv else None
+def _write_signals(path: dict, comments: list[str], live: LiveTranslator, ppg: np.ndarray, blocks, wants_csv: bool):
+    """All files but the page; returns the :class:`Summary` of the recording, and its lines for the user."""
+    ecg, spread = (WfdbWriter(path[what], live.rate) for what in ("ecg", "spread"))
     summary = Summary(live.rate, live.n_window / live.rate, live.model.config.data.min_quality)
-    excerpt = Excerpt(live.rate)
-    for block in ecg_blocks(live, ppg, progress):
+    for block in blocks:
         ecg.write(block.mean)
         spread.write(block.std)
-        if table:
-            table.write(block)
+        if wants_csv:
+            append_csv(path["csv"], block, live.rate, comments)
         summary.add(block)
-        excerpt.add(block)
-    if not summary.n_covered:
+    if not summary.page:
         raise nothing_usable(live)
     report, faults = summary.lines(), fault_mask(ppg, live.rate_in)[np.isfinite(ppg)].mean()
     if faults > MAX_FAULTS:
         report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
     for writer in (ecg, spread):
         writer.close([*comments, *map(_plain, report)])
-    if table:
-        table.close()
-    summary.write_windows(path["quality"])
-    _draw_page(path, origin, summary, excerpt, live.n_samples > 1, report)
-    return report
+    rows = [f"{w.start_s:.3f},{w.start_s + summary.window_s:.3f},{w.quality:.3f},{w.refused}" for w in summary.windows]
+    text = "\n".join(["start_s,end_s,quality,refused", *rows, ""])
+    path["quality"].write_text(text, encoding="utf-8", newline="\n")
+    return summary, report
 
 
-def _draw_page(
-    path: dict[str, Path], origin: Origin, summary: Summary, excerpt: Excerpt, has_spread: bool, report: list[str]
-) -> None:
+def _draw_page(path: dict, record: str, about: dict, summary: Summary, has_spread: bool, report: list[str]) -> None:
     """Ten seconds on ECG paper, as PDF and PNG."""
     from p2es_lib import plots
 
-    shown = excerpt.longest()
+    shown = summary.page
     begin_s, end_s = shown.start / summary.rate, (shown.start + len(shown)) / summary.rate
-    worst = summary.worst_quality(begin_s, end_s)
+    touching = [w for w in summary.windows if w.start_s < end_s and w.start_s + summary.window_s > begin_s]
+    worst = min(w.quality for w in touching if not w.refused)
     quality = f"PPG quality {worst:.2f} of 1 in the worst window of this stretch (poor: below {summary.min_quality:g})"
-    figure = plots.plot_translation(
-        shown.mean,
-        summary.rate,
-        shown.ppg,
-        spread=(shown.lower, shown.upper) if has_spread else None,
-        age=origin.age,
-        sex=origin.sex,
-        model=origin.model,
-        quality="; ".join([quality, *report]),
-        record=f"{origin.record}, from {begin_s:.1f} s" + (", POOR PPG" if worst < summary.min_quality else ""),
-    )
+    title = f"{record}, from {begin_s:.1f} s" + (", POOR PPG" if worst < summary.min_quality else "")
+    spread = (shown.lower, shown.upper) if has_spread else None
+    texts = {**about, "quality": "; ".join([quality, *report]), "record": title}
+    figure = plots.plot_translation(shown.mean, summary.rate, shown.ppg, spread=spread, **texts)
     plots.save_figure(figure, path["picture"].parent, "fig01_translation")
     for what in ("picture", "picture_pdf"):
         path[what].with_name(f"fig01_translation{path[what].suffix}").rename(path[what])
@@ -147,17 +212,14 @@ def _draw_page(
 def record_name(stem: str) -> str:
     """Name that WFDB allows for a record: ASCII letters, digits, ``_`` and ``-``; anything else becomes ``_``.
 
-    A name that had to be changed gets a short hash of the original one, so that "Müller" and "Möller" do not overwrite
-    each other's results.
+    A changed name gets a short hash of the original, so that "Müller" and "Möller" do not share their results.
     """
     # One name has two spellings in Unicode, and file systems differ in which they hand out.
     stem = unicodedata.normalize("NFC", stem)
-    # Headers are read as ASCII, and isalnum alone holds for letters of any script.
-    name = "".join(c if (c.isascii() and c.isalnum()) or c in "_-" else "_" for c in stem)
-    if name == stem:
-        return name
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
     # A file name may hold bytes that are no UTF-8 (surrogates here).
-    return f"{name}_{hashlib.sha256(stem.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    digest = hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()
+    return name if name == stem else f"{name}_{digest[:8]}"
 
 
 def _plain(text: str) -> str:

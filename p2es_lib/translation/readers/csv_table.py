@@ -1,8 +1,7 @@
 """A table as spreadsheets and loggers export it: which text, which separator, which decimal mark, which lines are what.
 
-Nothing here is decided silently: what a file does not state is found from its first lines and told in the notes.
-:mod:`pandas` reads the table, once it is known how. Sniffers of dialects (``csv.Sniffer``, ``clevercsv``) find
-separators, and know nothing of decimal commas, rows of units or lines above the names.
+What a file does not state is found from its first lines and told in the notes. :mod:`pandas` reads the table, once it
+is known how; sniffers of dialects (``csv.Sniffer``) know nothing of decimal commas, units or lines above the names.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import csv
 import io
 import re
 import warnings
-from collections import Counter
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import mode
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,55 +22,45 @@ import pandas as pd
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources.wfdb_records import find_ppg
 
-#: Lines from which the layout is found.
-_SAMPLE = 1000
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a mark"), (codecs.BOM_UTF32_LE, "utf-32", "UTF-32"),
-    (codecs.BOM_UTF32_BE, "utf-32", "UTF-32"), (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
-    (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
-)  # fmt: skip
-#: Lines of free text that may stand above the names.
-_MAX_ABOVE = 40
+#: Lines from which the layout is found, and lines of free text that may stand above the names.
+_SAMPLE, _MAX_ABOVE = 1000, 40
+_MARKS = [(codecs.BOM_UTF8, "utf-8-sig", "UTF-8 with a mark")]
+_MARKS += [(mark, "utf-32", "UTF-32") for mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)]
+_MARKS += [(mark, "utf-16", "UTF-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)]
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", " ": "blanks", "": ""}
-_ONE_COLUMN = "\x1f"  # a separator that no text file holds
-_COMMENT = re.compile(r"\s*[#%]")
+_FOR_PANDAS = {" ": r"\s+", "": "\x1f"}  # the latter no text file holds
 _HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel knows the separator
 _QUOTES = "'\" \u00a0"
-# The last two rows: as spreadsheets write errors, and as C does on Linux and on Windows.
+# As people write them, as spreadsheets write errors, and as C does on Linux and on Windows.
 MISSING = {
     "", "nan", "na", "n/a", "n.a.", "<na>", "nat", "null", "none", "-", "--", "?", ".", "missing", "inf", "-inf",
-    "+inf", "#n/a", "#na", "#nv", "#num!", "#zahl!", "#div/0!", "#value!", "#wert!", "#ref!",
-    "-nan", "+nan", "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "1.#inf",
-    "-1.#inf",
+    "+inf", "#n/a", "#na", "#nv", "#num!", "#zahl!", "#div/0!", "#value!", "#wert!", "#ref!", "-nan", "+nan",
+    "nan(ind)", "-nan(ind)", "nan(snan)", "1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "1.#inf", "-1.#inf",
 }  # fmt: skip
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
-_COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
-_POINT_NUMBER = re.compile(r"[+-]?\d*\.\d+(e[+-]?\d+)?", re.IGNORECASE)
+_COMMA_NUMBER, _POINT_NUMBER = (re.compile(rf"[+-]?\d*{mark}\d+(e[+-]?\d+)?", re.IGNORECASE) for mark in (",", r"\."))
 _TIME = re.compile(r"\[?\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([T ].*)?|\[?\d{1,2}:\d{2}.*")
 _UNIT = re.compile(r"[\[(]?[A-Za-zµμΩ%°#./*^²:()\d\- ]{0,40}[\])]?")
 
 
-@dataclass(frozen=True)
-class CsvTable:
-    """A table as text."""
+class CsvTable(NamedTuple):
+    """A table as text, one row per row of values.
+
+    ``named``: the file names its columns; otherwise they are called by their numbers from 1, as ``nameless`` ones are.
+    ``units``: by column, where a row of them stands beneath the names. ``notes``: how it was read, for the user.
+    """
 
     path: Path
-    #: One row per row of values; the columns' names are unique.
     cells: pd.DataFrame
-    #: Whether the file names its columns; otherwise they are named by their numbers from 1.
     named: bool
-    #: Column to its unit, where a row of units stands beneath the names.
     units: dict[str, str]
-    #: ``"."`` or ``","``.
     decimal: str
-    #: How it was read, for the user.
     notes: list[str]
-    #: Columns of a table with names that have none themselves, and are called by their number.
-    nameless: tuple[str, ...] = ()
+    nameless: list[str]
 
     @property
     def names(self) -> list[str]:
-        """Names of the columns."""
+        """Names of the columns, each there once."""
         return list(self.cells.columns)
 
     def text(self, name: str) -> pd.Series:
@@ -81,16 +70,13 @@ class CsvTable:
     def numbers(self, name: str) -> np.ndarray:
         """A column as numbers, NaN where missing or infinite; :class:`InputError` names the first cell that is none."""
         text = self.text(name)
-        plain = text.str.replace(",", ".", regex=False) if self.decimal == "," else text
-        values = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=float)
+        values = pd.to_numeric(text.str.replace(self.decimal, ".", regex=False), errors="coerce").to_numpy(dtype=float)
         wrong = np.isnan(values) & ~text.str.lower().isin(MISSING).to_numpy()
         if wrong.any():
-            row = int(np.argmax(wrong))
-            mark = "comma" if self.decimal == "," else "point"
-            raise InputError(
-                f"{self.path}: column {name!r} holds something that is not a number ({text.iloc[row]!r} in row "
-                f"{row + 1} of the values; decimal {mark}); write plain numbers, without thousands separators or units"
-            )
+            row, mark = int(np.argmax(wrong)), "comma" if self.decimal == "," else "point"
+            cell = f"{text.iloc[row]!r} in row {row + 1} of the values; decimal {mark}"
+            problem = f"column {name!r} holds something that is not a number ({cell})"
+            raise InputError(f"{self.path}: {problem}; write plain numbers, without thousands separators or units")
         return np.where(np.isfinite(values), values, np.nan)
 
     def is_numeric(self, name: str) -> bool:
@@ -110,9 +96,8 @@ def read_csv_table(path: Path) -> CsvTable:
     separator, rows = _find_separator(path, [line for _, line in numbered], hint)
     named = _is_header(rows)
     units = _units(rows) if named else None
-    n_head = named + (units is not None)
-    is_counts = named and _is_counts(rows[n_head:])
-    n_head += is_counts
+    is_counts = named and _is_counts(rows[2 if units else 1 :])
+    n_head = named + bool(units) + is_counts
     if len(rows) <= n_head:
         raise InputError(f"{path}: no row of values")
     in_comment = None if named or not comments else _names_in_comment(comments[-1], separator, len(rows[0]))
@@ -120,8 +105,9 @@ def read_csv_table(path: Path) -> CsvTable:
     cells = _read(path, text, separator, len(names), numbered[n_head][0])
     # A separator at the end of each line makes a column without name and values.
     kept = [column for column in cells if names[column] or cells[column].str.strip().ne("").any()]
-    cells = cells[kept].set_axis(_unique([names[column] or str(column + 1) for column in kept]), axis=1)
-    of_columns = {name: _bare(units[column]) for name, column in zip(cells, kept)} if units else {}
+    heads = [names[column] or str(column + 1) for column in kept]
+    heads = [f"{name} ({heads[:n].count(name) + 1})" if name in heads[:n] else name for n, name in enumerate(heads)]
+    units = {name: _bare(units[column]) for name, column in zip(heads, kept)} if units else {}
     decimal = _decimal(path, rows[n_head:])
     separated = f" separated by {_SEPARATORS[separator]}" if separator else ""
     told = {
@@ -132,11 +118,12 @@ def read_csv_table(path: Path) -> CsvTable:
         "a row of counts beneath the names left out": is_counts,
         f"{len(above)} line(s) above the names left out: {'; '.join(line.strip()[:40] for line in above[:3])}": above,
         "names of the columns from the last comment line": in_comment,
-        f"units from the row beneath the names: {', '.join(map(repr, of_columns.values()))}": units,
+        f"units from the row beneath the names: {', '.join(map(repr, units.values()))}": units,
     }
-    nameless = tuple(name for name, column in zip(cells, kept) if not names[column])
     notes = [note for note, is_so in told.items() if is_so]
-    return CsvTable(path, cells, bool(named or in_comment), of_columns, decimal, notes, nameless)
+    nameless = [name for name, column in zip(heads, kept) if not names[column]]
+    cells = cells[kept].set_axis(heads, axis=1)
+    return CsvTable(path, cells, bool(named or in_comment), units, decimal, notes, nameless)
 
 
 def _decode(path: Path) -> tuple[str, str]:
@@ -146,7 +133,7 @@ def _decode(path: Path) -> tuple[str, str]:
         raise InputError(f"{path}: the file is empty (zero bytes)")
     # A logger that lost its power leaves zeros, and one of MS-DOS's time an end mark, behind the last line.
     data = data if data.startswith(tuple(mark for mark, *_ in _MARKS[1:])) else data.rstrip(b"\0\x1a")
-    encoding, label = next(((name, label) for mark, name, label in _MARKS if data.startswith(mark)), ("utf-8", ""))
+    _, encoding, label = next((mark for mark in _MARKS if data.startswith(mark[0])), (b"", "utf-8", ""))
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -165,7 +152,7 @@ def _top(path: Path, text: str) -> tuple[str | None, list[str], list[str], list[
     numbered = [(number, line) for number, line in lines if line.strip()]
     hint = _HINT.fullmatch(numbered[0][1].strip(" ")) if numbered else None
     numbered = numbered[1:] if hint else numbered
-    n_comments = next((n for n, (_, line) in enumerate(numbered) if not _COMMENT.match(line)), len(numbered))
+    n_comments = next((n for n, (_, line) in enumerate(numbered) if line.lstrip()[0] not in "#%"), len(numbered))
     comments, numbered = [line for _, line in numbered[:n_comments]], numbered[n_comments : n_comments + _SAMPLE]
     if len(numbered) < 2:
         raise InputError(f"{path}: no row of values")
@@ -174,12 +161,10 @@ def _top(path: Path, text: str) -> tuple[str | None, list[str], list[str], list[
 
 
 def _split(lines: list[str], separator: str) -> list[list[str]]:
-    if separator == " ":
-        rows = [line.split() for line in lines]
-    elif separator:
-        rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    if separator in (" ", ""):
+        rows = [line.split() if separator else [line] for line in lines]
     else:
-        rows = [[line] for line in lines]
+        rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     return [[cell.strip(_QUOTES) for cell in row] for row in rows]
 
 
@@ -188,21 +173,14 @@ def _is_value(cell: str) -> bool:
     return bool(cell.lower() in MISSING or _NUMBER.fullmatch(cell) or _TIME.fullmatch(cell))
 
 
-def _usual_width(rows: list[list[str]]) -> int:
-    return Counter(map(len, rows)).most_common(1)[0][0]
-
-
 def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str, list[list[str]]]:
-    """The separator by which lines have equally many cells, most of them values; and the lines so split.
-
-    A comma may separate columns or mark decimals; the line of names tells. Where there is none, it separates.
-    """
-    best, best_values, refused = None, 0.0, ""
+    """The separator by which lines have equally many cells, most of them values; and the lines so split."""
+    best, best_values, refused = None, 0.0, ""  # a comma separates, if the line of names does not tell otherwise
     for separator in [hint] if hint in _SEPARATORS else _SEPARATORS:
         if separator and not any(separator in line for line in lines):
             continue
         rows, data = _even_ends(_split(lines, separator))
-        width = _usual_width(data)
+        width = mode(map(len, data))
         odd = next((row for row in rows[:-1] or rows if len(row) != width), None)
         values = round(float(np.mean([_is_value(cell) and cell != "" for row in data for cell in row])), 2)
         several = re.search("[\t;,]", lines[0]) and not _is_value(lines[0].strip(_QUOTES))
@@ -215,18 +193,16 @@ def _find_separator(path: Path, lines: list[str], hint: str | None) -> tuple[str
             if separator == "," and 1 < len(rows[0]) < width:
                 refused += "; if commas mark decimals too, export with semicolons between columns or a decimal point"
     if best is None:
-        problem = refused or "no column of numbers was found"
-        raise InputError(
-            f"{path}: cannot be read as a table of numbers ({problem}); expected one line of names at most, its units "
-            "beneath at most, and rows of numbers; comment lines must begin with #"
-        )
+        expected = "one line of names at most, its units beneath at most, and rows of numbers"
+        problem = f"cannot be read as a table of numbers ({refused or 'no column of numbers was found'})"
+        raise InputError(f"{path}: {problem}; expected {expected}; comment lines must begin with #")
     return best
 
 
 def _even_ends(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]:
     """Rows, and those that surely hold values; where lines end in a separator, that of names may not, or that alone."""
     data = rows[1:-1] or rows[1:] or rows  # the last line may be cut short
-    width = _usual_width(data)
+    width = mode(map(len, data))
     if all(len(row) == width and row[-1] == "" for row in data):
         rows = [row + [""] if len(row) == width - 1 else row for row in rows]
     elif len(rows[0]) == width + 1 and rows[0][-1] == "":
@@ -237,12 +213,11 @@ def _even_ends(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]
 def _lines_above(lines: list[str]) -> int:
     """Lines of free text above the line of names: those before all lines have equally many cells; 0 if in doubt.
 
-    None of them may be a row of values, and what follows must be names: a table with a damaged row keeps it, and is
-    refused.
+    None of them may be a row of values, and what follows must be names: a damaged row is kept, and refused.
     """
     for separator in ("\t", ";", ","):
         rows = _split(lines, separator)
-        width = _usual_width(rows)
+        width = mode(map(len, rows))
         n = 1 + max((number for number, row in enumerate(rows[:-1]) if len(row) != width), default=-1)
         if width < 2 or not 1 <= n <= _MAX_ABOVE or len(rows) < n + 3:
             continue
@@ -251,29 +226,26 @@ def _lines_above(lines: list[str]) -> int:
     return 0
 
 
-def _texts(row: list[str]) -> list[int]:
-    """Columns in which a row holds no value."""
-    return [column for column, cell in enumerate(row) if not _is_value(cell)]
-
-
-def _cells_of(rows: list[list[str]], columns: list[int]) -> list[str]:
-    return [row[column] for column in columns for row in rows if column < len(row)]
+def _values_below(row: list[str], rows: list[list[str]]) -> list[bool] | None:
+    """Which cells of further rows are values, in columns in which a row holds none; None if there is no such column."""
+    texts = [column for column, cell in enumerate(row) if not _is_value(cell)]
+    return [_is_value(other[column]) for column in texts for other in rows if column < len(other)] if texts else None
 
 
 def _is_header(rows: list[list[str]]) -> bool:
     """Whether the first row holds text where the others hold values, or there is no other."""
-    texts, below = _texts(rows[0]), rows[2:] or rows[1:]  # the second may hold units
-    return bool(texts) and (not below or any(map(_is_value, _cells_of(below, texts))))
+    below = rows[2:] or rows[1:]  # the second may hold units
+    values = _values_below(rows[0], below)
+    return values is not None and (not below or any(values))
 
 
 def _units(rows: list[list[str]]) -> list[str] | None:
     """The second row, if it holds text where the others hold values, and nothing that is a value."""
     if len(rows) < 3 or not all(_UNIT.fullmatch(cell) for cell in rows[1]):
         return None
-    texts = _texts(rows[1])
-    rest_plain = all(cell in ("", "-", "1") for column, cell in enumerate(rows[1]) if column not in texts)
-    below = _cells_of(rows[2:], texts)
-    return rows[1] if texts and rest_plain and sum(map(_is_value, below)) > 0.5 * len(below) else None
+    values = _values_below(rows[1], rows[2:])
+    rest_plain = all(cell in ("", "-", "1") for cell in rows[1] if _is_value(cell))
+    return rows[1] if values is not None and rest_plain and sum(values) > 0.5 * len(values) else None
 
 
 def _is_counts(rows: list[list[str]]) -> bool:
@@ -281,7 +253,7 @@ def _is_counts(rows: list[list[str]]) -> bool:
     if len(rows) < 2 or rows[0][0] != "" or rows[1][0] == "":
         return False
     counts = {cell for cell in rows[0][1:] if cell}
-    return len(counts) == 1 and all(cell.isdigit() for cell in counts)
+    return len(counts) == 1 and counts.pop().isdigit()
 
 
 def _bare(unit: str) -> str:
@@ -292,24 +264,13 @@ def _bare(unit: str) -> str:
 def _names_in_comment(comment: str, separator: str, width: int) -> list[str] | None:
     """Names from the last comment line (numpy writes them so), if they are as many as the columns."""
     names = _split([comment.strip().lstrip(" #%")], separator)[0]
-    is_names = len(names) == width and all(name and not _is_value(name) for name in names)
+    is_names = len(names) == width and not any(map(_is_value, names))
     return names if is_names and (width > 1 or find_ppg(names)) else None
 
 
-def _unique(names: list[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    found = []
-    for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found
-
-
 def _decimal(path: Path, rows: list[list[str]]) -> str:
-    comma, point = (
-        next((cell for row in rows for cell in row if pattern.fullmatch(cell)), None)
-        for pattern in (_COMMA_NUMBER, _POINT_NUMBER)
-    )
+    cells = [cell for row in rows for cell in row]
+    comma, point = (next(filter(pattern.fullmatch, cells), None) for pattern in (_COMMA_NUMBER, _POINT_NUMBER))
     if comma and point:
         raise InputError(f"{path}: numbers with a decimal comma ({comma}) and with a point ({point}); write all alike")
     return "," if comma else "."
@@ -317,14 +278,12 @@ def _decimal(path: Path, rows: list[list[str]]) -> str:
 
 def _read(path: Path, text: str, separator: str, width: int, n_skipped: int) -> pd.DataFrame:
     """The rows of values as text; columns are numbered from 0."""
-    how = {" ": r"\s+", "": _ONE_COLUMN}.get(separator, separator)
+    layout = {"header": None, "names": range(width), "skiprows": n_skipped, "index_col": False, "dtype": str}
+    separator = _FOR_PANDAS.get(separator, separator)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # it would drop cells
-            cells = pd.read_csv(
-                io.StringIO(text), sep=how, header=None, names=range(width), skiprows=n_skipped, index_col=False,
-                dtype=str, skipinitialspace=True, na_filter=False,
-            )  # fmt: skip
+            cells = pd.read_csv(io.StringIO(text), sep=separator, skipinitialspace=True, na_filter=False, **layout)
     except (ValueError, pd.errors.ParserWarning) as error:
         problem = f"{str(error).strip()}; every line must have the same columns"
         raise InputError(f"{path}: cannot be read as a table of numbers ({problem})") from error

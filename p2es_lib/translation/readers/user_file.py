@@ -1,44 +1,67 @@
-"""A user's own recording: a WFDB record, a table or an EDF file with a PPG in it."""
+"""A user's own recording: a WFDB record, a table or an EDF file with a PPG in it.
+
+Tables of two wearables are recognised by their layout. Empatica E4 (``BVP.csv``): the first line is the Unix time of
+the start, the second the sampling rate, then one value a line. Polar Sensor Logger (Polar OH1, Verity Sense):
+``Phone timestamp;sensor timestamp [ns];channel 0;channel 1;channel 2;ambient``, sampled by the sensor's clock.
+"""
 
 from __future__ import annotations
 
+import re
 import warnings
-from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+from scipy.interpolate import PchipInterpolator
 
-from p2es_lib.core.config import SignalConfig
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.sources.wfdb_records import read_header, read_signals, segments, usable_leads
+from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
+from p2es_lib.data.sources import wfdb_records as wfdb
 from p2es_lib.signals.cleaning import OFF_S, flat_mask
 from p2es_lib.signals.transforms import resample_signal
 from p2es_lib.translation.checks import check_file, check_rate, header_of
-from p2es_lib.translation.readers.constant_rate import check_agreement
-from p2es_lib.translation.readers.user_csv import UserRecording, choose_ppg, describe_choice, find_ppgs, read_csv
+from p2es_lib.translation.readers.csv_clock import EPOCH_S, LONGEST_STEP_S, Clock, check_agreement, find_clock
+from p2es_lib.translation.readers.csv_table import CsvTable, read_csv_table
+
+#: Columns of a Polar Sensor Logger file: clock, and the first photodiode's channel.
+_POLAR_CLOCK, _POLAR_PPG = "sensor timestamp [ns]", "channel 0"
+#: Names of a PPG besides those that :func:`wfdb_records.find_ppg` knows: "BVP" is blood volume pulse.
+_ALSO_PPG = re.compile(r"(^|[^a-z])bvp([^a-z]|$)|spo2[ _-]?wave", re.IGNORECASE)
+_JUST_PPG = re.compile(r"(ppg|pleth|bvp)\W*([\[(].*)?", re.IGNORECASE)
+
+
+class UserRecording(NamedTuple):
+    """What was read: a PPG (T,) at ``sampling_rate`` Hz, as recorded, NaN where missing or the sensor was off.
+
+    ``ecg``: standard leads recorded beside it, mV, (T_ecg,) each, at ``ecg_sampling_rate`` Hz (NaN without any).
+    ``notes``: how the file was read, and what was assumed where it does not say, for the user.
+    """
+
+    ppg: np.ndarray
+    sampling_rate: float
+    ecg: dict[str, np.ndarray]
+    ecg_sampling_rate: float
+    notes: list[str]
 
 
 def read_ppg(
-    path: str | Path,
-    *,
-    sampling_rate: float | None = None,
-    column: str | int | None = None,
-    min_duration_s: float | None = None,
+    path: str | Path, *, sampling_rate: float | None = None, column: str | int | None = None, min_duration_s=8.192
 ) -> UserRecording:
     """Read the PPG, and the ECG if there is one, of a recording.
 
     Parameters
     ----------
     path : path
-        WFDB record (with or without ``.hea``; several segments or rates are fine, missing segments become NaN), or
-        a file ending in .csv, .txt or .tsv: see :func:`p2es_lib.translation.readers.csv_table.read_csv_table`. A column
-        of time gives the sampling rate: s, ms, us or ns, Unix time, ISO 8601, hh:mm:ss.fff. Exports of Empatica E4
-        (BVP.csv) and Polar Sensor Logger are recognised by their layout. Or a file ending in .edf or .bdf.
+        WFDB record (with or without ``.hea``; several segments or rates are fine, missing segments become NaN); a file
+        ending in .csv, .txt or .tsv (:func:`p2es_lib.translation.readers.csv_table.read_csv_table`), of which a column
+        of time gives the sampling rate (s, ms, us or ns, Unix time, ISO 8601, hh:mm:ss.fff); or one in .edf or .bdf.
     sampling_rate : float, optional
         Hz. Needed for a CSV without time column; where the file states its rate, it must agree.
     column : str or int, optional
         Signal to use as PPG: its name, or its number counted from 1. Default: the first named PLETH, PPG, BVP or alike.
-    min_duration_s : float, optional
+    min_duration_s : float
         Shortest recording of use; default: one window of the default settings.
 
     Raises
@@ -50,38 +73,153 @@ def read_ppg(
     path = Path(path)
     if sampling_rate is not None:
         sampling_rate = check_rate(sampling_rate, "sampling rate")
-    read = {"table": read_csv, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)]
+    read = {"table": _read_csv, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)]
     recording = read(path, sampling_rate, column)
-    default = SignalConfig()
-    needed_s = default.window_samples / default.sampling_rate if min_duration_s is None else min_duration_s
-    check_duration(path, recording, needed_s)
-    present = np.isfinite(recording.ppg)
-    if not present.any():
+    ppg, rate = recording.ppg, recording.sampling_rate
+    if len(ppg) / rate < min_duration_s:
+        found = f"{len(ppg) / rate:.1f} s of PPG at {rate:g} Hz"
+        raise InputError(f"{path}: {found}; at least {min_duration_s:.1f} s are needed")
+    present = ppg[np.isfinite(ppg)]
+    if not len(present):
         raise InputError(f"{path}: the PPG has no valid sample (all NaN)")
-    if np.ptp(recording.ppg[present]) == 0:
-        value = recording.ppg[present][0]
-        raise InputError(f"{path}: the PPG is flat ({value:g} throughout): the sensor recorded nothing")
-    off = flat_mask(recording.ppg, recording.sampling_rate, OFF_S)
-    return replace(recording, ppg=np.where(off, np.nan, recording.ppg))
+    if np.ptp(present) == 0:
+        raise InputError(f"{path}: the PPG is flat ({present[0]:g} throughout): the sensor recorded nothing")
+    return recording._replace(ppg=np.where(flat_mask(ppg, rate, OFF_S), np.nan, ppg))
 
 
-def check_duration(path: str | Path, recording: UserRecording, needed_s: float) -> None:
-    """Refuse a recording that is shorter than so many seconds."""
-    duration_s = len(recording.ppg) / recording.sampling_rate
-    if duration_s < needed_s:
-        found = f"{duration_s:.1f} s of PPG at {recording.sampling_rate:g} Hz"
-        raise InputError(f"{path}: {found}; at least {needed_s:.1f} s are needed")
+def find_ppgs(names: list[str]) -> list[str]:
+    """Signals that stand for a PPG, those that are called just so ("PPG", "Pleth (NU)", "BVP") first."""
+    found = [name for name in names if wfdb.find_ppg([name]) or _ALSO_PPG.search(name) and not wfdb.is_derived(name)]
+    return sorted(found, key=lambda name: not _JUST_PPG.fullmatch(name.strip()))
 
 
-# ----------------------------------------------------------------------------------------------------------------- WFDB
+def _choose_ppg(path: Path, names: list[str], column: str | int | None) -> tuple[str, str]:
+    """Name of the PPG among the signals of a file; and what to tell the user, with what else might have been it."""
+    if column is not None:
+        text = str(column).strip()
+        found = [name for name in names if name.strip().lower() == text.lower()]
+        if not found and text.isdigit() and 1 <= int(text) <= len(names):
+            found = [names[int(text) - 1]]
+        if not found:
+            raise InputError(f"{path}: no column {text!r}; the columns are: {', '.join(names)}")
+        return found[0], f"PPG from {found[0]!r}"
+    if not (found := find_ppgs(names)):
+        listed = ", ".join(names)
+        raise InputError(f"{path}: no PPG channel; the channels are: {listed}; name one with column= (--column)")
+    ppg, others = found[0], [name for name in found if name != found[0]]
+    first = "by its name" if any(name in others for name in names[: names.index(ppg)]) else "the first"
+    choice = f", {first}; also there: {', '.join(map(repr, others))} (--column)" if others else ""
+    return ppg, f"PPG from {ppg!r}{choice}"
+
+
+def _read_csv(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
+    table = read_csv_table(path)
+    notes, clock, clocks = list(table.notes), None, []
+    if (export := _empatica_e4(table)) is not None:
+        table, rate, note = export
+        notes.append(note)
+        check_agreement(path, sampling_rate, rate)
+        clock = Clock(rate, np.arange(len(table.cells)), "")
+    else:
+        by_sensor, channel, told = _polar_columns(table)
+        notes, column = notes + told, channel if column is None else column
+        clock, clocks = find_clock(table, sampling_rate, by_sensor)
+    signals = [name for name in table.names if name not in clocks]
+    if not table.named and column is None:
+        if len(signals) != 1:
+            what = f"{len(table.names)} columns without names ({', '.join(notes)})"
+            raise InputError(f"{path}: {what}; name the PPG's with column= (--column)")
+        column = signals[0]
+    ppg, choice = _choose_ppg(path, table.names if column is not None else signals, column)
+    if ppg not in signals:
+        raise InputError(f"{path}: column {ppg!r} holds the time; the others are: {', '.join(signals)}")
+    if clock is None:
+        if sampling_rate is None:
+            raise InputError(f"{path}: no time column, so the sampling rate is not known; give it (--sampling-rate)")
+        clock = Clock(sampling_rate, np.arange(len(table.cells)), f"{sampling_rate:g} Hz as given (no time column)")
+    leads, odd = _table_leads(table, [name for name in signals if name != ppg])
+    notes = [note for note in (*notes, clock.note, choice, *odd) if note]
+    ecg = {lead: _on_clock(x, clock) for lead, x in leads.items()}
+    ecg_rate = clock.rate if ecg else float("nan")
+    return UserRecording(_on_clock(table.numbers(ppg), clock), clock.rate, ecg, ecg_rate, notes)
+
+
+def _on_clock(x: np.ndarray, clock: Clock) -> np.ndarray:
+    """Values (n_rows,) at a constant rate, NaN where there is no row."""
+    position, whole = clock.position, np.arange(int(clock.position[-1]) + 1)
+    placed, present = np.full(len(whole), np.nan), np.isfinite(x)
+    if np.issubdtype(position.dtype, np.integer):
+        placed[position] = x
+    elif present.sum() >= 2:
+        # Each value between two rows: a line would take a tenth of a pulse's height at 25 Hz, a spline would overshoot.
+        placed = PchipInterpolator(position[present], x[present], extrapolate=False)(whole)
+        after = np.searchsorted(position, whole).clip(1, len(x) - 1)
+        far = position[after] - position[after - 1] > LONGEST_STEP_S * clock.rate
+        placed[far | ~(present[after] & present[after - 1])] = np.nan
+    return placed
+
+
+def _table_leads(table: CsvTable, names: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Standard leads in mV among the columns, and what was assumed about them."""
+    found, unitless, notes = {}, [], []
+    for name in names if table.named else []:
+        if (lead := parse_lead(name)) is None:
+            continue
+        named, stated = split_unit(name)[1], table.units.get(name, "")
+        unit = (named or stated).lower()
+        if lead in found:
+            notes.append(f"ECG column {name!r} left out: lead {lead} is there already")
+            continue
+        if named and stated and unit != stated.lower():
+            wfdb.find_leads([name], [stated], str(table.path))  # refuses a contradiction
+        if unit and unit not in MILLIVOLTS:
+            notes.append(f"ECG column {name!r} left out: its unit {named or stated!r} is neither mV nor uV")
+            continue
+        found[lead] = MILLIVOLTS.get(unit, 1.0) * table.numbers(name)
+        unitless += [] if unit else [lead]
+    return found, notes + ([f"ECG {', '.join(unitless)} without a unit: taken as mV"] if unitless else [])
+
+
+def _empatica_e4(table: CsvTable) -> tuple[CsvTable, float, str] | None:
+    """Samples, sampling rate (Hz) and a note, if the layout is Empatica's; one of its other signals is refused."""
+    if table.named or len(table.cells) < 3 or not all(map(table.is_numeric, table.names)):
+        return None
+    head = np.stack([pd.to_numeric(table.text(name).iloc[:3], errors="coerce").to_numpy(float) for name in table.names])
+    start_s, rate = head[0, :2]
+    is_layout = EPOCH_S[0] <= start_s <= EPOCH_S[1] and 1 <= rate <= 10_000 and rate == round(rate)
+    if not is_layout or (head[:, :2] != head[0, :2]).any() or not abs(head[0, 2]) < EPOCH_S[0]:
+        return None
+    what = f"{table.path}: Empatica E4 layout (start and sampling rate in the first two lines)"
+    if len(table.names) > 1:
+        raise InputError(f"{what} of {len(table.names)} columns, which is not the PPG; give BVP.csv")
+    rate = check_rate(rate, f"{what}, which is not the PPG (BVP.csv):")
+    start = pd.Timestamp(start_s, unit="s").strftime("%Y-%m-%d %H:%M:%S UTC")
+    note = f"Empatica E4 layout: start {start} in the first line, {rate:g} Hz in the second"
+    return table._replace(cells=table.cells.iloc[2:].reset_index(drop=True)), rate, note
+
+
+def _polar_columns(table: CsvTable) -> tuple[str | None, str | None, list[str]]:
+    """Clock, PPG and a note, if the layout is Polar Sensor Logger's."""
+    by_name = {name.lower(): name for name in table.names}
+    if not table.named or not {"phone timestamp", _POLAR_CLOCK, _POLAR_PPG} <= set(by_name):
+        return None, None, []
+    channels = ", ".join(repr(name) for lower, name in by_name.items() if lower.startswith("channel "))
+    note = f"Polar Sensor Logger layout: clock of the sensor; photodiode channels {channels}"
+    return by_name[_POLAR_CLOCK], by_name[_POLAR_PPG], [note]
+
+
 def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
-    header_path = header_of(path)
-    header = read_header(header_path)
-    pieces, notes = _wfdb_pieces(header_path, header, column)
+    path = header_of(path)
+    header = wfdb.read_header(path)
+    pieces, notes = _wfdb_pieces(path, header, column)
+    return _assembled(path, "WFDB record", pieces, (header.sig_len or 0) / header.fs, sampling_rate, notes)
+
+
+def _assembled(path: Path, kind: str, pieces: list[tuple], duration_s: float, sampling_rate: float | None, notes):
+    """Pieces as of :func:`_wfdb_pieces` as one recording, leads of several rates at that of the first."""
     (_, part, (x, rate), _), ecg_rate = pieces[0], float("nan")
     rate = check_rate(rate, f"{part}: sampling rate")
-    duration_s = (header.sig_len or len(x) / rate * header.fs) / header.fs
-    ppg, ecg = np.full(int(round(duration_s * rate)), np.nan), {}
+    ppg, ecg = np.full(int(round((duration_s or len(x) / rate) * rate)), np.nan), {}
     for start_s, part, (x, own_rate), leads in pieces:
         if own_rate != rate:
             raise InputError(f"{part}: PPG at {own_rate:g} Hz, but {rate:g} Hz in an earlier segment; give one segment")
@@ -90,36 +228,34 @@ def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None
             ecg_rate = lead_rate if np.isnan(ecg_rate) else ecg_rate
             whole = ecg.setdefault(lead, np.full(int(round(len(ppg) / rate * ecg_rate)), np.nan))
             _place(whole, resample_signal(x, lead_rate, ecg_rate), start_s * ecg_rate)
-    check_agreement(header_path, sampling_rate, rate)
-    return UserRecording(ppg, rate, ecg, ecg_rate, [f"WFDB record, {rate:g} Hz by its header", *notes])
+    check_agreement(path, sampling_rate, rate)
+    return UserRecording(ppg, rate, ecg, ecg_rate, [f"{kind}, {rate:g} Hz by its header", *notes])
 
 
-def _wfdb_pieces(header_path: Path, header, column: str | int | None) -> tuple[list[tuple], list[str]]:
+def _wfdb_pieces(path: Path, header, column: str | int | None) -> tuple[list[tuple], list[str]]:
     """Segments with a PPG: start (s), header, PPG and leads (mV) with their rates (Hz); and what to tell the user."""
     pieces, seen, is_there = [], {}, False
     chosen, left_out = {}, {}  # what was taken as the PPG, segment by segment; leads of no use, and why
-    for segment in segments(header):
-        part = header_path if segment.name == header.record_name else header_path.with_name(f"{segment.name}.hea")
-        if not part.is_file():
-            continue
-        own = read_header(part)
-        if not all((part.parent / file).is_file() for file in own.file_name or []):
+    for segment in wfdb.segments(header):
+        part = path if segment.name == header.record_name else path.with_name(f"{segment.name}.hea")
+        own = wfdb.read_header(part) if part.is_file() else None
+        if own is None or not all((part.parent / file).is_file() for file in own.file_name or []):
             continue
         is_there, names = True, own.sig_name or []
         seen |= dict.fromkeys(names)
         if column is None and not find_ppgs(names):
             continue
-        name = choose_ppg(part, names, column)
-        chosen[describe_choice(name, names, column)] = None
-        leads, odd = usable_leads(names, own.units, str(part))
+        name, choice = _choose_ppg(part, names, column)
+        chosen[choice] = None
+        leads, odd = wfdb.usable_leads(names, own.units, str(part))
         left_out |= dict.fromkeys(odd)
-        raw = read_signals(part, list(dict.fromkeys([name, *(signal for signal, _ in leads.values())])))
+        raw = wfdb.read_signals(part, list(dict.fromkeys([name, *(signal for signal, _ in leads.values())])))
         in_mv = {lead: (raw[signal][0] * factor, raw[signal][1]) for lead, (signal, factor) in leads.items()}
         pieces.append((segment.start_frame / header.fs, part, raw[name], in_mv))
     if not is_there:
-        raise InputError(f"{header_path}: none of its signal files is there; put them beside the header")
+        raise InputError(f"{path}: none of its signal files is there; put them beside the header")
     if not pieces:
-        choose_ppg(header_path, list(seen), column)  # says which channels there are
+        _choose_ppg(path, list(seen), column)  # says which channels there are
     return pieces, [*chosen, *left_out]
 
 
@@ -129,13 +265,8 @@ def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:
     whole[first : first + len(part)] = part
 
 
-# ------------------------------------------------------------------------------------------------------------------ EDF
 def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
-    """By edfio, signal by signal, those that are needed alone. Leads of several rates are brought to that of the first.
-
-    EDF and BDF are told apart by what they hold, whatever they are called. Interrupted ones (EDF+D), whose gaps edfio
-    does not place, are refused.
-    """
+    """EDF and BDF, told apart by what they hold; interrupted ones, whose gaps edfio does not place, are refused."""
     import edfio
 
     try:
@@ -145,29 +276,19 @@ def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None)
             warnings.simplefilter("always")
             # Some recorders write umlauts or units in Latin-1 where the format allows ASCII alone.
             edf = (edfio.read_bdf if is_bdf else edfio.read_edf)(path, header_encoding="latin-1")
-        signals = {}
-        for signal in edf.signals:
-            signals.setdefault(signal.label.strip(), signal)
+        signals = {signal.label.strip(): signal for signal in reversed(edf.signals)}  # the first of one name
     except Exception as error:
-        raise InputError(
-            f"{path}: cannot be read as {path.suffix[1:].upper()} ({error}); export it again, or as CSV"
-        ) from error
+        problem = f"cannot be read as {path.suffix[1:].upper()} ({error})"
+        raise InputError(f"{path}: {problem}; export it again, or as CSV") from error
     if "+D" in str(edf.reserved):
-        raise InputError(
-            f"{path}: an interrupted recording (EDF+D); export its stretches as files of their own, or as CSV"
-        )
-    names = list(signals)
-    name = choose_ppg(path, names, column)
-    rate = check_rate(signals[name].sampling_frequency, f"{path}: sampling rate of {name!r}")
-    check_agreement(path, sampling_rate, rate)
-    notes = [f"{'BDF' if is_bdf else 'EDF'}, {rate:g} Hz by its header", *(str(warning.message) for warning in told)]
-    notes.append(describe_choice(name, names, column))
+        problem = "an interrupted recording (EDF+D)"
+        raise InputError(f"{path}: {problem}; export its stretches as files of their own, or as CSV")
+    names = list(dict.fromkeys(signal.label.strip() for signal in edf.signals))
+    name, choice = _choose_ppg(path, names, column)
     others = [other for other in names if other != name]
-    found, odd = usable_leads(others, [signals[other].physical_dimension for other in others], str(path))
-    notes += odd
-    leads, lead_rate = {}, float("nan")
-    for lead, (other, factor) in found.items():
-        own_rate = signals[other].sampling_frequency
-        lead_rate = own_rate if np.isnan(lead_rate) else lead_rate
-        leads[lead] = resample_signal(factor * signals[other].data, own_rate, lead_rate)
-    return UserRecording(np.asarray(signals[name].data, dtype=float), rate, leads, lead_rate, notes)
+    found, odd = wfdb.usable_leads(others, [signals[other].physical_dimension for other in others], str(path))
+    rates = {other: signal.sampling_frequency for other, signal in signals.items()}
+    leads = {lead: (factor * signals[other].data, rates[other]) for lead, (other, factor) in found.items()}
+    pieces = [(0.0, path, (signals[name].data, rates[name]), leads)]
+    notes = [*(str(warning.message) for warning in told), choice, *odd]
+    return _assembled(path, "BDF" if is_bdf else "EDF", pieces, 0.0, sampling_rate, notes)
