@@ -31,6 +31,9 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.data.download import http
 from p2es_lib.data.download import mirror as mirror_module
 from p2es_lib.data.download.checksums import read_checksums
+from p2es_lib.data.preparation.jobs import list_jobs, prepare_windows, run_job
+from p2es_lib.data.sources import SOURCES, get_source
+from p2es_lib.data.sources.contract import Record
 from p2es_lib.data.sources.fetch import (
     add_to_selection,
     get_records,
@@ -39,9 +42,6 @@ from p2es_lib.data.sources.fetch import (
     select_records,
     verify_records,
 )
-from p2es_lib.data.preparation.jobs import list_jobs, prepare_windows, run_job
-from p2es_lib.data.sources import SOURCES, get_source
-from p2es_lib.data.sources.contract import Record
 
 CHALLENGE, MIMIC4, BIDMC, PTB_XL = (get_source(name) for name in ("challenge-2015", "mimic4wdb", "bidmc", "ptb-xl"))
 NAMES = [f"a{number}l" for number in range(101, 107)] + ["v201s", "v202s"]

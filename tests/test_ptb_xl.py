@@ -11,9 +11,9 @@ from wfdb_files import read_record, write_record
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
-from p2es_lib.data.sources.fetch import select_records
 from p2es_lib.data.download.mirror import MissingFile
 from p2es_lib.data.sources import ptb_xl
+from p2es_lib.data.sources.fetch import select_records
 from p2es_lib.simulator.demographics_effects import RHYTHMS
 from p2es_lib.simulator.morphology import CLASSES
 

@@ -14,9 +14,7 @@ from p2es_lib.core import paths
 from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.processes import stop_with_parent
-from p2es_lib.data.sources import fetch
-from p2es_lib.data.download.selection import read_selection
-from p2es_lib.data.sources import SOURCES, parse_dataset
+from p2es_lib.data.sources import SOURCES, fetch, parse_dataset
 
 app = typer.Typer(help="List, download, verify and prepare recordings.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -146,7 +144,7 @@ def _report(name: str, made: Path) -> None:
     info = read_windows(made).info
     rejected = sorted(info["rejected"].items(), key=lambda item: -item[1])
     notes, last = _sum_up(info["notes"])
-    selected = [source.name for source in parse_dataset(name) if read_selection(source) is not None]
+    selected = [source.name for source in parse_dataset(name) if fetch.read_selection(source) is not None]
     typer.echo(f"{info['accepted']} of {info['found']} windows usable, from {info['records']} records", err=True)
     for line in (
         *(f"{count} rejected: {reason}" for reason, count in rejected),

@@ -28,8 +28,8 @@ from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.data.sources import parse_dataset
 from p2es_lib.experiments.variants import VARIANTS, configure, parse_seeds
-from p2es_lib.translation.checks import check_options
 from p2es_lib.translation.file import load_model
+from p2es_lib.translation.readers.checks import check_options
 
 app = typer.Typer(
     help="P2Es, wearable PPG to 12-lead ECG: a companion to arXiv 2509.25480. Research use only, not a diagnosis.",

@@ -15,7 +15,7 @@ from p2es_lib import __version__
 from p2es_lib.core.errors import check_choice
 from p2es_lib.core.paths import PRETRAINED, check_output_folder, run_dir
 from p2es_lib.core.weights import WEIGHTS_FILE, check_weights
-from p2es_lib.translation.checks import check_file, check_options
+from p2es_lib.translation.readers.checks import check_file, check_options
 
 if TYPE_CHECKING:
     from p2es_lib.core.learned import LearnedTranslator

@@ -27,7 +27,7 @@ from p2es_lib.core.noise import NoiseNames
 from p2es_lib.signals import cleaning
 from p2es_lib.signals.cleaning import ppg_quality, true_runs
 from p2es_lib.signals.transforms import resample_at, resampling_reach
-from p2es_lib.translation.checks import RATE_RANGE_HZ, check_options
+from p2es_lib.translation.readers.checks import RATE_RANGE_HZ, check_options
 
 #: Neighbouring windows share this much, over which one fades into the next.
 OVERLAP_S = 1.024

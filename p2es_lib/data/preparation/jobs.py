@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 from p2es_lib.core import paths
 from p2es_lib.core.config import Config, same_settings
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.sources.fetch import SELECTION_FILE, read_selection, sample_records, selection_note
 from p2es_lib.data.preparation.assembly import ASSEMBLES, assemble
 from p2es_lib.data.preparation.prepare_shard import code_files, files_imported, hash_files, prepare_shard
 from p2es_lib.data.sources import get_source, parse_dataset
 from p2es_lib.data.sources.contract import Record
+from p2es_lib.data.sources.fetch import SELECTION_FILE, read_selection, sample_records, selection_note
 from p2es_lib.data.sources.simulated import simulate_cohort
 from p2es_lib.data.windows import SHARD_SETTINGS, read_settings, write_view, write_windows
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources.wfdb_records import name_words
-from p2es_lib.translation.checks import RATE_RANGE_HZ, check_rate
+from p2es_lib.translation.readers.checks import RATE_RANGE_HZ, check_rate
 from p2es_lib.translation.readers.csv_table import MISSING, CsvTable
 
 #: Words for units, by the seconds that they last.

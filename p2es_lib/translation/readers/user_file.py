@@ -21,7 +21,7 @@ from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
 from p2es_lib.data.sources import wfdb_records as wfdb
 from p2es_lib.signals.cleaning import OFF_S, flat_mask
 from p2es_lib.signals.transforms import resample_signal
-from p2es_lib.translation.checks import check_file, check_rate, header_of
+from p2es_lib.translation.readers.checks import check_file, check_rate, header_of
 from p2es_lib.translation.readers.csv_clock import EPOCH_S, LONGEST_STEP_S, Clock, check_agreement, find_clock
 from p2es_lib.translation.readers.csv_table import CsvTable, read_csv_table
 
