@@ -27,7 +27,6 @@ _BURST_EDGE_S = 0.25
 _MOTION_BAND_HZ = (0.5, 3.0)
 _DRIFT_BAND_HZ = (0.02, 0.4)
 _MAX_GAP_FRACTION = 0.6
-_BISECTIONS = 30
 
 
 def _band_noise(rng: np.random.Generator, n: int, rate: float, band: tuple[float, float], slope: float) -> np.ndarray:
@@ -46,23 +45,34 @@ def _at_snr(ppg: np.ndarray, disturbance: np.ndarray, snr_db: float) -> np.ndarr
     return ppg + disturbance * np.sqrt(ppg.var() / 10 ** (snr_db / 10) / disturbance.var())
 
 
+def _largest(outer: float, n_steps: int, weaker: Callable[[float], bool]) -> float:
+    """By bisection: the largest strength, from 0 to ``outer``, whose disturbance is still weaker than wanted."""
+    inner = 0.0
+    for _ in range(n_steps):
+        middle = 0.5 * (inner + outer)
+        inner, outer = (middle, outer) if weaker(middle) else (inner, middle)
+    return inner
+
+
 def _motion(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rate: float) -> np.ndarray:
     """Bursts of 0.5-3 Hz noise, switched on and off at random, each with its own gamma-distributed RMS.
 
     At least half a second of burst lies in the window, else there would be nothing to scale.
     """
-    n = len(ppg)
-    time_s = np.arange(n) / rate
+
+    def draw_length() -> float:
+        return _BURST_S[0] * (_BURST_S[1] / _BURST_S[0]) ** rng.random()
+
+    n, window_s = len(ppg), len(ppg) / rate
     noise = _band_noise(rng, n, rate, _MOTION_BAND_HZ, slope=rng.uniform(0.0, 2.0))
-    envelope = np.zeros(n)
-    length = _BURST_S[0] * (_BURST_S[1] / _BURST_S[0]) ** rng.random()
-    inside = min(0.5, 0.5 * n / rate)
-    begin = rng.uniform(inside - length, n / rate - inside)
-    while begin < n / rate:
+    time_s, envelope, length = np.arange(n) / rate, np.zeros(n), draw_length()
+    inside = min(0.5, 0.5 * window_s)
+    begin = rng.uniform(inside - length, window_s - inside)
+    while begin < window_s:
         edge = np.minimum(time_s - begin, begin + length - time_s) / _BURST_EDGE_S  # < 0 outside the burst
         envelope += rng.gamma(2.0, 0.5) * (0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0.0, 1.0)))
         begin += length + rng.exponential(_PAUSE_MEAN_S)
-        length = _BURST_S[0] * (_BURST_S[1] / _BURST_S[0]) ** rng.random()
+        length = draw_length()
     return _at_snr(ppg, envelope * noise, snr_db)
 
 
@@ -79,10 +89,7 @@ def _low_perfusion(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rat
 
 
 def _clipping(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rate: float) -> np.ndarray:
-    """Saturation at the upper, the lower or both rails; the rail is searched by bisection.
-
-    The further in the rails, the larger the disturbance, up to a flat line at 0 dB.
-    """
+    """Saturation at the upper, the lower or both rails: the further in, the larger, up to a flat line at 0 dB."""
     if snr_db <= 0:
         raise InputError(f"snr_db={snr_db} with clipping: must be above 0 dB, which is a flat line already")
     sides = ("upper", "lower", "both")[rng.integers(3)]
@@ -94,11 +101,7 @@ def _clipping(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rate: fl
         bottom = low + depth * ((middle if sides == "both" else high) - low)
         return np.clip(ppg, None if sides == "upper" else bottom, None if sides == "lower" else top)
 
-    inner, outer = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        depth = 0.5 * (inner + outer)
-        inner, outer = (depth, outer) if (clip(depth) - ppg).var() < target else (inner, depth)
-    return clip(inner)
+    return clip(_largest(1.0, 30, lambda depth: (clip(depth) - ppg).var() < target))
 
 
 def _gaps(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rate: float) -> np.ndarray:
@@ -129,11 +132,7 @@ def _gaps(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rate: float)
             error[begin:end] = value - ppg[begin:end]
         return mask, error
 
-    inner, outer = 0.0, _MAX_GAP_FRACTION
-    for _ in range(20):
-        fraction = 0.5 * (inner + outer)
-        inner, outer = (fraction, outer) if held(fraction)[1].var() < target else (inner, fraction)
-    fraction = inner * shorten
+    fraction = shorten * _largest(_MAX_GAP_FRACTION, 20, lambda fraction: held(fraction)[1].var() < target)
     mask, error = held(fraction)
     while error.var() > target and fraction > 1.0 / n:  # another length begins elsewhere and may hold a worse value
         fraction *= 0.8
@@ -149,13 +148,7 @@ def _gaps(ppg: np.ndarray, snr_db: float, rng: np.random.Generator, rate: float)
     return ppg + error - drop * mask
 
 
-_KINDS: dict[str, Callable[[np.ndarray, float, np.random.Generator, float], np.ndarray]] = {
-    "motion": _motion,
-    "drift": _drift,
-    "low_perfusion": _low_perfusion,
-    "clipping": _clipping,
-    "gaps": _gaps,
-}
+_KINDS = {"motion": _motion, "drift": _drift, "low_perfusion": _low_perfusion, "clipping": _clipping, "gaps": _gaps}
 #: Kinds of disturbance; "none" leaves the PPG as it is.
 DISTURBANCES = ("none", *_KINDS)
 
@@ -169,10 +162,8 @@ def disturb(
     ----------
     ppg : array (N, T)
         Any scale. A row without variation has no pulse to disturb and is returned as it is.
-    kind : str
-        One of :data:`DISTURBANCES`.
-    snr_db : float
-        See the module's docstring; above 0 for clipping.
+    kind, snr_db : str, float
+        One of :data:`DISTURBANCES`; dB as in the module's docstring, above 0 for clipping.
     rngs : sequence of N numpy Generators
         Row i uses ``rngs[i]`` alone.
     sampling_rate : float, Hz
@@ -183,7 +174,6 @@ def disturb(
         Unknown kind, SNR not finite or out of reach, NaN in the PPG, or not one generator per row.
     """
     check_choice("disturbance", kind, DISTURBANCES)
-    ppg = np.asarray(ppg)
     if not np.isfinite(snr_db):
         raise InputError(f"snr_db={snr_db}: must be a finite number of decibels")
     if ppg.ndim != 2 or len(rngs) != len(ppg):
@@ -192,10 +182,8 @@ def disturb(
         rows = np.flatnonzero(~np.isfinite(ppg).all(axis=1))[:5].tolist()
         raise InputError(f"PPG rows {rows} hold NaN or infinite samples: disturb complete windows only")
     disturbed = ppg.astype(np.float32)
-    if kind == "none":
-        return disturbed
     for row, rng in enumerate(rngs):
         clean = ppg[row].astype(float)
-        if np.ptp(clean) > 0:
+        if kind != "none" and np.ptp(clean) > 0:
             disturbed[row] = _KINDS[kind](clean, snr_db, rng, sampling_rate)
     return disturbed

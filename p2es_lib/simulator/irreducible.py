@@ -6,27 +6,20 @@ age and sex reveal is held, everything else is drawn anew and the ECG rendered a
 
 Held with ``hold="pulses"``: age, sex, stiffness (it shapes the pulse), the onset of every pulse, the rhythm (sinus or
 fibrillation) and the type of each beat that has a pulse, the mean RR interval (which sets QT), breathing rate and
-phase, the part of the arrival time that follows RR.
-
-Drawn anew: height (hence part of the arrival time), the arrival-time residual (one draw per subject, for all beats and
-windows), its beat-to-beat jitter, morphology class given age and sex, all intervals, amplitudes, axes, QRS shape,
-electrode positions, size and lag of the breathing modulation of the ECG, f-wave rate, size and phase, shape of
-premature beats. R = pulse onset - drawn arrival time.
-
-Held besides with ``hold="beats"``: the true R times of all beats. The difference between the two floors is timing.
+phase, the part of the arrival time that follows RR. Drawn anew: height (hence part of the arrival time), the
+arrival-time residual (one draw per subject) and its beat-to-beat jitter, and whatever else shapes the ECG. R = pulse
+onset - drawn arrival time. Held besides with ``hold="beats"``: the true R times of all beats. The difference between
+the two floors is timing.
 
 Approximations
 --------------
-1. Pulse onsets count as exactly known, also through sensor noise and disturbances, and so do the quantities named as
-   held. That makes the floor too low rather than too high.
+1. Pulse onsets count as exactly known, also through noise and shortly after the window's end, and so do the other
+   quantities held. That makes the floor too low rather than too high.
 2. Given the onsets, R has the distribution of onset minus arrival time: a flat prior on the beat times. It is exact
    for the residual (windows begin anywhere); for the jitter it ignores that a smooth RR series says a little more.
 3. A ventricular beat without a pulse shows as a pause. Its presence is held, its time is drawn: the coupling
    interval from its distribution, between the drawn R times of its neighbours with a full compensatory pause.
-4. Each window is taken alone: other windows of the same subject would add nothing here, since the PPG of a subject
-   says no more about the residual in two windows than in one.
-5. Onsets of pulses shortly after the window's end count as seen too, though the PPG shows them only in part. That makes
-   the floor slightly too low, again the safe side.
+4. Each window is taken alone: the PPG of a subject says no more about the residual in two windows than in one.
 
 With M draws the average itself is noisy: E|x - m_M|^2 = (1 + 1/M) s^2, because x and the draws are independent and
 alike given what is held. :func:`irreducible_rmse` divides this out.
@@ -43,13 +36,13 @@ from p2es_lib.core.leads import expand_leads
 from p2es_lib.simulator import draws as random
 from p2es_lib.simulator.cohort import PAT_JITTER_S, SimulatedWindows
 from p2es_lib.simulator.demographics_effects import draw_body, draw_traits
-from p2es_lib.simulator.heart import draw_heart, draw_morphology
+from p2es_lib.simulator.heart import draw_heart
 from p2es_lib.simulator.lead_field import draw_lead_fields
+from p2es_lib.simulator.morphology import draw_morphology
 from p2es_lib.simulator.render import render_ecg8
-from p2es_lib.simulator.rhythm import PVC_COUPLING
+from p2es_lib.simulator.rhythm import pvc_coupling
 from p2es_lib.simulator.settings import SimulatorConfig
 
-HOLDS = ("pulses", "beats")
 # Last word of the Monte Carlo's own seed: without it the draws of a subject would be the subject.
 _STREAM = 0x1DE
 
@@ -70,35 +63,26 @@ def conditional_mean_ecg(
 
     Parameters
     ----------
-    windows : SimulatedWindows
-        Made with ``config``.
-    config : SimulatorConfig
-        Its scales of variation say how far the draws spread.
-    n_draws : int
-        At least 2.
-    hold : "pulses" or "beats"
-    seed : int
-        Of the Monte Carlo draws; each subject has its own stream, so a window's result does not depend on the others.
-    progress : bool
+    windows, config : SimulatedWindows, SimulatorConfig
+        The windows were made with these settings, which also say how far the draws spread.
+    n_draws, hold, seed : int, "pulses" or "beats", int
+        Of the Monte Carlo draws. Each subject has its own stream: a window's result does not depend on the others.
 
     Raises
     ------
     InputError
         Unknown ``hold``, fewer than 2 draws, or windows of another length than the configuration's.
     """
-    check_choice("hold", hold, HOLDS)
+    check_choice("hold", hold, ("pulses", "beats"))
     if n_draws < 2:
         raise InputError(f"n_draws={n_draws}: at least 2 draws are needed for a variance")
     if windows.ecg.shape[-1] != config.window_samples:
         raise InputError(f"windows have {windows.ecg.shape[-1]} samples, config.window_samples={config.window_samples}")
-    rows = range(len(windows))
-    if progress:
-        from tqdm.auto import tqdm
+    from tqdm.auto import tqdm
 
-        rows = tqdm(rows, desc=f"irreducible error ({hold} held)", unit="window")
-    mean = np.empty(windows.ecg.shape, dtype=np.float32)
-    variance = np.empty_like(mean)
-    for row in rows:
+    mean, variance = np.empty_like(windows.ecg), np.empty_like(windows.ecg)
+    bar = {"desc": f"irreducible error ({hold} held)", "unit": "window", "disable": not progress}
+    for row in tqdm(range(len(windows)), **bar):
         ecg = expand_leads(_draw_ecg8(windows, row, config, n_draws, hold, seed))  # (M, 12, T)
         mean[row] = ecg.mean(axis=0)
         ecg -= mean[row]
@@ -108,10 +92,7 @@ def conditional_mean_ecg(
 
 
 def irreducible_rmse(windows: SimulatedWindows, conditional_mean: ConditionalMean, *, per_lead: bool = False):
-    """Lowest reachable RMSE (mV) over these windows: a float, or an array (12,) per lead.
-
-    Corrected for the finite number of draws by the factor 1 / sqrt(1 + 1/M).
-    """
+    """Lowest reachable RMSE (mV) over these windows, corrected for the number of draws: a float, or (12,) per lead."""
     error = windows.ecg.astype(np.float64) - conditional_mean.mean
     mse = np.mean(error * error, axis=(0, 2)) / (1.0 + 1.0 / conditional_mean.n_draws)
     return np.sqrt(mse) if per_lead else float(np.sqrt(mse.mean()))
@@ -152,9 +133,7 @@ def _draw_r_times(
     jitter = config.pat_jitter * PAT_JITTER_S * rng.standard_normal((len(pat_s), len(onsets)))
     r_times = onsets - pat_s[:, None] - jitter
     for beat in np.flatnonzero(~np.isnan(latents.r_times[row]) & np.isnan(onsets)):
-        mean, sd = PVC_COUPLING
-        coupling = np.clip(mean + sd * rng.standard_normal(len(pat_s)), 0.42, 0.85)
-        rr = latents.mean_rr_s[row]
+        coupling, rr = pvc_coupling(rng.standard_normal(len(pat_s))), latents.mean_rr_s[row]
         before = r_times[:, beat - 1] if beat > 0 else latents.r_times[row, beat] - coupling * rr
         after = r_times[:, beat + 1] if beat + 1 < len(onsets) else np.full(len(pat_s), np.nan)
         r_times[:, beat] = before + coupling * np.where(np.isnan(after), rr, 0.5 * (after - before))

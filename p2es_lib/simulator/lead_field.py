@@ -23,18 +23,10 @@ from p2es_lib.simulator.normal_beats import decades_of, fitted
 from p2es_lib.simulator.settings import SimulatorConfig
 
 #: Rows I, II, V1..V6; columns X (left), Y (down), Z (back).
-FORWARD = np.array(
-    [
-        [0.863, -0.314, -0.031],
-        [0.102, 1.001, -0.133],
-        [-0.351, -0.292, -0.948],
-        [0.491, -0.888, -2.105],
-        [0.816, -0.279, -1.626],
-        [0.989, 0.162, -0.822],
-        [1.004, 0.211, -0.177],
-        [0.782, 0.286, 0.117],
-    ]
-)
+FORWARD = np.array([
+    [0.863, -0.314, -0.031], [0.102, 1.001, -0.133], [-0.351, -0.292, -0.948], [0.491, -0.888, -2.105],
+    [0.816, -0.279, -1.626], [0.989, 0.162, -0.822], [1.004, 0.211, -0.177], [0.782, 0.286, 0.117],
+])  # fmt: skip
 _LEAD_GAIN_SD, _CHEST_GAIN_SD = 0.025, 0.03
 _SHIFT_SD, _OWN_SHIFT_SD, _HEIGHT_SD, _OWN_HEIGHT_SD = 0.08, 0.04, 0.025, 0.02
 
@@ -58,13 +50,10 @@ def draw_lead_fields(
 
 def _move_electrodes(field: np.ndarray, draws: Draws, config: SimulatorConfig) -> np.ndarray:
     z, scale = draws.normal, config.electrodes
-    chest = field[2:].copy()
-    slope = np.gradient(chest, axis=0)  # change per electrode spacing
-    for k in range(6):
-        shift = scale * (_SHIFT_SD * z["chest_shift"][0] + _OWN_SHIFT_SD * z["chest_shift"][k + 1])
-        height = scale * (_HEIGHT_SD * z["chest_height"][0] + _OWN_HEIGHT_SD * z["chest_height"][k + 1])
-        field[k + 2] += shift * slope[k]
-        field[k + 2, 1] += height
+    slope = np.gradient(field[2:], axis=0)  # change per electrode spacing
+    shift = scale * (_SHIFT_SD * z["chest_shift"][0] + _OWN_SHIFT_SD * z["chest_shift"][1:])
+    field[2:] += shift[:, None] * slope
+    field[2:, 1] += scale * (_HEIGHT_SD * z["chest_height"][0] + _OWN_HEIGHT_SD * z["chest_height"][1:])
     gain = np.exp(scale * _LEAD_GAIN_SD * z["lead_gain"])
     # The first limb lead's number also moves all chest leads: near or far from the heart.
     gain[2:] *= np.exp(scale * _CHEST_GAIN_SD * z["lead_gain"][0])

@@ -45,25 +45,21 @@ _WAVES = {"p": P_FRACTIONS, "qrs": QRS_FRACTIONS, "st_t": ST_T_FRACTIONS}
 
 @dataclass(frozen=True)
 class BeatShape:
-    """Vectors of P, QRS and ST-T of N subjects, (3, K, N) each, in mV, all with the frontal axis REFERENCE_AXIS_DEG.
+    """Normal beats of N subjects; dicts have an entry for each of "p", "qrs" and "st_t".
 
-    ``local`` has the courses of the local content of each wave, (N_LOCAL, K, N), in mV, and ``local_variation`` the
-    subject's deviation in them from the mean of its sex and age, as a fraction of the size of the wave. ``axis_deg``
-    (3, N) is where P, QRS and ST-T are to be turned to, ``axis_deviation_deg`` the subject's part of it. ``variation``
-    is the deviation of the QRS shape from the mean of its sex and age, as a fraction of the QRS size; ``qrs_factor``
-    and ``t_factor`` say how much larger the subject's waves are than that mean.
+    ``vectors`` (3, K, N) and the courses of ``local`` content (N_LOCAL, K, N) are in mV, vectors with the frontal axis
+    REFERENCE_AXIS_DEG; ``axis_deg`` (3, N) is where P, QRS and ST-T are to be turned to, ``axis_deviation_deg`` the
+    subject's part of it. ``vector_variation`` and ``local_variation`` deviate from the mean of the subject's sex and
+    age, as a fraction of the size of the wave; ``factors`` (3, N) say how much larger its waves are than that mean.
     """
 
-    p: np.ndarray
-    qrs: np.ndarray
-    st_t: np.ndarray
+    vectors: dict[str, np.ndarray]
     local: dict[str, np.ndarray]
+    vector_variation: dict[str, np.ndarray]
     local_variation: dict[str, np.ndarray]
     axis_deg: np.ndarray
     axis_deviation_deg: np.ndarray
-    variation: np.ndarray
-    qrs_factor: np.ndarray
-    t_factor: np.ndarray
+    factors: np.ndarray
 
 
 @lru_cache(maxsize=1)
@@ -75,46 +71,29 @@ def fitted() -> dict[str, np.ndarray]:
 
 def draw_shape(age: np.ndarray, female: np.ndarray, draws: Draws, config: SimulatorConfig) -> BeatShape:
     """Shape and size of each subject's normal beat, for given age (years) and sex, (N,) each."""
-    table, z = fitted(), draws.normal
-    decades = decades_of(age)
-    mean = _line(table["shape"], decades, female)
+    table, decades = fitted(), decades_of(age)
     # Sums are written out, see cohort.py on bytes.
-    numbers = np.concatenate([z["beat"], z["beat_finer"]])
+    numbers = np.concatenate([draws.normal["beat"], draws.normal["beat_finer"]])
     latent = np.stack([sum(row[k] * numbers[k] for k in range(i + 1)) for i, row in enumerate(table["factor"])])
     factors, turned, scores = config.amplitudes * latent[:3], config.axis * latent[3:6], latent[6:]
     turned = turned * np.where(turned < 0, *table["axis_sides"][:, :, None])  # axes reach further to the left
-    variation = np.zeros_like(mean)
-    for component, score in zip(table["components"], scores, strict=True):
-        variation += component[:, None] * score
-    n_vectors = 3 * sum(len(fractions) for fractions in _WAVES.values())
-    variation[:n_vectors] *= config.qrs_shape
-    variation[n_vectors:] *= config.electrodes
+    variation = sum(component[:, None] * score for component, score in zip(table["components"], scores, strict=True))
+    mean, own = _by_wave(_line(table["shape"], decades, female)), _by_wave(variation)
     sizes = np.exp(_line(table["size"], decades, female) + factors)
-    shapes, local, local_variation, start = {}, {}, {}, 0
-    for size, (wave, fractions) in zip(sizes, _WAVES.items(), strict=True):
-        part = slice(start, start + 3 * len(fractions))
-        shape = (mean[part] + variation[part]).reshape(3, len(fractions), -1)
-        shapes[wave] = shape * (size / np.sqrt(shape[0] ** 2 + shape[1] ** 2 + shape[2] ** 2).max(axis=0))
-        start = part.stop
-    for size, (wave, fractions) in zip(sizes, _WAVES.items(), strict=True):
-        part = slice(start, start + N_LOCAL * len(fractions))
-        local_variation[wave] = variation[part].reshape(N_LOCAL, len(fractions), -1)
-        local[wave] = size * (mean[part].reshape(N_LOCAL, len(fractions), -1) + local_variation[wave])
-        start = part.stop
+    vectors, local = {}, {}
+    for size, wave in zip(sizes, _WAVES, strict=True):
+        own[0][wave], own[1][wave] = config.qrs_shape * own[0][wave], config.electrodes * own[1][wave]
+        shape = mean[0][wave] + own[0][wave]
+        vectors[wave] = shape * (size / largest(shape))
+        local[wave] = size * (mean[1][wave] + own[1][wave])
     shift = np.where(female, *(of_sex[:, None] for of_sex in _AXIS_SHIFT_DEG[::-1]))
     axis = _line(table["axis_deg"], decades, female) + shift + turned
-    first = 3 * len(P_FRACTIONS)
-    of_qrs = variation[first : first + 3 * len(QRS_FRACTIONS)].reshape(3, len(QRS_FRACTIONS), -1)
-    return BeatShape(
-        **shapes,
-        local=local,
-        local_variation=local_variation,
-        axis_deg=axis,
-        axis_deviation_deg=turned,
-        variation=of_qrs,
-        qrs_factor=np.exp(factors[1]),
-        t_factor=np.exp(factors[2]),
-    )
+    return BeatShape(vectors, local, *own, axis, turned, np.exp(factors))
+
+
+def largest(vectors: np.ndarray) -> np.ndarray:
+    """Length of the longest of the vectors (3, K, N), (N,)."""
+    return np.sqrt(vectors[0] ** 2 + vectors[1] ** 2 + vectors[2] ** 2).max(axis=0)
 
 
 def decades_of(age: np.ndarray) -> np.ndarray:
@@ -128,11 +107,17 @@ def _line(table: np.ndarray, decades: np.ndarray, female: np.ndarray) -> np.ndar
     return np.where(female, women, men)
 
 
+def _by_wave(columns: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """Vectors (3, K, N) and local content (N_LOCAL, K, N) of each wave, as the columns (C, N) of the fit hold them."""
+    layout = [(n, len(fractions)) for n in (3, N_LOCAL) for fractions in _WAVES.values()]
+    parts = np.split(columns, np.cumsum([n * n_knots for n, n_knots in layout])[:-1])
+    parts = [part.reshape(n, n_knots, -1) for part, (n, n_knots) in zip(parts, layout)]
+    return [dict(zip(_WAVES, parts[:3])), dict(zip(_WAVES, parts[3:]))]
+
+
 @lru_cache(maxsize=1)
 def repolarisation_course() -> tuple[np.ndarray, np.ndarray]:
     """Course over ST_T_FRACTIONS of an ST vector (1 just after QRS) and of a T vector (1 at its peak), (K,) each."""
-    start, n_values = 3 * (len(P_FRACTIONS) + len(QRS_FRACTIONS)), 3 * len(ST_T_FRACTIONS)
-    mean = fitted()["shape"][:, 0].mean(axis=0)[start : start + n_values].reshape(3, -1)
-    direction = mean[:, T_PEAK_KNOTS].sum(axis=-1)
-    along = direction @ mean
+    mean = _by_wave(fitted()["shape"][:, 0].mean(axis=0)[:, None])[0]["st_t"][..., 0]
+    along = mean[:, T_PEAK_KNOTS].sum(axis=-1) @ mean
     return np.array([1.0, 0.85, 0.55, 0.25, 0.08, 0.0, 0.0]), along / along.max()

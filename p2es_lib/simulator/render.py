@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2es_lib.simulator.heart import F_WAVE_VECTOR, Heart, Kernels, take
+from p2es_lib.simulator.draws import on_rows
+from p2es_lib.simulator.heart import Heart, Kernels
 from p2es_lib.simulator.rhythm import BEAT_PAC, BEAT_PVC
 from p2es_lib.simulator.settings import SimulatorConfig
 
 _ST_T_BEGIN_S, _FADE_S = -0.04, 0.05
+# Direction and relative size of the f waves: strongest in V1, about a third as large in II.
+_F_WAVE_VECTOR = np.array([-0.25, 0.35, -0.65], dtype=np.float32)
 _CHUNK_ROWS = 32  # 32 x 1024 float32 are 128 KiB: a dozen such arrays stay in the cache
 
 
@@ -32,10 +35,7 @@ def render_ecg8(
 
     Parameters
     ----------
-    heart : Heart
-        N rows.
-    lead_fields : dict of arrays (8, 3 + N_LOCAL, N)
-        Of P, QRS and ST-T.
+    heart, lead_fields : Heart of N rows; arrays (8, 3 + N_LOCAL, N) of P, QRS and ST-T
     r_times, beat_type : arrays (N, n_beats)
         Ascending, NaN-padded; they should begin before the window and end after it.
     breathing : two arrays (N,)
@@ -47,13 +47,12 @@ def render_ecg8(
     t = (np.arange(config.window_samples) / config.sampling_rate).astype(np.float32)
     ecg8 = np.empty((n, 8, config.window_samples), dtype=np.float32)
     for start in range(0, n, _CHUNK_ROWS):
-        rows = slice(start, min(start + _CHUNK_ROWS, n))
-        part = take(heart, rows)
+        rows = slice(start, start + _CHUNK_ROWS)
+        part = _take(heart, rows)
         dipoles = _dipoles(part, r_times[rows], beat_type[rows], t, config)
-        rate, phase = breathing[0][rows], breathing[1][rows]
         if config.breathing:
             for dipole in dipoles.values():
-                _breathe(dipole, part, rate, phase, t)
+                _breathe(dipole, part, breathing[0][rows], breathing[1][rows], t)
         if part.f_wave_mv.any():
             _add_f_waves(dipoles["p"], part, f_wave_phase[:, rows], t)
         parts = [
@@ -69,17 +68,20 @@ def render_ecg8(
     return ecg8
 
 
+def _take(table, rows):
+    return on_rows(table, lambda values: values[..., rows])
+
+
 def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> dict[str, np.ndarray]:
     """Dipoles of P, QRS and ST-T of the chunk's rows and their local content, float32 (C, N, T) each, mV."""
-    n, window_samples = len(r_times), len(t)
-    shape = len(heart.qrs.vector_mv), n, window_samples
+    n = len(r_times)
+    shape = len(heart.qrs.vector_mv), n, len(t)
     dipoles = {wave: np.zeros(shape, dtype=np.float32) for wave in ("p", "qrs", "st_t")}
     r = np.where(np.isnan(r_times), 1e4, r_times)
     next_r = np.concatenate([r[:, 1:], np.full((n, 1), 2e4)], axis=1)
     previous_r = np.concatenate([np.full((n, 1), -1e4), r[:, :-1]], axis=1)
-    nearest = _runs(0.5 * (previous_r + r), config)
-    following = _runs(previous_r, config)
-    preceding = _runs(r + _ST_T_BEGIN_S, config)
+    begins = (0.5 * (previous_r + r), previous_r, r + _ST_T_BEGIN_S)
+    nearest, following, preceding = (_runs(begin, config) for begin in begins)
     groups = (
         ("p", following, BEAT_PAC, heart.p, heart.pac_p),
         ("p", nearest, BEAT_PAC, heart.ta, heart.ta),
@@ -89,21 +91,15 @@ def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> di
     fade = np.clip((_gather(next_r + _ST_T_BEGIN_S, preceding, n) - t) / np.float32(_FADE_S), 0.0, 1.0)
     fade = fade * fade * (np.float32(3.0) - np.float32(2.0) * fade)
     for wave, runs, special, kernels, special_kernels in groups:
-        dipole = dipoles[wave]
         lag = t - _gather(r, runs, n)
-        weight = fade if runs is preceding else None
+        weight = fade if runs is preceding else np.ones_like(lag)
         # P waves of ventricular beats are missing, whatever else is ordinary.
         replaced = (beat_type == special) | (beat_type == BEAT_PVC)
+        dipoles[wave] += _sum(kernels, lag, weight * _gather(~replaced, runs, n))
         rows = np.flatnonzero(replaced.any(axis=1))
         if len(rows):
-            keep = _gather((~replaced).astype(np.float32), runs, n)
-            _add(dipole, kernels, lag, keep if weight is None else keep * weight)
-            own = _gather((beat_type == special).astype(np.float32), runs, n)[rows]
-            extra = np.zeros((len(dipole), len(rows), window_samples), dtype=np.float32)
-            _add(extra, take(special_kernels, rows), lag[rows], own if weight is None else own * weight[rows])
-            dipole[:, rows] += extra
-        else:
-            _add(dipole, kernels, lag, weight)
+            own = _gather(beat_type == special, runs, n)[rows]
+            dipoles[wave][:, rows] += _sum(_take(special_kernels, rows), lag[rows], weight[rows] * own)
     return dipoles
 
 
@@ -120,26 +116,23 @@ def _gather(per_beat: np.ndarray, runs: np.ndarray, n: int) -> np.ndarray:
     return np.repeat(per_beat.ravel().astype(np.float32), runs).reshape(n, -1)
 
 
-def _add(dipole: np.ndarray, kernels: Kernels, lag: np.ndarray, weight: np.ndarray | None) -> None:
-    """Add the kernels at ``lag`` (N, T) seconds from R, times ``weight`` if given, to ``dipole`` (C, N, T)."""
-    total = np.zeros_like(dipole)  # summed alone first: the same order of additions with and without a weight
+def _sum(kernels: Kernels, lag: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Sum of the kernels at ``lag`` (N, T) seconds from R, times ``weight`` (N, T): (C, N, T)."""
+    parts = kernels.centre_s, np.sqrt(0.5) / kernels.width_s, kernels.vector_mv
+    centre, scale, vector = (part.astype(np.float32)[..., None] for part in parts)
+    total = np.zeros((len(vector), *lag.shape), dtype=np.float32)
     value, term = np.empty_like(lag), np.empty_like(lag)
-    centre = kernels.centre_s.astype(np.float32)[..., None]
-    scale = (np.sqrt(0.5) / kernels.width_s).astype(np.float32)[..., None]
-    vector = kernels.vector_mv.astype(np.float32)[..., None]
     for k in range(len(centre)):
         np.subtract(lag, centre[k], out=value)
         value *= scale[k]
         value *= value
         np.negative(value, out=value)
         np.exp(value, out=value)
-        for axis in range(len(dipole)):
+        for axis in range(len(vector)):
             np.multiply(value, vector[axis, k], out=term)
             total[axis] += term
-    if weight is not None:
-        for axis in range(len(dipole)):
-            total[axis] *= weight
-    dipole += total
+    total *= weight
+    return total
 
 
 def _breathe(dipole: np.ndarray, heart: Heart, rate, phase, t: np.ndarray) -> None:
@@ -170,5 +163,4 @@ def _add_f_waves(dipole: np.ndarray, heart: Heart, phase: np.ndarray, t: np.ndar
         wave -= np.float32(2.0 / (harmonic * np.pi)) * np.sin(np.float32(harmonic) * theta)
     size = np.float32(1.0) + np.float32(1.0 / 3.0) * slow
     wave *= size * (2.0 * heart.f_wave_mv[rows]).astype(np.float32)[:, None]
-    for axis in range(3):
-        dipole[axis, rows] += np.float32(F_WAVE_VECTOR[axis]) * wave
+    dipole[:3, rows] += _F_WAVE_VECTOR[:, None, None] * wave

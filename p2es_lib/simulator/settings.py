@@ -18,16 +18,12 @@ class SimulatorConfig:
 
     Parameters
     ----------
-    sampling_rate, window_samples : float (Hz), int
-        Windows of ``window_samples / sampling_rate`` seconds.
-    seed : int
-        With the subject and window number it decides every random number.
+    sampling_rate, window_samples, seed : float (Hz), int, int
     pat_residual_sd_ms : float
-        Spread between subjects of the pulse arrival time that age, stiffness and height leave unexplained. Default 15
-        ms: spread of the pre-ejection period within a population, 12-13 ms (Kortekaas 2018), and of the arm transit
-        time, about 7 ms (arm pulse wave velocities of Charlton 2019), in quadrature. It sets the irreducible error.
+        Spread between subjects of the pulse arrival time that age, stiffness and height leave unexplained; it sets the
+        irreducible error. 15 ms: spread of the pre-ejection period within a population, 12-13 ms (Kortekaas 2018), and
+        of the arm transit time, about 7 ms (arm pulse wave velocities of Charlton 2019), in quadrature.
     site : "finger", "wrist" or "ear"
-        Where the PPG is taken.
     disturbance, snr_db : str, float
         Wearable disturbance of the PPG and its signal-to-noise ratio; the ECG stays clean.
     body, heart_rate, hrv, arrhythmia, premature_beats, morphology, intervals, amplitudes, axis, qrs_shape, \
