@@ -4,9 +4,9 @@ Convolutions that extract features of the PPG and bidirectional LSTMs that carry
 what Guo (2024, many subjects) and Ezzat (2024, ConvBiLSTM, one subject each) build; here, two recurrent layers.
 
 It departs from them so: the convolutional stem takes a stride (that of P2Es's denoiser, 32 ms in the quick profile) and
-a transposed convolution undoes it, since a recurrence over every sample takes several times as long to train; age and
-sex modulate the block before the recurrence; 12 leads in millivolts instead of one scaled lead; no alignment of pulses
-and R peaks by means of the ECG; no dropout; and the number of weights of P2Es's denoiser.
+a transposed convolution undoes it, which makes training several times faster; age and sex modulate the block before the
+recurrence; 12 leads in millivolts instead of one scaled lead; no alignment of pulses and R peaks by means of the ECG;
+no dropout; and the number of weights of P2Es's denoiser.
 
 References
 ----------

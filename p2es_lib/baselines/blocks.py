@@ -1,10 +1,10 @@
 """Building blocks that the learned baselines share: a 1-D U-Net of residual blocks that a condition vector modulates.
 
-The residual block and the U-Net follow the ones of diffusion models (Ho 2020; Dhariwal 2021) in one dimension:
-pre-activation, group normalisation, a residual branch that starts at zero, strided convolutions down, nearest-neighbour
-interpolation and a convolution up, and skip connections by concatenation (Ronneberger 2015). The condition enters as a
-scale and a shift per channel (FiLM, Perez 2018). They depart from those in 5 taps instead of 3 (in one dimension a wide
-kernel is cheap), in one residual block per level and side, and in attention, if any, at the coarsest level only.
+Residual block and U-Net follow those of diffusion models (Ho 2020; Dhariwal 2021) in one dimension: pre-activation,
+group normalisation, a residual branch that starts at zero, strided convolutions down, interpolation and a convolution
+up, and skip connections by concatenation (Ronneberger 2015). The condition enters as a scale and a shift per channel
+(FiLM, Perez 2018). They depart from those in 5 taps instead of 3 (in one dimension a wide kernel is cheap), in one
+residual block per level and side, and in attention, if any, at the coarsest level only.
 
 References
 ----------
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -37,9 +38,13 @@ TAPS = 5
 MAX_WIDTH = 1024
 
 
-def group_norm(width: int) -> nn.GroupNorm:
-    """Group normalisation with 8 groups, or as many as divide the width evenly."""
+def _group_norm(width: int) -> nn.GroupNorm:
+    """With 8 groups, or as many as divide the width evenly."""
     return nn.GroupNorm(math.gcd(8, width), width)
+
+
+def _normalised(width_in: int, width_out: int) -> tuple[nn.Module, ...]:
+    return _group_norm(width_in), nn.SiLU(), nn.Conv1d(width_in, width_out, TAPS, padding=TAPS // 2)
 
 
 class DemographicEmbedding(nn.Module):
@@ -63,10 +68,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width_in: int, width_out: int, condition_dim: int):
         super().__init__()
-        self.first = nn.Sequential(
-            group_norm(width_in), nn.SiLU(), nn.Conv1d(width_in, width_out, TAPS, padding=TAPS // 2)
-        )
-        self.norm = group_norm(width_out)
+        self.first = nn.Sequential(*_normalised(width_in, width_out))
+        self.norm = _group_norm(width_out)
         self.modulation = nn.Linear(condition_dim, 2 * width_out)
         self.second = nn.Conv1d(width_out, width_out, TAPS, padding=TAPS // 2)
         self.identity = nn.Conv1d(width_in, width_out, 1) if width_in != width_out else nn.Identity()
@@ -81,29 +84,15 @@ class ResidualBlock(nn.Module):
         return self.identity(x) + self.second(F.silu(hidden))
 
 
-class Downsample(nn.Module):
+def _halve(width: int) -> nn.Module:
     """Half the time steps, (B, width, T) to (B, width, T / 2), by a strided convolution."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.layer = nn.Conv1d(width, width, 4, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
+    return nn.Sequential(OrderedDict(layer=nn.Conv1d(width, width, 4, stride=2, padding=1)))
 
 
-class Upsample(nn.Module):
-    """Twice the time steps, (B, width, T) to (B, width, 2 T).
-
-    Interpolation, then convolution: a strided transposed convolution would leave a pattern of its stride.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.layer = nn.Conv1d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+def _double(width: int) -> nn.Module:
+    """Twice the time steps; a strided transposed convolution would leave a pattern of its stride."""
+    interpolation = nn.Upsample(scale_factor=2.0, mode="nearest")
+    return nn.Sequential(OrderedDict(interpolation=interpolation, layer=nn.Conv1d(width, width, 3, padding=1)))
 
 
 class SelfAttention(nn.Module):
@@ -111,7 +100,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = group_norm(width)
+        self.norm = _group_norm(width)
         self.heads = math.gcd(4, width)
         self.query_key_value = nn.Conv1d(width, 3 * width, 1)
         self.output = nn.Conv1d(width, width, 1)
@@ -127,17 +116,9 @@ class SelfAttention(nn.Module):
 class UNet1d(nn.Module):
     """U-Net along time, (B, in_channels, T) and a condition (B, condition_dim) to (B, out_channels, T).
 
-    Parameters
-    ----------
-    in_channels, out_channels : int
-    width : int
-        Channels of the finest level.
-    multipliers : sequence of int
-        Channels of each level in units of ``width``, from the finest; each level has half the time steps of the one
-        before, so T must be a multiple of 2 ** (len(multipliers) - 1).
-    condition_dim : int
-    attention : bool
-        Self-attention at the coarsest level.
+    ``multipliers``: channels of each level in units of ``width``, from the finest; each level has half the time steps
+    of the one before, so T must be a multiple of 2 ** (len(multipliers) - 1). ``attention``: self-attention at the
+    coarsest level.
     """
 
     def __init__(
@@ -147,28 +128,25 @@ class UNet1d(nn.Module):
         width: int,
         multipliers: Sequence[int],
         condition_dim: int,
-        attention: bool = False,
+        attention=False,
     ):
         super().__init__()
+
+        def blocks(*sizes: tuple[int, int]) -> nn.ModuleList:
+            return nn.ModuleList(ResidualBlock(before, after, condition_dim) for before, after in sizes)
+
         widths = [width * multiplier for multiplier in multipliers]
-        inputs = [widths[0], *widths[:-1]]  # channels that reach each level from the one before
-        fine_to_coarse = list(zip(widths[:-1], widths[1:], strict=True))
+        *inputs, last_input = [widths[0], *widths[:-1]]  # channels that reach each level from the one before
+        *fine, coarsest = widths
+        fine_and_coarse = list(zip(fine, widths[1:], strict=True))[::-1]
         self.stem = nn.Conv1d(in_channels, widths[0], TAPS, padding=TAPS // 2)
-        self.encoder = nn.ModuleList(
-            ResidualBlock(before, level, condition_dim) for before, level in zip(inputs[:-1], widths[:-1], strict=True)
-        )
-        self.downsamples = nn.ModuleList(Downsample(level) for level in widths[:-1])
-        self.bottom = nn.ModuleList(
-            ResidualBlock(before, widths[-1], condition_dim) for before in (inputs[-1], widths[-1])
-        )
-        self.attention = SelfAttention(widths[-1]) if attention else nn.Identity()
-        self.upsamples = nn.ModuleList(Upsample(coarse) for _, coarse in reversed(fine_to_coarse))
-        self.decoder = nn.ModuleList(
-            ResidualBlock(coarse + fine, fine, condition_dim) for fine, coarse in reversed(fine_to_coarse)
-        )
-        self.output = nn.Sequential(
-            group_norm(widths[0]), nn.SiLU(), nn.Conv1d(widths[0], out_channels, TAPS, padding=TAPS // 2)
-        )
+        self.encoder = blocks(*zip(inputs, fine, strict=True))
+        self.downsamples = nn.ModuleList(_halve(level) for level in fine)
+        self.bottom = blocks((last_input, coarsest), (coarsest, coarsest))
+        self.attention = SelfAttention(coarsest) if attention else nn.Identity()
+        self.upsamples = nn.ModuleList(_double(coarse) for _, coarse in fine_and_coarse)
+        self.decoder = blocks(*((coarse + level, level) for level, coarse in fine_and_coarse))
+        self.output = nn.Sequential(*_normalised(widths[0], out_channels))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         h, skips = self.stem(x), []

@@ -1,12 +1,9 @@
 """The network of the generative baselines: a U-Net of a noisy 12-lead ECG beside the PPG, told time and demographics.
 
 RDDM and rectified flow differ in what they ask of their networks, not here in what those are made of, so that a
-difference between them in a table is one of method.
-
-What both ask for holds white noise in 12 leads (the velocity, the noise itself, the noise of some regions). Published
-networks have 64 channels or more for the noise of one lead; with the weights of P2Es there are few channels more than
-leads, and noise that does not pass through them stays in the ECG. So the noisy ECG also goes past the U-Net, which only
-says with what gain, for each lead and time.
+difference between them in a table is one of method. What both ask for holds white noise in 12 leads; with the weights
+of P2Es there are few channels more than leads, and noise that does not pass through them stays in the ECG. So the noisy
+ECG also goes past the U-Net, which only says with what gain, for each lead and time.
 """
 
 from __future__ import annotations
@@ -31,14 +28,7 @@ class ConditionalUNet(nn.Module):
     """U-Net of an ECG (B, 12, T) and the PPG as a thirteenth channel, modulated by time and demographics.
 
     The PPG keeps its place in time, which is what tells where the beats are. Self-attention at the coarsest level lets
-    each quarter of a second see the whole window.
-
-    Parameters
-    ----------
-    width : int
-        Channels of the finest level.
-    multipliers : sequence of int
-        Channels of each level in units of ``width``.
+    each quarter of a second see the whole window. ``width`` and ``multipliers`` as of :class:`UNet1d`.
     """
 
     def __init__(self, width: int, multipliers: Sequence[int] = MULTIPLIERS):

@@ -1,11 +1,10 @@
 """P2Es with an adversarial and a perceptual loss beside its own: the hybrid that one summary of the paper describes.
 
-The abstract speaks of a diffusion model, a second, machine-written summary of a hybrid of diffusion and GAN with
-perceptual and adversarial loss; how they were joined, nobody says. Here the network's estimate of x_0, at whatever
-time t, is shown to the two critics of :mod:`p2es_lib.baselines.cardiogan` (waveform and spectrogram), as Xiao (2022)
-lets a critic judge the steps of a diffusion model so that few of them suffice. The perceptual loss is the distance of
-estimate and truth in the critics' own features (Larsen 2016), because no network pretrained on ECG is at hand. Process,
-network, sampler and batches are those of P2Es, so a comparison with it shows what the losses change.
+The abstract speaks of a diffusion model, a second, machine-written summary of a hybrid of diffusion and GAN; how they
+were joined, nobody says. Here the network's estimate of x_0, at whatever time t, is shown to the two critics of
+:mod:`p2es_lib.baselines.cardiogan`, as Xiao (2022) lets a critic judge the steps of a diffusion model. The perceptual
+loss is the distance of estimate and truth in the critics' own features (Larsen 2016), because no network pretrained on
+ECG is at hand. All else is as in P2Es, so a comparison with it shows what the losses change.
 
 References
 ----------
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from p2es_lib.baselines.adversarial import present_leads
-from p2es_lib.baselines.cardiogan import DualCritic, cross_entropy
+from p2es_lib.baselines.cardiogan import DualCritic, cross_entropy, real_or_fake
 from p2es_lib.core.learned import Batch
 from p2es_lib.method.p2es import P2Es
 
@@ -45,8 +44,7 @@ class HybridP2Es(P2Es):
         """Cross entropy of both critics on true ECG and on estimates of it."""
         with torch.no_grad():
             fake = self.estimate(self, batch, generator).refined * present_leads(batch.mask)
-        on_real, on_fake = zip(*(logits.chunk(2) for logits in critic(torch.cat([batch.x_0, fake]))), strict=True)
-        return cross_entropy(on_real, real=True) + cross_entropy(on_fake, real=False)
+        return real_or_fake(critic, batch.x_0, fake)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
         """The loss of P2Es and the two losses of the critics; logged is the squared error of the refined estimate."""

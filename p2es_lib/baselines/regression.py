@@ -7,6 +7,8 @@ consistent leads.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -19,16 +21,21 @@ from p2es_lib.core.noise import WindowNoise
 class RegressionTranslator(LearnedTranslator):
     """A network trained on the squared error over the leads that exist; a subclass says which network.
 
-    Its width is chosen so that it has about as many weights as P2Es's denoiser under the same settings, whichever
-    ``method.size`` is: the works followed here have one lead and sizes that suit it.
+    Its width is chosen so that it has about as many weights as P2Es's denoiser under the same settings, unless
+    ``method.size`` is "published" and the paper's network is made for such a task (``published_width``).
     """
 
     stochastic = False
+    #: Channels of the network's finest level in the paper; None where its size suits one lead only.
+    published_width: ClassVar[int | None] = None
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__(config, ecg_scale_mv, trained_leads)
-        width = matched_width(self.make_network, denoiser_parameters(config))
-        self.network = self.make_network(width)
+        if config.method.size == "published" and self.published_width:
+            self.width = self.published_width
+        else:
+            self.width = matched_width(self.make_network, denoiser_parameters(config))
+        self.network = self.make_network(self.width)
 
     def make_network(self, width: int) -> nn.Module:
         """Network of PPG (B, 1, T) and demographics (B, 4) to ECG (B, 12, T), in units of :attr:`ecg_scale_mv`."""

@@ -2,11 +2,9 @@
 
 The best linear time-invariant method: every sample of the ECG is a weighted sum of the PPG from 1 s before to 1 s
 after it (the pulse follows its QRS complex by 0.1 to 0.55 s, and its shape lasts longer). What a network scores above
-it is what non-linearity and demographics are worth.
-
-Zhu (2021) also maps PPG to ECG linearly, but beat by beat: each cycle is cut, stretched to one length and mapped in the
-DCT domain, which needs the beats of the ECG for aligning. Here the regression runs over continuous time, as in the
-temporal response functions of electroencephalography (Crosse 2016): no beat need be found, and nothing is aligned.
+it is what non-linearity and demographics are worth. Zhu (2021) also maps PPG to ECG linearly, but beat by beat, which
+needs the beats of the ECG for aligning. Here the regression runs over continuous time, as in the temporal response
+functions of electroencephalography (Crosse 2016).
 
 References
 ----------
@@ -54,19 +52,10 @@ class _Moments:
 class LaggedRidge:
     """Ridge regression of each lead on the lagged samples of the PPG.
 
-    With x the PPG of a window, the estimate is y(t) = b + sum_l w(l) x(t + l), l from -1 s to +1 s. The PPG is taken to
-    be zero, its mean, outside the window: there it adds nothing, while a repeated last sample would stand for a second
-    of constant pressure. Weights and intercept solve the normal equations, which are summed over the training windows;
-    the intercept bears no penalty. One penalty serves all leads, so that the estimates obey Einthoven's law if the
-    training windows hold all limb leads; it is the one with the least squared error on the validation windows.
-
-    Parameters
-    ----------
-    config : Config
-        Sampling rate and window length.
-
-    Notes
-    -----
+    With x the PPG of a window, the estimate is y(t) = b + sum_l w(l) x(t + l), l from -1 s to +1 s, with x zero, its
+    mean, outside the window. Weights and intercept solve the normal equations, which are summed over the training
+    windows; the intercept bears no penalty. One penalty serves all leads, so that the estimates obey Einthoven's law if
+    the training windows hold all limb leads; it is the one with the least squared error on the validation windows.
     Deterministic, without demographics. Leads that no training window has are NaN in every translation.
     """
 
@@ -78,27 +67,20 @@ class LaggedRidge:
         self.intercept: np.ndarray | None = None  # (12,) mV
 
     def fit(self, train_windows, validation_windows) -> LaggedRidge:
-        """Solve for each penalty on the training windows, and keep the one that validation windows prefer.
+        """Solve for each penalty on the training windows (WindowSet), and keep the one that validation windows prefer.
 
-        Parameters
-        ----------
-        train_windows, validation_windows : WindowSet
-            Leads count where their mask says that they exist and they are finite.
-
-        Raises
-        ------
-        InputError
-            No training window, or no lead that both sets hold.
+        Leads count where their mask says that they exist and they are finite. No training window, or no lead that both
+        sets hold: InputError.
         """
         if len(train_windows) == 0:
             raise InputError("ridge: there is no training window; prepare a data set with a training split")
         train, validation = self._moments(train_windows), self._moments(validation_windows)
         if not ((train.count > 0) & (validation.count > 0)).any():
             raise InputError("ridge: training and validation windows share no lead; prepare windows of both splits")
-        candidates = [_solve(train, penalty) for penalty in PENALTY_GRID]
-        errors = [np.nansum(_squared_error(validation, *candidate)) for candidate in candidates]
-        best = int(np.argmin(errors))
-        self.penalty, (self.weights, self.intercept) = PENALTY_GRID[best], candidates[best]
+        candidates = {penalty: _solve(train, penalty) for penalty in PENALTY_GRID}
+        errors = {penalty: np.nansum(_squared_error(validation, *fit)) for penalty, fit in candidates.items()}
+        self.penalty = min(errors, key=errors.get)
+        self.weights, self.intercept = candidates[self.penalty]
         return self
 
     def translate(self, ppg, demographics: Demographics, *, n_samples: int = 1, generator=None) -> torch.Tensor:
@@ -107,16 +89,15 @@ class LaggedRidge:
             raise RuntimeError("LaggedRidge.translate was called before fit")
         ppg = standardise(check_translation_input(ppg, demographics, self.window_samples, n_samples).cpu())
         filters = torch.from_numpy(np.nan_to_num(self.weights))[:, None]  # (12, 1, L)
-        # conv1d is a correlation: output t is the sum over j of filters[j] times the padded PPG at t + j. Weights of
-        # neighbouring lags nearly cancel where the penalty is small: hence float64.
+        # conv1d is a correlation. Weights of neighbouring lags nearly cancel where the penalty is small: hence float64.
         ecg = F.conv1d(ppg.double(), filters, torch.from_numpy(self.intercept), padding=self.reach)
         return ecg.float()[:, None].repeat(1, n_samples, 1, 1)
 
     def _moments(self, windows) -> _Moments:
         """Sums over windows, a few at a time."""
-        n_leads, n_lags = len(LEADS), 2 * self.reach + 1
+        n_lags = 2 * self.reach + 1
         shapes = ((), (n_lags,), (), (n_lags, n_lags), (n_lags,), ())
-        sums = _Moments(*(np.zeros((n_leads, *shape)) for shape in shapes))
+        sums = _Moments(*(np.zeros((len(LEADS), *shape)) for shape in shapes))
         for start in range(0, len(windows), CHUNK_WINDOWS):
             rows = slice(start, start + CHUNK_WINDOWS)
             ecg = np.asarray(windows.ecg[rows], dtype=np.float64)
@@ -139,10 +120,10 @@ class LaggedRidge:
 
 
 def _gram(x: np.ndarray, padded: np.ndarray) -> np.ndarray:
-    """``x.T @ x`` (L, L) of the lagged samples (B * T, L), at the cost of one of its rows.
+    """``x.T @ x`` (L, L) of lagged samples (B * T, L), cut from ``padded`` (B, T + L - 1), at the cost of one row.
 
     One lag further in both factors is the same sum one sample later: it gains a product behind the window and loses one
-    at its beginning. ``padded`` (B, T + L - 1): the windows that ``x`` was cut from.
+    at its beginning.
     """
     n_lags = x.shape[1]
     begin, behind = padded[:, : n_lags - 1], padded[:, 1 - n_lags :]

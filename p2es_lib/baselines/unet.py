@@ -4,9 +4,9 @@ U-Nets trained on the pointwise error are the standard of PPG-to-ECG regression 
 each; UNet-BiLSTM: with a recurrent layer, many subjects) and the generators of the adversarial works. This one has the
 residual blocks of later U-Nets (:mod:`p2es_lib.baselines.blocks`).
 
-It departs from those works in what makes it comparable to P2Es here: 12 leads in millivolts instead of one lead scaled
-to [0, 1] or [-1, 1]; age and sex, which modulate every block; PPG and ECG on one clock, without aligning pulses to R
-peaks by means of the ECG; windows of 8 s instead of 3 to 4 s; and the number of weights of P2Es's denoiser.
+It departs from those works so: 12 leads in millivolts instead of one scaled lead; age and sex modulate every block;
+pulses are not aligned to R peaks by means of the ECG; windows of 8 s instead of 3 to 4 s; and the number of weights of
+P2Es's denoiser.
 
 References
 ----------
@@ -47,6 +47,4 @@ class UNetRegression(RegressionTranslator):
     """U-Net trained on the squared error; ``method.name`` "unet"."""
 
     name = "unet"
-
-    def make_network(self, width: int) -> nn.Module:
-        return DemographicUNet(width)
+    make_network = DemographicUNet
