@@ -6,10 +6,14 @@ up, and skip connections by concatenation (Ronneberger 2015). The condition ente
 (FiLM, Perez 2018). They depart from those in 5 taps instead of 3 (in one dimension a wide kernel is cheap), in one
 residual block per level and side, and in attention, if any, at the coarsest level only.
 
+:class:`ConditionalUNet` is the network of RDDM and of rectified flow alike, so that a difference between them is one of
+method. What both ask for holds white noise in 12 leads; with the weights of P2Es there are few channels more
+than leads, and noise that does not pass through them stays in the ECG. So the noisy ECG also goes past the U-Net, which
+only says with what gain, for each lead and time.
+
 References
 ----------
-Ronneberger O, Fischer P, Brox T. U-Net: convolutional networks for biomedical image segmentation. MICCAI 2015,
-arXiv 1505.04597.
+Ronneberger O, Fischer P, Brox T. U-Net. MICCAI 2015, arXiv 1505.04597.
 Perez E et al. FiLM: visual reasoning with a general conditioning layer. AAAI 2018, arXiv 1709.07871.
 Ho J, Jain A, Abbeel P. Denoising diffusion probabilistic models. NeurIPS 2020, arXiv 2006.11239.
 Dhariwal P, Nichol A. Diffusion models beat GANs on image synthesis. NeurIPS 2021, arXiv 2105.05233.
@@ -28,19 +32,20 @@ from torch import Tensor, nn
 
 from p2es_lib.core.config import Config
 from p2es_lib.core.demographics import FEATURES as DEMOGRAPHIC_FEATURES
+from p2es_lib.core.leads import LEADS
 from p2es_lib.method.denoiser import Denoiser
 from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.method.multi_scale import FourierEmbedding
 from p2es_lib.signals.pulse_features import N_FEATURES
 
 #: Width of the convolutions, samples.
 TAPS = 5
-#: Widest network that :func:`matched_width` considers.
-MAX_WIDTH = 1024
+#: Channels per level, in units of the finest: at the coarsest (0.26 s at 125 Hz) convolutions see several beats.
+MULTIPLIERS = (1, 2, 2, 3, 4, 4)
 
 
 def _group_norm(width: int) -> nn.GroupNorm:
-    """With 8 groups, or as many as divide the width evenly."""
-    return nn.GroupNorm(math.gcd(8, width), width)
+    return nn.GroupNorm(math.gcd(8, width), width)  # 8 groups, or as many as divide the width evenly
 
 
 def _normalised(width_in: int, width_out: int) -> tuple[nn.Module, ...]:
@@ -52,19 +57,15 @@ class DemographicEmbedding(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(len(DEMOGRAPHIC_FEATURES), dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU()
-        )
+        first = nn.Linear(len(DEMOGRAPHIC_FEATURES), dim)
+        self.layers = nn.Sequential(first, nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
 
     def forward(self, demographics: Tensor) -> Tensor:
         return self.layers(demographics)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside the identity, the second one behind a modulation; (B, width_in, T) to (B, width_out, T).
-
-    The condition (B, condition_dim) gives each channel a scale and a shift.
-    """
+    """Two convolutions beside the identity, between them a scale and a shift of each channel by the condition."""
 
     def __init__(self, width_in: int, width_out: int, condition_dim: int):
         super().__init__()
@@ -121,15 +122,7 @@ class UNet1d(nn.Module):
     coarsest level.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        width: int,
-        multipliers: Sequence[int],
-        condition_dim: int,
-        attention=False,
-    ):
+    def __init__(self, in_channels: int, out_channels: int, width: int, multipliers, condition_dim, attention=False):
         super().__init__()
 
         def blocks(*sizes: tuple[int, int]) -> nn.ModuleList:
@@ -160,24 +153,38 @@ class UNet1d(nn.Module):
         return self.output(h)
 
 
+class ConditionalUNet(nn.Module):
+    """U-Net of an ECG (B, 12, T) and the PPG as a thirteenth channel, modulated by time and demographics."""
+
+    def __init__(self, width: int, multipliers: Sequence[int] = MULTIPLIERS):
+        super().__init__()
+        self.embed_demographics = DemographicEmbedding(64)
+        self.embed_time = nn.Sequential(FourierEmbedding(64), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 64))
+        self.unet = UNet1d(len(LEADS) + 1, 2 * len(LEADS), width, multipliers, 64, attention=True)
+
+    def forward(self, ecg: Tensor, t: Tensor, ppg: Tensor, demographics: Tensor) -> Tensor:
+        """Output (B, 12, T) of a noisy ECG (B, 12, T), times (B,) in [0, 1], PPG (B, 1, T) and demographics (B, 4)."""
+        level = -10.0 + 20.0 * t  # the range for which the frequencies of the embedding are made
+        condition = self.embed_time(level) + self.embed_demographics(demographics)
+        gain, offset = self.unet(torch.cat([ecg, ppg], dim=1), condition).chunk(2, dim=1)
+        return gain * ecg + offset
+
+
 def denoiser_parameters(config: Config) -> int:
     """Number of weights of P2Es's denoiser under the same settings: what ``method.size`` "matched" is matched to."""
     process = ForwardProcess(config.process, config.signal.window_samples, config.signal.sampling_rate)
-    return _parameters(lambda: Denoiser(config.denoiser, process, N_FEATURES))
+    return _parameters(Denoiser, config.denoiser, process, N_FEATURES)
 
 
 def matched_width(build: Callable[[int], nn.Module], n_parameters: int, step: int = 4) -> int:
-    """Width, a multiple of ``step``, with which ``build(width)`` comes nearest to a number of weights."""
-
-    def size(width: int) -> int:
-        return _parameters(lambda: build(width))
-
-    widths = range(step, MAX_WIDTH + 1, step)
-    above = bisect.bisect_left(widths, n_parameters, key=size)
-    return min(widths[max(0, above - 1) : above + 1], key=lambda width: abs(size(width) - n_parameters))
+    """Width, a multiple of ``step`` up to 1024, with which ``build(width)`` comes nearest to a number of weights."""
+    widths = range(step, 1024 + 1, step)
+    above = bisect.bisect_left(widths, n_parameters, key=lambda width: _parameters(build, width))
+    near = widths[max(0, above - 1) : above + 1]
+    return min(near, key=lambda width: abs(_parameters(build, width) - n_parameters))
 
 
-def _parameters(build: Callable[[], nn.Module]) -> int:
+def _parameters(build: Callable[..., nn.Module], *size) -> int:
     """Number of weights of a module, which is built without memory for them and without drawing random numbers."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build().parameters())
+        return sum(parameter.numel() for parameter in build(*size).parameters())

@@ -3,52 +3,48 @@
 Follows Sarkar (2021): U-Net of six halvings with kernels of 16 and channels 64, 128, 256, 512, 512, 512, in which
 each skip connection passes a self-gated soft attention (Oktay 2018) and is added to the decoder (28.2 M weights, the
 published number, which one generator has); a critic of the waveform of four such convolutions, and one of the logarithm
-of a spectrogram of 128 frequencies by 128 frames with kernels of 7 x 7; the cross entropy of both, weighted 3 and 1.
-The critics see the ECG alone. The generator's layers are those of the authors' public code; for critics and training,
-which they did not publish, we had the abstract and what independent re-implementations agree on.
+of a spectrogram of 128 frequencies by 128 frames; the cross entropy of both, weighted 3 and 1. The generator's layers
+are those of the authors' public code; for critics and training, which they did not publish, we had the abstract and
+what independent re-implementations agree on.
 
-Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says. The paper learns from unpaired windows, with a
-second generator from ECG to PPG and an absolute error over the cycle there and back, weight 30. Here pairs exist, so
-the absolute error to the paired ECG takes the place and the weight of the cycle, and there is neither a second
-generator nor a critic of PPG. The error is summed over the leads, each of which is an ECG that the weight was made for:
-with the mean over leads, short trainings ended with real-looking beats in the wrong places. The generator maximises
-log D instead of minimising log(1 - D), whose gradient vanishes early. Layer normalisation is over channels and time
-(the authors' is over channels). The frames of the spectrogram are spread over the window, whatever its length.
+Departs from it, beside what :mod:`p2es_lib.baselines.regression` says. The paper learns from unpaired windows, with a
+second generator from ECG to PPG and an absolute error over the cycle there and back, weight 30. Here pairs exist: the
+absolute error to the paired ECG takes the place and the weight of the cycle. It is summed over the leads, each of which
+is an ECG that the weight was made for: with the mean, short trainings ended with real-looking beats in the wrong
+places. The generator maximises log D instead of minimising log(1 - D), whose gradient vanishes early. Layer
+normalisation is over channels and time. The frames of the spectrogram are spread over the window.
 
 References
 ----------
-Sarkar P, Etemad A. CardioGAN: attentive generative adversarial network with dual discriminators for synthesis of ECG
-from PPG. AAAI 2021, arXiv 2010.00104.
+Sarkar P, Etemad A. CardioGAN: attentive generative adversarial network. AAAI 2021, arXiv 2010.00104.
 Oktay O et al. Attention U-Net: learning where to look for the pancreas. MIDL 2018, arXiv 1804.03999.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.adversarial import N_CONDITION_CHANNELS, AdversarialTranslator, present_leads
+from p2es_lib.baselines.regression import N_CONDITION_CHANNELS, AdversarialTranslator, present_leads
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import Batch
 
 #: Channels of the levels in units of the finest, from the finest: of the U-Net, and of both critics.
-MULTIPLIERS = (1, 2, 4, 8, 8, 8)
-CRITIC_MULTIPLIERS = (1, 2, 4, 8)
-#: Width of the convolutions along time, samples; and with which of them the number of samples is halved.
-TAPS = 16
+MULTIPLIERS, CRITIC_MULTIPLIERS = (1, 2, 4, 8, 8, 8), (1, 2, 4, 8)
+#: Width of the convolutions along time (samples), slope of the leaky rectifier below zero.
+TAPS, LEAK = 16, 0.2
 HALVE = dict(kernel_size=TAPS, stride=2, padding=TAPS // 2 - 1)
-#: Slope of the leaky rectifier below zero.
-LEAK = 0.2
+layer_norm = partial(nn.GroupNorm, 1)  # over all channels and positions of a window
 #: Weights of the waveform's critic, of the spectrogram's critic, and of each lead's absolute error.
 TIME_WEIGHT, SPECTRUM_WEIGHT, ERROR_WEIGHT = 3.0, 1.0, 30.0
 #: Spectrogram: frames per window, and samples per frame, which give as many frequencies.
 N_FRAMES = 128
 FRAME_SAMPLES = 2 * N_FRAMES - 2
-#: Added to the magnitudes before the logarithm, in units in which white noise of the ECG's variance is about 0.6. It
-#: bounds the gradient where there is no signal.
+#: Added to the magnitudes (0.6 for white noise of the ECG's variance): bounds the gradient where there is no signal.
 SPECTRUM_FLOOR = 1e-2
 
 
@@ -72,14 +68,12 @@ class AttentionUNet(nn.Module):
         super().__init__()
         widths = [width * multiplier for multiplier in MULTIPLIERS]
         coarse_to_fine = widths[::-1]
-        down = pairwise([N_CONDITION_CHANNELS, *widths])
+        down, up = pairwise([N_CONDITION_CHANNELS, *widths]), pairwise(coarse_to_fine)
         self.down = nn.ModuleList(nn.Conv1d(before, after, bias=False, **HALVE) for before, after in down)
         self.down_norms = nn.ModuleList([nn.Identity(), *(layer_norm(after) for after in widths[1:])])
         # The coarsest level keeps its length and its skip connection.
-        same_length = nn.Sequential(
-            nn.ConstantPad1d((TAPS // 2 - 1, TAPS // 2), 0.0), nn.Conv1d(widths[-1], widths[-1], TAPS, bias=False)
-        )
-        up = pairwise(coarse_to_fine)
+        padding = nn.ConstantPad1d((TAPS // 2 - 1, TAPS // 2), 0.0)
+        same_length = nn.Sequential(padding, nn.Conv1d(widths[-1], widths[-1], TAPS, bias=False))
         double = (nn.ConvTranspose1d(before, after, bias=False, **HALVE) for before, after in up)
         self.up = nn.ModuleList([same_length, *double])
         self.up_norms = nn.ModuleList(layer_norm(after) for after in coarse_to_fine)
@@ -97,13 +91,6 @@ class AttentionUNet(nn.Module):
         return self.output(x)
 
 
-class WaveformCritic(nn.Sequential):
-    """Logits (B, 1, T / 32) that ECG (B, 12, T) is real."""
-
-    def __init__(self, width: int):
-        super().__init__(*_critic_layers(nn.Conv1d, width, HALVE))
-
-
 class SpectrogramCritic(nn.Module):
     """Logits (B, 1, 4, 5) that ECG (B, 12, T) is real, of its spectrogram, with ``hop`` samples from frame to frame."""
 
@@ -111,7 +98,7 @@ class SpectrogramCritic(nn.Module):
         super().__init__()
         self.hop = hop
         self.register_buffer("window", torch.hann_window(FRAME_SAMPLES), persistent=False)
-        self.layers = nn.Sequential(*_critic_layers(nn.Conv2d, width, dict(kernel_size=7, stride=2, padding=3)))
+        self.layers = _critic_layers(nn.Conv2d, width, dict(kernel_size=7, stride=2, padding=3))
 
     def spectrogram(self, ecg: Tensor) -> Tensor:
         """Logarithm of the magnitudes, (B, 12, T) to (B, 12, 128 frequencies, 1 + T / hop frames)."""
@@ -124,11 +111,11 @@ class SpectrogramCritic(nn.Module):
 
 
 class DualCritic(nn.Module):
-    """Both critics of ECG (B, 12, T); ``forward`` gives their logits, ``features`` what their layers make of it."""
+    """Critics of ECG (B, 12, T): logits that it is real, of the waveform (B, 1, T / 32) and of the spectrogram."""
 
     def __init__(self, width: int, window_samples: int):
         super().__init__()
-        self.of_waveform = WaveformCritic(width)
+        self.of_waveform = _critic_layers(nn.Conv1d, width, HALVE)
         self.of_spectrogram = SpectrogramCritic(width, window_samples // N_FRAMES)
 
     def forward(self, ecg: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,8 +123,8 @@ class DualCritic(nn.Module):
 
     def features(self, ecg: Tensor) -> list[Tensor]:
         """After each rectifier of both critics, from the finest: (B, C, T') and (B, C, F', T')."""
-        found = []
-        for layers, x in ((self.of_waveform, ecg), (self.of_spectrogram.layers, self.of_spectrogram.spectrogram(ecg))):
+        found, spectrogram = [], self.of_spectrogram.spectrogram(ecg)
+        for layers, x in ((self.of_waveform, ecg), (self.of_spectrogram.layers, spectrogram)):
             for layer in layers:
                 x = layer(x)
                 if isinstance(layer, nn.LeakyReLU):
@@ -145,17 +132,12 @@ class DualCritic(nn.Module):
         return found
 
 
-def layer_norm(width: int) -> nn.GroupNorm:
-    """Normalisation over all channels and positions of a window, with a scale and a shift per channel."""
-    return nn.GroupNorm(1, width)
-
-
-def _critic_layers(convolution: type[nn.Module], width: int, options: dict) -> list[nn.Module]:
+def _critic_layers(convolution: type[nn.Module], width: int, options: dict) -> nn.Sequential:
     widths = [width * multiplier for multiplier in CRITIC_MULTIPLIERS]
     layers: list[nn.Module] = [convolution(len(LEADS), width, **options), nn.LeakyReLU(LEAK)]
     for before, after in pairwise(widths):
         layers += [convolution(before, after, **options), layer_norm(after), nn.LeakyReLU(LEAK)]
-    return [*layers, convolution(widths[-1], 1, **options)]
+    return nn.Sequential(*layers, convolution(widths[-1], 1, **options))
 
 
 def cross_entropy(logits: tuple[Tensor, Tensor], real: bool) -> Tensor:

@@ -8,8 +8,7 @@ ECG is at hand. All else is as in P2Es, so a comparison with it shows what the l
 
 References
 ----------
-Xiao Z, Kreis K, Vahdat A. Tackling the generative learning trilemma with denoising diffusion GANs. ICLR 2022,
-arXiv 2112.07804.
+Xiao Z, Kreis K, Vahdat A. Denoising diffusion GANs. ICLR 2022, arXiv 2112.07804.
 Larsen ABL et al. Autoencoding beyond pixels using a learned similarity metric. ICML 2016, arXiv 1512.09300.
 """
 
@@ -19,13 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.adversarial import present_leads
 from p2es_lib.baselines.cardiogan import DualCritic, cross_entropy, real_or_fake
+from p2es_lib.baselines.regression import present_leads
 from p2es_lib.core.learned import Batch
 from p2es_lib.method.p2es import P2Es
 
-#: Width of the critics' first layer: together they then have 0.4 million weights, as against a denoiser of 1 million in
-#: profile quick and 4 million in profile full.
+#: Width of the critics' first layer, with which they have 0.4 million weights (the denoiser: 1 or 4 million).
 CRITIC_WIDTH = 12
 #: Weights beside the squared error, which is about 0.2 to 0.5 in the same units.
 ADVERSARIAL_WEIGHT, PERCEPTUAL_WEIGHT = 0.01, 0.1

@@ -2,22 +2,18 @@
 
 Follows Vo (2021): U-Net of four halvings with skip connections, instance normalisation and dropout; a critic that is
 also shown the PPG and gives one score per patch (PatchGAN, Isola 2017); Wasserstein loss with gradient penalty
-(Gulrajani 2017). Layers and settings are those of the authors' public code: kernels of 4 with stride 2, channels 128,
-256, 512, 512 (4.1 M weights, the published number); in the critic, kernels of 6 with stride 3 and channels 128, 256,
-512; weight 50 of the squared error over all samples and 10 of the penalty, which acts on the gradient of the sum of the
-patches' scores; three steps of the critic per step of the generator. At test time nothing is dropped: one ECG per
-window.
+(Gulrajani 2017), which acts on the gradient of the sum of the patches' scores; three steps of the critic per step of
+the generator. Layers and weights are those of the authors' public code (4.1 M weights, the published number). At test
+time nothing is dropped: one ECG per window.
 
-Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says: convolutions are padded, so that any window
-of whole halvings comes out at its length; the three steps of the critic see the same batch, with other dropout and
-other interpolations; the generated ECG is not smoothed by a moving average of four samples, which would take the
-sharpness of the QRS complex; the critic is shown age and sex; and there is no variant with the error at detected peaks
-alone, by which the authors augment data.
+Departs from it, beside what :mod:`p2es_lib.baselines.regression` says: convolutions are padded, so that any window
+of whole halvings comes out at its length; the three steps of the critic see the same batch; the generated ECG is not
+smoothed by a moving average, which would take the sharpness of the QRS complex; the critic is shown age and sex; and
+there is no variant with the error at detected peaks alone.
 
 References
 ----------
-Vo K, Naeini EK, Naderi A, Jilani D, Rahmani AM, Dutt N, Cao H. P2E-WGAN: ECG waveform synthesis from PPG with
-conditional Wasserstein generative adversarial networks. SAC 2021, doi 10.1145/3412841.3441979.
+Vo K et al. P2E-WGAN: ECG waveform synthesis from PPG. SAC 2021, doi 10.1145/3412841.3441979.
 Gulrajani I et al. Improved training of Wasserstein GANs. NeurIPS 2017, arXiv 1704.00028.
 Isola P et al. Image-to-image translation with conditional adversarial networks. CVPR 2017, arXiv 1611.07004.
 """
@@ -30,23 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.adversarial import (
-    N_CONDITION_CHANNELS,
-    AdversarialTranslator,
-    condition_channels,
-    present_leads,
-)
+from p2es_lib.baselines.regression import N_CONDITION_CHANNELS, AdversarialTranslator, condition_channels, present_leads
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import Batch, masked_mse
 
-#: Weight of the squared error beside the critic's judgement.
-ERROR_WEIGHT = 50.0
-#: Weight of the gradient penalty in the critic's loss.
-PENALTY_WEIGHT = 10.0
-#: Share of values that dropout zeroes.
-DROPOUT = 0.5
-#: Slope of the leaky rectifier below zero.
-LEAK = 0.2
+#: Weights of the squared error beside the critic's judgement, and of the gradient penalty in the critic's loss.
+ERROR_WEIGHT, PENALTY_WEIGHT = 50.0, 10.0
+#: Share of values that dropout zeroes, and slope of the leaky rectifier below zero.
+DROPOUT, LEAK = 0.5, 0.2
 
 
 class DropoutUNet(nn.Module):
@@ -88,17 +75,13 @@ def dropout(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 class PatchCritic(nn.Module):
-    """Scores of ECG (B, 12, T) given :func:`condition_channels` (B, 5, T), (B, 1, patches); high where it looks real.
-
-    A patch is 147 samples wide (1.2 s at 125 Hz); patches follow each other at 27 samples.
-    """
+    """Scores (B, 1, patches of 147 samples) of ECG (B, 12, T) given a condition (B, 5, T), high if it looks real."""
 
     def __init__(self, width: int):
         super().__init__()
-        channels = [len(LEADS) + N_CONDITION_CHANNELS, width, 2 * width, 4 * width]
-        sizes = pairwise(channels)
+        sizes = pairwise([len(LEADS) + N_CONDITION_CHANNELS, width, 2 * width, 4 * width])
         self.layers = nn.ModuleList(nn.Conv1d(before, after, 6, stride=3, padding=2) for before, after in sizes)
-        self.output = nn.Conv1d(channels[-1], 1, 4, bias=False)
+        self.output = nn.Conv1d(4 * width, 1, 4, bias=False)
 
     def forward(self, ecg: Tensor, condition: Tensor) -> Tensor:
         x = torch.cat([ecg, condition], dim=1)

@@ -13,34 +13,27 @@ noise r eps in m_t; both are told the PPG, and both errors are squared ones. To 
 network, the second, and then the step of DDPM (Ho 2020) with fresh noise of variance beta_t in the whole signal. 10
 steps, beta_t from 1e-4 in equal steps to 0.2. At test time nobody knows the R peaks, and nobody needs to.
 
-What the abstract leaves open is as in the authors' public code: the two states and both errors, the region of 32
-samples at 128 Hz, schedule and sampler, five halvings with 64 to 1024 channels, and the number of weights (145.5 M: two
-U-Nets of 45.8 M and, for each, a network of 26.9 M for the PPG).
+What the abstract leaves open is as in the authors' public code, of 145.5 M weights: two U-Nets of 45.8 M and, for each,
+a network of 26.9 M for the PPG.
 
 Departs from it so:
 
 - The start. The schedule leaves sqrt(abar_T) = 0.55 of the ECG in w_T, yet the authors sample from w_T ~ N(0, 1), and
-  train on t < T only. Here the training, for t from 1 to T, is made to agree with that start: at t = T the first
-  network is shown noise alone (zero terminal signal-to-noise ratio, Lin 2024), from which it can but learn the mean of
-  m_T given the PPG. With w_T as the schedule has it, a small model of periodic test beats came out worse than a flat
-  line.
+  train on t < T only. Here the training agrees with that start: at t = T the first network is shown noise alone (zero
+  terminal signal-to-noise ratio, Lin 2024), from which it can but learn the mean of m_T given the PPG. With w_T as the
+  schedule has it, a small model of periodic test beats came out worse than a flat line.
 - As in the authors' sampler, the fresh noise outside the regions has variance beta_t, where training has 1 - abar_s: it
   cannot be put right without knowing the regions. Within them it is DDPM's own.
-- One region for all 12 leads, from R peaks found in all of them together, in the training ECG as it is (the authors
-  filter it to 5-15 Hz and scale each window to [-1, 1]).
-- U-Nets of :mod:`p2es_lib.baselines.conditional_unet`, with the PPG as an input channel instead of a network of its own
-  that is heard by cross-attention; age and sex; windows of 8 s instead of 4 s.
-- Both errors have weight 1 (the authors: 1 and 100). They belong to separate networks, and Adam ignores the scale of a
-  loss; but the training loop clips the gradients of both together, and one must not drown the other.
+- One region for all 12 leads, from R peaks found in all of them together. The PPG is an input channel of the U-Nets
+  instead of being heard by cross-attention; age and sex; windows of 8 s.
+- Both errors have weight 1 (the authors: 1 and 100): the training loop clips the gradients of both networks together.
 - ``n_steps`` below 10 leaves out steps of the schedule, evenly. One step gives an approximate posterior mean.
 
-``method.size`` "matched": both networks together have about the weights of P2Es's denoiser. "published": the published
-channels, which give 151.9 M weights here.
+``method.size`` "matched": both networks together have about the weights of P2Es's denoiser. "published": 151.9 M here.
 
 References
 ----------
-Shome D, Sarkar P, Etemad A. Region-disentangled diffusion model for high-fidelity PPG-to-ECG translation. AAAI 2024,
-arXiv 2308.13568.
+Shome D, Sarkar P, Etemad A. Region-disentangled diffusion model. AAAI 2024, arXiv 2308.13568.
 Ho J, Jain A, Abbeel P. Denoising diffusion probabilistic models. NeurIPS 2020, arXiv 2006.11239.
 Lin S, Liu B, Li J, Yang X. Common diffusion noise schedules and sample steps are flawed. WACV 2024, arXiv 2305.08891.
 """
@@ -55,24 +48,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
-from p2es_lib.baselines.conditional_unet import MULTIPLIERS, ConditionalUNet
+from p2es_lib.baselines.blocks import MULTIPLIERS, ConditionalUNet, denoiser_parameters, matched_width
 from p2es_lib.core.config import Config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse
 from p2es_lib.core.noise import WindowNoise
 from p2es_lib.method.sampling import Noise
 
-#: T, and the range of beta_t = BETA_FIRST + (BETA_LAST - BETA_FIRST) t / T.
+#: T, the range of beta_t = BETA_FIRST + (BETA_LAST - BETA_FIRST) t / T, and the length of the region around an R peak.
 N_STEPS = 10
 BETA_FIRST, BETA_LAST = 1e-4, 0.2
-#: Length of the region around an R peak.
 REGION_S = 0.25
 #: Channels of the published networks: of the finest level, and of all of them in its units.
 PUBLISHED_WIDTH, PUBLISHED_MULTIPLIERS = 64, (1, 2, 4, 8, 16, 16)
-#: Detector of R peaks: band in which the QRS complex stands out, width of the smoothing of its power, least distance of
-#: two beats, and the share of the typical complex that a beat must reach; as in ``metrics.clinical``, where they are
-#: explained.
+#: Detector of R peaks: band, smoothing of its power, least distance of two beats, and the share of the typical complex
+#: that a beat must reach; explained in ``metrics.clinical``.
 QRS_BAND_HZ = (8.0, 20.0)
 SMOOTHING_S, REFRACTORY_S, QRS_FRACTION = 0.05, 0.25, 0.35
 
@@ -147,7 +137,6 @@ def reverse(
 
 
 def _make_networks(width: int, multipliers: Sequence[int] = MULTIPLIERS) -> nn.ModuleList:
-    """The network that masks and the one that finds noise."""
     return nn.ModuleList(ConditionalUNet(width, multipliers) for _ in range(2))
 
 

@@ -8,21 +8,15 @@ mean of the ECG given the PPG.
 
 Departs from PPGFlowECG so: that method first trains an autoencoder which aligns PPG and ECG in one latent space, 32
 times coarser than the signal, and the flow, a small transformer with cross-attention to the latent PPG, runs there.
-Here it runs at the full sampling rate, in the U-Net of :mod:`p2es_lib.baselines.conditional_unet`: no part of the
-result then comes from an autoencoder. The times of a batch are spread evenly over [0, 1] instead of four independent
-draws per window; 12 leads in units of one number per data set; age and sex; 8 s windows. There is no reflow, which
-straightens the paths of a trained model by training a second one on its samples.
-
-The paper states no number of weights that we could find (the authors' public configuration has, by our count, about 207
-M in the autoencoder and 7 M in the flow), so ``method.size`` "published" is the same as "matched": about the weights of
-P2Es's denoiser under the same settings.
+Here it runs at the full sampling rate, in a U-Net. The times of a batch are spread evenly over [0, 1] instead of four
+independent draws per window; 12 leads in units of one number per data set; age and sex; 8 s windows. There is no reflow
+(training a second model on the samples of the first). The paper states no number of weights that we could find, so
+``method.size`` "published" is the same as "matched": about the weights of P2Es's denoiser.
 
 References
 ----------
-Liu X, Gong C, Liu Q. Flow straight and fast: learning to generate and transfer data with rectified flow. ICLR 2023,
-arXiv 2209.03003.
-Fang X, Jin J, Wang H et al. PPGFlowECG: latent rectified flow with cross-modal encoding for PPG-guided ECG generation
-and cardiovascular disease detection. arXiv 2509.19774, 2025.
+Liu X, Gong C, Liu Q. Flow straight and fast. ICLR 2023, arXiv 2209.03003.
+Fang X et al. PPGFlowECG: latent rectified flow with cross-modal encoding. arXiv 2509.19774, 2025.
 """
 
 from __future__ import annotations
@@ -32,8 +26,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
-from p2es_lib.baselines.conditional_unet import ConditionalUNet
+from p2es_lib.baselines.blocks import ConditionalUNet, denoiser_parameters, matched_width
 from p2es_lib.core.config import Config
 from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse
 from p2es_lib.core.noise import WindowNoise

@@ -1,22 +1,19 @@
 """Lagged ridge regression: each lead as a linear filter of the PPG.
 
 The best linear time-invariant method: every sample of the ECG is a weighted sum of the PPG from 1 s before to 1 s
-after it (the pulse follows its QRS complex by 0.1 to 0.55 s, and its shape lasts longer). What a network scores above
-it is what non-linearity and demographics are worth. Zhu (2021) also maps PPG to ECG linearly, but beat by beat, which
-needs the beats of the ECG for aligning. Here the regression runs over continuous time, as in the temporal response
-functions of electroencephalography (Crosse 2016).
+after it. What a network scores above it is what non-linearity and demographics are worth. Zhu (2021) also maps PPG to
+ECG linearly, but beat by beat, which needs the beats of the ECG for aligning. Here the regression runs over continuous
+time, as in the temporal response functions of electroencephalography (Crosse 2016).
 
 References
 ----------
-Zhu Q, Tian X, Wong C-W, Wu M. Learning your heart actions from pulse: ECG waveform reconstruction from PPG. IEEE
-Internet of Things J 8, 2021, doi 10.1109/JIOT.2021.3097946; pilot study: arXiv 1904.10481.
-Crosse MJ, Di Liberto GM, Bednar A, Lalor EC. The multivariate temporal response function (mTRF) toolbox. Front Hum
-Neurosci 10:604, 2016.
+Zhu Q et al. Learning your heart actions from pulse. IEEE Internet of Things J 8, 2021, arXiv 1904.10481.
+Crosse MJ et al. The multivariate temporal response function (mTRF) toolbox. Front Hum Neurosci 10:604, 2016.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace as Moments
 
 import numpy as np
 import torch
@@ -37,26 +34,13 @@ PENALTY_GRID = tuple(10.0**exponent for exponent in range(-8, 2))
 CHUNK_WINDOWS = 16
 
 
-@dataclass
-class _Moments:
-    """Sums over the samples of each lead: all that the regression and its squared error need; float64."""
-
-    count: np.ndarray  # (12,)
-    x: np.ndarray  # (12, L), lagged PPG over the samples that the lead has
-    y: np.ndarray  # (12,), ECG in mV
-    xx: np.ndarray  # (12, L, L)
-    xy: np.ndarray  # (12, L)
-    yy: np.ndarray  # (12,)
-
-
 class LaggedRidge:
     """Ridge regression of each lead on the lagged samples of the PPG.
 
     With x the PPG of a window, the estimate is y(t) = b + sum_l w(l) x(t + l), l from -1 s to +1 s, with x zero, its
-    mean, outside the window. Weights and intercept solve the normal equations, which are summed over the training
-    windows; the intercept bears no penalty. One penalty serves all leads, so that the estimates obey Einthoven's law if
-    the training windows hold all limb leads; it is the one with the least squared error on the validation windows.
-    Deterministic, without demographics. Leads that no training window has are NaN in every translation.
+    mean, outside the window. Weights and intercept solve the normal equations; the intercept bears no penalty. One
+    penalty serves all leads, so that the estimates obey Einthoven's law; it is the one with the least squared error on
+    the validation windows. Deterministic, without demographics. Leads that no training window has are NaN.
     """
 
     def __init__(self, config: Config):
@@ -69,8 +53,7 @@ class LaggedRidge:
     def fit(self, train_windows, validation_windows) -> LaggedRidge:
         """Solve for each penalty on the training windows (WindowSet), and keep the one that validation windows prefer.
 
-        Leads count where their mask says that they exist and they are finite. No training window, or no lead that both
-        sets hold: InputError.
+        Leads count where they exist and are finite. No training window, or no lead that both sets hold: InputError.
         """
         if len(train_windows) == 0:
             raise InputError("ridge: there is no training window; prepare a data set with a training split")
@@ -93,11 +76,11 @@ class LaggedRidge:
         ecg = F.conv1d(ppg.double(), filters, torch.from_numpy(self.intercept), padding=self.reach)
         return ecg.float()[:, None].repeat(1, n_samples, 1, 1)
 
-    def _moments(self, windows) -> _Moments:
-        """Sums over windows, a few at a time."""
+    def _moments(self, windows) -> Moments:
+        """Sums over the samples of each lead: their number, lagged PPG x, ECG y (mV), and products; (12, ...)."""
         n_lags = 2 * self.reach + 1
-        shapes = ((), (n_lags,), (), (n_lags, n_lags), (n_lags,), ())
-        sums = _Moments(*(np.zeros((len(LEADS), *shape)) for shape in shapes))
+        shapes = {"count": (), "x": (n_lags,), "y": (), "xx": (n_lags, n_lags), "xy": (n_lags,), "yy": ()}
+        sums = Moments(**{name: np.zeros((len(LEADS), *shape)) for name, shape in shapes.items()})
         for start in range(0, len(windows), CHUNK_WINDOWS):
             rows = slice(start, start + CHUNK_WINDOWS)
             ecg = np.asarray(windows.ecg[rows], dtype=np.float64)
@@ -135,7 +118,7 @@ def _gram(x: np.ndarray, padded: np.ndarray) -> np.ndarray:
     return gram
 
 
-def _solve(sums: _Moments, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+def _solve(sums: Moments, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights (12, L) and intercepts (12,), mV; NaN for leads without samples."""
     weights, intercept = np.full(sums.x.shape, np.nan), np.full(len(sums.count), np.nan)
     for lead in np.flatnonzero(sums.count):
@@ -146,7 +129,7 @@ def _solve(sums: _Moments, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     return weights, intercept
 
 
-def _squared_error(sums: _Moments, weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+def _squared_error(sums: Moments, weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
     """Sum of squared errors per lead (12,), mV^2, of b + w x on the samples that were summed; NaN without weights."""
     quadratic = np.einsum("kl,klm,km->k", weights, sums.xx, weights)
     linear = np.einsum("kl,kl->k", weights, intercept[:, None] * sums.x - sums.xy)

@@ -18,14 +18,13 @@ from p2es_lib.core.translator import check_translation_input
 from p2es_lib.data.windows import AGE_BANDS
 from p2es_lib.signals.pulse_features import pulse_upstrokes
 
-#: A beat begins this long before its pulse upstroke (s): before its P wave. Of these the value with the least squared
-#: error on the training windows is taken; R peaks come 0.1 to 0.55 s before the upstroke, by person and device.
+#: A beat begins one of these times before its pulse upstroke (s); R peaks come 0.1 to 0.55 s before it.
 ADVANCE_GRID_S = tuple(np.arange(0.20, 0.85, 0.05).round(2))
 #: Length of the template after the upstroke (s): the longest beat that it can fill.
 TAIL_S = 2.0
-#: Samples of the value that a scarce template entry is drawn to, as if seen in addition (:meth:`MeanBeatTemplate.fit`).
+#: Samples of the value that a scarce template entry is drawn to, as if seen in addition.
 PRIOR_SAMPLES = 20.0
-#: The advance is chosen on at most this many training windows.
+#: The advance is chosen on at most this many training windows, spread over all of them.
 SELECTION_WINDOWS = 400
 #: Pulses added outside a window, in intervals from its first (negative) and last (positive) pulse.
 ADDED_PULSES = (-1, 1, 2, 3)
@@ -38,10 +37,10 @@ class MeanBeatTemplate:
 
     The ECG of each lead is taken to be f(t - u_k) for u_k - a <= t < u_{k+1} - a, where u_k are the upstrokes found in
     the PPG. The least-squares f is the average of all training samples by their time since the upstroke, and the
-    advance a is the one with the least squared error on the training windows. Pulses whose upstrokes lie outside the
-    window while part of their ECG lies inside are put at multiples of the median interval from the outermost ones
-    (one before, three behind). Windows with fewer than two pulses, and times further from an upstroke than the
-    template reaches, get the mean signal. Deterministic; leads that no training window has are NaN.
+    advance a is the one with the least squared error on the training windows. Pulses outside the window, part of whose
+    ECG lies inside, are put at multiples of the median interval from the outermost ones. Windows with fewer than two
+    pulses, and times further from an upstroke than the template reaches, get the mean signal. Deterministic; leads that
+    no training window has are NaN.
 
     With ``by_group`` there is one template per sex and age band (``windows.AGE_BANDS``), drawn to the common one where
     a group has few beats. A window whose age or sex is missing gets the common template.
@@ -61,22 +60,19 @@ class MeanBeatTemplate:
     def fit(self, windows) -> MeanBeatTemplate:
         """Average the beats of the training windows (WindowSet).
 
-        Leads count where their mask says that they exist and they are finite. A template entry that few samples reach
-        is drawn to the mean signal (for a group: to the common template), as if ``PRIOR_SAMPLES`` more samples of that
-        value had been seen. No training window, or no pulse in any of them: InputError.
+        Leads count where they exist and are finite. A template entry that few samples reach is drawn to the mean signal
+        (for a group: to the common template). No training window, or no pulse: InputError.
         """
         if len(windows) == 0:
             raise InputError("template: there is no training window; prepare a data set with a training split")
         ecg = np.asarray(windows.ecg)
         present = (np.asarray(windows.lead_mask) > 0) & np.isfinite(ecg).all(axis=-1)  # (N, 12)
-        self.mean_signal = np.array(
-            [ecg[rows, lead].mean(dtype=np.float64) if rows.any() else np.nan for lead, rows in enumerate(present.T)]
-        )
+        means = (ecg[rows, lead].mean(dtype=float) if rows.any() else np.nan for lead, rows in enumerate(present.T))
+        self.mean_signal = np.array(list(means))
         upstrokes = self._upstrokes(torch.as_tensor(np.array(windows.ppg)))
         if not np.isfinite(upstrokes).any():
             raise InputError("template: no pulse was found in any training window; check the PPG and the sampling rate")
         group = self._groups(windows.demographics)
-        # The advance needs no more than some hundred windows, spread over all of them.
         some = np.unique(np.linspace(0, len(ecg) - 1, SELECTION_WINDOWS).astype(int))
         explained = []
         for advance_s in ADVANCE_GRID_S:
@@ -115,11 +111,9 @@ class MeanBeatTemplate:
 
     def _upstrokes(self, ppg: torch.Tensor) -> np.ndarray:
         """Upstroke times (B, nb) in s, ascending, with those added that lie outside the window; NaN-padded."""
-        parts = [pulse_upstrokes(part, self.sampling_rate).cpu().numpy().astype(np.float64) for part in ppg.split(512)]
-        width = max(2, *(part.shape[1] for part in parts))
-        parts = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=np.nan) for part in parts]
-        found = np.sort(np.concatenate(parts), axis=1)  # NaN last
-        found[np.isnan(found[:, 1])] = np.nan  # one pulse has no interval, and may be no pulse
+        parts = [pulse_upstrokes(part, self.sampling_rate).double().cpu() for part in ppg.split(512)]
+        found = np.sort(torch.cat(parts).numpy(), axis=1)  # NaN last
+        found[np.isfinite(found).sum(axis=1) < 2] = np.nan  # one pulse has no interval, and may be no pulse
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # windows without pulses
             interval = np.nanmedian(np.diff(found, axis=1), axis=1)
         first, last = found[:, 0], np.fmax.reduce(found, axis=1)
@@ -127,14 +121,12 @@ class MeanBeatTemplate:
         return np.sort(np.column_stack([found, *added]), axis=1)
 
     def _phases(self, upstrokes: np.ndarray, advance_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which beat each sample belongs to, (B, T) each.
-
-        Time (s) since the upstroke of its own beat, NaN where there is none; since that of the beat across the nearest
-        boundary; and the share of the other beat near that boundary, 0 to 0.5.
+        """Of each sample (B, T): seconds since the upstroke of its own beat, NaN where there is none, and since that of
+        the beat across the nearest boundary; and the share of the other beat near that boundary, 0 to 0.5.
         """
         time = np.arange(self.window_samples) / self.sampling_rate
-        start = upstrokes - advance_s  # (B, nb), where beats begin
-        own = np.stack([np.searchsorted(row, time, side="right") for row in np.nan_to_num(start, nan=np.inf)]) - 1
+        begin = np.nan_to_num(upstrokes - advance_s, nan=np.inf)  # (B, nb)
+        own = np.stack([np.searchsorted(row, time, side="right") for row in begin]) - 1
         # No beat on either side of them all: index -1 and index nb give NaN.
         bounded = np.pad(upstrokes, ((0, 0), (1, 1)), constant_values=np.nan)
 
@@ -154,7 +146,7 @@ class MeanBeatTemplate:
         phase, *_ = self._phases(upstrokes, advance_s)
         bin_of = np.round((phase - self.template_start_s) * self.sampling_rate)
         use = (bin_of >= 0) & (bin_of < self._n_phases)  # NaN compares false
-        flat = (np.where(use, bin_of, 0).astype(int) + group[:, None] * self._n_phases)[use]
+        flat = (bin_of + group[:, None] * self._n_phases)[use].astype(int)
         sums = np.zeros((2, n_groups, ecg.shape[1], self._n_phases))
         for lead in np.flatnonzero(present.any(axis=0)):
             counts = np.broadcast_to(present[:, lead, None], use.shape)[use]

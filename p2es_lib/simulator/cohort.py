@@ -3,15 +3,9 @@
 ``simulate(subjects)`` returns windows in subject-major order. A subject is a number; together with the seed it decides
 everything about it, so the same number gives the same bytes in any cohort, order, batch or process. To keep that true,
 arrays are worked on elementwise and contiguously: no matrix product, no FFT across rows, no reduction except along a
-row, because their rounding may depend on the shape of the whole array.
-
-The ECG is clean (no sensor noise, no baseline wander): it is the target. The PPG carries sensor noise, breathing and,
-on request, a wearable disturbance, and is z-scored per window.
-
-References
-----------
-McSharry PE et al. IEEE Trans Biomed Eng 50:289, 2003 (kernels). Sameni R et al. EURASIP J Adv Signal Process 2007
-(dipole). The other sources stand in the modules.
+row, because their rounding may depend on the shape of the whole array. The ECG is clean (no sensor noise, no baseline
+wander): it is the target. The PPG carries sensor noise, breathing and, on request, a wearable disturbance. Sources
+stand in the modules.
 """
 
 from __future__ import annotations
@@ -27,28 +21,19 @@ from p2es_lib.core.leads import expand_leads
 from p2es_lib.signals.cleaning import PPG_BAND_HZ
 from p2es_lib.signals.transforms import filter_bandpass
 from p2es_lib.simulator import draws as random
-from p2es_lib.simulator.demographics_effects import (
-    AF,
-    RHYTHMS,
-    Body,
-    Traits,
-    draw_age_and_sex,
-    draw_body,
-    draw_rhythm,
-    draw_traits,
-)
+from p2es_lib.simulator.demographics_effects import AF, RHYTHMS, Body, Traits, draw_people
 from p2es_lib.simulator.disturbances import disturb
 from p2es_lib.simulator.heart import Heart, draw_heart
-from p2es_lib.simulator.lead_field import draw_lead_fields
 from p2es_lib.simulator.morphology import CLASSES, draw_morphology
+from p2es_lib.simulator.normal_beats import draw_lead_fields
 from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.render import render_ecg8
-from p2es_lib.simulator.rhythm import BEAT_PAC, BEAT_PVC, Beats, beat_capacity, draw_beats, premature_flags
+from p2es_lib.simulator.rhythm import BEAT_PAC, BEAT_PVC, Beats, beat_capacity, draw_beats
 from p2es_lib.simulator.settings import SimulatorConfig
 
-# Beat-to-beat arrival time: it follows RR with 14 ms per 241 ms (paced breathing: swing of 14 +- 5 ms for RR 241 +- 102
-# ms, RR leading by 2-3 beats; Peng 2021 and Physiol Meas 22:3, 2001), plus an independent part of 2.5 ms (within-person
-# spread of the pre-ejection period 2-6 ms, Kortekaas 2018, of which RR explains a part).
+# Beat-to-beat arrival time: it follows RR (paced breathing: swing of 14 +- 5 ms for RR 241 +- 102 ms, RR leading by 2-3
+# beats; Peng 2021 and Physiol Meas 22:3, 2001), plus an independent part of 2.5 ms (within-person spread of the
+# pre-ejection period 2-6 ms, Kortekaas 2018, of which RR explains a part).
 _PAT_PER_RR, _PAT_RR_LAG_BEATS, PAT_JITTER_S = 14.0 / 241.0, 2, 0.0025
 # A PVC ejects in 78 % of cases (controls; Heart Rhythm 2019), with 29 % of the stroke volume (secondary source).
 _PVC_EJECTS, _PVC_AMPLITUDE = 0.78, 0.29
@@ -90,17 +75,11 @@ class Latents:
 
 @dataclass(frozen=True)
 class SimulatedWindows:
-    """Simulated windows and what made them.
+    """PPG float32 (N, 1, T), z-scored per window, ECG float32 (N, 12, T) in mV, and what made them.
 
-    Attributes
-    ----------
-    ppg, ecg : float32 arrays (N, 1, T) and (N, 12, T)
-        PPG z-scored per window; ECG in mV, in the order of ``leads.LEADS``.
-    index : DataFrame of N rows
-        subject, record, start_s, age, sex, height_cm, weight_kg, rhythm, morphology, heart_rate (from the RR intervals
-        in the window), pr_ms (NaN without P waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the areas in I and
-        aVF), pat_ms (mean R to pulse foot in the window), pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc,
-        n_pac.
+    Of the columns of ``index``: heart_rate is from the RR intervals in the window, pr_ms is NaN without P waves, qtc_ms
+    is Fridericia's, axis_deg that of QRS, from the areas in I and aVF, pat_ms the mean R to pulse foot in the window,
+    stiffness the carotid-femoral PWV in m/s.
     """
 
     ppg: np.ndarray
@@ -115,20 +94,9 @@ class SimulatedWindows:
 def simulate(
     subjects: Sequence[int], windows_per_subject: int = 1, config: SimulatorConfig = SimulatorConfig()
 ) -> SimulatedWindows:
-    """Simulate windows of the numbered subjects.
+    """Simulate windows of the numbered subjects: ``windows_per_subject`` separate stretches of each one's recording.
 
-    Parameters
-    ----------
-    subjects : sequence of int
-        Numbers from 0 to 2^32 - 2. The same number is the same person.
-    windows_per_subject : int
-        Separate stretches of the same person's recording.
-    config : SimulatorConfig
-
-    Raises
-    ------
-    InputError
-        No subject, a number out of range, or no window.
+    The same number (0 to 2^32 - 2) is the same person. No subject, a number out of range, or no window: InputError.
 
     Examples
     --------
@@ -142,15 +110,15 @@ def simulate(
     n = len(subjects) * windows_per_subject
     ppg = np.empty((n, 1, config.window_samples), dtype=np.float32)
     ecg = np.empty((n, 12, config.window_samples), dtype=np.float32)
-    frames, latents = [], []
+    tables = []
     step = max(1, _SUBJECTS_AT_ONCE // windows_per_subject)
     for start in range(0, len(subjects), step):
         rows = slice(start * windows_per_subject, (start + step) * windows_per_subject)
-        part = _simulate_part(subjects[start : start + step], windows_per_subject, config)
-        ppg[rows, 0], ecg[rows], frame, latent = part
-        frames.append(frame)
-        latents.append(vars(latent))
-    joined = {name: np.concatenate([part[name] for part in latents]) for name in latents[0]}
+        part = subjects[start : start + step]
+        ppg[rows, 0], ecg[rows], *table = _simulate_part(part, windows_per_subject, config)
+        tables.append(table)
+    frames, latents = zip(*tables)
+    joined = {name: np.concatenate([getattr(part, name) for part in latents]) for name in vars(latents[0])}
     return SimulatedWindows(ppg, ecg, pd.concat(frames, ignore_index=True), Latents(**joined))
 
 
@@ -159,14 +127,13 @@ def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig)
     subject = random.draw_subjects([random.generator(config.seed, number) for number in subjects])
     rngs = [random.generator(config.seed, number, window) for number in subjects for window in range(n_windows)]
     window = random.draw_windows(rngs, beat_capacity(config))
-    body = draw_body(*draw_age_and_sex(subject), subject, config)
-    traits = draw_traits(body, draw_rhythm(body, subject, config), subject, config)
+    body, traits = draw_people(subject, config)
     numbers, classes = np.array(subjects, dtype=np.int64), draw_morphology(body, subject, config)
     numbers, body, traits, subject, classes = (
         random.on_rows(table, lambda values: np.repeat(values, n_windows, axis=-1))
         for table in (numbers, body, traits, subject, classes)
     )
-    beats = draw_beats(traits, *premature_flags(body, traits, subject, window, config), window, config)
+    beats = draw_beats(body, traits, subject, window, config)
     heart = draw_heart(body, traits, classes, beats.mean_rr_s, subject, config)
     lead_fields = draw_lead_fields(body.age, body.female, subject, config)
     breathing, f_wave_phase = (traits.breathing_hz, window.uniform["breathing_phase"]), window.uniform["f_wave_phase"]
@@ -183,7 +150,12 @@ def _pulses(beats: Beats, traits: Traits, window: random.Draws, config: Simulato
     drift = pat_drift(beats.preceding_rr_s, beats.mean_rr_s) * config.pat_jitter
     jitter = config.pat_jitter * PAT_JITTER_S * np.ascontiguousarray(window.normal["pat_jitter"].T)
     jitter = np.where(np.isnan(beats.r_times), np.nan, jitter)
-    amplitude = _pulse_amplitude(beats, window)
+    ventricular = beats.beat_type == BEAT_PVC
+    second = np.cumsum(ventricular, axis=1) > 1  # of the window's PVCs
+    draws = (window.uniform["ejection"][..., None], window.normal["ejection"][..., None])
+    ejects, size = (np.where(second, of_second, of_first) for of_first, of_second in draws)
+    weak = np.where(ejects < _PVC_EJECTS, _PVC_AMPLITUDE * np.clip(1.0 + 0.3 * size, 0.4, 2.0), 0.0)
+    amplitude = np.where(ventricular, weak, amplitude_from_rr(beats.preceding_rr_s))
     onsets = beats.r_times + (traits.pat_s + traits.pat_residual_s)[:, None] + drift + jitter
     onsets[amplitude == 0] = np.nan
     return {"pulse_onsets": onsets, "pulse_amplitude": amplitude, "pat_drift_s": drift, "pat_jitter_s": jitter}
@@ -194,16 +166,6 @@ def pat_drift(preceding_rr: np.ndarray, mean_rr: np.ndarray) -> np.ndarray:
     deviation = np.clip(preceding_rr - mean_rr[:, None], -0.25, 0.25) * _PAT_PER_RR
     shifted = np.pad(deviation, ((0, 0), (_PAT_RR_LAG_BEATS, 0)))[:, :-_PAT_RR_LAG_BEATS]
     return np.where(np.isnan(preceding_rr), np.nan, shifted)
-
-
-def _pulse_amplitude(beats: Beats, window: random.Draws) -> np.ndarray:
-    """Height of each beat's pulse, (N, n_beats): by filling time; weak or 0 for a PVC; NaN for padding."""
-    ventricular = beats.beat_type == BEAT_PVC
-    second = np.cumsum(ventricular, axis=1) > 1  # of the window's PVCs
-    draws = (window.uniform["ejection"][..., None], window.normal["ejection"][..., None])
-    ejects, size = (np.where(second, of_second, of_first) for of_first, of_second in draws)
-    weak = np.where(ejects < _PVC_EJECTS, _PVC_AMPLITUDE * np.clip(1.0 + 0.3 * size, 0.4, 2.0), 0.0)
-    return np.where(ventricular, weak, amplitude_from_rr(beats.preceding_rr_s))
 
 
 def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: SimulatorConfig) -> np.ndarray:
@@ -227,10 +189,9 @@ def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: Simulator
 def breathe(
     ppg: np.ndarray, t: np.ndarray, hz: np.ndarray, phase: np.ndarray, scale: float, z: np.ndarray
 ) -> np.ndarray:
-    """Pulses (N, T) with breathing in their height and in their baseline.
+    """Pulses (N, T) with breathing in their height and in their baseline, for rate and phase (cycles) (N,).
 
-    Amplitude 5-10 % and baseline 10-50 % of the pulse (unverified), a quarter of a cycle apart. ``hz`` and ``phase``
-    (cycles) are (N,), ``z`` standard normal (2, N), ``t`` (T,) seconds.
+    Amplitude 5-10 % and baseline 10-50 % of the pulse (unverified), a quarter of a cycle apart. ``z``: (2, N).
     """
     columns = scale * 0.05 * np.exp(0.4 * z[0]), scale * 0.10 * np.exp(0.5 * z[1]), 2 * np.pi * hz, 2 * np.pi * phase
     depth, baseline, rate, start = (column.astype(np.float32)[:, None] for column in columns)

@@ -2,14 +2,13 @@
 
 Numbers and sources (medians unless said otherwise; "unverified" means remembered, not checked against the source):
 
-- age and sex of the cohort: like PTB-XL (Wagner 2020: median 62 years, IQR 22, 52 % men), cut to 18-90 years and
-  somewhat younger, because wearables are worn by younger people (our choice: normal, 58 +- 17 years).
+- age and sex of the cohort: like PTB-XL (Wagner 2020: median 62 years, 52 % men), cut to 18-90 years and somewhat
+  younger, as people with wearables are (our choice: normal, 58 +- 17 years).
 - heart rate of sinus rhythm: fitted to 422 such records of PTB-XL (medians by age band 68, 65, 70 per minute in men, 71
-  in women), drawn a little towards those with a normal beat; spread 15 %. Volunteers at rest have some 3 less
-  (ELSA-Brasil, Pinto-Filho 2017: 63 and 66) than people whose ECG a physician ordered.
+  in women), drawn a little towards those with a normal beat; spread 15 %.
 - PR 164 (men) and 158 ms (women), P wave 112 and 108 ms: ELSA-Brasil. Spreads from the 2nd and 98th percentiles of
   Mason 2007 (heart rate 48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified. Spread of the P wave 16 ms:
-  fitted to PTB-XL normals (measured duration 74 to 119 ms, 5th to 95th percentile).
+  fitted to PTB-XL normals.
 - QRS duration and QTcF by decade and sex: hospital ECGs in sinus rhythm with no finding coded (Zheng 2020, n = 4299).
 - QT = chi + (delta / gamma) (RR^gamma - 1), delta 0.158 +- 0.030 (women), 0.139 +- 0.023 (men), gamma 0.54 and 0.80
   (Malik 2013). QT follows an average of RR over about a minute (Razak 2011), so within a window it is constant here.
@@ -18,15 +17,15 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
 - height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index 26 kg/m2 +-
   15 %: unverified.
 
-Heart rate, its variability and the spread of the P wave were fitted to records of all PTB-XL folds, test folds
-included (medians and spreads, no waveform); the normal beats come from the training folds alone. A model from
-simulation has therefore seen no real record, but summary figures of some of those it is tried on.
+Heart rate, its variability and the spread of the P wave were fitted to medians and spreads of all PTB-XL folds, test
+folds included. A model from simulation has seen no real record, but summary figures of some of those it is tried on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
+from types import SimpleNamespace
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -37,7 +36,6 @@ from p2es_lib.simulator.settings import SimulatorConfig
 
 MIN_AGE, MAX_AGE = 18.0, 90.0
 _AGE_MEAN, _AGE_SD, _MALE_SHARE = 58.0, 17.0, 0.52
-
 _DECADES = np.array([24.0, 35.0, 45.0, 55.0, 65.0, 75.0, 85.0])
 # Index 0 men, 1 women.
 _QRS_MS = ([94, 92, 93, 93, 92, 90, 86], [82, 84, 83, 84, 83, 81, 78])
@@ -51,11 +49,9 @@ _RMSSD_LOG_SD = [0.57, 0.68, 0.80, 0.79, 0.77, 0.77, 0.77]
 RHYTHMS = ("sinus", "bradycardia", "tachycardia", "af")
 SINUS, BRADYCARDIA, TACHYCARDIA, AF = range(4)
 # Bradycardia and tachycardia as PTB-XL codes them: 637 and 826 of 21,837. Atrial fibrillation: the gradient over age
-# and sex of a hospital (Zheng 2020), scaled by 0.4 to the 6.9 % of PTB-XL overall.
-_BRADYCARDIA_SHARE, _TACHYCARDIA_SHARE = 0.029, 0.038
-_AF_AGE = np.array([30.0, 45.0, 65.0, 85.0])
-_AF_PERCENT = ([0.5, 5.2, 16.0, 45.0], [0.3, 2.9, 14.0, 45.0])
-_AF_SCALE = 0.4
+# and sex of a hospital (Zheng 2020), scaled to the 6.9 % of PTB-XL overall.
+_BRADYCARDIA_SHARE, _TACHYCARDIA_SHARE, _AF_SCALE = 0.029, 0.038, 0.4
+_AF_AGE, _AF_PERCENT = np.array([30.0, 45.0, 65.0, 85.0]), ([0.5, 5.2, 16.0, 45.0], [0.3, 2.9, 14.0, 45.0])
 
 
 @dataclass(frozen=True)
@@ -69,24 +65,8 @@ class Body:
     stiffness: np.ndarray
 
 
-@dataclass(frozen=True)
-class Traits:
-    """Rate and intervals of N subjects in seconds, (N,) each."""
-
-    rhythm: np.ndarray
-    rr_s: np.ndarray
-    rsa: np.ndarray
-    mayer: np.ndarray
-    rr_noise: np.ndarray
-    breathing_hz: np.ndarray
-    p_s: np.ndarray
-    pr_s: np.ndarray
-    qrs_normal_s: np.ndarray
-    qt_at_1s: np.ndarray
-    qt_slope: np.ndarray
-    qt_curvature: np.ndarray
-    pat_s: np.ndarray
-    pat_residual_s: np.ndarray
+class Traits(SimpleNamespace):
+    """Rhythm, rate and intervals (s) of N subjects, (N,) each, under the names that :func:`draw_traits` gives them."""
 
 
 def by_age_and_sex(age: np.ndarray, female: np.ndarray, ages: np.ndarray, tables) -> np.ndarray:
@@ -118,11 +98,13 @@ def draw_body(
     return Body(age, female, np.round(height), np.round(weight), stiffness)
 
 
-def draw_rhythm(body: Body, draws: Draws, config: SimulatorConfig) -> np.ndarray:
-    """Rhythm code per subject, (N,)."""
+def draw_people(draws: Draws, config: SimulatorConfig) -> tuple[Body, Traits]:
+    """Body and traits of people of the cohort, with the rhythms that are usual at their age and sex."""
+    body = draw_body(*draw_age_and_sex(draws), draws, config)
     af = _AF_SCALE / 100.0 * by_age_and_sex(body.age, body.female, _AF_AGE, _AF_PERCENT) * config.arrhythmia
     slow, fast = _BRADYCARDIA_SHARE * config.arrhythmia, _TACHYCARDIA_SHARE * config.arrhythmia
-    return choose([1.0 - af - slow - fast, slow, fast], draws.uniform["rhythm"])
+    rhythm = choose([1.0 - af - slow - fast, slow, fast], draws.uniform["rhythm"])
+    return body, draw_traits(body, rhythm, draws, config)
 
 
 def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorConfig) -> Traits:

@@ -1,28 +1,26 @@
 """The heart as a moving dipole: Gaussian kernels in time with vector amplitudes, summed over beats.
 
-McSharry 2003 writes one ECG lead as a sum of Gaussians of the cardiac phase, Sameni 2007 three orthogonal dipole
-components. Here the kernels of the three components share their times, so that each kernel carries one vector::
+McSharry (IEEE Trans Biomed Eng 50:289, 2003) writes one ECG lead as a sum of Gaussians of the cardiac phase, Sameni
+(EURASIP J Adv Signal Process, 2007) three orthogonal dipole components. Here the kernels of the three components share
+their times, so that each kernel carries one vector::
 
     s(t) = sum over beats i and kernels k of  v_k exp(-((t - R_i - c_k) / b_k)^2 / 2)
 
 P wave: five kernels, QRS: seven, ST-T: seven (the last is the U wave); their vectors are solved so that the sum passes
-through given vectors at fixed fractions of the interval. For ventricles that are activated normally the vectors and
-their variety are fitted to PTB-XL (:mod:`p2es_lib.simulator.normal_beats`), and turned to the frontal axes drawn for
-the subject; the others have those of :mod:`p2es_lib.simulator.morphology`. Widths are in time; ST-T stretches with QT,
-which follows RR. R lies at 45 % of the QRS duration.
+through given vectors at fixed fractions of the interval: those of :mod:`p2es_lib.simulator.normal_beats` or, where the
+ventricles are activated otherwise, of :mod:`p2es_lib.simulator.morphology`. ST-T stretches with QT, which follows RR. R
+lies at 45 % of the QRS duration. Published intervals are from the first to the last trace of a wave in any lead; the
+tangents of the fit lie a little inside: QRS 0.975 of the duration, T 33 ms earlier, P from 0.125 to 0.947 of its
+duration (medians of PTB-XL normals against the published ones).
 
-Published intervals (PR, QRS, QT) are from the first to the last trace of a wave in any lead. Where a curve leaves its
-baseline by the tangent, as in the fit, is a little inside: QRS 0.975 of the duration, T 33 ms earlier, P from 0.125 to
-0.947 of its duration (medians of PTB-XL normals against the published ones).
-
-Breathing changes the QRS by about 3 % and turns the frontal axis by about 3 degrees (unverified: 3-10 % in lead II, 2-8
-degrees). Atrial fibrillation: no P wave; f waves as the sawtooth of Petrenas 2017, fundamental 6.1 +- 0.8 Hz (Xi 2004,
-Park 2019), 0.035 mV RMS.
+Breathing changes the QRS by about 3 % and turns the frontal axis by about 3 degrees (unverified). Atrial fibrillation:
+no P wave; f waves as the sawtooth of Petrenas 2017, 6.1 +- 0.8 Hz (Xi 2004, Park 2019), 0.035 mV RMS.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -48,35 +46,18 @@ _F_WAVE_HZ, _F_WAVE_RMS_MV = (6.1, 0.8), 0.035
 
 @dataclass(frozen=True)
 class Kernels:
-    """K Gaussian kernels of N rows: times from R and widths in seconds (K, N), vectors in mV (C, K, N).
-
-    The C components are X, Y, Z and the lead patterns of local content (:mod:`p2es_lib.simulator.normal_beats`).
-    """
+    """K kernels of N rows: times from R and widths in seconds (K, N), vectors (and local content) in mV (C, K, N)."""
 
     centre_s: np.ndarray
     width_s: np.ndarray
     vector_mv: np.ndarray
 
 
-@dataclass(frozen=True)
-class Heart:
-    """Everything that turns beat times into a dipole, for N rows; arrays are (N,)."""
+class Heart(SimpleNamespace):
+    """Everything that turns beat times into a dipole, for N rows, under the names that :func:`draw_heart` gives it.
 
-    p: Kernels
-    ta: Kernels
-    qrs: Kernels
-    st_t: Kernels
-    pvc_qrs: Kernels
-    pvc_st_t: Kernels
-    pac_p: Kernels
-    morphology: np.ndarray
-    qrs_s: np.ndarray
-    qt_s: np.ndarray
-    breathing_gain: np.ndarray
-    breathing_turn: np.ndarray
-    breathing_lag: np.ndarray
-    f_wave_hz: np.ndarray
-    f_wave_mv: np.ndarray
+    Kernels of p, ta (atrial repolarisation), qrs, st_t and of premature beats: pvc_qrs, pvc_st_t, pac_p; arrays (N,).
+    """
 
 
 def draw_heart(
@@ -105,13 +86,15 @@ def draw_heart(
 
 
 def _waves(body: Body, classes: np.ndarray, draws: Draws, config: SimulatorConfig) -> dict[str, np.ndarray]:
-    """Vectors and local content of P, QRS and ST-T, (3 + N_LOCAL, K, N) each, mV.
+    """Vectors and local content of P, QRS and ST-T, (3 + N_LOCAL, K, N) each, mV, turned in the frontal plane.
 
-    Vectors are turned in the frontal plane: those of normally activated ventricles to the axes drawn for the subject,
-    the others by its deviation from what is usual at that age only. Local content that nobody measured, that of the
-    others, deviates between people as much, for its size, as that of normal ones.
+    Normally activated ventricles are turned to the axes drawn for the subject, others by its deviation from what is
+    usual at that age only; their local content, which nobody measured, deviates as much for its size as in normal ones.
     """
-    shape, like_normal = normal_beats.draw_shape(body.age, body.female, draws, config), morphology.normal_like(classes)
+    shape, like_normal = (
+        normal_beats.draw_shape(body.age, body.female, draws, config),
+        np.isin(classes, morphology.NORMAL_LIKE),
+    )
     p_turn, *turns = shape.axis_deg - normal_beats.REFERENCE_AXIS_DEG
     waves = {"p": np.concatenate([turn_frontal(shape.vectors["p"], p_turn), shape.local["p"]])}
     ventricles = _ventricles(shape, like_normal, body, classes, draws, config)
@@ -127,7 +110,8 @@ def _ventricles(
     shape: normal_beats.BeatShape, like_normal, body: Body, classes, draws: Draws, config: SimulatorConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of QRS and ST-T, (3, 7, N) each, mV, before they are turned."""
-    qrs, t_wave, st = morphology.class_vectors(classes)
+    tables = morphology.QRS_MV, morphology.T_MV, morphology.ST_MV
+    qrs, t_wave, st = (np.take(table, classes, axis=-1) for table in tables)
     qrs_size, t_size = (np.where(body.female, women, men) for men, women in (_CLASS_QRS, _CLASS_T))
     qrs = (qrs + largest(qrs) * shape.vector_variation["qrs"]) * (qrs_size * shape.factors[1])
     t_own, st_own = morphology.repolarisation_scatter(classes, config.amplitudes * draws.normal["repolarisation"])

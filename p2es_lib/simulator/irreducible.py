@@ -1,15 +1,14 @@
 """Irreducible error: what no method can know of the ECG from PPG, age and sex.
 
 The best estimate in mean squared error is the conditional mean of the ECG given what is seen, and its error is the
-floor under every method. Here the conditional mean is a Monte Carlo average over the simulator's own latents: what PPG,
-age and sex reveal is held, everything else is drawn anew and the ECG rendered again.
+floor under every method. Here it is a Monte Carlo average over the simulator's own latents: what PPG, age and sex
+reveal is held, everything else is drawn anew and the ECG rendered again.
 
-Held with ``hold="pulses"``: age, sex, stiffness (it shapes the pulse), the onset of every pulse, the rhythm (sinus or
-fibrillation) and the type of each beat that has a pulse, the mean RR interval (which sets QT), breathing rate and
-phase, the part of the arrival time that follows RR. Drawn anew: height (hence part of the arrival time), the
-arrival-time residual (one draw per subject) and its beat-to-beat jitter, and whatever else shapes the ECG. R = pulse
-onset - drawn arrival time. Held besides with ``hold="beats"``: the true R times of all beats. The difference between
-the two floors is timing.
+Held with ``hold="pulses"``: age, sex, stiffness (it shapes the pulse), the onset of every pulse, the rhythm and the
+type of each beat, the mean RR interval (which sets QT), breathing rate and phase, the part of the arrival time that
+follows RR. Drawn anew: height (hence part of the arrival time), the arrival-time residual and its beat-to-beat jitter,
+and whatever else shapes the ECG. R = pulse onset - drawn arrival time. Held besides with ``hold="beats"``: the true R
+times of all beats. The difference between the two floors is timing.
 
 Approximations
 --------------
@@ -27,7 +26,8 @@ alike given what is held. :func:`irreducible_rmse` divides this out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,8 @@ from p2es_lib.simulator import draws as random
 from p2es_lib.simulator.cohort import PAT_JITTER_S, SimulatedWindows
 from p2es_lib.simulator.demographics_effects import draw_body, draw_traits
 from p2es_lib.simulator.heart import draw_heart
-from p2es_lib.simulator.lead_field import draw_lead_fields
 from p2es_lib.simulator.morphology import draw_morphology
+from p2es_lib.simulator.normal_beats import draw_lead_fields
 from p2es_lib.simulator.render import render_ecg8
 from p2es_lib.simulator.rhythm import pvc_coupling
 from p2es_lib.simulator.settings import SimulatorConfig
@@ -47,8 +47,7 @@ from p2es_lib.simulator.settings import SimulatorConfig
 _STREAM = 0x1DE
 
 
-@dataclass(frozen=True)
-class ConditionalMean:
+class ConditionalMean(NamedTuple):
     """Mean and variance of the ECG over the draws, float32 (N, 12, T), mV and mV2 (unbiased), and their number."""
 
     mean: np.ndarray
@@ -61,17 +60,9 @@ def conditional_mean_ecg(
 ) -> ConditionalMean:
     """Average ECG over everything that PPG, age and sex do not reveal (see the module for what is held).
 
-    Parameters
-    ----------
-    windows, config : SimulatedWindows, SimulatorConfig
-        The windows were made with these settings, which also say how far the draws spread.
-    n_draws, hold, seed : int, "pulses" or "beats", int
-        Of the Monte Carlo draws. Each subject has its own stream: a window's result does not depend on the others.
-
-    Raises
-    ------
-    InputError
-        Unknown ``hold``, fewer than 2 draws, or windows of another length than the configuration's.
+    The windows were made with ``config``, which also says how far the draws spread. Each subject has its own stream: a
+    window's result does not depend on the others. Unknown ``hold``, fewer than 2 draws, or windows of another length
+    than the configuration's: InputError.
     """
     check_choice("hold", hold, ("pulses", "beats"))
     if n_draws < 2:
@@ -102,26 +93,21 @@ def _draw_ecg8(
     windows: SimulatedWindows, row: int, config: SimulatorConfig, n_draws: int, hold: str, seed: int
 ) -> np.ndarray:
     """ECGs of one window under ``n_draws`` draws of what is not held, float32 (M, 8, T)."""
-    latents = windows.latents
-    sequence = np.random.SeedSequence((seed, config.seed, int(latents.subject[row]), _STREAM))
+    latents = vars(windows.latents)
+    sequence = np.random.SeedSequence((seed, config.seed, int(latents["subject"][row]), _STREAM))
     rng = np.random.Generator(np.random.PCG64(sequence))
 
-    def held(values: np.ndarray) -> np.ndarray:
-        return np.repeat(values[row : row + 1], n_draws, axis=0)
-
+    held = SimpleNamespace(**{name: np.repeat(all_[row : row + 1], n_draws, axis=0) for name, all_ in latents.items()})
     subject = random.draw_block(rng, n_draws)
-    body = draw_body(held(latents.age), held(latents.female), subject, config, held(latents.stiffness))
-    traits = draw_traits(body, held(latents.rhythm), subject, config)
-    classes = draw_morphology(body, subject, config)
-    heart = draw_heart(body, traits, classes, held(latents.mean_rr_s), subject, config)
-    f_wave_phase = rng.random((3, n_draws))
-    if hold == "beats":
-        r_times = held(latents.r_times)
-    else:
+    body = draw_body(held.age, held.female, subject, config, held.stiffness)
+    traits = draw_traits(body, held.rhythm, subject, config)
+    heart = draw_heart(body, traits, draw_morphology(body, subject, config), held.mean_rr_s, subject, config)
+    f_wave_phase, r_times = rng.random((3, n_draws)), held.r_times
+    if hold == "pulses":
         r_times = _draw_r_times(windows, row, traits.pat_s + traits.pat_residual_s, rng, config)
-    breathing = (held(latents.breathing_hz), held(latents.breathing_phase))
+    breathing = (held.breathing_hz, held.breathing_phase)
     lead_fields = draw_lead_fields(body.age, body.female, subject, config)
-    return render_ecg8(heart, lead_fields, r_times, held(latents.beat_type), breathing, f_wave_phase, config)
+    return render_ecg8(heart, lead_fields, r_times, held.beat_type, breathing, f_wave_phase, config)
 
 
 def _draw_r_times(

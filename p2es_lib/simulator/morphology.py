@@ -4,14 +4,13 @@ Vectors are mean Kors vectorcardiograms (X left, Y down, Z back, mV) of PTB-XL r
 duration, at the T peak and 40 ms after the J point (500 Hz records, delineated for this project): LBBB (8), left
 anterior fascicular block (20), LVH (24), old anterior or septal infarction (15), old inferior infarction (13). The
 PTB-XL average of RBBB (8) mixes axes, so here the first half is the normal left ventricle at its own pace, followed by
-the slow rightward-anterior forces of that average. ST classes have a normal QRS with an injury vector: depression
-points away from the apex, elevation towards the anterior or the inferior wall; sizes 0.05-0.3 and 0.1-0.5 mV are
-unverified.
+the slow rightward-anterior forces of that average. ST classes have a normal QRS with an injury vector away from the
+apex (depression) or towards the anterior or the inferior wall (elevation), of unverified sizes.
 
 Prevalence by age and sex follows hospital ECGs (Zheng 2020, n = 10,381): RBBB, LBBB, abnormal Q waves (halved into
-anterior and inferior), ST depression, and half of "high left ventricular voltage" as LVH (half: our choice, most of
-that finding in the young is normal; PTB-XL has 10.8 % LVH). ST elevation 0.5 %: our choice (PTB-XL 0.13 %), so that the
-class is not empty. QRS durations: LBBB 147 +- 21, RBBB 130 +- 19 ms (same source), others from PTB-XL.
+anterior and inferior), ST depression, and half of "high left ventricular voltage" as LVH (our choice: most of it is
+normal in the young). ST elevation 0.5 %: our choice, so that the class is not empty. QRS durations: LBBB 147 +- 21,
+RBBB 130 +- 19 ms (same source), others from PTB-XL.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from p2es_lib.simulator.settings import SimulatorConfig
 #: The position is the code in the latents.
 CLASSES = ("normal", "lbbb", "rbbb", "lvh", "anterior_mi", "inferior_mi", "st_depression", "st_elevation", "lafb")
 NORMAL, LBBB, RBBB, LVH, ANTERIOR_MI, INFERIOR_MI, ST_DEPRESSION, ST_ELEVATION, LAFB = range(9)
+#: Classes with normally activated ventricles.
+NORMAL_LIKE = (NORMAL, ST_DEPRESSION, ST_ELEVATION)
 
 _AGES = np.array([30.0, 45.0, 65.0, 85.0])
 # Percent, men then women. The values at 30 years continue the trend: an assumption.
@@ -46,7 +47,7 @@ def _by_class(vectors: dict[int, tuple]) -> np.ndarray:
     return np.stack([np.transpose(vectors.get(code, zero)) / 100.0 for code in range(len(CLASSES))], axis=-1)
 
 
-_QRS = _by_class({
+QRS_MV = _by_class({
     LBBB: ((15, 11, 8), (60, 18, 104), (67, 13, 144), (47, 6, 145), (30, -13, 116), (20, -27, 64), (-7, -15, 0)),
     RBBB: ((18, 12, -20), (88, 60, -4), (42, 32, 26), (2, 4, 4), (-28, -8, -28), (-42, -14, -45), (-26, -8, -28)),
     LAFB: ((7, 9, -15), (61, 14, -17), (73, 4, 14), (27, -23, 51), (-19, -42, 64), (-26, -37, 50), (-10, -13, 15)),
@@ -54,19 +55,18 @@ _QRS = _by_class({
     ANTERIOR_MI: ((9, 5, -1), (55, 25, 36), (83, 32, 73), (66, 22, 92), (24, 6, 83), (-1, -4, 49), (-5, -6, 9)),
     INFERIOR_MI: ((4, -6, -11), (62, 4, -9), (110, 27, 20), (90, 35, 57), (35, 21, 72), (4, 10, 51), (-5, 1, 17)),
 })  # fmt: skip
-_QRS[..., LVH] *= 1.22  # means over subjects flatten the peaks: Sokolow-Lyon voltage 4.1 +- 1.1 mV in single records
-_T = _by_class({
+QRS_MV[..., LVH] *= 1.22  # means over subjects flatten the peaks: Sokolow-Lyon voltage 4.1 +- 1.1 mV in single records
+T_MV = _by_class({
     LBBB: (-9, 10, -47), RBBB: (14, 12, 13), LVH: (2, 6, -19),
     ANTERIOR_MI: (8, 10, -20), INFERIOR_MI: (15, 2, -16), LAFB: (23, 15, -14),
 })  # fmt: skip
-_ST = _by_class({
+ST_MV = _by_class({
     LBBB: (-15, 1, -31), RBBB: (-1, 3, 2), LVH: (-7, -2, -6),
     ANTERIOR_MI: (-2, -2, -8), INFERIOR_MI: (-2, -1, -3), LAFB: (0, 2, -4),
 })  # fmt: skip
-# How T and ST vectors differ between people of one such class (SD of X, Y, Z in mV): pooled over the 48 records of LVH,
-# infarction and bundle branch block in the training folds of PTB-XL that this project has; sizes drawn besides account
-# for a few hundredths. Correlations of the same records: X with Y of T 0.6, T with ST of the same axis 0.7. Fascicular
-# block is left out: its T varies as in normal hearts.
+# How T and ST vectors differ between people of one such class (SD of X, Y, Z in mV), and correlations (X with Y of T, T
+# with ST of the same axis), in 48 records of LVH, infarction and bundle branch block of PTB-XL (training folds).
+# Fascicular block is left out: its T varies as in normal hearts.
 _T_SD, _T_XY = (0.27, 0.14, 0.16), 0.6
 _ST_SD, _ST_WITH_T = (0.070, 0.050, 0.075), 0.7
 _VARIABLE = (LBBB, RBBB, LVH, ANTERIOR_MI, INFERIOR_MI)
@@ -82,11 +82,6 @@ def draw_morphology(body: Body, draws: Draws, config: SimulatorConfig) -> np.nda
     return choose([1.0 - sum(rows), *rows[:-1]], draws.uniform["morphology"])
 
 
-def normal_like(morphology: np.ndarray) -> np.ndarray:
-    """True where the ventricles are activated normally (normal and the two ST classes)."""
-    return np.isin(morphology, (NORMAL, ST_DEPRESSION, ST_ELEVATION))
-
-
 def qrs_duration(morphology: np.ndarray, normal_s: np.ndarray, z: np.ndarray, config: SimulatorConfig) -> np.ndarray:
     """QRS duration (s), (N,)."""
     duration = normal_s.copy()
@@ -95,11 +90,6 @@ def qrs_duration(morphology: np.ndarray, normal_s: np.ndarray, z: np.ndarray, co
         value = np.maximum(value, _MIN_WIDE_QRS_S) if code in (LBBB, RBBB) else value
         duration = np.where(morphology == code, value, duration)
     return duration
-
-
-def class_vectors(morphology: np.ndarray) -> list[np.ndarray]:
-    """Vectors of each row's class: QRS (3, 7, N), T (3, N) and ST (3, N), mV; 0 for normally activated ventricles."""
-    return [np.take(table, morphology, axis=-1) for table in (_QRS, _T, _ST)]
 
 
 def repolarisation_scatter(morphology: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,19 +1,22 @@
 """The normal beat: heart vectors of P, QRS and ST-T at fixed fractions of their intervals, fitted to PTB-XL.
 
 A heart vector is a dipole. What the leads show besides (local sources close to a chest electrode, electrodes and chests
-that differ from person to person) is added as "local content": courses in time of three fixed patterns over the eight
-independent leads per wave, drawn for each subject together with the shape of the vectors. Limb leads follow from I and
-II as ever, so Einthoven and Goldberger hold exactly.
+that differ from person to person) is added as "local content": courses in time of fixed patterns over the eight
+independent leads per wave, drawn for each subject together with the shape of the vectors.
 
-The numbers are in ``normal_beats.json``; :mod:`tools.fit_normal_beats` says how they were made.
+The numbers, with the mean lead fields of P, QRS and ST-T for men and women over age, are in ``normal_beats.json``;
+:mod:`tools.fit_normal_beats` says how they were made. :data:`FORWARD`, which that fit starts from, is the least-squares
+forward map from Kors vectors (Eur Heart J 11:1083, 1990) to the eight leads, pooled over 293 normal records. Besides,
+gains and chest electrodes differ a little, alike for all waves. These spreads are assumptions: larger ones made S in V2
+and R in III differ more between people than in PTB-XL normals.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -21,8 +24,7 @@ from p2es_lib.simulator.draws import Draws
 from p2es_lib.simulator.settings import SimulatorConfig
 
 FILE = Path(__file__).with_name("normal_beats.json")
-#: Where vectors are given: fractions of the P duration, of the QRS duration, and of the time from the end of QRS to the
-#: end of T (the last one is the U wave).
+#: Where vectors are given: fractions of P, of QRS, and of the time from its end to the end of T (the last: U wave).
 P_FRACTIONS = np.array([0.14, 0.32, 0.50, 0.68, 0.86])
 QRS_FRACTIONS = np.array([0.15, 0.30, 0.40, 0.50, 0.60, 0.70, 0.85])
 ST_T_FRACTIONS = np.array([0.10, 0.28, 0.46, 0.62, 0.76, 0.90, 1.25])
@@ -37,29 +39,28 @@ T_PEAK_KNOTS = slice(3, 6)
 REFERENCE_AGE, REFERENCE_AXIS_DEG = 55.0, 45.0
 #: Years between which the lines follow age; the fit has too few people beyond.
 AGES = (30.0, 65.0)
-# The fit has 94 men, whose QRS axis at 65 lies near 0 degrees; larger collections have 35 (ELSA-Brasil, Zheng 2020).
-# Men are turned a part of the way (3 degrees of the dipole are about 6 of the axis), women a little: P, QRS and T.
-_AXIS_SHIFT_DEG = (np.array([0.0, 3.0, 0.0]), np.array([0.0, 1.0, 0.0]))
+# Of P, QRS and T, men and women: the fit has 94 men, whose QRS axis at 65 lies near 0 degrees; larger collections have
+# 35 (ELSA-Brasil, Zheng 2020). They are turned a part of the way (3 degrees of the dipole are about 6 of the axis).
+_AXIS_SHIFT_DEG = np.array([[0.0, 3.0, 0.0], [0.0, 1.0, 0.0]])
+#: Rows I, II, V1..V6; columns X (left), Y (down), Z (back).
+FORWARD = np.array([
+    [0.863, -0.314, -0.031], [0.102, 1.001, -0.133], [-0.351, -0.292, -0.948], [0.491, -0.888, -2.105],
+    [0.816, -0.279, -1.626], [0.989, 0.162, -0.822], [1.004, 0.211, -0.177], [0.782, 0.286, 0.117],
+])  # fmt: skip
+_LEAD_GAIN_SD, _CHEST_GAIN_SD = 0.025, 0.03  # log-normal: of each lead, and of all chest leads
+# Of chest electrodes along their line (in spacings) and up or down: together, and each.
+_SHIFT_SD, _OWN_SHIFT_SD, _HEIGHT_SD, _OWN_HEIGHT_SD = 0.08, 0.04, 0.025, 0.02
 _WAVES = {"p": P_FRACTIONS, "qrs": QRS_FRACTIONS, "st_t": ST_T_FRACTIONS}
 
 
-@dataclass(frozen=True)
-class BeatShape:
-    """Normal beats of N subjects; dicts have an entry for each of "p", "qrs" and "st_t".
+class BeatShape(SimpleNamespace):
+    """Normal beats of N subjects; all but the last three are dicts of "p", "qrs" and "st_t".
 
     ``vectors`` (3, K, N) and the courses of ``local`` content (N_LOCAL, K, N) are in mV, vectors with the frontal axis
     REFERENCE_AXIS_DEG; ``axis_deg`` (3, N) is where P, QRS and ST-T are to be turned to, ``axis_deviation_deg`` the
     subject's part of it. ``vector_variation`` and ``local_variation`` deviate from the mean of the subject's sex and
     age, as a fraction of the size of the wave; ``factors`` (3, N) say how much larger its waves are than that mean.
     """
-
-    vectors: dict[str, np.ndarray]
-    local: dict[str, np.ndarray]
-    vector_variation: dict[str, np.ndarray]
-    local_variation: dict[str, np.ndarray]
-    axis_deg: np.ndarray
-    axis_deviation_deg: np.ndarray
-    factors: np.ndarray
 
 
 @lru_cache(maxsize=1)
@@ -86,9 +87,10 @@ def draw_shape(age: np.ndarray, female: np.ndarray, draws: Draws, config: Simula
         shape = mean[0][wave] + own[0][wave]
         vectors[wave] = shape * (size / largest(shape))
         local[wave] = size * (mean[1][wave] + own[1][wave])
-    shift = np.where(female, *(of_sex[:, None] for of_sex in _AXIS_SHIFT_DEG[::-1]))
+    shift = np.where(female, *_AXIS_SHIFT_DEG[::-1, :, None])
     axis = _line(table["axis_deg"], decades, female) + shift + turned
-    return BeatShape(vectors, local, *own, axis, turned, np.exp(factors))
+    waves = {"vectors": vectors, "local": local, "vector_variation": own[0], "local_variation": own[1]}
+    return BeatShape(**waves, axis_deg=axis, axis_deviation_deg=turned, factors=np.exp(factors))
 
 
 def largest(vectors: np.ndarray) -> np.ndarray:
@@ -102,8 +104,8 @@ def decades_of(age: np.ndarray) -> np.ndarray:
 
 
 def _line(table: np.ndarray, decades: np.ndarray, female: np.ndarray) -> np.ndarray:
-    """Values (C, N) of the lines (2, 2, C) over age."""
-    men, women = (table[sex, 0][:, None] + table[sex, 1][:, None] * decades for sex in (0, 1))
+    """Values (..., N) of the lines (2 sexes, 2, ...) over age."""
+    men, women = (level[..., None] + slope[..., None] * decades for level, slope in table)
     return np.where(female, women, men)
 
 
@@ -121,3 +123,27 @@ def repolarisation_course() -> tuple[np.ndarray, np.ndarray]:
     mean = _by_wave(fitted()["shape"][:, 0].mean(axis=0)[:, None])[0]["st_t"][..., 0]
     along = mean[:, T_PEAK_KNOTS].sum(axis=-1) @ mean
     return np.array([1.0, 0.85, 0.55, 0.25, 0.08, 0.0, 0.0]), along / along.max()
+
+
+def draw_lead_fields(
+    age: np.ndarray, female: np.ndarray, draws: Draws, config: SimulatorConfig
+) -> dict[str, np.ndarray]:
+    """Lead fields of P, QRS and ST-T of N subjects, (8, 3 + N_LOCAL, N) each: X, Y, Z and local content."""
+    fields = {}
+    for wave in _WAVES:
+        dipole = _move_electrodes(_line(fitted()[f"{wave}_field"], decades_of(age), female), draws, config)
+        local = np.repeat(fitted()[f"{wave}_local"][:, :, None], len(age), axis=-1)
+        fields[wave] = np.concatenate([dipole, local], axis=1)
+    return fields
+
+
+def _move_electrodes(field: np.ndarray, draws: Draws, config: SimulatorConfig) -> np.ndarray:
+    z, scale = draws.normal, config.electrodes
+    slope = np.gradient(field[2:], axis=0)  # change per electrode spacing
+    shift = scale * (_SHIFT_SD * z["chest_shift"][0] + _OWN_SHIFT_SD * z["chest_shift"][1:])
+    field[2:] += shift[:, None] * slope
+    field[2:, 1] += scale * (_HEIGHT_SD * z["chest_height"][0] + _OWN_HEIGHT_SD * z["chest_height"][1:])
+    gain = np.exp(scale * _LEAD_GAIN_SD * z["lead_gain"])
+    # The first limb lead's number also moves all chest leads: near or far from the heart.
+    gain[2:] *= np.exp(scale * _CHEST_GAIN_SD * z["lead_gain"][0])
+    return field * gain[:, None, :]

@@ -5,22 +5,18 @@ of the time u since it began::
 
     p(u) = sum over k in {f, l, c} of  size_k exp(-ln²(u/m_k) / 2 s_k²)  +  d (1 - exp(-(u/m_f)²)) exp(-u/tau)
 
-Log-normal kernels (as in the pulse models of Solosenko 2017 and Paliakaite 2021) are exactly zero before the pulse
-begins. The three waves are in absolute time, because systole and wave travel depend little on the cycle length; the
-run-off time constant ``tau`` follows the beat interval. What is left of a pulse when the next one begins decays on with
-its own time constant underneath the new one, as in a Windkessel, so the train is continuous whatever the intervals are,
-and the past never depends on later beats.
+Log-normal kernels (as in the pulse models of Solosenko 2017 and Paliakaite 2021: see disturbances) are exactly zero
+before the pulse begins. The three waves are in absolute time, because systole and wave travel depend little on the
+cycle length; the run-off time constant ``tau`` follows the beat interval. What is left of a pulse when the next one
+begins decays on underneath it, as in a Windkessel: the train is continuous, and the past never depends on later beats.
 
 References
 ----------
-Allen J, Murray A. Age-related changes in the characteristics of the photoplethysmographic pulse shape at various body
-    sites. Physiol Meas 24:297, 2003.
+Allen J, Murray A. Age-related changes in the photoplethysmographic pulse shape. Physiol Meas 24:297, 2003.
 Charlton PH et al. Modeling arterial pulse waves in healthy aging. Am J Physiol Heart Circ Physiol 317:H1062, 2019.
 Choi et al. 2022: second-derivative ratios b/a, c/a, d/a, e/a against age, 19-69 years.
 Dawber TR et al. Characteristics of the dicrotic notch of the arterial pulse wave. Angiology 24:244, 1973.
 Kortekaas et al. 2018 (pre-ejection period by echocardiography); Pilz et al. 2023 (by impedance cardiography).
-Paliakaite B et al. Modeling of artifacts in the wrist photoplethysmogram. Biomed Signal Process Control 66, 2021.
-Solosenko A et al. Photoplethysmogram modeling during paroxysmal atrial fibrillation. Comput Biol Med 81:130, 2017.
 """
 
 from __future__ import annotations
@@ -31,17 +27,16 @@ import numpy as np
 
 from p2es_lib.core.errors import check_choice
 
-#: Columns of ``variation`` in :func:`pulse_shape`: crest time, size of the late systolic wave, delay and size of the
-#: dicrotic wave, run-off.
+#: Of crest time, size of the late systolic wave, delay and size of the dicrotic wave, run-off.
 N_SHAPE_VARIATIONS = 5
-#: Aorta-to-site path lengths in metres at 170 cm: trunk (aortic PWV) and limb or neck (arm PWV). The finger's are those
-#: of the derivation in Charlton 2019's terms; wrist and ear are set to give the arrival times below, unverified.
+#: Aorta-to-site path lengths in metres at 170 cm: trunk (aortic PWV) and limb or neck (arm PWV). The finger's in
+#: Charlton 2019's terms; wrist and ear are set to give the arrival times below, unverified.
 SITE_PATHS_M = {"finger": (0.15, 0.75), "wrist": (0.15, 0.55), "ear": (0.15, 0.25)}
 #: Time constant of the run-off / beat interval; unverified.
 RUNOFF_FRACTION = 0.5
 
-# Carotid-femoral PWV by decade: Charlton 2019, read. SD below and above the mean as fractions: the published ranges are
-# 10..19 % below and 13..29 % above; that they grow linearly from 25 to 75 years is an assumption.
+# Carotid-femoral PWV by decade: Charlton 2019, read. SD below and above the mean as fractions: published ranges; that
+# they grow linearly from 25 to 75 years is an assumption.
 _PWV_AGE = np.array([25.0, 35.0, 45.0, 55.0, 65.0, 75.0])
 _PWV_MEAN = np.array([5.9, 6.5, 7.4, 8.3, 9.2, 10.3])
 _PWV_SD_BELOW, _PWV_SD_ABOVE = (0.10, 0.19), (0.13, 0.29)
@@ -51,10 +46,10 @@ _PWV_SD_BELOW, _PWV_SD_ABOVE = (0.10, 0.19), (0.13, 0.29)
 _PEP_S, _PEP_STEP_S = 0.081, -0.0065
 _SMALL_ARTERIES_S = 0.020  # digital arteries and the arteriolar bed; unverified
 
-# Shape by vascular age, fitted here to the second-derivative ratios of Choi 2022 (met within 0.03 from 20 to 75 years:
-# tests/test_pulse.py) and to a foot-to-crest time of 120 ms at 20 years rising by about 1 ms a year (unverified), at 70
-# beats a minute. Columns: foot to crest of the forward wave (s), its width; delay behind it (s), width and size of the
-# late systolic wave, then of the dicrotic wave; size of the run-off.
+# Shape by vascular age at 70 beats a minute, fitted to the second-derivative ratios of Choi 2022 (tests/test_pulse.py)
+# and to a foot-to-crest time of 120 ms at 20 years rising by about 1 ms a year (unverified). Columns: foot to crest of
+# the forward wave (s), its width; delay behind it (s), width and size of the late systolic wave, then of the dicrotic
+# wave; size of the run-off.
 _SHAPE_AGE = np.array([20.0, 35.0, 55.0, 80.0])
 _SHAPE_TABLE = np.array([
     [0.116, 0.508, 0.138, 0.193, 0.215, 0.300, 0.174, 0.456, 0.353],
@@ -67,11 +62,10 @@ _CHUNK_SAMPLES = 65_536  # rows are worked off in chunks that stay in the cache
 
 @dataclass(frozen=True)
 class PulseShape:
-    """Pulse shape of N windows: times in seconds, sizes relative to a pulse height of 1.
+    """Time, width (SD of ln(time)) and size, (3, N), of the forward, late systolic and dicrotic waves of N pulses.
 
-    ``time_s``, ``width`` (standard deviation of ln(time)) and ``size``, (3, N), are those of the forward, the late
-    systolic and the dicrotic wave. The pulse begins ``foot_lead_s`` (N,) before its foot, which is where the tangent at
-    the steepest point meets the level before the pulse, as arrival times are measured.
+    Sizes are relative to a pulse height of 1. The pulse begins ``foot_lead_s`` (N,) before its foot, which is where the
+    tangent at the steepest point meets the level before the pulse, as arrival times are measured.
     """
 
     foot_lead_s: np.ndarray
@@ -88,10 +82,7 @@ def _mean_stiffness(age: np.ndarray) -> np.ndarray:
 
 
 def stiffness_from_age(age: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Arterial stiffness as carotid-femoral pulse wave velocity (m/s), (N,), from age (years) and standard normal z.
-
-    z is cut at 3. The spread is wider above the mean than below (Charlton 2019).
-    """
+    """Arterial stiffness as carotid-femoral PWV (m/s), (N,), from age (years) and standard normal z, cut at 3."""
     position = np.clip((age - 25.0) / 50.0, 0.0, 1.0)
     below, above = (young + (old - young) * position for young, old in (_PWV_SD_BELOW, _PWV_SD_ABOVE))
     z = np.clip(z, -3.0, 3.0)
@@ -104,9 +95,9 @@ def pulse_arrival_time(
     """Time from the R peak to the foot of the pulse at a site (s), (N,): the part that is not random.
 
     Pre-ejection period + trunk path / aortic PWV + limb path / arm PWV + 20 ms, paths in proportion to height (cm); arm
-    PWV from aortic PWV (``stiffness``, m/s) as 9.98 + 0.52 (cf - 6.15) m/s (Charlton 2019). It gives about 200 ms at 25
-    and 170 ms at 75 years at the finger, -0.6 ms per year, +0.6 ms per cm. Unverified expectations: finger 200-250 ms,
-    wrist 10-30 ms less, ear 130-170 ms, -0.3 to -0.6 ms per year, +1 ms per cm. ``site``: one of :data:`SITE_PATHS_M`.
+    PWV from aortic PWV (``stiffness``, m/s) as in Charlton 2019. It gives about 200 ms at 25 and 170 ms at 75 years at
+    the finger, +0.6 ms per cm. Unverified expectations: finger 200-250 ms, wrist 10-30 ms less, ear 130-170 ms, -0.3 to
+    -0.6 ms per year, +1 ms per cm.
     """
     trunk_m, limb_m = SITE_PATHS_M[check_choice("site", site, SITE_PATHS_M)]
     pep = _PEP_S + _PEP_STEP_S / (1.0 + np.exp(-(age - 50.0) / 4.0))
@@ -117,8 +108,7 @@ def pulse_arrival_time(
 def amplitude_from_rr(preceding_rr: np.ndarray) -> np.ndarray:
     """Gain of the pulse amplitude from the RR interval (s) before the beat: filling time makes stroke volume.
 
-    A power law with exponent 0.45, so about +0.45 % per % of RR, 1 at 0.85 s and constant below 0.45 s. Unverified: the
-    range named for the slope is 0.3-0.6, for the floor 0.4-0.5 s.
+    1 at 0.85 s. Unverified: the range named for the exponent is 0.3-0.6, for the floor 0.4-0.5 s.
     """
     return (np.maximum(preceding_rr, 0.45) / 0.85) ** 0.45
 
@@ -127,11 +117,10 @@ def pulse_shape(age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, 
     """Pulse shape from age (years), stiffness (carotid-femoral PWV, m/s) and mean heart rate (1/min), (N,) each.
 
     The vascular age is half the age and half the age at which the given stiffness is the mean. With it the crest comes
-    later, the late systolic wave grows and the notch fills (Allen & Murray 2003; second-derivative ratios of Choi
-    2022), from Dawber's class 1 (notch) in the young to class 4 (none). Arteries stiffer than the age's mean bring the
-    dicrotic wave earlier, as the square root of the ratio (assumption). Ejection shortens with heart rate as 413 - 1.7
-    HR ms (Weissler 1968, from memory), and the times of all waves with it (assumption). ``variation`` (N,
-    N_SHAPE_VARIATIONS) is standard normal; zeros give the typical shape of that age. The spreads are assumptions.
+    later, the late systolic wave grows and the notch fills (Allen & Murray 2003), from Dawber's class 1 (notch) in the
+    young to class 4 (none). Ejection shortens with heart rate (Weissler 1968, from memory). That the times of all waves
+    shorten with it and that stiffer arteries than usual bring the dicrotic wave earlier are assumptions, and so are the
+    spreads of ``variation`` (N, N_SHAPE_VARIATIONS), which is standard normal.
     """
     z = np.ascontiguousarray(np.clip(variation, -2.5, 2.5).T)
     ages = np.arange(15.0, 96.0)
@@ -181,23 +170,18 @@ def _evaluate(u, decay, log_time, rate, size, runoff_rate, runoff_size):
 def pulse_train(
     onset_times: np.ndarray, amplitudes: np.ndarray, beat_intervals: np.ndarray, shape: PulseShape, t: np.ndarray
 ) -> np.ndarray:
-    """PPG without noise: the pulses of each row, one after the other, float32 (N, T).
+    """PPG without noise: the pulses of each row, one after the other, float32 (N, T), at ascending times t (T,), s.
 
     0 before the first pulse; give one or two pulses before ``t[0]`` for a window in the steady state.
 
     Parameters
     ----------
-    onset_times : array (N, nb), s
-        Feet of the pulses in any order; NaN is padding or a beat without a pulse.
-    amplitudes : array (N, nb)
-        Heights of the pulses above the run-off of those before; 0 or NaN is a beat without a pulse, over which the
-        pulse before runs off undisturbed.
+    onset_times, amplitudes : arrays (N, nb)
+        Feet of the pulses (s), in any order, and heights above the run-off of those before. NaN, and height 0, is a
+        beat without a pulse, over which the pulse before runs off undisturbed.
     beat_intervals : array (N, nb), s
-        Interval that sets the run-off of each pulse, used between 0.4 and 1.6 s. The RR interval before the beat keeps
-        the train causal. NaN counts as 0.85 s.
-    shape : PulseShape
-    t : array (T,), s
-        Ascending sample times.
+        Sets the run-off of each pulse, between 0.4 and 1.6 s; NaN counts as 0.85 s. The RR interval before the beat
+        keeps the train causal.
     """
     n, nb = onset_times.shape
     has_pulse = np.isfinite(onset_times) & (np.nan_to_num(amplitudes) != 0)

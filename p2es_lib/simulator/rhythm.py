@@ -29,10 +29,7 @@ _BEFORE_S, _AFTER_S = 3.5, 1.2
 MIN_RR_S = 0.3
 #: Codes of the beat types in the latents; -1 is padding.
 BEAT_SINUS, BEAT_PVC, BEAT_PAC, BEAT_AF = range(4)
-_MAYER_HZ = 0.1
-_AF_RR_CV = 0.19
-_PVC_COUPLING = (0.60, 0.10)
-_PER_SUBJECT_SHARE = 0.5
+_MAYER_HZ, _AF_RR_CV, _PER_SUBJECT_SHARE = 0.1, 0.19, 0.5
 
 
 @dataclass(frozen=True)
@@ -50,26 +47,16 @@ def beat_capacity(config: SimulatorConfig) -> int:
     return int(np.ceil((config.window_s + _BEFORE_S + _AFTER_S) / MIN_RR_S)) + 2
 
 
-def premature_flags(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig):
-    """Whether each window holds ventricular and atrial premature beats, two boolean arrays (N,)."""
-    scale = config.premature_beats / _PER_SUBJECT_SHARE
-    pvc_share = scale * np.interp(body.age, [20.0, 55.0, 73.0, 90.0], [0.005, 0.026, 0.049, 0.07])
-    pac_share = scale * np.interp(body.age, [20.0, 45.0, 65.0, 85.0], [0.002, 0.004, 0.024, 0.067])
-    now = window.uniform["premature"] < _PER_SUBJECT_SHARE
-    pvc = (subject.uniform["pvc"] < pvc_share) & now[0]
-    return pvc, (subject.uniform["pac"] < pac_share) & now[1] & (traits.rhythm != AF) & ~pvc
-
-
 def pvc_coupling(z: np.ndarray) -> np.ndarray:
     """Coupling interval of PVCs as a share of RR, from standard normal ``z``."""
-    return np.clip(_PVC_COUPLING[0] + _PVC_COUPLING[1] * z, 0.42, 0.85)
+    return np.clip(0.60 + 0.10 * z, 0.42, 0.85)
 
 
-def draw_beats(traits: Traits, pvc: np.ndarray, pac: np.ndarray, window: Draws, config: SimulatorConfig) -> Beats:
+def draw_beats(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig) -> Beats:
     """RR series of N windows, one beat after the other, all windows at once."""
     n, n_beats = len(traits.rr_s), beat_capacity(config)
     rr_0 = traits.rr_s * np.exp(0.04 * config.heart_rate * window.normal["heart_rate"])
-    armed, premature_time, coupling, pause = _premature_slots(pvc, pac, window, config)
+    armed, premature_time, coupling, pause = _premature_slots(body, traits, subject, window, config)
     time = -_BEFORE_S - rr_0 * window.uniform["start"]
     ordinary = np.where(traits.rhythm == AF, BEAT_AF, BEAT_SINUS).astype(np.int8)
     times, kinds = [time], [ordinary]
@@ -97,12 +84,17 @@ def draw_beats(traits: Traits, pvc: np.ndarray, pac: np.ndarray, window: Draws, 
     return Beats(r_times, preceding, beat_type, mean_rr)
 
 
-def _premature_slots(pvc: np.ndarray, pac: np.ndarray, window: Draws, config: SimulatorConfig) -> list[np.ndarray]:
+def _premature_slots(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig):
     """Four premature beats that a window may hold, (4, N): whether, from when (s), coupling, and pause in intervals.
 
     Slots 0-1 are PVCs, 2-3 PACs; the second slot of each is used in 35 % of the windows.
     """
-    u = window.uniform
+    u, scale = window.uniform, config.premature_beats / _PER_SUBJECT_SHARE
+    pvc_share = scale * np.interp(body.age, [20.0, 55.0, 73.0, 90.0], [0.005, 0.026, 0.049, 0.07])
+    pac_share = scale * np.interp(body.age, [20.0, 45.0, 65.0, 85.0], [0.002, 0.004, 0.024, 0.067])
+    now = u["premature"] < _PER_SUBJECT_SHARE
+    pvc = (subject.uniform["pvc"] < pvc_share) & now[0]
+    pac = (subject.uniform["pac"] < pac_share) & now[1] & (traits.rhythm != AF) & ~pvc
     armed = np.stack([pvc, pvc & (u["pause"][0] < 0.35), pac, pac & (u["pause"][2] < 0.35)])
     premature_time = 0.3 + (config.window_s - 1.0) * u["premature_time"]
     of_pvc = pvc_coupling(window.normal["coupling"][:2])

@@ -26,16 +26,9 @@ def semi_synthetic_ppg(
 ) -> np.ndarray:
     """PPG (T,) of a finger whose pulses follow the given beats, as a sensor gives it: neither band-passed nor scaled.
 
-    Parameters
-    ----------
-    rpeaks_s : array (n_beats,)
-        R peaks, seconds after the first sample, ascending; two or more, else InputError.
-    duration_s, sampling_rate : float, s and Hz
-    age, sex : float, str
-        What is not known (NaN, ``""``) is drawn from the simulator's population; children count as its youngest.
-    record, subject : str
-        Seed the draws: stiffness, pulse shape, breathing rate and arrival time are those of the subject in all of its
-        records; noise and beat-to-beat jitter are those of the record.
+    ``rpeaks_s`` (n_beats,) are seconds after the first sample, ascending; two or more, else InputError. What is not
+    known of age and sex (NaN, ``""``) is drawn from the simulator's population; children count as its youngest.
+    ``subject`` seeds stiffness, pulse shape, breathing rate and arrival time, ``record`` noise and beat-to-beat jitter.
     """
     rpeaks_s = np.asarray(rpeaks_s, dtype=float)
     if len(rpeaks_s) < 2:
