@@ -38,8 +38,7 @@ from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import FourierEmbedding
 from p2es_lib.signals.pulse_features import N_FEATURES
 
-#: Width of the convolutions, samples.
-TAPS = 5
+TAPS = 5  # width of the convolutions, samples
 #: Channels per level, in units of the finest: at the coarsest (0.26 s at 125 Hz) convolutions see several beats.
 MULTIPLIERS = (1, 2, 2, 3, 4, 4)
 

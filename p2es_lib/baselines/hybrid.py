@@ -50,8 +50,7 @@ class HybridP2Es(P2Es):
         squared, logged = self.squared_error(estimate, batch)
         fake = estimate.refined * present_leads(batch.mask)
         adversarial = cross_entropy(critic(fake), real=True)
-        # Inside Fabric's wrapper, which for several devices forbids any method but forward: a critic that is not
-        # trained here has no gradients to be averaged.
+        # Inside Fabric's wrapper, which forbids any method but forward; this critic has no gradients to be averaged.
         features = getattr(critic, "module", critic).features
         with torch.no_grad():
             wanted = features(batch.x_0)

@@ -22,8 +22,7 @@ Departs from it so:
   train on t < T only. Here the training agrees with that start: at t = T the first network is shown noise alone (zero
   terminal signal-to-noise ratio, Lin 2024), from which it can but learn the mean of m_T given the PPG. With w_T as the
   schedule has it, a small model of periodic test beats came out worse than a flat line.
-- As in the authors' sampler, the fresh noise outside the regions has variance beta_t, where training has 1 - abar_s: it
-  cannot be put right without knowing the regions. Within them it is DDPM's own.
+- As in the authors' sampler, the fresh noise outside the regions has variance beta_t, where training has 1 - abar_s.
 - One region for all 12 leads, from R peaks found in all of them together. The PPG is an input channel of the U-Nets
   instead of being heard by cross-attention; age and sex; windows of 8 s.
 - Both errors have weight 1 (the authors: 1 and 100): the training loop clips the gradients of both networks together.
@@ -56,15 +55,12 @@ from p2es_lib.core.noise import WindowNoise
 from p2es_lib.method.sampling import Noise
 
 #: T, the range of beta_t = BETA_FIRST + (BETA_LAST - BETA_FIRST) t / T, and the length of the region around an R peak.
-N_STEPS = 10
-BETA_FIRST, BETA_LAST = 1e-4, 0.2
-REGION_S = 0.25
+N_STEPS, BETA_FIRST, BETA_LAST, REGION_S = 10, 1e-4, 0.2, 0.25
 #: Channels of the published networks: of the finest level, and of all of them in its units.
 PUBLISHED_WIDTH, PUBLISHED_MULTIPLIERS = 64, (1, 2, 4, 8, 16, 16)
 #: Detector of R peaks: band, smoothing of its power, least distance of two beats, and the share of the typical complex
 #: that a beat must reach; explained in ``metrics.clinical``.
-QRS_BAND_HZ = (8.0, 20.0)
-SMOOTHING_S, REFRACTORY_S, QRS_FRACTION = 0.05, 0.25, 0.35
+QRS_BAND_HZ, SMOOTHING_S, REFRACTORY_S, QRS_FRACTION = (8.0, 20.0), 0.05, 0.25, 0.35
 
 
 def alpha_bar() -> list[float]:

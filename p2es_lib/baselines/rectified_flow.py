@@ -31,8 +31,7 @@ from p2es_lib.core.config import Config
 from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse
 from p2es_lib.core.noise import WindowNoise
 
-#: Euler steps unless asked otherwise.
-N_STEPS = 10
+N_STEPS = 10  # of Euler, unless asked otherwise
 
 
 def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:

@@ -6,9 +6,8 @@ consistent leads.
 
 The adversarial works followed here translate PPG to one lead, scaled to the range of a tanh. Common to both baselines,
 and not in those works: 12 leads in units of one number per data set, hence a linear output; age and sex as constant
-channels beside the PPG; windows of 8 s instead of 3 or 4 s; and the initial weights, optimiser, schedule and moving
-average of the project's training loop. Leads that a record does not have are set to zero in the generated ECG as they
-are in the real one, so a critic cannot tell the two apart by them.
+channels beside the PPG; windows of 8 s; and the project's training loop. Leads that a record does not have are zero in
+the generated ECG as they are in the real one, so a critic cannot tell the two apart by them.
 """
 
 from __future__ import annotations

@@ -26,12 +26,10 @@ from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import standardise
 from p2es_lib.core.translator import check_translation_input
 
-#: The filters reach this far to either side (s).
-REACH_S = 1.0
+REACH_S = 1.0  # of the filters, to either side
 #: Penalties to choose from, per training sample: 1 weighs a squared weight as much as the mean square of the PPG.
 PENALTY_GRID = tuple(10.0**exponent for exponent in range(-8, 2))
-#: Windows whose lagged samples are in memory at once (33 MB at 125 Hz and 8.2 s).
-CHUNK_WINDOWS = 16
+CHUNK_WINDOWS = 16  # whose lagged samples are in memory at once (33 MB at 125 Hz and 8.2 s)
 
 
 class LaggedRidge:

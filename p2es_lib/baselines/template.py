@@ -20,16 +20,12 @@ from p2es_lib.signals.pulse_features import pulse_upstrokes
 
 #: A beat begins one of these times before its pulse upstroke (s); R peaks come 0.1 to 0.55 s before it.
 ADVANCE_GRID_S = tuple(np.arange(0.20, 0.85, 0.05).round(2))
-#: Length of the template after the upstroke (s): the longest beat that it can fill.
-TAIL_S = 2.0
-#: Samples of the value that a scarce template entry is drawn to, as if seen in addition.
-PRIOR_SAMPLES = 20.0
-#: The advance is chosen on at most this many training windows, spread over all of them.
-SELECTION_WINDOWS = 400
+TAIL_S = 2.0  # length of the template after the upstroke: the longest beat that it can fill
+PRIOR_SAMPLES = 20.0  # of the value that a scarce template entry is drawn to, as if seen in addition
+SELECTION_WINDOWS = 400  # training windows, spread over all of them, on which the advance is chosen
 #: Pulses added outside a window, in intervals from its first (negative) and last (positive) pulse.
 ADDED_PULSES = (-1, 1, 2, 3)
-#: Width of the cross-fade between consecutive beats (s).
-CROSSFADE_S = 0.04
+CROSSFADE_S = 0.04  # between consecutive beats
 
 
 class MeanBeatTemplate:
@@ -121,8 +117,8 @@ class MeanBeatTemplate:
         return np.sort(np.column_stack([found, *added]), axis=1)
 
     def _phases(self, upstrokes: np.ndarray, advance_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each sample (B, T): seconds since the upstroke of its own beat, NaN where there is none, and since that of
-        the beat across the nearest boundary; and the share of the other beat near that boundary, 0 to 0.5.
+        """Seconds since the upstroke of each sample's own beat (NaN: none) and of the one across the nearest boundary,
+        and the share of the other beat near that boundary, 0 to 0.5; (B, T) each.
         """
         time = np.arange(self.window_samples) / self.sampling_rate
         begin = np.nan_to_num(upstrokes - advance_s, nan=np.inf)  # (B, nb)

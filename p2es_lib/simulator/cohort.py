@@ -44,10 +44,9 @@ _SUBJECTS_AT_ONCE = 256  # bounds the memory of intermediate arrays
 class Latents:
     """What made each window. Arrays (N,) or, per beat, (N, n_beats_max); beats NaN-padded, beat_type -1-padded.
 
-    ``r_times`` and ``pulse_onsets`` are seconds from the first sample; beats before and after the window are included.
-    ``pulse_onsets`` is NaN for a beat without a pulse. ``pat_drift_s`` is the part of the arrival time that follows RR,
-    ``pat_jitter_s`` the independent part: onset = R + pat + pat_residual + pat_drift + pat_jitter. ``beat_type`` is
-    coded as in :mod:`p2es_lib.simulator.rhythm`, ``rhythm`` as in ``RHYTHMS``, ``morphology`` as in ``CLASSES``.
+    ``r_times`` and ``pulse_onsets`` (NaN: no pulse) are seconds from the first sample, with those before and after the
+    window. onset = R + pat + pat_residual + pat_drift (which follows RR) + pat_jitter. ``beat_type`` is coded as in
+    :mod:`p2es_lib.simulator.rhythm`, ``rhythm`` as in ``RHYTHMS``, ``morphology`` as in ``CLASSES``.
     """
 
     subject: np.ndarray
@@ -189,10 +188,7 @@ def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: Simulator
 def breathe(
     ppg: np.ndarray, t: np.ndarray, hz: np.ndarray, phase: np.ndarray, scale: float, z: np.ndarray
 ) -> np.ndarray:
-    """Pulses (N, T) with breathing in their height and in their baseline, for rate and phase (cycles) (N,).
-
-    Amplitude 5-10 % and baseline 10-50 % of the pulse (unverified), a quarter of a cycle apart. ``z``: (2, N).
-    """
+    """Pulses (N, T) with breathing in height (5-10 %) and baseline (10-50 %, unverified), for rate and phase (N,)."""
     columns = scale * 0.05 * np.exp(0.4 * z[0]), scale * 0.10 * np.exp(0.5 * z[1]), 2 * np.pi * hz, 2 * np.pi * phase
     depth, baseline, rate, start = (column.astype(np.float32)[:, None] for column in columns)
     cycle = rate * t.astype(np.float32) + start

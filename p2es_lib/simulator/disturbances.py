@@ -37,10 +37,7 @@ def _band_noise(rng: Generator, n: int, rate: float, low_hz: float, high_hz: flo
 
 
 def _motion(rng: Generator, n: int, rate: float) -> np.ndarray:
-    """Bursts of noise, switched on and off at random, each with its own gamma-distributed RMS.
-
-    At least half a second of burst lies in the window, else there would be nothing to scale.
-    """
+    """Bursts of noise, at random times, each with its own RMS; at least half a second of them lies in the window."""
 
     def draw_length() -> float:
         return _BURST_S[0] * (_BURST_S[1] / _BURST_S[0]) ** rng.random()
@@ -93,8 +90,8 @@ def _clipping(ppg: np.ndarray, target: float, rng: Generator) -> np.ndarray:
 def _gaps(ppg: np.ndarray, target: float, rng: Generator) -> np.ndarray:
     """Stretches in which the sensor holds its last value or drops towards zero, at most 0.6 of the window together.
 
-    They are as long as the power allows when the last value is held (for half of the rows: a random part of that); the
-    drop below the held value then meets the power exactly.
+    As long as the power allows when the last value is held (for half of the rows: a random part of that); the drop
+    below the held value then meets the power exactly.
     """
     n, n_gaps = len(ppg), int(rng.integers(1, 4))
     centres = np.sort(rng.random(n_gaps)) * n

@@ -46,10 +46,9 @@ def on_rows(table, change: Callable[[np.ndarray], np.ndarray]):
 
 
 def generator(seed: int, subject: int, window: int | None = None) -> np.random.Generator:
-    """The generator of a subject, or of one of its windows.
+    """The generator of a subject, or of one of its windows; InputError for a negative number or one above 32 bits.
 
-    ``SeedSequence`` pads with zeros, so (seed, subject) and (seed, subject, 0) would be the same stream: windows count
-    from 1 there. Numbers above 32 bits would spill into the next one: they and negative ones raise an InputError.
+    ``SeedSequence`` pads with zeros: (seed, subject) and (seed, subject, 0) would be the same, so windows count from 1.
     """
     for name, value in (("seed", seed), ("subject", subject), ("window", window or 0)):
         if not 0 <= value < 2**32 - 1:

@@ -40,8 +40,7 @@ _KNOTS = {
     "st_t": (normal_beats.ST_T_FRACTIONS, np.array([0.11, 0.11, 0.11, 0.10, 0.09, 0.09, 0.14])),
 }
 _P_INSIDE, _QRS_INSIDE, _TANGENT_S = (0.125, 0.947), (0.0125, 0.9875), 0.033
-_PVC_QRS_S, _PVC_SIZE_MV = 0.150, 1.5
-_F_WAVE_HZ, _F_WAVE_RMS_MV = (6.1, 0.8), 0.035
+_PVC_QRS_S, _PVC_SIZE_MV, _F_WAVE_HZ, _F_WAVE_RMS_MV = 0.150, 1.5, (6.1, 0.8), 0.035
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,7 @@ class Kernels:
 
 
 class Heart(SimpleNamespace):
-    """Everything that turns beat times into a dipole, for N rows, under the names that :func:`draw_heart` gives it.
-
-    Kernels of p, ta (atrial repolarisation), qrs, st_t and of premature beats: pvc_qrs, pvc_st_t, pac_p; arrays (N,).
-    """
+    """What turns beat times of N rows into a dipole: kernels and arrays (N,), as :func:`draw_heart` names them."""
 
 
 def draw_heart(
@@ -91,10 +87,8 @@ def _waves(body: Body, classes: np.ndarray, draws: Draws, config: SimulatorConfi
     Normally activated ventricles are turned to the axes drawn for the subject, others by its deviation from what is
     usual at that age only; their local content, which nobody measured, deviates as much for its size as in normal ones.
     """
-    shape, like_normal = (
-        normal_beats.draw_shape(body.age, body.female, draws, config),
-        np.isin(classes, morphology.NORMAL_LIKE),
-    )
+    shape = normal_beats.draw_shape(body.age, body.female, draws, config)
+    like_normal = np.isin(classes, morphology.NORMAL_LIKE)
     p_turn, *turns = shape.axis_deg - normal_beats.REFERENCE_AXIS_DEG
     waves = {"p": np.concatenate([turn_frontal(shape.vectors["p"], p_turn), shape.local["p"]])}
     ventricles = _ventricles(shape, like_normal, body, classes, draws, config)

@@ -12,12 +12,11 @@ times of all beats. The difference between the two floors is timing.
 
 Approximations
 --------------
-1. Pulse onsets count as exactly known, also through noise and shortly after the window's end, and so do the other
-   quantities held. That makes the floor too low rather than too high.
+1. Pulse onsets and the other quantities held count as exactly known: the floor is too low rather than too high.
 2. Given the onsets, R has the distribution of onset minus arrival time: a flat prior on the beat times. It is exact
    for the residual (windows begin anywhere); for the jitter it ignores that a smooth RR series says a little more.
-3. A ventricular beat without a pulse shows as a pause. Its presence is held, its time is drawn: the coupling
-   interval from its distribution, between the drawn R times of its neighbours with a full compensatory pause.
+3. The presence of a ventricular beat without a pulse is held, its time is drawn between the drawn R times of its
+   neighbours, with a full compensatory pause.
 4. Each window is taken alone: the PPG of a subject says no more about the residual in two windows than in one.
 
 With M draws the average itself is noisy: E|x - m_M|^2 = (1 + 1/M) s^2, because x and the draws are independent and

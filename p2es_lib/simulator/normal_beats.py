@@ -28,17 +28,13 @@ FILE = Path(__file__).with_name("normal_beats.json")
 P_FRACTIONS = np.array([0.14, 0.32, 0.50, 0.68, 0.86])
 QRS_FRACTIONS = np.array([0.15, 0.30, 0.40, 0.50, 0.60, 0.70, 0.85])
 ST_T_FRACTIONS = np.array([0.10, 0.28, 0.46, 0.62, 0.76, 0.90, 1.25])
-#: Atrial repolarisation (Ta): a Gaussian this long after the end of P and this wide, s. It lasts some 0.3 s (Debbas
-#: 1999, from memory), so it lies under QRS; its place is our choice, its size is fitted (``ta_share``).
+#: Atrial repolarisation (Ta): a Gaussian this long after the end of P and this wide, s (our choice; its size: fitted).
 TA_DELAY_S, TA_WIDTH_S = 0.11, 0.07
-#: Lead patterns of local content of each wave.
-N_LOCAL = 5
-#: Knots of the T wave whose sum has the T axis.
-T_PEAK_KNOTS = slice(3, 6)
-#: Age at which the lines over age have their first value; frontal axis that all shapes are turned to.
-REFERENCE_AGE, REFERENCE_AXIS_DEG = 55.0, 45.0
-#: Years between which the lines follow age; the fit has too few people beyond.
-AGES = (30.0, 65.0)
+#: Lead patterns of local content of each wave; knots of the T wave whose sum has the T axis.
+N_LOCAL, T_PEAK_KNOTS = 5, slice(3, 6)
+#: Age at which the lines over age have their first value, years between which they follow age (the fit has too few
+#: people beyond), and frontal axis that all shapes are turned to.
+REFERENCE_AGE, AGES, REFERENCE_AXIS_DEG = 55.0, (30.0, 65.0), 45.0
 # Of P, QRS and T, men and women: the fit has 94 men, whose QRS axis at 65 lies near 0 degrees; larger collections have
 # 35 (ELSA-Brasil, Zheng 2020). They are turned a part of the way (3 degrees of the dipole are about 6 of the axis).
 _AXIS_SHIFT_DEG = np.array([[0.0, 3.0, 0.0], [0.0, 1.0, 0.0]])
@@ -56,10 +52,10 @@ _WAVES = {"p": P_FRACTIONS, "qrs": QRS_FRACTIONS, "st_t": ST_T_FRACTIONS}
 class BeatShape(SimpleNamespace):
     """Normal beats of N subjects; all but the last three are dicts of "p", "qrs" and "st_t".
 
-    ``vectors`` (3, K, N) and the courses of ``local`` content (N_LOCAL, K, N) are in mV, vectors with the frontal axis
-    REFERENCE_AXIS_DEG; ``axis_deg`` (3, N) is where P, QRS and ST-T are to be turned to, ``axis_deviation_deg`` the
-    subject's part of it. ``vector_variation`` and ``local_variation`` deviate from the mean of the subject's sex and
-    age, as a fraction of the size of the wave; ``factors`` (3, N) say how much larger its waves are than that mean.
+    ``vectors`` (3, K, N) and ``local`` content (N_LOCAL, K, N) are in mV, with the frontal axis REFERENCE_AXIS_DEG;
+    ``axis_deg`` (3, N) is where the waves are to be turned to, ``axis_deviation_deg`` the subject's part of it.
+    ``vector_variation`` and ``local_variation`` deviate from the mean of the subject's sex and age, as a fraction of
+    the size of the wave; ``factors`` (3, N) say how much larger its waves are than that mean.
     """
 
 
@@ -144,6 +140,5 @@ def _move_electrodes(field: np.ndarray, draws: Draws, config: SimulatorConfig) -
     field[2:] += shift[:, None] * slope
     field[2:, 1] += scale * (_HEIGHT_SD * z["chest_height"][0] + _OWN_HEIGHT_SD * z["chest_height"][1:])
     gain = np.exp(scale * _LEAD_GAIN_SD * z["lead_gain"])
-    # The first limb lead's number also moves all chest leads: near or far from the heart.
-    gain[2:] *= np.exp(scale * _CHEST_GAIN_SD * z["lead_gain"][0])
+    gain[2:] *= np.exp(scale * _CHEST_GAIN_SD * z["lead_gain"][0])  # all chest leads: near or far from the heart
     return field * gain[:, None, :]

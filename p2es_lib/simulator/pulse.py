@@ -27,18 +27,15 @@ import numpy as np
 
 from p2es_lib.core.errors import check_choice
 
-#: Of crest time, size of the late systolic wave, delay and size of the dicrotic wave, run-off.
-N_SHAPE_VARIATIONS = 5
+N_SHAPE_VARIATIONS = 5  # crest time, size of the late systolic wave, delay and size of the dicrotic wave, run-off
 #: Aorta-to-site path lengths in metres at 170 cm: trunk (aortic PWV) and limb or neck (arm PWV). The finger's in
 #: Charlton 2019's terms; wrist and ear are set to give the arrival times below, unverified.
 SITE_PATHS_M = {"finger": (0.15, 0.75), "wrist": (0.15, 0.55), "ear": (0.15, 0.25)}
-#: Time constant of the run-off / beat interval; unverified.
-RUNOFF_FRACTION = 0.5
+RUNOFF_FRACTION = 0.5  # time constant of the run-off / beat interval; unverified
 
 # Carotid-femoral PWV by decade: Charlton 2019, read. SD below and above the mean as fractions: published ranges; that
 # they grow linearly from 25 to 75 years is an assumption.
-_PWV_AGE = np.array([25.0, 35.0, 45.0, 55.0, 65.0, 75.0])
-_PWV_MEAN = np.array([5.9, 6.5, 7.4, 8.3, 9.2, 10.3])
+_PWV_AGE, _PWV_MEAN = [25.0, 35.0, 45.0, 55.0, 65.0, 75.0], [5.9, 6.5, 7.4, 8.3, 9.2, 10.3]
 _PWV_SD_BELOW, _PWV_SD_ABOVE = (0.10, 0.19), (0.13, 0.29)
 
 # Pre-ejection period: echocardiography 58.5 ms under 50 years and 52 ms over (Kortekaas 2018), impedance cardiography
@@ -96,8 +93,7 @@ def pulse_arrival_time(
 
     Pre-ejection period + trunk path / aortic PWV + limb path / arm PWV + 20 ms, paths in proportion to height (cm); arm
     PWV from aortic PWV (``stiffness``, m/s) as in Charlton 2019. It gives about 200 ms at 25 and 170 ms at 75 years at
-    the finger, +0.6 ms per cm. Unverified expectations: finger 200-250 ms, wrist 10-30 ms less, ear 130-170 ms, -0.3 to
-    -0.6 ms per year, +1 ms per cm.
+    the finger. Unverified expectations: finger 200-250 ms, wrist 10-30 ms less, ear 130-170 ms.
     """
     trunk_m, limb_m = SITE_PATHS_M[check_choice("site", site, SITE_PATHS_M)]
     pep = _PEP_S + _PEP_STEP_S / (1.0 + np.exp(-(age - 50.0) / 4.0))
@@ -143,12 +139,9 @@ def pulse_shape(age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, 
 
 
 def _lognormal_foot(width: np.ndarray) -> np.ndarray:
-    """Foot of exp(-ln²(u)/2s²), where its steepest tangent meets zero, as a fraction of its peak time.
-
-    The second derivative is zero at x² + s² x - s² = 0, x = ln(u); the tangent there meets zero at u (1 + s²/x).
-    """
+    """Foot of exp(-ln²(u)/2s²), where its steepest tangent meets zero, as a fraction of its peak time."""
     s2 = width * width
-    x = -0.5 * (s2 + np.sqrt(s2 * s2 + 4.0 * s2))
+    x = -0.5 * (s2 + np.sqrt(s2 * s2 + 4.0 * s2))  # ln(u) where the second derivative is zero
     return np.exp(x) * (1.0 + s2 / x)
 
 
@@ -172,16 +165,9 @@ def pulse_train(
 ) -> np.ndarray:
     """PPG without noise: the pulses of each row, one after the other, float32 (N, T), at ascending times t (T,), s.
 
-    0 before the first pulse; give one or two pulses before ``t[0]`` for a window in the steady state.
-
-    Parameters
-    ----------
-    onset_times, amplitudes : arrays (N, nb)
-        Feet of the pulses (s), in any order, and heights above the run-off of those before. NaN, and height 0, is a
-        beat without a pulse, over which the pulse before runs off undisturbed.
-    beat_intervals : array (N, nb), s
-        Sets the run-off of each pulse, between 0.4 and 1.6 s; NaN counts as 0.85 s. The RR interval before the beat
-        keeps the train causal.
+    0 before the first pulse. Arrays (N, nb): feet of the pulses (s), in any order, heights above the run-off of those
+    before, and the intervals that set the run-off (0.4 to 1.6 s; NaN counts as 0.85 s; that before the beat keeps the
+    train causal). NaN, and height 0, is a beat without a pulse, over which the pulse before runs off undisturbed.
     """
     n, nb = onset_times.shape
     has_pulse = np.isfinite(onset_times) & (np.nan_to_num(amplitudes) != 0)

@@ -6,8 +6,7 @@
   with an exponential long tail (Hennig 2006), here a shifted gamma distribution with shape 3.
 - Ventricular premature beats (PVC): coupling 0.60 +- 0.10 of the RR interval (ratio 0.60 +- 0.15 between patients,
   Park 2015; range within a patient 94 ms), full compensatory pause (unverified as the usual case).
-- Atrial premature beats (PAC): coupling 0.60-0.88 of RR, then the interval x 1.0-1.35 (reset and delayed reset of
-  Petrenas 2017 and Bachi 2023; the interpolated form is left out).
+- Atrial premature beats (PAC): coupling 0.60-0.88 of RR, then the interval x 1.0-1.35 (Petrenas 2017, Bachi 2023).
 - How many windows hold one: 10-s ECGs with a PVC 2.6 % in middle age and 4.9 % at 73 (ARIC/CHS); PACs by age as in
   Zheng 2020. Half of the windows of a subject who has them hold at least one: an assumption.
 
@@ -16,7 +15,7 @@ Beats begin 3.5 s before the window and go on 1.2 s after it: its edges hold wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -32,14 +31,8 @@ BEAT_SINUS, BEAT_PVC, BEAT_PAC, BEAT_AF = range(4)
 _MAYER_HZ, _AF_RR_CV, _PER_SUBJECT_SHARE = 0.1, 0.19, 0.5
 
 
-@dataclass(frozen=True)
-class Beats:
-    """Beats of N windows, (N, n_beats), NaN-padded; times in seconds from the first sample."""
-
-    r_times: np.ndarray
-    preceding_rr_s: np.ndarray
-    beat_type: np.ndarray
-    mean_rr_s: np.ndarray  # (N,) over the simulated beats: what QT has adapted to
+class Beats(SimpleNamespace):
+    """r_times, preceding_rr_s, beat_type of N windows, (N, n_beats), NaN-padded; mean_rr_s (N,), to which QT adapts."""
 
 
 def beat_capacity(config: SimulatorConfig) -> int:
@@ -81,7 +74,7 @@ def draw_beats(body: Body, traits: Traits, subject: Draws, window: Draws, config
     last = np.where(outside, -np.inf, r_times).max(axis=1)
     mean_rr = (last - r_times[:, 0]) / np.maximum((~outside).sum(axis=1) - 1, 1)
     r_times[outside], preceding[outside], beat_type[outside] = np.nan, np.nan, -1
-    return Beats(r_times, preceding, beat_type, mean_rr)
+    return Beats(r_times=r_times, preceding_rr_s=preceding, beat_type=beat_type, mean_rr_s=mean_rr)
 
 
 def _premature_slots(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig):

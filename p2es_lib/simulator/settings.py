@@ -19,8 +19,8 @@ class SimulatorConfig:
     ----------
     pat_residual_sd_ms : float
         Spread between subjects of the pulse arrival time that age, stiffness and height leave unexplained; it sets the
-        irreducible error. 15 ms: spread of the pre-ejection period within a population, 12-13 ms (Kortekaas 2018), and
-        of the arm transit time, about 7 ms (arm pulse wave velocities of Charlton 2019), in quadrature.
+        irreducible error. 15 ms: pre-ejection period, 12-13 ms (Kortekaas 2018), and arm transit time, about 7 ms
+        (Charlton 2019), in quadrature.
     disturbance, snr_db : str, float
         Wearable disturbance of the PPG and its signal-to-noise ratio; the ECG stays clean.
     body, heart_rate, hrv, arrhythmia, premature_beats, morphology, intervals, amplitudes, axis, qrs_shape, \
