@@ -10,8 +10,7 @@ import torch
 from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib.baselines import rddm, rectified_flow
-from p2es_lib.baselines.blocks import denoiser_parameters
-from p2es_lib.baselines.conditional_unet import ConditionalUNet
+from p2es_lib.baselines.blocks import ConditionalUNet, denoiser_parameters
 from p2es_lib.core.config import get_config
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError

@@ -11,10 +11,10 @@ from lightning.fabric import Fabric
 from synthetic import synthetic_windows, tiny_config
 from torch import nn
 
-from p2es_lib.baselines.adversarial import condition_channels, present_leads
 from p2es_lib.baselines.blocks import denoiser_parameters
 from p2es_lib.baselines.cardiogan import FRAME_SAMPLES, AttentionGate, SpectrogramCritic
 from p2es_lib.baselines.p2e_wgan import PatchCritic, dropout, gradient_penalty
+from p2es_lib.baselines.regression import condition_channels, present_leads
 from p2es_lib.core.config import get_config
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.learned import Batch, get_method, load_method

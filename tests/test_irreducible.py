@@ -13,8 +13,7 @@ from p2es_lib.simulator import SimulatorConfig, conditional_mean_ecg, irreducibl
 from p2es_lib.simulator.demographics_effects import Body, draw_traits
 from p2es_lib.simulator.draws import draw_block
 from p2es_lib.simulator.heart import draw_heart
-from p2es_lib.simulator.lead_field import draw_lead_fields
-from p2es_lib.simulator.normal_beats import fitted
+from p2es_lib.simulator.normal_beats import draw_lead_fields, fitted
 from p2es_lib.simulator.rhythm import BEAT_PVC
 
 SIGMA_S = 0.015

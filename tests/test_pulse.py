@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter1d
 from p2es_lib.core.errors import InputError
 from p2es_lib.simulator.pulse import (
     N_SHAPE_VARIATIONS,
+    RUNOFF_FRACTION,
     PulseShape,
     amplitude_from_rr,
     pulse_arrival_time,
@@ -66,8 +67,8 @@ def test_notch_in_the_young_only_and_longer_rise_in_the_old():
 
 def test_stiffer_than_typical_means_older_shape():
     shape = [typical_shape([50.0], stiffness_z=z) for z in (-2, 0, 2)]
-    delay = [float((s.dicrotic_time_s - s.forward_time_s)[0]) for s in shape]
-    late = [float((s.late_size / s.forward_size)[0]) for s in shape]
+    delay = [float(s.time_s[2, 0] - s.time_s[0, 0]) for s in shape]
+    late = [float(s.size[1, 0] / s.size[0, 0]) for s in shape]
     assert delay[0] > delay[1] > delay[2]
     assert late[0] < late[1] < late[2]
 
@@ -116,11 +117,10 @@ def test_train_of_one_pulse_is_the_formula():
     u = T - 1.0 + shape.foot_lead_s[0]
     begun = u > 0
     expected = np.zeros_like(T)
-    tau = shape.runoff_fraction[0] * 0.9
-    rise = 1 - np.exp(-((u[begun] / shape.forward_time_s[0]) ** 2))
+    tau = RUNOFF_FRACTION * 0.9
+    rise = 1 - np.exp(-((u[begun] / shape.time_s[0, 0]) ** 2))
     expected[begun] = shape.runoff_size[0] * rise * np.exp(-u[begun] / tau)
-    for wave in ("forward", "late", "dicrotic"):
-        time_s, width, size = (getattr(shape, f"{wave}_{part}")[0] for part in ("time_s", "width", "size"))
+    for time_s, width, size in zip(shape.time_s[:, 0], shape.width[:, 0], shape.size[:, 0]):
         expected[begun] += size * np.exp(-0.5 * (np.log(u[begun] / time_s) / width) ** 2)
     found = pulse_train(np.array([[1.0]]), np.array([[2.0]]), np.array([[0.9]]), shape, T)
     np.testing.assert_allclose(found[0], 2 * expected, atol=1e-5)
@@ -179,7 +179,7 @@ def test_row_bytes_do_not_depend_on_the_batch():
     assert np.isfinite(together).all()
     for row in (0, 7, 63, 64, 199):
         rows = slice(row, row + 1)
-        alone = PulseShape(**{name: values[rows] for name, values in vars(shape).items()})
+        alone = PulseShape(**{name: values[..., rows] for name, values in vars(shape).items()})
         found = pulse_train(onsets[rows], amplitudes[rows], intervals[rows], alone, T)
         assert found.tobytes() == together[rows].tobytes()
 
@@ -191,7 +191,7 @@ def test_shape_bytes_do_not_depend_on_the_batch():
     for row in (0, 5, 36):
         alone = pulse_shape(*(values[row : row + 1] for values in inputs))
         for name, values in vars(alone).items():
-            assert values.tobytes() == getattr(together, name)[row : row + 1].tobytes(), name
+            assert values.tobytes() == getattr(together, name)[..., row : row + 1].tobytes(), name
 
 
 def test_speed(relative_cost):

@@ -40,7 +40,7 @@ def pulses(monkeypatch):
             inner = slice(4, -4)  # without the beats added before and after
             drawn.arrival, drawn.preceding = onsets[0, inner] - rpeaks, preceding[0, inner]
             drawn.height = amplitudes[0, inner]
-            drawn.shape = np.ravel(astuple(shape))
+            drawn.shape = np.concatenate([np.ravel(part) for part in astuple(shape)])
             return np.zeros((1, len(t)), dtype=np.float32)
 
         def shape(age, stiffness, heart_rate, variation):

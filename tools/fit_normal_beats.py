@@ -1,7 +1,7 @@
 """Fit of the normal beat to real ones: how the numbers in ``normal_beats.json`` were made, so that they can be again.
 
 The averaged beats of normal PTB-XL records become heart vectors: QRS and ST-T by least squares through the lead field
-:data:`p2es_lib.simulator.lead_field.FORWARD`, every lead weighted alike, P by Kors' regression. Then each wave gets,
+:data:`p2es_lib.simulator.normal_beats.FORWARD`, every lead weighted alike, P by Kors' regression. Then each wave gets,
 for men and for women, the lead field over age that explains its leads best from these vectors: the atria lie elsewhere
 (one field for all explains 59 % of P in lead I), and recovery spreads through the walls otherwise than activation.
 Vectors are read at fixed fractions of the measured P, QRS and ST-T intervals, divided by their size and turned to one
@@ -32,9 +32,9 @@ from p2es_lib.data.sources import get_source
 from p2es_lib.evaluation.metrics.measurements import KORS, average_beats, beat_times, measure_beats
 from p2es_lib.signals.transforms import filter_bandpass
 from p2es_lib.simulator.heart import turn_frontal
-from p2es_lib.simulator.lead_field import FORWARD
 from p2es_lib.simulator.normal_beats import (
     FILE,
+    FORWARD,
     N_LOCAL,
     P_FRACTIONS,
     QRS_FRACTIONS,

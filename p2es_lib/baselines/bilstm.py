@@ -1,19 +1,15 @@
 """Convolutions and a bidirectional LSTM: the recurrent regression of PPG-to-ECG works, to 12 leads.
 
-Convolutions that extract features of the PPG and bidirectional LSTMs that carry them along time, before and after, is
-what Guo (2024, many subjects) and Ezzat (2024, ConvBiLSTM, one subject each) build; here, two recurrent layers.
-
-It departs from them so: the convolutional stem takes a stride (that of P2Es's denoiser, 32 ms in the quick profile) and
-a transposed convolution undoes it, since a recurrence over every sample takes several times as long to train; age and
-sex modulate the block before the recurrence; 12 leads in millivolts instead of one scaled lead; no alignment of pulses
-and R peaks by means of the ECG; no dropout; and the number of weights of P2Es's denoiser.
+Convolutions that extract features of the PPG and bidirectional LSTMs that carry them along time is what Guo (2024, many
+subjects) and Ezzat (2024, one subject each) build; here, two recurrent layers. It departs from them so: the stem takes
+a stride (that of P2Es's denoiser) and a transposed convolution undoes it, which makes training several times faster;
+age and sex modulate the block before the recurrence; 12 leads in millivolts instead of one scaled lead; no alignment of
+pulses and R peaks by means of the ECG; no dropout; and the number of weights of P2Es's denoiser.
 
 References
 ----------
-Guo Y, Li S, Chen Z, Tang Q. Subject-independent model for reconstructing electrocardiography signals from
-photoplethysmography signals. Appl Sci 14:5773, 2024.
-Ezzat A, Omer OA, Mohamed US, Mubarak AS. ECG signal reconstruction from PPG using hybrid deep neural networks. Revue
-d'Intelligence Artificielle 38:251-260, 2024.
+Guo Y et al. Subject-independent model for reconstructing electrocardiography signals. Appl Sci 14:5773, 2024.
+Ezzat A et al. ECG signal reconstruction from PPG. Revue d'Intelligence Artificielle 38:251-260, 2024.
 """
 
 from __future__ import annotations
@@ -28,11 +24,7 @@ CONDITION_DIM = 128
 
 
 class ConvBiLSTM(nn.Module):
-    """Strided stem, two bidirectional LSTM layers, transposed convolution; PPG (B, 1, T) to ECG (B, 12, T).
-
-    Demographics (B, 4) modulate the block behind the stem. ``width``: channels of the stem, and units of each LSTM in
-    each direction.
-    """
+    """PPG (B, 1, T) to ECG (B, 12, T); ``width``: channels of the stem, and units of each LSTM in each direction."""
 
     def __init__(self, width: int, stride: int):
         super().__init__()

@@ -1,15 +1,19 @@
 """Building blocks that the learned baselines share: a 1-D U-Net of residual blocks that a condition vector modulates.
 
-The residual block and the U-Net follow the ones of diffusion models (Ho 2020; Dhariwal 2021) in one dimension:
-pre-activation, group normalisation, a residual branch that starts at zero, strided convolutions down, nearest-neighbour
-interpolation and a convolution up, and skip connections by concatenation (Ronneberger 2015). The condition enters as a
-scale and a shift per channel (FiLM, Perez 2018). They depart from those in 5 taps instead of 3 (in one dimension a wide
-kernel is cheap), in one residual block per level and side, and in attention, if any, at the coarsest level only.
+Residual block and U-Net follow those of diffusion models (Ho 2020; Dhariwal 2021) in one dimension: pre-activation,
+group normalisation, a residual branch that starts at zero, strided convolutions down, interpolation and a convolution
+up, and skip connections by concatenation (Ronneberger 2015). The condition enters as a scale and a shift per channel
+(FiLM, Perez 2018). They depart from those in 5 taps instead of 3 (in one dimension a wide kernel is cheap), in one
+residual block per level and side, and in attention, if any, at the coarsest level only.
+
+:class:`ConditionalUNet` is the network of RDDM and of rectified flow alike, so that a difference between them is one of
+method. What both ask for holds white noise in 12 leads; with the weights of P2Es there are few channels more
+than leads, and noise that does not pass through them stays in the ECG. So the noisy ECG also goes past the U-Net, which
+only says with what gain, for each lead and time.
 
 References
 ----------
-Ronneberger O, Fischer P, Brox T. U-Net: convolutional networks for biomedical image segmentation. MICCAI 2015,
-arXiv 1505.04597.
+Ronneberger O, Fischer P, Brox T. U-Net. MICCAI 2015, arXiv 1505.04597.
 Perez E et al. FiLM: visual reasoning with a general conditioning layer. AAAI 2018, arXiv 1709.07871.
 Ho J, Jain A, Abbeel P. Denoising diffusion probabilistic models. NeurIPS 2020, arXiv 2006.11239.
 Dhariwal P, Nichol A. Diffusion models beat GANs on image synthesis. NeurIPS 2021, arXiv 2105.05233.
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -27,19 +32,23 @@ from torch import Tensor, nn
 
 from p2es_lib.core.config import Config
 from p2es_lib.core.demographics import FEATURES as DEMOGRAPHIC_FEATURES
+from p2es_lib.core.leads import LEADS
 from p2es_lib.method.denoiser import Denoiser
 from p2es_lib.method.forward_process import ForwardProcess
+from p2es_lib.method.multi_scale import FourierEmbedding
 from p2es_lib.signals.pulse_features import N_FEATURES
 
-#: Width of the convolutions, samples.
-TAPS = 5
-#: Widest network that :func:`matched_width` considers.
-MAX_WIDTH = 1024
+TAPS = 5  # width of the convolutions, samples
+#: Channels per level, in units of the finest: at the coarsest (0.26 s at 125 Hz) convolutions see several beats.
+MULTIPLIERS = (1, 2, 2, 3, 4, 4)
 
 
-def group_norm(width: int) -> nn.GroupNorm:
-    """Group normalisation with 8 groups, or as many as divide the width evenly."""
-    return nn.GroupNorm(math.gcd(8, width), width)
+def _group_norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(8, width), width)  # 8 groups, or as many as divide the width evenly
+
+
+def _normalised(width_in: int, width_out: int) -> tuple[nn.Module, ...]:
+    return _group_norm(width_in), nn.SiLU(), nn.Conv1d(width_in, width_out, TAPS, padding=TAPS // 2)
 
 
 class DemographicEmbedding(nn.Module):
@@ -47,26 +56,20 @@ class DemographicEmbedding(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(len(DEMOGRAPHIC_FEATURES), dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU()
-        )
+        first = nn.Linear(len(DEMOGRAPHIC_FEATURES), dim)
+        self.layers = nn.Sequential(first, nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
 
     def forward(self, demographics: Tensor) -> Tensor:
         return self.layers(demographics)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside the identity, the second one behind a modulation; (B, width_in, T) to (B, width_out, T).
-
-    The condition (B, condition_dim) gives each channel a scale and a shift.
-    """
+    """Two convolutions beside the identity, between them a scale and a shift of each channel by the condition."""
 
     def __init__(self, width_in: int, width_out: int, condition_dim: int):
         super().__init__()
-        self.first = nn.Sequential(
-            group_norm(width_in), nn.SiLU(), nn.Conv1d(width_in, width_out, TAPS, padding=TAPS // 2)
-        )
-        self.norm = group_norm(width_out)
+        self.first = nn.Sequential(*_normalised(width_in, width_out))
+        self.norm = _group_norm(width_out)
         self.modulation = nn.Linear(condition_dim, 2 * width_out)
         self.second = nn.Conv1d(width_out, width_out, TAPS, padding=TAPS // 2)
         self.identity = nn.Conv1d(width_in, width_out, 1) if width_in != width_out else nn.Identity()
@@ -81,29 +84,15 @@ class ResidualBlock(nn.Module):
         return self.identity(x) + self.second(F.silu(hidden))
 
 
-class Downsample(nn.Module):
+def _halve(width: int) -> nn.Module:
     """Half the time steps, (B, width, T) to (B, width, T / 2), by a strided convolution."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.layer = nn.Conv1d(width, width, 4, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
+    return nn.Sequential(OrderedDict(layer=nn.Conv1d(width, width, 4, stride=2, padding=1)))
 
 
-class Upsample(nn.Module):
-    """Twice the time steps, (B, width, T) to (B, width, 2 T).
-
-    Interpolation, then convolution: a strided transposed convolution would leave a pattern of its stride.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.layer = nn.Conv1d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+def _double(width: int) -> nn.Module:
+    """Twice the time steps; a strided transposed convolution would leave a pattern of its stride."""
+    interpolation = nn.Upsample(scale_factor=2.0, mode="nearest")
+    return nn.Sequential(OrderedDict(interpolation=interpolation, layer=nn.Conv1d(width, width, 3, padding=1)))
 
 
 class SelfAttention(nn.Module):
@@ -111,7 +100,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = group_norm(width)
+        self.norm = _group_norm(width)
         self.heads = math.gcd(4, width)
         self.query_key_value = nn.Conv1d(width, 3 * width, 1)
         self.output = nn.Conv1d(width, width, 1)
@@ -127,48 +116,29 @@ class SelfAttention(nn.Module):
 class UNet1d(nn.Module):
     """U-Net along time, (B, in_channels, T) and a condition (B, condition_dim) to (B, out_channels, T).
 
-    Parameters
-    ----------
-    in_channels, out_channels : int
-    width : int
-        Channels of the finest level.
-    multipliers : sequence of int
-        Channels of each level in units of ``width``, from the finest; each level has half the time steps of the one
-        before, so T must be a multiple of 2 ** (len(multipliers) - 1).
-    condition_dim : int
-    attention : bool
-        Self-attention at the coarsest level.
+    ``multipliers``: channels of each level in units of ``width``, from the finest; each level has half the time steps
+    of the one before, so T must be a multiple of 2 ** (len(multipliers) - 1). ``attention``: self-attention at the
+    coarsest level.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        width: int,
-        multipliers: Sequence[int],
-        condition_dim: int,
-        attention: bool = False,
-    ):
+    def __init__(self, in_channels: int, out_channels: int, width: int, multipliers, condition_dim, attention=False):
         super().__init__()
+
+        def blocks(*sizes: tuple[int, int]) -> nn.ModuleList:
+            return nn.ModuleList(ResidualBlock(before, after, condition_dim) for before, after in sizes)
+
         widths = [width * multiplier for multiplier in multipliers]
-        inputs = [widths[0], *widths[:-1]]  # channels that reach each level from the one before
-        fine_to_coarse = list(zip(widths[:-1], widths[1:], strict=True))
+        *inputs, last_input = [widths[0], *widths[:-1]]  # channels that reach each level from the one before
+        *fine, coarsest = widths
+        fine_and_coarse = list(zip(fine, widths[1:], strict=True))[::-1]
         self.stem = nn.Conv1d(in_channels, widths[0], TAPS, padding=TAPS // 2)
-        self.encoder = nn.ModuleList(
-            ResidualBlock(before, level, condition_dim) for before, level in zip(inputs[:-1], widths[:-1], strict=True)
-        )
-        self.downsamples = nn.ModuleList(Downsample(level) for level in widths[:-1])
-        self.bottom = nn.ModuleList(
-            ResidualBlock(before, widths[-1], condition_dim) for before in (inputs[-1], widths[-1])
-        )
-        self.attention = SelfAttention(widths[-1]) if attention else nn.Identity()
-        self.upsamples = nn.ModuleList(Upsample(coarse) for _, coarse in reversed(fine_to_coarse))
-        self.decoder = nn.ModuleList(
-            ResidualBlock(coarse + fine, fine, condition_dim) for fine, coarse in reversed(fine_to_coarse)
-        )
-        self.output = nn.Sequential(
-            group_norm(widths[0]), nn.SiLU(), nn.Conv1d(widths[0], out_channels, TAPS, padding=TAPS // 2)
-        )
+        self.encoder = blocks(*zip(inputs, fine, strict=True))
+        self.downsamples = nn.ModuleList(_halve(level) for level in fine)
+        self.bottom = blocks((last_input, coarsest), (coarsest, coarsest))
+        self.attention = SelfAttention(coarsest) if attention else nn.Identity()
+        self.upsamples = nn.ModuleList(_double(coarse) for _, coarse in fine_and_coarse)
+        self.decoder = blocks(*((coarse + level, level) for level, coarse in fine_and_coarse))
+        self.output = nn.Sequential(*_normalised(widths[0], out_channels))
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         h, skips = self.stem(x), []
@@ -182,24 +152,38 @@ class UNet1d(nn.Module):
         return self.output(h)
 
 
+class ConditionalUNet(nn.Module):
+    """U-Net of an ECG (B, 12, T) and the PPG as a thirteenth channel, modulated by time and demographics."""
+
+    def __init__(self, width: int, multipliers: Sequence[int] = MULTIPLIERS):
+        super().__init__()
+        self.embed_demographics = DemographicEmbedding(64)
+        self.embed_time = nn.Sequential(FourierEmbedding(64), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 64))
+        self.unet = UNet1d(len(LEADS) + 1, 2 * len(LEADS), width, multipliers, 64, attention=True)
+
+    def forward(self, ecg: Tensor, t: Tensor, ppg: Tensor, demographics: Tensor) -> Tensor:
+        """Output (B, 12, T) of a noisy ECG (B, 12, T), times (B,) in [0, 1], PPG (B, 1, T) and demographics (B, 4)."""
+        level = -10.0 + 20.0 * t  # the range for which the frequencies of the embedding are made
+        condition = self.embed_time(level) + self.embed_demographics(demographics)
+        gain, offset = self.unet(torch.cat([ecg, ppg], dim=1), condition).chunk(2, dim=1)
+        return gain * ecg + offset
+
+
 def denoiser_parameters(config: Config) -> int:
     """Number of weights of P2Es's denoiser under the same settings: what ``method.size`` "matched" is matched to."""
     process = ForwardProcess(config.process, config.signal.window_samples, config.signal.sampling_rate)
-    return _parameters(lambda: Denoiser(config.denoiser, process, N_FEATURES))
+    return _parameters(Denoiser, config.denoiser, process, N_FEATURES)
 
 
 def matched_width(build: Callable[[int], nn.Module], n_parameters: int, step: int = 4) -> int:
-    """Width, a multiple of ``step``, with which ``build(width)`` comes nearest to a number of weights."""
-
-    def size(width: int) -> int:
-        return _parameters(lambda: build(width))
-
-    widths = range(step, MAX_WIDTH + 1, step)
-    above = bisect.bisect_left(widths, n_parameters, key=size)
-    return min(widths[max(0, above - 1) : above + 1], key=lambda width: abs(size(width) - n_parameters))
+    """Width, a multiple of ``step`` up to 1024, with which ``build(width)`` comes nearest to a number of weights."""
+    widths = range(step, 1024 + 1, step)
+    above = bisect.bisect_left(widths, n_parameters, key=lambda width: _parameters(build, width))
+    near = widths[max(0, above - 1) : above + 1]
+    return min(near, key=lambda width: abs(_parameters(build, width) - n_parameters))
 
 
-def _parameters(build: Callable[[], nn.Module]) -> int:
+def _parameters(build: Callable[..., nn.Module], *size) -> int:
     """Number of weights of a module, which is built without memory for them and without drawing random numbers."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build().parameters())
+        return sum(parameter.numel() for parameter in build(*size).parameters())

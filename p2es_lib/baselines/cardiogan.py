@@ -2,57 +2,49 @@
 
 Follows Sarkar (2021): U-Net of six halvings with kernels of 16 and channels 64, 128, 256, 512, 512, 512, in which
 each skip connection passes a self-gated soft attention (Oktay 2018) and is added to the decoder (28.2 M weights, the
-published number, which one generator has); a critic of the waveform of four such convolutions with channels 64, 128,
-256, 512, and one of the logarithm of a spectrogram of 128 frequencies by 128 frames with kernels of 7 x 7 and the
-same channels; the cross entropy of both, weighted 3 and 1. The critics see the ECG alone. The generator's layers are
-those of the authors' public code. They published neither critics nor training: for those, and for the weights, we had
-the paper's abstract and what independent public re-implementations agree on.
+published number, which one generator has); a critic of the waveform of four such convolutions, and one of the logarithm
+of a spectrogram of 128 frequencies by 128 frames; the cross entropy of both, weighted 3 and 1. The generator's layers
+are those of the authors' public code; for critics and training, which they did not publish, we had the abstract and
+what independent re-implementations agree on.
 
-Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says. The paper learns from unpaired windows: a
-second generator from ECG to PPG, with critics of its own, and an absolute error over the cycle there and back, weight
-30, stand in for the missing pairs. Here pairs exist, so the absolute error to the paired ECG takes the place and the
-weight of the cycle, and there is neither a second generator nor a critic of PPG. The error is summed over the leads,
-each of which is an ECG that the weight was made for: with the mean over leads, short trainings ended with
-real-looking beats in the wrong places. The generator maximises log D instead of minimising log(1 - D), whose gradient
-vanishes early. Layer normalisation is over channels and time (the authors' is over channels). The frames of the
-spectrogram are spread over the window, whatever its length.
+Departs from it, beside what :mod:`p2es_lib.baselines.regression` says. The paper learns from unpaired windows, with a
+second generator from ECG to PPG and an absolute error over the cycle there and back, weight 30. Here pairs exist: the
+absolute error to the paired ECG takes the place and the weight of the cycle. It is summed over the leads, each of which
+is an ECG that the weight was made for: with the mean, short trainings ended with real-looking beats in the wrong
+places. The generator maximises log D instead of minimising log(1 - D), whose gradient vanishes early. Layer
+normalisation is over channels and time. The frames of the spectrogram are spread over the window.
 
 References
 ----------
-Sarkar P, Etemad A. CardioGAN: attentive generative adversarial network with dual discriminators for synthesis of ECG
-from PPG. AAAI 2021, arXiv 2010.00104.
+Sarkar P, Etemad A. CardioGAN: attentive generative adversarial network. AAAI 2021, arXiv 2010.00104.
 Oktay O et al. Attention U-Net: learning where to look for the pancreas. MIDL 2018, arXiv 1804.03999.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.adversarial import (
-    N_CONDITION_CHANNELS,
-    AdversarialTranslator,
-    condition_channels,
-    present_leads,
-)
+from p2es_lib.baselines.regression import N_CONDITION_CHANNELS, AdversarialTranslator, present_leads
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import Batch
 
 #: Channels of the levels in units of the finest, from the finest: of the U-Net, and of both critics.
-MULTIPLIERS = (1, 2, 4, 8, 8, 8)
-CRITIC_MULTIPLIERS = (1, 2, 4, 8)
-#: Width of the convolutions along time, samples.
-TAPS = 16
-#: Slope of the leaky rectifier below zero.
-LEAK = 0.2
+MULTIPLIERS, CRITIC_MULTIPLIERS = (1, 2, 4, 8, 8, 8), (1, 2, 4, 8)
+#: Width of the convolutions along time (samples), slope of the leaky rectifier below zero.
+TAPS, LEAK = 16, 0.2
+HALVE = dict(kernel_size=TAPS, stride=2, padding=TAPS // 2 - 1)
+layer_norm = partial(nn.GroupNorm, 1)  # over all channels and positions of a window
 #: Weights of the waveform's critic, of the spectrogram's critic, and of each lead's absolute error.
 TIME_WEIGHT, SPECTRUM_WEIGHT, ERROR_WEIGHT = 3.0, 1.0, 30.0
 #: Spectrogram: frames per window, and samples per frame, which give as many frequencies.
 N_FRAMES = 128
 FRAME_SAMPLES = 2 * N_FRAMES - 2
-#: Added to the magnitudes before the logarithm, in units in which white noise of the ECG's variance is about 0.6. It
-#: bounds the gradient where there is no signal.
+#: Added to the magnitudes (0.6 for white noise of the ECG's variance): bounds the gradient where there is no signal.
 SPECTRUM_FLOOR = 1e-2
 
 
@@ -76,24 +68,17 @@ class AttentionUNet(nn.Module):
         super().__init__()
         widths = [width * multiplier for multiplier in MULTIPLIERS]
         coarse_to_fine = widths[::-1]
-        halve = dict(kernel_size=TAPS, stride=2, padding=TAPS // 2 - 1)
-        self.down = nn.ModuleList(
-            nn.Conv1d(before, after, bias=False, **halve)
-            for before, after in zip([N_CONDITION_CHANNELS, *widths[:-1]], widths, strict=True)
-        )
+        down, up = pairwise([N_CONDITION_CHANNELS, *widths]), pairwise(coarse_to_fine)
+        self.down = nn.ModuleList(nn.Conv1d(before, after, bias=False, **HALVE) for before, after in down)
         self.down_norms = nn.ModuleList([nn.Identity(), *(layer_norm(after) for after in widths[1:])])
         # The coarsest level keeps its length and its skip connection.
-        same_length = nn.Sequential(
-            nn.ConstantPad1d((TAPS // 2 - 1, TAPS // 2), 0.0), nn.Conv1d(widths[-1], widths[-1], TAPS, bias=False)
-        )
-        double = (
-            nn.ConvTranspose1d(before, after, bias=False, **halve)
-            for before, after in zip(coarse_to_fine[:-1], coarse_to_fine[1:], strict=True)
-        )
+        padding = nn.ConstantPad1d((TAPS // 2 - 1, TAPS // 2), 0.0)
+        same_length = nn.Sequential(padding, nn.Conv1d(widths[-1], widths[-1], TAPS, bias=False))
+        double = (nn.ConvTranspose1d(before, after, bias=False, **HALVE) for before, after in up)
         self.up = nn.ModuleList([same_length, *double])
         self.up_norms = nn.ModuleList(layer_norm(after) for after in coarse_to_fine)
         self.gates = nn.ModuleList(AttentionGate(after) for after in coarse_to_fine)
-        self.output = nn.ConvTranspose1d(width, len(LEADS), **halve)
+        self.output = nn.ConvTranspose1d(width, len(LEADS), **HALVE)
 
     def forward(self, x: Tensor) -> Tensor:
         skips = []
@@ -106,25 +91,14 @@ class AttentionUNet(nn.Module):
         return self.output(x)
 
 
-class WaveformCritic(nn.Sequential):
-    """Logits (B, 1, T / 32) that ECG (B, 12, T) is real."""
-
-    def __init__(self, width: int):
-        halve = dict(kernel_size=TAPS, stride=2, padding=TAPS // 2 - 1)
-        super().__init__(*_critic_layers(nn.Conv1d, width, halve))
-
-
 class SpectrogramCritic(nn.Module):
-    """Logits (B, 1, 4, 5) that ECG (B, 12, T) is real, of its spectrogram, the leads as channels.
-
-    ``hop``: samples from frame to frame.
-    """
+    """Logits (B, 1, 4, 5) that ECG (B, 12, T) is real, of its spectrogram, with ``hop`` samples from frame to frame."""
 
     def __init__(self, width: int, hop: int):
         super().__init__()
         self.hop = hop
         self.register_buffer("window", torch.hann_window(FRAME_SAMPLES), persistent=False)
-        self.layers = nn.Sequential(*_critic_layers(nn.Conv2d, width, dict(kernel_size=7, stride=2, padding=3)))
+        self.layers = _critic_layers(nn.Conv2d, width, dict(kernel_size=7, stride=2, padding=3))
 
     def spectrogram(self, ecg: Tensor) -> Tensor:
         """Logarithm of the magnitudes, (B, 12, T) to (B, 12, 128 frequencies, 1 + T / hop frames)."""
@@ -137,11 +111,11 @@ class SpectrogramCritic(nn.Module):
 
 
 class DualCritic(nn.Module):
-    """Both critics of ECG (B, 12, T); ``forward`` gives their logits, ``features`` what their layers make of it."""
+    """Critics of ECG (B, 12, T): logits that it is real, of the waveform (B, 1, T / 32) and of the spectrogram."""
 
     def __init__(self, width: int, window_samples: int):
         super().__init__()
-        self.of_waveform = WaveformCritic(width)
+        self.of_waveform = _critic_layers(nn.Conv1d, width, HALVE)
         self.of_spectrogram = SpectrogramCritic(width, window_samples // N_FRAMES)
 
     def forward(self, ecg: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,8 +123,8 @@ class DualCritic(nn.Module):
 
     def features(self, ecg: Tensor) -> list[Tensor]:
         """After each rectifier of both critics, from the finest: (B, C, T') and (B, C, F', T')."""
-        found = []
-        for layers, x in ((self.of_waveform, ecg), (self.of_spectrogram.layers, self.of_spectrogram.spectrogram(ecg))):
+        found, spectrogram = [], self.of_spectrogram.spectrogram(ecg)
+        for layers, x in ((self.of_waveform, ecg), (self.of_spectrogram.layers, spectrogram)):
             for layer in layers:
                 x = layer(x)
                 if isinstance(layer, nn.LeakyReLU):
@@ -158,17 +132,12 @@ class DualCritic(nn.Module):
         return found
 
 
-def layer_norm(width: int) -> nn.GroupNorm:
-    """Normalisation over all channels and positions of a window, with a scale and a shift per channel."""
-    return nn.GroupNorm(1, width)
-
-
-def _critic_layers(convolution: type[nn.Module], width: int, options: dict) -> list[nn.Module]:
+def _critic_layers(convolution: type[nn.Module], width: int, options: dict) -> nn.Sequential:
     widths = [width * multiplier for multiplier in CRITIC_MULTIPLIERS]
     layers: list[nn.Module] = [convolution(len(LEADS), width, **options), nn.LeakyReLU(LEAK)]
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [convolution(before, after, **options), layer_norm(after), nn.LeakyReLU(LEAK)]
-    return [*layers, convolution(widths[-1], 1, **options)]
+    return nn.Sequential(*layers, convolution(widths[-1], 1, **options))
 
 
 def cross_entropy(logits: tuple[Tensor, Tensor], real: bool) -> Tensor:
@@ -177,34 +146,30 @@ def cross_entropy(logits: tuple[Tensor, Tensor], real: bool) -> Tensor:
     return TIME_WEIGHT * of_waveform + SPECTRUM_WEIGHT * of_spectrogram
 
 
+def real_or_fake(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Loss of a :class:`DualCritic` that should tell real from generated ECG, (B, 12, T) each."""
+    on_real, on_fake = zip(*(logits.chunk(2) for logits in critic(torch.cat([real, fake]))), strict=True)
+    return cross_entropy(on_real, real=True) + cross_entropy(on_fake, real=False)
+
+
 class CardioGAN(AdversarialTranslator):
     """Attention U-Net against two critics; ``method.name`` "cardiogan"."""
 
     name = "cardiogan"
     published_width = 64
-
-    def make_network(self, width: int) -> nn.Module:
-        return AttentionUNet(width)
+    make_network = AttentionUNet
 
     def make_critic(self) -> nn.Module:
         return DualCritic(self.width, self.config.signal.window_samples)
-
-    def forward(self, ppg: Tensor, demographics: Tensor) -> Tensor:
-        """ECG (B, 12, T) of PPG (B, 1, T) and demographics (B, 4)."""
-        return self.network(condition_channels(ppg, demographics))
 
     def critic_loss(self, critic: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Cross entropy of both critics; nothing about it is random."""
         with torch.no_grad():
             fake = self(batch.ppg, batch.demographics) * present_leads(batch.mask)
-        on_real, on_fake = zip(*(logits.chunk(2) for logits in critic(torch.cat([batch.x_0, fake]))), strict=True)
-        return cross_entropy(on_real, real=True) + cross_entropy(on_fake, real=False)
+        return real_or_fake(critic, batch.x_0, fake)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
-        """Absolute error summed over leads, and what the critics make of the ECG; logged is the mean absolute error.
-
-        Both in units of :attr:`ecg_scale_mv`.
-        """
+        """Absolute error summed over leads, and what the critics make of the ECG; logged is the mean absolute error."""
         present = present_leads(batch.mask)
         estimate = model(batch.ppg, batch.demographics) * present
         of_leads = (estimate - batch.x_0).abs().mean(dim=2)  # (B, 12), 0 where a lead does not exist

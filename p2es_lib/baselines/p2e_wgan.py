@@ -2,50 +2,38 @@
 
 Follows Vo (2021): U-Net of four halvings with skip connections, instance normalisation and dropout; a critic that is
 also shown the PPG and gives one score per patch (PatchGAN, Isola 2017); Wasserstein loss with gradient penalty
-(Gulrajani 2017). Of the paper we had the abstract; layers and settings are those of the authors' public code: kernels
-of 4 with stride 2, channels 128, 256, 512, 512 (4.1 M weights, the published number); in the critic, kernels of 6
-with stride 3 and channels 128, 256, 512; weight 50 of the squared error over all samples and 10 of the penalty, which
-acts on the gradient of the sum of the patches' scores; three steps of the critic per step of the generator.
+(Gulrajani 2017), which acts on the gradient of the sum of the patches' scores; three steps of the critic per step of
+the generator. Layers and weights are those of the authors' public code (4.1 M weights, the published number). At test
+time nothing is dropped: one ECG per window.
 
-Departs from it, beside what :mod:`p2es_lib.baselines.adversarial` says: convolutions are padded, so that any window
-of whole halvings comes out at its length; the three steps of the critic see the same batch, with other dropout and
-other interpolations, instead of three batches; the generated ECG is not smoothed by a moving average of four samples,
-neither for the critic nor at test time, as that would take the sharpness of the QRS complex; the critic is shown age
-and sex; and there is no variant with the error at detected peaks alone, by which the authors augment data.
-
-At test time nothing is dropped and there is no other noise: one ECG per window.
+Departs from it, beside what :mod:`p2es_lib.baselines.regression` says: convolutions are padded, so that any window
+of whole halvings comes out at its length; the three steps of the critic see the same batch; the generated ECG is not
+smoothed by a moving average, which would take the sharpness of the QRS complex; the critic is shown age and sex; and
+there is no variant with the error at detected peaks alone.
 
 References
 ----------
-Vo K, Naeini EK, Naderi A, Jilani D, Rahmani AM, Dutt N, Cao H. P2E-WGAN: ECG waveform synthesis from PPG with
-conditional Wasserstein generative adversarial networks. SAC 2021, doi 10.1145/3412841.3441979.
+Vo K et al. P2E-WGAN: ECG waveform synthesis from PPG. SAC 2021, doi 10.1145/3412841.3441979.
 Gulrajani I et al. Improved training of Wasserstein GANs. NeurIPS 2017, arXiv 1704.00028.
 Isola P et al. Image-to-image translation with conditional adversarial networks. CVPR 2017, arXiv 1611.07004.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.adversarial import (
-    N_CONDITION_CHANNELS,
-    AdversarialTranslator,
-    condition_channels,
-    present_leads,
-)
+from p2es_lib.baselines.regression import N_CONDITION_CHANNELS, AdversarialTranslator, condition_channels, present_leads
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import Batch, masked_mse
 
-#: Weight of the squared error beside the critic's judgement.
-ERROR_WEIGHT = 50.0
-#: Weight of the gradient penalty in the critic's loss.
-PENALTY_WEIGHT = 10.0
-#: Share of values that dropout zeroes.
-DROPOUT = 0.5
-#: Slope of the leaky rectifier below zero.
-LEAK = 0.2
+#: Weights of the squared error beside the critic's judgement, and of the gradient penalty in the critic's loss.
+ERROR_WEIGHT, PENALTY_WEIGHT = 50.0, 10.0
+#: Share of values that dropout zeroes, and slope of the leaky rectifier below zero.
+DROPOUT, LEAK = 0.5, 0.2
 
 
 class DropoutUNet(nn.Module):
@@ -58,13 +46,9 @@ class DropoutUNet(nn.Module):
         super().__init__()
         down = [N_CONDITION_CHANNELS, width, 2 * width, 4 * width, 4 * width]
         up = [(4 * width, 4 * width), (8 * width, 2 * width), (4 * width, width)]  # inputs: from below, and the skip
-        self.down = nn.ModuleList(
-            nn.Conv1d(before, after, 4, stride=2, padding=1, bias=False)
-            for before, after in zip(down[:-1], down[1:], strict=True)
-        )
-        self.up = nn.ModuleList(
-            nn.ConvTranspose1d(before, after, 4, stride=2, padding=1, bias=False) for before, after in up
-        )
+        options = dict(kernel_size=4, stride=2, padding=1, bias=False)
+        self.down = nn.ModuleList(nn.Conv1d(before, after, **options) for before, after in pairwise(down))
+        self.up = nn.ModuleList(nn.ConvTranspose1d(before, after, **options) for before, after in up)
         self.output = nn.Sequential(nn.ReplicationPad1d((1, 2)), nn.Conv1d(2 * width, len(LEADS), 4))
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -91,19 +75,13 @@ def dropout(x: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 class PatchCritic(nn.Module):
-    """Scores of ECG (B, 12, T) given :func:`condition_channels` (B, 5, T), (B, 1, patches); high where it looks real.
-
-    A patch is 147 samples wide (1.2 s at 125 Hz); patches follow each other at 27 samples.
-    """
+    """Scores (B, 1, patches of 147 samples) of ECG (B, 12, T) given a condition (B, 5, T), high if it looks real."""
 
     def __init__(self, width: int):
         super().__init__()
-        channels = [len(LEADS) + N_CONDITION_CHANNELS, width, 2 * width, 4 * width]
-        self.layers = nn.ModuleList(
-            nn.Conv1d(before, after, 6, stride=3, padding=2)
-            for before, after in zip(channels[:-1], channels[1:], strict=True)
-        )
-        self.output = nn.Conv1d(channels[-1], 1, 4, bias=False)
+        sizes = pairwise([len(LEADS) + N_CONDITION_CHANNELS, width, 2 * width, 4 * width])
+        self.layers = nn.ModuleList(nn.Conv1d(before, after, 6, stride=3, padding=2) for before, after in sizes)
+        self.output = nn.Conv1d(4 * width, 1, 4, bias=False)
 
     def forward(self, ecg: Tensor, condition: Tensor) -> Tensor:
         x = torch.cat([ecg, condition], dim=1)
@@ -116,15 +94,10 @@ class PatchCritic(nn.Module):
 def gradient_penalty(
     critic: nn.Module, real: Tensor, fake: Tensor, condition: Tensor, present: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """How far the critic's slope is from 1 between real and generated ECG, a scalar.
+    """How far the critic's slope is from 1 between real and generated ECG, (B, 12, T) each: a scalar.
 
-    Mean over the batch of (norm of d(sum of the scores) / d(ECG) - 1)^2, at one random point between each real ECG
-    (B, 12, T) and the generated one (B, 12, T). Directions along absent leads do not count: no ECG moves along them.
-
-    Parameters
-    ----------
-    present : Tensor, shape (B, 12, 1)
-        From :func:`present_leads`.
+    Mean over the batch of (norm of d(sum of the scores) / d(ECG) - 1)^2, at one random point between each real ECG and
+    the generated one. Directions along leads that are not ``present`` (B, 12, 1) do not count: no ECG moves along them.
     """
     # Under Fabric's wrapper gradients cannot be taken in mixed precision, which would blur the norm too.
     critic = getattr(critic, "module", critic)
@@ -142,16 +115,10 @@ class P2EWGAN(AdversarialTranslator):
     name = "p2e_wgan"
     critic_steps = 3
     published_width = 128
-
-    def make_network(self, width: int) -> nn.Module:
-        return DropoutUNet(width)
+    make_network = DropoutUNet
 
     def make_critic(self) -> nn.Module:
         return PatchCritic(self.width)
-
-    def forward(self, ppg: Tensor, demographics: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """ECG (B, 12, T) of PPG (B, 1, T) and demographics (B, 4); with a noise source, values are dropped."""
-        return self.network(condition_channels(ppg, demographics), generator)
 
     def critic_loss(self, critic: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Score of generated minus score of real ECG, and the gradient penalty."""

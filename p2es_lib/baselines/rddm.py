@@ -13,36 +13,26 @@ noise r eps in m_t; both are told the PPG, and both errors are squared ones. To 
 network, the second, and then the step of DDPM (Ho 2020) with fresh noise of variance beta_t in the whole signal. 10
 steps, beta_t from 1e-4 in equal steps to 0.2. At test time nobody knows the R peaks, and nobody needs to.
 
-What the abstract leaves open is as in the authors' public code: the two states and both errors, the region of 32
-samples at 128 Hz, schedule and sampler, five halvings with 64 to 1024 channels, and the number of weights (145.5 M: two
-U-Nets of 45.8 M and, for each, a network of 26.9 M for the PPG).
+What the abstract leaves open is as in the authors' public code, of 145.5 M weights: two U-Nets of 45.8 M and, for each,
+a network of 26.9 M for the PPG.
 
 Departs from it so:
 
 - The start. The schedule leaves sqrt(abar_T) = 0.55 of the ECG in w_T, yet the authors sample from w_T ~ N(0, 1), and
-  train on t < T only. The true marginal needs the mean of the ECG, which is what is sought. So the start stays as it
-  is, and the training, for t from 1 to T, is made to agree with it: at t = T the first network is shown noise alone
-  (zero terminal signal-to-noise ratio, Lin 2024), from which it can but learn the mean of m_T given the PPG. The
-  schedule of m_t and all other steps are untouched. With w_T as the schedule has it, a small model of periodic test
-  beats came out worse than a flat line.
-- As in the authors' sampler, the fresh noise outside the regions has variance beta_t, where training has 1 - abar_s: it
-  cannot be put right without knowing the regions. Within them it is DDPM's own.
-- One region for all 12 leads, from R peaks found in all of them together, in the training ECG as it is (the authors
-  filter it to 5-15 Hz and scale each window to [-1, 1]).
-- U-Nets of :mod:`p2es_lib.baselines.conditional_unet`, with the PPG as an input channel instead of a network of its own
-  that is heard by cross-attention; age and sex; windows of 8 s instead of 4 s.
-- Both errors have weight 1 (the authors: 1 and 100). They belong to separate networks, and Adam ignores the scale of a
-  loss; but the training loop clips the gradients of both together, and one must not drown the other.
-- ``n_steps`` below 10 leaves out steps of the schedule, evenly. One step ends in the estimate of x_0 at t = T, an
-  approximate posterior mean, as both networks are applied once to noise.
+  train on t < T only. Here the training agrees with that start: at t = T the first network is shown noise alone (zero
+  terminal signal-to-noise ratio, Lin 2024), from which it can but learn the mean of m_T given the PPG. With w_T as the
+  schedule has it, a small model of periodic test beats came out worse than a flat line.
+- As in the authors' sampler, the fresh noise outside the regions has variance beta_t, where training has 1 - abar_s.
+- One region for all 12 leads, from R peaks found in all of them together. The PPG is an input channel of the U-Nets
+  instead of being heard by cross-attention; age and sex; windows of 8 s.
+- Both errors have weight 1 (the authors: 1 and 100): the training loop clips the gradients of both networks together.
+- ``n_steps`` below 10 leaves out steps of the schedule, evenly. One step gives an approximate posterior mean.
 
-``method.size`` "matched": both networks together have about the weights of P2Es's denoiser. "published": the published
-channels, which give 151.9 M weights here.
+``method.size`` "matched": both networks together have about the weights of P2Es's denoiser. "published": 151.9 M here.
 
 References
 ----------
-Shome D, Sarkar P, Etemad A. Region-disentangled diffusion model for high-fidelity PPG-to-ECG translation. AAAI 2024,
-arXiv 2308.13568.
+Shome D, Sarkar P, Etemad A. Region-disentangled diffusion model. AAAI 2024, arXiv 2308.13568.
 Ho J, Jain A, Abbeel P. Denoising diffusion probabilistic models. NeurIPS 2020, arXiv 2006.11239.
 Lin S, Liu B, Li J, Yang X. Common diffusion noise schedules and sample steps are flawed. WACV 2024, arXiv 2305.08891.
 """
@@ -51,33 +41,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
-from p2es_lib.baselines.conditional_unet import MULTIPLIERS, ConditionalUNet
+from p2es_lib.baselines.blocks import MULTIPLIERS, ConditionalUNet, denoiser_parameters, matched_width
 from p2es_lib.core.config import Config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse
 from p2es_lib.core.noise import WindowNoise
 from p2es_lib.method.sampling import Noise
 
-#: T, and the range of beta_t = BETA_FIRST + (BETA_LAST - BETA_FIRST) t / T.
-N_STEPS = 10
-BETA_FIRST, BETA_LAST = 1e-4, 0.2
-#: Length of the region around an R peak.
-REGION_S = 0.25
+#: T, the range of beta_t = BETA_FIRST + (BETA_LAST - BETA_FIRST) t / T, and the length of the region around an R peak.
+N_STEPS, BETA_FIRST, BETA_LAST, REGION_S = 10, 1e-4, 0.2, 0.25
 #: Channels of the published networks: of the finest level, and of all of them in its units.
 PUBLISHED_WIDTH, PUBLISHED_MULTIPLIERS = 64, (1, 2, 4, 8, 16, 16)
-#: Detector of R peaks: band in which the QRS complex stands out, width of the smoothing of its power, least distance of
-#: two beats, and the share of the typical complex that a beat must reach; as in ``metrics.clinical``, where they are
-#: explained.
-QRS_BAND_HZ = (8.0, 20.0)
-SMOOTHING_S = 0.05
-REFRACTORY_S = 0.25
-QRS_FRACTION = 0.35
+#: Detector of R peaks: band, smoothing of its power, least distance of two beats, and the share of the typical complex
+#: that a beat must reach; explained in ``metrics.clinical``.
+QRS_BAND_HZ, SMOOTHING_S, REFRACTORY_S, QRS_FRACTION = (8.0, 20.0), 0.05, 0.25, 0.35
 
 
 def alpha_bar() -> list[float]:
@@ -88,21 +71,10 @@ def alpha_bar() -> list[float]:
 
 @torch.no_grad()
 def qrs_regions(ecg: Tensor, lead_mask: Tensor, sampling_rate: float) -> Tensor:
-    """Regions around the R peaks.
+    """Regions around the R peaks, float32 (B, 1, T): 1 within half of ``REGION_S`` of one, else 0.
 
-    Parameters
-    ----------
-    ecg : Tensor (B, 12, T)
-        Any unit; leads that do not exist are not looked at.
-    lead_mask : Tensor (B, 12)
-        0 for leads that do not exist.
-    sampling_rate : float, Hz
-
-    Returns
-    -------
-    Tensor, float32 (B, 1, T)
-        1 within half of ``REGION_S`` of an R peak, else 0. The R peaks are the local maxima of the power in the QRS
-        band, over all leads together, smoothed; all windows of a batch at once, on their device.
+    The R peaks are the local maxima of the power in the QRS band, smoothed, over all leads of the ECG (B, 12, T, any
+    unit) that exist (``lead_mask`` (B, 12) is not 0); all windows of a batch at once, on their device.
     """
     n = ecg.shape[-1]
     mirrored = torch.cat([ecg, ecg.flip(-1)], dim=-1)  # periodic without a jump, as the Fourier transform wants it
@@ -127,21 +99,10 @@ def _dilate(x: Tensor, reach: int) -> Tensor:
 
 
 def noisy_states(x_0: Tensor, regions: Tensor, steps: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw the whole and the masked state of the forward process.
+    """The whole and the masked state of the forward process, w_t and m_t, (B, 12, T) each.
 
-    Parameters
-    ----------
-    x_0, noise : Tensor (B, 12, T)
-        Clean ECG, and standard normal noise.
-    regions : Tensor (B, 1, T)
-        From :func:`qrs_regions`.
-    steps : Tensor, int (B,)
-        t from 1 to T.
-
-    Returns
-    -------
-    whole, masked : Tensor (B, 12, T)
-        w_t and m_t. At t = T the whole state is noise alone, as where sampling starts.
+    Of a clean ECG and standard normal noise (B, 12, T), with ``regions`` (B, 1, T) from :func:`qrs_regions`, at
+    ``steps`` t (B,) from 1 to T. At t = T the whole state is noise alone, as where sampling starts.
     """
     signal_share = torch.tensor(alpha_bar(), dtype=x_0.dtype, device=x_0.device)[steps][:, None, None]
     signal, noise_part = signal_share.sqrt() * x_0, (1 - signal_share).sqrt() * noise
@@ -152,27 +113,10 @@ def noisy_states(x_0: Tensor, regions: Tensor, steps: Tensor, noise: Tensor) -> 
 def reverse(
     to_masked: Callable[[Tensor, int], Tensor], find_noise: Callable[[Tensor, int], Tensor], noise: Noise, n_steps: int
 ) -> Tensor:
-    """Sample: from noise to x_0 in ``n_steps`` of the schedule's steps.
+    """Sample: from noise to x_0 (M, 12, T) in ``n_steps`` of the schedule's steps.
 
-    Parameters
-    ----------
-    to_masked : callable
-        (w_t (M, 12, T), t) to an estimate of m_t.
-    find_noise : callable
-        (m_t (M, 12, T), t) to an estimate of the noise in it, 0 outside the regions.
-    noise : callable
-        Step to standard normal noise (M, 12, T); 0 is the start.
-    n_steps : int
-        From 1 to T.
-
-    Returns
-    -------
-    Tensor (M, 12, T)
-
-    Raises
-    ------
-    InputError
-        More or fewer steps than the schedule has.
+    ``to_masked`` estimates m_t from (w_t, t), ``find_noise`` the noise in m_t from (m_t, t); ``noise`` gives standard
+    normal noise (M, 12, T) for each step, 0 being the start. Fewer than 1 or more than T steps raise an InputError.
     """
     if not 1 <= n_steps <= N_STEPS:
         raise InputError(f"n_steps={n_steps}: the schedule of RDDM has {N_STEPS} steps; ask for 1 to {N_STEPS}")
@@ -189,36 +133,27 @@ def reverse(
 
 
 def _make_networks(width: int, multipliers: Sequence[int] = MULTIPLIERS) -> nn.ModuleList:
-    """The network that masks and the one that finds noise."""
     return nn.ModuleList(ConditionalUNet(width, multipliers) for _ in range(2))
 
 
 class RDDM(LearnedTranslator):
-    """Region-disentangled diffusion; ``method.name`` "rddm".
-
-    The last average is kept: the validation error sees one step of ten, from noise, and none of what the others learn.
-    That step is no row of the tables, since what the second network makes of the first one's estimate is only about the
-    posterior mean.
-    """
+    """Region-disentangled diffusion; ``method.name`` "rddm"."""
 
     name = "rddm"
-    keeps_best = False
+    keeps_best = False  # the validation error sees one step of ten, from noise, and none of what the others learn
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__(config, ecg_scale_mv, trained_leads)
         if config.method.size == "published":
-            networks = _make_networks(PUBLISHED_WIDTH, PUBLISHED_MULTIPLIERS)
+            size = PUBLISHED_WIDTH, PUBLISHED_MULTIPLIERS
         else:
-            networks = _make_networks(matched_width(_make_networks, denoiser_parameters(config)))
-        self.region_network, self.noise_network = networks
+            size = matched_width(_make_networks, denoiser_parameters(config)), MULTIPLIERS
+        self.region_network, self.noise_network = _make_networks(*size)
 
     def forward(
         self, whole: Tensor, masked: Tensor, t: Tensor, ppg: Tensor, demographics: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Masked state of the whole one, and noise in the masked one, each (B, 12, T), as in training: side by side.
-
-        ``t`` (B,) is the step as a share of T; ``ppg`` (B, 1, T), ``demographics`` (B, 4).
-        """
+        """Masked state of the whole one, and noise in the masked one, (B, 12, T) each; ``t`` (B,) as a share of T."""
         return self.region_network(whole, t, ppg, demographics), self.noise_network(masked, t, ppg, demographics)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
@@ -241,9 +176,5 @@ class RDDM(LearnedTranslator):
         def apply(network: nn.Module, state: Tensor, t: int) -> Tensor:
             return network(state, torch.full((len(state),), t / N_STEPS, device=state.device), *fixed) * leads
 
-        return reverse(
-            lambda state, t: apply(self.region_network, state, t),
-            lambda state, t: apply(self.noise_network, state, t),
-            lambda step: noise(step) * leads,
-            n_steps or N_STEPS,
-        )
+        networks = (partial(apply, network) for network in (self.region_network, self.noise_network))
+        return reverse(*networks, lambda step: noise(step) * leads, n_steps or N_STEPS)

@@ -8,22 +8,15 @@ mean of the ECG given the PPG.
 
 Departs from PPGFlowECG so: that method first trains an autoencoder which aligns PPG and ECG in one latent space, 32
 times coarser than the signal, and the flow, a small transformer with cross-attention to the latent PPG, runs there.
-Here it runs in signal space, at the full sampling rate, in the U-Net of :mod:`p2es_lib.baselines.conditional_unet`,
-which has the PPG as an input channel: no part of the result then comes from an autoencoder. The times of a batch are
-spread evenly over [0, 1] instead of four independent draws per window; 12 leads in units of one number per data set;
-age and sex; 8 s windows. There is no reflow: that straightens the paths of a trained model by training a second one on
-its samples.
-
-The paper states no number of weights that we could find (the layers of the authors' public configuration add up, by our
-count, to about 207 M in the autoencoder and 7 M in the flow), so ``method.size`` "published" is the same as "matched":
-about the weights of P2Es's denoiser under the same settings.
+Here it runs at the full sampling rate, in a U-Net. The times of a batch are spread evenly over [0, 1] instead of four
+independent draws per window; 12 leads in units of one number per data set; age and sex; 8 s windows. There is no reflow
+(training a second model on the samples of the first). The paper states no number of weights that we could find, so
+``method.size`` "published" is the same as "matched": about the weights of P2Es's denoiser.
 
 References
 ----------
-Liu X, Gong C, Liu Q. Flow straight and fast: learning to generate and transfer data with rectified flow. ICLR 2023,
-arXiv 2209.03003.
-Fang X, Jin J, Wang H et al. PPGFlowECG: latent rectified flow with cross-modal encoding for PPG-guided ECG generation
-and cardiovascular disease detection. arXiv 2509.19774, 2025.
+Liu X, Gong C, Liu Q. Flow straight and fast. ICLR 2023, arXiv 2209.03003.
+Fang X et al. PPGFlowECG: latent rectified flow with cross-modal encoding. arXiv 2509.19774, 2025.
 """
 
 from __future__ import annotations
@@ -33,14 +26,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from p2es_lib.baselines.blocks import denoiser_parameters, matched_width
-from p2es_lib.baselines.conditional_unet import ConditionalUNet
+from p2es_lib.baselines.blocks import ConditionalUNet, denoiser_parameters, matched_width
 from p2es_lib.core.config import Config
 from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse
 from p2es_lib.core.noise import WindowNoise
 
-#: Euler steps unless asked otherwise.
-N_STEPS = 10
+N_STEPS = 10  # of Euler, unless asked otherwise
 
 
 def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
@@ -50,16 +41,9 @@ def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
 
 
 def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x_1: Tensor, n_steps: int) -> Tensor:
-    """Euler's method from noise at t = 1 to data at t = 0 in equal steps.
+    """Euler's method from noise x_1 (B, C, T) at t = 1 to data at t = 0 in equal steps.
 
-    Parameters
-    ----------
-    velocity : callable
-        (x_t (B, C, T), t (B,)) to dx/dt (B, C, T).
-    x_1 : Tensor (B, C, T)
-        Standard normal.
-    n_steps : int
-        Calls of ``velocity``. One gives x_1 - velocity(x_1, 1).
+    ``velocity`` makes dx/dt (B, C, T) of x_t (B, C, T) and t (B,). One step gives x_1 - velocity(x_1, 1).
     """
     x_t = x_1
     for step in range(n_steps):
@@ -69,11 +53,7 @@ def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x_1: Tensor, n_steps
 
 
 class RectifiedFlow(LearnedTranslator):
-    """Flow along straight lines from noise to ECG; ``method.name`` "rectified_flow".
-
-    Its loss is a squared error whose minimum at t = 1 gives the posterior mean, so the average of least validation
-    error is kept, as for P2Es.
-    """
+    """Flow along straight lines from noise to ECG; ``method.name`` "rectified_flow"."""
 
     name = "rectified_flow"
     has_direct_estimate = True
@@ -83,10 +63,7 @@ class RectifiedFlow(LearnedTranslator):
         self.network = ConditionalUNet(matched_width(ConditionalUNet, denoiser_parameters(config)))
 
     def forward(self, x_t: Tensor, t: Tensor, ppg: Tensor, demographics: Tensor) -> Tensor:
-        """Mean velocity dx/dt (B, 12, T) at x_t (B, 12, T) and times t (B,).
-
-        Given PPG (B, 1, T) and demographics (B, 4).
-        """
+        """Mean velocity dx/dt (B, 12, T) at x_t (B, 12, T) and times t (B,), given PPG and demographics."""
         return self.network(x_t, t, ppg, demographics)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:

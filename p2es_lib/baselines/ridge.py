@@ -1,24 +1,19 @@
 """Lagged ridge regression: each lead as a linear filter of the PPG.
 
 The best linear time-invariant method: every sample of the ECG is a weighted sum of the PPG from 1 s before to 1 s
-after it (the pulse follows its QRS complex by 0.1 to 0.55 s, and its shape lasts longer). What a network scores above
-it is what non-linearity and demographics are worth.
-
-Zhu (2021) also maps PPG to ECG linearly, but beat by beat: each cycle is cut, stretched to one length and mapped in the
-DCT domain, which needs the beats of the ECG for aligning. Here the regression runs over continuous time, as in the
-temporal response functions of electroencephalography (Crosse 2016): no beat need be found, and nothing is aligned.
+after it. What a network scores above it is what non-linearity and demographics are worth. Zhu (2021) also maps PPG to
+ECG linearly, but beat by beat, which needs the beats of the ECG for aligning. Here the regression runs over continuous
+time, as in the temporal response functions of electroencephalography (Crosse 2016).
 
 References
 ----------
-Zhu Q, Tian X, Wong C-W, Wu M. Learning your heart actions from pulse: ECG waveform reconstruction from PPG. IEEE
-Internet of Things J 8, 2021, doi 10.1109/JIOT.2021.3097946; pilot study: arXiv 1904.10481.
-Crosse MJ, Di Liberto GM, Bednar A, Lalor EC. The multivariate temporal response function (mTRF) toolbox. Front Hum
-Neurosci 10:604, 2016.
+Zhu Q et al. Learning your heart actions from pulse. IEEE Internet of Things J 8, 2021, arXiv 1904.10481.
+Crosse MJ et al. The multivariate temporal response function (mTRF) toolbox. Front Hum Neurosci 10:604, 2016.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace as Moments
 
 import numpy as np
 import torch
@@ -31,43 +26,19 @@ from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import standardise
 from p2es_lib.core.translator import check_translation_input
 
-#: The filters reach this far to either side (s).
-REACH_S = 1.0
+REACH_S = 1.0  # of the filters, to either side
 #: Penalties to choose from, per training sample: 1 weighs a squared weight as much as the mean square of the PPG.
 PENALTY_GRID = tuple(10.0**exponent for exponent in range(-8, 2))
-#: Windows whose lagged samples are in memory at once (33 MB at 125 Hz and 8.2 s).
-CHUNK_WINDOWS = 16
-
-
-@dataclass
-class _Moments:
-    """Sums over the samples of each lead: all that the regression and its squared error need; float64."""
-
-    count: np.ndarray  # (12,)
-    x: np.ndarray  # (12, L), lagged PPG over the samples that the lead has
-    y: np.ndarray  # (12,), ECG in mV
-    xx: np.ndarray  # (12, L, L)
-    xy: np.ndarray  # (12, L)
-    yy: np.ndarray  # (12,)
+CHUNK_WINDOWS = 16  # whose lagged samples are in memory at once (33 MB at 125 Hz and 8.2 s)
 
 
 class LaggedRidge:
     """Ridge regression of each lead on the lagged samples of the PPG.
 
-    With x the PPG of a window, the estimate is y(t) = b + sum_l w(l) x(t + l), l from -1 s to +1 s. The PPG is taken to
-    be zero, its mean, outside the window: there it adds nothing, while a repeated last sample would stand for a second
-    of constant pressure. Weights and intercept solve the normal equations, which are summed over the training windows;
-    the intercept bears no penalty. One penalty serves all leads, so that the estimates obey Einthoven's law if the
-    training windows hold all limb leads; it is the one with the least squared error on the validation windows.
-
-    Parameters
-    ----------
-    config : Config
-        Sampling rate and window length.
-
-    Notes
-    -----
-    Deterministic, without demographics. Leads that no training window has are NaN in every translation.
+    With x the PPG of a window, the estimate is y(t) = b + sum_l w(l) x(t + l), l from -1 s to +1 s, with x zero, its
+    mean, outside the window. Weights and intercept solve the normal equations; the intercept bears no penalty. One
+    penalty serves all leads, so that the estimates obey Einthoven's law; it is the one with the least squared error on
+    the validation windows. Deterministic, without demographics. Leads that no training window has are NaN.
     """
 
     def __init__(self, config: Config):
@@ -78,27 +49,19 @@ class LaggedRidge:
         self.intercept: np.ndarray | None = None  # (12,) mV
 
     def fit(self, train_windows, validation_windows) -> LaggedRidge:
-        """Solve for each penalty on the training windows, and keep the one that validation windows prefer.
+        """Solve for each penalty on the training windows (WindowSet), and keep the one that validation windows prefer.
 
-        Parameters
-        ----------
-        train_windows, validation_windows : WindowSet
-            Leads count where their mask says that they exist and they are finite.
-
-        Raises
-        ------
-        InputError
-            No training window, or no lead that both sets hold.
+        Leads count where they exist and are finite. No training window, or no lead that both sets hold: InputError.
         """
         if len(train_windows) == 0:
             raise InputError("ridge: there is no training window; prepare a data set with a training split")
         train, validation = self._moments(train_windows), self._moments(validation_windows)
         if not ((train.count > 0) & (validation.count > 0)).any():
             raise InputError("ridge: training and validation windows share no lead; prepare windows of both splits")
-        candidates = [_solve(train, penalty) for penalty in PENALTY_GRID]
-        errors = [np.nansum(_squared_error(validation, *candidate)) for candidate in candidates]
-        best = int(np.argmin(errors))
-        self.penalty, (self.weights, self.intercept) = PENALTY_GRID[best], candidates[best]
+        candidates = {penalty: _solve(train, penalty) for penalty in PENALTY_GRID}
+        errors = {penalty: np.nansum(_squared_error(validation, *fit)) for penalty, fit in candidates.items()}
+        self.penalty = min(errors, key=errors.get)
+        self.weights, self.intercept = candidates[self.penalty]
         return self
 
     def translate(self, ppg, demographics: Demographics, *, n_samples: int = 1, generator=None) -> torch.Tensor:
@@ -107,16 +70,15 @@ class LaggedRidge:
             raise RuntimeError("LaggedRidge.translate was called before fit")
         ppg = standardise(check_translation_input(ppg, demographics, self.window_samples, n_samples).cpu())
         filters = torch.from_numpy(np.nan_to_num(self.weights))[:, None]  # (12, 1, L)
-        # conv1d is a correlation: output t is the sum over j of filters[j] times the padded PPG at t + j. Weights of
-        # neighbouring lags nearly cancel where the penalty is small: hence float64.
+        # conv1d is a correlation. Weights of neighbouring lags nearly cancel where the penalty is small: hence float64.
         ecg = F.conv1d(ppg.double(), filters, torch.from_numpy(self.intercept), padding=self.reach)
         return ecg.float()[:, None].repeat(1, n_samples, 1, 1)
 
-    def _moments(self, windows) -> _Moments:
-        """Sums over windows, a few at a time."""
-        n_leads, n_lags = len(LEADS), 2 * self.reach + 1
-        shapes = ((), (n_lags,), (), (n_lags, n_lags), (n_lags,), ())
-        sums = _Moments(*(np.zeros((n_leads, *shape)) for shape in shapes))
+    def _moments(self, windows) -> Moments:
+        """Sums over the samples of each lead: their number, lagged PPG x, ECG y (mV), and products; (12, ...)."""
+        n_lags = 2 * self.reach + 1
+        shapes = {"count": (), "x": (n_lags,), "y": (), "xx": (n_lags, n_lags), "xy": (n_lags,), "yy": ()}
+        sums = Moments(**{name: np.zeros((len(LEADS), *shape)) for name, shape in shapes.items()})
         for start in range(0, len(windows), CHUNK_WINDOWS):
             rows = slice(start, start + CHUNK_WINDOWS)
             ecg = np.asarray(windows.ecg[rows], dtype=np.float64)
@@ -139,10 +101,10 @@ class LaggedRidge:
 
 
 def _gram(x: np.ndarray, padded: np.ndarray) -> np.ndarray:
-    """``x.T @ x`` (L, L) of the lagged samples (B * T, L), at the cost of one of its rows.
+    """``x.T @ x`` (L, L) of lagged samples (B * T, L), cut from ``padded`` (B, T + L - 1), at the cost of one row.
 
     One lag further in both factors is the same sum one sample later: it gains a product behind the window and loses one
-    at its beginning. ``padded`` (B, T + L - 1): the windows that ``x`` was cut from.
+    at its beginning.
     """
     n_lags = x.shape[1]
     begin, behind = padded[:, : n_lags - 1], padded[:, 1 - n_lags :]
@@ -154,7 +116,7 @@ def _gram(x: np.ndarray, padded: np.ndarray) -> np.ndarray:
     return gram
 
 
-def _solve(sums: _Moments, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+def _solve(sums: Moments, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights (12, L) and intercepts (12,), mV; NaN for leads without samples."""
     weights, intercept = np.full(sums.x.shape, np.nan), np.full(len(sums.count), np.nan)
     for lead in np.flatnonzero(sums.count):
@@ -165,7 +127,7 @@ def _solve(sums: _Moments, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     return weights, intercept
 
 
-def _squared_error(sums: _Moments, weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
+def _squared_error(sums: Moments, weights: np.ndarray, intercept: np.ndarray) -> np.ndarray:
     """Sum of squared errors per lead (12,), mV^2, of b + w x on the samples that were summed; NaN without weights."""
     quadratic = np.einsum("kl,klm,km->k", weights, sums.xx, weights)
     linear = np.einsum("kl,kl->k", weights, intercept[:, None] * sums.x - sums.xy)

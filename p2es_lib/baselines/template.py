@@ -6,7 +6,7 @@ table: a method that does not beat it has learnt nothing of the person.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import warnings
 
 import numpy as np
 import torch
@@ -18,27 +18,14 @@ from p2es_lib.core.translator import check_translation_input
 from p2es_lib.data.windows import AGE_BANDS
 from p2es_lib.signals.pulse_features import pulse_upstrokes
 
-#: A beat begins this long before its pulse upstroke (s): before its P wave. Of these the value with the least squared
-#: error on the training windows is taken; R peaks come 0.1 to 0.55 s before the upstroke, by person and device.
+#: A beat begins one of these times before its pulse upstroke (s); R peaks come 0.1 to 0.55 s before it.
 ADVANCE_GRID_S = tuple(np.arange(0.20, 0.85, 0.05).round(2))
-#: Length of the template after the upstroke (s): the longest beat that it can fill.
-TAIL_S = 2.0
-#: Samples of the value that a scarce template entry is drawn to, as if seen in addition (:meth:`MeanBeatTemplate.fit`).
-PRIOR_SAMPLES = 20.0
-#: The advance is chosen on at most this many training windows.
-SELECTION_WINDOWS = 400
+TAIL_S = 2.0  # length of the template after the upstroke: the longest beat that it can fill
+PRIOR_SAMPLES = 20.0  # of the value that a scarce template entry is drawn to, as if seen in addition
+SELECTION_WINDOWS = 400  # training windows, spread over all of them, on which the advance is chosen
 #: Pulses added outside a window, in intervals from its first (negative) and last (positive) pulse.
 ADDED_PULSES = (-1, 1, 2, 3)
-#: Width of the cross-fade between consecutive beats (s).
-CROSSFADE_S = 0.04
-
-
-class _BeatPhase(NamedTuple):
-    """For each sample the time since the upstroke of its own beat, and of the beat across the nearest boundary."""
-
-    own_s: np.ndarray  # (B, T); NaN where there is no beat
-    other_s: np.ndarray  # (B, T)
-    other_weight: np.ndarray  # (B, T), 0 to 0.5: share of the other beat near the boundary
+CROSSFADE_S = 0.04  # between consecutive beats
 
 
 class MeanBeatTemplate:
@@ -46,69 +33,42 @@ class MeanBeatTemplate:
 
     The ECG of each lead is taken to be f(t - u_k) for u_k - a <= t < u_{k+1} - a, where u_k are the upstrokes found in
     the PPG. The least-squares f is the average of all training samples by their time since the upstroke, and the
-    advance a is the one with the least squared error on the training windows. Pulses whose upstrokes lie outside the
-    window while part of their ECG lies inside are put at multiples of the median interval from the outermost ones
-    (one before, three behind). Windows with fewer than two pulses, and times further from an upstroke than the
-    template reaches, get the mean signal.
+    advance a is the one with the least squared error on the training windows. Pulses outside the window, part of whose
+    ECG lies inside, are put at multiples of the median interval from the outermost ones. Windows with fewer than two
+    pulses, and times further from an upstroke than the template reaches, get the mean signal. Deterministic; leads that
+    no training window has are NaN.
 
-    Parameters
-    ----------
-    config : Config
-        Sampling rate and window length.
-    by_group : bool
-        One template per sex and age band (the bands of ``windows.AGE_BANDS``), drawn to the common one where a group
-        has few beats. A window whose age or sex is missing gets the common template.
-
-    Notes
-    -----
-    Deterministic. Leads that no training window has are NaN in every translation.
+    With ``by_group`` there is one template per sex and age band (``windows.AGE_BANDS``), drawn to the common one where
+    a group has few beats. A window whose age or sex is missing gets the common template.
     """
 
     def __init__(self, config: Config, *, by_group: bool = False):
         self.sampling_rate = config.signal.sampling_rate
         self.window_samples = config.signal.window_samples
         self.by_group = by_group
+        #: Time of the first sample of the templates relative to the upstroke, and number of samples.
+        self.template_start_s = -max(ADVANCE_GRID_S)
+        self._n_phases = int(round((TAIL_S + max(ADVANCE_GRID_S)) * self.sampling_rate)) + 1
         self.advance_s: float | None = None
         self.mean_signal: np.ndarray | None = None  # (12,) mV
         self.templates: np.ndarray | None = None  # (1 + groups, 12, D) mV; row 0 is the common one
 
-    @property
-    def template_start_s(self) -> float:
-        """Time of the first sample of the templates relative to the upstroke."""
-        return -max(ADVANCE_GRID_S)
-
-    @property
-    def _n_phases(self) -> int:
-        return int(round((TAIL_S + max(ADVANCE_GRID_S)) * self.sampling_rate)) + 1
-
     def fit(self, windows) -> MeanBeatTemplate:
-        """Average the training beats.
+        """Average the beats of the training windows (WindowSet).
 
-        A template entry that few samples reach is drawn to the mean signal (for a group: to the common template), as
-        if ``PRIOR_SAMPLES`` more samples of that value had been seen.
-
-        Parameters
-        ----------
-        windows : WindowSet
-            Training windows. Leads count where their mask says that they exist and they are finite.
-
-        Raises
-        ------
-        InputError
-            No training window, or no pulse in any of them.
+        Leads count where they exist and are finite. A template entry that few samples reach is drawn to the mean signal
+        (for a group: to the common template). No training window, or no pulse: InputError.
         """
         if len(windows) == 0:
             raise InputError("template: there is no training window; prepare a data set with a training split")
         ecg = np.asarray(windows.ecg)
         present = (np.asarray(windows.lead_mask) > 0) & np.isfinite(ecg).all(axis=-1)  # (N, 12)
-        self.mean_signal = np.array(
-            [ecg[rows, lead].mean(dtype=np.float64) if rows.any() else np.nan for lead, rows in enumerate(present.T)]
-        )
+        means = (ecg[rows, lead].mean(dtype=float) if rows.any() else np.nan for lead, rows in enumerate(present.T))
+        self.mean_signal = np.array(list(means))
         upstrokes = self._upstrokes(torch.as_tensor(np.array(windows.ppg)))
         if not np.isfinite(upstrokes).any():
             raise InputError("template: no pulse was found in any training window; check the PPG and the sampling rate")
         group = self._groups(windows.demographics)
-        # The advance needs no more than some hundred windows, spread over all of them.
         some = np.unique(np.linspace(0, len(ecg) - 1, SELECTION_WINDOWS).astype(int))
         explained = []
         for advance_s in ADVANCE_GRID_S:
@@ -132,13 +92,11 @@ class MeanBeatTemplate:
         ecg = np.empty((len(ppg), len(self.mean_signal), self.window_samples), dtype=np.float32)
         for start in range(0, len(ppg), 128):  # bounds memory
             rows = slice(start, start + 128)
-            phase = self._phases(self._upstrokes(ppg[rows]), self.advance_s)
-            own, other = (self._look_up(group[rows], seconds) for seconds in (phase.own_s, phase.other_s))
-            weight = phase.other_weight[:, None, :]
-            ecg[rows] = (1 - weight) * own + weight * other
+            *times, weight = self._phases(self._upstrokes(ppg[rows]), self.advance_s)
+            own, other = (self._look_up(group[rows], seconds) for seconds in times)
+            ecg[rows] = (1 - weight[:, None]) * own + weight[:, None] * other
         return torch.from_numpy(ecg)[:, None].repeat(1, n_samples, 1, 1)
 
-    # ------------------------------------------------------------------------------------------------ parts
     def _groups(self, demographics: Demographics) -> np.ndarray:
         """Template row of each window (B,): 0 common, else 1 + sex and age band."""
         if not self.by_group:
@@ -149,27 +107,22 @@ class MeanBeatTemplate:
 
     def _upstrokes(self, ppg: torch.Tensor) -> np.ndarray:
         """Upstroke times (B, nb) in s, ascending, with those added that lie outside the window; NaN-padded."""
-        parts = [pulse_upstrokes(part, self.sampling_rate).cpu().numpy().astype(np.float64) for part in ppg.split(512)]
-        found = np.full((len(ppg), max(part.shape[1] for part in parts)), np.nan)
-        for start, part in zip(range(0, len(ppg), 512), parts, strict=True):
-            found[start : start + 512, : part.shape[1]] = np.sort(part, axis=1)  # NaN last
-        count = np.isfinite(found).sum(axis=1)
-        upstrokes = np.full((len(found), found.shape[1] + len(ADDED_PULSES)), np.nan)
-        upstrokes[:, : found.shape[1]] = found
-        rows = np.flatnonzero(count >= 2)
-        upstrokes[count < 2] = np.nan  # one pulse has no interval, and may be no pulse
-        if rows.size:
-            interval = np.nanmedian(np.diff(found[rows], axis=1), axis=1)
-            last = found[rows, count[rows] - 1]
-            for column, steps in enumerate(ADDED_PULSES, start=found.shape[1]):
-                upstrokes[rows, column] = (found[rows, 0] if steps < 0 else last) + steps * interval
-        return np.sort(upstrokes, axis=1)
+        parts = [pulse_upstrokes(part, self.sampling_rate).double().cpu() for part in ppg.split(512)]
+        found = np.sort(torch.cat(parts).numpy(), axis=1)  # NaN last
+        found[np.isfinite(found).sum(axis=1) < 2] = np.nan  # one pulse has no interval, and may be no pulse
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # windows without pulses
+            interval = np.nanmedian(np.diff(found, axis=1), axis=1)
+        first, last = found[:, 0], np.fmax.reduce(found, axis=1)
+        added = [(first if steps < 0 else last) + steps * interval for steps in ADDED_PULSES]
+        return np.sort(np.column_stack([found, *added]), axis=1)
 
-    def _phases(self, upstrokes: np.ndarray, advance_s: float) -> _BeatPhase:
-        """Which beat each sample belongs to, as times since upstrokes."""
+    def _phases(self, upstrokes: np.ndarray, advance_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Seconds since the upstroke of each sample's own beat (NaN: none) and of the one across the nearest boundary,
+        and the share of the other beat near that boundary, 0 to 0.5; (B, T) each.
+        """
         time = np.arange(self.window_samples) / self.sampling_rate
-        start = upstrokes - advance_s  # (B, nb), where beats begin
-        own = np.stack([np.searchsorted(row, time, side="right") for row in np.nan_to_num(start, nan=np.inf)]) - 1
+        begin = np.nan_to_num(upstrokes - advance_s, nan=np.inf)  # (B, nb)
+        own = np.stack([np.searchsorted(row, time, side="right") for row in begin]) - 1
         # No beat on either side of them all: index -1 and index nb give NaN.
         bounded = np.pad(upstrokes, ((0, 0), (1, 1)), constant_values=np.nan)
 
@@ -181,24 +134,22 @@ class MeanBeatTemplate:
         to_begin, to_end = np.nan_to_num(to_begin, nan=np.inf), np.nan_to_num(to_end, nan=np.inf)
         other = np.clip(np.where(to_begin < to_end, own - 1, own + 1), -1, upstrokes.shape[1])
         weight = np.clip(0.5 - np.minimum(to_begin, to_end) / CROSSFADE_S, 0.0, 0.5)
-        return _BeatPhase(since_upstroke(own), since_upstroke(other), weight)
+        return since_upstroke(own), since_upstroke(other), weight
 
     def _sum_by_phase(self, ecg, present, upstrokes, advance_s, group) -> tuple[np.ndarray, np.ndarray]:
         """Number and sum of the samples about the mean signal, by group, lead and phase: (G, 12, D) each."""
         n_groups = 1 + 2 * (len(AGE_BANDS) + 1) if self.by_group else 1
-        phase = self._phases(upstrokes, advance_s).own_s
+        phase, *_ = self._phases(upstrokes, advance_s)
         bin_of = np.round((phase - self.template_start_s) * self.sampling_rate)
         use = (bin_of >= 0) & (bin_of < self._n_phases)  # NaN compares false
-        flat = (np.where(use, bin_of, 0).astype(int) + group[:, None] * self._n_phases)[use]
-        number = np.zeros((n_groups, ecg.shape[1], self._n_phases))
-        total = np.zeros_like(number)
-        shape = (n_groups, self._n_phases)
+        flat = (bin_of + group[:, None] * self._n_phases)[use].astype(int)
+        sums = np.zeros((2, n_groups, ecg.shape[1], self._n_phases))
         for lead in np.flatnonzero(present.any(axis=0)):
             counts = np.broadcast_to(present[:, lead, None], use.shape)[use]
             value = np.where(counts, (ecg[:, lead] - self.mean_signal[lead])[use], 0.0)
-            number[:, lead] = np.bincount(flat, counts, minlength=shape[0] * shape[1]).reshape(shape)
-            total[:, lead] = np.bincount(flat, value, minlength=shape[0] * shape[1]).reshape(shape)
-        return number, total
+            for total, weights in zip(sums, (counts, value), strict=True):
+                total[:, lead] = np.bincount(flat, weights, n_groups * self._n_phases).reshape(n_groups, -1)
+        return tuple(sums)
 
     def _look_up(self, group: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         """Template (B, 12, T) at times since the upstroke (B, T), interpolated linearly; the mean signal elsewhere."""

@@ -1,33 +1,25 @@
 """U-Net regression: the usual network of signal-to-signal work, from PPG to 12 leads.
 
 U-Nets trained on the pointwise error are the standard of PPG-to-ECG regression (PPG2ECGps: two in a row, one subject
-each; UNet-BiLSTM: with a recurrent layer, many subjects) and the generators of the adversarial works. This one has the
-residual blocks of later U-Nets (:mod:`p2es_lib.baselines.blocks`).
-
-It departs from those works in what makes it comparable to P2Es here: 12 leads in millivolts instead of one lead scaled
-to [0, 1] or [-1, 1]; age and sex, which modulate every block; PPG and ECG on one clock, without aligning pulses to R
-peaks by means of the ECG; windows of 8 s instead of 3 to 4 s; and the number of weights of P2Es's denoiser.
+each; UNet-BiLSTM: with a recurrent layer, many subjects). This one departs from those works so: residual blocks of
+later U-Nets; 12 leads in millivolts instead of one scaled lead; age and sex modulate every block; pulses are not
+aligned to R peaks by means of the ECG; windows of 8 s instead of 3 to 4 s; and the weights of P2Es's denoiser.
 
 References
 ----------
 Ronneberger O, Fischer P, Brox T. U-Net. MICCAI 2015, arXiv 1505.04597.
-Tang Q et al. PPG2ECGps: an end-to-end subject-specific deep neural network model for electrocardiogram reconstruction
-from photoplethysmography signals without pulse arrival time adjustments. Bioengineering 10:630, 2023.
-UNet-BiLSTM: a deep learning method for reconstructing electrocardiography from photoplethysmography. Electronics
-13:1869, 2024.
+Tang Q et al. PPG2ECGps: an end-to-end subject-specific deep neural network model. Bioengineering 10:630, 2023.
+UNet-BiLSTM: reconstructing electrocardiography from photoplethysmography. Electronics 13:1869, 2024.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from p2es_lib.baselines.blocks import DemographicEmbedding, UNet1d
+from p2es_lib.baselines.blocks import MULTIPLIERS, DemographicEmbedding, UNet1d
 from p2es_lib.baselines.regression import RegressionTranslator
 from p2es_lib.core.leads import LEADS
 
-#: Channels per level, in units of the finest: five halvings, so that the coarsest step is 0.26 s at 125 Hz and its
-#: convolutions see several beats.
-MULTIPLIERS = (1, 2, 2, 3, 4, 4)
 CONDITION_DIM = 128
 
 
@@ -47,6 +39,4 @@ class UNetRegression(RegressionTranslator):
     """U-Net trained on the squared error; ``method.name`` "unet"."""
 
     name = "unet"
-
-    def make_network(self, width: int) -> nn.Module:
-        return DemographicUNet(width)
+    make_network = DemographicUNet

@@ -2,32 +2,30 @@
 
 Numbers and sources (medians unless said otherwise; "unverified" means remembered, not checked against the source):
 
-- age and sex of the cohort: like PTB-XL (Wagner 2020: median 62 years, IQR 22, 52 % men), cut to 18-90 years and
-  somewhat younger, because wearables are worn by younger people (our choice: normal, 58 +- 17 years).
-- heart rate of sinus rhythm: fitted to the 422 such records of PTB-XL that this project has, medians by age band 68,
-  65, 70 (men) and 71, 71, 71 per minute (women), drawn a little towards those with a normal beat (68, 64, 63 and 71,
-  69, 69; spread 15 %). ELSA-Brasil (Pinto-Filho 2017, volunteers of 35-74 years at rest) has 63 and 66: at an ECG that
-  a physician ordered hearts are some 3 per minute faster.
-- PR 164 (men) and 158 ms (women), P wave 112 and 108 ms, P axis 54 and 57 degrees: ELSA-Brasil. Spreads from the 2nd
-  and 98th percentiles of Mason 2007 (heart rate 48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified. Spread
-  of the P wave 16 ms: fitted to PTB-XL normals (measured duration 74 to 119 ms, 5th to 95th percentile).
+- age and sex of the cohort: like PTB-XL (Wagner 2020: median 62 years, 52 % men), cut to 18-90 years and somewhat
+  younger, as people with wearables are (our choice: normal, 58 +- 17 years).
+- heart rate of sinus rhythm: fitted to 422 such records of PTB-XL (medians by age band 68, 65, 70 per minute in men, 71
+  in women), drawn a little towards those with a normal beat; spread 15 %.
+- PR 164 (men) and 158 ms (women), P wave 112 and 108 ms: ELSA-Brasil. Spreads from the 2nd and 98th percentiles of
+  Mason 2007 (heart rate 48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified. Spread of the P wave 16 ms:
+  fitted to PTB-XL normals.
 - QRS duration and QTcF by decade and sex: hospital ECGs in sinus rhythm with no finding coded (Zheng 2020, n = 4299).
-  Axes, sizes and shapes of the waves: :mod:`p2es_lib.simulator.normal_beats`.
 - QT = chi + (delta / gamma) (RR^gamma - 1), delta 0.158 +- 0.030 (women), 0.139 +- 0.023 (men), gamma 0.54 and 0.80
   (Malik 2013). QT follows an average of RR over about a minute (Razak 2011), so within a window it is constant here.
   QRS above 100 ms lengthens QT by 0.7 of the excess: unverified.
 - heart-rate variability: RMSSD of 10-s ECGs by decade, median and 5th-95th percentile, from PTB-XL normals.
-- Heart rate, its variability and the spread of the P wave were fitted to records of all PTB-XL folds, test folds
-  included (medians and spreads, by age or sex; no waveform). The normal beats come from the training folds alone. A
-  model from simulation has therefore seen no real record, but summary figures of some of those it is tried on.
-- stiffness (carotid-femoral pulse wave velocity): see :mod:`p2es_lib.simulator.pulse`.
 - height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index 26 kg/m2 +-
   15 %: unverified.
+
+Heart rate, its variability and the spread of the P wave were fitted to medians and spreads of all PTB-XL folds, test
+folds included. A model from simulation has seen no real record, but summary figures of some of those it is tried on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import accumulate
+from types import SimpleNamespace
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -38,14 +36,12 @@ from p2es_lib.simulator.settings import SimulatorConfig
 
 MIN_AGE, MAX_AGE = 18.0, 90.0
 _AGE_MEAN, _AGE_SD, _MALE_SHARE = 58.0, 17.0, 0.52
-
 _DECADES = np.array([24.0, 35.0, 45.0, 55.0, 65.0, 75.0, 85.0])
 # Index 0 men, 1 women.
 _QRS_MS = ([94, 92, 93, 93, 92, 90, 86], [82, 84, 83, 84, 83, 81, 78])
 _QTCF_MS = ([393, 398, 402, 406, 412, 418, 423], [409, 411, 417, 421, 424, 429, 422])
 _RATE_AGES = np.array([30.0, 50.0, 70.0])
 _RATE = ([67.5, 65.0, 67.0], [71.0, 70.0, 70.0])
-_P_SD_MS = 16.0
 _RMSSD_MS = [50, 26, 23, 21, 16, 15, 15]
 _RMSSD_LOG_SD = [0.57, 0.68, 0.80, 0.79, 0.77, 0.77, 0.77]
 
@@ -53,11 +49,9 @@ _RMSSD_LOG_SD = [0.57, 0.68, 0.80, 0.79, 0.77, 0.77, 0.77]
 RHYTHMS = ("sinus", "bradycardia", "tachycardia", "af")
 SINUS, BRADYCARDIA, TACHYCARDIA, AF = range(4)
 # Bradycardia and tachycardia as PTB-XL codes them: 637 and 826 of 21,837. Atrial fibrillation: the gradient over age
-# and sex of a hospital (Zheng 2020), scaled by 0.4 to the 6.9 % of PTB-XL overall.
-_BRADYCARDIA_SHARE, _TACHYCARDIA_SHARE = 0.029, 0.038
-_AF_AGE = np.array([30.0, 45.0, 65.0, 85.0])
-_AF_PERCENT = ([0.5, 5.2, 16.0, 45.0], [0.3, 2.9, 14.0, 45.0])
-_AF_SCALE = 0.4
+# and sex of a hospital (Zheng 2020), scaled to the 6.9 % of PTB-XL overall.
+_BRADYCARDIA_SHARE, _TACHYCARDIA_SHARE, _AF_SCALE = 0.029, 0.038, 0.4
+_AF_AGE, _AF_PERCENT = np.array([30.0, 45.0, 65.0, 85.0]), ([0.5, 5.2, 16.0, 45.0], [0.3, 2.9, 14.0, 45.0])
 
 
 @dataclass(frozen=True)
@@ -71,34 +65,18 @@ class Body:
     stiffness: np.ndarray
 
 
-@dataclass(frozen=True)
-class Traits:
-    """Rate and intervals of N subjects in seconds, (N,) each."""
-
-    rhythm: np.ndarray
-    rr_s: np.ndarray
-    rsa: np.ndarray
-    mayer: np.ndarray
-    rr_noise: np.ndarray
-    breathing_hz: np.ndarray
-    p_s: np.ndarray
-    pr_s: np.ndarray
-    qrs_normal_s: np.ndarray
-    qt_at_1s: np.ndarray
-    qt_slope: np.ndarray
-    qt_curvature: np.ndarray
-    pat_s: np.ndarray
-    pat_residual_s: np.ndarray
-
-
-def repeat(table, times: int):
-    """Each row of a dataclass of (N,) or (..., N) arrays ``times`` times in a row."""
-    return type(table)(**{f.name: np.repeat(getattr(table, f.name), times, axis=-1) for f in fields(table)})
+class Traits(SimpleNamespace):
+    """Rhythm, rate and intervals (s) of N subjects, (N,) each, under the names that :func:`draw_traits` gives them."""
 
 
 def by_age_and_sex(age: np.ndarray, female: np.ndarray, ages: np.ndarray, tables) -> np.ndarray:
     """Linear interpolation over age in the men's and the women's table; constant beyond the ends."""
     return np.where(female, np.interp(age, ages, tables[1]), np.interp(age, ages, tables[0]))
+
+
+def choose(probabilities: list[np.ndarray], u: np.ndarray) -> np.ndarray:
+    """Index of the class that ``u``, uniform on [0, 1), falls into, (N,); ``probabilities`` of all but the last one."""
+    return sum(u >= edge for edge in accumulate(probabilities))
 
 
 def draw_age_and_sex(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
@@ -120,50 +98,30 @@ def draw_body(
     return Body(age, female, np.round(height), np.round(weight), stiffness)
 
 
-def rhythm_probabilities(age: np.ndarray, female: np.ndarray, config: SimulatorConfig) -> np.ndarray:
-    """Probability of each of :data:`RHYTHMS`, (4, N)."""
-    af = _AF_SCALE / 100.0 * by_age_and_sex(age, female, _AF_AGE, _AF_PERCENT) * config.arrhythmia
-    slow, fast = (np.full_like(af, share * config.arrhythmia) for share in (_BRADYCARDIA_SHARE, _TACHYCARDIA_SHARE))
-    return np.stack([1.0 - af - slow - fast, slow, fast, af])
-
-
-def draw_rhythm(body: Body, draws: Draws, config: SimulatorConfig) -> np.ndarray:
-    """Rhythm code per subject, (N,)."""
-    return choose(rhythm_probabilities(body.age, body.female, config), draws.uniform["rhythm"])
-
-
-def choose(probabilities: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Index of the class that ``u`` falls into, (N,), for probabilities (n_classes, N) and u uniform on [0, 1)."""
-    index = np.zeros(len(u), dtype=np.int64)
-    edge = np.zeros(len(u))
-    for row in probabilities[:-1]:
-        edge = edge + row
-        index += u >= edge
-    return index
+def draw_people(draws: Draws, config: SimulatorConfig) -> tuple[Body, Traits]:
+    """Body and traits of people of the cohort, with the rhythms that are usual at their age and sex."""
+    body = draw_body(*draw_age_and_sex(draws), draws, config)
+    af = _AF_SCALE / 100.0 * by_age_and_sex(body.age, body.female, _AF_AGE, _AF_PERCENT) * config.arrhythmia
+    slow, fast = _BRADYCARDIA_SHARE * config.arrhythmia, _TACHYCARDIA_SHARE * config.arrhythmia
+    rhythm = choose([1.0 - af - slow - fast, slow, fast], draws.uniform["rhythm"])
+    return body, draw_traits(body, rhythm, draws, config)
 
 
 def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorConfig) -> Traits:
     """Rate, intervals and pulse arrival time for given body and rhythm."""
-    z, u, age, female = draws.normal, draws.uniform, body.age, body.female
-    hrv, width = config.hrv, config.intervals
+    z, u, age, female, width = draws.normal, draws.uniform, body.age, body.female, config.intervals
     usual = by_age_and_sex(age, female, _RATE_AGES, _RATE)
     sinus = np.clip(usual * np.exp(0.15 * config.heart_rate * z["heart_rate"]), 48.0, 98.0)
-    rate_u = u["rhythm_rate"]
-    rate = np.select(
-        [rhythm == SINUS, rhythm == BRADYCARDIA, rhythm == TACHYCARDIA],
-        [sinus, 40.0 + 9.0 * rate_u, 101.0 + 29.0 * rate_u],
-        default=np.clip(92.0 + 20.0 * config.heart_rate * z["heart_rate"], 55.0, 145.0),  # AF in Zheng 2020: 95 +- 27
-    )
-    rr = 60.0 / rate
+    af = np.clip(92.0 + 20.0 * config.heart_rate * z["heart_rate"], 55.0, 145.0)  # Zheng 2020: 95 +- 27
+    rr = 60.0 / np.choose(rhythm, [sinus, 40.0 + 9.0 * u["rhythm_rate"], 101.0 + 29.0 * u["rhythm_rate"], af])
     # A sine of breathing sampled at the beats gives RMSSD = sqrt(2) A sin(pi f RR); 70 % of the variance of successive
     # differences is put there, the rest is white. Fast hearts vary less: in proportion to RR squared.
     rmssd = 1e-3 * np.interp(age, _DECADES, _RMSSD_MS) * np.exp(np.interp(age, _DECADES, _RMSSD_LOG_SD) * z["rmssd"])
-    rmssd = hrv * np.minimum(rmssd, 0.18) * np.minimum(rr / 0.92, 1.2) * np.minimum(rr / 0.92, 1.2)
+    rmssd = config.hrv * np.minimum(rmssd, 0.18) * np.minimum(rr / 0.92, 1.2) * np.minimum(rr / 0.92, 1.2)
     breathing_hz = 0.17 + 0.14 * u["breathing_rate"]
     sampled = np.maximum(np.sin(np.pi * np.minimum(breathing_hz * rr, 0.5)), 0.3)
-    mayer = hrv * 0.015 * np.exp(0.4 * z["mayer"]) * np.interp(age, [25.0, 75.0], [1.2, 0.7])  # 20-60 ms: unverified
+    mayer = config.hrv * 0.015 * np.exp(0.4 * z["mayer"]) * np.interp(age, [25.0, 75.0], [1.2, 0.7])  # unverified
     qrs = 1e-3 * by_age_and_sex(age, female, _DECADES, _QRS_MS)
-    qrs = qrs * (1.0 + width * 0.085 * np.clip(z["qrs_duration"], -2.5, 2.5))
     qt = 1e-3 * (by_age_and_sex(age, female, _DECADES, _QTCF_MS) + width * 18.0 * np.clip(z["qtc"], -3.0, 3.0))
     return Traits(
         rhythm=rhythm,
@@ -172,9 +130,9 @@ def draw_traits(body: Body, rhythm: np.ndarray, draws: Draws, config: SimulatorC
         mayer=mayer / rr,
         rr_noise=0.548 * rmssd / 1.414 / rr,
         breathing_hz=breathing_hz,
-        p_s=1e-3 * (np.where(female, 108.0, 112.0) + width * _P_SD_MS * np.clip(z["p_duration"], -2.5, 2.5)),
+        p_s=1e-3 * (np.where(female, 108.0, 112.0) + width * 16.0 * np.clip(z["p_duration"], -2.5, 2.5)),
         pr_s=1e-3 * np.clip(np.where(female, 158.0, 164.0) + 0.3 * (age - 52.0) + width * 22.0 * z["pr"], 115.0, 260.0),
-        qrs_normal_s=qrs,
+        qrs_normal_s=qrs * (1.0 + width * 0.085 * np.clip(z["qrs_duration"], -2.5, 2.5)),
         qt_at_1s=qt,
         qt_slope=np.where(female, 0.158 + width * 0.030 * z["qt_slope"], 0.139 + width * 0.023 * z["qt_slope"]),
         qt_curvature=np.where(female, 0.54, 0.80),

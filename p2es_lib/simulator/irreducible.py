@@ -1,32 +1,23 @@
 """Irreducible error: what no method can know of the ECG from PPG, age and sex.
 
 The best estimate in mean squared error is the conditional mean of the ECG given what is seen, and its error is the
-floor under every method. Here the conditional mean is a Monte Carlo average over the simulator's own latents: what PPG,
-age and sex reveal is held, everything else is drawn anew and the ECG rendered again.
+floor under every method. Here it is a Monte Carlo average over the simulator's own latents: what PPG, age and sex
+reveal is held, everything else is drawn anew and the ECG rendered again.
 
-Held with ``hold="pulses"``: age, sex, stiffness (it shapes the pulse), the onset of every pulse, the rhythm (sinus or
-fibrillation) and the type of each beat that has a pulse, the mean RR interval (which sets QT), breathing rate and
-phase, the part of the arrival time that follows RR.
-
-Drawn anew: height (hence part of the arrival time), the arrival-time residual (one draw per subject, for all beats and
-windows), its beat-to-beat jitter, morphology class given age and sex, all intervals, amplitudes, axes, QRS shape,
-electrode positions, size and lag of the breathing modulation of the ECG, f-wave rate, size and phase, shape of
-premature beats. R = pulse onset - drawn arrival time.
-
-Held besides with ``hold="beats"``: the true R times of all beats. The difference between the two floors is timing.
+Held with ``hold="pulses"``: age, sex, stiffness (it shapes the pulse), the onset of every pulse, the rhythm and the
+type of each beat, the mean RR interval (which sets QT), breathing rate and phase, the part of the arrival time that
+follows RR. Drawn anew: height (hence part of the arrival time), the arrival-time residual and its beat-to-beat jitter,
+and whatever else shapes the ECG. R = pulse onset - drawn arrival time. Held besides with ``hold="beats"``: the true R
+times of all beats. The difference between the two floors is timing.
 
 Approximations
 --------------
-1. Pulse onsets count as exactly known, also through sensor noise and disturbances, and so do the quantities named as
-   held. That makes the floor too low rather than too high.
+1. Pulse onsets and the other quantities held count as exactly known: the floor is too low rather than too high.
 2. Given the onsets, R has the distribution of onset minus arrival time: a flat prior on the beat times. It is exact
    for the residual (windows begin anywhere); for the jitter it ignores that a smooth RR series says a little more.
-3. A ventricular beat without a pulse shows as a pause. Its presence is held, its time is drawn: the coupling
-   interval from its distribution, between the drawn R times of its neighbours with a full compensatory pause.
-4. Each window is taken alone: other windows of the same subject would add nothing here, since the PPG of a subject
-   says no more about the residual in two windows than in one.
-5. Onsets of pulses shortly after the window's end count as seen too, though the PPG shows them only in part. That makes
-   the floor slightly too low, again the safe side.
+3. The presence of a ventricular beat without a pulse is held, its time is drawn between the drawn R times of its
+   neighbours, with a full compensatory pause.
+4. Each window is taken alone: the PPG of a subject says no more about the residual in two windows than in one.
 
 With M draws the average itself is noisy: E|x - m_M|^2 = (1 + 1/M) s^2, because x and the draws are independent and
 alike given what is held. :func:`irreducible_rmse` divides this out.
@@ -34,7 +25,8 @@ alike given what is held. :func:`irreducible_rmse` divides this out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,19 +35,18 @@ from p2es_lib.core.leads import expand_leads
 from p2es_lib.simulator import draws as random
 from p2es_lib.simulator.cohort import PAT_JITTER_S, SimulatedWindows
 from p2es_lib.simulator.demographics_effects import draw_body, draw_traits
-from p2es_lib.simulator.heart import draw_heart, draw_morphology
-from p2es_lib.simulator.lead_field import draw_lead_fields
+from p2es_lib.simulator.heart import draw_heart
+from p2es_lib.simulator.morphology import draw_morphology
+from p2es_lib.simulator.normal_beats import draw_lead_fields
 from p2es_lib.simulator.render import render_ecg8
-from p2es_lib.simulator.rhythm import PVC_COUPLING
+from p2es_lib.simulator.rhythm import pvc_coupling
 from p2es_lib.simulator.settings import SimulatorConfig
 
-HOLDS = ("pulses", "beats")
 # Last word of the Monte Carlo's own seed: without it the draws of a subject would be the subject.
 _STREAM = 0x1DE
 
 
-@dataclass(frozen=True)
-class ConditionalMean:
+class ConditionalMean(NamedTuple):
     """Mean and variance of the ECG over the draws, float32 (N, 12, T), mV and mV2 (unbiased), and their number."""
 
     mean: np.ndarray
@@ -68,37 +59,20 @@ def conditional_mean_ecg(
 ) -> ConditionalMean:
     """Average ECG over everything that PPG, age and sex do not reveal (see the module for what is held).
 
-    Parameters
-    ----------
-    windows : SimulatedWindows
-        Made with ``config``.
-    config : SimulatorConfig
-        Its scales of variation say how far the draws spread.
-    n_draws : int
-        At least 2.
-    hold : "pulses" or "beats"
-    seed : int
-        Of the Monte Carlo draws; each subject has its own stream, so a window's result does not depend on the others.
-    progress : bool
-
-    Raises
-    ------
-    InputError
-        Unknown ``hold``, fewer than 2 draws, or windows of another length than the configuration's.
+    The windows were made with ``config``, which also says how far the draws spread. Each subject has its own stream: a
+    window's result does not depend on the others. Unknown ``hold``, fewer than 2 draws, or windows of another length
+    than the configuration's: InputError.
     """
-    check_choice("hold", hold, HOLDS)
+    check_choice("hold", hold, ("pulses", "beats"))
     if n_draws < 2:
         raise InputError(f"n_draws={n_draws}: at least 2 draws are needed for a variance")
     if windows.ecg.shape[-1] != config.window_samples:
         raise InputError(f"windows have {windows.ecg.shape[-1]} samples, config.window_samples={config.window_samples}")
-    rows = range(len(windows))
-    if progress:
-        from tqdm.auto import tqdm
+    from tqdm.auto import tqdm
 
-        rows = tqdm(rows, desc=f"irreducible error ({hold} held)", unit="window")
-    mean = np.empty(windows.ecg.shape, dtype=np.float32)
-    variance = np.empty_like(mean)
-    for row in rows:
+    mean, variance = np.empty_like(windows.ecg), np.empty_like(windows.ecg)
+    bar = {"desc": f"irreducible error ({hold} held)", "unit": "window", "disable": not progress}
+    for row in tqdm(range(len(windows)), **bar):
         ecg = expand_leads(_draw_ecg8(windows, row, config, n_draws, hold, seed))  # (M, 12, T)
         mean[row] = ecg.mean(axis=0)
         ecg -= mean[row]
@@ -108,10 +82,7 @@ def conditional_mean_ecg(
 
 
 def irreducible_rmse(windows: SimulatedWindows, conditional_mean: ConditionalMean, *, per_lead: bool = False):
-    """Lowest reachable RMSE (mV) over these windows: a float, or an array (12,) per lead.
-
-    Corrected for the finite number of draws by the factor 1 / sqrt(1 + 1/M).
-    """
+    """Lowest reachable RMSE (mV) over these windows, corrected for the number of draws: a float, or (12,) per lead."""
     error = windows.ecg.astype(np.float64) - conditional_mean.mean
     mse = np.mean(error * error, axis=(0, 2)) / (1.0 + 1.0 / conditional_mean.n_draws)
     return np.sqrt(mse) if per_lead else float(np.sqrt(mse.mean()))
@@ -121,26 +92,21 @@ def _draw_ecg8(
     windows: SimulatedWindows, row: int, config: SimulatorConfig, n_draws: int, hold: str, seed: int
 ) -> np.ndarray:
     """ECGs of one window under ``n_draws`` draws of what is not held, float32 (M, 8, T)."""
-    latents = windows.latents
-    sequence = np.random.SeedSequence((seed, config.seed, int(latents.subject[row]), _STREAM))
+    latents = vars(windows.latents)
+    sequence = np.random.SeedSequence((seed, config.seed, int(latents["subject"][row]), _STREAM))
     rng = np.random.Generator(np.random.PCG64(sequence))
 
-    def held(values: np.ndarray) -> np.ndarray:
-        return np.repeat(values[row : row + 1], n_draws, axis=0)
-
+    held = SimpleNamespace(**{name: np.repeat(all_[row : row + 1], n_draws, axis=0) for name, all_ in latents.items()})
     subject = random.draw_block(rng, n_draws)
-    body = draw_body(held(latents.age), held(latents.female), subject, config, held(latents.stiffness))
-    traits = draw_traits(body, held(latents.rhythm), subject, config)
-    classes = draw_morphology(body, subject, config)
-    heart = draw_heart(body, traits, classes, held(latents.mean_rr_s), subject, config)
-    f_wave_phase = rng.random((3, n_draws))
-    if hold == "beats":
-        r_times = held(latents.r_times)
-    else:
+    body = draw_body(held.age, held.female, subject, config, held.stiffness)
+    traits = draw_traits(body, held.rhythm, subject, config)
+    heart = draw_heart(body, traits, draw_morphology(body, subject, config), held.mean_rr_s, subject, config)
+    f_wave_phase, r_times = rng.random((3, n_draws)), held.r_times
+    if hold == "pulses":
         r_times = _draw_r_times(windows, row, traits.pat_s + traits.pat_residual_s, rng, config)
-    breathing = (held(latents.breathing_hz), held(latents.breathing_phase))
+    breathing = (held.breathing_hz, held.breathing_phase)
     lead_fields = draw_lead_fields(body.age, body.female, subject, config)
-    return render_ecg8(heart, lead_fields, r_times, held(latents.beat_type), breathing, f_wave_phase, config)
+    return render_ecg8(heart, lead_fields, r_times, held.beat_type, breathing, f_wave_phase, config)
 
 
 def _draw_r_times(
@@ -152,9 +118,7 @@ def _draw_r_times(
     jitter = config.pat_jitter * PAT_JITTER_S * rng.standard_normal((len(pat_s), len(onsets)))
     r_times = onsets - pat_s[:, None] - jitter
     for beat in np.flatnonzero(~np.isnan(latents.r_times[row]) & np.isnan(onsets)):
-        mean, sd = PVC_COUPLING
-        coupling = np.clip(mean + sd * rng.standard_normal(len(pat_s)), 0.42, 0.85)
-        rr = latents.mean_rr_s[row]
+        coupling, rr = pvc_coupling(rng.standard_normal(len(pat_s))), latents.mean_rr_s[row]
         before = r_times[:, beat - 1] if beat > 0 else latents.r_times[row, beat] - coupling * rr
         after = r_times[:, beat + 1] if beat + 1 < len(onsets) else np.full(len(pat_s), np.nan)
         r_times[:, beat] = before + coupling * np.where(np.isnan(after), rr, 0.5 * (after - before))

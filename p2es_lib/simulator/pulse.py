@@ -5,95 +5,71 @@ of the time u since it began::
 
     p(u) = sum over k in {f, l, c} of  size_k exp(-ln²(u/m_k) / 2 s_k²)  +  d (1 - exp(-(u/m_f)²)) exp(-u/tau)
 
-Log-normal kernels (as in the pulse models of Solosenko 2017 and Paliakaite 2021) are exactly zero before the pulse
-begins. The three waves are in absolute time, because systole and wave travel depend little on the cycle length; the
-run-off time constant ``tau`` follows the beat interval. What is left of a pulse when the next one begins decays on with
-its own time constant underneath the new one, as in a Windkessel, so the train is continuous whatever the intervals are,
-and the past never depends on later beats.
-
-Every array operation is elementwise on contiguous arrays: the bytes of a row do not depend on the other rows.
+Log-normal kernels (as in the pulse models of Solosenko 2017 and Paliakaite 2021: see disturbances) are exactly zero
+before the pulse begins. The three waves are in absolute time, because systole and wave travel depend little on the
+cycle length; the run-off time constant ``tau`` follows the beat interval. What is left of a pulse when the next one
+begins decays on underneath it, as in a Windkessel: the train is continuous, and the past never depends on later beats.
 
 References
 ----------
-Allen J, Murray A. Age-related changes in the characteristics of the photoplethysmographic pulse shape at various body
-    sites. Physiol Meas 24:297, 2003.
+Allen J, Murray A. Age-related changes in the photoplethysmographic pulse shape. Physiol Meas 24:297, 2003.
 Charlton PH et al. Modeling arterial pulse waves in healthy aging. Am J Physiol Heart Circ Physiol 317:H1062, 2019.
 Choi et al. 2022: second-derivative ratios b/a, c/a, d/a, e/a against age, 19-69 years.
 Dawber TR et al. Characteristics of the dicrotic notch of the arterial pulse wave. Angiology 24:244, 1973.
 Kortekaas et al. 2018 (pre-ejection period by echocardiography); Pilz et al. 2023 (by impedance cardiography).
-Paliakaite B et al. Modeling of artifacts in the wrist photoplethysmogram. Biomed Signal Process Control 66, 2021.
-Solosenko A et al. Photoplethysmogram modeling during paroxysmal atrial fibrillation. Comput Biol Med 81:130, 2017.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from p2es_lib.core.errors import check_choice
 
-#: Columns of ``variation`` in :func:`pulse_shape`: crest time, size of the late systolic wave, delay and size of the
-#: dicrotic wave, run-off.
-N_SHAPE_VARIATIONS = 5
-#: Aorta-to-site path lengths in metres at 170 cm: trunk (aortic PWV) and limb or neck (arm PWV). The finger's are those
-#: of the derivation in Charlton 2019's terms; wrist and ear are set to give the arrival times below, unverified.
+N_SHAPE_VARIATIONS = 5  # crest time, size of the late systolic wave, delay and size of the dicrotic wave, run-off
+#: Aorta-to-site path lengths in metres at 170 cm: trunk (aortic PWV) and limb or neck (arm PWV). The finger's in
+#: Charlton 2019's terms; wrist and ear are set to give the arrival times below, unverified.
 SITE_PATHS_M = {"finger": (0.15, 0.75), "wrist": (0.15, 0.55), "ear": (0.15, 0.25)}
+RUNOFF_FRACTION = 0.5  # time constant of the run-off / beat interval; unverified
 
-# Carotid-femoral PWV by decade: Charlton 2019, read. SD below and above the mean as fractions: the published ranges are
-# 10..19 % below and 13..29 % above; that they grow linearly from 25 to 75 years is an assumption.
-_PWV_AGE = np.array([25.0, 35.0, 45.0, 55.0, 65.0, 75.0])
-_PWV_MEAN = np.array([5.9, 6.5, 7.4, 8.3, 9.2, 10.3])
-_PWV_SD_BELOW = (0.10, 0.19)
-_PWV_SD_ABOVE = (0.13, 0.29)
+# Carotid-femoral PWV by decade: Charlton 2019, read. SD below and above the mean as fractions: published ranges; that
+# they grow linearly from 25 to 75 years is an assumption.
+_PWV_AGE, _PWV_MEAN = [25.0, 35.0, 45.0, 55.0, 65.0, 75.0], [5.9, 6.5, 7.4, 8.3, 9.2, 10.3]
+_PWV_SD_BELOW, _PWV_SD_ABOVE = (0.10, 0.19), (0.13, 0.29)
 
 # Pre-ejection period: echocardiography 58.5 ms under 50 years and 52 ms over (Kortekaas 2018), impedance cardiography
 # 104 ms at rest (Pilz 2023). The level between the two methods is an assumption, the age step is the measured one.
-_PEP_S = 0.081
-_PEP_STEP_S = -0.0065
+_PEP_S, _PEP_STEP_S = 0.081, -0.0065
 _SMALL_ARTERIES_S = 0.020  # digital arteries and the arteriolar bed; unverified
 
-# Shape by vascular age, fitted here to the second-derivative ratios of Choi 2022 (met within 0.03 from 20 to 75 years:
-# tests/test_pulse.py) and to a foot-to-crest time of 120 ms at 20 years rising by about 1 ms a year (unverified), at 70
-# beats a minute. Columns: foot to crest of the forward wave (s), its width; delay behind it (s), width and size of the
-# late systolic wave, then of the dicrotic wave; size of the run-off.
+# Shape by vascular age at 70 beats a minute, fitted to the second-derivative ratios of Choi 2022 (tests/test_pulse.py)
+# and to a foot-to-crest time of 120 ms at 20 years rising by about 1 ms a year (unverified). Columns: foot to crest of
+# the forward wave (s), its width; delay behind it (s), width and size of the late systolic wave, then of the dicrotic
+# wave; size of the run-off.
 _SHAPE_AGE = np.array([20.0, 35.0, 55.0, 80.0])
-_SHAPE_TABLE = np.array(
-    [
-        [0.116, 0.508, 0.138, 0.193, 0.215, 0.300, 0.174, 0.456, 0.353],
-        [0.109, 0.512, 0.135, 0.269, 0.429, 0.292, 0.157, 0.421, 0.200],
-        [0.089, 0.510, 0.106, 0.306, 0.720, 0.279, 0.181, 0.351, 0.200],
-        [0.108, 0.458, 0.104, 0.284, 0.766, 0.264, 0.180, 0.303, 0.216],
-    ]
-)
-_RUNOFF_FRACTION = 0.5  # time constant of the run-off / beat interval; unverified
-
+_SHAPE_TABLE = np.array([
+    [0.116, 0.508, 0.138, 0.193, 0.215, 0.300, 0.174, 0.456, 0.353],
+    [0.109, 0.512, 0.135, 0.269, 0.429, 0.292, 0.157, 0.421, 0.200],
+    [0.089, 0.510, 0.106, 0.306, 0.720, 0.279, 0.181, 0.351, 0.200],
+    [0.108, 0.458, 0.104, 0.284, 0.766, 0.264, 0.180, 0.303, 0.216],
+])  # fmt: skip
 _CHUNK_SAMPLES = 65_536  # rows are worked off in chunks that stay in the cache
 
 
 @dataclass(frozen=True)
 class PulseShape:
-    """Pulse shape per window; arrays of shape (N,). Times in seconds, sizes relative to a pulse height of 1.
+    """Time, width (SD of ln(time)) and size, (3, N), of the forward, late systolic and dicrotic waves of N pulses.
 
-    ``foot_lead_s``: the pulse begins this long before its foot. The foot is where the tangent at the steepest point
-    meets the level before the pulse, as arrival times are measured.
+    Sizes are relative to a pulse height of 1. The pulse begins ``foot_lead_s`` (N,) before its foot, which is where the
+    tangent at the steepest point meets the level before the pulse, as arrival times are measured.
     """
 
     foot_lead_s: np.ndarray
-    forward_time_s: np.ndarray
-    forward_width: np.ndarray  # standard deviation of ln(time)
-    forward_size: np.ndarray
-    late_time_s: np.ndarray
-    late_width: np.ndarray
-    late_size: np.ndarray
-    dicrotic_time_s: np.ndarray
-    dicrotic_width: np.ndarray
-    dicrotic_size: np.ndarray
+    time_s: np.ndarray
+    width: np.ndarray
+    size: np.ndarray
     runoff_size: np.ndarray
-    runoff_fraction: np.ndarray  # time constant of the run-off / beat interval
-
-    def __len__(self) -> int:
-        return len(self.foot_lead_s)
 
 
 def _mean_stiffness(age: np.ndarray) -> np.ndarray:
@@ -103,14 +79,9 @@ def _mean_stiffness(age: np.ndarray) -> np.ndarray:
 
 
 def stiffness_from_age(age: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Arterial stiffness as carotid-femoral pulse wave velocity (m/s), (N,), from age (years) and standard normal z.
-
-    z is cut at 3. The spread is wider above the mean than below (Charlton 2019).
-    """
-    age = np.asarray(age, dtype=float)
+    """Arterial stiffness as carotid-femoral PWV (m/s), (N,), from age (years) and standard normal z, cut at 3."""
     position = np.clip((age - 25.0) / 50.0, 0.0, 1.0)
-    below = _PWV_SD_BELOW[0] + (_PWV_SD_BELOW[1] - _PWV_SD_BELOW[0]) * position
-    above = _PWV_SD_ABOVE[0] + (_PWV_SD_ABOVE[1] - _PWV_SD_ABOVE[0]) * position
+    below, above = (young + (old - young) * position for young, old in (_PWV_SD_BELOW, _PWV_SD_ABOVE))
     z = np.clip(z, -3.0, 3.0)
     return _mean_stiffness(age) * (1.0 + z * np.where(z < 0, below, above))
 
@@ -121,175 +92,122 @@ def pulse_arrival_time(
     """Time from the R peak to the foot of the pulse at a site (s), (N,): the part that is not random.
 
     Pre-ejection period + trunk path / aortic PWV + limb path / arm PWV + 20 ms, paths in proportion to height (cm); arm
-    PWV from aortic PWV (``stiffness``, m/s) as 9.98 + 0.52 (cf - 6.15) m/s (Charlton 2019). It gives about 200 ms at 25
-    and 170 ms at 75 years at the finger, -0.6 ms per year, +0.6 ms per cm. Unverified expectations: finger 200-250 ms,
-    wrist 10-30 ms less, ear 130-170 ms, -0.3 to -0.6 ms per year, +1 ms per cm. ``site``: one of :data:`SITE_PATHS_M`.
+    PWV from aortic PWV (``stiffness``, m/s) as in Charlton 2019. It gives about 200 ms at 25 and 170 ms at 75 years at
+    the finger. Unverified expectations: finger 200-250 ms, wrist 10-30 ms less, ear 130-170 ms.
     """
     trunk_m, limb_m = SITE_PATHS_M[check_choice("site", site, SITE_PATHS_M)]
-    age, stiffness = np.asarray(age, dtype=float), np.asarray(stiffness, dtype=float)
-    scale = np.asarray(height_cm, dtype=float) / 170.0
     pep = _PEP_S + _PEP_STEP_S / (1.0 + np.exp(-(age - 50.0) / 4.0))
     arm = 9.98 + 0.52 * (stiffness - 6.15)
-    return pep + scale * (trunk_m / stiffness + limb_m / arm) + _SMALL_ARTERIES_S
+    return pep + height_cm / 170.0 * (trunk_m / stiffness + limb_m / arm) + _SMALL_ARTERIES_S
 
 
-def amplitude_from_rr(preceding_rr: np.ndarray, reference_rr: float = 0.85) -> np.ndarray:
+def amplitude_from_rr(preceding_rr: np.ndarray) -> np.ndarray:
     """Gain of the pulse amplitude from the RR interval (s) before the beat: filling time makes stroke volume.
 
-    A power law with exponent 0.45, so about +0.45 % per % of RR, constant below 0.45 s. Unverified: the range named for
-    the slope is 0.3-0.6, for the floor 0.4-0.5 s. The gain is 1 at ``reference_rr``.
+    1 at 0.85 s. Unverified: the range named for the exponent is 0.3-0.6, for the floor 0.4-0.5 s.
     """
-    return (np.maximum(preceding_rr, 0.45) / reference_rr) ** 0.45
+    return (np.maximum(preceding_rr, 0.45) / 0.85) ** 0.45
 
 
 def pulse_shape(age: np.ndarray, stiffness: np.ndarray, heart_rate: np.ndarray, variation: np.ndarray) -> PulseShape:
     """Pulse shape from age (years), stiffness (carotid-femoral PWV, m/s) and mean heart rate (1/min), (N,) each.
 
     The vascular age is half the age and half the age at which the given stiffness is the mean. With it the crest comes
-    later, the late systolic wave grows and the notch fills (Allen & Murray 2003; second-derivative ratios of Choi
-    2022), from Dawber's class 1 (notch) in the young to class 4 (none). Arteries stiffer than the age's mean bring the
-    dicrotic wave earlier, as the square root of the ratio (assumption). Ejection shortens with heart rate as 413 - 1.7
-    HR ms (Weissler 1968, from memory), and the times of all waves with it (assumption). ``variation`` (N,
-    N_SHAPE_VARIATIONS) is standard normal; zeros give the typical shape of that age. The spreads are assumptions.
+    later, the late systolic wave grows and the notch fills (Allen & Murray 2003), from Dawber's class 1 (notch) in the
+    young to class 4 (none). Ejection shortens with heart rate (Weissler 1968, from memory). That the times of all waves
+    shorten with it and that stiffer arteries than usual bring the dicrotic wave earlier are assumptions, and so are the
+    spreads of ``variation`` (N, N_SHAPE_VARIATIONS), which is standard normal.
     """
-    age, stiffness = np.asarray(age, dtype=float), np.asarray(stiffness, dtype=float)
-    heart_rate = np.asarray(heart_rate, dtype=float)
-    z = np.ascontiguousarray(np.clip(np.asarray(variation, dtype=float), -2.5, 2.5).T)
-    typical = _mean_stiffness(age)
+    z = np.ascontiguousarray(np.clip(variation, -2.5, 2.5).T)
     ages = np.arange(15.0, 96.0)
     vascular_age = 0.5 * age + 0.5 * np.interp(stiffness, _mean_stiffness(ages), ages)
     columns = [np.interp(vascular_age, _SHAPE_AGE, column) for column in _SHAPE_TABLE.T]
     crest, width, late_delay, late_width, late, dicrotic_delay, dicrotic_width, dicrotic, runoff = columns
     ejection = np.clip((413.0 - 1.7 * heart_rate) / (413.0 - 1.7 * 70.0), 0.6, 1.2)
     foot = _lognormal_foot(width)
-    forward_time = crest * ejection * np.exp(0.08 * z[0]) / (1.0 - foot)
-    earlier = np.clip(np.sqrt(typical / stiffness), 0.8, 1.2)
-    shape = PulseShape(
-        foot_lead_s=foot * forward_time,
-        forward_time_s=forward_time,
-        forward_width=width,
-        forward_size=np.ones_like(age),
-        late_time_s=forward_time + late_delay * ejection,
-        late_width=late_width,
-        late_size=late * np.exp(0.15 * z[1]),
-        dicrotic_time_s=forward_time + dicrotic_delay * ejection * earlier * np.exp(0.05 * z[2]),
-        dicrotic_width=dicrotic_width,
-        dicrotic_size=dicrotic * np.exp(0.15 * z[3]),
-        runoff_size=runoff * np.exp(0.25 * z[4]),
-        runoff_fraction=np.full_like(age, _RUNOFF_FRACTION),
-    )
-    height = _pulse_height(shape)
-    sizes = ("forward_size", "late_size", "dicrotic_size", "runoff_size")
-    return replace(shape, **{name: getattr(shape, name) / height for name in sizes})
+    forward = crest * ejection * np.exp(0.08 * z[0]) / (1.0 - foot)
+    earlier = np.clip(np.sqrt(_mean_stiffness(age) / stiffness), 0.8, 1.2)
+    times = [late_delay * ejection, dicrotic_delay * ejection * earlier * np.exp(0.05 * z[2])]
+    time_s = np.stack([forward, *(forward + time for time in times)])
+    widths = np.stack([width, late_width, dicrotic_width])
+    size = np.stack([np.ones_like(forward), late * np.exp(0.15 * z[1]), dicrotic * np.exp(0.15 * z[3])])
+    shape = PulseShape(foot * forward, time_s, widths, size, runoff * np.exp(0.25 * z[4]))
+    # Scaled to height 1 at an interval of 1 s, on a grid of 10 ms.
+    u = np.tile(np.arange(0.01, 0.61, 0.01), (len(forward), 1))
+    height = _evaluate(u, np.exp(-u / RUNOFF_FRACTION), *_parameters(shape)).max(axis=1)
+    return PulseShape(shape.foot_lead_s, time_s, widths, size / height, shape.runoff_size / height)
 
 
 def _lognormal_foot(width: np.ndarray) -> np.ndarray:
-    """Foot of exp(-ln²(u)/2s²), where its steepest tangent meets zero, as a fraction of its peak time.
-
-    The second derivative is zero at x² + s² x - s² = 0, x = ln(u); the tangent there meets zero at u (1 + s²/x).
-    """
+    """Foot of exp(-ln²(u)/2s²), where its steepest tangent meets zero, as a fraction of its peak time."""
     s2 = width * width
-    x = -0.5 * (s2 + np.sqrt(s2 * s2 + 4.0 * s2))
+    x = -0.5 * (s2 + np.sqrt(s2 * s2 + 4.0 * s2))  # ln(u) where the second derivative is zero
     return np.exp(x) * (1.0 + s2 / x)
 
 
-def _kernel_parameters(shape: PulseShape) -> list[np.ndarray]:
-    """Columns (N, 1), in the order of :func:`_evaluate`: ln(time), 1/width and size of each wave, then the run-off."""
-    columns = []
-    for wave in ("forward", "late", "dicrotic"):
-        time, width, size = (getattr(shape, f"{wave}_{part}") for part in ("time_s", "width", "size"))
-        columns += [np.log(time), 1.0 / width, size]
-    columns += [1.0 / shape.forward_time_s, shape.runoff_size]
-    return [np.ascontiguousarray(column)[:, None] for column in columns]
+def _parameters(shape: PulseShape) -> list[np.ndarray]:
+    """What :func:`_evaluate` takes: ln(time), 1/width and size of the waves (3, N, 1), rate and size of the run-off."""
+    parts = np.log(shape.time_s), 1.0 / shape.width, shape.size, 1.0 / shape.time_s[0], shape.runoff_size
+    return [part[..., None] for part in parts]
 
 
-def _evaluate(u, decay, log_f, rate_f, f, log_l, rate_l, l, log_c, rate_c, c, rate, d):  # noqa: E741
-    """The pulse p(u) of the module's docstring for u > 0; ``decay`` is exp(-u/tau). All arguments broadcast."""
+def _evaluate(u, decay, log_time, rate, size, runoff_rate, runoff_size):
+    """The pulse p(u) of the module's docstring for u > 0; ``decay`` is exp(-u/tau)."""
     log_u = np.log(u)
-    value = d * (1.0 - np.exp(-np.square(u * rate))) * decay
-    for log_m, rate_s, size in ((log_f, rate_f, f), (log_l, rate_l, l), (log_c, rate_c, c)):
-        value += size * np.exp(-0.5 * np.square((log_u - log_m) * rate_s))
+    value = runoff_size * (1.0 - np.exp(-np.square(u * runoff_rate))) * decay
+    for wave in range(3):
+        value += size[wave] * np.exp(-0.5 * np.square((log_u - log_time[wave]) * rate[wave]))
     return value
-
-
-def _pulse_height(shape: PulseShape) -> np.ndarray:
-    """Largest value of each pulse at an interval of 1 s, (N,), on a grid of 10 ms."""
-    u = np.tile(np.arange(0.01, 0.61, 0.01), (len(shape), 1))
-    decay = np.exp(-u / shape.runoff_fraction[:, None])
-    return _evaluate(u, decay, *_kernel_parameters(shape)).max(axis=1)
 
 
 def pulse_train(
     onset_times: np.ndarray, amplitudes: np.ndarray, beat_intervals: np.ndarray, shape: PulseShape, t: np.ndarray
 ) -> np.ndarray:
-    """PPG without noise: the pulses of each row, one after the other, float32 (N, T).
+    """PPG without noise: the pulses of each row, one after the other, float32 (N, T), at ascending times t (T,), s.
 
-    0 before the first pulse; give one or two pulses before ``t[0]`` for a window in the steady state.
-
-    Parameters
-    ----------
-    onset_times : array (N, nb), s
-        Feet of the pulses in any order; NaN is padding or a beat without a pulse.
-    amplitudes : array (N, nb)
-        Heights of the pulses above the run-off of those before; 0 or NaN is a beat without a pulse, over which the
-        pulse before runs off undisturbed.
-    beat_intervals : array (N, nb), s
-        Interval that sets the run-off of each pulse, used between 0.4 and 1.6 s. The RR interval before the beat keeps
-        the train causal. NaN counts as 0.85 s.
-    shape : PulseShape
-        N shapes.
-    t : array (T,), s
-        Ascending sample times.
+    0 before the first pulse. Arrays (N, nb): feet of the pulses (s), in any order, heights above the run-off of those
+    before, and the intervals that set the run-off (0.4 to 1.6 s; NaN counts as 0.85 s; that before the beat keeps the
+    train causal). NaN, and height 0, is a beat without a pulse, over which the pulse before runs off undisturbed.
     """
-    t = np.asarray(t, dtype=float)
-    onset_times = np.asarray(onset_times, dtype=float)
-    amplitudes = np.asarray(amplitudes, dtype=float)
     n, nb = onset_times.shape
     has_pulse = np.isfinite(onset_times) & (np.nan_to_num(amplitudes) != 0)
     begin = np.where(has_pulse, onset_times - shape.foot_lead_s[:, None], np.inf)
     order = np.argsort(begin, axis=1, kind="stable")
-    begin = np.take_along_axis(begin, order, axis=1)
-    amplitude = np.take_along_axis(np.where(has_pulse, amplitudes, 0.0), order, axis=1)
-    interval = np.take_along_axis(np.nan_to_num(np.asarray(beat_intervals, dtype=float), nan=0.85), order, axis=1)
-    tau = shape.runoff_fraction[:, None] * np.clip(interval, 0.4, 1.6)
+    parts = begin, np.where(has_pulse, amplitudes, 0.0), np.nan_to_num(beat_intervals, nan=0.85)
+    begin, amplitude, interval = (np.take_along_axis(part, order, axis=1) for part in parts)
+    tau = RUNOFF_FRACTION * np.clip(interval, 0.4, 1.6)
     rest = _level_at_begin(begin, amplitude, tau, shape)
 
     # Sample k of row i belongs to the last pulse that has begun: turn begins into run lengths, then repeat.
     first = np.searchsorted(t, begin.ravel(), side="right").reshape(n, nb)
-    edges = np.concatenate([np.zeros((n, 1), int), first, np.full((n, 1), len(t))], axis=1)
-    lengths = np.diff(edges, axis=1)  # (N, nb + 1); the first run lies before all pulses
-    far = np.full((n, 1), -1e3)
-    begin = np.concatenate([far, np.where(np.isinf(begin), 0.0, begin)], axis=1)
-    before = np.zeros((n, 1))
-    amplitude, rest, rate = (
-        np.concatenate([before, values], axis=1).astype(np.float32) for values in (amplitude, rest, -1.0 / tau)
-    )
-    parameters = [column.astype(np.float32) for column in _kernel_parameters(shape)]
+    lengths = np.diff(first, axis=1, prepend=0, append=len(t))  # (N, nb + 1); the first run lies before all pulses
+    begin = np.pad(np.where(np.isinf(begin), 0.0, begin), ((0, 0), (1, 0)), constant_values=-1e3)
+    per_pulse = [np.pad(part, ((0, 0), (1, 0))).astype(np.float32) for part in (amplitude, rest, -1.0 / tau)]
+    parameters = [part.astype(np.float32) for part in _parameters(shape)]
     ppg = np.empty((n, len(t)), dtype=np.float32)
     chunk = max(1, _CHUNK_SAMPLES // max(1, len(t)))
     for start in range(0, n, chunk):
         rows = slice(start, start + chunk)
-        size, runs = (-1, len(t)), lengths[rows].ravel()
-        u = t - np.repeat(begin[rows].ravel(), runs).reshape(size)
-        u = np.maximum(u, 1e-6).astype(np.float32)
-        decay = np.exp(u * np.repeat(rate[rows].ravel(), runs).reshape(size))
-        value = _evaluate(u, decay, *(column[rows] for column in parameters))
-        value *= np.repeat(amplitude[rows].ravel(), runs).reshape(size)
-        decay *= np.repeat(rest[rows].ravel(), runs).reshape(size)
-        np.add(value, decay, out=ppg[rows])
+        runs = lengths[rows].ravel()
+        since, amplitude, rest, rate = (
+            np.repeat(part[rows].ravel(), runs).reshape(-1, len(t)) for part in (begin, *per_pulse)
+        )
+        u = np.maximum(t - since, 1e-6).astype(np.float32)
+        decay = np.exp(u * rate)
+        value = _evaluate(u, decay, *(part[..., rows, :] for part in parameters))
+        np.add(value * amplitude, decay * rest, out=ppg[rows])
     return ppg
 
 
 def _level_at_begin(begin: np.ndarray, amplitude: np.ndarray, tau: np.ndarray, shape: PulseShape) -> np.ndarray:
     """What the pulses before have left when each pulse begins, (N, nb): it decays on underneath the pulse."""
-    n, nb = begin.shape
     with np.errstate(invalid="ignore"):
-        gap = begin[:, 1:] - begin[:, :-1]
+        gap = np.diff(begin, axis=1)
     gap = np.maximum(np.where(np.isfinite(gap), gap, 1e3), 1e-6)
     decay = np.exp(-gap / tau[:, :-1])
-    end = amplitude[:, :-1] * _evaluate(gap, decay, *_kernel_parameters(shape))
-    rest = np.zeros((n, nb))
-    for beat in range(1, nb):
+    end = amplitude[:, :-1] * _evaluate(gap, decay, *_parameters(shape))
+    rest = np.zeros_like(begin)
+    for beat in range(1, begin.shape[1]):
         # The remainder continues with the time constant of the pulse that it lies under.
         rest[:, beat] = end[:, beat - 1] + rest[:, beat - 1] * decay[:, beat - 1]
     return rest

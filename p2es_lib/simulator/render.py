@@ -3,83 +3,68 @@
 Each sample is worked out from three beats only: the P wave of the next beat, QRS and atrial repolarisation of the
 nearest, ST-T of the preceding one. Where an ST-T wave would run into the next QRS it is faded out over 50 ms, so that
 nothing jumps at the borders. Rows with premature beats get a second pass for those beats.
-
-All operations are elementwise on contiguous float32 arrays, so the bytes of a row do not depend on the other rows.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from p2es_lib.simulator.heart import F_WAVE_VECTOR, Heart, Kernels, take
+from p2es_lib.simulator.draws import on_rows
+from p2es_lib.simulator.heart import Heart, Kernels
 from p2es_lib.simulator.rhythm import BEAT_PAC, BEAT_PVC
 from p2es_lib.simulator.settings import SimulatorConfig
 
 _ST_T_BEGIN_S, _FADE_S = -0.04, 0.05
+# Direction and relative size of the f waves: strongest in V1, about a third as large in II.
+_F_WAVE_VECTOR = np.array([-0.25, 0.35, -0.65], dtype=np.float32)
 _CHUNK_ROWS = 32  # 32 x 1024 float32 are 128 KiB: a dozen such arrays stay in the cache
 
 
 def render_ecg8(
-    heart: Heart,
-    lead_fields: dict[str, np.ndarray],
-    r_times: np.ndarray,
-    beat_type: np.ndarray,
-    breathing: tuple[np.ndarray, np.ndarray],
-    f_wave_phase: np.ndarray,
-    config: SimulatorConfig,
+    heart: Heart, lead_fields, r_times, beat_type, breathing, f_wave_phase: np.ndarray, config: SimulatorConfig
 ) -> np.ndarray:
     """ECG of N windows in the 8 independent leads, float32 (N, 8, T), mV.
 
-    Parameters
-    ----------
-    heart : Heart
-        N rows.
-    lead_fields : dict of arrays (8, 3 + N_LOCAL, N)
-        Of P, QRS and ST-T.
-    r_times, beat_type : arrays (N, n_beats)
-        Ascending, NaN-padded; they should begin before the window and end after it.
-    breathing : two arrays (N,)
-        Rate (Hz) and phase at t = 0 (cycles).
-    f_wave_phase : array (3, N)
-        Phases (cycles) of the f wave, its 0.2 Hz modulation and its irregularity.
+    ``lead_fields`` are those of P, QRS and ST-T, (8, 3 + N_LOCAL, N). Beats (N, n_beats) are ascending, NaN-padded, and
+    should begin before the window and end after it. ``breathing``: rate (Hz) and phase at t = 0 (cycles), (N,) each.
+    ``f_wave_phase`` (3, N): of the f wave, its 0.2 Hz modulation and its irregularity, cycles.
     """
     n = len(r_times)
     t = (np.arange(config.window_samples) / config.sampling_rate).astype(np.float32)
     ecg8 = np.empty((n, 8, config.window_samples), dtype=np.float32)
     for start in range(0, n, _CHUNK_ROWS):
-        rows = slice(start, min(start + _CHUNK_ROWS, n))
-        part = take(heart, rows)
+        rows = slice(start, start + _CHUNK_ROWS)
+        part = _take(heart, rows)
         dipoles = _dipoles(part, r_times[rows], beat_type[rows], t, config)
-        rate, phase = breathing[0][rows], breathing[1][rows]
         if config.breathing:
             for dipole in dipoles.values():
-                _breathe(dipole, part, rate, phase, t)
+                _breathe(dipole, part, breathing[0][rows], breathing[1][rows], t)
         if part.f_wave_mv.any():
             _add_f_waves(dipoles["p"], part, f_wave_phase[:, rows], t)
-        parts = [
-            (lead_fields[wave][:, axis, rows].astype(np.float32)[..., None], dipole[axis])
-            for wave, dipole in dipoles.items()
-            for axis in range(len(dipole))
-        ]
+        fields = np.concatenate([lead_fields[wave][..., rows, None] for wave in dipoles], axis=1).astype(np.float32)
+        components = np.concatenate(list(dipoles.values()))
         for lead in range(8):
-            signal = parts[0][0][lead] * parts[0][1]
-            for field, component in parts[1:]:
-                signal += field[lead] * component
+            signal = fields[lead, 0] * components[0]
+            for field, component in zip(fields[lead, 1:], components[1:], strict=True):
+                signal += field * component
             ecg8[rows, lead] = signal
     return ecg8
 
 
+def _take(table, rows):
+    return on_rows(table, lambda values: values[..., rows])
+
+
 def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> dict[str, np.ndarray]:
     """Dipoles of P, QRS and ST-T of the chunk's rows and their local content, float32 (C, N, T) each, mV."""
-    n, window_samples = len(r_times), len(t)
-    shape = len(heart.qrs.vector_mv), n, window_samples
+    n = len(r_times)
+    shape = len(heart.qrs.vector_mv), n, len(t)
     dipoles = {wave: np.zeros(shape, dtype=np.float32) for wave in ("p", "qrs", "st_t")}
     r = np.where(np.isnan(r_times), 1e4, r_times)
-    next_r = np.concatenate([r[:, 1:], np.full((n, 1), 2e4)], axis=1)
-    previous_r = np.concatenate([np.full((n, 1), -1e4), r[:, :-1]], axis=1)
-    nearest = _runs(0.5 * (previous_r + r), config)
-    following = _runs(previous_r, config)
-    preceding = _runs(r + _ST_T_BEGIN_S, config)
+    around = np.pad(r, ((0, 0), (1, 1)), constant_values=((0, 0), (-1e4, 2e4)))
+    previous_r, next_r = around[:, :-2], around[:, 2:]
+    begins = (0.5 * (previous_r + r), previous_r, r + _ST_T_BEGIN_S)
+    nearest, following, preceding = (_runs(begin, config) for begin in begins)
     groups = (
         ("p", following, BEAT_PAC, heart.p, heart.pac_p),
         ("p", nearest, BEAT_PAC, heart.ta, heart.ta),
@@ -89,21 +74,15 @@ def _dipoles(heart: Heart, r_times, beat_type, t, config: SimulatorConfig) -> di
     fade = np.clip((_gather(next_r + _ST_T_BEGIN_S, preceding, n) - t) / np.float32(_FADE_S), 0.0, 1.0)
     fade = fade * fade * (np.float32(3.0) - np.float32(2.0) * fade)
     for wave, runs, special, kernels, special_kernels in groups:
-        dipole = dipoles[wave]
         lag = t - _gather(r, runs, n)
-        weight = fade if runs is preceding else None
+        weight = fade if runs is preceding else np.ones_like(lag)
         # P waves of ventricular beats are missing, whatever else is ordinary.
         replaced = (beat_type == special) | (beat_type == BEAT_PVC)
+        dipoles[wave] += _sum(kernels, lag, weight * _gather(~replaced, runs, n))
         rows = np.flatnonzero(replaced.any(axis=1))
         if len(rows):
-            keep = _gather((~replaced).astype(np.float32), runs, n)
-            _add(dipole, kernels, lag, keep if weight is None else keep * weight)
-            own = _gather((beat_type == special).astype(np.float32), runs, n)[rows]
-            extra = np.zeros((len(dipole), len(rows), window_samples), dtype=np.float32)
-            _add(extra, take(special_kernels, rows), lag[rows], own if weight is None else own * weight[rows])
-            dipole[:, rows] += extra
-        else:
-            _add(dipole, kernels, lag, weight)
+            own = _gather(beat_type == special, runs, n)[rows]
+            dipoles[wave][:, rows] += _sum(_take(special_kernels, rows), lag[rows], weight[rows] * own)
     return dipoles
 
 
@@ -111,8 +90,7 @@ def _runs(begin: np.ndarray, config: SimulatorConfig) -> np.ndarray:
     """Samples that belong to each beat, (N * n_beats,): beat i from ``begin[i]`` to ``begin[i + 1]``."""
     first = np.clip(np.ceil(begin * config.sampling_rate), 0, config.window_samples).astype(np.int64)
     first[:, 0] = 0
-    last = np.concatenate([first[:, 1:], np.full((len(first), 1), config.window_samples)], axis=1)
-    return (last - first).ravel()
+    return np.diff(first, axis=1, append=config.window_samples).ravel()
 
 
 def _gather(per_beat: np.ndarray, runs: np.ndarray, n: int) -> np.ndarray:
@@ -120,37 +98,25 @@ def _gather(per_beat: np.ndarray, runs: np.ndarray, n: int) -> np.ndarray:
     return np.repeat(per_beat.ravel().astype(np.float32), runs).reshape(n, -1)
 
 
-def _add(dipole: np.ndarray, kernels: Kernels, lag: np.ndarray, weight: np.ndarray | None) -> None:
-    """Add the kernels at ``lag`` (N, T) seconds from R, times ``weight`` if given, to ``dipole`` (C, N, T)."""
-    total = np.zeros_like(dipole)  # summed alone first: the same order of additions with and without a weight
-    value, term = np.empty_like(lag), np.empty_like(lag)
-    centre = kernels.centre_s.astype(np.float32)[..., None]
-    scale = (np.sqrt(0.5) / kernels.width_s).astype(np.float32)[..., None]
-    vector = kernels.vector_mv.astype(np.float32)[..., None]
+def _sum(kernels: Kernels, lag: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Sum of the kernels at ``lag`` (N, T) seconds from R, times ``weight`` (N, T): (C, N, T)."""
+    parts = kernels.centre_s, np.sqrt(0.5) / kernels.width_s, kernels.vector_mv
+    centre, scale, vector = (part.astype(np.float32)[..., None] for part in parts)
+    total = np.zeros((len(vector), *lag.shape), dtype=np.float32)
     for k in range(len(centre)):
-        np.subtract(lag, centre[k], out=value)
-        value *= scale[k]
-        value *= value
-        np.negative(value, out=value)
-        np.exp(value, out=value)
-        for axis in range(len(dipole)):
-            np.multiply(value, vector[axis, k], out=term)
-            total[axis] += term
-    if weight is not None:
-        for axis in range(len(dipole)):
-            total[axis] *= weight
-    dipole += total
+        value = np.exp(-np.square((lag - centre[k]) * scale[k]))
+        for component, size in zip(total, vector[:, k], strict=True):
+            component += value * size
+    return total * weight
 
 
 def _breathe(dipole: np.ndarray, heart: Heart, rate, phase, t: np.ndarray) -> None:
     """Size and frontal axis follow breathing: gain 1 + g sin, turn by a small angle."""
-    cycle = (2 * np.pi * rate).astype(np.float32)[:, None] * t
-    cycle += (2 * np.pi * (phase + heart.breathing_lag)).astype(np.float32)[:, None]
-    wave = np.sin(cycle)
-    turn = wave * heart.breathing_turn.astype(np.float32)[:, None]
-    wave *= heart.breathing_gain.astype(np.float32)[:, None]
-    wave += np.float32(1.0)
-    dipole *= wave
+    columns = 2 * np.pi * rate, 2 * np.pi * (phase + heart.breathing_lag), heart.breathing_turn, heart.breathing_gain
+    rate, start, turn, gain = (column.astype(np.float32)[:, None] for column in columns)
+    wave = np.sin(rate * t + start)
+    turn = wave * turn
+    dipole *= wave * gain + 1.0
     x = dipole[0] - turn * dipole[1]
     dipole[1] += turn * dipole[0]
     dipole[0] = x
@@ -159,16 +125,12 @@ def _breathe(dipole: np.ndarray, heart: Heart, rate, phase, t: np.ndarray) -> No
 def _add_f_waves(dipole: np.ndarray, heart: Heart, phase: np.ndarray, t: np.ndarray) -> None:
     """F waves of Petrenas 2017 in the rows that have them."""
     rows = np.flatnonzero(heart.f_wave_mv)
-    two_pi = 2 * np.pi
-    slow = np.sin((two_pi * 0.2 * t)[None, :] + (two_pi * phase[1][rows, None]).astype(np.float32))
-    theta = (two_pi * heart.f_wave_hz[rows]).astype(np.float32)[:, None] * t + np.float32(0.25 / 0.2) * slow
+    columns = *(2 * np.pi * phase[:, rows]), 2 * np.pi * heart.f_wave_hz[rows], 2.0 * heart.f_wave_mv[rows]
+    start, slow_start, irregular_start, rate, size = (column.astype(np.float32)[:, None] for column in columns)
+    slow = np.sin(2 * np.pi * 0.2 * t + slow_start)
+    theta = rate * t + 0.25 / 0.2 * slow
     # A second, slower modulation stands for the noise at 0.7-0.9 of the fundamental in the original model.
-    theta += np.float32(0.6) * np.sin((two_pi * 0.83 * t)[None, :] + (two_pi * phase[2][rows, None]).astype(np.float32))
-    theta += (two_pi * phase[0][rows, None]).astype(np.float32)
-    wave = np.zeros_like(theta)
-    for harmonic in (1, 2, 3):
-        wave -= np.float32(2.0 / (harmonic * np.pi)) * np.sin(np.float32(harmonic) * theta)
-    size = np.float32(1.0) + np.float32(1.0 / 3.0) * slow
-    wave *= size * (2.0 * heart.f_wave_mv[rows]).astype(np.float32)[:, None]
-    for axis in range(3):
-        dipole[axis, rows] += np.float32(F_WAVE_VECTOR[axis]) * wave
+    theta = theta + 0.6 * np.sin(2 * np.pi * 0.83 * t + irregular_start) + start
+    wave = -sum(2.0 / (harmonic * np.pi) * np.sin(harmonic * theta) for harmonic in (1, 2, 3))
+    wave *= (1.0 + 1.0 / 3.0 * slow) * size
+    dipole[:3, rows] += _F_WAVE_VECTOR[:, None, None] * wave

@@ -6,71 +6,53 @@
   with an exponential long tail (Hennig 2006), here a shifted gamma distribution with shape 3.
 - Ventricular premature beats (PVC): coupling 0.60 +- 0.10 of the RR interval (ratio 0.60 +- 0.15 between patients,
   Park 2015; range within a patient 94 ms), full compensatory pause (unverified as the usual case).
-- Atrial premature beats (PAC): coupling 0.60-0.88 of RR, then the interval x 1.0-1.35 (reset and delayed reset of
-  Petrenas 2017 and Bachi 2023; the interpolated form is left out).
-- How many windows hold one: 10-s ECGs with a PVC 2.6 % in middle age and 4.9 % at 73 (ARIC/CHS), growing linearly in
-  between; PACs by age as in Zheng 2020 (0.4 % at 45, 2.4 % at 65, 6.7 % at 85). Half of the windows of a subject
-  who has them hold at least one: an assumption.
+- Atrial premature beats (PAC): coupling 0.60-0.88 of RR, then the interval x 1.0-1.35 (Petrenas 2017, Bachi 2023).
+- How many windows hold one: 10-s ECGs with a PVC 2.6 % in middle age and 4.9 % at 73 (ARIC/CHS); PACs by age as in
+  Zheng 2020. Half of the windows of a subject who has them hold at least one: an assumption.
 
-Beats begin 3.5 s before the window and go on 1.2 s after it, so that its edges hold what earlier and later beats leave
-there: a window starts in the middle of a recording.
+Beats begin 3.5 s before the window and go on 1.2 s after it: its edges hold what beats outside leave there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 
 from p2es_lib.simulator.demographics_effects import AF, Body, Traits
-from p2es_lib.simulator.draws import MIN_RR_S, Draws
+from p2es_lib.simulator.draws import Draws
 from p2es_lib.simulator.settings import SimulatorConfig
 
-BEFORE_S, AFTER_S = 3.5, 1.2
-#: Beat types; the position is the code in the latents. -1 is padding.
-BEAT_TYPES = ("sinus", "pvc", "pac", "af")
+_BEFORE_S, _AFTER_S = 3.5, 1.2
+#: RR intervals are never shorter than this (s).
+MIN_RR_S = 0.3
+#: Codes of the beat types in the latents; -1 is padding.
 BEAT_SINUS, BEAT_PVC, BEAT_PAC, BEAT_AF = range(4)
-MAYER_HZ = 0.1
-AF_RR_CV = 0.19
-PVC_COUPLING = (0.60, 0.10)
-_PER_SUBJECT_SHARE = 0.5
+_MAYER_HZ, _AF_RR_CV, _PER_SUBJECT_SHARE = 0.1, 0.19, 0.5
 
 
-@dataclass(frozen=True)
-class Beats:
-    """Beats of N windows, (N, n_beats), NaN-padded; times in seconds from the first sample."""
-
-    r_times: np.ndarray
-    preceding_rr_s: np.ndarray
-    beat_type: np.ndarray
-    mean_rr_s: np.ndarray  # (N,) over the simulated beats: what QT has adapted to
+class Beats(SimpleNamespace):
+    """r_times, preceding_rr_s, beat_type of N windows, (N, n_beats), NaN-padded; mean_rr_s (N,), to which QT adapts."""
 
 
 def beat_capacity(config: SimulatorConfig) -> int:
     """Number of beat columns that certainly suffice for a window with its margins."""
-    return int(np.ceil((config.window_s + BEFORE_S + AFTER_S) / MIN_RR_S)) + 2
+    return int(np.ceil((config.window_s + _BEFORE_S + _AFTER_S) / MIN_RR_S)) + 2
 
 
-def premature_flags(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig):
-    """Whether each window holds ventricular and atrial premature beats, two boolean arrays (N,)."""
-    scale = config.premature_beats / _PER_SUBJECT_SHARE
-    pvc_share = scale * np.interp(body.age, [20.0, 55.0, 73.0, 90.0], [0.005, 0.026, 0.049, 0.07])
-    pac_share = scale * np.interp(body.age, [20.0, 45.0, 65.0, 85.0], [0.002, 0.004, 0.024, 0.067])
-    now = window.uniform["premature"] < _PER_SUBJECT_SHARE
-    pvc = (subject.uniform["pvc"] < pvc_share) & now[0]
-    return pvc, (subject.uniform["pac"] < pac_share) & now[1] & (traits.rhythm != AF) & ~pvc
+def pvc_coupling(z: np.ndarray) -> np.ndarray:
+    """Coupling interval of PVCs as a share of RR, from standard normal ``z``."""
+    return np.clip(0.60 + 0.10 * z, 0.42, 0.85)
 
 
-def draw_beats(traits: Traits, pvc: np.ndarray, pac: np.ndarray, window: Draws, config: SimulatorConfig) -> Beats:
+def draw_beats(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig) -> Beats:
     """RR series of N windows, one beat after the other, all windows at once."""
     n, n_beats = len(traits.rr_s), beat_capacity(config)
-    u = window.uniform
     rr_0 = traits.rr_s * np.exp(0.04 * config.heart_rate * window.normal["heart_rate"])
-    armed, premature_time, coupling, pause = _premature_slots(pvc, pac, window, config)
-    time = -BEFORE_S - rr_0 * u["start"]
-    times, kinds = np.empty((n_beats, n)), np.empty((n_beats, n), dtype=np.int8)
+    armed, premature_time, coupling, pause = _premature_slots(body, traits, subject, window, config)
+    time = -_BEFORE_S - rr_0 * window.uniform["start"]
     ordinary = np.where(traits.rhythm == AF, BEAT_AF, BEAT_SINUS).astype(np.int8)
-    times[0], kinds[0] = time, ordinary
+    times, kinds = [time], [ordinary]
     pending = np.ones(n)  # factor of the interval after a premature beat
     for beat in range(1, n_beats):
         interval = rr_0 * (1.0 + _modulation(traits, beat, time, window, config))
@@ -83,27 +65,32 @@ def draw_beats(traits: Traits, pvc: np.ndarray, pac: np.ndarray, window: Draws, 
             kind[due] = BEAT_PVC if slot < 2 else BEAT_PAC
             armed[slot] &= ~due
         time = time + np.maximum(interval * factor, MIN_RR_S)
-        times[beat], kinds[beat] = time, kind
+        times.append(time)
+        kinds.append(kind)
 
-    r_times, beat_type = np.ascontiguousarray(times.T), np.ascontiguousarray(kinds.T)
-    preceding = np.concatenate([np.broadcast_to(rr_0[:, None], (n, 1)), np.diff(r_times, axis=1)], axis=1)
-    outside = r_times > config.window_s + AFTER_S
-    count = (~outside).sum(axis=1)
+    r_times, beat_type = np.stack(times, axis=1), np.stack(kinds, axis=1)
+    preceding = np.concatenate([rr_0[:, None], np.diff(r_times, axis=1)], axis=1)
+    outside = r_times > config.window_s + _AFTER_S
     last = np.where(outside, -np.inf, r_times).max(axis=1)
-    mean_rr = (last - r_times[:, 0]) / np.maximum(count - 1, 1)
+    mean_rr = (last - r_times[:, 0]) / np.maximum((~outside).sum(axis=1) - 1, 1)
     r_times[outside], preceding[outside], beat_type[outside] = np.nan, np.nan, -1
-    return Beats(r_times, preceding, beat_type, mean_rr)
+    return Beats(r_times=r_times, preceding_rr_s=preceding, beat_type=beat_type, mean_rr_s=mean_rr)
 
 
-def _premature_slots(pvc: np.ndarray, pac: np.ndarray, window: Draws, config: SimulatorConfig) -> list[np.ndarray]:
+def _premature_slots(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig):
     """Four premature beats that a window may hold, (4, N): whether, from when (s), coupling, and pause in intervals.
 
     Slots 0-1 are PVCs, 2-3 PACs; the second slot of each is used in 35 % of the windows.
     """
-    u, n = window.uniform, len(pvc)
+    u, scale = window.uniform, config.premature_beats / _PER_SUBJECT_SHARE
+    pvc_share = scale * np.interp(body.age, [20.0, 55.0, 73.0, 90.0], [0.005, 0.026, 0.049, 0.07])
+    pac_share = scale * np.interp(body.age, [20.0, 45.0, 65.0, 85.0], [0.002, 0.004, 0.024, 0.067])
+    now = u["premature"] < _PER_SUBJECT_SHARE
+    pvc = (subject.uniform["pvc"] < pvc_share) & now[0]
+    pac = (subject.uniform["pac"] < pac_share) & now[1] & (traits.rhythm != AF) & ~pvc
     armed = np.stack([pvc, pvc & (u["pause"][0] < 0.35), pac, pac & (u["pause"][2] < 0.35)])
-    premature_time = (0.3 + (config.window_s - 1.0) * u["premature_time"]).reshape(4, n)
-    of_pvc = np.clip(PVC_COUPLING[0] + PVC_COUPLING[1] * window.normal["coupling"][:2], 0.42, 0.85)
+    premature_time = 0.3 + (config.window_s - 1.0) * u["premature_time"]
+    of_pvc = pvc_coupling(window.normal["coupling"][:2])
     coupling = np.concatenate([of_pvc, 0.60 + 0.28 * u["pause"][2:]])
     return [armed, premature_time, coupling, np.concatenate([2.0 - of_pvc, 1.0 + 0.35 * u["pause"][:2]])]
 
@@ -112,8 +99,8 @@ def _modulation(traits: Traits, beat: int, time: np.ndarray, window: Draws, conf
     """Deviation of the next RR interval after ``time`` (s), as a share of it, (N,)."""
     u = window.uniform
     modulation = traits.rsa * np.sin(2 * np.pi * (traits.breathing_hz * time + u["breathing_phase"]))
-    modulation += traits.mayer * np.sin(2 * np.pi * (MAYER_HZ * time + u["mayer_phase"]))
+    modulation += traits.mayer * np.sin(2 * np.pi * (_MAYER_HZ * time + u["mayer_phase"]))
     modulation += traits.rr_noise * window.normal["rr"][beat]
     v = u["af"][3 * beat : 3 * beat + 3]
     gamma = -(np.log1p(-v[0]) + np.log1p(-v[1]) + np.log1p(-v[2]))
-    return np.where(traits.rhythm == AF, AF_RR_CV * config.hrv * (gamma - 3.0) / np.sqrt(3.0), modulation)
+    return np.where(traits.rhythm == AF, _AF_RR_CV * config.hrv * (gamma - 3.0) / np.sqrt(3.0), modulation)

@@ -1,9 +1,8 @@
 """Semi-synthetic pairs: a PPG simulated from the beats of a real ECG, with the age and sex of its subject.
 
-The morphology of the ECG, its rhythm and its demographics are real; the pulses follow its R peaks with the arrival
-times, heights and shapes of the simulator (:mod:`p2es_lib.simulator.pulse`), at the finger. What such a PPG knows of
-its ECG is the times of the beats and, through age, sex and arterial stiffness, what the simulator believes about
-pulses: results on such pairs are an upper bound of realism in the ECG, not evidence about sensors.
+The pulses follow the R peaks with the arrival times, heights and shapes of the simulator, at the finger. So such a PPG
+knows of its ECG the times of the beats and, through age, sex and stiffness, what the simulator believes about pulses:
+results on such pairs are an upper bound of realism in the ECG, not evidence about sensors.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from p2es_lib.simulator.draws import draw_subjects
 from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.settings import SimulatorConfig
 
-#: Beats that are added before the first and after the last one found: the ends carry the pulses of beats outside.
-_BEATS_OUTSIDE = 4
+_BEATS_OUTSIDE = 4  # added before the first and after the last one found: the ends carry their pulses
 
 
 def semi_synthetic_ppg(
@@ -28,17 +26,9 @@ def semi_synthetic_ppg(
 ) -> np.ndarray:
     """PPG (T,) of a finger whose pulses follow the given beats, as a sensor gives it: neither band-passed nor scaled.
 
-    Parameters
-    ----------
-    rpeaks_s : array (n_beats,)
-        R peaks, seconds after the first sample, ascending; two or more, else InputError.
-    duration_s, sampling_rate : float, s and Hz
-    age, sex : float, str
-        Years, or NaN; ``"F"``, ``"M"`` or ``""``. What is not known is drawn from the simulator's population. Ages
-        outside the simulator's adults (children) count as its nearest age, for the pulse only.
-    record, subject : str
-        Seed the draws: stiffness, pulse shape, breathing rate and arrival time are those of the subject in all of its
-        records; noise and beat-to-beat jitter are those of the record.
+    ``rpeaks_s`` (n_beats,) are seconds after the first sample, ascending; two or more, else InputError. What is not
+    known of age and sex (NaN, ``""``) is drawn from the simulator's population; children count as its youngest.
+    ``subject`` seeds stiffness, pulse shape, breathing rate and arrival time, ``record`` noise and beat-to-beat jitter.
     """
     rpeaks_s = np.asarray(rpeaks_s, dtype=float)
     if len(rpeaks_s) < 2:
@@ -56,15 +46,14 @@ def semi_synthetic_ppg(
     outside = interval * np.arange(1, _BEATS_OUTSIDE + 1)
     beats = np.concatenate([rpeaks_s[0] - outside[::-1], rpeaks_s, rpeaks_s[-1] + outside])[None]  # (1, n_beats)
     preceding = np.concatenate([[interval], np.diff(beats[0])])[None]
-    drift = pat_drift(preceding, np.array([preceding.mean()])) * config.pat_jitter
-    jitter = config.pat_jitter * PAT_JITTER_S * rng.standard_normal(beats.shape)
+    drift = pat_drift(preceding, np.array([preceding.mean()]))
+    jitter = PAT_JITTER_S * rng.standard_normal(beats.shape)
     onsets = beats + (traits.pat_s + traits.pat_residual_s)[:, None] + drift + jitter
-    variation = config.pulse_shape * np.ascontiguousarray(draws.normal["pulse_shape"].T)
-    shape = pulse_shape(body.age, body.stiffness, np.array([60.0 / interval]), variation)
+    shape = pulse_shape(body.age, body.stiffness, np.array([60.0 / interval]), draws.normal["pulse_shape"].T)
     t = np.arange(round(duration_s * sampling_rate)) / sampling_rate
     ppg = pulse_train(onsets, amplitude_from_rr(preceding), preceding, shape, t)
-    ppg = breathe(ppg, t, traits.breathing_hz, rng.random(1), config.breathing, draws.normal["ppg_breathing"])
-    noise_sd = sensor_noise_sd(draws.normal["noise_level"], config.sensor_noise)
+    ppg = breathe(ppg, t, traits.breathing_hz, rng.random(1), 1.0, draws.normal["ppg_breathing"])
+    noise_sd = sensor_noise_sd(draws.normal["noise_level"], 1.0)
     return (ppg + noise_sd[:, None] * rng.standard_normal(ppg.shape))[0].astype(float)
 
 

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.simulator.disturbances import DISTURBANCES
 from p2es_lib.simulator.pulse import SITE_PATHS_M
 
-_MAX_UINT32 = 2**32 - 1
-
 
 @dataclass(frozen=True)
 class SimulatorConfig:
-    """Everything that decides what ``simulate`` returns for a given list of subjects.
+    """Everything that decides what ``simulate`` returns for a given list of subjects; out of range: InputError.
 
     Parameters
     ----------
-    sampling_rate, window_samples : float (Hz), int
-        Windows of ``window_samples / sampling_rate`` seconds.
-    seed : int
-        With the subject and window number it decides every random number.
     pat_residual_sd_ms : float
-        Spread between subjects of the pulse arrival time that age, stiffness and height leave unexplained. Default 15
-        ms: spread of the pre-ejection period within a population, 12-13 ms (Kortekaas 2018), and of the arm transit
-        time, about 7 ms (arm pulse wave velocities of Charlton 2019), in quadrature. It sets the irreducible error.
-    site : "finger", "wrist" or "ear"
-        Where the PPG is taken.
+        Spread between subjects of the pulse arrival time that age, stiffness and height leave unexplained; it sets the
+        irreducible error. 15 ms: pre-ejection period, 12-13 ms (Kortekaas 2018), and arm transit time, about 7 ms
+        (Charlton 2019), in quadrature.
     disturbance, snr_db : str, float
         Wearable disturbance of the PPG and its signal-to-noise ratio; the ECG stays clean.
     body, heart_rate, hrv, arrhythmia, premature_beats, morphology, intervals, amplitudes, axis, qrs_shape, \
 electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
         Scale of one kind of variation: 1 is the published size, 0 switches it off. ``arrhythmia``, ``premature_beats``
-        and ``morphology`` scale probabilities, the others scale standard deviations or depths. ``body`` is height,
-        weight and stiffness for given age and sex; ``electrodes`` is how differently leads see hearts: positions, gains
-        and the local content that is no dipole.
-
-    Raises
-    ------
-    InputError
-        A setting out of its range.
+        and ``morphology`` scale probabilities, the others standard deviations or depths. ``body``: height, weight and
+        stiffness for given age and sex; ``electrodes``: positions, gains, and the local content that is no dipole.
     """
 
     sampling_rate: float = 125.0
@@ -69,18 +56,16 @@ electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
     def __post_init__(self):
         check_choice("simulator.disturbance", self.disturbance, DISTURBANCES)
         check_choice("simulator.site", self.site, SITE_PATHS_M)
-        if not 20 <= self.sampling_rate <= 5000:
-            raise InputError(f"simulator.sampling_rate={self.sampling_rate}: between 20 and 5000 Hz")
-        if self.window_samples < 2:
-            raise InputError(f"simulator.window_samples={self.window_samples}: at least 2")
-        if not 0 <= self.seed <= _MAX_UINT32:
-            raise InputError(f"simulator.seed={self.seed}: between 0 and {_MAX_UINT32}")
-        for name in ("pat_residual_sd_ms", *SCALES):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"simulator.{name}={getattr(self, name)}: must not be negative")
-        for name in ("arrhythmia", "morphology"):
-            if getattr(self, name) > 2:
-                raise InputError(f"simulator.{name}={getattr(self, name)}: at most 2, it scales probabilities")
+        rules = [
+            ("sampling_rate", 20, 5000, "between 20 and 5000 Hz"),
+            ("window_samples", 2, math.inf, "at least 2"),
+            ("seed", 0, 2**32 - 1, f"between 0 and {2**32 - 1}"),
+            *((name, 0, math.inf, "must not be negative") for name in ("pat_residual_sd_ms", *SCALES)),
+            *((name, 0, 2, "at most 2, it scales probabilities") for name in ("arrhythmia", "morphology")),
+        ]
+        for name, least, most, rule in rules:
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"simulator.{name}={getattr(self, name)}: {rule}")
 
     @property
     def window_s(self) -> float:
