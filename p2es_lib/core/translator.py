@@ -17,28 +17,10 @@ class Translator(Protocol):
     def translate(
         self, ppg: np.ndarray | torch.Tensor, demographics: Demographics, *, n_samples: int = 1, generator: Any = None
     ) -> torch.Tensor:
-        """Translate B windows of PPG.
+        """Translate B windows of PPG (B, 1, T) to ``n_samples`` ECGs each: float32 (B, n_samples, 12, T), mV.
 
-        Parameters
-        ----------
-        ppg : array or tensor (B, 1, T)
-            Each window scaled to mean 0 and standard deviation 1, at the sampling rate of the method's configuration.
-        demographics : Demographics
-            Of the B windows.
-        n_samples : int
-            Samples per window. A deterministic method returns copies.
-        generator : None, int or a noise source of ``p2es_lib.method.sampling``
-            Where randomness comes from; a deterministic method ignores it.
-
-        Returns
-        -------
-        float32 tensor (B, n_samples, 12, T), mV
-            Leads in the order of ``leads.LEADS``. Leads that the method never saw in training are NaN.
-
-        Raises
-        ------
-        InputError
-            As from :func:`check_translation_input`.
+        Leads have the order of ``leads.LEADS``; those that the method never saw in training are NaN. A deterministic
+        method returns copies and ignores ``generator``. Errors: as from :func:`check_translation_input`.
         """
         ...
 
@@ -46,20 +28,13 @@ class Translator(Protocol):
 def check_translation_input(
     ppg: np.ndarray | torch.Tensor, demographics: Demographics, window_samples: int, n_samples: int = 1
 ) -> torch.Tensor:
-    """Check the input of ``translate`` and return the PPG as a float32 tensor (B, 1, T), on the device it was on.
-
-    Parameters
-    ----------
-    window_samples : int
-        T that the method works with (``config.signal.window_samples``).
-    n_samples : int
-        Number of samples asked for.
+    """PPG as a float32 tensor (B, 1, T = ``window_samples``) on its device, once the input of ``translate`` is checked.
 
     Raises
     ------
     InputError
-        The PPG is no array of numbers, has another shape or window length, holds NaN or infinity, or has a flat window;
-        there are more or fewer demographics than windows; or ``n_samples`` is below 1.
+        The PPG is no array of numbers, has another shape or length, or a window that is flat or not finite; the number
+        of demographics is another one; ``n_samples`` is below 1.
     """
     try:
         ppg = torch.as_tensor(ppg).to(torch.float32)
@@ -90,5 +65,5 @@ def check_translation_input(
 
 def _first(rows: torch.Tensor) -> str:
     """Number of the first marked row and how many there are: ``"3 (and 2 more)"``."""
-    numbers = torch.nonzero(rows).flatten().tolist()
-    return f"{numbers[0]}" + (f" (and {len(numbers) - 1} more)" if len(numbers) > 1 else "")
+    first, *more = torch.nonzero(rows).flatten().tolist()
+    return f"{first} (and {len(more)} more)" if more else f"{first}"

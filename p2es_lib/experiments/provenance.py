@@ -10,7 +10,7 @@ from p2es_lib.core.config import get_config
 from p2es_lib.core.paths import PRETRAINED, figures_dir, home, run_dir
 from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.experiments.runs import SCORES_FILE, file_hash, read_record, references_for
-from p2es_lib.experiments.variants import REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
+from p2es_lib.experiments.variants import KINDS, REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
 from p2es_lib.plots import save_table
 from p2es_lib.plots.artefacts import RUNS_TABLE
 
@@ -37,20 +37,12 @@ def _describe(folder: Path) -> dict[str, object]:
 def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     """The finished runs that the workflow's tables are made of: of this profile's variants, and of the references.
 
-    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them, if it is there: a
-    run, or the weights of the package, which are no run.
-
-    Returns
-    -------
-    DataFrame
-        Columns run (its folder in ``runs/``), method, seed, config, data, weights, scores (hashes, 16 hexadecimal
-        digits; of the settings, of the prepared windows, and of the files' bytes), commit (of the source tree when the
-        run began; ``-dirty``: code differed from it). No dates: equal runs give equal tables, but for the commit.
+    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them: a run, or the
+    weights of the package, which are no run. Columns: run (its folder in ``runs/``), method, seed, config, data,
+    weights, scores (hashes of the settings, of the prepared windows, and of the files' bytes), commit (of the source
+    tree when the run began; ``-dirty``: code differed). No dates: equal runs give equal tables, but for the commit.
     """
-    learned = [
-        "p2es",
-        *(name for kind in ("baselines", "ablations", "samplers", "more_steps") for name in variants_of(profile, kind)),
-    ]
+    learned = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind))]
     folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]
     folders += [run_dir(dataset, profile, name, 0) for name in references_for(get_config(profile, dataset))]
     carried_over = simulated_model_folder(profile) if dataset != "simulated" else None
@@ -59,9 +51,8 @@ def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     if rows and carried_over == PRETRAINED:
         weights = file_hash(PRETRAINED / WEIGHTS_FILE)
         rows.append({"run": "p2es_lib/pretrained", "method": VARIANTS["p2es"].label, "seed": 0, "weights": weights})
-    return pd.DataFrame(
-        rows, columns=["run", "method", "seed", "config", "data", "weights", "scores", "commit"]
-    ).fillna("")
+    columns = ["run", "method", "seed", "config", "data", "weights", "scores", "commit"]
+    return pd.DataFrame(rows, columns=columns).fillna("")
 
 
 def write_runs(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:

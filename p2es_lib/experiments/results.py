@@ -25,28 +25,24 @@ ESTIMATE_LABELS = {
 def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str) -> pd.DataFrame:
     """One file of finished runs, with a column ``seed``; a missing run is an error that names the command making it."""
     frames = []
-    for seed in seeds:
-        folder = run_dir(dataset, profile, variant, seed)
+    for seed in [0] if variant in REFERENCES else seeds_of(profile, variant, seeds):
+        run = dataset, profile, variant, seed
+        folder, command = run_dir(*run), training_command(*run)
         if not (folder / SCORES_FILE).is_file():
-            command = training_command(dataset, profile, variant, seed)
             raise InputError(f"{folder / SCORES_FILE}: this run is missing; make it with: {command}")
-        path = folder / name
-        frames.append((pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)).assign(seed=seed))
+        read = pd.read_parquet if name.endswith(".parquet") else pd.read_csv
+        frames.append(read(folder / name).assign(seed=seed))
     return pd.concat(frames, ignore_index=True)
 
 
 def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
     """Scores of finished runs of a variant or reference, with a column ``seed``; see :func:`.variants.seeds_of`."""
-    return _load(dataset, profile, variant, _trained(profile, variant, seeds), SCORES_FILE)
-
-
-def _trained(profile: str, variant: str, seeds: list[int]) -> list[int]:
-    return [0] if variant in REFERENCES else seeds_of(profile, variant, seeds)
+    return _load(dataset, profile, variant, seeds, SCORES_FILE)
 
 
 def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
     """Distances between distributions, averaged over seeds, as are their bounds, which so stay per training."""
-    table = _load(dataset, profile, variant, _trained(profile, variant, seeds), DISTRIBUTION_FILE)
+    table = _load(dataset, profile, variant, seeds, DISTRIBUTION_FILE)
     keys = ["lead", "estimate", "metric", "n_subjects"]
     return table.groupby(keys, sort=False)[["value", "lower", "upper"]].mean().reset_index()
 
@@ -61,23 +57,19 @@ def _label(variant: str) -> str:
 
 
 def _method_labels(config: Config, variant: str, estimates: pd.Series) -> pd.Series:
-    label = _label(variant)
+    names = {"method": _label(variant), "n_samples": config.sampling.n_samples}
+    words = ESTIMATE_LABELS
     if set(estimates) == {"mean"}:  # a deterministic method has one estimate only
-        return estimates.map(lambda _: label)
-    names = {"method": label, "n_samples": config.sampling.n_samples}
-    return estimates.map(lambda estimate: ESTIMATE_LABELS[estimate].format(**names))
+        words = {"mean": "{method}"}
+    return estimates.map(lambda estimate: words[estimate].format(**names))
 
 
 def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
-    """The headline table: one row per method, lead and metric.
+    """The headline table: method, lead, metric, value, lower, upper, n_subjects, seeds, data.
 
-    Returns
-    -------
-    DataFrame
-        Columns method, lead, metric, value, lower, upper, n_subjects, seeds, data. Intervals are 95 % bootstrap
-        intervals over subjects; they cover neither the noise of training nor the choice of the cohort's settings. Where
-        the data set has fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
-        :func:`p2es_lib.evaluation.metrics.summarise`.
+    Intervals are 95 % bootstrap intervals over subjects: they cover neither the noise of training nor the choice of the
+    cohort's settings. With fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
+    :func:`p2es_lib.evaluation.metrics.summarise`.
     """
     tables, kind = [], data_kind(load_windows(config))
     for variant in variants:
@@ -96,15 +88,8 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
 #: looks like of a single one, and the CRPS of all samples. The mean of K samples carries a Kth of their variance, so
 #: pointwise errors punish whoever admits more uncertainty; the fair CRPS (Ferro 2014) is the same for any K, and lowest
 #: for the truth.
-COMPARED = {
-    "crps": "samples",
-    "rmse": "mean",
-    "rmse_lag": "mean",
-    "pearson_lag": "mean",
-    "r_peak_f1_lag": "mean",
-    "log_spectral_distance": "single",
-    "ppe": "single",
-}
+COMPARED = {"crps": "samples", **dict.fromkeys(("rmse", "rmse_lag", "pearson_lag", "r_peak_f1_lag"), "mean"),
+            "log_spectral_distance": "single", "ppe": "single"}  # fmt: skip
 #: Resamples behind the p-values of differences: with fewer, a correction for many comparisons would leave none small.
 _N_BOOTSTRAP_P = 10_000
 
@@ -115,19 +100,16 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     A method with one estimate (a regression, say) is compared by it throughout: with the mean of the full model's
     samples where errors are pointwise, with its single samples else. The CRPS of one answer is its mean absolute error.
 
-    Returns
-    -------
-    DataFrame
-        One row per variant and metric of :data:`COMPARED`: variant, method, about, metric, estimate, value (of the
-        variant), difference, lower, upper (95 %), p_value, p_holm (corrected over the variants of this table, metric by
-        metric), seed_min, seed_max (least and largest difference of a single training to that of the same seed; all
-        others are of means over seeds), n_subjects, seeds, data.
+    One row per variant and metric of :data:`COMPARED`: variant, method, about, metric, estimate, value (of the
+    variant), difference, lower, upper (95 %), p_value, p_holm (corrected over variants, metric by metric), seed_min,
+    seed_max (least and largest difference of a single training to that of the same seed; all others are of means over
+    seeds), n_subjects, seeds, data.
     """
     full = load_scores(config.dataset, config.profile, reference, seeds)
     kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
-        seeds_here = _trained(config.profile, variant, seeds) if variant in VARIANTS else seeds
+        seeds_here = seeds_of(config.profile, variant, seeds) if variant in VARIANTS else seeds
         about = VARIANTS[variant].about if variant in VARIANTS else "reference"
         for found in _differences(scores, full[full["seed"].isin(seeds_here)], seeds_here, unit):
             rows.append({"variant": variant, "method": _label(variant), "about": about} | found)
@@ -144,19 +126,15 @@ def _differences(scores: pd.DataFrame, full: pd.DataFrame, seeds: list[int], uni
         squared = ROOTS.get(metric, metric)
         own = "mean" if deterministic else estimate
         own_metric = "mae" if deterministic and metric == "crps" else squared
-        wanted = ((scores, own, own_metric), (full, estimate, squared))
-        parts = [
-            table[(table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)].assign(
-                metric=squared
-            )
-            for table, which, of in wanted
-        ]
+        parts = []
+        for table, which, of in ((scores, own, own_metric), (full, estimate, squared)):
+            rows = (table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)
+            parts.append(table[rows].assign(metric=squared))
         if any(part.empty for part in parts):
             continue
         row = _difference(parts, _N_BOOTSTRAP_P, metric, estimate, unit)
-        single = [
-            _difference([_of_seed(part, seed) for part in parts], 1, metric, estimate, unit)["value"] for seed in seeds
-        ]
+        of_seeds = [[_of_seed(part, seed) for part in parts] for seed in seeds]
+        single = [_difference(of_seed, 1, metric, estimate, unit)["value"] for of_seed in of_seeds]
         yield {
             "metric": metric,
             "estimate": own,
@@ -185,14 +163,9 @@ def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
     """How far each method is above the irreducible error, split into timing, amplitude and morphology.
 
-    Mean squared errors (mV^2) add up, root-mean-square errors do not, so the split is of the squared error. The parts
-    of the floor itself are subtracted: what remains is what a better method could still gain. Bootstrap intervals are
-    paired over subjects.
-
-    Returns
-    -------
-    DataFrame
-        Columns method, metric (mse and its three parts), value, lower, upper (all above the floor), floor, n_subjects.
+    Of mean squared errors (mV^2), which add up. The parts of the floor itself are subtracted: what remains is what a
+    better method could still gain. Columns method, metric (mse and its three parts), value, lower, upper (above the
+    floor, paired over subjects), floor, n_subjects.
     """
     floor = load_scores(config.dataset, config.profile, "irreducible", seeds)
     parts = ["mse", "mse_timing", "mse_amplitude", "mse_morphology"]

@@ -11,6 +11,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.learned import LearnedTranslator, load_method
 from p2es_lib.core.paths import PACKAGE, atomic_path, checkout, run_dir, windows_dir
+from p2es_lib.core.processes import git
 from p2es_lib.core.weights import CARD_FILE, WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.data.windows import WindowSet, read_settings, read_windows
 from p2es_lib.experiments.variants import REFERENCES, VARIANTS
@@ -31,10 +33,8 @@ CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
 #: Distances between distributions: they belong to a whole test set, not to a window.
 DISTRIBUTION_FILE = "distribution.csv"
-#: Samples of the test windows as they were scored, of every method: what measures them otherwise draws none again.
-SAMPLES_FILE = "samples.npy"
-#: Larger ones are drawn again.
-MAX_KEPT_BYTES = 500_000_000
+#: Samples of the test windows as they were scored, for what measures them otherwise; larger ones are drawn again.
+SAMPLES_FILE, MAX_KEPT_BYTES = "samples.npy", 500_000_000
 #: Settings that decide how trained weights are used and judged, not what they are.
 _OF_USE = ("sampling", "evaluation")
 #: Rooms that show, command and translate; no number of a run comes from them.
@@ -44,13 +44,7 @@ _BESIDE_CODE = ("Snakefile", "pyproject.toml", "requirements-lock.txt")
 
 
 def load_windows(config: Config) -> WindowSet:
-    """The prepared windows of this configuration's data set and profile, with something to translate to.
-
-    Raises
-    ------
-    InputError
-        No such windows, or a data set that names no ECG lead.
-    """
+    """The prepared windows of this configuration's data set and profile, an InputError if they name no ECG lead."""
     windows = read_windows(windows_dir(config.dataset, config.profile))
     if not windows.lead_mask.any():
         raise InputError(
@@ -65,35 +59,25 @@ def simulated_windows(config: Config) -> WindowSet:
     if read_settings(windows_dir(config.dataset, config.profile)) is None:
         from p2es_lib.data.preparation import prepare_windows
 
-        print(
-            f"no prepared windows of profile {config.profile} yet: simulating the cohort, once (notebook 01 shows it)",
-            flush=True,
-        )
+        nothing = f"no prepared windows of profile {config.profile} yet"
+        print(f"{nothing}: simulating the cohort, once (notebook 01 shows it)", flush=True)
         prepare_windows(config)
     return load_windows(config)
 
 
 def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
-    """Windows for the pictures of a teaching notebook, and a note if they are not those of the data set.
+    """Windows for the pictures of a teaching notebook, which may be the first that somebody opens.
 
-    A teaching notebook may be the first that somebody opens: a simulated cohort that is not there yet is made, as
-    notebook 01 makes it. Where fewer than ``n_leads`` leads were recorded, which some bedside data sets do, the idea is
-    shown on a small simulated cohort instead.
-
-    Raises
-    ------
-    InputError
-        No windows of a real data set (names the command that prepares them), or a data set that names no ECG lead.
+    Where fewer than ``n_leads`` leads were recorded, a small simulated cohort instead, and a note that says so.
     """
     windows = simulated_windows(config) if config.dataset == "simulated" else load_windows(config)
-    if ((windows.lead_mask > 0).sum(axis=1) >= n_leads).mean() > 0.5:
+    recorded = (windows.lead_mask > 0).sum(axis=1)
+    if (recorded >= n_leads).mean() > 0.5:
         return windows, ""
     from p2es_lib.data.sources.simulated import simulate_cohort
 
-    small = get_config("smoke")
-    n_recorded = int((windows.lead_mask > 0).sum(axis=1).max())
-    note = f"Data set {config.dataset} has {n_recorded} lead(s); this notebook needs {n_leads}"
-    windows = simulate_cohort(dataclasses.replace(small, signal=config.signal))
+    note = f"Data set {config.dataset} has {int(recorded.max())} lead(s); this notebook needs {n_leads}"
+    windows = simulate_cohort(dataclasses.replace(get_config("smoke"), signal=config.signal))
     return windows, f"{note} and shows simulated windows instead."
 
 
@@ -107,8 +91,7 @@ def data_kind(windows: WindowSet) -> str:
 def data_hash(config: Config) -> str:
     """Content hash that :func:`p2es_lib.data.windows.write_windows` stored with the windows."""
     folder = windows_dir(config.dataset, config.profile)
-    settings = read_settings(folder)
-    if settings is None:
+    if (settings := read_settings(folder)) is None:
         read_windows(folder)  # says what is missing, and the command that makes it
     return settings["content_hash"]
 
@@ -122,19 +105,16 @@ def git_commit() -> str:
     """Commit of the source tree, with ``-dirty`` when code or requirements differ from it; empty outside a checkout.
 
     Only what can change results counts: the workflow itself renews tracked figures and the README while runs go on.
-    A module of a run that git does not know counts too, a notebook that it does not know is nobody's input.
+    Modules that git does not know count too; notebooks that it does not know are nobody's input.
     """
+    unknown = f"ls-files --others --exclude-standard {PACKAGE.name}"
     try:
-        commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("diff", "--name-only", "HEAD") + _git("ls-files", "--others", "--exclude-standard", PACKAGE.name)
+        commit, *changed = "".join(
+            git(checkout(), *words.split()) for words in ("rev-parse --short=12 HEAD", "diff --name-only HEAD", unknown)
+        ).splitlines()
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"{commit[0]}-dirty" if any(map(_decides_results, changed)) else commit[0]
-
-
-def _git(*arguments: str) -> list[str]:
-    command = ["git", "-C", str(checkout()), "-c", "core.quotepath=off", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+    return f"{commit}-dirty" if any(map(_decides_results, changed)) else commit
 
 
 def _decides_results(name: str) -> bool:
@@ -148,10 +128,9 @@ def _decides_results(name: str) -> bool:
 def _package_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in ("p2es", "torch", "numpy", "scipy", "scikit-learn", "lightning", "pandas"):
-        try:
+        versions[name] = ""
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = ""
     return versions
 
 
@@ -195,8 +174,7 @@ def settings_name(dataset: str, profile: str) -> str:
     So a new setting does not start the workflow anew, a changed one does.
     """
     config = get_config(profile, dataset)
-    folders = sorted(run_dir(dataset, profile, "p2es", 0).parent.glob("seed*"))
-    for record in map(read_record, folders):
+    for record in map(read_record, sorted(run_dir(dataset, profile, "p2es", 0).parent.glob("seed*"))):
         if same_settings(record["config"], config.to_dict()):
             return record["made_with"]["config_hash"]
     return config_hash(config)
@@ -213,17 +191,8 @@ def _write_scores(scores: pd.DataFrame, distribution: pd.DataFrame, folder: Path
 def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress: bool = True) -> LearnedTranslator:
     """Train a variant, or load what an earlier call trained with the same settings.
 
-    A variant that only uses another's weights differently (:attr:`Variant.weights_of`) loads those.
-
-    Parameters
-    ----------
-    fabric : lightning.fabric.Fabric, optional
-        Launched already, for several devices or nodes (``p2es train`` makes one).
-
-    Raises
-    ------
-    InputError
-        No windows, or the weights of another variant that are needed are not there; names the command making them.
+    A variant that only uses another's weights differently (:attr:`Variant.weights_of`) loads those; where they are not
+    there, an InputError names the command making them. ``fabric``: launched already, for several devices or nodes.
     """
     if weights_of := VARIANTS[variant].weights_of:
         model = load_method(_weights(config, weights_of, seed).parent)
@@ -243,8 +212,8 @@ def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress:
 
 
 def _weights(config: Config, variant: str, seed: int) -> Path:
-    path = run_dir(config.dataset, config.profile, variant, seed) / WEIGHTS_FILE
-    command = training_command(config.dataset, config.profile, variant, seed)
+    run = config.dataset, config.profile, variant, seed
+    path, command = run_dir(*run) / WEIGHTS_FILE, training_command(*run)
     if not path.is_file():
         raise InputError(f"{path}: this run is missing; make it with: {command}")
     # Weights that saw other windows may have been trained on those that are test windows now.
@@ -266,8 +235,7 @@ def training_command(dataset: str, profile: str, variant: str, seed: int) -> str
 def told_demographics(demographics: Demographics, kind: str) -> Demographics:
     """Age and sex as a test gives them: ``"given"`` (as they are), ``"hidden"``, or ``"wrong"``.
 
-    Wrong: the other sex, and the age mirrored at 54 years (20 becomes 88), so that the young are called old. What is
-    missing stays so.
+    Wrong: the other sex, and the age mirrored at 54 years (20 becomes 88). What is missing stays so.
     """
     if kind == "given":
         return demographics
@@ -302,9 +270,7 @@ def drawn_samples(model: LearnedTranslator, config: Config, variant: str, seed: 
     return translate_test(model, config, seed)
 
 
-def score_run(
-    model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress: bool = True
-) -> pd.DataFrame:
+def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress=True) -> pd.DataFrame:
     """Translate the test windows and write ``scores.parquet``; returns the scores, from the file if it is there."""
     weights_of = VARIANTS[variant].weights_of
     hashed = {"weights": file_hash(_weights(config, weights_of, seed))} if weights_of else {}
@@ -350,14 +316,8 @@ def references_for(config: Config) -> list[str]:
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
     """Score a reference on the test windows; returns the scores, from the run folder if they are there.
 
-    The transfer draws samples, so it has the estimates that a trained run has (:func:`score_run`); all others give one
-    answer, "mean".
-
-    Raises
-    ------
-    InputError
-        Unknown reference, or one that this data set cannot have: the irreducible error of real data, which nobody
-        knows; the transfer from simulated data before a model has been trained there.
+    The transfer draws samples, so it has the estimates of a trained run (:func:`score_run`); all others give one
+    answer, "mean". A reference that is unknown, or that this data set cannot have, is an InputError.
     """
     from p2es_lib.evaluation.metrics import evaluate, frechet_table
 
@@ -368,20 +328,16 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
             "known latents (simulated data), the transfer a model: "
             f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
         )
-    transfer, source = name == "transfer", {}
+    transfer, source = simulated_model_folder(config.profile) if name == "transfer" else None, {}
     if transfer:
-        source = {
-            "weights": file_hash(simulated_model_folder(config.profile) / WEIGHTS_FILE),
-            "estimates": "mean, single, samples, direct",
-        }
+        source = {"weights": file_hash(transfer / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
     folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
     if transfer:
-        model = load_method(simulated_model_folder(config.profile))
-        return _write_scores(
-            *_scores_of_model(model, translate_test(model, config, 0, progress=progress), config, 0), folder
-        )
+        model = load_method(transfer)
+        samples = translate_test(model, config, 0, progress=progress)
+        return _write_scores(*_scores_of_model(model, samples, config, 0), folder)
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     estimate = _reference_estimate(config, name, progress)
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
@@ -399,7 +355,9 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
     from p2es_lib.baselines.template import MeanBeatTemplate
 
     if name.startswith("irreducible"):
-        return _conditional_mean(config, "pulses" if name == "irreducible" else "beats", progress)
+        hold = "pulses" if name == "irreducible" else "beats"
+        n_draws = config.evaluation.n_floor_draws
+        return _conditional_mean(config, "test", n_draws=n_draws, hold=hold, progress=progress)[1].mean[:, None]
     windows = load_windows(config)
     test = windows.split("test")
     if name == "ridge":
@@ -409,32 +367,20 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
     return model.translate(np.array(test.ppg), test.demographics).numpy()
 
 
-def _conditional_mean(config: Config, hold: str, progress: bool) -> np.ndarray:
-    """Mean ECG given what PPG and demographics reveal, for the test windows: (N, 1, 12, T) mV."""
+def _conditional_mean(config: Config, split: str, **options):
+    """The simulated windows of a split, and their ECG given what PPG and demographics reveal."""
     from p2es_lib.data.sources.simulated import simulated_split
     from p2es_lib.data.windows import simulator_config
     from p2es_lib.simulator import conditional_mean_ecg
 
-    cohort, settings = simulated_split(config, "test"), simulator_config(config)
-    n_draws = config.evaluation.n_floor_draws
-    return conditional_mean_ecg(cohort, settings, n_draws=n_draws, hold=hold, progress=progress).mean[:, None]
+    cohort = simulated_split(config, split)
+    return cohort, conditional_mean_ecg(cohort, simulator_config(config), **options)
 
 
 def validation_floor(config: Config, *, n_draws: int = 24, progress: bool = True) -> float:
-    """Irreducible RMSE (mV) of the simulated validation windows: what the curves of a training cannot fall below.
-
-    Raises
-    ------
-    InputError
-        Real data, whose irreducible error nobody knows.
-    """
-    from p2es_lib.data.sources.simulated import simulated_split
-    from p2es_lib.data.windows import simulator_config
-    from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
+    """Irreducible RMSE (mV) of the simulated validation windows: what the curves of a training cannot fall below."""
+    from p2es_lib.simulator import irreducible_rmse
 
     if config.dataset != "simulated":
         raise InputError(f"data set {config.dataset!r}: the irreducible error is known for simulated data only")
-    cohort = simulated_split(config, "validation")
-    return irreducible_rmse(
-        cohort, conditional_mean_ecg(cohort, simulator_config(config), n_draws=n_draws, progress=progress)
-    )
+    return irreducible_rmse(*_conditional_mean(config, "validation", n_draws=n_draws, progress=progress))
