@@ -136,7 +136,7 @@ def reproduce(
             "error: not every step succeeded; see above. The same command continues with what is missing.", err=True
         )
         raise typer.Exit(1)
-    from p2es_lib.experiments.provenance import write_runs
+    from p2es_lib.experiments.results import write_runs
 
     write_machine(paths.figures_dir(dataset, profile))
     write_runs(dataset, profile, seed_list)

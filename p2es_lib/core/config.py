@@ -48,10 +48,6 @@ def _positive(default: float):
     return _checked(default, lambda value: value > 0, "must be positive")
 
 
-def _share(default: float):
-    return _checked(default, lambda value: 0 <= value <= 1, "between 0 and 1")
-
-
 def _one_of(default: str, *others: str):
     return field(default=default, metadata={"choices": (default, *others)})
 
@@ -60,16 +56,16 @@ class _Section:
     """Settings of one kind: each is checked when it is made, and must have the type of its default."""
 
     def __post_init__(self):
+        section = type(self).__name__.removesuffix("Config").lower()
         for setting in dataclasses.fields(self):
-            value, kind = getattr(self, setting.name), type(setting.default)
-            if kind is float and type(value) is int:  # 125 and 125.0 are the same setting and must hash alike
-                object.__setattr__(self, setting.name, float(value))
-            elif kind is tuple and isinstance(value, (list, tuple)):  # JSON has lists only
-                object.__setattr__(self, setting.name, tuple(value))
-            name, check = f"{type(self).__name__.removesuffix('Config').lower()}.{setting.name}", setting.metadata
-            value = getattr(self, setting.name)
-            if type(value) is not kind:
-                raise InputError(f"{name}={value!r}: expected {kind.__name__}, like the default {setting.default!r}")
+            value, kind, check = getattr(self, setting.name), type(setting.default), setting.metadata
+            # 125 and 125.0 are the same setting and must hash alike; JSON has lists only.
+            if (kind, type(value)) in ((float, int), (tuple, list)):
+                value = kind(value)
+                object.__setattr__(self, setting.name, value)
+            name = f"{section}.{setting.name}"
+            like = f"expected {kind.__name__}, like the default {setting.default!r}"
+            _check(type(value) is kind, f"{name}={value!r}: {like}")
             if "choices" in check:
                 check_choice(name, value, check["choices"])
             _check("rule" not in check or check["rule"](value), f"{name}={value}: {check.get('text')}")
@@ -98,10 +94,10 @@ class DataConfig(_Section):
     n_test_subjects: int = _at_least(1, 200)
     windows_per_subject: int = _at_least(1, 2)
     stream_training: bool = True
-    disturbed_share: float = _share(0.3)
+    disturbed_share: float = _checked(0.3, lambda share: 0 <= share <= 1, "between 0 and 1")
     stride_s: float = _at_least(0, 0.0)
     max_windows: int = _at_least(1, 2000)
-    min_quality: float = _share(0.7)
+    min_quality: float = _checked(0.7, lambda share: 0 <= share <= 1, "between 0 and 1")
     hold_out: str = ""
     simulator_seed: int = 2025
 
@@ -218,7 +214,7 @@ class TrainingConfig(_Section):
 
 @dataclass(frozen=True)
 class SamplingConfig(_Section):
-    """Evaluation: which sampler, how many steps, how many samples per window are averaged."""
+    """Evaluation: which sampler, how many steps, how many samples per window."""
 
     sampler: str = _one_of("multistep", "ancestral", "deterministic")
     n_steps: int = _at_least(1, 3)
@@ -270,10 +266,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict) -> Config:
-        """Inverse of :meth:`to_dict`, of older versions too (:data:`RENAMED`); missing keys keep their defaults.
-
-        Unknown settings and impossible values raise an :class:`InputError`.
-        """
+        """Inverse of :meth:`to_dict`, of older versions too (:data:`RENAMED`); missing keys keep their defaults."""
         known = [setting.name for setting in dataclasses.fields(cls)]
         for key in values:
             check_choice("configuration section", key, known)
@@ -300,15 +293,15 @@ def same_settings(stored: dict, now: dict) -> bool:
     Sections of :class:`Config` are compared with defaults filled in, so that a setting or section that is new, and
     whose default is what was done before it, leaves finished work valid. Other entries must be equal as they are.
     """
+
+    def comparable(key: str, value):
+        return _section(key, value) if key in _SECTIONS else json.loads(json.dumps(value))
+
     stored = stored and dict.fromkeys(_SECTIONS, {}) | stored
     try:
-        return all(key in stored and _comparable(key, stored[key]) == _comparable(key, now[key]) for key in now)
+        return all(key in stored and comparable(key, stored[key]) == comparable(key, now[key]) for key in now)
     except InputError:  # a setting that is gone, or a value that is not taken any more
         return False
-
-
-def _comparable(key: str, value):
-    return _section(key, value) if key in _SECTIONS else json.loads(json.dumps(value))
 
 
 #: What each profile changes; everything else is the default of the section. ``quick`` takes three quarters of an hour

@@ -51,9 +51,7 @@ def split_unit(name: str) -> tuple[str, str]:
     """Name of a signal without the ECG unit in brackets behind it, and that unit: ``"V1 (uV)"`` to V1, uV; or ""."""
     text = name.strip().rstrip(_TAIL)
     found = _BRACKETS.fullmatch(text)
-    if found and found[2].lower() in _ECG_UNITS:
-        return found[1], found[2]
-    return text, ""
+    return (found[1], found[2]) if found and found[2].lower() in _ECG_UNITS else (text, "")
 
 
 def parse_lead(name: str) -> str | None:
@@ -62,9 +60,7 @@ def parse_lead(name: str) -> str | None:
     ``"V"`` and ``"MCL"`` are chest electrodes of unknown position, a bare number may be any channel, ``"-aVR"`` is
     aVR upside down: they are no standard lead.
     """
-    bare = split_unit(name)[0].strip().rstrip(_TAIL).upper()
-    found = _LEAD_NAME.fullmatch(bare)
-    if not found:
+    if not (found := _LEAD_NAME.fullmatch(split_unit(name)[0].strip().rstrip(_TAIL).upper())):
         return None
     text = found["modified"] or found["derivation"] or found["plain"]
     return {lead.upper(): lead for lead in LEADS}[{"1": "I", "2": "II", "3": "III"}.get(text, text)]
@@ -81,32 +77,19 @@ def expand_leads(ecg8: np.ndarray) -> np.ndarray:
 
 
 def complete_limb_leads(signals: dict[str, np.ndarray], where: str = "record") -> tuple[np.ndarray, np.ndarray]:
-    """Arrange measured leads in standard order and derive the limb leads that follow from the first two of them.
+    """Measured leads (name to signal (T,), mV, NaN where missing) in standard order, and the limb leads that follow.
 
-    Parameters
-    ----------
-    signals : dict
-        Standard lead name to signal (T,), mV, NaN where missing.
-    where : str
-        Named in the :class:`InputError` of no signal, an unknown lead or signals of different length.
-
-    Returns
-    -------
-    ecg : float array (12, T), mV
-        Absent leads are 0.
-    lead_mask : uint8 array (12,)
-        0 absent, 1 derived, 2 measured. With fewer than two limb leads nothing is derived.
+    Returns the ECG (12, T), mV, absent leads 0, and the lead mask (12,): 0 absent, 1 derived, 2 measured. Derived is
+    from the first two limb leads; from fewer, nothing. ``where``: named in the :class:`InputError` of wrong signals.
     """
     unknown = [name for name in signals if name not in LEADS]
     lengths = {len(signal) for signal in signals.values()}
     if unknown or len(lengths) != 1:
         problem = f"unknown leads {unknown}" if unknown else f"lead signals of lengths {sorted(lengths)}"
         raise InputError(f"{where}: {problem}; expected equally long signals named as in {', '.join(LEADS)}")
-    ecg = np.zeros((12, lengths.pop()))
-    lead_mask = np.zeros(12, dtype=np.uint8)
-    for name, signal in signals.items():
-        ecg[LEADS.index(name)] = signal
-        lead_mask[LEADS.index(name)] = MEASURED
+    ecg, lead_mask = np.zeros((12, lengths.pop())), np.zeros(12, dtype=np.uint8)
+    for row, signal in zip(lead_rows(list(signals)), signals.values(), strict=True):
+        ecg[row], lead_mask[row] = signal, MEASURED
     pair = np.flatnonzero(lead_mask[:6])[:2]
     if len(pair) == 2:
         one_two = np.linalg.solve(_LIMB[pair], ecg[pair])

@@ -58,11 +58,11 @@ class LearnedTranslator(nn.Module):
         self.config = config
         #: Of the weights: the day they were made, and the SHA-256 of their file; "" as long as there is none.
         self.made_on, self.sha256 = "", ""
-        leads = torch.ones(len(LEADS)) if trained_leads is None else torch.as_tensor(trained_leads, dtype=torch.float32)
+        leads = np.ones(len(LEADS)) if trained_leads is None else trained_leads
         self.register_buffer("ecg_scale_mv", torch.tensor(float(ecg_scale_mv)))
-        self.register_buffer("trained_leads", leads)
+        self.register_buffer("trained_leads", torch.as_tensor(leads, dtype=torch.float32))
 
-    # ------------------------------------------------------------------------------------ what a method says of itself
+    # What a method says of itself
     def training_loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator, critic: nn.Module | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -111,7 +111,7 @@ class LearnedTranslator(nn.Module):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
 
-    # ------------------------------------------------------------------------------------------- the same for everyone
+    # The same for everyone
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -119,49 +119,31 @@ class LearnedTranslator(nn.Module):
 
     def parameter_count(self) -> int:
         """Number of trained weights."""
-        return sum(parameter.numel() for parameter in self.trained_parameters())
+        return sum(map(torch.numel, self.trained_parameters()))
 
     @torch.inference_mode()
     def translate(
-        self,
-        ppg,
-        demographics: Demographics,
-        *,
-        n_samples: int = 1,
-        generator: int | NoiseNames | WindowNoise | None = None,
-        n_steps: int | None = None,
-        progress=None,
-        **options,
-    ) -> Tensor:
-        """Draw 12-lead ECGs for windows of PPG.
+        self, ppg, demographics: Demographics, *, n_samples: int = 1, n_steps: int | None = None,
+        generator: int | NoiseNames | WindowNoise | None = None, progress=None, **options,
+    ) -> Tensor:  # fmt: skip
+        """Draw 12-lead ECGs for windows of PPG: float32 (B, n_samples, 12, T), mV, on the CPU.
+
+        Leads that the training data did not hold are NaN. InputError: as :func:`check_translation_input`; a
+        translation that is not finite.
 
         Parameters
         ----------
-        ppg : array or Tensor, shape (B, 1, T)
-            T as the model was trained with (``config.signal``).
-        demographics : Demographics
-            One row per window; entries may be missing.
+        ppg : array or Tensor (B, 1, T)
+            T as the model was trained with (``config.signal``); ``demographics`` has a row per window.
         n_samples : int
-            Samples per window: their mean estimates the posterior mean, single ones carry the spread.
+            Their mean estimates the posterior mean, single ones carry the spread.
         generator : int, NoiseNames or WindowNoise, optional
             Seed (default 0), or seed and names of the windows; by default their noise is named after PPG and
             demographics, so that sample k of a window does not depend on the batch around it, apart from rounding.
         n_steps : int, optional
             Of an iterative sampler. One gives the method's direct estimate of the posterior mean.
         progress : callable, optional
-            Called with the number of windows finished after each batch.
-        options
-            Of the method's own :meth:`draw`.
-
-        Returns
-        -------
-        Tensor, float32, shape (B, n_samples, 12, T)
-            mV on the CPU. Leads that the training data did not hold are NaN.
-
-        Raises
-        ------
-        InputError
-            As :func:`check_translation_input`; a translation that is not finite.
+            Called with the number of windows finished after each batch; ``options`` go to :meth:`draw`.
         """
         ppg = check_translation_input(ppg, demographics, self.config.signal.window_samples, n_samples)
         if isinstance(generator, NoiseNames | WindowNoise):

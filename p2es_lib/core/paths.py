@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.processes import try_lock
 
 #: Folder of the library, and the weights that come with it: trained on the simulated cohort, profile wide, seed 0.
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -118,7 +119,7 @@ def _claimed(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.stem}.tmp{secrets.token_hex(6)}{path.suffix}")
         lock, old = _lock_file(temporary.name, path.parent), _retired(temporary)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        _try_lock(descriptor, wait=True)
+        try_lock(descriptor, wait=True)
         if os.fstat(descriptor).st_nlink:  # else another process found it before it was locked, and removed it
             break
         os.close(descriptor)
@@ -164,23 +165,10 @@ def _remove_unfinished(parent: Path, names: list[str], prefix: str = ".") -> Non
             with suppress(OSError):  # an older version made no locks
                 descriptor = os.open(lock, os.O_RDWR)
                 stack.callback(os.close, descriptor)
-                free = _try_lock(descriptor)
+                free = try_lock(descriptor)
             if free or (free is None and _age_s(leftovers) > _ABANDONED_S):
                 for leftover in sorted(leftovers, key=lambda path: path == lock):  # the lock last
                     _remove(leftover)
-
-
-def _try_lock(descriptor: int, wait: bool = False) -> bool | None:
-    """Lock an open file; False if another process holds it, None where files cannot be locked."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        return True
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return None
 
 
 def _age_s(paths: list[Path]) -> float:

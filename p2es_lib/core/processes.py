@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -15,6 +14,19 @@ from pathlib import Path
 from p2es_lib.core.errors import InputError
 
 
+def try_lock(descriptor: int, wait: bool = False) -> bool | None:
+    """Lock an open file; False if another process holds it, None where files cannot be locked."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except (ImportError, OSError):
+        return None
+
+
 @contextmanager
 def exclusive_lock(path: Path, *, what: str, wait_s: float = 10.0) -> Iterator[int]:
     """Hold ``path`` as the only process; yield the descriptor of the open lock file, which stays.
@@ -23,19 +35,11 @@ def exclusive_lock(path: Path, *, what: str, wait_s: float = 10.0) -> Iterator[i
     is protected. The operating system frees the lock when its holders end, however they end: no lock is ever stale. On
     a file system without locks (some network mounts) the block runs unprotected.
     """
-    import fcntl
-
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    break  # no locks on this file system
+        while try_lock(descriptor) is False:
             if time.monotonic() > deadline:
                 owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
                 problem = f"{what} is being run by another process ({owner})"

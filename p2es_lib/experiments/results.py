@@ -1,25 +1,26 @@
-"""From the scores of runs to tables: averages, intervals, differences, and the distance to what cannot be known."""
+"""From runs to tables: averages, intervals, differences, the distance to what cannot be known; which runs they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.core.config import Config
+from p2es_lib.core.config import Config, get_config
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.paths import run_dir
+from p2es_lib.core.paths import PRETRAINED, figures_dir, home, run_dir
+from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.evaluation.metrics import summarise, summarise_difference
 from p2es_lib.evaluation.metrics.summary import ROOTS, holm
-from p2es_lib.experiments.runs import DISTRIBUTION_FILE, SCORES_FILE, data_kind, load_windows, training_command
-from p2es_lib.experiments.variants import REFERENCES, VARIANTS, seeds_of
+from p2es_lib.experiments import runs
+from p2es_lib.experiments.variants import KINDS, REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
+from p2es_lib.plots import save_table
+from p2es_lib.plots.artefacts import RUNS_TABLE
 
 #: How the estimates of a method that draws samples are called in tables.
-ESTIMATE_LABELS = {
-    "mean": "{method}, mean of {n_samples} samples",
-    "single": "{method}, single sample",
-    "direct": "{method}, one-step posterior mean",
-}
+ESTIMATE_LABELS = {"mean": "{method}, mean of {n_samples} samples", "single": "{method}, single sample",
+                   "direct": "{method}, one-step posterior mean"}  # fmt: skip
 
 
 def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str) -> pd.DataFrame:
@@ -27,9 +28,9 @@ def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str)
     frames = []
     for seed in [0] if variant in REFERENCES else seeds_of(profile, variant, seeds):
         run = dataset, profile, variant, seed
-        folder, command = run_dir(*run), training_command(*run)
-        if not (folder / SCORES_FILE).is_file():
-            raise InputError(f"{folder / SCORES_FILE}: this run is missing; make it with: {command}")
+        folder, command = run_dir(*run), runs.training_command(*run)
+        if not (folder / runs.SCORES_FILE).is_file():
+            raise InputError(f"{folder / runs.SCORES_FILE}: this run is missing; make it with: {command}")
         read = pd.read_parquet if name.endswith(".parquet") else pd.read_csv
         frames.append(read(folder / name).assign(seed=seed))
     return pd.concat(frames, ignore_index=True)
@@ -37,12 +38,12 @@ def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str)
 
 def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
     """Scores of finished runs of a variant or reference, with a column ``seed``; see :func:`.variants.seeds_of`."""
-    return _load(dataset, profile, variant, seeds, SCORES_FILE)
+    return _load(dataset, profile, variant, seeds, runs.SCORES_FILE)
 
 
 def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
     """Distances between distributions, averaged over seeds, as are their bounds, which so stay per training."""
-    table = _load(dataset, profile, variant, seeds, DISTRIBUTION_FILE)
+    table = _load(dataset, profile, variant, seeds, runs.DISTRIBUTION_FILE)
     keys = ["lead", "estimate", "metric", "n_subjects"]
     return table.groupby(keys, sort=False)[["value", "lower", "upper"]].mean().reset_index()
 
@@ -71,7 +72,7 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
     cohort's settings. With fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
     :func:`p2es_lib.evaluation.metrics.summarise`.
     """
-    tables, kind = [], data_kind(load_windows(config))
+    tables, kind = [], runs.data_kind(runs.load_windows(config))
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         scores = scores[scores["estimate"] != "samples"]  # as a distribution: notebook 09
@@ -106,7 +107,7 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     seeds), n_subjects, seeds, data.
     """
     full = load_scores(config.dataset, config.profile, reference, seeds)
-    kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
+    kind, unit, rows = runs.data_kind(runs.load_windows(config)), bootstrap_unit(full), []
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         seeds_here = seeds_of(config.profile, variant, seeds) if variant in VARIANTS else seeds
@@ -179,3 +180,56 @@ def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> 
     table = pd.concat(tables, ignore_index=True)
     table["floor"] = table["metric"].map(floor_values)
     return table[["method", "metric", "value", "lower", "upper", "floor", "n_subjects"]]
+
+
+def _describe(folder: Path) -> dict[str, object]:
+    """Row of a finished run; what its files do not say is left empty."""
+    record = runs.read_record(folder)
+    made_with = record["made_with"]
+    variant, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
+    weights = folder / WEIGHTS_FILE
+    return {
+        "run": folder.relative_to(home() / "runs").as_posix(),
+        "method": _label(variant),
+        "seed": seed,
+        "config": made_with.get("config_hash", ""),
+        "data": made_with.get("data_hash", ""),
+        # A run that only uses the weights of another one notes whose they were.
+        "weights": runs.file_hash(weights) if weights.is_file() else made_with.get("weights", ""),
+        "scores": runs.file_hash(folder / runs.SCORES_FILE),
+        "commit": record.get("git_commit", ""),
+    }
+
+
+def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
+    """The finished runs that the workflow's tables are made of: of this profile's variants, and of the references.
+
+    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them: a run, or the
+    weights of the package, which are no run. Columns: run (its folder in ``runs/``), method, seed, config, data,
+    weights, scores (hashes of the settings, of the prepared windows, and of the files' bytes), commit (of the source
+    tree when the run began; ``-dirty``: code differed). No dates: equal runs give equal tables, but for the commit.
+    """
+    learned = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind))]
+    folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]
+    folders += [run_dir(dataset, profile, name, 0) for name in runs.references_for(get_config(profile, dataset))]
+    carried_over = simulated_model_folder(profile) if dataset != "simulated" else None
+    folders += [carried_over] if carried_over not in (None, PRETRAINED) else []
+    rows = [_describe(folder) for folder in folders if (folder / runs.SCORES_FILE).is_file()]
+    if rows and carried_over == PRETRAINED:
+        weights = runs.file_hash(PRETRAINED / WEIGHTS_FILE)
+        rows.append({"run": "p2es_lib/pretrained", "method": VARIANTS["p2es"].label, "seed": 0, "weights": weights})
+    columns = ["run", "method", "seed", "config", "data", "weights", "scores", "commit"]
+    return pd.DataFrame(rows, columns=columns).fillna("")
+
+
+def write_runs(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
+    """Write :func:`runs_table` beside the tables that are made of these runs, if there are any runs; returns it."""
+    table = runs_table(dataset, profile, seeds)
+    if len(table):
+        caption = f"Runs that the tables of data set {dataset}, profile {profile}, are made of, "
+        caption += f"{count_seeds(profile, seeds)}: hashes of settings, prepared windows, weights (of references "
+        caption += "without a network: none) and scores; commit of the source tree when the run began, -dirty if code "
+        caption += "differed from it."
+        parameters = {"seeds": ",".join(map(str, seeds))}
+        save_table(table.replace("", None), figures_dir(dataset, profile), RUNS_TABLE, caption, parameters=parameters)
+    return table

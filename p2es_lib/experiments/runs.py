@@ -47,15 +47,14 @@ def load_windows(config: Config) -> WindowSet:
     """The prepared windows of this configuration's data set and profile, an InputError if they name no ECG lead."""
     windows = read_windows(windows_dir(config.dataset, config.profile))
     if not windows.lead_mask.any():
-        raise InputError(
-            f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to; it shows timing "
-            "only (notebook 01_data). Choose another data set: p2es data sources"
-        )
+        problem = f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to"
+        remedy = "Choose another data set: p2es data sources"
+        raise InputError(f"{problem}; it shows timing only (notebook 01_data). {remedy}")
     return windows
 
 
 def simulated_windows(config: Config) -> WindowSet:
-    """The simulated cohort of this configuration, as notebook 01 makes it; made now, if it is not there yet."""
+    """The simulated cohort of this configuration, made now, as notebook 01 does, if it is not there yet."""
     if read_settings(windows_dir(config.dataset, config.profile)) is None:
         from p2es_lib.data.preparation import prepare_windows
 
@@ -108,10 +107,9 @@ def git_commit() -> str:
     Modules that git does not know count too; notebooks that it does not know are nobody's input.
     """
     unknown = f"ls-files --others --exclude-standard {PACKAGE.name}"
+    asked = ("rev-parse --short=12 HEAD", "diff --name-only HEAD", unknown)
     try:
-        commit, *changed = "".join(
-            git(checkout(), *words.split()) for words in ("rev-parse --short=12 HEAD", "diff --name-only HEAD", unknown)
-        ).splitlines()
+        commit, *changed = "".join(git(checkout(), *words.split()) for words in asked).splitlines()
     except (OSError, subprocess.SubprocessError):
         return ""
     return f"{commit}-dirty" if any(map(_decides_results, changed)) else commit
@@ -125,10 +123,10 @@ def _decides_results(name: str) -> bool:
     return folder == "notebooks" or name in _BESIDE_CODE
 
 
-def _package_versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("p2es", "torch", "numpy", "scipy", "scikit-learn", "lightning", "pandas"):
-        versions[name] = ""
+def package_versions(*names: str) -> dict[str, str]:
+    """Version of Python and of each package, "" where it is not installed."""
+    versions = {"python": platform.python_version()} | dict.fromkeys(names, "")
+    for name in names:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions
@@ -138,7 +136,10 @@ def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[P
     """Folder of the run and whether what lies there was made with the same settings; else it is cleared and marked."""
     folder = run_dir(config.dataset, config.profile, variant, seed)
     made_with = hashed | {"data_hash": data_hash(config), "seed": seed, "variant": variant}
-    if _made_with(folder, config, made_with):
+    there = read_record(folder)
+    # Its hash of the settings only tells a reader which those were; a setting that is new since would change it.
+    stored = {key: value for key, value in there["made_with"].items() if key != "config_hash"}
+    if stored == made_with and same_settings(there["config"], config.to_dict()):
         return folder, True
     # The checkpoint too: continued on other data, it would carry subjects of the old training split along.
     for name in (SCORES_FILE, DISTRIBUTION_FILE, SAMPLES_FILE, CARD_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
@@ -146,7 +147,7 @@ def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[P
     record = {
         "made_with": made_with | {"config_hash": config_hash(config)},
         "config": config.to_dict(),
-        "versions": _package_versions(),
+        "versions": package_versions("p2es", "torch", "numpy", "scipy", "scikit-learn", "lightning", "pandas"),
         "git_commit": git_commit(),
     }
     with atomic_path(folder / CONFIG_FILE) as temporary:
@@ -158,14 +159,6 @@ def read_record(folder: Path) -> dict:
     """``config.json`` of a run: ``config``, ``made_with`` and the like; empty sections where there is none."""
     path = folder / CONFIG_FILE
     return {"config": {}, "made_with": {}} | (json.loads(path.read_text()) if path.is_file() else {})
-
-
-def _made_with(folder: Path, config: Config, made_with: dict) -> bool:
-    """Whether the run there has these settings, under older names or from before one of them existed, too."""
-    record = read_record(folder)
-    # Its hash of the settings tells a reader which those were; a setting that is new since would change it.
-    stored = {key: value for key, value in record["made_with"].items() if key != "config_hash"}
-    return stored == made_with and same_settings(record["config"], config.to_dict())
 
 
 def settings_name(dataset: str, profile: str) -> str:
@@ -250,14 +243,11 @@ def translate_test(model: LearnedTranslator, config: Config, seed: int, *, progr
     from tqdm.auto import tqdm
 
     test = load_windows(config).split("test")
+    told = told_demographics(test.demographics, config.evaluation.demographics)
+    n_samples = config.sampling.n_samples if model.stochastic else 1
     with tqdm(total=len(test), desc="translating test windows", disable=not progress) as bar:
-        return model.translate(
-            np.array(test.ppg),
-            told_demographics(test.demographics, config.evaluation.demographics),
-            n_samples=config.sampling.n_samples if model.stochastic else 1,
-            generator=seed,
-            progress=lambda n: bar.update(n - bar.n),
-        ).numpy()
+        options = {"generator": seed, "progress": lambda n: bar.update(n - bar.n)}
+        return model.translate(np.array(test.ppg), told, n_samples=n_samples, **options).numpy()
 
 
 def drawn_samples(model: LearnedTranslator, config: Config, variant: str, seed: int) -> np.ndarray:
@@ -294,17 +284,15 @@ def _scores_of_model(
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     options = {"max_lag_s": config.evaluation.max_lag_s}
     estimates = ("mean", "single") if model.stochastic else ("mean",)
-    as_distribution = ("samples",) if samples.shape[1] > 1 else ()
-    scores = [evaluate(samples, test, rate, estimates=(*estimates, *as_distribution), **options)]
+    judged = (*estimates, "samples") if samples.shape[1] > 1 else estimates
+    scores = [evaluate(samples, test, rate, estimates=judged, **options)]
     if model.has_direct_estimate and one_step:
         demographics = told_demographics(test.demographics, config.evaluation.demographics)
         direct = model.translate(np.array(test.ppg), demographics, n_samples=1, n_steps=1, generator=seed)
         scores.append(evaluate(direct.numpy(), test, rate, estimates=("mean",), **options).assign(estimate="direct"))
-    distribution = frechet_table(samples, test, rate, estimates=estimates)
-    return pd.concat(scores, ignore_index=True), distribution
+    return pd.concat(scores, ignore_index=True), frechet_table(samples, test, rate, estimates=estimates)
 
 
-# --------------------------------------------------------------------------------------------------------- references
 def references_for(config: Config) -> list[str]:
     """References that exist for a data set: the floors need known latents, the transfer a model to carry over."""
     always = ["template", "template_groups", "ridge"]
@@ -323,19 +311,18 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
 
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):
-        raise InputError(
-            f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs "
-            "known latents (simulated data), the transfer a model: "
-            f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
-        )
-    transfer, source = simulated_model_folder(config.profile) if name == "transfer" else None, {}
-    if transfer:
-        source = {"weights": file_hash(transfer / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
+        problem = f"reference {name!r} does not exist for data set {config.dataset!r} here"
+        needed = "the irreducible error needs known latents (simulated data), the transfer a model"
+        command = f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
+        raise InputError(f"{problem}: {needed}: {command}")
+    carried_over, source = simulated_model_folder(config.profile), {}
+    if name == "transfer":
+        source = {"weights": file_hash(carried_over / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
     folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
-    if transfer:
-        model = load_method(transfer)
+    if name == "transfer":
+        model = load_method(carried_over)
         samples = translate_test(model, config, 0, progress=progress)
         return _write_scores(*_scores_of_model(model, samples, config, 0), folder)
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate

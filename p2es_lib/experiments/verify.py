@@ -29,7 +29,6 @@ import platform
 import re
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +41,7 @@ from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.processes import git
 from p2es_lib.evaluation.metrics.summary import beyond_chance
+from p2es_lib.experiments.runs import package_versions
 from p2es_lib.experiments.variants import REFERENCES
 from p2es_lib.plots.artefacts import MINUTES_TABLE, RUNS_TABLE
 from p2es_lib.training.optimisation import has_cpu_bf16
@@ -135,8 +135,7 @@ def describe_machine() -> dict[str, str]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     instructions = torch.backends.cpu.get_cpu_capability() + (" bfloat16" if has_cpu_bf16() else "")
-    versions = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "pandas")}
-    versions = {"python": platform.python_version()} | versions
+    versions = package_versions("torch", "numpy", "scipy", "scikit-learn", "pandas")
     return {"cpu": cpu, "instructions": instructions, "system": platform.system()} | versions
 
 
