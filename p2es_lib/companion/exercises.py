@@ -21,10 +21,7 @@ from p2es_lib.core.errors import InputError
 
 
 def check(number: int, given, right, tolerance: float = 1e-6) -> None:
-    """Print whether the answer to an exercise is right, whatever is given (None: not tried yet); nothing is raised.
-
-    ``right``: a number, or an array of the right shape; ``tolerance``: absolute, and relative to it.
-    """
+    """Print whether the answer to an exercise is right, whatever is given (None: not tried yet); nothing is raised."""
     print(f"exercise {number}: {_verdict(given, np.asarray(right, dtype=float), tolerance)}")
 
 
@@ -74,10 +71,7 @@ def needed_cells(name: str, folder: Path | None = None) -> list[str]:
 
 
 def load_lesson(name: str, namespace: dict, folder: Path | None = None, **parameters) -> None:
-    """Run, in ``namespace`` (``globals()`` in a notebook), the cells that the exercises of a notebook stand on.
-
-    ``parameters`` replace those of its parameters cell. Unknown ones, and no exercises, are an InputError.
-    """
+    """Run, in ``namespace`` (``globals()`` in a notebook), the cells that the exercises of a notebook stand on."""
     known = known_parameters(name, parameters, folder)
     read_exercises(name, folder)  # refuses a notebook without
     namespace.update(known | parameters)

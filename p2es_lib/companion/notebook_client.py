@@ -115,13 +115,11 @@ def duration(seconds: float) -> str:
 
 
 class ThisPython(AsyncKernelManager):
-    """Kernel manager that starts the running Python, whatever kernel is installed elsewhere under the name python3.
-
-    Through sockets in a private folder: kernels would race for free ports, which are open to all users of a machine.
-    """
+    """Kernel manager that starts the running Python, whatever kernel is installed elsewhere under the name python3."""
 
     def __init__(self, **kwargs):
-        # A socket's path may have about 100 characters.
+        # Sockets in a private folder: kernels would race for ports, which are open to all users. A socket's path may
+        # have about 100 characters.
         folder = tempfile.mkdtemp(prefix="p2es-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp")
         # Not TemporaryDirectory, which warns when nobody has closed it: nobody is asked to.
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

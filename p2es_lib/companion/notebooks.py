@@ -1,9 +1,7 @@
 """Run a notebook as a step of the workflow: strict about its parameters, its time and its kernel.
 
 Papermill 2.7 warns where it should stop (an unknown parameter is ignored, a missing ``parameters`` cell makes the
-notebook's own values win), so everything is checked here before a kernel starts: one tagged cell, literals only, no
-unknown name, no wrong type. The notebook appears under its final name only when it ran to its end; a failed one is kept
-beside it as ``<name>.failed.ipynb``.
+notebook's own values win), so everything is checked here before a kernel starts.
 """
 
 from __future__ import annotations
@@ -53,10 +51,7 @@ def code_cells(name: str, folder: Path | None = None, tag: str | None = None) ->
 
 
 def read_parameters(name: str, folder: Path | None = None) -> dict[str, object]:
-    """Parameters of a notebook with their defaults, from its one code cell tagged ``parameters``.
-
-    An InputError, if that is not there or holds anything but ``name = literal`` lines.
-    """
+    """Parameters of a notebook with their defaults: ``name = literal`` lines of its one cell tagged ``parameters``."""
     tagged, path = code_cells(name, folder, "parameters"), notebook_folder(folder) / f"{name}.ipynb"
     if len(tagged) != 1:
         raise InputError(f"{path}: needs exactly one code cell tagged 'parameters', found {len(tagged)}")
@@ -98,10 +93,7 @@ def known_parameters(name: str, parameters: Iterable[str], folder: Path | None =
 
 
 def check_parameters(name: str, parameters: dict[str, object], folder: Path | None = None) -> None:
-    """Refuse parameters that the notebook does not have, and values of another type than its default's.
-
-    A whole number is accepted where the default is a decimal one; nothing else is converted.
-    """
+    """Refuse unknown parameters, and values of another type than the default's (but a whole number for a decimal)."""
     known = known_parameters(name, parameters, folder)
     for key, value in parameters.items():
         expected = type(known[key])
@@ -122,18 +114,9 @@ def run_notebook(
 ) -> Path:  # fmt: skip
     """Execute a notebook with the Python that runs this function, and write the executed copy to ``output``.
 
-    Parameters
-    ----------
-    parameters
-        Values that replace those of its ``parameters`` cell.
-    output
-        Written only when every cell ran; after an error the notebook as it stood is ``<name>.failed.ipynb`` beside it.
-    timeout_s
-        Longest time of one cell, in seconds.
-    log
-        Text stream that gets what the cells print, while they print it; default: standard error.
-    folder
-        Of the notebooks, where the cells work, too; default: ``notebooks/`` of the source tree.
+    That only when every cell ran; after an error the notebook as it stood is ``<name>.failed.ipynb`` beside it.
+    ``parameters`` replace those of its ``parameters`` cell, no cell may take longer than ``timeout_s``, and ``log``
+    (default: standard error) gets what the cells print, while they print it.
 
     Raises
     ------

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import TextIO
 
 from p2es_lib.core import paths
+from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.processes import exclusive_lock, stop_with_parent
+from p2es_lib.data.download.mirror import resolve_mirror
+from p2es_lib.data.sources import parse_dataset
 
 #: Exit status of a run that the user stopped (128 + SIGINT), as shells report it.
 INTERRUPTED = 130
@@ -45,9 +48,6 @@ def check_jobs(jobs: int | None) -> int:
 
 def check_mirror(dataset: str, mirror: str | None) -> str:
     """Absolute folder or URL of a mirror that holds the data set, as text; empty when none was given."""
-    from p2es_lib.data.download.mirror import resolve_mirror
-    from p2es_lib.data.sources import parse_dataset
-
     sources = parse_dataset(dataset)
     if sources[0].role == "simulated":
         if mirror:
@@ -65,18 +65,11 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
 
 def is_timing_only(dataset: str) -> bool:
     """Whether no source of the data set names an ECG lead, so that there is nothing to train on."""
-    from p2es_lib.data.sources import parse_dataset
-
     return {source.role for source in parse_dataset(dataset)} == {"timing only"}
 
 
 def write_jobs(dataset: str, profile: str, mirror: str = "") -> Path:
-    """List what there is to prepare, one job per shard, in a file that the Snakefile reads.
-
-    It is only written when it changes: a shard is new, or its files on a mirror that is a folder changed (listed by
-    name, size and time, not read).
-    """
-    from p2es_lib.core.config import get_config
+    """List what there is to prepare, one job per shard, in a file that the Snakefile reads; written when it changes."""
     from p2es_lib.data.preparation import list_jobs
     from p2es_lib.data.preparation.jobs import folder_state
 
@@ -96,9 +89,8 @@ def reproduce(
 ) -> int:  # fmt: skip
     """Run every step that is missing or stale; return Snakemake's exit status, or 130 when stopped.
 
-    Settings must have been checked (``experiments.configure``, :func:`check_mirror`). Interrupt, termination and
-    hang-up signals go to every step at once; whatever ends this process also ends the steps. The next call continues:
-    trainings from their last checkpoint. An InputError, if another process runs the same in this folder.
+    Settings must have been checked (``experiments.configure``, :func:`check_mirror`). Whatever stops this process also
+    stops the steps, and the next call continues. An InputError, if another process runs the same in this folder.
     """
     home = paths.home()
     home.mkdir(parents=True, exist_ok=True)

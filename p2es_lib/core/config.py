@@ -112,14 +112,11 @@ class MethodConfig(_Section):
 
 @dataclass(frozen=True)
 class ProcessConfig(_Section):
-    """Forward process: blur, then noise (book/pages/method.md); the blur in ms does not depend on the sampling rate.
-
-    Ablations: ``order="noise_blur"`` blurs the noise too, ``noise=False`` keeps it at one small level at all times.
-    """
+    """Forward process: blur, then noise (book/pages/method.md); the blur in ms does not depend on the sampling rate."""
 
     blur: str = _one_of("dct", "spectral", "none")
-    order: str = _one_of("blur_noise", "noise_blur")
-    noise: bool = True
+    order: str = _one_of("blur_noise", "noise_blur")  # the latter blurs the noise too
+    noise: bool = True  # else one small level of it at all times
     sigma_blur_ms: float = _positive(40.0)
     min_response: float = _checked(0.001, lambda share: 0 < share < 1, "between 0 and 1")
     logsnr_max: float = 10.0
@@ -193,10 +190,7 @@ class AffinityConfig(_Section):
 
 @dataclass(frozen=True)
 class TrainingConfig(_Section):
-    """Training loop: AdamW with warm-up and cosine decay, exponential moving average of the weights.
-
-    ``precision``: ``auto`` (bfloat16 products where the hardware has them), ``32-true`` or ``bf16-mixed``.
-    """
+    """AdamW with warm-up and cosine decay, exponential moving average; ``precision``: of :func:`.make_fabric`."""
 
     n_steps: int = _at_least(1, 3000)
     batch_size: int = _at_least(1, 16)
@@ -224,12 +218,9 @@ class SamplingConfig(_Section):
 
 @dataclass(frozen=True)
 class EvaluationConfig(_Section):
-    """Tables: bootstrap resamples of subjects, Monte-Carlo draws of the irreducible error, search range of the lag.
+    """Tables: bootstrap resamples of subjects, Monte-Carlo draws of the irreducible error, search range of the lag."""
 
-    ``demographics``: what a method is told of the test subjects: ``given``, ``hidden`` (nothing) or ``wrong``.
-    """
-
-    demographics: str = _one_of("given", "hidden", "wrong")
+    demographics: str = _one_of("given", "hidden", "wrong")  # what a method is told of the test subjects
     n_bootstrap: int = _at_least(1, 1000)
     n_floor_draws: int = _at_least(2, 96)
     max_lag_s: float = _at_least(0, 0.25)
@@ -288,10 +279,9 @@ def _section(key: str, values) -> _Section:
 
 
 def same_settings(stored: dict, now: dict) -> bool:
-    """Whether all entries of ``now`` stand in what a run or a store was made with; nothing stands in an empty one.
+    """Whether all entries of ``now`` stand in what a run or a store was made with (nothing stands in an empty one).
 
-    Sections of :class:`Config` are compared with defaults filled in, so that a setting or section that is new, and
-    whose default is what was done before it, leaves finished work valid. Other entries must be equal as they are.
+    Sections of :class:`Config` are compared with defaults filled in: a new one leaves finished work valid.
     """
 
     def comparable(key: str, value):
@@ -335,9 +325,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
 
 def real_profile(profile: str) -> str:
     """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
-
-    ``quick`` is cut down to what its promised time allows. Real recordings, alone or combined with the embedded cohort
-    (``simulated+bidmc``), vary more, and the model of the package, which is carried over to them, is that of ``wide``.
+    They vary more, alone or combined with the cohort, and the model of the package, carried over to them, is of ``wide``.
     """
     return "wide" if profile == "quick" else profile
 

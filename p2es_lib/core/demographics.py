@@ -22,10 +22,7 @@ _SEX_CODES = {
 
 
 def parse_sex(value, where: str = "sex") -> str:
-    """``"F"``, ``"M"`` or ``""`` (missing) for the spellings in use.
-
-    Numbers are refused: 0 and 1 mean opposite things in different data sets, so each reader translates its own code.
-    """
+    """``"F"``, ``"M"`` or ``""`` (missing); 0 and 1, which mean opposite things in different data sets, are refused."""
     text = "" if value is None else str(value).strip().lower()
     if text not in _SEX_CODES:
         raise InputError(f"{where}: unknown sex code {value!r}; use F, M, or leave it out if it is not known")
@@ -46,8 +43,6 @@ def parse_age(value, where: str = "age") -> float:
 @dataclass(frozen=True, eq=False)
 class Demographics:
     """Age (B,) in years, NaN if missing, and sex (B,), ``"F"``, ``"M"`` or ``""`` if missing, of B windows.
-
-    Impossible ages, unknown sex codes and arrays of different length raise an :class:`InputError`.
 
     Examples
     --------

@@ -55,10 +55,8 @@ def split_unit(name: str) -> tuple[str, str]:
 
 
 def parse_lead(name: str) -> str | None:
-    """Standard name for a signal name as files write it (``"II,"``, ``"AVR."``, ``"MLII"``, ``"D2 (mV)"``), else None.
-
-    ``"V"`` and ``"MCL"`` are chest electrodes of unknown position, a bare number may be any channel, ``"-aVR"`` is
-    aVR upside down: they are no standard lead.
+    """Standard name for a signal name as files write it (``"II,"``, ``"AVR."``, ``"MLII"``, ``"D2 (mV)"``), else None:
+    ``"V"`` and ``"MCL"`` are chest electrodes of unknown position, ``"-aVR"`` is aVR upside down.
     """
     if not (found := _LEAD_NAME.fullmatch(split_unit(name)[0].strip().rstrip(_TAIL).upper())):
         return None
@@ -67,10 +65,7 @@ def parse_lead(name: str) -> str | None:
 
 
 def expand_leads(ecg8: np.ndarray) -> np.ndarray:
-    """12 leads from the 8 independent ones: (..., 8, T) mV to (..., 12, T) mV.
-
-    No matrix product: each sample's bits must not depend on the batch around it.
-    """
+    """12 leads from the 8 independent ones: (..., 8, T) mV to (..., 12, T) mV, bits independent of the batch."""
     one, two = ecg8[..., 0, :], ecg8[..., 1, :]
     limb = [one, two, two - one, -0.5 * (one + two), one - 0.5 * two, two - 0.5 * one]
     return np.stack([*limb, *np.moveaxis(ecg8[..., 2:, :], -2, 0)], axis=-2)

@@ -66,10 +66,8 @@ class LearnedTranslator(nn.Module):
     def training_loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator, critic: nn.Module | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Loss of one batch, and the part of it that is logged; both scalars.
-
-        Calls of :meth:`forward` go through ``model``, which Fabric made of this module, so that several devices average
-        their gradients; all randomness comes from ``generator`` (CPU), so that a continued training sees the same.
+        """Loss of one batch, and the part of it that is logged; both scalars. Calls of :meth:`forward` go through
+        ``model``, which Fabric made of this module, all randomness comes from ``generator`` (CPU).
         """
         raise NotImplementedError
 

@@ -83,8 +83,7 @@ def check_output_folder(folder: str | Path, setting: str) -> Path:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``, of its suffix, that takes its name if the block ends without an error.
 
-    A kill at any moment leaves the old file or folder under ``path``, the new one or none, never a half-written one.
-    What killed processes left of it is removed first. Of several that write it at once, the last one to end decides.
+    A kill at any moment leaves no half-written file or folder. Of several writers at once the last one to end decides.
     """
     with _claimed(Path(path)) as temporary:
         yield temporary
@@ -100,10 +99,8 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder and all below it; what is being written stays.
-
-    Every writer holds a lock, which the operating system frees when it ends, on whichever machine and however it ends.
-    Where there are no locks (some network mounts), a day without a change decides.
+    """Remove what killed processes left unfinished in a folder and all below it; what is being written stays: its
+    writer holds a lock. Where there are none (some network mounts), a day without a change decides.
     """
     for parent, folders, files in os.walk(folder):
         _remove_unfinished(Path(parent), [*folders, *files])

@@ -115,10 +115,8 @@ def names_now(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def simulated_model_folder(profile: str) -> Path:
-    """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings.
-
-    That of one's own run of the :func:`p2es_lib.core.config.real_profile`. While there is none, that of the package for
-    ``quick`` and ``wide``, so that a real data set asks for no training.
+    """Folder of P2Es as trained on the simulated cohort, which is carried over to real recordings: one's own run of the
+    :func:`p2es_lib.core.config.real_profile`, or, for ``quick`` and ``wide``, that of the package while there is none.
     """
     source = real_profile(profile)
     own = run_dir("simulated", source, "p2es", 0)

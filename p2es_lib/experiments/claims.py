@@ -73,27 +73,23 @@ def _interval(row, digits: int = 4) -> str:
     return f"{row['difference']:+.{digits}f} ({row['lower']:+.{digits}f} to {row['upper']:+.{digits}f})"
 
 
-def _significant(rows: pd.DataFrame, sign: int) -> pd.Series:
-    """Which differences are of this sign beyond chance (p < 0.05, corrected), and in each single training."""
-    return beyond_chance(rows) & (sign * rows["difference"] > 0)
-
-
-def _relevant(rows: pd.DataFrame, sign: int) -> pd.Series:
-    """Those of them that matter: 1 % of the full model's value or more."""
-    return _significant(rows, sign) & (rows["difference"].abs() > RELEVANT * (rows["value"] - rows["difference"]).abs())
+def _clear(rows: pd.DataFrame, sign: int, share: float = 0.0) -> pd.Series:
+    """Which differences are of this sign beyond chance (p < 0.05, corrected), in each single training, and larger than
+    a share of the full model's value.
+    """
+    size, full = sign * rows["difference"], (rows["value"] - rows["difference"]).abs()
+    return beyond_chance(rows) & (size > share * full)
 
 
 def _verdict(tables: list[pd.DataFrame], better: int) -> str:
-    """Verdict from tables of differences, of which those of sign ``better`` (1 or -1) speak for a claim.
-
-    Supported if each table has a relevant difference for it, and none a significant one against it, however small;
-    contradicted the other way round. Neither by fewer than three trainings.
+    """Verdict from tables of differences, of which those of sign ``better`` (1 or -1) speak for a claim: supported if
+    each table has a relevant one for it and none a clear one against it, contradicted the other way round.
     """
     if min(rows["seeds"].min() for rows in tables) < SEEDS_ASKED:
         return NOT
     for sign, verdict in ((better, SUPPORTED), (-better, CONTRADICTED)):
-        against = any(_significant(rows, -sign).any() for rows in tables)
-        if all(_relevant(rows, sign).any() for rows in tables) and not against:
+        against = any(_clear(rows, -sign).any() for rows in tables)
+        if all(_clear(rows, sign, RELEVANT).any() for rows in tables) and not against:
             return verdict
     return NOT
 
@@ -105,10 +101,8 @@ def _fewer_trainings(tables: list[pd.DataFrame]) -> str:
 
 
 def _better_than_baselines(tables: Tables) -> Finding:
-    """Supported if the error is lower than every other method's, clearly and by 1 %, as it is and after the lag.
-
-    Of the mean of samples, where a method draws them. Contradicted if some method is better in both. Neither by fewer
-    than three trainings of what is compared.
+    """Supported if the error (of the mean of samples) is lower than every other method's, clearly and by 1 %, as it is
+    and after the lag. Contradicted if some method is better in both. Neither by fewer than three trainings.
     """
     table = tables("table20_against_methods")
     table = table[table["about"].isin(["baseline", "reference"])]
@@ -116,8 +110,8 @@ def _better_than_baselines(tables: Tables) -> Finding:
     better, worse, parts = set(table["variant"]), set(table["variant"]), []
     for metric, name in (("rmse", "RMSE"), ("rmse_lag", "RMSE after lag")):
         rows = table[table["metric"] == metric]
-        better &= set(rows.loc[_relevant(rows, 1), "variant"])  # the other method minus P2Es
-        worse &= set(rows.loc[_relevant(rows, -1), "variant"])
+        better &= set(rows.loc[_clear(rows, 1, RELEVANT), "variant"])  # the other method minus P2Es
+        worse &= set(rows.loc[_clear(rows, -1, RELEVANT), "variant"])
         closest = rows.loc[rows["difference"].idxmin()]
         parts.append(f"{name}, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
     crps = table[table["metric"] == "crps"]
@@ -133,10 +127,8 @@ def _better_than_baselines(tables: Tables) -> Finding:
 
 
 def _innovation(variant: str) -> Callable[[Tables], Finding]:
-    """Supported if leaving it out hurts the CRPS or the spectrum and helps neither (:func:`_verdict`).
-
-    Both with the usual steps of the sampler and with more of them, where that was tried: what is lost, or gained, with
-    few steps only is time. The CRPS judges all samples as one answer; errors of their mean stand in the table.
+    """Supported if leaving it out hurts the CRPS or the spectrum and helps neither (:func:`_verdict`), with the usual
+    steps of the sampler and with more, where that was tried: what is lost with few steps only is time.
     """
 
     def test(tables: Tables) -> Finding:
@@ -189,7 +181,7 @@ def _demographics(tables: Tables) -> Finding:
     if rows.empty:
         raise NotMeasured("the profile does not try wrong age and sex")
     text = f"wrong age and sex: RMSE after lag {_interval(rows.iloc[0], 5)} mV"
-    return text, SUPPORTED if _relevant(rows, 1).all() else NOT
+    return text, SUPPORTED if _clear(rows, 1, RELEVANT).all() else NOT
 
 
 def _lead_relations(tables: Tables) -> Finding:
@@ -231,18 +223,21 @@ def _light(tables: Tables) -> Finding:
     return text, SUPPORTED if parameters <= MOBILE_PARAMETERS and per_s <= MOBILE_GFLOP_PER_S else NOT
 
 
+def _untested(tables: Tables) -> Finding:
+    """Never."""
+    raise NotMeasured("which recordings, and how 12 leads came from them, is not known")
+
+
 def _much_compute(tables: Tables) -> Finding:
-    """The opposite of the above."""
+    """The opposite of being light."""
     text, verdict = _light(tables)
     return text, CONTRADICTED if verdict == SUPPORTED else SUPPORTED
 
 
 def _preserved(metric: str, what: str, largest_bias_mv=None, duration: str = "") -> Callable[[Tables], Finding]:
-    """Supported if single samples keep the level of a measurement in every lead, and tell people apart by it.
-
-    The bias must be small (by default half of the spread between people), and the difference to the truth must scatter
-    less than people do: the average for everybody scatters as much, another person's ECG 1.4 times as much.
-    ``duration``: a measurement of all leads together that must fulfil the same, its bias at most 10 ms.
+    """Supported if single samples keep a measurement in every lead: the bias is small (at most half of the spread
+    between people, if no limit is given), and the difference to the truth scatters less than people do, as the average
+    for everybody does. ``duration``: of all leads together, with a bias of at most 10 ms.
     """
 
     def test(tables: Tables) -> Finding:
@@ -311,13 +306,6 @@ def _noise(tables: Tables) -> Finding:
     return text, SUPPORTED if 2 * len(clear) > len(worst) else NOT
 
 
-def _untested(why: str) -> Callable[[Tables], Finding]:
-    def test(tables: Tables) -> Finding:
-        raise NotMeasured(why)
-
-    return test
-
-
 CLAIMS: tuple[Claim, ...] = (
     Claim("A", "better than baselines in 12-lead reconstruction",
           "RMSE against every other method, with and without lag", _better_than_baselines),
@@ -338,7 +326,7 @@ CLAIMS: tuple[Claim, ...] = (
           _preserved("qrs_mv", "QRS amplitude", duration="qrs_ms")),
     Claim("B", "ST segments preserved", "ST level of single samples",
           _preserved("st60_mv", "ST level", largest_bias_mv=0.05)),
-    Claim("B", "MIMIC II-IV", "", _untested("which recordings, and how 12 leads came from them, is not known")),
+    Claim("B", "MIMIC II-IV", "", _untested),
     Claim("C", "hybrid of diffusion and GAN, perceptual and adversarial loss", "trained with both losses besides",
           _hybrid),
     Claim("C", "peak-to-peak error 0.034", "single samples", _peak_error),
@@ -350,10 +338,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 
 def claims_table(folder: Path, kind: str) -> pd.DataFrame:
-    """All claims with what the tables in ``folder`` say of them: level, claim, tested by, found, verdict, data.
-
-    ``kind`` of data: as :func:`p2es_lib.experiments.runs.data_kind` has it.
-    """
+    """All claims with what the tables in ``folder`` say; ``kind``: :func:`p2es_lib.experiments.runs.data_kind`."""
     tables, rows = Tables(folder), []
     for claim in CLAIMS:
         try:

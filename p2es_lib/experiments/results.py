@@ -14,6 +14,7 @@ from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.evaluation.metrics import summarise, summarise_difference
 from p2es_lib.evaluation.metrics.summary import ROOTS, holm
 from p2es_lib.experiments import runs
+from p2es_lib.experiments.runs import data_kind, load_windows
 from p2es_lib.experiments.variants import KINDS, REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
 from p2es_lib.plots import save_table
 from p2es_lib.plots.artefacts import RUNS_TABLE
@@ -49,7 +50,7 @@ def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int
 
 
 def bootstrap_unit(scores: pd.DataFrame) -> str:
-    """What intervals are drawn over: subjects, or blocks of windows where there are fewer than three subjects."""
+    """What is resampled: subjects, or, optimistic, blocks of windows where there are fewer than three subjects."""
     return "subject" if scores["subject"].nunique() >= 3 else "window"
 
 
@@ -68,11 +69,10 @@ def _method_labels(config: Config, variant: str, estimates: pd.Series) -> pd.Ser
 def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
     """The headline table: method, lead, metric, value, lower, upper, n_subjects, seeds, data.
 
-    Intervals are 95 % bootstrap intervals over subjects: they cover neither the noise of training nor the choice of the
-    cohort's settings. With fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
-    :func:`p2es_lib.evaluation.metrics.summarise`.
+    95 % bootstrap intervals over subjects (:func:`bootstrap_unit`) cover neither the noise of training nor the choice
+    of the cohort's settings.
     """
-    tables, kind = [], runs.data_kind(runs.load_windows(config))
+    tables, kind = [], data_kind(load_windows(config))
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         scores = scores[scores["estimate"] != "samples"]  # as a distribution: notebook 09
@@ -101,13 +101,11 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     A method with one estimate (a regression, say) is compared by it throughout: with the mean of the full model's
     samples where errors are pointwise, with its single samples else. The CRPS of one answer is its mean absolute error.
 
-    One row per variant and metric of :data:`COMPARED`: variant, method, about, metric, estimate, value (of the
-    variant), difference, lower, upper (95 %), p_value, p_holm (corrected over variants, metric by metric), seed_min,
-    seed_max (least and largest difference of a single training to that of the same seed; all others are of means over
-    seeds), n_subjects, seeds, data.
+    A row per variant and metric of :data:`COMPARED`; all but seed_min and seed_max (least and largest difference of a
+    single training to that of the same seed) are of means over seeds, p_holm is corrected over variants.
     """
     full = load_scores(config.dataset, config.profile, reference, seeds)
-    kind, unit, rows = runs.data_kind(runs.load_windows(config)), bootstrap_unit(full), []
+    kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         seeds_here = seeds_of(config.profile, variant, seeds) if variant in VARIANTS else seeds
@@ -133,9 +131,10 @@ def _differences(scores: pd.DataFrame, full: pd.DataFrame, seeds: list[int], uni
             parts.append(table[rows].assign(metric=squared))
         if any(part.empty for part in parts):
             continue
-        row = _difference(parts, _N_BOOTSTRAP_P, metric, estimate, unit)
-        of_seeds = [[_of_seed(part, seed) for part in parts] for seed in seeds]
-        single = [_difference(of_seed, 1, metric, estimate, unit)["value"] for of_seed in of_seeds]
+        options = {"reference_estimate": estimate, "unit": unit}
+        row = summarise_difference(*parts, _N_BOOTSTRAP_P, **options).set_index("metric").loc[metric]
+        of_seeds = ((_of_seed(part, seed) for part in parts) for seed in seeds)
+        single = [summarise_difference(*one, 1, **options).set_index("metric")["value"][metric] for one in of_seeds]
         yield {
             "metric": metric,
             "estimate": own,
@@ -149,12 +148,6 @@ def _differences(scores: pd.DataFrame, full: pd.DataFrame, seeds: list[int], uni
         }
 
 
-def _difference(parts: list[pd.DataFrame], n_bootstrap: int, metric: str, estimate: str, unit: str) -> pd.Series:
-    """Row of one metric of a variant's scores minus the full model's."""
-    table = summarise_difference(*parts, n_bootstrap, reference_estimate=estimate, unit=unit)
-    return table.set_index("metric").loc[metric]
-
-
 def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Scores of one training; a reference has one set of scores for all seeds."""
     own = table[table["seed"] == seed]
@@ -164,9 +157,8 @@ def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
     """How far each method is above the irreducible error, split into timing, amplitude and morphology.
 
-    Of mean squared errors (mV^2), which add up. The parts of the floor itself are subtracted: what remains is what a
-    better method could still gain. Columns method, metric (mse and its three parts), value, lower, upper (above the
-    floor, paired over subjects), floor, n_subjects.
+    Of mean squared errors (mV^2), which add up, less the parts of the floor itself: what a better method could still
+    gain, with intervals that are paired over subjects.
     """
     floor = load_scores(config.dataset, config.profile, "irreducible", seeds)
     parts = ["mse", "mse_timing", "mse_amplitude", "mse_morphology"]
@@ -204,10 +196,9 @@ def _describe(folder: Path) -> dict[str, object]:
 def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     """The finished runs that the workflow's tables are made of: of this profile's variants, and of the references.
 
-    On real recordings also P2Es as trained on the simulated cohort, which is carried over to them: a run, or the
-    weights of the package, which are no run. Columns: run (its folder in ``runs/``), method, seed, config, data,
-    weights, scores (hashes of the settings, of the prepared windows, and of the files' bytes), commit (of the source
-    tree when the run began; ``-dirty``: code differed). No dates: equal runs give equal tables, but for the commit.
+    On real recordings also P2Es as carried over to them: a run, or the weights of the package. With hashes of the
+    settings, of the prepared windows and of the files' bytes, and the commit of the source tree when the run began. No
+    dates: equal runs give equal tables, but for the commit.
     """
     learned = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind))]
     folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]

@@ -17,7 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
+from p2es_lib.baselines.ridge import LaggedRidge
+from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.core.config import Config, config_hash, get_config, real_profile, same_settings
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError, check_choice
@@ -25,8 +28,11 @@ from p2es_lib.core.learned import LearnedTranslator, load_method
 from p2es_lib.core.paths import PACKAGE, atomic_path, checkout, run_dir, windows_dir
 from p2es_lib.core.processes import git
 from p2es_lib.core.weights import CARD_FILE, WEIGHTS_FILE, simulated_model_folder
-from p2es_lib.data.windows import WindowSet, read_settings, read_windows
+from p2es_lib.data.sources.simulated import simulate_cohort, simulated_split
+from p2es_lib.data.windows import WindowSet, read_settings, read_windows, simulator_config
+from p2es_lib.evaluation.metrics import evaluate, frechet_table
 from p2es_lib.experiments.variants import REFERENCES, VARIANTS
+from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
 from p2es_lib.training.loop import CHECKPOINT_FILE, train
 
 CONFIG_FILE = "config.json"
@@ -73,8 +79,6 @@ def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
     recorded = (windows.lead_mask > 0).sum(axis=1)
     if (recorded >= n_leads).mean() > 0.5:
         return windows, ""
-    from p2es_lib.data.sources.simulated import simulate_cohort
-
     note = f"Data set {config.dataset} has {int(recorded.max())} lead(s); this notebook needs {n_leads}"
     windows = simulate_cohort(dataclasses.replace(get_config("smoke"), signal=config.signal))
     return windows, f"{note} and shows simulated windows instead."
@@ -240,8 +244,6 @@ def told_demographics(demographics: Demographics, kind: str) -> Demographics:
 
 def translate_test(model: LearnedTranslator, config: Config, seed: int, *, progress: bool = True) -> np.ndarray:
     """Samples of the test windows, (N, K, 12, T) mV, as they are scored; K is 1 for a deterministic method."""
-    from tqdm.auto import tqdm
-
     test = load_windows(config).split("test")
     told = told_demographics(test.demographics, config.evaluation.demographics)
     n_samples = config.sampling.n_samples if model.stochastic else 1
@@ -279,8 +281,6 @@ def _scores_of_model(
     model: LearnedTranslator, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of the test windows and distances between distributions, of every estimate that the method has."""
-    from p2es_lib.evaluation.metrics import evaluate, frechet_table
-
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     options = {"max_lag_s": config.evaluation.max_lag_s}
     estimates = ("mean", "single") if model.stochastic else ("mean",)
@@ -307,8 +307,6 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     The transfer draws samples, so it has the estimates of a trained run (:func:`score_run`); all others give one
     answer, "mean". A reference that is unknown, or that this data set cannot have, is an InputError.
     """
-    from p2es_lib.evaluation.metrics import evaluate, frechet_table
-
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):
         problem = f"reference {name!r} does not exist for data set {config.dataset!r} here"
@@ -338,9 +336,6 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
 
 def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray:
     """ECG of the test windows as a reference with one answer gives it, (N, 1, 12, T) mV."""
-    from p2es_lib.baselines.ridge import LaggedRidge
-    from p2es_lib.baselines.template import MeanBeatTemplate
-
     if name.startswith("irreducible"):
         hold = "pulses" if name == "irreducible" else "beats"
         n_draws = config.evaluation.n_floor_draws
@@ -356,18 +351,12 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
 
 def _conditional_mean(config: Config, split: str, **options):
     """The simulated windows of a split, and their ECG given what PPG and demographics reveal."""
-    from p2es_lib.data.sources.simulated import simulated_split
-    from p2es_lib.data.windows import simulator_config
-    from p2es_lib.simulator import conditional_mean_ecg
-
     cohort = simulated_split(config, split)
     return cohort, conditional_mean_ecg(cohort, simulator_config(config), **options)
 
 
 def validation_floor(config: Config, *, n_draws: int = 24, progress: bool = True) -> float:
     """Irreducible RMSE (mV) of the simulated validation windows: what the curves of a training cannot fall below."""
-    from p2es_lib.simulator import irreducible_rmse
-
     if config.dataset != "simulated":
         raise InputError(f"data set {config.dataset!r}: the irreducible error is known for simulated data only")
     return irreducible_rmse(*_conditional_mean(config, "validation", n_draws=n_draws, progress=progress))

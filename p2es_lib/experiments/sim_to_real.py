@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
+from tqdm.auto import tqdm
 
+from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.core.config import Config, get_config, real_profile
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import ABSENT, MEASURED
@@ -41,11 +43,11 @@ _CHUNK = 64  # windows that are translated at a time: only the mean of their sam
 
 def simulated_model(profile: str) -> LearnedTranslator:
     """P2Es as trained on the simulated cohort; an :class:`InputError` says how to make what is not there."""
-    folder = simulated_model_folder(profile)
-    if not (folder / WEIGHTS_FILE).is_file():
+    path = simulated_model_folder(profile) / WEIGHTS_FILE
+    if not path.is_file():
         command = f"make reproduce DATASET=simulated PROFILE={real_profile(profile)}"
-        raise InputError(f"{folder / WEIGHTS_FILE}: no model yet; make it with: {command}")
-    return load_method(folder)
+        raise InputError(f"{path}: no model yet; make it with: {command}")
+    return load_method(path.parent)
 
 
 def usable_windows(config: Config) -> WindowSet:
@@ -81,15 +83,11 @@ def joint_beat_lags_s(
 
     In a regular rhythm a lag that is wrong by a whole beat fits nearly as well. But all methods see the same PPG: their
     lags differ only by the delay from R peak to pulse that each takes for granted, none in the detector, some 0.17 s in
-    what the simulated cohort made. So the lags of a record must lie within half its median interval between true beats,
-    and of all such sets the one with the greatest sum of densities is taken; of equally good ones that nearest zero. A
-    method without beats has the lag nearest zero that the others allow it. (Above some 170 beats per minute, half a
-    beat is less than that delay.)
+    what the simulated cohort made. So the lags of a record must lie within half its median interval between true beats
+    (less than that delay above some 170 per minute), and of all such sets the one with the greatest sum of densities is
+    taken; of equally good ones that nearest zero, which is also the lag of a method without beats.
 
-    Parameters
-    ----------
-    methods : sequence of lists of arrays
-        Of each method, beat times of each window of the record, s; ``true``: the true ones of the same windows.
+    ``methods``: of each, beat times (s) of each window of the record; ``true``: those of the same windows.
     """
     lags = _RESOLUTION_S * np.arange(round(SMALLEST_LAG_S / _RESOLUTION_S), round(LARGEST_LAG_S / _RESOLUTION_S) + 1)
     density = np.stack([_lag_density(predicted, true, lags, window_s) for predicted in methods])  # (methods, lags)
@@ -118,9 +116,7 @@ def true_beats(windows: WindowSet) -> list[np.ndarray]:
     return [row[np.isfinite(row)] for row in stored_beats(windows.index)]
 
 
-def lags_of_records(
-    beats: Mapping[str, list[np.ndarray]], windows: WindowSet, window_s: float
-) -> dict[str, np.ndarray]:
+def lags_of_records(beats: Mapping[str, list[np.ndarray]], windows: WindowSet, window_s: float) -> dict:
     """Lag of each window's record for each method, found together with those of the others: name -> (N,), s."""
     labels = record_labels(windows.index)
     lags = np.zeros((len(beats), len(labels)))
@@ -137,10 +133,7 @@ def common_spans(lags: Iterable[np.ndarray], window_s: float) -> np.ndarray:
 
 
 def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, windows: WindowSet) -> pd.DataFrame:
-    """R-peak F1 (50 ms) after the lag, within the spans; error of the heart rate (1/min); a row per window.
-
-    All methods are asked for the same beats: those whose pulse lies in the window whatever the method's lag.
-    """
+    """R-peak F1 (50 ms) after the lag, within the spans, error of the heart rate (1/min) and lag; a row per window."""
     rows = []
     for found, true, lag, (begin, end) in zip(beats, true_beats(windows), lags, spans, strict=True):
         early, late = begin - R_PEAK_TOLERANCE_S, end + R_PEAK_TOLERANCE_S
@@ -148,30 +141,24 @@ def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, wi
         matched, extra, missed = count_matches(*near, span_s=(begin, end))
         total = 2 * matched + extra + missed
         rows.append((2 * matched / total if total else np.nan, heart_rate_error(found[None], true[None])[0], 1e3 * lag))
-    columns = ["r_peak_f1_lag", "heart_rate_error", "lag_ms"]
-    return pd.DataFrame(rows, columns=columns).assign(record=record_labels(windows.index).to_numpy())
+    table = pd.DataFrame(rows, columns=["r_peak_f1_lag", "heart_rate_error", "lag_ms"])
+    return table.assign(record=record_labels(windows.index).to_numpy())
 
 
 def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) -> pd.DataFrame:
     """Score model, template and detector, which know simulated data only, on a data set's real windows.
 
-    A row per window and method: record, subject, method, r_peak_f1_lag, heart_rate_error (1/min), lag_ms, and
-    pearson_lag over the measured leads (NaN without named leads, and of the detector).
+    A row per window and method: :func:`beat_scores`, and pearson_lag over the measured leads, if there are any.
     """
-    from tqdm.auto import tqdm
-
-    from p2es_lib.baselines.template import MeanBeatTemplate
-
     model, windows = simulated_model(config.profile), usable_windows(config)
     simulated = get_config(real_profile(config.profile))
     template = MeanBeatTemplate(simulated).fit(simulated_windows(simulated).split("train"))
     rate, ppg = config.signal.sampling_rate, np.array(windows.ppg)
-    means = []
+    means, options = [], {"n_samples": config.sampling.n_samples, "generator": seed}
     # Chunk by chunk, because all samples of a large data set would take tens of GB.
     with tqdm(total=len(windows), desc="translating", disable=not progress) as bar:
         for start in range(0, len(windows), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            options = {"n_samples": config.sampling.n_samples, "generator": seed}
             samples = model.translate(ppg[rows], windows.demographics[rows], **options)
             means.append(samples.numpy().mean(axis=1, keepdims=True))
             bar.update(len(means[-1]))
@@ -189,10 +176,9 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
 
 
 def _pearson(ecg: np.ndarray, lags: np.ndarray, windows: WindowSet, sampling_rate: float) -> np.ndarray:
-    """Correlation over the measured leads, per window, after the record's lag of the beats (N,), s; NaN without leads.
+    """Correlation over the measured leads, per window, after the record's lag (N,), s; NaN without leads.
 
-    Beats give the lag to within their tolerance only, and a QRS complex is narrow: within that tolerance each record's
-    lag is the one with the greatest correlation. Sought over all lags, it would slip by a beat.
+    That of the beats, which is rough for a narrow QRS complex, and the one within its tolerance that correlates best.
     """
     found, labels = np.full(len(windows), np.nan), record_labels(windows.index).to_numpy()
     mask, truth = np.asarray(windows.lead_mask), np.asarray(windows.ecg)
@@ -208,10 +194,7 @@ def _pearson(ecg: np.ndarray, lags: np.ndarray, windows: WindowSet, sampling_rat
 
 
 def sim_to_real_table(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """One row per record and method: averages over its windows, and 95 % bootstrap intervals over them.
-
-    Columns record, subject, method, windows, then each score with its bounds, and lag_ms.
-    """
+    """A row per record and method: averages over its windows with 95 % bootstrap intervals over them, and the lag."""
     rows = []
     for (record, method), part in scores.groupby(["record", "method"], sort=False):
         row = {"record": record, "subject": part["subject"].iloc[0], "method": method, "windows": len(part)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from p2es_lib.core.config import Config, get_config
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.subject_numbers import MAX_SEED
+from p2es_lib.data.sources import parse_dataset
 
 #: What an ablation is about; the first three are the paper's innovations.
 SUBJECTS = {
@@ -146,8 +147,6 @@ def variants_of(profile: str, kind: str) -> list[str]:
 
 def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -> Config:
     """Settings of a variant; unknown profiles, data sets and variants raise an :class:`InputError`."""
-    from p2es_lib.data.sources import parse_dataset
-
     check_choice("variant", variant, VARIANTS)
     parse_dataset(dataset)
     config = get_config(profile, dataset)

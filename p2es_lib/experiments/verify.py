@@ -125,11 +125,7 @@ PAIRED_SHARE = 1.0
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, system and versions: where all of it is the same, equal input gives equal bytes.
-
-    The processor's name alone ("AMD EPYC") is not enough: wider vectors add in another order, bfloat16 is used in
-    training where it is.
-    """
+    """Processor, its instructions (wider vectors add in another order), system, versions: alike, bytes are equal."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -232,11 +228,10 @@ def _main(table: pd.DataFrame) -> str:
 
 def _untrained(name: str, table: pd.DataFrame) -> pd.Series:
     """Rows about methods, or about data, that no training touches."""
-    if name == "table14_delineation":
-        return pd.Series(True, table.index)
     if "fit_on" in table:
         return ~table[["fit_on", "tried_on"]].eq("translated ECG").any(axis=1)
-    return table.get("method", pd.Series("", table.index)).isin(_UNTRAINED)
+    methods = table.get("method", pd.Series("", table.index))
+    return methods.isin(_UNTRAINED) | (name == "table14_delineation")
 
 
 def _labelled(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -246,9 +241,7 @@ def _labelled(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table.set_axis([f"{text} #{n + 1}" if n else text for text, n in zip(words, again, strict=True)], axis=0)
 
 
-def _conclusions(
-    ours: pd.DataFrame, theirs: pd.DataFrame, allowed: pd.DataFrame, keys: list[str]
-) -> tuple[int, list[str]]:
+def _conclusions(ours: pd.DataFrame, theirs, allowed, keys: list[str]) -> tuple[int, list[str]]:
     """How many conclusions the committed table holds for sure, and those that the fresh one turns round."""
     wrong, count = [], 0
     if "verdict" in ours:
@@ -305,19 +298,15 @@ def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
     """Hold the tables of the run in ``$P2ES_HOME`` against the committed ones.
 
     Also returned: in what this machine differs from the one that made those; if in nothing, only equal rows count.
-    InputError: nothing committed, a table that the run did not make, or tables of other seeds.
     """
     committed, folder = committed_tables(dataset, profile), paths.figures_dir(dataset, profile)
     command = f"make reproduce DATASET={dataset} PROFILE={profile}"
     _check_seeds(committed, folder, command)
-    machine = json.loads(committed.pop(MACHINE_FILE, "{}"))
-    pairs = {}
-    for file, text in committed.items():
-        if (name := Path(file).stem) in NOT_COMPARED:
-            continue
+    machine, pairs = json.loads(committed.pop(MACHINE_FILE, "{}")), {}
+    for file in [file for file in committed if Path(file).stem not in NOT_COMPARED]:
         if not (folder / file).is_file():
             raise InputError(f"{folder / file}: missing; make it with: {command}")
-        pairs[name] = pd.read_csv(io.StringIO(text)), pd.read_csv(folder / file)
+        pairs[Path(file).stem] = pd.read_csv(io.StringIO(committed[file])), pd.read_csv(folder / file)
     differ = {name: own for name, own in describe_machine().items() if machine.get(name) != own}
     words = [f"{name} {own}, there {machine.get(name, 'not recorded')}" for name, own in differ.items()]
     return compare(pairs), words
@@ -325,8 +314,7 @@ def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
 
 def compare(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> list[Comparison]:
     """Hold all tables of a run (name to committed and fresh table) against each other, as one family of numbers."""
-    z = allowed_deviations(pairs)
-    return [compare_tables(name, *tables, z) for name, tables in pairs.items()]
+    return [compare_tables(name, *tables, allowed_deviations(pairs)) for name, tables in pairs.items()]
 
 
 def allowed_deviations(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> float:
@@ -340,10 +328,8 @@ def _check_seeds(committed: dict[str, str], folder: Path, command: str) -> None:
     file = f"{RUNS_TABLE}.csv"
     if file not in committed or not (folder / file).is_file():
         return
-    wanted, made = (
-        ",".join(map(str, sorted(set(pd.read_csv(source)["seed"]))))
-        for source in (io.StringIO(committed[file]), folder / file)
-    )
+    sources = io.StringIO(committed[file]), folder / file
+    wanted, made = (",".join(map(str, sorted(set(pd.read_csv(source)["seed"])))) for source in sources)
     if wanted != made:
         problem = f"{folder}: made with seed(s) {made}, the committed tables with {wanted}"
         raise InputError(f"{problem}; make it with: {command} SEEDS={wanted}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from p2es_lib.core.config import Config, config_hash
 from p2es_lib.core.errors import InputError
@@ -51,24 +52,13 @@ def train(
     config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, run_hash: str = "", fabric=None,
     progress: bool = True,
 ) -> LearnedTranslator:  # fmt: skip
-    """Train a method into ``folder``, continuing from the checkpoint there if it was made with the same settings.
+    """Train a method on the splits "train" and "validation", continuing from the checkpoint in ``folder``, if it is of
+    the same ``run_hash`` (default: of ``config`` and ``seed``).
 
-    Parameters
-    ----------
-    windows : WindowSet
-        With the splits "train" and "validation"; an InputError, if one is empty.
-    folder : Path
-        Gets ``checkpoint.ckpt`` every ``checkpoint_every`` steps. At the end that goes, and ``history.csv``,
-        ``cost.json`` and ``weights.safetensors`` come: the moving average with the lowest validation error, or the last
-        one (:attr:`LearnedTranslator.keeps_best`), which is returned.
-    seed : int
-        Of weights, batches and noise.
-    run_hash : str
-        What the checkpoint must have been made with; default: hash of ``config`` and ``seed``.
-    fabric : lightning.fabric.Fabric, optional
-        Launched already (default: one process, :func:`make_fabric`). With W processes a step sees W batches.
-    progress : bool
-        Show a progress bar; a line per validation is printed in any case.
+    ``folder`` gets ``checkpoint.ckpt`` every ``checkpoint_every`` steps. At the end that goes, and ``history.csv``,
+    ``cost.json`` and ``weights.safetensors`` come: the moving average with the lowest validation error, or the last one
+    (:attr:`LearnedTranslator.keeps_best`), which is returned. ``fabric``: launched already (default: one process); with
+    W processes a step sees W batches. Without ``progress``, a line per validation is printed only.
     """
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
     if not len(train_windows) or not len(validation_windows):
@@ -181,8 +171,6 @@ class _Training:
 
     def run(self, batches: TrainingBatches, validation_windows: WindowSet, progress: bool) -> None:
         """All steps that are left, with logs, validations and checkpoints in between."""
-        from tqdm.auto import tqdm
-
         settings, step = self.settings, self.start
         options = {"mininterval": 1.0, "disable": not (progress and self.fabric.is_global_zero)}
         bar = tqdm(desc=f"training {self.module.name}", total=settings.n_steps, initial=step, **options)
