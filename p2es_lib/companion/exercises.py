@@ -11,8 +11,8 @@ import builtins
 import contextlib
 import io
 import symtable
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -112,12 +112,8 @@ def _stub(statement: ast.stmt) -> str | None:
     return None
 
 
-class _Names(NamedTuple):
-    """Names that a cell gives values to, and those that it takes from elsewhere, at once or inside its functions."""
-
-    defined: set[str]
-    at_once: set[str]
-    when_called: set[str]
+#: Names that a cell gives values to, and those that it takes from elsewhere, at once or inside its functions.
+_Names = namedtuple("_Names", ["defined", "at_once", "when_called"])
 
 
 def _names(source: str) -> _Names:

@@ -55,14 +55,9 @@ def read_parameters(name: str, folder: Path | None = None) -> dict[str, object]:
     tagged, path = code_cells(name, folder, "parameters"), notebook_folder(folder) / f"{name}.ipynb"
     if len(tagged) != 1:
         raise InputError(f"{path}: needs exactly one code cell tagged 'parameters', found {len(tagged)}")
-    return _literal_assignments(tagged[0], path)
-
-
-def _literal_assignments(source: str, path: Path) -> dict[str, object]:
-    """Values of ``name = literal`` lines. Papermill replaces nothing but names, so a derived value would go stale."""
     where = f"{path}, parameters cell"
     try:
-        statements = ast.parse(source).body
+        statements = ast.parse(tagged[0]).body
     except SyntaxError as error:
         raise InputError(f"{where}: line {error.lineno} is not Python") from error
     parameters: dict[str, object] = {}
@@ -72,7 +67,8 @@ def _literal_assignments(source: str, path: Path) -> dict[str, object]:
             case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, value):
                 with suppress(ValueError):
                     default = ast.literal_eval(value)
-        if isinstance(default, (tuple, set, bytes)):  # papermill turns a tuple into a string
+        # Papermill turns a tuple into a string, and replaces nothing but names: a derived value would go stale.
+        if isinstance(default, (tuple, set, bytes)):
             wanted = "'name = literal' (number, text, list, dictionary)"
             raise InputError(f"{where}: line {statement.lineno} must be {wanted}")
         if name in parameters:
@@ -128,8 +124,7 @@ def run_notebook(
     check_parameters(name, parameters, folder)
     if not timeout_s > 0:
         raise InputError(f"timeout={timeout_s}: must be a positive number of seconds")
-    source, output = notebook_folder(folder) / f"{name}.ipynb", Path(output)
-    label = output.stem
+    source, output, label = notebook_folder(folder) / f"{name}.ipynb", Path(output), Path(output).stem
     failed = output.with_name(f"{label}.failed.ipynb")
     with exclusive_lock(output.with_name(f".{label}.lock"), what=f"notebook {label}"):
         for stale in output.parent.glob(f".{label}.tmp*"):  # left by a killed run; we hold the lock

@@ -81,24 +81,19 @@ class SignalConfig(_Section):
 
 @dataclass(frozen=True)
 class DataConfig(_Section):
-    """Cohort: subjects per split, windows per subject and the quality that a real window must have.
-
-    ``stream_training``: fresh simulated subjects in every step, and a fresh PPG for a real ECG whose PPG is simulated.
-    ``disturbed_share`` of the training windows have their PPG disturbed as a wearable's is (motion, drift, noise,
-    clipping, gaps). Real windows begin every ``stride_s`` seconds (0: no overlap), ``max_windows`` of them at most,
-    spread evenly over records and time. ``hold_out``: the source that is tested on only ("bidmc" in "mimic4wdb~bidmc").
-    """
+    """Cohort: subjects per split, windows per subject and the quality that a real window must have."""
 
     n_train_subjects: int = _at_least(1, 1000)
     n_validation_subjects: int = _at_least(1, 128)
     n_test_subjects: int = _at_least(1, 200)
     windows_per_subject: int = _at_least(1, 2)
-    stream_training: bool = True
+    stream_training: bool = True  #: Fresh simulated subjects in every step, or a fresh PPG where only it is simulated.
+    #: Of the training windows have their PPG disturbed, as a wearable's is (motion, drift, noise, clipping, gaps).
     disturbed_share: float = _checked(0.3, lambda share: 0 <= share <= 1, "between 0 and 1")
-    stride_s: float = _at_least(0, 0.0)
-    max_windows: int = _at_least(1, 2000)
+    stride_s: float = _at_least(0, 0.0)  #: From one real window to the next; 0: without overlap.
+    max_windows: int = _at_least(1, 2000)  #: Real ones that a run uses, spread evenly over records and time.
     min_quality: float = _checked(0.7, lambda share: 0 <= share <= 1, "between 0 and 1")
-    hold_out: str = ""
+    hold_out: str = ""  #: Source that is tested on and not trained on ("bidmc" in "mimic4wdb~bidmc").
     simulator_seed: int = 2025
 
 
@@ -161,22 +156,17 @@ class DenoiserConfig(_Section):
 
 @dataclass(frozen=True)
 class AffinityConfig(_Section):
-    """GroupFinder: embedding, contrastive learning, KNN clustering, and how groups become affinity matrices.
+    """GroupFinder: embedding, contrastive learning, KNN clustering, and how groups become affinity matrices."""
 
-    ``mixing``: ``groups`` (one matrix per group, mixed per sample), ``shared`` (one matrix for all), ``identity``
-    (none), ``random`` (a group drawn from a hash of each window). ``inputs``: what the embedding sees. ``clustering``:
-    ``knn`` (Ward clustering on the K-nearest-neighbour graph) or ``centroid`` (k-means, nearest centroid).
-    ``max_windows``: training windows, spread over subjects, that GroupFinder learns from and keeps in its bank.
-    """
-
+    #: One matrix per group, mixed per sample; one for all; none; or that of a group drawn from a hash of each window.
     mixing: str = _one_of("groups", "shared", "identity", "random")
-    inputs: str = _one_of("both", "demographics", "waveform")
-    clustering: str = _one_of("knn", "centroid")
+    inputs: str = _one_of("both", "demographics", "waveform")  #: What the embedding sees.
+    clustering: str = _one_of("knn", "centroid")  #: Ward on the K-nearest-neighbour graph, or k-means.
     contrastive: bool = True
     n_groups: int = _at_least(1, 6)
     k_neighbours: int = _at_least(1, 16)
     embedding_dim: int = _at_least(1, 32)
-    max_windows: int = 20_000
+    max_windows: int = 20_000  #: Training windows, spread over subjects, that it learns from and keeps in its bank.
     temperature: float = _positive(0.1)
     n_steps: int = _at_least(0, 400)
     batch_size: int = _at_least(2, 256)  # a window and a neighbour
@@ -325,7 +315,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
 
 def real_profile(profile: str) -> str:
     """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
-    They vary more, alone or combined with the cohort, and the model of the package, carried over to them, is of ``wide``.
+    They vary more, alone or combined with the cohort, and the model of the package, carried over to them, is that one.
     """
     return "wide" if profile == "quick" else profile
 

@@ -41,17 +41,13 @@ class LearnedTranslator(nn.Module):
         Leads that the training data held (default: all); the others come out as NaN.
     """
 
-    #: Name of the method, as in ``config.method.name``.
-    name: ClassVar[str]
-    #: Whether samples differ. A deterministic method is drawn once and copied.
-    stochastic: ClassVar[bool] = True
-    #: Whether one step of its sampler gives the posterior mean itself, which is then a row of its own in the tables.
-    has_direct_estimate: ClassVar[bool] = False
+    name: ClassVar[str]  #: As in ``config.method.name``.
+    stochastic: ClassVar[bool] = True  #: Whether samples differ, or one is drawn and copied.
+    has_direct_estimate: ClassVar[bool] = False  #: Whether one step of its sampler gives the posterior mean itself.
     #: Whether the average with the least validation RMSE is kept, or the last one: where the loss is no squared error,
     #: the least RMSE would pick the smoothest stage, not the best.
     keeps_best: ClassVar[bool] = True
-    #: Steps of the critic before each step of the method, all on its batch.
-    critic_steps: ClassVar[int] = 1
+    critic_steps: ClassVar[int] = 1  #: Of the critic before each step of the method, all on its batch.
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__()
@@ -185,9 +181,8 @@ class LearnedTranslator(nn.Module):
     def from_weights(cls, weights: Weights, device: str | torch.device = "cpu") -> LearnedTranslator:
         """The model that a weight file holds; raises what :meth:`from_pretrained` does."""
         if weights.method != cls.name:
-            raise InputError(
-                f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}; name another folder"
-            )
+            problem = f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}"
+            raise InputError(f"{problem}; name another folder")
         try:
             model = cls(Config.from_dict(weights.config))
             model.load_state_dict(weights.tensors)
@@ -221,12 +216,10 @@ class Batch:
 
     def __init__(self, module: LearnedTranslator, batch: dict, generator: torch.Generator):
         device = module.device
-        #: Of the leads, (B, 12): 0 absent, 1 derived, 2 measured.
-        self.mask = batch["lead_mask"].to(device)
+        self.mask = batch["lead_mask"].to(device)  #: (B, 12): 0 absent, 1 derived, 2 measured.
         #: ECG in units of ``ecg_scale_mv``, (B, 12, T); leads that do not exist are 0.
         self.x_0 = batch["ecg"].to(device) / module.ecg_scale_mv * (self.mask > 0)[:, :, None]
-        #: Standardised, (B, 1, T).
-        self.ppg = standardise(batch["ppg"].to(device))
+        self.ppg = standardise(batch["ppg"].to(device))  #: (B, 1, T).
         #: (B, 4), age or sex of some rows hidden.
         self.demographics = hide_demographics(torch.as_tensor(batch["demographics"].features()), generator).to(device)
         self.subjects: list[str] = batch["subjects"]

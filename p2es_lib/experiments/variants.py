@@ -23,15 +23,12 @@ SUBJECTS = {
 class Variant:
     """One row of a table."""
 
-    #: As it stands in tables.
-    label: str
-    #: Settings that differ from the full model.
-    changes: dict[str, object] = field(default_factory=dict)
+    label: str  #: As it stands in tables.
+    changes: dict[str, object] = field(default_factory=dict)  #: Settings that differ from the full model.
     #: One of :data:`SUBJECTS` for an ablation, ``"sampler"`` for another number of steps of the full model,
     #: ``"more_steps"`` for more steps of another variant, ``"baseline"`` for another method, "" for the full model.
     about: str = ""
-    #: Variant whose finished training is taken; only its use differs. "": it is trained itself.
-    weights_of: str = ""
+    weights_of: str = ""  #: Variant whose finished training is taken, only used otherwise. "": it is trained itself.
 
 
 def _baseline(label: str, method: str) -> Variant:
@@ -50,10 +47,9 @@ def _steps(n: int) -> Variant:
 
 #: Steps of the sampler with which ablations are compared once more: how many a model needs may be what was changed.
 MORE_STEPS = 8
-#: The full model, one changed thing per row, and the other methods.
+#: The full model, one changed thing per row (the paper's innovations first), its other uses, and the other methods.
 VARIANTS: dict[str, Variant] = {
     "p2es": Variant("P2Es"),
-    # ------------------------------------------------------------------ the paper's innovations, one switch each
     "spectral_blur": Variant("spectral blur", {"process.blur": "spectral"}, "forward"),
     "no_blur": Variant("no blur", {"process.blur": "none"}, "forward"),
     # Blur alone must destroy the signal by itself: all but its mean.
@@ -82,18 +78,15 @@ VARIANTS: dict[str, Variant] = {
     "twelve_groups": Variant("12 groups", {"affinity.n_groups": 12}, "affinity"),
     "four_neighbours": Variant("K = 4", {"affinity.k_neighbours": 4}, "affinity"),
     "many_neighbours": Variant("K = 64", {"affinity.k_neighbours": 64}, "affinity"),
-    # ------------------------------------------------------------------ what else the model is told, and our choices
     "no_demographics": Variant("denoiser without demographics", {"denoiser.demographics": False}, "demographics"),
     "no_projection": Variant("no lead projection", {"denoiser.projection": False}, "design"),
     "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}, "design"),
     "adversarial": Variant("with adversarial and perceptual loss", {"method.name": "p2es_hybrid"}, "design"),
-    # ------------------------------------------------------------------ the full model, used otherwise
     "hidden_demographics": _at_test("age and sex withheld at test time", "demographics",
                                     {"evaluation.demographics": "hidden"}),
     "wrong_demographics": _at_test("wrong age and sex at test time", "demographics",
                                    {"evaluation.demographics": "wrong"}),
     **{f"steps_{n}": _steps(n) for n in (1, 2, 3, 4, 8, 16, 50)},
-    # ------------------------------------------------------------------ other methods
     "unet": _baseline("U-Net regression", "unet"),
     "bilstm": _baseline("BiLSTM regression", "bilstm"),
     "ddpm": Variant("Conditional DDPM (no blur, deblurring, affinity)", {"process.blur": "none",
