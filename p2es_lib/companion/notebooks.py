@@ -111,15 +111,8 @@ def run_notebook(
     """Execute a notebook with the Python that runs this function, and write the executed copy to ``output``.
 
     That only when every cell ran; after an error the notebook as it stood is ``<name>.failed.ipynb`` beside it.
-    ``parameters`` replace those of its ``parameters`` cell, no cell may take longer than ``timeout_s``, and ``log``
-    (default: standard error) gets what the cells print, while they print it.
-
-    Raises
-    ------
-    InputError
-        Unknown notebook or parameter, wrong type, ``output`` being written by another process; or raised by a cell.
-    NotebookError
-        A cell raised another exception or took too long, or its kernel died.
+    ``log`` (default: standard error) gets what the cells print, while they print it. A cell that raises an InputError,
+    raises it here; another exception, more than ``timeout_s`` for a cell, and a dead kernel are a NotebookError.
     """
     check_parameters(name, parameters, folder)
     if not timeout_s > 0:

@@ -315,7 +315,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
 
 def real_profile(profile: str) -> str:
     """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
-    They vary more, alone or combined with the cohort, and the model of the package, carried over to them, is that one.
+    They vary more, and the model of the package, which is carried over to them, was trained with those.
     """
     return "wide" if profile == "quick" else profile
 

@@ -32,13 +32,8 @@ HIDE_PROBABILITY = 0.1
 class LearnedTranslator(nn.Module):
     """A method with weights: PPG and demographics in, 12-lead ECG out.
 
-    Parameters
-    ----------
-    config : Config
-    ecg_scale_mv : float
-        Standard deviation of the training ECG, mV: one number for all leads, so that lead relations are kept.
-    trained_leads : array of bool (12,), optional
-        Leads that the training data held (default: all); the others come out as NaN.
+    ``ecg_scale_mv``: standard deviation of the training ECG, one for all leads, so that lead relations are kept;
+    ``trained_leads`` (12,): those that the training data held (default: all); the others come out as NaN.
     """
 
     name: ClassVar[str]  #: As in ``config.method.name``.
@@ -68,10 +63,8 @@ class LearnedTranslator(nn.Module):
         raise NotImplementedError
 
     def draw(self, ppg: Tensor, demographics: Tensor, noise: WindowNoise, n_steps: int | None, **options) -> Tensor:
-        """ECG in units of :attr:`ecg_scale_mv`, (B * K, 12, T), the K = ``noise.n_samples`` of a window side by side.
-
-        ``ppg`` (B, 1, T), ``demographics`` (B, 4) from :meth:`Demographics.features`; ``n_steps`` of an iterative
-        sampler: None is the method's own default, 1 the cheapest estimate of the posterior mean.
+        """ECG in units of :attr:`ecg_scale_mv`, (B * K, 12, T), the K = ``noise.n_samples`` of a window side by side,
+        from ``ppg`` (B, 1, T) and ``demographics`` (B, 4); ``n_steps=1``: cheapest estimate of the posterior mean.
         """
         raise NotImplementedError
 
@@ -127,8 +120,8 @@ class LearnedTranslator(nn.Module):
 
         Parameters
         ----------
-        ppg : array or Tensor (B, 1, T)
-            T as the model was trained with (``config.signal``); ``demographics`` has a row per window.
+        ppg, demographics : array or Tensor (B, 1, T), Demographics (B,)
+            T as the model was trained with (``config.signal``).
         n_samples : int
             Their mean estimates the posterior mean, single ones carry the spread.
         generator : int, NoiseNames or WindowNoise, optional

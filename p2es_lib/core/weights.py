@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,8 +84,10 @@ def read_weights(folder: str | Path) -> Weights:
     if about.get("method") not in METHODS:
         found = f"a model {about['method']!r}, which this version does not know" if "method" in about else "no model"
         raise InputError(f"{path}: holds {found}; name a folder that {WEIGHTS_FILE} of this library lies in")
-    sha256 = hashlib.sha256(content).hexdigest()
-    made_on = _read_card(path.parent, sha256)
+    sha256, made_on = hashlib.sha256(content).hexdigest(), ""
+    with suppress(OSError, ValueError, KeyError):  # a file of an older version has no card
+        card = json.loads((path.parent / CARD_FILE).read_text())
+        made_on = card["made_on"] if card["sha256"] == sha256 else ""
     return Weights(path, about["method"], about["config"], about["extra_state"], tensors, sha256, made_on)
 
 
@@ -97,14 +100,6 @@ def _metadata(content: bytes) -> dict[str, Any]:
         return {}
     # Older versions: an entry each, the method's name as "format".
     return {"method": metadata["format"]} | {name: json.loads(metadata[name]) for name in ("config", "extra_state")}
-
-
-def _read_card(folder: Path, sha256: str) -> str:
-    try:
-        card = json.loads((folder / CARD_FILE).read_text())
-        return card["made_on"] if card["sha256"] == sha256 else ""
-    except (OSError, ValueError, KeyError):  # a file of an older version has no card
-        return ""
 
 
 def names_now(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -94,12 +94,6 @@ def _verdict(tables: list[pd.DataFrame], better: int) -> str:
     return NOT
 
 
-def _fewer_trainings(tables: list[pd.DataFrame]) -> str:
-    """A remark on a comparison with too few trainings for a verdict."""
-    n = int(min(rows["seeds"].min() for rows in tables))
-    return f"; {n} training{'s' if n > 1 else ''}, {SEEDS_ASKED} are asked for" if n < SEEDS_ASKED else ""
-
-
 def _better_than_baselines(tables: Tables) -> Finding:
     """Supported if the error (of the mean of samples) is lower than every other method's, clearly and by 1 %, as it is
     and after the lag. Contradicted if some method is better in both. Neither by fewer than three trainings.
@@ -143,8 +137,10 @@ def _innovation(variant: str) -> Callable[[Tables], Finding]:
         for words, rows in found.items():
             crps, spectrum = _interval(rows.loc["crps"], 5), _interval(rows.loc["log_spectral_distance"], 2)
             parts.append(f"{words}: CRPS {crps} mV, log-spectral distance {spectrum} dB")
-        compared = list(found.values())
-        return "; ".join(parts) + _by_time(tables, variant) + _fewer_trainings(compared), _verdict(compared, better=1)
+        text, n = "; ".join(parts) + _by_time(tables, variant), int(min(rows["seeds"].min() for rows in found.values()))
+        if n < SEEDS_ASKED:  # no verdict
+            text += f"; {n} training{'s' if n > 1 else ''}, {SEEDS_ASKED} are asked for"
+        return text, _verdict(list(found.values()), better=1)
 
     return test
 

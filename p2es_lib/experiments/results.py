@@ -42,13 +42,6 @@ def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> p
     return _load(dataset, profile, variant, seeds, runs.SCORES_FILE)
 
 
-def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
-    """Distances between distributions, averaged over seeds, as are their bounds, which so stay per training."""
-    table = _load(dataset, profile, variant, seeds, runs.DISTRIBUTION_FILE)
-    keys = ["lead", "estimate", "metric", "n_subjects"]
-    return table.groupby(keys, sort=False)[["value", "lower", "upper"]].mean().reset_index()
-
-
 def bootstrap_unit(scores: pd.DataFrame) -> str:
     """What is resampled: subjects, or, optimistic, blocks of windows where there are fewer than three subjects."""
     return "subject" if scores["subject"].nunique() >= 3 else "window"
@@ -67,17 +60,18 @@ def _method_labels(config: Config, variant: str, estimates: pd.Series) -> pd.Ser
 
 
 def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
-    """The headline table: method, lead, metric, value, lower, upper, n_subjects, seeds, data.
-
-    95 % bootstrap intervals over subjects (:func:`bootstrap_unit`) cover neither the noise of training nor the choice
-    of the cohort's settings.
+    """The headline table: method, lead, metric, value, 95 % bootstrap interval over subjects (:func:`bootstrap_unit`;
+    it covers neither the noise of training nor the choice of the cohort's settings), n_subjects, seeds, data.
     """
     tables, kind = [], data_kind(load_windows(config))
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         scores = scores[scores["estimate"] != "samples"]  # as a distribution: notebook 09
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
-        distances = _load_distribution(config.dataset, config.profile, variant, seeds)
+        # Distances are averaged over seeds, as are their bounds, which so stay per training.
+        distances = _load(config.dataset, config.profile, variant, seeds, runs.DISTRIBUTION_FILE)
+        distances = distances.groupby(["lead", "estimate", "metric", "n_subjects"], sort=False)
+        distances = distances[["value", "lower", "upper"]].mean().reset_index()
         table = pd.concat([table, distances], ignore_index=True)
         labels = _method_labels(config, variant, table["estimate"])
         tables.append(table.assign(method=labels, seeds=scores["seed"].nunique(), data=kind))
@@ -155,10 +149,8 @@ def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
-    """How far each method is above the irreducible error, split into timing, amplitude and morphology.
-
-    Of mean squared errors (mV^2), which add up, less the parts of the floor itself: what a better method could still
-    gain, with intervals that are paired over subjects.
+    """How far each method is above the irreducible error, split into timing, amplitude and morphology: of mean squared
+    errors (mV^2), which add up, with intervals that are paired over subjects.
     """
     floor = load_scores(config.dataset, config.profile, "irreducible", seeds)
     parts = ["mse", "mse_timing", "mse_amplitude", "mse_morphology"]

@@ -71,9 +71,8 @@ def simulated_windows(config: Config) -> WindowSet:
 
 
 def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
-    """Windows for the pictures of a teaching notebook, which may be the first that somebody opens.
-
-    Where fewer than ``n_leads`` leads were recorded, a small simulated cohort instead, and a note that says so.
+    """Windows for the pictures of a teaching notebook, which may be the first that somebody opens; where fewer than
+    ``n_leads`` leads were recorded, those of a small simulated cohort, and a note that says so.
     """
     windows = simulated_windows(config) if config.dataset == "simulated" else load_windows(config)
     recorded = (windows.lead_mask > 0).sum(axis=1)
@@ -105,10 +104,9 @@ def file_hash(path: Path) -> str:
 
 
 def git_commit() -> str:
-    """Commit of the source tree, with ``-dirty`` when code or requirements differ from it; empty outside a checkout.
+    """Commit of the source tree, with ``-dirty`` when what decides results differs from it; empty outside a checkout.
 
-    Only what can change results counts: the workflow itself renews tracked figures and the README while runs go on.
-    Modules that git does not know count too; notebooks that it does not know are nobody's input.
+    Not README and figures, which the workflow renews; modules that git does not know too, but no such notebooks.
     """
     unknown = f"ls-files --others --exclude-standard {PACKAGE.name}"
     asked = ("rev-parse --short=12 HEAD", "diff --name-only HEAD", unknown)
@@ -166,9 +164,8 @@ def read_record(folder: Path) -> dict:
 
 
 def settings_name(dataset: str, profile: str) -> str:
-    """Hash by which the workflow knows the settings of a profile: that of the runs there, where they have the same.
-
-    So a new setting does not start the workflow anew, a changed one does.
+    """Hash by which the workflow knows the settings of a profile: that of the runs there, where they have the same, so
+    that a new setting does not start the workflow anew.
     """
     config = get_config(profile, dataset)
     for record in map(read_record, sorted(run_dir(dataset, profile, "p2es", 0).parent.glob("seed*"))):
@@ -230,9 +227,8 @@ def training_command(dataset: str, profile: str, variant: str, seed: int) -> str
 
 
 def told_demographics(demographics: Demographics, kind: str) -> Demographics:
-    """Age and sex as a test gives them: ``"given"`` (as they are), ``"hidden"``, or ``"wrong"``.
-
-    Wrong: the other sex, and the age mirrored at 54 years (20 becomes 88). What is missing stays so.
+    """Age and sex as a test gives them: ``"given"`` (as they are), ``"hidden"``, or ``"wrong"``: the other sex, and the
+    age mirrored at 54 years (20 becomes 88).
     """
     if kind == "given":
         return demographics
@@ -277,9 +273,7 @@ def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int,
     return _write_scores(*_scores_of_model(model, samples, config, seed, one_step=not weights_of), folder)
 
 
-def _scores_of_model(
-    model: LearnedTranslator, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _scores_of_model(model, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True) -> tuple:
     """Scores of the test windows and distances between distributions, of every estimate that the method has."""
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     options = {"max_lag_s": config.evaluation.max_lag_s}
@@ -304,8 +298,7 @@ def references_for(config: Config) -> list[str]:
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
     """Score a reference on the test windows; returns the scores, from the run folder if they are there.
 
-    The transfer draws samples, so it has the estimates of a trained run (:func:`score_run`); all others give one
-    answer, "mean". A reference that is unknown, or that this data set cannot have, is an InputError.
+    The transfer has the estimates of a trained run (:func:`score_run`); all others give one answer, "mean".
     """
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):

@@ -6,12 +6,11 @@ same packages, nothing less will do.
 *Reproduced statistically*: elsewhere, sums are taken in another order or in bfloat16, and a training ends as if it had
 another seed. Three things must then hold.
 
-1. Every number is within a tolerance of the committed one. A training moves a number for everybody, and each person's a
-   little differently: the tolerance takes the spread between trainings (:data:`LIMITS`; smaller for means over
-   trainings) together with a share of the standard error over subjects, which the row's interval states; a share only,
-   because both runs are scored on the same subjects. It is corrected for how many numbers are compared (Bonferroni): a
-   sound run fails with the chance :data:`FAMILY_ERROR`. Below the margin of equivalence all results are the same. Where
-   nothing is trained (templates, the irreducible error), only rounding may differ.
+1. Every number is within a tolerance of the committed one: of the spread between trainings (:data:`LIMITS`), which move
+   it for everybody, and a share of the standard error over subjects (the row's interval), since they move each person's
+   a little differently. It is corrected for how many numbers are compared (Bonferroni): a sound run fails with the
+   chance :data:`FAMILY_ERROR`. Below the margin of equivalence, results are the same. Where nothing is trained
+   (templates, the irreducible error), only rounding may differ.
 2. The conclusions are the same: each verdict on a claim; the sign of each difference between methods that the committed
    table holds for more than chance and more than two trainings could do; who is ahead of whom, wherever two methods are
    further apart than that.

@@ -88,27 +88,24 @@ class _Training:
         self.adversary = Adversary(self.module, fabric, self.settings)
         self.history, self.losses, self.start = [], [], 0
         self.best: dict = {"validation_rmse": math.inf, "weights": None}
-        state = self._checkpoint()
-        self.watch = Stopwatch(None if state is None else state["seconds"])
-        if state is None:
+        path, state = folder / CHECKPOINT_FILE, {}
+        if path.is_file():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("run_hash") != run_hash:  # other settings: start anew
+            state = {}
+        self.watch = Stopwatch(state.get("seconds"))
+        if state:
+            self._restore(state, windows)
+        else:
             with self.watch("preparing"):
                 self.module.prepare(windows, seed=seed, progress=progress)
             self.average = copy.deepcopy(self.module)
-        else:
-            self._restore(state, windows)
         self.average.to(fabric.device)
         optimizer = make_optimizer(self.module.trained_parameters(), self.settings)
         self.model, self.optimizer = fabric.setup(self.module, optimizer)
-        if state is not None:
+        if state:
             self.optimizer.load_state_dict(state["optimizer"])
         self.began = time.monotonic()
-
-    def _checkpoint(self) -> dict | None:
-        path = self.folder / CHECKPOINT_FILE
-        if not path.is_file():
-            return None
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return state if state["run_hash"] == self.run_hash else None  # other settings: start anew
 
     def _restore(self, state: dict, windows: WindowSet) -> None:
         self.module.load_state_dict(names_now(state["module"]))
@@ -164,10 +161,9 @@ class _Training:
             weights = {name: value.detach().cpu().clone() for name, value in self.average.state_dict().items()}
             self.best = {**scores, "weights": weights}
         if self.fabric.is_global_zero:
-            n_steps = self.settings.n_steps
-            left = (time.monotonic() - self.began) / (done - self.start) * (n_steps - done)
-            reached = f"step {done}/{n_steps}  validation RMSE {scores['validation_rmse']:.4f} mV"
-            print(f"{reached}  about {left / 60:.1f} min left", flush=True)
+            n_steps, rmse = self.settings.n_steps, scores["validation_rmse"]
+            left = (time.monotonic() - self.began) / (done - self.start) * (n_steps - done) / 60
+            print(f"step {done}/{n_steps}  validation RMSE {rmse:.4f} mV  about {left:.1f} min left", flush=True)
 
     def run(self, batches: TrainingBatches, validation_windows: WindowSet, progress: bool) -> None:
         """All steps that are left, with logs, validations and checkpoints in between."""
