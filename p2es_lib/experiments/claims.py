@@ -102,16 +102,13 @@ def _better_than_baselines(tables: Tables) -> Finding:
     table = table[table["about"].isin(["baseline", "reference"])]
     table = table[~table["variant"].isin(["irreducible", "irreducible_beats", "transfer"])]
     better, worse, parts = set(table["variant"]), set(table["variant"]), []
-    for metric, name in (("rmse", "RMSE"), ("rmse_lag", "RMSE after lag")):
+    for metric, name in {"rmse": "RMSE", "rmse_lag": "RMSE after lag", "crps": "CRPS"}.items():
         rows = table[table["metric"] == metric]
-        better &= set(rows.loc[_clear(rows, 1, RELEVANT), "variant"])  # the other method minus P2Es
-        worse &= set(rows.loc[_clear(rows, -1, RELEVANT), "variant"])
-        closest = rows.loc[rows["difference"].idxmin()]
-        parts.append(f"{name}, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
-    crps = table[table["metric"] == "crps"]
-    if len(crps):  # no part of the verdict: an answer without uncertainty has no good one
-        closest = crps.loc[crps["difference"].idxmin()]
-        parts.append(f"CRPS, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
+        if metric != "crps":  # of which an answer without uncertainty has no good one
+            better &= set(rows.loc[_clear(rows, 1, RELEVANT), "variant"])  # the other method minus P2Es
+            worse &= set(rows.loc[_clear(rows, -1, RELEVANT), "variant"])
+        for _, closest in rows.nsmallest(1, "difference").iterrows():
+            parts.append(f"{name}, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
     n_methods = table["variant"].nunique()
     text = f"clearly better than {len(better)} of {n_methods} methods in both errors, clearly worse than {len(worse)}; "
     text += "; ".join(parts)

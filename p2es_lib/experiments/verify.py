@@ -27,7 +27,6 @@ import json
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,8 +139,7 @@ def write_machine(folder: Path) -> None:
         temporary.write_text(json.dumps(describe_machine(), indent=1, sort_keys=True) + "\n")
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """One table held against another."""
 
     table: str
