@@ -16,7 +16,7 @@ from p2es_lib.cli.main import app
 from p2es_lib.companion import workflow
 from p2es_lib.core.paths import PRETRAINED, figures_dir, run_dir
 from p2es_lib.experiments import runs as experiments
-from p2es_lib.experiments.provenance import runs_table, write_runs
+from p2es_lib.experiments.results import runs_table, write_runs
 from p2es_lib.experiments.runs import file_hash, git_commit
 from p2es_lib.experiments.variants import _CHOSEN, VARIANTS
 from p2es_lib.plots.saving import ARTEFACTS, notebook_of, provenance, save_table

@@ -131,7 +131,7 @@ def reproduce(
         raise KeyboardInterrupt
     if status:
         _end("not every step succeeded; see above. The same command continues with what is missing.", 1)
-    from p2es_lib.experiments.provenance import write_runs
+    from p2es_lib.experiments.results import write_runs
     from p2es_lib.experiments.verify import write_machine
 
     write_machine(paths.figures_dir(dataset, profile))

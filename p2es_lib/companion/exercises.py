@@ -1,8 +1,7 @@
 """The exercises of the teaching notebooks: what their cells stand on, and their own checks on somebody's answers.
 
 An exercise is a code cell that calls ``check(number, ...)`` and holds a stub: ``answer_1 = None``, or a function whose
-body is ``return None``. The solutions (notebook 15) and the tests run these very cells, without the stub, so that a
-solution cannot pass a check that no longer is the notebook's.
+body is ``return None``. The solutions (notebook 15) and the tests run these very cells, without the stub.
 """
 
 from __future__ import annotations
@@ -12,40 +11,27 @@ import builtins
 import contextlib
 import io
 import symtable
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from p2es_lib.companion.notebooks import code_cells, read_parameters
+from p2es_lib.companion.notebooks import code_cells, known_parameters
 from p2es_lib.core.errors import InputError
 
 
 def check(number: int, given, right, tolerance: float = 1e-6) -> None:
-    """Print whether the answer to an exercise is right. Whatever is given, that is said, and nothing is raised.
-
-    Parameters
-    ----------
-    number
-        Number of the exercise.
-    given
-        The answer: a real number, or an array, a tensor or nested lists of them; None if there is none yet.
-    right
-        What it should be: a number, or an array of the right shape.
-    tolerance
-        Largest difference, absolute and relative to ``right``, that passes.
-    """
+    """Print whether the answer to an exercise is right, whatever is given (None: not tried yet); nothing is raised."""
     print(f"exercise {number}: {_verdict(given, np.asarray(right, dtype=float), tolerance)}")
 
 
 def _verdict(given, right: np.ndarray, tolerance: float) -> str:
     if given is None:
         return "not tried yet"
-    try:
+    answer = np.asarray("")
+    with contextlib.suppress(Exception):  # rows of unequal length, a tensor with a gradient: anything may be given
         answer = np.asarray(given)
-    except Exception:  # rows of unequal length, a tensor with a gradient: anything may be given
-        answer = None
-    if answer is None or answer.dtype.kind not in "iuf":  # neither text nor True, which would pass for one
+    if answer.dtype.kind not in "iuf":  # neither text nor True, which would pass for one
         return "not yet, look again: the answer should be made of real numbers"
     if answer.shape != right.shape:
         wanted = f"an array of shape {right.shape}" if right.ndim else "one number"
@@ -54,13 +40,7 @@ def _verdict(given, right: np.ndarray, tolerance: float) -> str:
 
 
 def read_exercises(name: str, folder: Path | None = None) -> dict[int, str]:
-    """Source of each exercise's cell, by its number.
-
-    Raises
-    ------
-    InputError
-        Unknown notebook, or one without exercises.
-    """
+    """Source of each exercise's cell, by its number; an InputError, if the notebook has none."""
     found = {number: source for source in code_cells(name, folder) if (number := _exercise_number(source))}
     if not found:
         raise InputError(f"notebook {name} has no exercises")
@@ -76,9 +56,7 @@ def needed_cells(name: str, folder: Path | None = None) -> list[str]:
     """Sources of the cells that the exercises of a notebook stand on, in order: what they name, and what that names."""
     cells = code_cells(name, folder)
     exercises = [row for row, source in enumerate(cells) if _exercise_number(source)]
-    names = [_names(source) for source in cells]
-    wanted: set[int] = set()
-    waiting = list(exercises)
+    names, wanted, waiting = [_names(source) for source in cells], set(), list(exercises)
     while waiting:
         row = waiting.pop()
         origins = set()
@@ -93,43 +71,19 @@ def needed_cells(name: str, folder: Path | None = None) -> list[str]:
 
 
 def load_lesson(name: str, namespace: dict, folder: Path | None = None, **parameters) -> None:
-    """Run, in ``namespace``, the cells that the exercises of a notebook stand on.
-
-    Parameters
-    ----------
-    name
-        Name without suffix, for example ``"02_forward_process"``.
-    namespace
-        Where names come from and go to: ``globals()`` in a notebook.
-    parameters
-        Values that replace those of its parameters cell.
-
-    Raises
-    ------
-    InputError
-        Unknown notebook or parameter, or one without exercises.
-    """
-    known = read_parameters(name, folder)
-    for key in parameters:
-        if key not in known:
-            raise InputError(f"notebook {name} has no parameter {key!r}; it has: {', '.join(known)}")
+    """Run, in ``namespace`` (``globals()`` in a notebook), the cells that the exercises of a notebook stand on."""
+    known = known_parameters(name, parameters, folder)
     read_exercises(name, folder)  # refuses a notebook without
     namespace.update(known | parameters)
     for source in needed_cells(name, folder):
-        # Its parameters cell assigns the defaults again, if it is among them.
-        if not set(known) & _names(source).defined:
-            with contextlib.redirect_stdout(io.StringIO()):  # of the lesson, not of the exercise
-                exec(compile(source, f"<{name}>", "exec"), namespace)
+        if set(known) & _names(source).defined:
+            continue  # the parameters cell, which assigns the defaults again
+        with contextlib.redirect_stdout(io.StringIO()):  # of the lesson, not of the exercise
+            exec(compile(source, f"<{name}>", "exec"), namespace)
 
 
 def check_exercise(name: str, number: int, namespace: dict, folder: Path | None = None) -> None:
-    """Run an exercise's own cell on the answer in ``namespace``, in place of its stub; it prints whether it is right.
-
-    Raises
-    ------
-    InputError
-        No such exercise, or no answer to it in ``namespace``.
-    """
+    """Run an exercise's own cell on the answer in ``namespace``, in place of its stub; it prints the verdict."""
     exercises = read_exercises(name, folder)
     if number not in exercises:
         raise InputError(f"notebook {name} has no exercise {number}; it has: {', '.join(map(str, exercises))}")
@@ -140,7 +94,6 @@ def check_exercise(name: str, number: int, namespace: dict, folder: Path | None 
     exec(compile(ast.Module(rest, []), f"<{name}, exercise {number}>", "exec"), namespace)
 
 
-# --------------------------------------------------------------------------------------------------------------- cells
 def _exercise_number(source: str) -> int | None:
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -159,12 +112,8 @@ def _stub(statement: ast.stmt) -> str | None:
     return None
 
 
-class _Names(NamedTuple):
-    """Names that a cell gives values to, and those that it takes from elsewhere, at once or inside its functions."""
-
-    defined: set[str]
-    at_once: set[str]
-    when_called: set[str]
+#: Names that a cell gives values to, and those that it takes from elsewhere, at once or inside its functions.
+_Names = namedtuple("_Names", ["defined", "at_once", "when_called"])
 
 
 def _names(source: str) -> _Names:
@@ -174,13 +123,10 @@ def _names(source: str) -> _Names:
         symbols, inner = table.get_symbols(), list(table.get_children())
         # What an earlier statement of the cell made is its own.
         names.at_once.update({one.get_name() for one in symbols if one.is_referenced()} - names.defined)
-        while inner:
-            part = inner.pop()
-            names.when_called.update(
-                one.get_name() for one in part.get_symbols() if one.is_referenced() and one.is_global()
-            )
+        for part in inner:  # which grows
+            used = (one for one in part.get_symbols() if one.is_referenced() and one.is_global())
+            names.when_called.update(one.get_name() for one in used)
             inner += part.get_children()
-        names.defined.update(
-            one.get_name() for one in symbols if one.is_assigned() or one.is_imported() or one.is_namespace()
-        )
+        made = (one for one in symbols if one.is_assigned() or one.is_imported() or one.is_namespace())
+        names.defined.update(one.get_name() for one in made)
     return _Names(names.defined, *({one for one in part if not hasattr(builtins, one)} for part in names[1:]))

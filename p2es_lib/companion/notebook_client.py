@@ -1,7 +1,4 @@
-"""How a notebook's cells are executed and watched: this environment's kernel, and progress lines in the terminal.
-
-Used by :mod:`p2es_lib.companion.notebooks` only; it extends the notebook client that papermill starts.
-"""
+"""How a notebook's cells are executed and watched: this environment's kernel, and progress lines in the terminal."""
 
 from __future__ import annotations
 
@@ -24,21 +21,16 @@ ENGINE = "p2es"
 
 
 class CellProgress:
-    """Lines in the terminal that show what a running notebook does.
+    """Lines in the terminal that show what a running notebook does, with its name (``label``) in front.
 
-    Text that cells print appears line by line, each with the notebook's name in front, so that notebooks that run side
-    by side can be told apart. Progress bars (text that returns to the line's start, and the bars of ``tqdm.auto``,
-    which are widgets in a notebook) give at most one line per ``bar_every_s`` seconds. A cell that is silent for
-    ``silence_s`` seconds is named with its running time.
+    Text that cells print appears line by line. Progress bars (text that returns to the line's start, and the bars of
+    ``tqdm.auto``, which are widgets in a notebook) give at most one line per ``bar_every_s`` seconds. A cell that is
+    silent for ``silence_s`` seconds is named with its running time.
     """
 
     def __init__(self, label: str, stream: TextIO, *, bar_every_s: float = 10.0, silence_s: float = 30.0):
-        self.label = label
-        self.stream = stream
-        self.bar_every_s = bar_every_s
-        self.silence_s = silence_s
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self.label, self.stream, self.bar_every_s, self.silence_s = label, stream, bar_every_s, silence_s
+        self._lock, self._stop = threading.Lock(), threading.Event()
         self._started = self._cell_started = self._last_line = time.monotonic()
         self._last_bar = float("-inf")
         self._partial = ""  # a line whose end has not come yet
@@ -57,7 +49,7 @@ class CellProgress:
         self._line(f"{outcome} after {duration(time.monotonic() - self._started)}")
 
     def cell(self, number: int, total: int) -> None:
-        """Say that code cell ``number`` of ``total`` begins."""
+        """Code cell ``number`` of ``total`` begins."""
         self._flush()
         with self._lock:
             self._cell, self._cell_started, self._last_bar = (number, total), time.monotonic(), float("-inf")
@@ -93,9 +85,9 @@ class CellProgress:
             self._line(line)
 
     def _flush(self) -> None:
-        line, self._partial, self._bar_left = _last_state(self._partial), "", ""
-        if line:
+        if line := _last_state(self._partial):
             self._line(line)
+        self._partial = self._bar_left = ""
 
     def _line(self, line: str) -> None:
         with self._lock:
@@ -123,14 +115,11 @@ def duration(seconds: float) -> str:
 
 
 class ThisPython(AsyncKernelManager):
-    """Kernel manager that starts the running Python, whatever kernel is installed elsewhere under the name python3.
-
-    It talks through sockets in a private folder: kernels that start at the same moment would race for free ports, and
-    on a shared machine ports are open to all users.
-    """
+    """Kernel manager that starts the running Python, whatever kernel is installed elsewhere under the name python3."""
 
     def __init__(self, **kwargs):
-        # A socket's path may have about 100 characters.
+        # Sockets in a private folder: kernels would race for ports, which are open to all users. A socket's path may
+        # have about 100 characters.
         folder = tempfile.mkdtemp(prefix="p2es-", dir=None if len(tempfile.gettempdir()) < 70 else "/tmp")
         # Not TemporaryDirectory, which warns when nobody has closed it: nobody is asked to.
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -153,14 +142,12 @@ class _WatchedClient(PapermillNotebookClient):
         self._code_cells = [index for index, cell in enumerate(self.nb.cells) if cell.cell_type == "code"]
 
     def execute_cell(self, cell, cell_index, *args, **kwargs):
-        """Tell the progress which cell begins, then execute it."""
         # Not from the kernel's own message: a kernel that dies at once may not have sent it.
         if cell_index in self._code_cells:
             self._progress.cell(self._code_cells.index(cell_index) + 1, len(self._code_cells))
         return super().execute_cell(cell, cell_index, *args, **kwargs)
 
     def process_message(self, msg, cell, cell_index):
-        """Show the progress what the kernel says, then handle it."""
         content = msg["content"]
         if msg["msg_type"] == "stream":
             self._progress.text(content["text"])
@@ -174,18 +161,10 @@ class _WatchedEngine(Engine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, *, progress, execution_timeout, start_timeout, **_):
-        client = _WatchedClient(
-            nb_man,
-            progress=progress,
-            kernel_name=kernel_name,
-            kernel_manager_class=ThisPython,
-            timeout=execution_timeout,
-            startup_timeout=start_timeout,
-            shutdown_kernel="immediate",  # nothing of value is left in it, and an interrupted one must go at once
-        )
-        return client.execute()
+        # Nothing of value is left in the kernel at its end, and an interrupted one must go at once.
+        kernel = {"kernel_name": kernel_name, "kernel_manager_class": ThisPython, "shutdown_kernel": "immediate"}
+        limits = {"timeout": execution_timeout, "startup_timeout": start_timeout}
+        return _WatchedClient(nb_man, progress=progress, **kernel, **limits).execute()
 
 
-def register_engine() -> None:
-    """Make the engine known to papermill under the name :data:`ENGINE`."""
-    papermill_engines.register(ENGINE, _WatchedEngine)
+papermill_engines.register(ENGINE, _WatchedEngine)

@@ -1,9 +1,7 @@
 """Run a notebook as a step of the workflow: strict about its parameters, its time and its kernel.
 
-This is the only module that imports papermill. Papermill 2.7 warns where it should stop (an unknown parameter is
-reported and ignored, a missing ``parameters`` cell makes the notebook's own values win), so everything is checked here
-before a kernel starts: one tagged cell, literals only, no unknown name, no wrong type. The notebook appears under its
-final name only when it ran to its end; a failed one is kept beside it as ``<name>.failed.ipynb``.
+Papermill 2.7 warns where it should stop (an unknown parameter is ignored, a missing ``parameters`` cell makes the
+notebook's own values win), so everything is checked here before a kernel starts.
 """
 
 from __future__ import annotations
@@ -12,6 +10,8 @@ import ast
 import json
 import os
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -38,13 +38,7 @@ def notebook_folder(folder: Path | None = None) -> Path:
 
 
 def code_cells(name: str, folder: Path | None = None, tag: str | None = None) -> list[str]:
-    """Sources of a notebook's code cells, or of those with a tag.
-
-    Raises
-    ------
-    InputError
-        Unknown notebook, or a file that is none.
-    """
+    """Sources of a notebook's code cells, or of those with a tag; an InputError, if there is no such notebook."""
     path = notebook_folder(folder) / f"{name}.ipynb"
     if not path.is_file():
         known = ", ".join(list_notebooks(folder)) or "none"
@@ -57,48 +51,26 @@ def code_cells(name: str, folder: Path | None = None, tag: str | None = None) ->
 
 
 def read_parameters(name: str, folder: Path | None = None) -> dict[str, object]:
-    """Parameters of a notebook with their defaults, from its one code cell tagged ``parameters``.
-
-    Parameters
-    ----------
-    name
-        Name without suffix, for example ``"01_data"``.
-    folder
-        Folder of the notebooks; default: ``notebooks/`` of the source tree.
-
-    Raises
-    ------
-    InputError
-        Unknown notebook, not exactly one tagged cell, or a cell that holds anything but ``name = literal`` lines.
-    """
+    """Parameters of a notebook with their defaults: ``name = literal`` lines of its one cell tagged ``parameters``."""
     tagged, path = code_cells(name, folder, "parameters"), notebook_folder(folder) / f"{name}.ipynb"
     if len(tagged) != 1:
         raise InputError(f"{path}: needs exactly one code cell tagged 'parameters', found {len(tagged)}")
-    return _literal_assignments(tagged[0], path)
-
-
-def _literal_assignments(source: str, path: Path) -> dict[str, object]:
-    """Values of ``name = literal`` lines. Papermill replaces nothing but names, so a derived value would go stale."""
     where = f"{path}, parameters cell"
     try:
-        statements = ast.parse(source).body
+        statements = ast.parse(tagged[0]).body
     except SyntaxError as error:
         raise InputError(f"{where}: line {error.lineno} is not Python") from error
     parameters: dict[str, object] = {}
     for statement in statements:
+        name, default = None, ()
         match statement:
             case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, value):
-                pass
-            case _:
-                name = value = None
-        try:
-            default = ast.literal_eval(value) if name else None
-        except ValueError:
-            name = None
-        if name is None or isinstance(default, (tuple, set, bytes)):  # papermill turns a tuple into a string
-            raise InputError(
-                f"{where}: line {statement.lineno} must be 'name = literal' (number, text, list, dictionary)"
-            )
+                with suppress(ValueError):
+                    default = ast.literal_eval(value)
+        # Papermill turns a tuple into a string, and replaces nothing but names: a derived value would go stale.
+        if isinstance(default, (tuple, set, bytes)):
+            wanted = "'name = literal' (number, text, list, dictionary)"
+            raise InputError(f"{where}: line {statement.lineno} must be {wanted}")
         if name in parameters:
             raise InputError(f"{where}: {name} is assigned twice")
         parameters[name] = default
@@ -107,72 +79,45 @@ def _literal_assignments(source: str, path: Path) -> dict[str, object]:
     return parameters
 
 
-def check_parameters(name: str, parameters: dict[str, object], folder: Path | None = None) -> None:
-    """Refuse parameters that the notebook does not have, and values of another type than its default's.
-
-    A whole number is accepted where the default is a decimal one; nothing else is converted.
-    """
+def known_parameters(name: str, parameters: Iterable[str], folder: Path | None = None) -> dict[str, object]:
+    """As :func:`read_parameters`; refuses ``parameters`` that the notebook does not have."""
     known = read_parameters(name, folder)
-    for key, value in parameters.items():
+    for key in parameters:
         if key not in known:
             raise InputError(f"notebook {name} has no parameter {key!r}; it has: {', '.join(known)}")
+    return known
+
+
+def check_parameters(name: str, parameters: dict[str, object], folder: Path | None = None) -> None:
+    """Refuse unknown parameters, and values of another type than the default's (but a whole number for a decimal)."""
+    known = known_parameters(name, parameters, folder)
+    for key, value in parameters.items():
         expected = type(known[key])
-        accepted = (int, float) if expected is float else (expected,)
-        if type(value) not in accepted:
-            raise InputError(
-                f"parameter {key}={value!r} of notebook {name} must be {expected.__name__}, "
-                f"as its default {known[key]!r} is"
-            )
+        if type(value) not in ((int, float) if expected is float else (expected,)):
+            wrong = f"parameter {key}={value!r} of notebook {name}"
+            raise InputError(f"{wrong} must be {expected.__name__}, as its default {known[key]!r} is")
 
 
-def executed_notebook(
-    dataset: str, profile: str, name: str, variant: str | None = None, seed: int | None = None
-) -> Path:
+def executed_notebook(dataset: str, profile: str, name: str, variant=None, seed: int | None = None) -> Path:
     """Where the executed copy of a notebook goes; one per variant and seed for a notebook that takes them."""
     suffix = ("" if variant is None else f"-{variant}") + ("" if seed is None else f"-seed{seed}")
     return paths.home() / "runs" / dataset / profile / "notebooks" / f"{name}{suffix}.ipynb"
 
 
 def run_notebook(
-    name: str,
-    parameters: dict[str, object],
-    output: Path,
-    *,
-    timeout_s: float = CELL_TIMEOUT_S["quick"],
-    log: TextIO | None = None,
-    folder: Path | None = None,
-) -> Path:
+    name: str, parameters: dict[str, object], output: Path, *, timeout_s: float = CELL_TIMEOUT_S["quick"],
+    log: TextIO | None = None, folder: Path | None = None,
+) -> Path:  # fmt: skip
     """Execute a notebook with the Python that runs this function, and write the executed copy to ``output``.
 
-    Parameters
-    ----------
-    name
-        Name without suffix, for example ``"05_train"``.
-    parameters
-        Values that replace those of its ``parameters`` cell; the others keep their defaults.
-    output
-        Path of the executed notebook; written only when every cell ran. After an error the notebook as it stood is
-        ``<output without suffix>.failed.ipynb``.
-    timeout_s
-        Longest time of one cell, in seconds.
-    log
-        Text stream that gets what the cells print, while they print it; default: standard error.
-    folder
-        Folder of the notebooks; default: ``notebooks/`` of the source tree. It is also the working folder of the cells.
-
-    Raises
-    ------
-    InputError
-        Unknown notebook or parameter, wrong type, ``output`` being written by another process, or an InputError that
-        a cell raised.
-    NotebookError
-        A cell raised another exception or took too long, or its kernel died.
+    That only when every cell ran; after an error the notebook as it stood is ``<name>.failed.ipynb`` beside it.
+    ``log`` (default: standard error) gets what the cells print, while they print it. A cell that raises an InputError,
+    raises it here; another exception, more than ``timeout_s`` for a cell, and a dead kernel are a NotebookError.
     """
     check_parameters(name, parameters, folder)
     if not timeout_s > 0:
         raise InputError(f"timeout={timeout_s}: must be a positive number of seconds")
-    source, output = notebook_folder(folder) / f"{name}.ipynb", Path(output)
-    label = output.stem
+    source, output, label = notebook_folder(folder) / f"{name}.ipynb", Path(output), Path(output).stem
     failed = output.with_name(f"{label}.failed.ipynb")
     with exclusive_lock(output.with_name(f".{label}.lock"), what=f"notebook {label}"):
         for stale in output.parent.glob(f".{label}.tmp*"):  # left by a killed run; we hold the lock
@@ -196,37 +141,21 @@ def _execute(source: Path, output: Path, parameters: dict, timeout_s: float, lab
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    from p2es_lib.companion.notebook_client import ENGINE, CellProgress, register_engine
+    from p2es_lib.companion.notebook_client import ENGINE, CellProgress
 
-    register_engine()
+    kernel = {"engine_name": ENGINE, "kernel_name": "python3", "language": "python", "cwd": source.parent}
+    limits = {"start_timeout": 120, "execution_timeout": timeout_s, "progress_bar": False}
     with CellProgress(label, log) as progress:
         try:
-            papermill.execute_notebook(
-                source,
-                output,
-                parameters,
-                engine_name=ENGINE,
-                kernel_name="python3",
-                language="python",
-                progress_bar=False,
-                cwd=source.parent,
-                start_timeout=120,
-                execution_timeout=timeout_s,
-                progress=progress,
-            )
+            papermill.execute_notebook(source, output, parameters, **kernel, **limits, progress=progress)
         except papermill.PapermillExecutionError as error:
+            cell, said = f"In [{error.exec_count}]", error.evalue
             if error.ename == "InputError":
-                raise InputError(
-                    f"{error.evalue}\n  raised in notebook {label}, cell In [{error.exec_count}]"
-                ) from None
-            raise NotebookError(
-                f"notebook {label} stopped in cell In [{error.exec_count}]: {error.ename}: {error.evalue}"
-            ) from None
+                raise InputError(f"{said}\n  raised in notebook {label}, cell {cell}") from None
+            raise NotebookError(f"notebook {label} stopped in cell {cell}: {error.ename}: {said}") from None
         except CellTimeoutError:
-            raise NotebookError(
-                f"notebook {label}: {progress.where()} took longer than {timeout_s:g} s; allow more with --timeout"
-            ) from None
+            problem = f"{progress.where()} took longer than {timeout_s:g} s; allow more with --timeout"
+            raise NotebookError(f"notebook {label}: {problem}") from None
         except DeadKernelError:
-            raise NotebookError(
-                f"notebook {label}: the Python process died in {progress.where()} (out of memory, or killed)"
-            ) from None
+            problem = f"the Python process died in {progress.where()} (out of memory, or killed)"
+            raise NotebookError(f"notebook {label}: {problem}") from None

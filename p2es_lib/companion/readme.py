@@ -1,7 +1,7 @@
 """Tables, and figures in sentences, of README.md and the book's pages: filled between markers, no number typed by hand.
 
-A marker is ``<!-- name:begin -->`` ... ``<!-- name:end -->``; its name is a key of :data:`SECTIONS`. The words that go
-with the numbers are in ``book/sections.toml``.
+Markers ``<!-- name:begin -->`` ... ``<!-- name:end -->`` are named as in :data:`SECTIONS`. The words that go with the
+numbers are in ``book/sections.toml``.
 """
 
 from __future__ import annotations
@@ -42,16 +42,14 @@ def write_minutes(dataset: str, profile: str) -> pd.DataFrame:
         if seconds is not None and not path.stem.endswith(".failed"):
             rows.append({"notebook": path.stem, "minutes": seconds / 60})
     if not rows:
-        raise InputError(
-            f"no executed notebooks for {dataset}, {profile}; make them with: make reproduce PROFILE={profile}"
-        )
+        remedy = f"make them with: make reproduce PROFILE={profile}"
+        raise InputError(f"no executed notebooks for {dataset}, {profile}; {remedy}")
     table = pd.DataFrame(rows)
     caption = f"Minutes per notebook, data set {dataset}, profile {profile}."
     save_table(table, figures_dir(dataset, profile), MINUTES_TABLE, caption)
     return table
 
 
-# ------------------------------------------------------------------------------------------------------------ sections
 def _read(folder: Path, name: str) -> pd.DataFrame:
     path = folder / f"{name}.csv"
     if not path.is_file():
@@ -96,22 +94,23 @@ def verdict_section(figures: Path) -> str:
     return _words("verdict").format(**numbers).strip()
 
 
+def _interval(row: dict, name: str, form: str) -> str:
+    """Value of a column and its bounds, each in a number format; the value alone where there are no bounds."""
+    return f"{row[name]:{form}} ({row['lower']:{form}} to {row['upper']:{form}})".replace(" (nan to nan)", "")
+
+
 def headline_section(folder: Path) -> str:
     """Headline table: one row per method, value with its interval per metric, over all leads."""
-
-    def cell(row: dict, n: int) -> str:
-        return f"{row['value']:.{n}f} ({row['lower']:.{n}f} to {row['upper']:.{n}f})".replace(" (nan to nan)", "")
-
-    table = _read(folder, "table02_results")
-    return _by_metric(table[table["lead"] == "all"], HEADLINE, cell, f"{folder.name}/table02_results")
+    table = _read(folder, "table02_results").query("lead == 'all'")
+    source = f"{folder.name}/table02_results"
+    return _by_metric(table, HEADLINE, lambda row, n: _interval(row, "value", f".{n}f"), source)
 
 
 def ablations_section(folder: Path) -> str:
     """What each change costs: difference to the full model and its interval, **bold** if chance does not explain it."""
 
     def cell(row: dict, n: int) -> str:
-        text = f"{row['difference']:+.{n}f} ({row['lower']:+.{n}f} to {row['upper']:+.{n}f})"
-        return f"**{text}**" if row["shown"] else text
+        return "{0}{1}{0}".format("**" if row["shown"] else "", _interval(row, "difference", f"+.{n}f"))
 
     table = _read(folder, "table08_ablations")
     table["shown"] = beyond_chance(table)
@@ -129,7 +128,7 @@ def limits_section(folder: Path, second: Path) -> str:
         forest = realism.query("test == 'random forest' and features == 'measurements'").iloc[0]
         worst = agreement.query("metric == 'qrs_mv'").sort_values("bias", key=abs).iloc[-1]
         numbers = {
-            "forest": f"{forest['value']:.3f} ({forest['lower']:.3f} to {forest['upper']:.3f})",
+            "forest": _interval(forest, "value", ".3f"),
             "coverage": f"{100 * value['coverage_80']:.0f} %",
             "spread": f"{value['spread_ratio']:.2f}",
             "conformal": f"{100 * value['conformal_coverage']:.0f} %; {value['conformal_width']:.2f} mV",
@@ -216,7 +215,6 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------- filling
 def fill(pages: Mapping[Path, str], sections: Mapping[str, str]) -> dict[Path, str]:
     """Texts of pages with what stands between the markers of each section renewed; an error if no page has them."""
     pages = dict(pages)

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from p2es_lib.core import paths
+from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.processes import exclusive_lock, stop_with_parent
+from p2es_lib.data.download.mirror import resolve_mirror
+from p2es_lib.data.sources import parse_dataset
 
 #: Exit status of a run that the user stopped (128 + SIGINT), as shells report it.
 INTERRUPTED = 130
@@ -31,39 +33,21 @@ _CHATTER = re.compile(
     r"Command 'set -euo pipefail|Exiting because a job|WorkflowError:|At least one job did not complete|"
     r"Terminating processes on user request|$"
 )
-#: Metrics of the headline table in the terminal: name of the column, and whether it has room for the interval.
-HEADLINE = {
-    "rmse": ("RMSE (mV)", True),
-    "rmse_lag": ("after lag", False),
-    "pearson": ("Pearson r", True),
-    "pearson_lag": ("after lag", False),
-    "r_peak_f1": ("R-peak F1", False),
-}
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+#: Metrics of the headline table in the terminal, and the names of their columns; those with room for the interval.
+HEADLINE = {"rmse": "RMSE (mV)", "rmse_lag": "after lag", "pearson": "Pearson r", "pearson_lag": "after lag",
+            "r_peak_f1": "R-peak F1"}  # fmt: skip
+WITH_INTERVAL = ("rmse", "pearson")
 
 
 def check_jobs(jobs: int | None) -> int:
-    """Number of cores to use: ``jobs``, or all when it is None."""
+    """Number of cores to use: ``jobs``, or all that this process may use when it is None."""
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs={jobs}: at least 1 (leave it out for all cores)")
-    return jobs or available_cores()
+    return jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def check_mirror(dataset: str, mirror: str | None) -> str:
-    """Absolute folder or URL of the mirror as text; empty when none was given.
-
-    Raises
-    ------
-    InputError
-        A mirror that is not there or lacks the data set, or one for a data set that needs none.
-    """
-    from p2es_lib.data.download.mirror import resolve_mirror
-    from p2es_lib.data.sources import parse_dataset
-
+    """Absolute folder or URL of a mirror that holds the data set, as text; empty when none was given."""
     sources = parse_dataset(dataset)
     if sources[0].role == "simulated":
         if mirror:
@@ -74,36 +58,25 @@ def check_mirror(dataset: str, mirror: str | None) -> str:
     location = resolve_mirror(mirror)
     for source in sources:
         if isinstance(location, Path) and not (location / source.slug).is_dir():
-            raise InputError(
-                f"mirror={str(location)!r}: no folder {source.slug!r} in it; "
-                "it must be laid out as PhysioNet, <slug>/<version>/..."
-            )
+            problem = f"mirror={str(location)!r}: no folder {source.slug!r} in it"
+            raise InputError(f"{problem}; it must be laid out as PhysioNet, <slug>/<version>/...")
     return str(location) if mirror else ""
 
 
 def is_timing_only(dataset: str) -> bool:
     """Whether no source of the data set names an ECG lead, so that there is nothing to train on."""
-    from p2es_lib.data.sources import parse_dataset
-
     return {source.role for source in parse_dataset(dataset)} == {"timing only"}
 
 
 def write_jobs(dataset: str, profile: str, mirror: str = "") -> Path:
-    """List what there is to prepare, one job per shard, in a file that the Snakefile reads.
-
-    The file is only written when its content changes: a shard is new, or its files on a mirror that is a folder changed
-    (listed by name, size and time, not read).
-    """
-    from p2es_lib.core.config import get_config
+    """List what there is to prepare, one job per shard, in a file that the Snakefile reads; written when it changes."""
     from p2es_lib.data.preparation import list_jobs
     from p2es_lib.data.preparation.jobs import folder_state
 
-    path = paths.jobs_file(dataset, profile)
-    jobs = list_jobs(get_config(profile, dataset), mirror or None) if dataset != "simulated" else []
-    text = json.dumps(
-        [{"source": job.source, "shard": job.shard, "state": folder_state(job, mirror or None)} for job in jobs],
-        indent=1,
-    )
+    path, place = paths.jobs_file(dataset, profile), mirror or None
+    jobs = list_jobs(get_config(profile, dataset), place) if dataset != "simulated" else []
+    rows = [{"source": job.source, "shard": job.shard, "state": folder_state(job, place)} for job in jobs]
+    text = json.dumps(rows, indent=1)
     if not path.is_file() or path.read_text() != text:
         with paths.atomic_path(path) as temporary:
             temporary.write_text(text)
@@ -111,24 +84,13 @@ def write_jobs(dataset: str, profile: str, mirror: str = "") -> Path:
 
 
 def reproduce(
-    dataset: str,
-    profile: str,
-    *,
-    seeds: list[int],
-    mirror: str = "",
-    jobs: int | None = None,
+    dataset: str, profile: str, *, seeds: list[int], mirror: str = "", jobs: int | None = None,
     snakefile: Path | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Run every step that is missing or stale; return Snakemake's exit status, or 130 when stopped.
 
-    Settings must have been checked (``experiments.configure``, :func:`check_mirror`). Interrupt, termination and
-    hang-up signals go to every step at once; whatever ends this process also ends the steps. What was finished stays
-    finished, and the next call continues: trainings from their last checkpoint.
-
-    Raises
-    ------
-    InputError
-        Another process runs the same data set and profile in this folder.
+    Settings must have been checked (``experiments.configure``, :func:`check_mirror`). Whatever stops this process also
+    stops the steps, and the next call continues. An InputError, if another process runs the same in this folder.
     """
     home = paths.home()
     home.mkdir(parents=True, exist_ok=True)
@@ -156,11 +118,17 @@ def reproduce(
 
 
 class _Stop:
-    """Takes stop requests while the workflow runs and passes the first one on to all its processes."""
+    """Passes the first stop request on to all processes of the workflow: interrupt, termination or hang-up."""
 
-    def __init__(self) -> None:
-        self.process: subprocess.Popen | None = None
-        self.asked_at: float | None = None
+    process: subprocess.Popen | None = None
+    asked_at: float | None = None
+
+    def __enter__(self) -> _Stop:
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+            numbers.append(signal.SIGHUP)
+        self.previous = {number: signal.signal(number, self) for number in numbers}
+        return self
 
     def __call__(self, *_) -> None:
         if self.asked_at is None:
@@ -168,21 +136,8 @@ class _Stop:
             if self.process is not None:
                 os.killpg(self.process.pid, signal.SIGINT)
 
-    def is_overdue(self) -> bool:
-        return self.asked_at is not None and time.monotonic() - self.asked_at > STOP_S
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_Stop]:
-    """Interrupt, termination and hang-up go to a :class:`_Stop`; a hang-up that ``nohup`` ignores stays ignored."""
-    stop, signals = _Stop(), [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signals.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, stop) for number in signals}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
+    def __exit__(self, *_) -> None:
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
 
@@ -193,38 +148,24 @@ def _before_exec() -> None:
 
 def _run_to_end(command: list[str], folder: Path, descriptor: int) -> int:
     """Run ``command`` in a session of its own: a terminal's interrupt reaches this process, which passes it on once."""
-    with _stop_requests() as stop:
-        stop.process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            pass_fds=(descriptor,),  # the lock stays held until Snakemake is gone too
-            preexec_fn=_before_exec,
-        )
-        relay = threading.Thread(target=_relay, args=(stop.process.stdout, errors := []), daemon=True)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "errors": "replace"}
+    # The lock stays held until Snakemake is gone too.
+    session = {"start_new_session": True, "pass_fds": (descriptor,), "preexec_fn": _before_exec}
+    with _Stop() as stop:
+        process = stop.process = subprocess.Popen(command, cwd=folder, text=True, **pipes, **session)
+        relay = threading.Thread(target=_relay, args=(process.stdout, errors := []), daemon=True)
         relay.start()
-        while (status := _wait(stop.process)) is None:
-            if stop.is_overdue():
-                os.killpg(stop.process.pid, signal.SIGKILL)
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1.0)
+            if stop.asked_at is not None and time.monotonic() - stop.asked_at > STOP_S and process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
         relay.join(timeout=5.0)
         if stop.asked_at is not None:
             return INTERRUPTED
         if errors:
             print("\nWhat went wrong:", *errors, sep="\n", file=sys.stderr)
-        return status
-
-
-def _wait(process: subprocess.Popen) -> int | None:
-    """Exit status, or None after a second without one."""
-    try:
-        return process.wait(timeout=1.0)
-    except subprocess.TimeoutExpired:
-        return None
+        return process.returncode
 
 
 def _relay(stream: TextIO, errors: list[str]) -> None:
@@ -250,13 +191,7 @@ def artefacts(dataset: str, profile: str) -> str:
 
 
 def headline_table(dataset: str, profile: str) -> str:
-    """The headline table as text: one line per method, all leads together, with 95 % intervals where there are any.
-
-    Raises
-    ------
-    InputError
-        The table is not there; names the command that makes it.
-    """
+    """The headline table as text: one line per method, all leads together, with 95 % intervals where there are any."""
     import pandas as pd
     from tabulate import tabulate
 
@@ -268,7 +203,7 @@ def headline_table(dataset: str, profile: str) -> str:
     cells = table.set_index(["method", "metric"])[["value", "lower", "upper"]].apply(_cell, axis=1).unstack()
     columns = [metric for metric in HEADLINE if metric in cells]
     cells = cells.loc[table["method"].unique(), columns].fillna("")
-    headers = ["method", *(HEADLINE[metric][0] for metric in columns)]
+    headers = ["method", *(HEADLINE[metric] for metric in columns)]
     text = tabulate(cells, headers, tablefmt="simple", disable_numparse=True)
     subjects, seeds = table["n_subjects"].max(), table["seeds"].max()
     return f"{text}\n\n{path}: {subjects:g} test subject(s), {seeds:g} seed(s); [95 % interval]"
@@ -277,7 +212,5 @@ def headline_table(dataset: str, profile: str) -> str:
 def _cell(row) -> str:
     """Value of a metric, with its interval where there is one and room for it; empty where the method has no value."""
     value, lower, upper = row
-    if value != value:
-        return ""
-    with_interval = HEADLINE.get(row.name[1], ("", False))[1] and lower == lower and upper == upper
-    return f"{value:.3f} [{lower:.3f}, {upper:.3f}]" if with_interval else f"{value:.3f}"
+    has_interval = row.name[1] in WITH_INTERVAL and row.notna().all()
+    return f"{value:.3f} [{lower:.3f}, {upper:.3f}]" if has_interval else f"{value:.3f}".replace("nan", "")

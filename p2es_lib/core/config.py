@@ -26,8 +26,6 @@ METHODS = {
     "cardiogan": "p2es_lib.baselines.cardiogan:CardioGAN",
     "rectified_flow": "p2es_lib.baselines.rectified_flow:RectifiedFlow",
 }
-
-
 #: Settings under other names in files of older versions, and what they are called now.
 RENAMED = {"signal.n_samples": "signal.window_samples"}
 
@@ -50,10 +48,6 @@ def _positive(default: float):
     return _checked(default, lambda value: value > 0, "must be positive")
 
 
-def _between(low: float, high: float, default: float):
-    return _checked(default, lambda value: low <= value <= high, f"between {low} and {high}")
-
-
 def _one_of(default: str, *others: str):
     return field(default=default, metadata={"choices": (default, *others)})
 
@@ -62,16 +56,16 @@ class _Section:
     """Settings of one kind: each is checked when it is made, and must have the type of its default."""
 
     def __post_init__(self):
+        section = type(self).__name__.removesuffix("Config").lower()
         for setting in dataclasses.fields(self):
-            value, kind = getattr(self, setting.name), type(setting.default)
-            if kind is float and type(value) is int:  # 125 and 125.0 are the same setting and must hash alike
-                object.__setattr__(self, setting.name, float(value))
-            elif kind is tuple and isinstance(value, (list, tuple)):  # JSON has lists only
-                object.__setattr__(self, setting.name, tuple(value))
-            name, check = f"{type(self).__name__.removesuffix('Config').lower()}.{setting.name}", setting.metadata
-            value = getattr(self, setting.name)
-            if type(value) is not kind:
-                raise InputError(f"{name}={value!r}: expected {kind.__name__}, like the default {setting.default!r}")
+            value, kind, check = getattr(self, setting.name), type(setting.default), setting.metadata
+            # 125 and 125.0 are the same setting and must hash alike; JSON has lists only.
+            if (kind, type(value)) in ((float, int), (tuple, list)):
+                value = kind(value)
+                object.__setattr__(self, setting.name, value)
+            name = f"{section}.{setting.name}"
+            like = f"expected {kind.__name__}, like the default {setting.default!r}"
+            _check(type(value) is kind, f"{name}={value!r}: {like}")
             if "choices" in check:
                 check_choice(name, value, check["choices"])
             _check("rule" not in check or check["rule"](value), f"{name}={value}: {check.get('text')}")
@@ -87,26 +81,19 @@ class SignalConfig(_Section):
 
 @dataclass(frozen=True)
 class DataConfig(_Section):
-    """Cohort: subjects per split, windows per subject and the quality that a real window must have.
-
-    ``stream_training`` draws fresh simulated subjects in every training step instead of repeating the stored ones, and
-    a fresh PPG for a real ECG whose PPG is simulated; ``disturbed_share`` of the training windows have their PPG
-    disturbed, as a wearable's is (motion, drift, noise, clipping, gaps). Real recordings: windows begin every
-    ``stride_s`` seconds (0: one after the other, without overlap); ``max_windows`` bounds how many of them a run uses,
-    spread evenly over records and time; ``hold_out`` names a source of a combined data set that is tested on and not
-    trained on ("bidmc" in "mimic4wdb~bidmc").
-    """
+    """Cohort: subjects per split, windows per subject and the quality that a real window must have."""
 
     n_train_subjects: int = _at_least(1, 1000)
     n_validation_subjects: int = _at_least(1, 128)
     n_test_subjects: int = _at_least(1, 200)
     windows_per_subject: int = _at_least(1, 2)
-    stream_training: bool = True
-    disturbed_share: float = _between(0, 1, 0.3)
-    stride_s: float = _at_least(0, 0.0)
-    max_windows: int = _at_least(1, 2000)
-    min_quality: float = _between(0, 1, 0.7)
-    hold_out: str = ""
+    stream_training: bool = True  #: Fresh simulated subjects in every step, or a fresh PPG where only it is simulated.
+    #: Of the training windows have their PPG disturbed, as a wearable's is (motion, drift, noise, clipping, gaps).
+    disturbed_share: float = _checked(0.3, lambda share: 0 <= share <= 1, "between 0 and 1")
+    stride_s: float = _at_least(0, 0.0)  #: From one real window to the next; 0: without overlap.
+    max_windows: int = _at_least(1, 2000)  #: Real ones that a run uses, spread evenly over records and time.
+    min_quality: float = _checked(0.7, lambda share: 0 <= share <= 1, "between 0 and 1")
+    hold_out: str = ""  #: Source that is tested on and not trained on ("bidmc" in "mimic4wdb~bidmc").
     simulator_seed: int = 2025
 
 
@@ -120,15 +107,11 @@ class MethodConfig(_Section):
 
 @dataclass(frozen=True)
 class ProcessConfig(_Section):
-    """Forward process: blur, then noise (book/pages/method.md). The blur is in milliseconds: rate-independent.
-
-    Switches of the ablations: ``order`` (``noise_blur`` blurs the noise too) and ``noise`` (False: blur alone, with
-    noise of one small level at all times).
-    """
+    """Forward process: blur, then noise (book/pages/method.md); the blur in ms does not depend on the sampling rate."""
 
     blur: str = _one_of("dct", "spectral", "none")
-    order: str = _one_of("blur_noise", "noise_blur")
-    noise: bool = True
+    order: str = _one_of("blur_noise", "noise_blur")  # the latter blurs the noise too
+    noise: bool = True  # else one small level of it at all times
     sigma_blur_ms: float = _positive(40.0)
     min_response: float = _checked(0.001, lambda share: 0 < share < 1, "between 0 and 1")
     logsnr_max: float = 10.0
@@ -136,10 +119,8 @@ class ProcessConfig(_Section):
 
     def __post_init__(self):
         super().__post_init__()
-        _check(
-            self.noise or self.blur != "none",
-            "process.noise=False with process.blur='none': nothing would happen to the signal",
-        )
+        nothing = "process.noise=False with process.blur='none': nothing would happen to the signal"
+        _check(self.noise or self.blur != "none", nothing)
         _check(self.logsnr_max > self.logsnr_min, "process.logsnr_max must exceed process.logsnr_min")
 
 
@@ -147,60 +128,45 @@ class ProcessConfig(_Section):
 class DenoiserConfig(_Section):
     """Denoiser: size, time scales, and the switches of the ablations.
 
-    Switches: ``ppg_at_every_scale`` (else the PPG enters the first block's finest scale only), ``noise_level`` (stage 1
-    is told t), ``deblurring`` (stage 2), ``deblurring_residual`` (its learned part, beside the Wiener gain),
-    ``local_deblurring`` (which share of its correction is taken is learned, for each lead and sample; else all of it),
-    ``demographics``, ``projection`` (on consistent leads), ``phase_features`` (of the beats, beside the PPG itself),
-    ``mix_leads`` (filters see the channels of all leads; else those of one lead, and the affinity alone connects
-    leads).
-
-    The trunk has 12 x ``lead_features`` channels. The stem turns ``stem_stride`` samples into one time step (32 ms with
-    the defaults at 125 Hz, a third of a QRS complex). ``scales`` are strides in such steps; a convolution of 5 taps at
-    scale s spans 5 * stem_stride * s samples: 0.16 s, 0.32 s, 1.3 s and 5 s.
+    The trunk has 12 x ``lead_features`` channels; the stem turns ``stem_stride`` samples into one time step (32 ms at
+    125 Hz, a third of a QRS complex). ``scales`` are strides in steps: a convolution of 5 taps at scale s spans
+    5 * stem_stride * s samples, which are 0.16 s, 0.32 s, 1.3 s and 5 s.
     """
 
     lead_features: int = _at_least(1, 8)
     n_blocks: int = _at_least(1, 4)
     stem_stride: int = _at_least(1, 4)
     scales: tuple[int, ...] = (1, 2, 8, 32)
-    ppg_at_every_scale: bool = True
-    noise_level: bool = True
-    deblurring: bool = True
-    deblurring_residual: bool = True
-    local_deblurring: bool = True
+    ppg_at_every_scale: bool = True  # else it enters the first block's finest scale only
+    noise_level: bool = True  # stage 1 is told t
+    deblurring: bool = True  # stage 2
+    deblurring_residual: bool = True  # its learned part, beside the Wiener gain
+    local_deblurring: bool = True  # the share taken of it is learned per lead and sample; else all of it
     demographics: bool = True
-    projection: bool = True
-    phase_features: bool = True
-    mix_leads: bool = True
+    projection: bool = True  # on consistent leads
+    phase_features: bool = True  # of the beats, beside the PPG itself
+    mix_leads: bool = True  # filters see the channels of all leads; else the affinity alone connects leads
 
     def __post_init__(self):
         super().__post_init__()
         divides = all(finer < coarser and coarser % finer == 0 for finer, coarser in zip(self.scales, self.scales[1:]))
-        _check(
-            bool(self.scales) and self.scales[0] == 1 and divides,
-            "denoiser.scales: 1, then multiples of the one before",
-        )
+        good = self.scales[:1] == (1,) and divides
+        _check(good, "denoiser.scales: 1, then multiples of the one before")
 
 
 @dataclass(frozen=True)
 class AffinityConfig(_Section):
-    """GroupFinder: embedding, contrastive learning, KNN clustering, and how groups become affinity matrices.
+    """GroupFinder: embedding, contrastive learning, KNN clustering, and how groups become affinity matrices."""
 
-    ``mixing``: ``groups`` (one matrix per group, mixed per sample), ``shared`` (one matrix for all), ``identity``
-    (none), ``random`` (a group drawn from a hash of each window). ``inputs``: what the embedding sees. ``clustering``:
-    ``knn`` (Ward clustering on the K-nearest-neighbour graph) or ``centroid`` (k-means, nearest centroid).
-    ``max_windows``: training windows that GroupFinder learns from and keeps in its bank, spread over subjects; no
-    profile has more, unless its own settings are raised.
-    """
-
+    #: One matrix per group, mixed per sample; one for all; none; or that of a group drawn from a hash of each window.
     mixing: str = _one_of("groups", "shared", "identity", "random")
-    inputs: str = _one_of("both", "demographics", "waveform")
-    clustering: str = _one_of("knn", "centroid")
+    inputs: str = _one_of("both", "demographics", "waveform")  #: What the embedding sees.
+    clustering: str = _one_of("knn", "centroid")  #: Ward on the K-nearest-neighbour graph, or k-means.
     contrastive: bool = True
     n_groups: int = _at_least(1, 6)
     k_neighbours: int = _at_least(1, 16)
     embedding_dim: int = _at_least(1, 32)
-    max_windows: int = 20_000
+    max_windows: int = 20_000  #: Training windows, spread over subjects, that it learns from and keeps in its bank.
     temperature: float = _positive(0.1)
     n_steps: int = _at_least(0, 400)
     batch_size: int = _at_least(2, 256)  # a window and a neighbour
@@ -208,18 +174,13 @@ class AffinityConfig(_Section):
 
     def __post_init__(self):
         super().__post_init__()
-        least = max(self.n_groups, 2)
-        _check(
-            self.max_windows >= least, f"affinity.max_windows={self.max_windows}: at least {least}, a window a group"
-        )
+        least, name = max(self.n_groups, 2), f"affinity.max_windows={self.max_windows}"
+        _check(self.max_windows >= least, f"{name}: at least {least}, a window a group")
 
 
 @dataclass(frozen=True)
 class TrainingConfig(_Section):
-    """Training loop: AdamW with warm-up and cosine decay, exponential moving average of the weights.
-
-    ``precision``: ``auto`` (bfloat16 products where the hardware has them), ``32-true`` or ``bf16-mixed``.
-    """
+    """AdamW with warm-up and cosine decay, exponential moving average; ``precision``: of :func:`.make_fabric`."""
 
     n_steps: int = _at_least(1, 3000)
     batch_size: int = _at_least(1, 16)
@@ -237,7 +198,7 @@ class TrainingConfig(_Section):
 
 @dataclass(frozen=True)
 class SamplingConfig(_Section):
-    """Evaluation: which sampler, how many steps, how many samples per window are averaged."""
+    """Evaluation: which sampler, how many steps, how many samples per window."""
 
     sampler: str = _one_of("multistep", "ancestral", "deterministic")
     n_steps: int = _at_least(1, 3)
@@ -247,12 +208,9 @@ class SamplingConfig(_Section):
 
 @dataclass(frozen=True)
 class EvaluationConfig(_Section):
-    """Tables: bootstrap resamples of subjects, Monte-Carlo draws of the irreducible error, search range of the lag.
+    """Tables: bootstrap resamples of subjects, Monte-Carlo draws of the irreducible error, search range of the lag."""
 
-    ``demographics``: what a method is told of the test subjects: ``given``, ``hidden`` (nothing) or ``wrong``.
-    """
-
-    demographics: str = _one_of("given", "hidden", "wrong")
+    demographics: str = _one_of("given", "hidden", "wrong")  # what a method is told of the test subjects
     n_bootstrap: int = _at_least(1, 1000)
     n_floor_draws: int = _at_least(2, 96)
     max_lag_s: float = _at_least(0, 0.25)
@@ -275,7 +233,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def replace(self, setting: str, value) -> Config:
-        """Return a copy with one setting changed, named as ``"section.name"``; unknown names are refused."""
+        """A copy with one setting changed, named as ``"section.name"``; unknown names are refused."""
         section, _, name = setting.partition(".")
         if not name or not dataclasses.is_dataclass(getattr(self, section, None)):
             raise InputError(f"unknown setting {setting!r}; settings are named section.name, for example process.blur")
@@ -289,13 +247,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict) -> Config:
-        """Build from a nested dictionary, of an older version too (:data:`RENAMED`); missing keys keep their defaults.
-
-        Raises
-        ------
-        InputError
-            A setting that this version does not know, or a value that it refuses.
-        """
+        """Inverse of :meth:`to_dict`, of older versions too (:data:`RENAMED`); missing keys keep their defaults."""
         known = [setting.name for setting in dataclasses.fields(cls)]
         for key in values:
             check_choice("configuration section", key, known)
@@ -317,111 +269,67 @@ def _section(key: str, values) -> _Section:
 
 
 def same_settings(stored: dict, now: dict) -> bool:
-    """Whether all entries of ``now`` stand in what a run or a store was made with.
+    """Whether all entries of ``now`` stand in what a run or a store was made with (nothing stands in an empty one).
 
-    Sections of :class:`Config` are compared with defaults filled in. So a setting or a section that is new leaves
-    finished work valid, if its default is what was done before it; other entries must be equal as they are. Where
-    nothing is stored, nothing is the same.
+    Sections of :class:`Config` are compared with defaults filled in: a new one leaves finished work valid.
     """
+
+    def comparable(key: str, value):
+        return _section(key, value) if key in _SECTIONS else json.loads(json.dumps(value))
+
     stored = stored and dict.fromkeys(_SECTIONS, {}) | stored
     try:
-        return all(key in stored and _comparable(key, stored[key]) == _comparable(key, now[key]) for key in now)
+        return all(key in stored and comparable(key, stored[key]) == comparable(key, now[key]) for key in now)
     except InputError:  # a setting that is gone, or a value that is not taken any more
         return False
 
 
-def _comparable(key: str, value):
-    return _section(key, value) if key in _SECTIONS else json.loads(json.dumps(value))
-
-
-#: What each profile changes; everything else is the default of the section.
-_PROFILE_SETTINGS: dict[str, dict[str, object]] = {
+#: What each profile changes; everything else is the default of the section. ``quick`` takes three quarters of an hour
+#: on two slow cores: fewer steps, and one window of each subject to validate and score; twice the training subjects, so
+#: that templates and classifiers learn from as many stored windows. One thread each: trainings run side by side.
+_PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
     "smoke": {
-        "data.n_train_subjects": 96,
-        "data.n_validation_subjects": 16,
-        "data.n_test_subjects": 24,
-        "data.max_windows": 160,
-        "affinity.n_steps": 30,
-        "affinity.batch_size": 64,
-        "affinity.n_groups": 3,
-        "affinity.k_neighbours": 8,
-        "training.n_steps": 24,
-        "training.warmup_steps": 6,
-        "training.ema_decay": 0.8,
-        "training.validate_every": 12,
-        "training.checkpoint_every": 12,
-        "training.log_every": 3,
-        "training.n_threads": 1,
-        "sampling.n_steps": 2,
-        "sampling.n_samples": 4,
-        "evaluation.n_bootstrap": 200,
-        "evaluation.n_floor_draws": 24,
+        "data": {"n_train_subjects": 96, "n_validation_subjects": 16, "n_test_subjects": 24, "max_windows": 160},
+        "affinity": {"n_steps": 30, "batch_size": 64, "n_groups": 3, "k_neighbours": 8},
+        "training": {"n_steps": 60, "warmup_steps": 10, "ema_decay": 0.9, "validate_every": 30, "checkpoint_every": 30,
+                     "log_every": 5, "n_threads": 1},
+        "sampling": {"n_steps": 2, "n_samples": 4},
+        "evaluation": {"n_bootstrap": 200, "n_floor_draws": 24},
     },
-    # What two cores can do: one thread, not two, because trainings run side by side.
-    "wide": {"training.n_threads": 1, "training.n_steps": 2000},
-    # All of it in three quarters of an hour on two slow cores: fewer steps, and half the windows to validate and to
-    # score, one of each subject. Twice the training subjects: as many stored windows, from which templates and
-    # classifiers learn.
     "quick": {
-        "data.n_train_subjects": 2000,
-        "data.windows_per_subject": 1,
-        "training.n_threads": 1,
-        "training.n_steps": 800,
+        "data": {"n_train_subjects": 2000, "windows_per_subject": 1},
+        "training": {"n_threads": 1, "n_steps": 800},
     },
+    "wide": {"training": {"n_threads": 1, "n_steps": 2000}},
     "full": {
-        "data.n_train_subjects": 8000,
-        "data.n_validation_subjects": 500,
-        "data.n_test_subjects": 1000,
-        "data.max_windows": 20000,
-        "denoiser.lead_features": 12,
-        "denoiser.n_blocks": 8,
-        "denoiser.stem_stride": 2,
-        "denoiser.scales": (1, 4, 16, 64),
-        "affinity.n_groups": 8,
-        "affinity.n_steps": 2000,
-        "training.n_steps": 60000,
-        "training.learning_rate": 1e-3,
-        "training.batch_size": 64,
-        "training.warmup_steps": 1000,
-        "training.ema_decay": 0.9995,
-        "training.validate_every": 2000,
-        "training.checkpoint_every": 2000,
-        "training.log_every": 100,
-        "sampling.n_steps": 16,
-        "sampling.n_samples": 32,
-        "evaluation.n_floor_draws": 256,
+        "data": {"n_train_subjects": 8000, "n_validation_subjects": 500, "n_test_subjects": 1000, "max_windows": 20000},
+        "denoiser": {"lead_features": 12, "n_blocks": 8, "stem_stride": 2, "scales": (1, 4, 16, 64)},
+        "affinity": {"n_groups": 8, "n_steps": 2000},
+        "training": {"n_steps": 60000, "learning_rate": 1e-3, "batch_size": 64, "warmup_steps": 1000,
+                     "ema_decay": 0.9995, "validate_every": 2000, "checkpoint_every": 2000, "log_every": 100},
+        "sampling": {"n_steps": 16, "n_samples": 32},
+        "evaluation": {"n_floor_draws": 256},
     },
-}
+}  # fmt: skip
 
 
 def real_profile(profile: str) -> str:
     """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
-
-    ``quick`` is cut so far that the embedded cohort takes no longer than it promises. Real recordings, alone or
-    combined with it (``simulated+bidmc``), vary more, and the model that is carried over to them, which comes with the
-    package, is that of ``wide``.
+    They vary more, and the model of the package, which is carried over to them, was trained with those.
     """
     return "wide" if profile == "quick" else profile
 
 
 def get_config(profile: str = "quick", dataset: str = "simulated") -> Config:
-    """Settings of a profile for a data set.
-
-    Raises
-    ------
-    InputError
-        Unknown profile. (Unknown data sets are refused by ``p2es_lib.data.sources``, which knows them.)
-    """
+    """Settings of a profile for a data set; an unknown profile is an :class:`InputError`, data sets are not checked."""
     check_choice("profile", profile, PROFILES)
-    config = Config(profile=profile, dataset=dataset)
-    settings = dict(_PROFILE_SETTINGS[profile if dataset == "simulated" else real_profile(profile)])
-    if dataset != "simulated":
-        # Bedside monitors delay the PPG by up to some 0.3 s more than arteries do.
-        settings["evaluation.max_lag_s"] = 0.4
-        settings["data.hold_out"] = dataset.partition("~")[2]
-    for setting, value in settings.items():
-        config = config.replace(setting, value)
-    return config
+    simulated = dataset == "simulated"
+    settings = _PROFILE_SETTINGS[profile if simulated else real_profile(profile)]
+    config = Config.from_dict({"profile": profile, "dataset": dataset} | settings)
+    if simulated:
+        return config
+    # Bedside monitors delay the PPG by up to some 0.3 s more than arteries do.
+    return config.replace("evaluation.max_lag_s", 0.4).replace("data.hold_out", dataset.partition("~")[2])
 
 
 def config_hash(config: Config) -> str:

@@ -22,10 +22,7 @@ _SEX_CODES = {
 
 
 def parse_sex(value, where: str = "sex") -> str:
-    """Return ``"F"``, ``"M"`` or ``""`` (missing) for the spellings in use; numbers are refused.
-
-    0 and 1 mean opposite things in different data sets, so each reader translates its own code.
-    """
+    """``"F"``, ``"M"`` or ``""`` (missing); 0 and 1, which mean opposite things in different data sets, are refused."""
     text = "" if value is None else str(value).strip().lower()
     if text not in _SEX_CODES:
         raise InputError(f"{where}: unknown sex code {value!r}; use F, M, or leave it out if it is not known")
@@ -33,7 +30,7 @@ def parse_sex(value, where: str = "sex") -> str:
 
 
 def parse_age(value, where: str = "age") -> float:
-    """Return the age in years as a float, NaN if missing; negative or absurd ages are refused."""
+    """Age in years, NaN if missing; negative or absurd ages are refused."""
     try:
         age = float("nan") if str(value).strip() in ("", "None", "<NA>") else float(value)
     except (TypeError, ValueError):
@@ -45,19 +42,7 @@ def parse_age(value, where: str = "age") -> float:
 
 @dataclass(frozen=True, eq=False)
 class Demographics:
-    """Demographics of B windows.
-
-    Parameters
-    ----------
-    age : array of float, shape (B,)
-        Years; NaN means missing.
-    sex : array of str, shape (B,)
-        ``"F"``, ``"M"`` or ``""`` (missing).
-
-    Raises
-    ------
-    InputError
-        Negative or absurd age, unknown sex code, or arrays of different length.
+    """Age (B,) in years, NaN if missing, and sex (B,), ``"F"``, ``"M"`` or ``""`` if missing, of B windows.
 
     Examples
     --------
@@ -73,27 +58,18 @@ class Demographics:
         object.__setattr__(self, "age", np.array([parse_age(a) for a in np.atleast_1d(self.age)], dtype=np.float32))
         object.__setattr__(self, "sex", np.array([parse_sex(s) for s in np.atleast_1d(self.sex)], dtype="<U1"))
         if self.age.shape != self.sex.shape:
-            raise InputError(
-                f"demographics: {len(self.age)} ages but {len(self.sex)} sexes; give one of each per window"
-            )
+            counts = f"{len(self.age)} ages but {len(self.sex)} sexes"
+            raise InputError(f"demographics: {counts}; give one of each per window")
 
     @classmethod
     def of(cls, age: Iterable | float | None, sex: Iterable | str | None, count: int | None = None) -> Demographics:
         """Build from single values or lists; ``count`` repeats single values for that many windows."""
-        ages = list(age) if np.ndim(age) else [age]
-        sexes = list(sex) if np.ndim(sex) else [sex]
+        ages, sexes = (list(values) if np.ndim(values) else [values] for values in (age, sex))
         if count is not None:
             ages, sexes = (values * count if len(values) == 1 else values for values in (ages, sexes))
             if len(ages) != count or len(sexes) != count:
                 raise InputError(f"demographics: {len(ages)} ages and {len(sexes)} sexes for {count} windows")
         return cls(np.array(ages, dtype=object), np.array(sexes, dtype=object))
-
-    def _rows(self, age: np.ndarray, sex: np.ndarray) -> Demographics:
-        """Rows of this table, which need no second check."""
-        rows = object.__new__(Demographics)
-        object.__setattr__(rows, "age", age)
-        object.__setattr__(rows, "sex", sex)
-        return rows
 
     @classmethod
     def missing(cls, count: int) -> Demographics:
@@ -104,17 +80,16 @@ class Demographics:
         return len(self.age)
 
     def __getitem__(self, rows) -> Demographics:
-        return self._rows(np.atleast_1d(self.age[rows]), np.atleast_1d(self.sex[rows]))
+        some = object.__new__(Demographics)  # without a second check
+        some.__dict__.update(age=np.atleast_1d(self.age[rows]), sex=np.atleast_1d(self.sex[rows]))
+        return some
 
     def repeat(self, times: int) -> Demographics:
         """Each row ``times`` times in a row (for several samples of one window)."""
-        return self._rows(np.repeat(self.age, times), np.repeat(self.sex, times))
+        return self[np.repeat(np.arange(len(self)), times)]
 
     def features(self) -> np.ndarray:
-        """Network input, float32 (B, 4): age scaled to about ±1, whether it is known, female, male.
-
-        A missing value is 0 in its own column and 0 in its "known" column, so that it differs from every known one.
-        """
+        """Network input, float32 (B, 4): age scaled to about ±1, whether it is known, female, male; 0 if missing."""
         known = ~np.isnan(self.age)
         age_scaled = np.where(known, (np.nan_to_num(self.age) - 50.0) / 50.0, 0.0)
         return np.stack([age_scaled, known, self.sex == "F", self.sex == "M"], axis=1).astype(np.float32)

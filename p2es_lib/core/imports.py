@@ -12,29 +12,15 @@ from p2es_lib.core.paths import PACKAGE
 def modules_imported_by(dotted_name: str, within: tuple[str, ...] = ("p2es_lib",)) -> list[Path]:
     """Files of a module and of all that it imports, directly or through others, in the order of their names.
 
-    Nothing is imported for it. Imports inside functions count, modules that are named by strings only do not (the
-    methods of :data:`p2es_lib.core.config.METHODS`).
-
-    Parameters
-    ----------
-    dotted_name : str
-        For example ``"p2es_lib.data.sources.bidmc"``.
-    within : tuple of str
-        Packages or modules that are followed; the named module itself always counts.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        The library has no such module.
+    Imports inside functions count, modules that are named by strings only (:data:`p2es_lib.core.config.METHODS`) do
+    not. Only what lies in the packages or modules ``within`` is followed. ModuleNotFoundError: no such module.
     """
     found: dict[str, Path] = {}
     pending = [dotted_name]
     while pending:
-        name = pending.pop()
-        if name in found:
+        if (name := pending.pop()) in found:
             continue
-        path = _file(name)
-        if path is None:
+        if (path := _file(name)) is None:
             raise ModuleNotFoundError(f"{name}: no such module in {PACKAGE.parent}", name=name)
         found[name] = path
         imported = _imported_names(name, path)
@@ -58,6 +44,7 @@ def _imported_names(name: str, path: Path) -> set[str]:
 
 def _file(name: str) -> Path | None:
     """Source of a module of the library; None for any other name."""
+    if name.split(".")[0] != PACKAGE.name:
+        return None
     path = PACKAGE.parent.joinpath(*name.split("."))
-    candidates = (path / "__init__.py", path.with_suffix(".py"))
-    return next((file for file in candidates if file.is_file()), None) if name.split(".")[0] == PACKAGE.name else None
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)

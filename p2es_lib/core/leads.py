@@ -2,11 +2,7 @@
 
 Eight leads (I, II, V1..V6) are independent; III and the augmented leads follow from I and II by the laws of Einthoven
 (III = II - I) and Goldberger (aVR = -(I + II)/2, aVL = I - II/2, aVF = II - I/2). So every physical 12-lead ECG lies in
-an 8-dimensional subspace: the column space of :data:`LEAD_MATRIX`. The limb leads alone span two of those dimensions,
-so any two of them give all six.
-
-References
-----------
+the column space of :data:`LEAD_MATRIX`, which has 8 dimensions, and any two limb leads give all six. Reference:
 Malmivuo J, Plonsey R. Bioelectromagnetism, ch. 15. Oxford University Press, 1995.
 """
 
@@ -30,15 +26,8 @@ ABSENT, DERIVED, MEASURED = 0, 1, 2
 _LIMB = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [-0.5, -0.5], [1.0, -0.5], [-0.5, 1.0]])
 
 
-def _lead_matrix() -> np.ndarray:
-    matrix = np.zeros((12, 8))
-    matrix[:6, :2] = _LIMB
-    matrix[6:, 2:] = np.eye(6)
-    return matrix
-
-
 #: (12, 8): 12 leads from the 8 independent ones.
-LEAD_MATRIX = _lead_matrix()
+LEAD_MATRIX = np.block([[_LIMB, np.zeros((6, 6))], [np.zeros((6, 2)), np.eye(6)]])
 #: (12, 12): orthogonal projection on the consistent subspace, the least-squares nearest consistent ECG.
 PROJECTION = LEAD_MATRIX @ np.linalg.pinv(LEAD_MATRIX)
 INDEPENDENT_ROWS = tuple(LEADS.index(name) for name in INDEPENDENT_LEADS)
@@ -59,90 +48,48 @@ _LEAD_NAME = re.compile(
 
 
 def split_unit(name: str) -> tuple[str, str]:
-    """Name of a signal without the ECG unit in brackets behind it, and that unit as written, or "".
-
-    Examples
-    --------
-    >>> split_unit("V1 (uV)"), split_unit("aVR [mV],"), split_unit("II (filtered)")
-    (('V1', 'uV'), ('aVR', 'mV'), ('II (filtered)', ''))
-    """
+    """Name of a signal without the ECG unit in brackets behind it, and that unit: ``"V1 (uV)"`` to V1, uV; or ""."""
     text = name.strip().rstrip(_TAIL)
     found = _BRACKETS.fullmatch(text)
-    if found and found[2].lower() in _ECG_UNITS:
-        return found[1], found[2]
-    return text, ""
+    return (found[1], found[2]) if found and found[2].lower() in _ECG_UNITS else (text, "")
 
 
 def parse_lead(name: str) -> str | None:
-    """Return the standard name for a signal name as files write it (``"II,"``, ``"AVR."``, ``"D2 (mV)"``), else None.
-
-    ``"V"`` and ``"MCL"`` are chest electrodes of unknown position, a bare number may be any channel, ``"-aVR"`` is
-    aVR upside down: they are no standard lead and give None. A unit behind the name (:func:`split_unit`) is set aside.
-
-    Examples
-    --------
-    >>> parse_lead("AVR"), parse_lead("II,"), parse_lead("MLII"), parse_lead("V"), parse_lead("Pleth")
-    ('aVR', 'II', 'II', None, None)
+    """Standard name for a signal name as files write it (``"II,"``, ``"AVR."``, ``"MLII"``, ``"D2 (mV)"``), else None:
+    ``"V"`` and ``"MCL"`` are chest electrodes of unknown position, ``"-aVR"`` is aVR upside down.
     """
-    bare = split_unit(name)[0].strip().rstrip(_TAIL).upper()
-    found = _LEAD_NAME.fullmatch(bare)
-    if not found:
+    if not (found := _LEAD_NAME.fullmatch(split_unit(name)[0].strip().rstrip(_TAIL).upper())):
         return None
     text = found["modified"] or found["derivation"] or found["plain"]
     return {lead.upper(): lead for lead in LEADS}[{"1": "I", "2": "II", "3": "III"}.get(text, text)]
 
 
 def expand_leads(ecg8: np.ndarray) -> np.ndarray:
-    """12 leads from the 8 independent ones: (..., 8, T) mV to (..., 12, T) mV.
-
-    Written with additions only, no matrix product, so that each sample's bits do not depend on the batch around it.
-    """
+    """12 leads from the 8 independent ones: (..., 8, T) mV to (..., 12, T) mV, bits independent of the batch."""
     one, two = ecg8[..., 0, :], ecg8[..., 1, :]
     limb = [one, two, two - one, -0.5 * (one + two), one - 0.5 * two, two - 0.5 * one]
     return np.stack([*limb, *np.moveaxis(ecg8[..., 2:, :], -2, 0)], axis=-2)
 
 
 def complete_limb_leads(signals: dict[str, np.ndarray], where: str = "record") -> tuple[np.ndarray, np.ndarray]:
-    """Arrange measured leads in standard order and derive the limb leads that follow from them.
+    """Measured leads (name to signal (T,), mV, NaN where missing) in standard order, and the limb leads that follow.
 
-    Parameters
-    ----------
-    signals : dict
-        Standard lead name to signal of shape (T,), mV. NaN marks missing samples.
-    where : str
-        What to name in an error.
-
-    Returns
-    -------
-    ecg : float array (12, T), mV
-        Absent leads are 0.
-    lead_mask : uint8 array (12,)
-        0 absent, 1 derived, 2 measured. Limb leads are derived from the first two measured limb leads when there are
-        two; with one limb lead or none nothing can be derived.
-
-    Raises
-    ------
-    InputError
-        No signal, an unknown lead name, or signals of different length.
+    Returns the ECG (12, T), mV, absent leads 0, and the lead mask (12,): 0 absent, 1 derived, 2 measured. Derived is
+    from the first two limb leads; from fewer, nothing. ``where``: named in the :class:`InputError` of wrong signals.
     """
     unknown = [name for name in signals if name not in LEADS]
     lengths = {len(signal) for signal in signals.values()}
     if unknown or len(lengths) != 1:
         problem = f"unknown leads {unknown}" if unknown else f"lead signals of lengths {sorted(lengths)}"
         raise InputError(f"{where}: {problem}; expected equally long signals named as in {', '.join(LEADS)}")
-    ecg = np.zeros((12, lengths.pop()))
-    lead_mask = np.zeros(12, dtype=np.uint8)
-    for name, signal in signals.items():
-        ecg[LEADS.index(name)] = signal
-        lead_mask[LEADS.index(name)] = MEASURED
-    measured_limb = [row for row in range(6) if lead_mask[row] == MEASURED]
-    if len(measured_limb) >= 2:
-        pair = measured_limb[:2]
+    ecg, lead_mask = np.zeros((12, lengths.pop())), np.zeros(12, dtype=np.uint8)
+    for row, signal in zip(lead_rows(list(signals)), signals.values(), strict=True):
+        ecg[row], lead_mask[row] = signal, MEASURED
+    pair = np.flatnonzero(lead_mask[:6])[:2]
+    if len(pair) == 2:
         one_two = np.linalg.solve(_LIMB[pair], ecg[pair])
-        for row in range(6):
-            if lead_mask[row] == ABSENT:
-                ecg[row] = _LIMB[row] @ one_two
-                lead_mask[row] = DERIVED
+        for row in np.flatnonzero(lead_mask[:6] == ABSENT):
+            ecg[row], lead_mask[row] = _LIMB[row] @ one_two, DERIVED
     return ecg, lead_mask
 
 

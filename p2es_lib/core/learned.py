@@ -1,8 +1,8 @@
 """What every learned method shares: the scale of the ECG, the leads it knows, translating, saving, loading, training.
 
-P2Es, its ablations and each learned baseline are subclasses of :class:`LearnedTranslator`. So they are trained by one
-loop (:mod:`p2es_lib.training.loop`) on the same batches, and called, scored and stored in one way; a subclass says only
-what is peculiar to it: its network, its loss, and how it draws an ECG.
+P2Es, its ablations and each learned baseline are subclasses of :class:`LearnedTranslator`: trained by one loop
+(:mod:`p2es_lib.training.loop`) on the same batches, called, scored and stored in one way. A subclass says only what is
+peculiar to it: its network, its loss, and how it draws an ECG.
 """
 
 from __future__ import annotations
@@ -25,74 +25,58 @@ from p2es_lib.core.noise import NoiseNames, WindowNoise
 from p2es_lib.core.translator import check_translation_input
 from p2es_lib.core.weights import WEIGHTS_FILE, Weights, read_weights, write_weights
 
-#: Probability with which age or sex is hidden in training, so that missing entries are known ground.
+#: Of age and of sex in training, so that missing entries are known ground.
 HIDE_PROBABILITY = 0.1
 
 
 class LearnedTranslator(nn.Module):
     """A method with weights: PPG and demographics in, 12-lead ECG out.
 
-    Parameters
-    ----------
-    config : Config
-        Settings of the run; ``config.method.name`` is :attr:`name`.
-    ecg_scale_mv : float
-        Standard deviation of the training ECG, mV: one number for all leads, so that lead relations are kept.
-    trained_leads : array of bool, shape (12,), optional
-        Leads that the training data held (measured or derived); the others come out as NaN. Default: all.
+    ``ecg_scale_mv``: standard deviation of the training ECG, one for all leads, so that lead relations are kept;
+    ``trained_leads`` (12,): those that the training data held (default: all); the others come out as NaN.
     """
 
-    #: Name of the method, as in ``config.method.name``.
-    name: ClassVar[str]
-    #: Whether samples differ. A deterministic method is drawn once and copied.
-    stochastic: ClassVar[bool] = True
-    #: Whether one step of its sampler gives the posterior mean itself, which is then a row of its own in the tables.
-    has_direct_estimate: ClassVar[bool] = False
-    #: Whether the average with the least validation RMSE is kept. A method whose loss is no squared error keeps the
-    #: last one: the least RMSE would pick the smoothest of its stages, not the best.
+    name: ClassVar[str]  #: As in ``config.method.name``.
+    stochastic: ClassVar[bool] = True  #: Whether samples differ, or one is drawn and copied.
+    has_direct_estimate: ClassVar[bool] = False  #: Whether one step of its sampler gives the posterior mean itself.
+    #: Whether the average with the least validation RMSE is kept, or the last one: where the loss is no squared error,
+    #: the least RMSE would pick the smoothest stage, not the best.
     keeps_best: ClassVar[bool] = True
-    #: Steps of the critic before each step of the method, all on its batch.
-    critic_steps: ClassVar[int] = 1
+    critic_steps: ClassVar[int] = 1  #: Of the critic before each step of the method, all on its batch.
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__()
         self.config = config
         #: Of the weights: the day they were made, and the SHA-256 of their file; "" as long as there is none.
         self.made_on, self.sha256 = "", ""
-        leads = torch.ones(len(LEADS)) if trained_leads is None else torch.as_tensor(trained_leads, dtype=torch.float32)
+        leads = np.ones(len(LEADS)) if trained_leads is None else trained_leads
         self.register_buffer("ecg_scale_mv", torch.tensor(float(ecg_scale_mv)))
-        self.register_buffer("trained_leads", leads)
+        self.register_buffer("trained_leads", torch.as_tensor(leads, dtype=torch.float32))
 
-    # ------------------------------------------------------------------------------------ what a method says of itself
+    # What a method says of itself
     def training_loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator, critic: nn.Module | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Loss of one batch, and the part of it that is logged; both scalars.
-
-        ``model`` is what Fabric made of this module: calls of :meth:`forward` must go through it, so that several
-        devices average their gradients. All randomness comes from ``generator``, on the CPU, so that a continued
-        training sees the same numbers. ``critic``: as from :meth:`make_critic`, trained so far.
+        """Loss of one batch, and the part of it that is logged; both scalars. Calls of :meth:`forward` go through
+        ``model``, which Fabric made of this module, all randomness comes from ``generator`` (CPU).
         """
         raise NotImplementedError
 
     def draw(self, ppg: Tensor, demographics: Tensor, noise: WindowNoise, n_steps: int | None, **options) -> Tensor:
-        """ECG in units of :attr:`ecg_scale_mv`, (B * K, 12, T), K samples of each window side by side.
-
-        ``ppg`` (B, 1, T), ``demographics`` (B, 4) from :meth:`Demographics.features`, K = ``noise.n_samples``.
-        ``n_steps``: of an iterative sampler, None for the method's own default; 1 asks for the cheapest estimate of the
-        posterior mean that the method has.
+        """ECG in units of :attr:`ecg_scale_mv`, (B * K, 12, T), the K = ``noise.n_samples`` of a window side by side,
+        from ``ppg`` (B, 1, T) and ``demographics`` (B, 4); ``n_steps=1``: cheapest estimate of the posterior mean.
         """
         raise NotImplementedError
 
     def prepare(self, windows, *, seed: int, progress: bool) -> None:
-        """Fit, before training, what is not trained by gradients. ``windows``: training windows."""
+        """Fit to the training windows, before training, what is not trained by gradients."""
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """What the optimiser changes."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def make_critic(self) -> nn.Module | None:
-        """The adversary of this method, fresh; it is trained beside it and not stored. None: there is none."""
+        """A fresh adversary, if the method has one; it is trained beside it and not stored."""
         return None
 
     def critic_loss(self, critic: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -114,7 +98,7 @@ class LearnedTranslator(nn.Module):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
 
-    # ------------------------------------------------------------------------------------------- the same for everyone
+    # The same for everyone
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -122,51 +106,31 @@ class LearnedTranslator(nn.Module):
 
     def parameter_count(self) -> int:
         """Number of trained weights."""
-        return sum(parameter.numel() for parameter in self.trained_parameters())
+        return sum(map(torch.numel, self.trained_parameters()))
 
     @torch.inference_mode()
     def translate(
-        self,
-        ppg,
-        demographics: Demographics,
-        *,
-        n_samples: int = 1,
-        generator: int | NoiseNames | WindowNoise | None = None,
-        n_steps: int | None = None,
-        progress=None,
-        **options,
-    ) -> Tensor:
-        """Draw 12-lead ECGs for windows of PPG.
+        self, ppg, demographics: Demographics, *, n_samples: int = 1, n_steps: int | None = None,
+        generator: int | NoiseNames | WindowNoise | None = None, progress=None, **options,
+    ) -> Tensor:  # fmt: skip
+        """Draw 12-lead ECGs for windows of PPG: float32 (B, n_samples, 12, T), mV, on the CPU.
+
+        Leads that the training data did not hold are NaN. InputError: as :func:`check_translation_input`; a
+        translation that is not finite.
 
         Parameters
         ----------
-        ppg : array or Tensor, shape (B, 1, T)
-            T must be the length that the model was trained with (``config.signal``).
-        demographics : Demographics
-            One row per window; entries may be missing.
+        ppg, demographics : array or Tensor (B, 1, T), Demographics (B,)
+            T as the model was trained with (``config.signal``).
         n_samples : int
-            Samples per window. Their mean estimates the posterior mean; single samples carry the spread. A
-            deterministic method gives copies.
+            Their mean estimates the posterior mean, single ones carry the spread.
         generator : int, NoiseNames or WindowNoise, optional
-            Seed (default 0), or seed and names of the windows. Sample k of a window does not depend on the batch
-            around it, apart from rounding: its noise is named after the window's PPG and demographics.
+            Seed (default 0), or seed and names of the windows; by default their noise is named after PPG and
+            demographics, so that sample k of a window does not depend on the batch around it, apart from rounding.
         n_steps : int, optional
-            Steps of an iterative sampler. One step gives the method's direct estimate of the posterior mean.
+            Of an iterative sampler. One gives the method's direct estimate of the posterior mean.
         progress : callable, optional
-            Called with the number of windows finished after each batch.
-        options
-            Of the method's own :meth:`draw`.
-
-        Returns
-        -------
-        Tensor, float32, shape (B, n_samples, 12, T)
-            mV on the CPU. Leads that the training data did not hold are NaN.
-
-        Raises
-        ------
-        InputError
-            Wrong shape or length, not finite, or flat PPG; numbers of windows and demographics differ; a translation
-            that is not finite.
+            Called with the number of windows finished after each batch; ``options`` go to :meth:`draw`.
         """
         ppg = check_translation_input(ppg, demographics, self.config.signal.window_samples, n_samples)
         if isinstance(generator, NoiseNames | WindowNoise):
@@ -176,24 +140,21 @@ class LearnedTranslator(nn.Module):
         n_drawn = n_samples if self.stochastic else 1
         was_training = self.training
         self.eval()
-        windows_per_batch = max(1, self.config.sampling.batch_size // n_drawn)
-        chunks = []
-        for start in range(0, len(ppg), windows_per_batch):
-            rows = slice(start, start + windows_per_batch)
+        n_windows, chunks = max(1, self.config.sampling.batch_size // n_drawn), []
+        for start in range(0, len(ppg), n_windows):
+            rows = slice(start, start + n_windows)
             features = torch.as_tensor(demographics[rows].features(), device=self.device)
             noise = WindowNoise(seed, window_ids[rows], n_drawn, (len(LEADS), ppg.shape[-1]), self.device)
             x_0 = self.draw(standardise(ppg[rows].to(self.device)), features, noise, n_steps, **options)
             chunks.append((x_0 * self.ecg_scale_mv).reshape(-1, n_drawn, *x_0.shape[1:]).cpu())
             if progress is not None:
-                progress(min(start + windows_per_batch, len(ppg)))
+                progress(min(start + n_windows, len(ppg)))
         self.train(was_training)
         ecg = torch.cat(chunks)
-        lost = int((~torch.isfinite(ecg)).flatten(1).any(dim=1).sum())
-        if lost:
-            problem = (
-                f"{self.name}: the translation of {lost} of {len(ecg)} window(s) is not finite: the training diverged"
-            )
-            raise InputError(f"{problem}, or the steps of its sampler do not suit its forward process")
+        if lost := int((~torch.isfinite(ecg)).flatten(1).any(dim=1).sum()):
+            problem = f"{self.name}: the translation of {lost} of {len(ecg)} window(s) is not finite"
+            reason = "the training diverged, or the steps of its sampler do not suit its forward process"
+            raise InputError(f"{problem}: {reason}")
         ecg[:, :, self.trained_leads.cpu() == 0] = torch.nan
         return ecg if n_drawn == n_samples else ecg.expand(-1, n_samples, -1, -1).clone()
 
@@ -206,40 +167,28 @@ class LearnedTranslator(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> LearnedTranslator:
-        """Load a model that :meth:`save` wrote.
-
-        Raises
-        ------
-        InputError
-            No such folder or file, or a file that holds another kind of model, or one of another version.
-        """
+        """Load a model that :meth:`save` wrote; none, another method's or another version's is an InputError."""
         return cls.from_weights(read_weights(folder), device)
 
     @classmethod
     def from_weights(cls, weights: Weights, device: str | torch.device = "cpu") -> LearnedTranslator:
         """The model that a weight file holds; raises what :meth:`from_pretrained` does."""
         if weights.method != cls.name:
-            raise InputError(
-                f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}; name another folder"
-            )
+            problem = f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}"
+            raise InputError(f"{problem}; name another folder")
         try:
             model = cls(Config.from_dict(weights.config))
             model.load_state_dict(weights.tensors)
-        except (
-            InputError,
-            RuntimeError,
-        ) as error:  # an unknown setting; layers that are not there, or of another shape
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{weights.path}: written by another version of P2Es; train it again with this one ({reason})"
-            ) from error
+        except (InputError, RuntimeError) as error:  # an unknown setting; other layers
+            problem = f"{weights.path}: written by another version of P2Es; train it again with this one"
+            raise InputError(f"{problem} ({' '.join(str(error).split())})") from error
         model.load_extra_state(weights.extra_state)
         model.made_on, model.sha256 = weights.made_on, weights.sha256
         return model.to(device).eval()
 
 
 def get_method(name: str) -> type[LearnedTranslator]:
-    """Class of a method, whose file is imported now; an unknown name raises an :class:`InputError` that lists all."""
+    """Class of a method, whose file is imported now."""
     return pkgutil.resolve_name(METHODS[check_choice("method.name", name, METHODS)])
 
 
@@ -250,47 +199,30 @@ def describe_method(name: str) -> str:
 
 
 def load_method(folder: str | Path, device="cpu") -> LearnedTranslator:
-    """Load whichever method :meth:`LearnedTranslator.save` wrote into ``folder``.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_weights`; or a model of a version that had other settings or layers.
-    """
+    """Whichever method :meth:`LearnedTranslator.save` wrote; errors as of :meth:`LearnedTranslator.from_pretrained`."""
     weights = read_weights(folder)
     return get_method(weights.method).from_weights(weights, device)
 
 
 class Batch:
-    """One training batch as the losses see it, on the device of the model.
-
-    Attributes
-    ----------
-    ppg : Tensor (B, 1, T)
-        Zero mean and unit variance per window.
-    x_0 : Tensor (B, 12, T)
-        ECG in units of ``ecg_scale_mv``; leads that do not exist are 0.
-    mask : Tensor (B, 12)
-        Of the leads: 0 absent, 1 derived, 2 measured.
-    demographics : Tensor (B, 4)
-        Age or sex of some rows hidden.
-    subjects : list of str
-    """
+    """One training batch as the losses see it, on the device of the model."""
 
     def __init__(self, module: LearnedTranslator, batch: dict, generator: torch.Generator):
         device = module.device
-        self.mask = batch["lead_mask"].to(device)
+        self.mask = batch["lead_mask"].to(device)  #: (B, 12): 0 absent, 1 derived, 2 measured.
+        #: ECG in units of ``ecg_scale_mv``, (B, 12, T); leads that do not exist are 0.
         self.x_0 = batch["ecg"].to(device) / module.ecg_scale_mv * (self.mask > 0)[:, :, None]
-        self.ppg = standardise(batch["ppg"].to(device))
+        self.ppg = standardise(batch["ppg"].to(device))  #: (B, 1, T).
+        #: (B, 4), age or sex of some rows hidden.
         self.demographics = hide_demographics(torch.as_tensor(batch["demographics"].features()), generator).to(device)
-        self.subjects = batch["subjects"]
+        self.subjects: list[str] = batch["subjects"]
 
     def __len__(self) -> int:
         return len(self.x_0)
 
 
 def standardise(ppg: Tensor) -> Tensor:
-    """Zero mean and unit variance per window (B, 1, T), so that callers need not."""
+    """Zero mean and unit variance per window (B, 1, T)."""
     return (ppg - ppg.mean(-1, keepdim=True)) / ppg.std(-1, keepdim=True).clamp_min(1e-6)
 
 

@@ -19,34 +19,14 @@ class NoiseNames(NamedTuple):
 
 
 class WindowNoise:
-    """Standard normal noise that belongs to a window and a sample number, whatever the batch around them.
+    """Standard normal noise of ``n_samples`` draws of ``shape`` (C, T) for each window, by its identifier.
 
-    Parameters
-    ----------
-    seed : int
-    window_ids : sequence of str or int
-        One identifier per window; two windows of the same identifier get the same noise.
-    n_samples : int
-        Samples per window.
-    shape : tuple of int
-        Shape of one draw, (C, T).
-    device : torch device
-        Where the noise goes. It is drawn on the CPU, so that CPU and GPU see the same numbers.
-
-    Notes
-    -----
-    Each (seed, window, sample, step) has a generator of its own, seeded by a hash of the four. So a call depends on
-    nothing that was drawn before it.
+    Each (seed, window, sample, step) has a generator of its own, seeded by a hash of the four, so a call depends on
+    nothing that was drawn before it. Noise is drawn on the CPU: every ``device`` sees the same numbers.
     """
 
-    def __init__(
-        self,
-        seed: int,
-        window_ids: Sequence[str | int],
-        n_samples: int,
-        shape: tuple[int, int],
-        device: torch.device | str = "cpu",
-    ):
+    def __init__(self, seed: int, window_ids: Sequence[str | int], n_samples: int, shape: tuple[int, int],
+                 device: torch.device | str = "cpu"):  # fmt: skip
         self.seed, self.n_samples, self.shape, self.device = int(seed), int(n_samples), tuple(shape), device
         self.window_ids = [str(name) for name in np.asarray(window_ids).tolist()]
 
@@ -62,6 +42,5 @@ class WindowNoise:
         return noise.to(self.device)
 
     def _generator(self, window_id: str, sample: int, step: int) -> torch.Generator:
-        key = json.dumps([self.seed, window_id, sample, step]).encode()
-        digest = hashlib.blake2b(key, digest_size=8).digest()
+        digest = hashlib.blake2b(json.dumps([self.seed, window_id, sample, step]).encode(), digest_size=8).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)  # 63 bits: what every version takes

@@ -13,10 +13,11 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.processes import try_lock
 
 #: Folder of the library, and the weights that come with it: trained on the simulated cohort, profile wide, seed 0.
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -68,13 +69,7 @@ def figures_dir(dataset: str, profile: str) -> Path:
 
 
 def check_output_folder(folder: str | Path, setting: str) -> Path:
-    """The folder as a Path, if it is one that can be written into or made; nothing is made yet.
-
-    Raises
-    ------
-    InputError
-        The path, or a part of it, is a file, or may not be written to. ``setting`` says where the path came from.
-    """
+    """The folder, if it can be written into or made, else an InputError that names ``setting``; nothing is made yet."""
     folder = Path(folder).expanduser()
     existing = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
     if not existing.is_dir():
@@ -84,20 +79,15 @@ def check_output_folder(folder: str | Path, setting: str) -> Path:
     return folder
 
 
-# ------------------------------------------------------------------------------------------------- all or nothing
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of ``path`` that takes its name only if the block ends without an error.
+    """Yield a temporary sibling of ``path``, of its suffix, that takes its name if the block ends without an error.
 
-    A kill at any moment leaves the old file or the new one under ``path``, or none, never a half-written one. The
-    suffix of ``path`` is kept, because many writers choose their format by it. Works for files and for folders (a
-    folder replaces an older folder of that name). What killed processes left of ``path`` is removed first; several
-    processes may write the same path at once, and the last one to end decides.
+    A kill at any moment leaves no half-written file or folder. Of several writers at once the last one to end decides.
     """
-    path = Path(path)
-    with _claimed(path) as temporary:
+    with _claimed(Path(path)) as temporary:
         yield temporary
-        _take_name(temporary, path)
+        _take_name(temporary, Path(path))
 
 
 @contextmanager
@@ -109,10 +99,8 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder and all below it; what is being written stays.
-
-    Every writer holds a lock, which the operating system frees when it ends, however it ends: on whichever machine, in
-    whichever container. Where there are no locks (some network mounts), a day without a change decides.
+    """Remove what killed processes left unfinished in a folder and all below it; what is being written stays: its
+    writer holds a lock. Where there are none (some network mounts), a day without a change decides.
     """
     for parent, folders, files in os.walk(folder):
         _remove_unfinished(Path(parent), [*folders, *files])
@@ -128,7 +116,7 @@ def _claimed(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.stem}.tmp{secrets.token_hex(6)}{path.suffix}")
         lock, old = _lock_file(temporary.name, path.parent), _retired(temporary)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        _try_lock(descriptor, wait=True)
+        try_lock(descriptor, wait=True)
         if os.fstat(descriptor).st_nlink:  # else another process found it before it was locked, and removed it
             break
         os.close(descriptor)
@@ -141,16 +129,12 @@ def _claimed(path: Path) -> Iterator[Path]:
 
 
 def _take_name(temporary: Path, path: Path) -> None:
-    if not temporary.is_dir():
-        os.replace(temporary, path)
-        return
     while True:
-        # A folder is not removed under its own name: a kill would leave a part of it there.
-        with suppress(FileNotFoundError):
-            os.replace(path, _retired(temporary))
+        if temporary.is_dir():  # not removed under its own name: a kill would leave a part of it there
+            with suppress(FileNotFoundError):
+                os.replace(path, _retired(temporary))
         try:
-            os.replace(temporary, path)
-            return
+            return os.replace(temporary, path)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -173,40 +157,23 @@ def _remove_unfinished(parent: Path, names: list[str], prefix: str = ".") -> Non
         if name.startswith(prefix) and _UNFINISHED.fullmatch(name):
             writings.setdefault(_lock_file(name, parent), []).append(parent / name)
     for lock, leftovers in writings.items():
-        try:
-            descriptor = os.open(lock, os.O_RDWR)
-        except OSError:  # an older version made no locks
-            descriptor = None
-        try:
-            free = None if descriptor is None else _try_lock(descriptor)
+        with ExitStack() as stack:
+            free = None
+            with suppress(OSError):  # an older version made no locks
+                descriptor = os.open(lock, os.O_RDWR)
+                stack.callback(os.close, descriptor)
+                free = try_lock(descriptor)
             if free or (free is None and _age_s(leftovers) > _ABANDONED_S):
                 for leftover in sorted(leftovers, key=lambda path: path == lock):  # the lock last
                     _remove(leftover)
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
-
-
-def _try_lock(descriptor: int, wait: bool = False) -> bool | None:
-    """Lock an open file; False if another process holds it, None where files cannot be locked."""
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        return True
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError):
-        return None
 
 
 def _age_s(paths: list[Path]) -> float:
     """Seconds since the last change of any of these files, or of anything in these folders."""
     changed = 0.0
-    for path in paths:
-        for file in (path, *(path.rglob("*") if path.is_dir() else ())):
-            with suppress(OSError):  # gone meanwhile
-                changed = max(changed, file.stat().st_mtime)
+    for file in (file for path in paths for file in (path, *path.rglob("*"))):
+        with suppress(OSError):  # gone meanwhile
+            changed = max(changed, file.stat().st_mtime)
     return time.time() - changed
 
 

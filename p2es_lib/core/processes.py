@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,45 +14,35 @@ from pathlib import Path
 from p2es_lib.core.errors import InputError
 
 
+def try_lock(descriptor: int, wait: bool = False) -> bool | None:
+    """Lock an open file; False if another process holds it, None where files cannot be locked."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except (ImportError, OSError):
+        return None
+
+
 @contextmanager
 def exclusive_lock(path: Path, *, what: str, wait_s: float = 10.0) -> Iterator[int]:
-    """Hold ``path`` as the only process; yield the descriptor of the open lock file.
+    """Hold ``path`` as the only process; yield the descriptor of the open lock file, which stays.
 
-    The operating system frees the lock when its holders end, however they end, so no lock is ever stale. The file
-    itself stays. On a file system without locks (some network mounts) the block runs unprotected.
-
-    Parameters
-    ----------
-    path
-        Lock file, created when missing; it holds the number of the process that has it.
-    what
-        What is being protected, for the message: "the workflow simulated-quick".
-    wait_s
-        Seconds to wait for a process that is about to end.
-
-    Raises
-    ------
-    InputError
-        Another process still holds it; names the process.
+    If another process still holds it after ``wait_s`` seconds, an :class:`InputError` names it and ``what`` is
+    protected. No lock outlives its holders. Where files cannot be locked (some network mounts), nothing is protected.
     """
-    import fcntl
-
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    break  # no locks on this file system
+        while try_lock(descriptor) is False:
             if time.monotonic() > deadline:
                 owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise InputError(
-                    f"{what} is being run by another process ({owner}); wait for it, or stop it: kill {owner}"
-                )
+                problem = f"{what} is being run by another process ({owner})"
+                raise InputError(f"{problem}; wait for it, or stop it: kill {owner}")
             time.sleep(0.2)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
@@ -62,10 +52,7 @@ def exclusive_lock(path: Path, *, what: str, wait_s: float = 10.0) -> Iterator[i
 
 
 def stop_with_parent(signal_number: int = signal.SIGTERM) -> None:
-    """Ask Linux to send this process ``signal_number`` when the process that started it ends; elsewhere do nothing.
-
-    So a workflow that is killed without warning leaves no training behind that nobody watches.
-    """
+    """Ask Linux to send this process ``signal_number`` when the process that started it ends, however that ends."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes
@@ -75,3 +62,9 @@ def stop_with_parent(signal_number: int = signal.SIGTERM) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, int(signal_number), 0, 0, 0)
     if os.getppid() != parent:  # it ended while we asked
         os.kill(os.getpid(), signal_number)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git prints about the checkout in ``folder``; OSError or SubprocessError where there is no git, or none."""
+    command = ["git", "-C", str(folder), "-c", "core.quotepath=off", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout

@@ -17,28 +17,10 @@ class Translator(Protocol):
     def translate(
         self, ppg: np.ndarray | torch.Tensor, demographics: Demographics, *, n_samples: int = 1, generator: Any = None
     ) -> torch.Tensor:
-        """Translate B windows of PPG.
+        """Translate B windows of PPG (B, 1, T) to ``n_samples`` ECGs each: float32 (B, n_samples, 12, T), mV.
 
-        Parameters
-        ----------
-        ppg : array or tensor (B, 1, T)
-            Each window scaled to mean 0 and standard deviation 1, at the sampling rate of the method's configuration.
-        demographics : Demographics
-            Of the B windows.
-        n_samples : int
-            Samples per window. A deterministic method returns copies.
-        generator : None, int or a noise source of ``p2es_lib.method.sampling``
-            Where randomness comes from; a deterministic method ignores it.
-
-        Returns
-        -------
-        float32 tensor (B, n_samples, 12, T), mV
-            Leads in the order of ``leads.LEADS``. Leads that the method never saw in training are NaN.
-
-        Raises
-        ------
-        InputError
-            As from :func:`check_translation_input`.
+        Leads have the order of ``leads.LEADS``; those that the method never saw in training are NaN. A deterministic
+        method returns copies and ignores ``generator``. Errors: as from :func:`check_translation_input`.
         """
         ...
 
@@ -46,20 +28,9 @@ class Translator(Protocol):
 def check_translation_input(
     ppg: np.ndarray | torch.Tensor, demographics: Demographics, window_samples: int, n_samples: int = 1
 ) -> torch.Tensor:
-    """Check the input of ``translate`` and return the PPG as a float32 tensor (B, 1, T), on the device it was on.
+    """PPG as a float32 tensor (B, 1, T = ``window_samples``) on its device, once the input of ``translate`` is checked.
 
-    Parameters
-    ----------
-    window_samples : int
-        T that the method works with (``config.signal.window_samples``).
-    n_samples : int
-        Number of samples asked for.
-
-    Raises
-    ------
-    InputError
-        The PPG is no array of numbers, has another shape or window length, holds NaN or infinity, or has a flat window;
-        there are more or fewer demographics than windows; or ``n_samples`` is below 1.
+    What is wrong with shape, length, numbers or counts is said in an InputError.
     """
     try:
         ppg = torch.as_tensor(ppg).to(torch.float32)
@@ -68,10 +39,9 @@ def check_translation_input(
     if ppg.ndim != 3 or ppg.shape[1] != 1 or ppg.shape[0] == 0:
         raise InputError(f"ppg: shape {tuple(ppg.shape)}; expected (windows, 1, samples) with at least one window")
     if ppg.shape[2] != window_samples:
-        raise InputError(
-            f"ppg: windows of {ppg.shape[2]} samples, but this model works on {window_samples}; "
-            "cut or resample the recording to the window length and sampling rate of the model's config.json"
-        )
+        problem = f"ppg: windows of {ppg.shape[2]} samples, but this model works on {window_samples}"
+        remedy = "cut or resample the recording to the window length and sampling rate of the model's config.json"
+        raise InputError(f"{problem}; {remedy}")
     broken = ~torch.isfinite(ppg).all(dim=2)[:, 0]
     if broken.any():
         raise InputError(f"ppg: NaN or infinite samples in window {_first(broken)}; leave it out or fill the gaps")
@@ -79,10 +49,8 @@ def check_translation_input(
     if flat.any():
         raise InputError(f"ppg: window {_first(flat)} is flat: no pulse, no translation; leave it out")
     if len(demographics) != len(ppg):
-        raise InputError(
-            f"demographics: {len(demographics)} entries for {len(ppg)} windows; give one per window "
-            "(Demographics.missing(n) if nothing is known)"
-        )
+        problem = f"demographics: {len(demographics)} entries for {len(ppg)} windows"
+        raise InputError(f"{problem}; give one per window (Demographics.missing(n) if nothing is known)")
     if n_samples < 1:
         raise InputError(f"n_samples={n_samples}: at least 1")
     return ppg
@@ -90,5 +58,5 @@ def check_translation_input(
 
 def _first(rows: torch.Tensor) -> str:
     """Number of the first marked row and how many there are: ``"3 (and 2 more)"``."""
-    numbers = torch.nonzero(rows).flatten().tolist()
-    return f"{numbers[0]}" + (f" (and {len(numbers) - 1} more)" if len(numbers) > 1 else "")
+    first, *more = torch.nonzero(rows).flatten().tolist()
+    return f"{first} (and {len(more)} more)" if more else f"{first}"

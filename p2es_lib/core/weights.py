@@ -1,15 +1,16 @@
 """Weight files: what stands in them, and where those of the simulated cohort lie.
 
 ``weights.safetensors`` holds tensors and, as one entry of its metadata, a sorted JSON of the method's name, the
-version, all settings and what else belongs to the model. So two equal trainings leave files of equal bytes, and the
-SHA-256 of the file, as ``sha256sum`` prints it, names the weights. The day they were made would break that: it stands
-beside, in ``weights.json``, with the hash of the file it belongs to.
+version, all settings and what else belongs to the model. Equal trainings leave equal bytes, so ``sha256sum`` names the
+weights; the day they were made stands beside, in ``weights.json``, with the hash of the file it belongs to.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS_FILE = "weights.safetensors"
-#: When the weights were made, and the SHA-256 of the file that this is said of.
 CARD_FILE = "weights.json"
 # The one entry of the metadata: the library behind safetensors writes several in random order.
 _ENTRY = "p2es"
-#: What tensors were called in files of older versions, by the beginning of their names, and what they are called now.
+#: Beginnings of the tensors' names in files of older versions, and what they are now.
 RENAMED_TENSORS = {"denoiser.generator.": "denoiser.multi_scale."}
 
 
@@ -40,28 +40,23 @@ class Weights(NamedTuple):
     extra_state: dict[str, Any]
     tensors: dict[str, Tensor]
     sha256: str
-    #: Day, as "2026-11-26"; "" where nothing tells.
-    made_on: str
+    made_on: str  # day, as "2026-11-26"; "" where nothing tells
 
 
 def write_weights(
     folder: str | Path, method: str, config: dict, extra_state: dict, tensors: dict[str, Tensor], made_on: str = ""
 ) -> dict[str, str]:
-    """Write ``weights.safetensors`` and ``weights.json`` into ``folder``; returns what stands in the latter.
-
-    ``made_on``: day, as "2026-11-26"; default today.
-    """
+    """Write ``weights.safetensors`` and ``weights.json``, and return the latter; ``made_on``: default today."""
     from safetensors.torch import save
 
     about = {"method": method, "version": __version__, "config": config, "extra_state": extra_state}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(tensors, metadata={_ENTRY: json.dumps(about, sort_keys=True)})
     card = {"made_on": made_on or date.today().isoformat(), "sha256": hashlib.sha256(content).hexdigest()}
-    folder = Path(folder)
-    with atomic_path(folder / CARD_FILE) as temporary:  # first: a card without its weights says nothing
-        temporary.write_text(json.dumps(card) + "\n")
-    with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        temporary.write_bytes(content)  # save_file would let nobody else read it
+    # The card first: without its weights it says nothing. Not by save_file, which would let nobody else read them.
+    for name, data in ((CARD_FILE, json.dumps(card).encode() + b"\n"), (WEIGHTS_FILE, content)):
+        with atomic_path(Path(folder) / name) as temporary:
+            temporary.write_bytes(data)
     return card
 
 
@@ -69,20 +64,13 @@ def check_weights(folder: str | Path) -> Path:
     """The weight file of a folder, if there is one; otherwise an :class:`InputError`. Nothing is read yet."""
     path = Path(folder) / WEIGHTS_FILE
     if not path.is_file():
-        raise InputError(
-            f"{path}: no such model; train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}"
-        )
+        remedy = f"train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}"
+        raise InputError(f"{path}: no such model; {remedy}")
     return path
 
 
 def read_weights(folder: str | Path) -> Weights:
-    """Read the weight file of a folder, of an older version too.
-
-    Raises
-    ------
-    InputError
-        No such folder or file, or a file that is no safetensors or holds no model of this library.
-    """
+    """The weight file of a folder, of an older version too; an InputError, if it holds no model of this library."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -96,8 +84,10 @@ def read_weights(folder: str | Path) -> Weights:
     if about.get("method") not in METHODS:
         found = f"a model {about['method']!r}, which this version does not know" if "method" in about else "no model"
         raise InputError(f"{path}: holds {found}; name a folder that {WEIGHTS_FILE} of this library lies in")
-    sha256 = hashlib.sha256(content).hexdigest()
-    made_on = _read_card(path.parent, sha256)
+    sha256, made_on = hashlib.sha256(content).hexdigest(), ""
+    with suppress(OSError, ValueError, KeyError):  # a file of an older version has no card
+        card = json.loads((path.parent / CARD_FILE).read_text())
+        made_on = card["made_on"] if card["sha256"] == sha256 else ""
     return Weights(path, about["method"], about["config"], about["extra_state"], tensors, sha256, made_on)
 
 
@@ -112,28 +102,16 @@ def _metadata(content: bytes) -> dict[str, Any]:
     return {"method": metadata["format"]} | {name: json.loads(metadata[name]) for name in ("config", "extra_state")}
 
 
-def _read_card(folder: Path, sha256: str) -> str:
-    try:
-        card = json.loads((folder / CARD_FILE).read_text())
-        return card["made_on"] if card["sha256"] == sha256 else ""
-    except (OSError, ValueError, KeyError):  # a file of an older version has no card
-        return ""
-
-
 def names_now(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under today's names (:data:`RENAMED_TENSORS`)."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        older = next((prefix for prefix in RENAMED_TENSORS if name.startswith(prefix)), "")
-        renamed[RENAMED_TENSORS.get(older, "") + name.removeprefix(older)] = tensor
-    return renamed
+    for old, new in RENAMED_TENSORS.items():
+        tensors = {re.sub(f"^{re.escape(old)}", new, name): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def simulated_model_folder(profile: str) -> Path:
-    """Folder of P2Es as trained on the simulated cohort, whose weights are carried over to real recordings.
-
-    That of one's own run (``quick``: of profile ``wide``, see :func:`p2es_lib.core.config.real_profile`), which may not
-    be there yet; then, for ``quick`` and ``wide``, that of the package, so that a real data set asks for no training.
+    """Folder of P2Es as trained on the simulated cohort, which is carried over to real recordings: one's own run of the
+    :func:`p2es_lib.core.config.real_profile`, or, for ``quick`` and ``wide``, that of the package while there is none.
     """
     source = real_profile(profile)
     own = run_dir("simulated", source, "p2es", 0)

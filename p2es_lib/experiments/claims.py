@@ -1,8 +1,8 @@
 """Every statement about P2Es that we know of, how it is tested here, and what came out.
 
 Levels: A, the paper's abstract; B, a summary of its full text, probably right; C, a second summary, which contradicts A
-and B in places. Each test reads the tables that the notebooks wrote and gives a number in words and a verdict. The rule
-of each verdict stands in its test: nothing is judged by hand.
+and B in places. Each test reads the tables that the notebooks wrote and gives a number in words and a verdict, whose
+rule stands in the test: nothing is judged by hand.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from p2es_lib.experiments.variants import MORE_STEPS, VARIANTS
 SUPPORTED, NOT, CONTRADICTED, UNTESTED = "supported", "not supported", "contradicted", "cannot be tested here"
 #: Share of the full model's value that a difference must have to speak for or against anything.
 RELEVANT = 0.01
-#: Trainings that a comparison of differently trained models asks for: intervals are over people, and another training
-#: differs.
+#: Trainings that a comparison of trained models asks for: intervals are over people, and another training differs.
 SEEDS_ASKED = 3
-#: A model for a phone: weights, operations per second of signal and time that a phone of today does not notice.
+#: Weights, and operations per second of signal, that a phone of today does not notice.
 MOBILE_PARAMETERS, MOBILE_GFLOP_PER_S = 5e6, 1.0
 
 Finding = tuple[str, str]  # the number in words, the verdict
@@ -42,10 +41,10 @@ class Tables:
 
     def __call__(self, name: str) -> pd.DataFrame:
         """One table, such as ``table02_results``."""
-        path = self.folder / f"{name}.csv"
-        if not path.is_file():
+        if not self.has(name):
+            path = self.folder / f"{name}.csv"
             raise InputError(f"{path}: missing; it is made by the notebooks before this one (make reproduce)")
-        return pd.read_csv(path)
+        return pd.read_csv(self.folder / f"{name}.csv")
 
     def has(self, name: str) -> bool:
         """Whether the run wrote this table."""
@@ -74,58 +73,42 @@ def _interval(row, digits: int = 4) -> str:
     return f"{row['difference']:+.{digits}f} ({row['lower']:+.{digits}f} to {row['upper']:+.{digits}f})"
 
 
-def _significant(rows: pd.DataFrame, sign: int) -> pd.Series:
-    """Which differences are of this sign beyond chance (p < 0.05, corrected), and in each single training."""
-    return beyond_chance(rows) & (sign * rows["difference"] > 0)
-
-
-def _relevant(rows: pd.DataFrame, sign: int) -> pd.Series:
-    """Those of them that matter: 1 % of the full model's value or more."""
-    return _significant(rows, sign) & (rows["difference"].abs() > RELEVANT * (rows["value"] - rows["difference"]).abs())
+def _clear(rows: pd.DataFrame, sign: int, share: float = 0.0) -> pd.Series:
+    """Which differences are of this sign beyond chance (p < 0.05, corrected), in each single training, and larger than
+    a share of the full model's value.
+    """
+    size, full = sign * rows["difference"], (rows["value"] - rows["difference"]).abs()
+    return beyond_chance(rows) & (size > share * full)
 
 
 def _verdict(tables: list[pd.DataFrame], better: int) -> str:
-    """Verdict from one or several tables of differences, of which those of sign ``better`` (1 or -1) speak for a claim.
-
-    Supported if each of them has a relevant difference for it, and none a significant one against it, however small.
-    Contradicted, the other way round, if each has a relevant one against it, and none anything for it. Neither by fewer
-    than three trainings.
+    """Verdict from tables of differences, of which those of sign ``better`` (1 or -1) speak for a claim: supported if
+    each table has a relevant one for it and none a clear one against it, contradicted the other way round.
     """
     if min(rows["seeds"].min() for rows in tables) < SEEDS_ASKED:
         return NOT
     for sign, verdict in ((better, SUPPORTED), (-better, CONTRADICTED)):
-        against = any(_significant(rows, -sign).any() for rows in tables)
-        if all(_relevant(rows, sign).any() for rows in tables) and not against:
+        against = any(_clear(rows, -sign).any() for rows in tables)
+        if all(_clear(rows, sign, RELEVANT).any() for rows in tables) and not against:
             return verdict
     return NOT
 
 
-def _fewer_trainings(tables: list[pd.DataFrame]) -> str:
-    """A remark on a comparison with too few trainings for a verdict."""
-    n = int(min(rows["seeds"].min() for rows in tables))
-    return f"; {n} training{'s' if n > 1 else ''}, {SEEDS_ASKED} are asked for" if n < SEEDS_ASKED else ""
-
-
 def _better_than_baselines(tables: Tables) -> Finding:
-    """Supported if the error is lower than every other method's, clearly and by 1 %, as it is and after the lag.
-
-    Of the mean of samples, where a method draws them. Contradicted if some method is better in both. Neither by fewer
-    than three trainings of what is compared.
+    """Supported if the error (of the mean of samples) is lower than every other method's, clearly and by 1 %, as it is
+    and after the lag. Contradicted if some method is better in both. Neither by fewer than three trainings.
     """
     table = tables("table20_against_methods")
     table = table[table["about"].isin(["baseline", "reference"])]
     table = table[~table["variant"].isin(["irreducible", "irreducible_beats", "transfer"])]
     better, worse, parts = set(table["variant"]), set(table["variant"]), []
-    for metric, name in (("rmse", "RMSE"), ("rmse_lag", "RMSE after lag")):
+    for metric, name in {"rmse": "RMSE", "rmse_lag": "RMSE after lag", "crps": "CRPS"}.items():
         rows = table[table["metric"] == metric]
-        better &= set(rows.loc[_relevant(rows, 1), "variant"])  # the other method minus P2Es
-        worse &= set(rows.loc[_relevant(rows, -1), "variant"])
-        closest = rows.loc[rows["difference"].idxmin()]
-        parts.append(f"{name}, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
-    crps = table[table["metric"] == "crps"]
-    if len(crps):  # no part of the verdict: an answer without uncertainty has no good one
-        closest = crps.loc[crps["difference"].idxmin()]
-        parts.append(f"CRPS, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
+        if metric != "crps":  # of which an answer without uncertainty has no good one
+            better &= set(rows.loc[_clear(rows, 1, RELEVANT), "variant"])  # the other method minus P2Es
+            worse &= set(rows.loc[_clear(rows, -1, RELEVANT), "variant"])
+        for _, closest in rows.nsmallest(1, "difference").iterrows():
+            parts.append(f"{name}, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
     n_methods = table["variant"].nunique()
     text = f"clearly better than {len(better)} of {n_methods} methods in both errors, clearly worse than {len(worse)}; "
     text += "; ".join(parts)
@@ -135,27 +118,26 @@ def _better_than_baselines(tables: Tables) -> Finding:
 
 
 def _innovation(variant: str) -> Callable[[Tables], Finding]:
-    """Supported if leaving it out hurts the CRPS or the spectrum and helps neither, whatever the steps of the sampler.
-
-    Both with the usual steps and with more of them, where that was tried: what is lost, or gained, with few steps only
-    is time. What counts as hurting is said in :func:`_verdict`. The CRPS judges all samples as one answer; errors of
-    their mean, which also tell how few they are, stand in the table.
+    """Supported if leaving it out hurts the CRPS or the spectrum and helps neither (:func:`_verdict`), with the usual
+    steps of the sampler and with more, where that was tried: what is lost with few steps only is time.
     """
 
     def test(tables: Tables) -> Finding:
-        found = [("", _without(tables, "table08_ablations", variant))]
+        found = {"without it": _without(tables, "table08_ablations", variant)}
         more = f"{variant}_steps_{MORE_STEPS}"
         if more in VARIANTS and tables.has("table27_more_steps"):
-            found.append((f"with {MORE_STEPS} steps: ", _without(tables, "table27_more_steps", more)))
-        found = [(words, rows) for words, rows in found if not rows.empty]
+            found[f"with {MORE_STEPS} steps"] = _without(tables, "table27_more_steps", more)
+        found = {words: rows for words, rows in found.items() if not rows.empty}
         if not found:
             raise NotMeasured(f"this profile does not train that variant ({VARIANTS[variant].label})")
         parts = []
-        for words, rows in found:
+        for words, rows in found.items():
             crps, spectrum = _interval(rows.loc["crps"], 5), _interval(rows.loc["log_spectral_distance"], 2)
-            parts.append(f"{words or 'without it: '}CRPS {crps} mV, log-spectral distance {spectrum} dB")
-        compared = [rows for _, rows in found]
-        return "; ".join(parts) + _by_time(tables, variant) + _fewer_trainings(compared), _verdict(compared, better=1)
+            parts.append(f"{words}: CRPS {crps} mV, log-spectral distance {spectrum} dB")
+        text, n = "; ".join(parts) + _by_time(tables, variant), int(min(rows["seeds"].min() for rows in found.values()))
+        if n < SEEDS_ASKED:  # no verdict
+            text += f"; {n} training{'s' if n > 1 else ''}, {SEEDS_ASKED} are asked for"
+        return text, _verdict(list(found.values()), better=1)
 
     return test
 
@@ -173,10 +155,8 @@ def _by_time(tables: Tables, variant: str) -> str:
     if table is None or variant not in set(table["variant"]):
         return ""
     rows = table[(table["variant"] == variant) & (table["stage"] == "both stages")].set_index("t")
-    parts = [
-        f"{rows.loc[t, 'ratio']:.2f} ({rows.loc[t, 'lower']:.2f} to {rows.loc[t, 'upper']:.2f}) at t = {t:g}"
-        for t in (0.7, 0.1)
-    ]
+    words = "{ratio:.2f} ({lower:.2f} to {upper:.2f}) at t = {t:g}"
+    parts = (words.format(t=t, **rows.loc[t, ["ratio", "lower", "upper"]]) for t in (0.7, 0.1))
     return f"; squared error of one estimate times {' and '.join(parts)} (first training)"
 
 
@@ -194,7 +174,7 @@ def _demographics(tables: Tables) -> Finding:
     if rows.empty:
         raise NotMeasured("the profile does not try wrong age and sex")
     text = f"wrong age and sex: RMSE after lag {_interval(rows.iloc[0], 5)} mV"
-    return text, SUPPORTED if _relevant(rows, 1).all() else NOT
+    return text, SUPPORTED if _clear(rows, 1, RELEVANT).all() else NOT
 
 
 def _lead_relations(tables: Tables) -> Finding:
@@ -230,27 +210,27 @@ def _light(tables: Tables) -> Finding:
     """Supported if parameters and operations per second of signal are what a phone does not notice."""
     rows = tables("table18_efficiency").set_index("method")
     row = rows[rows.index.str.startswith("P2Es")].iloc[0]
-    per_s = row["GFLOP per 10 s"] / 10
+    parameters, per_s = row["parameters"], row["GFLOP per 10 s"] / 10
     # No milliseconds here: this table is the same wherever the same results come out.
-    text = f"{row['parameters'] / 1e6:.2f} M parameters, {per_s:.3f} GFLOP per second of signal"
-    text += " (times: table18_efficiency)"
-    return text, SUPPORTED if row["parameters"] <= MOBILE_PARAMETERS and per_s <= MOBILE_GFLOP_PER_S else NOT
+    text = f"{parameters / 1e6:.2f} M parameters, {per_s:.3f} GFLOP per second of signal (times: table18_efficiency)"
+    return text, SUPPORTED if parameters <= MOBILE_PARAMETERS and per_s <= MOBILE_GFLOP_PER_S else NOT
+
+
+def _untested(tables: Tables) -> Finding:
+    """Never."""
+    raise NotMeasured("which recordings, and how 12 leads came from them, is not known")
 
 
 def _much_compute(tables: Tables) -> Finding:
-    """The opposite of the above."""
+    """The opposite of being light."""
     text, verdict = _light(tables)
     return text, CONTRADICTED if verdict == SUPPORTED else SUPPORTED
 
 
-def _preserved(
-    metric: str, what: str, largest_bias_mv: float | None = None, duration: str = ""
-) -> Callable[[Tables], Finding]:
-    """Supported if single samples keep the level of a measurement in every lead, and tell people apart by it.
-
-    The bias must be small (half of the spread between people, if no limit is given), and the difference to the truth
-    must scatter less than people do: always giving the average scatters as much, giving another person's ECG 1.4 times
-    as much. ``duration``: a measurement of all leads together that must fulfil the same, its bias at most 10 ms.
+def _preserved(metric: str, what: str, largest_bias_mv=None, duration: str = "") -> Callable[[Tables], Finding]:
+    """Supported if single samples keep a measurement in every lead: the bias is small (at most half of the spread
+    between people, if no limit is given), and the difference to the truth scatters less than people do, as the average
+    for everybody does. ``duration``: of all leads together, with a bias of at most 10 ms.
     """
 
     def test(tables: Tables) -> Finding:
@@ -261,10 +241,8 @@ def _preserved(
             raise NotMeasured(f"no {what} could be measured")
         worst = leads.loc[leads["bias"].abs().idxmax()]
         ratio = leads["sd"] / leads["sd_true"]
-        text = (
-            f"{what}: bias at most {worst['bias']:+.3f} mV ({worst['lead']}), SD of the difference {ratio.min():.2f} "
-        )
-        text += f"to {ratio.max():.2f} times that between people, "
+        text = f"{what}: bias at most {worst['bias']:+.3f} mV ({worst['lead']}), SD of the difference "
+        text += f"{ratio.min():.2f} to {ratio.max():.2f} times that between people, "
         text += f"correlation {leads['correlation'].min():.2f} to {leads['correlation'].max():.2f}"
         limit = leads["sd_true"] / 2 if largest_bias_mv is None else largest_bias_mv
         kept = (leads["bias"].abs() <= limit).all() and (ratio < 1).all()
@@ -299,11 +277,9 @@ def _eighteen_percent(tables: Tables) -> Finding:
     """Supported if the error of the mean of samples is 18 % below that of the best other method."""
     table = tables("table02_results")
     rows = table[(table["lead"] == "all") & (table["metric"] == "rmse")].set_index("method")["value"]
-    ours = rows[rows.index.str.startswith(f"{VARIANTS['p2es'].label}, mean of")].iloc[0]
-    theirs = rows.index.str.startswith((VARIANTS["p2es"].label, "Irreducible")) | rows.index.str.contains(
-        "single sample"
-    )
-    others = rows[~theirs]
+    p2es, names = VARIANTS["p2es"].label, rows.index.str
+    ours = rows[names.startswith(f"{p2es}, mean of")].iloc[0]
+    others = rows[~(names.startswith((p2es, "Irreducible")) | names.contains("single sample"))]
     gain = 100 * (1 - ours / others.min())
     side = "below" if gain > 0 else "above"
     text = f"RMSE {abs(gain):.1f} % {side} that of the best other method ({others.idxmin()})"
@@ -319,57 +295,43 @@ def _noise(tables: Tables) -> Finding:
     worst = rows[rows["snr_db"] == low].set_index("disturbance")
     clear = worst.index[worst["rmse_lag_added_lower"] > 0]
     text = f"RMSE after lag {by_snr[high]:.3f} mV at {high} dB, {by_snr[low]:.3f} mV at {low} dB; "
-    text += f"clearly more with {', '.join(clear) or 'none'}"
-    return f"{text} ({len(clear)} of {len(worst)})", SUPPORTED if 2 * len(clear) > len(worst) else NOT
+    text += f"clearly more with {', '.join(clear) or 'none'} ({len(clear)} of {len(worst)})"
+    return text, SUPPORTED if 2 * len(clear) > len(worst) else NOT
 
 
-def _untested(why: str) -> Callable[[Tables], Finding]:
-    def test(tables: Tables) -> Finding:
-        raise NotMeasured(why)
-
-    return test
-
-
-CLAIMS: tuple[Claim, ...] = tuple(
-    Claim(*row)
-    for row in (
-        ("A", "better than baselines in 12-lead reconstruction",
-         "RMSE against every other method, with and without lag", _better_than_baselines),
-        ("A", "frequency-domain blurring before the noise", "trained without the blur; usual steps, and more",
-         _innovation("no_blur")),
-        ("A", "frequency deblurring in the reverse process", "trained without it; usual steps, and more",
-         _innovation("no_deblurring")),
-        ("A", "temporal multi-scale generation", "trained with a single scale; usual steps, and more",
-         _innovation("single_scale")),
-        ("A", "affinity matrices from KNN-based clustering", "trained without lead affinity; usual steps, and more",
-         _innovation("no_affinity")),
-        ("A", "demographic-specific translation", "wrong age and sex at test time", _demographics),
-        ("A", "inter-lead constraints", "Einthoven's and Goldberger's equations", _lead_relations),
-        ("A", "clinically valid", "intervals and axis against the spread between people", _clinically_valid),
-        ("A", "clinically valid: diagnoses", "classifier on translated ECG against PPG, age and sex", _diagnostic),
-        ("B", "light enough for mobile devices", "parameters, operations", _light),
-        ("B", "QRS morphology preserved", "QRS of single samples",
-         _preserved("qrs_mv", "QRS amplitude", duration="qrs_ms")),
-        ("B", "ST segments preserved", "ST level of single samples",
-         _preserved("st60_mv", "ST level", largest_bias_mv=0.05)),
-        ("B", "MIMIC II-IV", "", _untested("which recordings, and how 12 leads came from them, is not known")),
-        ("C", "hybrid of diffusion and GAN, perceptual and adversarial loss", "trained with both losses besides",
-         _hybrid),
-        ("C", "peak-to-peak error 0.034", "single samples", _peak_error),
-        ("C", "18 % better than others", "RMSE against the best other method", _eighteen_percent),
-        ("C", "SSIM above 0.98 on all data sets", "mean of samples", _ssim),
-        ("C", "degrades on noisy PPG", "disturbances at 1 to 20 dB", _noise),
-        ("C", "needs much compute", "as above", _much_compute),
-    )
+CLAIMS: tuple[Claim, ...] = (
+    Claim("A", "better than baselines in 12-lead reconstruction",
+          "RMSE against every other method, with and without lag", _better_than_baselines),
+    Claim("A", "frequency-domain blurring before the noise", "trained without the blur; usual steps, and more",
+          _innovation("no_blur")),
+    Claim("A", "frequency deblurring in the reverse process", "trained without it; usual steps, and more",
+          _innovation("no_deblurring")),
+    Claim("A", "temporal multi-scale generation", "trained with a single scale; usual steps, and more",
+          _innovation("single_scale")),
+    Claim("A", "affinity matrices from KNN-based clustering", "trained without lead affinity; usual steps, and more",
+          _innovation("no_affinity")),
+    Claim("A", "demographic-specific translation", "wrong age and sex at test time", _demographics),
+    Claim("A", "inter-lead constraints", "Einthoven's and Goldberger's equations", _lead_relations),
+    Claim("A", "clinically valid", "intervals and axis against the spread between people", _clinically_valid),
+    Claim("A", "clinically valid: diagnoses", "classifier on translated ECG against PPG, age and sex", _diagnostic),
+    Claim("B", "light enough for mobile devices", "parameters, operations", _light),
+    Claim("B", "QRS morphology preserved", "QRS of single samples",
+          _preserved("qrs_mv", "QRS amplitude", duration="qrs_ms")),
+    Claim("B", "ST segments preserved", "ST level of single samples",
+          _preserved("st60_mv", "ST level", largest_bias_mv=0.05)),
+    Claim("B", "MIMIC II-IV", "", _untested),
+    Claim("C", "hybrid of diffusion and GAN, perceptual and adversarial loss", "trained with both losses besides",
+          _hybrid),
+    Claim("C", "peak-to-peak error 0.034", "single samples", _peak_error),
+    Claim("C", "18 % better than others", "RMSE against the best other method", _eighteen_percent),
+    Claim("C", "SSIM above 0.98 on all data sets", "mean of samples", _ssim),
+    Claim("C", "degrades on noisy PPG", "disturbances at 1 to 20 dB", _noise),
+    Claim("C", "needs much compute", "as above", _much_compute),
 )  # fmt: skip
 
 
 def claims_table(folder: Path, kind: str) -> pd.DataFrame:
-    """All claims with what the tables in ``folder``, of one run of the workflow, say of them.
-
-    Columns level, claim, tested by, found, verdict, data; ``kind`` of data as in
-    :func:`p2es_lib.experiments.runs.data_kind`.
-    """
+    """All claims with what the tables in ``folder`` say; ``kind``: :func:`p2es_lib.experiments.runs.data_kind`."""
     tables, rows = Tables(folder), []
     for claim in CLAIMS:
         try:

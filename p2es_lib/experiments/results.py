@@ -1,58 +1,49 @@
-"""From the scores of runs to tables: averages, intervals, differences, and the distance to what cannot be known."""
+"""From runs to tables: averages, intervals, differences, the distance to what cannot be known; which runs they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
-from p2es_lib.core.config import Config
+from p2es_lib.core.config import Config, get_config
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.paths import run_dir
+from p2es_lib.core.paths import PRETRAINED, figures_dir, home, run_dir
+from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.evaluation.metrics import summarise, summarise_difference
 from p2es_lib.evaluation.metrics.summary import ROOTS, holm
-from p2es_lib.experiments.runs import DISTRIBUTION_FILE, SCORES_FILE, data_kind, load_windows, training_command
-from p2es_lib.experiments.variants import REFERENCES, VARIANTS, seeds_of
+from p2es_lib.experiments import runs
+from p2es_lib.experiments.runs import data_kind, load_windows
+from p2es_lib.experiments.variants import KINDS, REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
+
+from p2es_lib.plots.saving import RUNS_TABLE, save_table
 
 #: How the estimates of a method that draws samples are called in tables.
-ESTIMATE_LABELS = {
-    "mean": "{method}, mean of {n_samples} samples",
-    "single": "{method}, single sample",
-    "direct": "{method}, one-step posterior mean",
-}
+ESTIMATE_LABELS = {"mean": "{method}, mean of {n_samples} samples", "single": "{method}, single sample",
+                   "direct": "{method}, one-step posterior mean"}  # fmt: skip
 
 
 def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str) -> pd.DataFrame:
     """One file of finished runs, with a column ``seed``; a missing run is an error that names the command making it."""
     frames = []
-    for seed in seeds:
-        folder = run_dir(dataset, profile, variant, seed)
-        if not (folder / SCORES_FILE).is_file():
-            command = training_command(dataset, profile, variant, seed)
-            raise InputError(f"{folder / SCORES_FILE}: this run is missing; make it with: {command}")
-        path = folder / name
-        frames.append((pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)).assign(seed=seed))
+    for seed in [0] if variant in REFERENCES else seeds_of(profile, variant, seeds):
+        run = dataset, profile, variant, seed
+        folder, command = run_dir(*run), runs.training_command(*run)
+        if not (folder / runs.SCORES_FILE).is_file():
+            raise InputError(f"{folder / runs.SCORES_FILE}: this run is missing; make it with: {command}")
+        read = pd.read_parquet if name.endswith(".parquet") else pd.read_csv
+        frames.append(read(folder / name).assign(seed=seed))
     return pd.concat(frames, ignore_index=True)
 
 
 def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
     """Scores of finished runs of a variant or reference, with a column ``seed``; see :func:`.variants.seeds_of`."""
-    return _load(dataset, profile, variant, _trained(profile, variant, seeds), SCORES_FILE)
-
-
-def _trained(profile: str, variant: str, seeds: list[int]) -> list[int]:
-    return [0] if variant in REFERENCES else seeds_of(profile, variant, seeds)
-
-
-def _load_distribution(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
-    """Distances between distributions, averaged over seeds, as are their bounds, which so stay per training."""
-    table = _load(dataset, profile, variant, _trained(profile, variant, seeds), DISTRIBUTION_FILE)
-    keys = ["lead", "estimate", "metric", "n_subjects"]
-    return table.groupby(keys, sort=False)[["value", "lower", "upper"]].mean().reset_index()
+    return _load(dataset, profile, variant, seeds, runs.SCORES_FILE)
 
 
 def bootstrap_unit(scores: pd.DataFrame) -> str:
-    """What intervals are drawn over: subjects, or blocks of windows where there are fewer than three subjects."""
+    """What is resampled: subjects, or, optimistic, blocks of windows where there are fewer than three subjects."""
     return "subject" if scores["subject"].nunique() >= 3 else "window"
 
 
@@ -61,30 +52,26 @@ def _label(variant: str) -> str:
 
 
 def _method_labels(config: Config, variant: str, estimates: pd.Series) -> pd.Series:
-    label = _label(variant)
+    names = {"method": _label(variant), "n_samples": config.sampling.n_samples}
+    words = ESTIMATE_LABELS
     if set(estimates) == {"mean"}:  # a deterministic method has one estimate only
-        return estimates.map(lambda _: label)
-    names = {"method": label, "n_samples": config.sampling.n_samples}
-    return estimates.map(lambda estimate: ESTIMATE_LABELS[estimate].format(**names))
+        words = {"mean": "{method}"}
+    return estimates.map(lambda estimate: words[estimate].format(**names))
 
 
 def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
-    """The headline table: one row per method, lead and metric.
-
-    Returns
-    -------
-    DataFrame
-        Columns method, lead, metric, value, lower, upper, n_subjects, seeds, data. Intervals are 95 % bootstrap
-        intervals over subjects; they cover neither the noise of training nor the choice of the cohort's settings. Where
-        the data set has fewer than three subjects, blocks of consecutive windows are drawn instead: optimistic, see
-        :func:`p2es_lib.evaluation.metrics.summarise`.
+    """The headline table: method, lead, metric, value, 95 % bootstrap interval over subjects (:func:`bootstrap_unit`;
+    it covers neither the noise of training nor the choice of the cohort's settings), n_subjects, seeds, data.
     """
     tables, kind = [], data_kind(load_windows(config))
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
         scores = scores[scores["estimate"] != "samples"]  # as a distribution: notebook 09
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
-        distances = _load_distribution(config.dataset, config.profile, variant, seeds)
+        # Distances are averaged over seeds, as are their bounds, which so stay per training.
+        distances = _load(config.dataset, config.profile, variant, seeds, runs.DISTRIBUTION_FILE)
+        distances = distances.groupby(["lead", "estimate", "metric", "n_subjects"], sort=False)
+        distances = distances[["value", "lower", "upper"]].mean().reset_index()
         table = pd.concat([table, distances], ignore_index=True)
         labels = _method_labels(config, variant, table["estimate"])
         tables.append(table.assign(method=labels, seeds=scores["seed"].nunique(), data=kind))
@@ -96,15 +83,8 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
 #: looks like of a single one, and the CRPS of all samples. The mean of K samples carries a Kth of their variance, so
 #: pointwise errors punish whoever admits more uncertainty; the fair CRPS (Ferro 2014) is the same for any K, and lowest
 #: for the truth.
-COMPARED = {
-    "crps": "samples",
-    "rmse": "mean",
-    "rmse_lag": "mean",
-    "pearson_lag": "mean",
-    "r_peak_f1_lag": "mean",
-    "log_spectral_distance": "single",
-    "ppe": "single",
-}
+COMPARED = {"crps": "samples", **dict.fromkeys(("rmse", "rmse_lag", "pearson_lag", "r_peak_f1_lag"), "mean"),
+            "log_spectral_distance": "single", "ppe": "single"}  # fmt: skip
 #: Resamples behind the p-values of differences: with fewer, a correction for many comparisons would leave none small.
 _N_BOOTSTRAP_P = 10_000
 
@@ -115,19 +95,14 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     A method with one estimate (a regression, say) is compared by it throughout: with the mean of the full model's
     samples where errors are pointwise, with its single samples else. The CRPS of one answer is its mean absolute error.
 
-    Returns
-    -------
-    DataFrame
-        One row per variant and metric of :data:`COMPARED`: variant, method, about, metric, estimate, value (of the
-        variant), difference, lower, upper (95 %), p_value, p_holm (corrected over the variants of this table, metric by
-        metric), seed_min, seed_max (least and largest difference of a single training to that of the same seed; all
-        others are of means over seeds), n_subjects, seeds, data.
+    A row per variant and metric of :data:`COMPARED`; all but seed_min and seed_max (least and largest difference of a
+    single training to that of the same seed) are of means over seeds, p_holm is corrected over variants.
     """
     full = load_scores(config.dataset, config.profile, reference, seeds)
     kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
-        seeds_here = _trained(config.profile, variant, seeds) if variant in VARIANTS else seeds
+        seeds_here = seeds_of(config.profile, variant, seeds) if variant in VARIANTS else seeds
         about = VARIANTS[variant].about if variant in VARIANTS else "reference"
         for found in _differences(scores, full[full["seed"].isin(seeds_here)], seeds_here, unit):
             rows.append({"variant": variant, "method": _label(variant), "about": about} | found)
@@ -144,19 +119,16 @@ def _differences(scores: pd.DataFrame, full: pd.DataFrame, seeds: list[int], uni
         squared = ROOTS.get(metric, metric)
         own = "mean" if deterministic else estimate
         own_metric = "mae" if deterministic and metric == "crps" else squared
-        wanted = ((scores, own, own_metric), (full, estimate, squared))
-        parts = [
-            table[(table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)].assign(
-                metric=squared
-            )
-            for table, which, of in wanted
-        ]
+        parts = []
+        for table, which, of in ((scores, own, own_metric), (full, estimate, squared)):
+            rows = (table["metric"] == of) & (table["lead"] == "all") & (table["estimate"] == which)
+            parts.append(table[rows].assign(metric=squared))
         if any(part.empty for part in parts):
             continue
-        row = _difference(parts, _N_BOOTSTRAP_P, metric, estimate, unit)
-        single = [
-            _difference([_of_seed(part, seed) for part in parts], 1, metric, estimate, unit)["value"] for seed in seeds
-        ]
+        options = {"reference_estimate": estimate, "unit": unit}
+        row = summarise_difference(*parts, _N_BOOTSTRAP_P, **options).set_index("metric").loc[metric]
+        of_seeds = ((_of_seed(part, seed) for part in parts) for seed in seeds)
+        single = [summarise_difference(*one, 1, **options).set_index("metric")["value"][metric] for one in of_seeds]
         yield {
             "metric": metric,
             "estimate": own,
@@ -170,12 +142,6 @@ def _differences(scores: pd.DataFrame, full: pd.DataFrame, seeds: list[int], uni
         }
 
 
-def _difference(parts: list[pd.DataFrame], n_bootstrap: int, metric: str, estimate: str, unit: str) -> pd.Series:
-    """Row of one metric of a variant's scores minus the full model's."""
-    table = summarise_difference(*parts, n_bootstrap, reference_estimate=estimate, unit=unit)
-    return table.set_index("metric").loc[metric]
-
-
 def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Scores of one training; a reference has one set of scores for all seeds."""
     own = table[table["seed"] == seed]
@@ -183,16 +149,8 @@ def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
-    """How far each method is above the irreducible error, split into timing, amplitude and morphology.
-
-    Mean squared errors (mV^2) add up, root-mean-square errors do not, so the split is of the squared error. The parts
-    of the floor itself are subtracted: what remains is what a better method could still gain. Bootstrap intervals are
-    paired over subjects.
-
-    Returns
-    -------
-    DataFrame
-        Columns method, metric (mse and its three parts), value, lower, upper (all above the floor), floor, n_subjects.
+    """How far each method is above the irreducible error, split into timing, amplitude and morphology: of mean squared
+    errors (mV^2), which add up, with intervals that are paired over subjects.
     """
     floor = load_scores(config.dataset, config.profile, "irreducible", seeds)
     parts = ["mse", "mse_timing", "mse_amplitude", "mse_morphology"]
@@ -206,3 +164,55 @@ def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> 
     table = pd.concat(tables, ignore_index=True)
     table["floor"] = table["metric"].map(floor_values)
     return table[["method", "metric", "value", "lower", "upper", "floor", "n_subjects"]]
+
+
+def _describe(folder: Path) -> dict[str, object]:
+    """Row of a finished run; what its files do not say is left empty."""
+    record = runs.read_record(folder)
+    made_with = record["made_with"]
+    variant, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
+    weights = folder / WEIGHTS_FILE
+    return {
+        "run": folder.relative_to(home() / "runs").as_posix(),
+        "method": _label(variant),
+        "seed": seed,
+        "config": made_with.get("config_hash", ""),
+        "data": made_with.get("data_hash", ""),
+        # A run that only uses the weights of another one notes whose they were.
+        "weights": runs.file_hash(weights) if weights.is_file() else made_with.get("weights", ""),
+        "scores": runs.file_hash(folder / runs.SCORES_FILE),
+        "commit": record.get("git_commit", ""),
+    }
+
+
+def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
+    """The finished runs that the workflow's tables are made of: of this profile's variants, and of the references.
+
+    On real recordings also P2Es as carried over to them: a run, or the weights of the package. With hashes of the
+    settings, of the prepared windows and of the files' bytes, and the commit of the source tree when the run began. No
+    dates: equal runs give equal tables, but for the commit.
+    """
+    learned = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind))]
+    folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]
+    folders += [run_dir(dataset, profile, name, 0) for name in runs.references_for(get_config(profile, dataset))]
+    carried_over = simulated_model_folder(profile) if dataset != "simulated" else None
+    folders += [carried_over] if carried_over not in (None, PRETRAINED) else []
+    rows = [_describe(folder) for folder in folders if (folder / runs.SCORES_FILE).is_file()]
+    if rows and carried_over == PRETRAINED:
+        weights = runs.file_hash(PRETRAINED / WEIGHTS_FILE)
+        rows.append({"run": "p2es_lib/pretrained", "method": VARIANTS["p2es"].label, "seed": 0, "weights": weights})
+    columns = ["run", "method", "seed", "config", "data", "weights", "scores", "commit"]
+    return pd.DataFrame(rows, columns=columns).fillna("")
+
+
+def write_runs(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
+    """Write :func:`runs_table` beside the tables that are made of these runs, if there are any runs; returns it."""
+    table = runs_table(dataset, profile, seeds)
+    if len(table):
+        caption = f"Runs that the tables of data set {dataset}, profile {profile}, are made of, "
+        caption += f"{count_seeds(profile, seeds)}: hashes of settings, prepared windows, weights (of references "
+        caption += "without a network: none) and scores; commit of the source tree when the run began, -dirty if code "
+        caption += "differed from it."
+        parameters = {"seeds": ",".join(map(str, seeds))}
+        save_table(table.replace("", None), figures_dir(dataset, profile), RUNS_TABLE, caption, parameters=parameters)
+    return table

@@ -11,30 +11,36 @@ import hashlib
 import json
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
+from p2es_lib.baselines.ridge import LaggedRidge
+from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.core.config import Config, config_hash, get_config, real_profile, same_settings
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.learned import LearnedTranslator, load_method
 from p2es_lib.core.paths import PACKAGE, atomic_path, checkout, run_dir, windows_dir
+from p2es_lib.core.processes import git
 from p2es_lib.core.weights import CARD_FILE, WEIGHTS_FILE, simulated_model_folder
-from p2es_lib.data.windows import WindowSet, read_settings, read_windows
+from p2es_lib.data.sources.simulated import simulate_cohort, simulated_split
+from p2es_lib.data.windows import WindowSet, read_settings, read_windows, simulator_config
+from p2es_lib.evaluation.metrics import evaluate, frechet_table
 from p2es_lib.experiments.variants import REFERENCES, VARIANTS
+from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
 from p2es_lib.training.loop import CHECKPOINT_FILE, train
 
 CONFIG_FILE = "config.json"
 SCORES_FILE = "scores.parquet"
 #: Distances between distributions: they belong to a whole test set, not to a window.
 DISTRIBUTION_FILE = "distribution.csv"
-#: Samples of the test windows as they were scored, of every method: what measures them otherwise draws none again.
-SAMPLES_FILE = "samples.npy"
-#: Larger ones are drawn again.
-MAX_KEPT_BYTES = 500_000_000
+#: Samples of the test windows as they were scored, for what measures them otherwise; larger ones are drawn again.
+SAMPLES_FILE, MAX_KEPT_BYTES = "samples.npy", 500_000_000
 #: Settings that decide how trained weights are used and judged, not what they are.
 _OF_USE = ("sampling", "evaluation")
 #: Rooms that show, command and translate; no number of a run comes from them.
@@ -44,56 +50,36 @@ _BESIDE_CODE = ("Snakefile", "pyproject.toml", "requirements-lock.txt")
 
 
 def load_windows(config: Config) -> WindowSet:
-    """The prepared windows of this configuration's data set and profile, with something to translate to.
-
-    Raises
-    ------
-    InputError
-        No such windows, or a data set that names no ECG lead.
-    """
+    """The prepared windows of this configuration's data set and profile, an InputError if they name no ECG lead."""
     windows = read_windows(windows_dir(config.dataset, config.profile))
     if not windows.lead_mask.any():
-        raise InputError(
-            f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to; it shows timing "
-            "only (notebook 01_data). Choose another data set: p2es data sources"
-        )
+        problem = f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to"
+        remedy = "Choose another data set: p2es data sources"
+        raise InputError(f"{problem}; it shows timing only (notebook 01_data). {remedy}")
     return windows
 
 
 def simulated_windows(config: Config) -> WindowSet:
-    """The simulated cohort of this configuration, as notebook 01 makes it; made now, if it is not there yet."""
+    """The simulated cohort of this configuration, made now, as notebook 01 does, if it is not there yet."""
     if read_settings(windows_dir(config.dataset, config.profile)) is None:
         from p2es_lib.data.preparation import prepare_windows
 
-        print(
-            f"no prepared windows of profile {config.profile} yet: simulating the cohort, once (notebook 01 shows it)",
-            flush=True,
-        )
+        nothing = f"no prepared windows of profile {config.profile} yet"
+        print(f"{nothing}: simulating the cohort, once (notebook 01 shows it)", flush=True)
         prepare_windows(config)
     return load_windows(config)
 
 
 def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
-    """Windows for the pictures of a teaching notebook, and a note if they are not those of the data set.
-
-    A teaching notebook may be the first that somebody opens: a simulated cohort that is not there yet is made, as
-    notebook 01 makes it. Where fewer than ``n_leads`` leads were recorded, which some bedside data sets do, the idea is
-    shown on a small simulated cohort instead.
-
-    Raises
-    ------
-    InputError
-        No windows of a real data set (names the command that prepares them), or a data set that names no ECG lead.
+    """Windows for the pictures of a teaching notebook, which may be the first that somebody opens; where fewer than
+    ``n_leads`` leads were recorded, those of a small simulated cohort, and a note that says so.
     """
     windows = simulated_windows(config) if config.dataset == "simulated" else load_windows(config)
-    if ((windows.lead_mask > 0).sum(axis=1) >= n_leads).mean() > 0.5:
+    recorded = (windows.lead_mask > 0).sum(axis=1)
+    if (recorded >= n_leads).mean() > 0.5:
         return windows, ""
-    from p2es_lib.data.sources.simulated import simulate_cohort
-
-    small = get_config("smoke")
-    n_recorded = int((windows.lead_mask > 0).sum(axis=1).max())
-    note = f"Data set {config.dataset} has {n_recorded} lead(s); this notebook needs {n_leads}"
-    windows = simulate_cohort(dataclasses.replace(small, signal=config.signal))
+    note = f"Data set {config.dataset} has {int(recorded.max())} lead(s); this notebook needs {n_leads}"
+    windows = simulate_cohort(dataclasses.replace(get_config("smoke"), signal=config.signal))
     return windows, f"{note} and shows simulated windows instead."
 
 
@@ -107,8 +93,7 @@ def data_kind(windows: WindowSet) -> str:
 def data_hash(config: Config) -> str:
     """Content hash that :func:`p2es_lib.data.windows.write_windows` stored with the windows."""
     folder = windows_dir(config.dataset, config.profile)
-    settings = read_settings(folder)
-    if settings is None:
+    if (settings := read_settings(folder)) is None:
         read_windows(folder)  # says what is missing, and the command that makes it
     return settings["content_hash"]
 
@@ -119,22 +104,17 @@ def file_hash(path: Path) -> str:
 
 
 def git_commit() -> str:
-    """Commit of the source tree, with ``-dirty`` when code or requirements differ from it; empty outside a checkout.
+    """Commit of the source tree, with ``-dirty`` when what decides results differs from it; empty outside a checkout.
 
-    Only what can change results counts: the workflow itself renews tracked figures and the README while runs go on.
-    A module of a run that git does not know counts too, a notebook that it does not know is nobody's input.
+    Not README and figures, which the workflow renews; modules that git does not know too, but no such notebooks.
     """
+    unknown = f"ls-files --others --exclude-standard {PACKAGE.name}"
+    asked = ("rev-parse --short=12 HEAD", "diff --name-only HEAD", unknown)
     try:
-        commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("diff", "--name-only", "HEAD") + _git("ls-files", "--others", "--exclude-standard", PACKAGE.name)
+        commit, *changed = "".join(git(checkout(), *words.split()) for words in asked).splitlines()
     except (OSError, subprocess.SubprocessError):
         return ""
-    return f"{commit[0]}-dirty" if any(map(_decides_results, changed)) else commit[0]
-
-
-def _git(*arguments: str) -> list[str]:
-    command = ["git", "-C", str(checkout()), "-c", "core.quotepath=off", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+    return f"{commit}-dirty" if any(map(_decides_results, changed)) else commit
 
 
 def _decides_results(name: str) -> bool:
@@ -145,13 +125,12 @@ def _decides_results(name: str) -> bool:
     return folder == "notebooks" or name in _BESIDE_CODE
 
 
-def _package_versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("p2es", "torch", "numpy", "scipy", "scikit-learn", "lightning", "pandas"):
-        try:
+def package_versions(*names: str) -> dict[str, str]:
+    """Version of Python and of each package, "" where it is not installed."""
+    versions = {"python": platform.python_version()} | dict.fromkeys(names, "")
+    for name in names:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = ""
     return versions
 
 
@@ -159,7 +138,10 @@ def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[P
     """Folder of the run and whether what lies there was made with the same settings; else it is cleared and marked."""
     folder = run_dir(config.dataset, config.profile, variant, seed)
     made_with = hashed | {"data_hash": data_hash(config), "seed": seed, "variant": variant}
-    if _made_with(folder, config, made_with):
+    there = read_record(folder)
+    # Its hash of the settings only tells a reader which those were; a setting that is new since would change it.
+    stored = {key: value for key, value in there["made_with"].items() if key != "config_hash"}
+    if stored == made_with and same_settings(there["config"], config.to_dict()):
         return folder, True
     # The checkpoint too: continued on other data, it would carry subjects of the old training split along.
     for name in (SCORES_FILE, DISTRIBUTION_FILE, SAMPLES_FILE, CARD_FILE, WEIGHTS_FILE, CHECKPOINT_FILE):
@@ -167,7 +149,7 @@ def _start_run(config: Config, variant: str, seed: int, hashed: dict) -> tuple[P
     record = {
         "made_with": made_with | {"config_hash": config_hash(config)},
         "config": config.to_dict(),
-        "versions": _package_versions(),
+        "versions": package_versions("p2es", "torch", "numpy", "scipy", "scikit-learn", "lightning", "pandas"),
         "git_commit": git_commit(),
     }
     with atomic_path(folder / CONFIG_FILE) as temporary:
@@ -181,22 +163,12 @@ def read_record(folder: Path) -> dict:
     return {"config": {}, "made_with": {}} | (json.loads(path.read_text()) if path.is_file() else {})
 
 
-def _made_with(folder: Path, config: Config, made_with: dict) -> bool:
-    """Whether the run there has these settings, under older names or from before one of them existed, too."""
-    record = read_record(folder)
-    # Its hash of the settings tells a reader which those were; a setting that is new since would change it.
-    stored = {key: value for key, value in record["made_with"].items() if key != "config_hash"}
-    return stored == made_with and same_settings(record["config"], config.to_dict())
-
-
 def settings_name(dataset: str, profile: str) -> str:
-    """Hash by which the workflow knows the settings of a profile: that of the runs there, where they have the same.
-
-    So a new setting does not start the workflow anew, a changed one does.
+    """Hash by which the workflow knows the settings of a profile: that of the runs there, where they have the same, so
+    that a new setting does not start the workflow anew.
     """
     config = get_config(profile, dataset)
-    folders = sorted(run_dir(dataset, profile, "p2es", 0).parent.glob("seed*"))
-    for record in map(read_record, folders):
+    for record in map(read_record, sorted(run_dir(dataset, profile, "p2es", 0).parent.glob("seed*"))):
         if same_settings(record["config"], config.to_dict()):
             return record["made_with"]["config_hash"]
     return config_hash(config)
@@ -213,17 +185,8 @@ def _write_scores(scores: pd.DataFrame, distribution: pd.DataFrame, folder: Path
 def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress: bool = True) -> LearnedTranslator:
     """Train a variant, or load what an earlier call trained with the same settings.
 
-    A variant that only uses another's weights differently (:attr:`Variant.weights_of`) loads those.
-
-    Parameters
-    ----------
-    fabric : lightning.fabric.Fabric, optional
-        Launched already, for several devices or nodes (``p2es train`` makes one).
-
-    Raises
-    ------
-    InputError
-        No windows, or the weights of another variant that are needed are not there; names the command making them.
+    A variant that only uses another's weights differently (:attr:`Variant.weights_of`) loads those; where they are not
+    there, an InputError names the command making them. ``fabric``: launched already, for several devices or nodes.
     """
     if weights_of := VARIANTS[variant].weights_of:
         model = load_method(_weights(config, weights_of, seed).parent)
@@ -243,8 +206,8 @@ def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress:
 
 
 def _weights(config: Config, variant: str, seed: int) -> Path:
-    path = run_dir(config.dataset, config.profile, variant, seed) / WEIGHTS_FILE
-    command = training_command(config.dataset, config.profile, variant, seed)
+    run = config.dataset, config.profile, variant, seed
+    path, command = run_dir(*run) / WEIGHTS_FILE, training_command(*run)
     if not path.is_file():
         raise InputError(f"{path}: this run is missing; make it with: {command}")
     # Weights that saw other windows may have been trained on those that are test windows now.
@@ -264,10 +227,8 @@ def training_command(dataset: str, profile: str, variant: str, seed: int) -> str
 
 
 def told_demographics(demographics: Demographics, kind: str) -> Demographics:
-    """Age and sex as a test gives them: ``"given"`` (as they are), ``"hidden"``, or ``"wrong"``.
-
-    Wrong: the other sex, and the age mirrored at 54 years (20 becomes 88), so that the young are called old. What is
-    missing stays so.
+    """Age and sex as a test gives them: ``"given"`` (as they are), ``"hidden"``, or ``"wrong"``: the other sex, and the
+    age mirrored at 54 years (20 becomes 88).
     """
     if kind == "given":
         return demographics
@@ -279,17 +240,12 @@ def told_demographics(demographics: Demographics, kind: str) -> Demographics:
 
 def translate_test(model: LearnedTranslator, config: Config, seed: int, *, progress: bool = True) -> np.ndarray:
     """Samples of the test windows, (N, K, 12, T) mV, as they are scored; K is 1 for a deterministic method."""
-    from tqdm.auto import tqdm
-
     test = load_windows(config).split("test")
+    told = told_demographics(test.demographics, config.evaluation.demographics)
+    n_samples = config.sampling.n_samples if model.stochastic else 1
     with tqdm(total=len(test), desc="translating test windows", disable=not progress) as bar:
-        return model.translate(
-            np.array(test.ppg),
-            told_demographics(test.demographics, config.evaluation.demographics),
-            n_samples=config.sampling.n_samples if model.stochastic else 1,
-            generator=seed,
-            progress=lambda n: bar.update(n - bar.n),
-        ).numpy()
+        options = {"generator": seed, "progress": lambda n: bar.update(n - bar.n)}
+        return model.translate(np.array(test.ppg), told, n_samples=n_samples, **options).numpy()
 
 
 def drawn_samples(model: LearnedTranslator, config: Config, variant: str, seed: int) -> np.ndarray:
@@ -302,9 +258,7 @@ def drawn_samples(model: LearnedTranslator, config: Config, variant: str, seed: 
     return translate_test(model, config, seed)
 
 
-def score_run(
-    model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress: bool = True
-) -> pd.DataFrame:
+def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int, *, progress=True) -> pd.DataFrame:
     """Translate the test windows and write ``scores.parquet``; returns the scores, from the file if it is there."""
     weights_of = VARIANTS[variant].weights_of
     hashed = {"weights": file_hash(_weights(config, weights_of, seed))} if weights_of else {}
@@ -319,26 +273,20 @@ def score_run(
     return _write_scores(*_scores_of_model(model, samples, config, seed, one_step=not weights_of), folder)
 
 
-def _scores_of_model(
-    model: LearnedTranslator, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _scores_of_model(model, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True) -> tuple:
     """Scores of the test windows and distances between distributions, of every estimate that the method has."""
-    from p2es_lib.evaluation.metrics import evaluate, frechet_table
-
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     options = {"max_lag_s": config.evaluation.max_lag_s}
     estimates = ("mean", "single") if model.stochastic else ("mean",)
-    as_distribution = ("samples",) if samples.shape[1] > 1 else ()
-    scores = [evaluate(samples, test, rate, estimates=(*estimates, *as_distribution), **options)]
+    judged = (*estimates, "samples") if samples.shape[1] > 1 else estimates
+    scores = [evaluate(samples, test, rate, estimates=judged, **options)]
     if model.has_direct_estimate and one_step:
         demographics = told_demographics(test.demographics, config.evaluation.demographics)
         direct = model.translate(np.array(test.ppg), demographics, n_samples=1, n_steps=1, generator=seed)
         scores.append(evaluate(direct.numpy(), test, rate, estimates=("mean",), **options).assign(estimate="direct"))
-    distribution = frechet_table(samples, test, rate, estimates=estimates)
-    return pd.concat(scores, ignore_index=True), distribution
+    return pd.concat(scores, ignore_index=True), frechet_table(samples, test, rate, estimates=estimates)
 
 
-# --------------------------------------------------------------------------------------------------------- references
 def references_for(config: Config) -> list[str]:
     """References that exist for a data set: the floors need known latents, the transfer a model to carry over."""
     always = ["template", "template_groups", "ridge"]
@@ -350,38 +298,24 @@ def references_for(config: Config) -> list[str]:
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
     """Score a reference on the test windows; returns the scores, from the run folder if they are there.
 
-    The transfer draws samples, so it has the estimates that a trained run has (:func:`score_run`); all others give one
-    answer, "mean".
-
-    Raises
-    ------
-    InputError
-        Unknown reference, or one that this data set cannot have: the irreducible error of real data, which nobody
-        knows; the transfer from simulated data before a model has been trained there.
+    The transfer has the estimates of a trained run (:func:`score_run`); all others give one answer, "mean".
     """
-    from p2es_lib.evaluation.metrics import evaluate, frechet_table
-
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):
-        raise InputError(
-            f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs "
-            "known latents (simulated data), the transfer a model: "
-            f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
-        )
-    transfer, source = name == "transfer", {}
-    if transfer:
-        source = {
-            "weights": file_hash(simulated_model_folder(config.profile) / WEIGHTS_FILE),
-            "estimates": "mean, single, samples, direct",
-        }
+        problem = f"reference {name!r} does not exist for data set {config.dataset!r} here"
+        needed = "the irreducible error needs known latents (simulated data), the transfer a model"
+        command = f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
+        raise InputError(f"{problem}: {needed}: {command}")
+    carried_over, source = simulated_model_folder(config.profile), {}
+    if name == "transfer":
+        source = {"weights": file_hash(carried_over / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
     folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
-    if transfer:
-        model = load_method(simulated_model_folder(config.profile))
-        return _write_scores(
-            *_scores_of_model(model, translate_test(model, config, 0, progress=progress), config, 0), folder
-        )
+    if name == "transfer":
+        model = load_method(carried_over)
+        samples = translate_test(model, config, 0, progress=progress)
+        return _write_scores(*_scores_of_model(model, samples, config, 0), folder)
     test, rate = load_windows(config).split("test"), config.signal.sampling_rate
     estimate = _reference_estimate(config, name, progress)
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
@@ -395,11 +329,10 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
 
 def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray:
     """ECG of the test windows as a reference with one answer gives it, (N, 1, 12, T) mV."""
-    from p2es_lib.baselines.ridge import LaggedRidge
-    from p2es_lib.baselines.template import MeanBeatTemplate
-
     if name.startswith("irreducible"):
-        return _conditional_mean(config, "pulses" if name == "irreducible" else "beats", progress)
+        hold = "pulses" if name == "irreducible" else "beats"
+        n_draws = config.evaluation.n_floor_draws
+        return _conditional_mean(config, "test", n_draws=n_draws, hold=hold, progress=progress)[1].mean[:, None]
     windows = load_windows(config)
     test = windows.split("test")
     if name == "ridge":
@@ -409,32 +342,14 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
     return model.translate(np.array(test.ppg), test.demographics).numpy()
 
 
-def _conditional_mean(config: Config, hold: str, progress: bool) -> np.ndarray:
-    """Mean ECG given what PPG and demographics reveal, for the test windows: (N, 1, 12, T) mV."""
-    from p2es_lib.data.sources.simulated import simulated_split
-    from p2es_lib.data.windows import simulator_config
-    from p2es_lib.simulator import conditional_mean_ecg
-
-    cohort, settings = simulated_split(config, "test"), simulator_config(config)
-    n_draws = config.evaluation.n_floor_draws
-    return conditional_mean_ecg(cohort, settings, n_draws=n_draws, hold=hold, progress=progress).mean[:, None]
+def _conditional_mean(config: Config, split: str, **options):
+    """The simulated windows of a split, and their ECG given what PPG and demographics reveal."""
+    cohort = simulated_split(config, split)
+    return cohort, conditional_mean_ecg(cohort, simulator_config(config), **options)
 
 
 def validation_floor(config: Config, *, n_draws: int = 24, progress: bool = True) -> float:
-    """Irreducible RMSE (mV) of the simulated validation windows: what the curves of a training cannot fall below.
-
-    Raises
-    ------
-    InputError
-        Real data, whose irreducible error nobody knows.
-    """
-    from p2es_lib.data.sources.simulated import simulated_split
-    from p2es_lib.data.windows import simulator_config
-    from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
-
+    """Irreducible RMSE (mV) of the simulated validation windows: what the curves of a training cannot fall below."""
     if config.dataset != "simulated":
         raise InputError(f"data set {config.dataset!r}: the irreducible error is known for simulated data only")
-    cohort = simulated_split(config, "validation")
-    return irreducible_rmse(
-        cohort, conditional_mean_ecg(cohort, simulator_config(config), n_draws=n_draws, progress=progress)
-    )
+    return irreducible_rmse(*_conditional_mean(config, "validation", n_draws=n_draws, progress=progress))

@@ -1,10 +1,9 @@
 """A model that saw no real record, on real recordings, beside what can be had without a model.
 
 Everything is taken from the simulated cohort: the network, and the mean-beat template that it must beat. The third row
-is the trivial detector: a pulse onset, less a constant, is an R peak. Each method is given one constant lag per record,
-because monitors delay the PPG by an unknown constant (:mod:`p2es_lib.evaluation.metrics.lag`). It is found from R peaks
-and the true ones, of all methods together (:func:`joint_beat_lags_s`), because the delay of the monitor is the same for
-all; beats, not waveforms, because some recordings name no lead, and a detector draws none.
+is the trivial detector: a pulse onset, less a constant, is an R peak. Monitors delay the PPG by an unknown constant
+(:mod:`p2es_lib.evaluation.metrics.lag`), so each method is given one lag per record, found from its R peaks and the
+true ones (some recordings name no lead, and a detector draws none), of all methods together: the delay is the same.
 """
 
 from __future__ import annotations
@@ -14,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
+from tqdm.auto import tqdm
 
+from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.core.config import Config, get_config, real_profile
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import ABSENT, MEASURED
@@ -29,53 +30,40 @@ from p2es_lib.evaluation.metrics.waveform import pearson
 from p2es_lib.experiments.runs import simulated_windows
 from p2es_lib.signals.cleaning import ppg_onsets
 
-MODEL, TEMPLATE, DETECTOR = (
-    "P2Es, trained on simulated data",
-    "Mean-beat template of simulated data",
-    "Pulse onset less the record's lag",
-)
-#: How late beats may come, delay of the monitor included, and how early.
-SMALLEST_LAG_S, LARGEST_LAG_S = -0.2, 0.8
+MODEL, TEMPLATE = "P2Es, trained on simulated data", "Mean-beat template of simulated data"
+DETECTOR = "Pulse onset less the record's lag"
+#: How early and how late beats may come, delay of the monitor included, and in which steps.
+SMALLEST_LAG_S, LARGEST_LAG_S, _RESOLUTION_S = -0.2, 0.8, 0.004
 #: Quality of a window that counts as clean: below it a pulse or a beat is in doubt, and with it what is true.
 CLEAN_QUALITY = 0.9
 #: Windows that are translated of one record at most, evenly over its time.
 MAX_WINDOWS_PER_RECORD = 100
-_RESOLUTION_S = 0.004
-#: Windows that are translated at a time: only the mean of their samples is kept.
-_CHUNK = 64
+_CHUNK = 64  # windows that are translated at a time: only the mean of their samples is kept
 
 
 def simulated_model(profile: str) -> LearnedTranslator:
     """P2Es as trained on the simulated cohort; an :class:`InputError` says how to make what is not there."""
-    folder = simulated_model_folder(profile)
-    if not (folder / WEIGHTS_FILE).is_file():
+    path = simulated_model_folder(profile) / WEIGHTS_FILE
+    if not path.is_file():
         command = f"make reproduce DATASET=simulated PROFILE={real_profile(profile)}"
-        raise InputError(f"{folder / WEIGHTS_FILE}: no model yet; make it with: {command}")
-    return load_method(folder)
+        raise InputError(f"{path}: no model yet; make it with: {command}")
+    return load_method(path.parent)
 
 
 def usable_windows(config: Config) -> WindowSet:
-    """Clean windows of all splits with a measured PPG and true beats, at most so many of each record.
-
-    Raises
-    ------
-    InputError
-        There are none: the PPG was simulated from the ECG, for example.
-    """
+    """Clean windows of all splits with a measured PPG and true beats, at most so many of each record."""
     windows = read_windows(windows_dir(config.dataset, config.profile))
-    index = windows.index
-    nothing = f"data set {config.dataset}: no clean window with a measured PPG; nothing to carry over to"
-    if "rpeaks_s" not in index:  # the simulated cohort
-        raise InputError(nothing)
-    usable = (index["rpeaks_s"].str.split().map(len) > 1) & (index["ppg_origin"] == "measured")
-    usable &= index["quality"] >= CLEAN_QUALITY
-    labels = record_labels(index)
-    rows = [
-        part[np.unique(np.linspace(0, len(part) - 1, min(MAX_WINDOWS_PER_RECORD, len(part))).astype(int))]
-        for part in (np.flatnonzero(usable & (labels == label)) for label in sorted(set(labels[usable])))
-    ]
+    index, rows = windows.index, []
+    if "rpeaks_s" in index:  # not the simulated cohort
+        usable = (index["rpeaks_s"].str.split().map(len) > 1) & (index["ppg_origin"] == "measured")
+        usable &= index["quality"] >= CLEAN_QUALITY
+        labels = record_labels(index)
+        for label in sorted(set(labels[usable])):
+            part = np.flatnonzero(usable & (labels == label))
+            spread = np.linspace(0, len(part) - 1, min(MAX_WINDOWS_PER_RECORD, len(part)))
+            rows.append(part[np.unique(spread.astype(int))])
     if not rows:
-        raise InputError(nothing)
+        raise InputError(f"data set {config.dataset}: no clean window with a measured PPG; nothing to carry over to")
     return windows.select(np.concatenate(rows))
 
 
@@ -87,39 +75,23 @@ def record_labels(index: pd.DataFrame) -> pd.Series:
 def joint_beat_lags_s(
     methods: Sequence[list[np.ndarray]], true: list[np.ndarray], window_s: float = np.inf
 ) -> np.ndarray:
-    """The constants by which the beats of several methods are late in one record, found together.
+    """The constants (s) by which the beats of several methods are late in one record, found together.
 
-    How well a lag fits a method is the density of the differences between its beats and the true ones: a triangle as
-    wide as the tolerance to both sides is moved along all differences. What it holds is taken per second that both
-    signals cover: the later the lag, the fewer beats have both times inside, and in a regular rhythm the lag of the
-    beat before would win otherwise.
+    How well a lag fits a method is the density of the differences between its beats and the true ones: what a triangle
+    as wide as the tolerance to both sides holds, per second that both signals cover. (The later the lag, the fewer
+    beats have both times inside: in a regular rhythm the lag of the beat before would win otherwise.)
 
-    In a regular rhythm a lag that is wrong by a whole beat fits nearly as well, and a few beats could make one method
-    slip to it. But all methods see the same PPG, delayed by the same monitor. Their lags differ only by the delay from
-    R peak to pulse that each takes for granted: none in the detector, that of the simulated cohort (some 0.17 s) in
-    what was made from it. While these differ by less than half a beat, only lags that are wrong by the same number of
-    beats lie within half a beat of one another. So the lags of a record must lie within half its median interval
-    between true beats, and of all sets of lags that do, the one with the greatest sum of densities is taken. (Above
-    some 170 beats per minute, half a beat is less than that delay.)
+    In a regular rhythm a lag that is wrong by a whole beat fits nearly as well. But all methods see the same PPG: their
+    lags differ only by the delay from R peak to pulse that each takes for granted, none in the detector, some 0.17 s in
+    what the simulated cohort made. So the lags of a record must lie within half its median interval between true beats
+    (less than that delay above some 170 per minute), and of all such sets the one with the greatest sum of densities is
+    taken; of equally good ones that nearest zero, which is also the lag of a method without beats.
 
-    Parameters
-    ----------
-    methods : sequence of lists of arrays
-        Of each method, beat times of each window of the record, s.
-    true : list of arrays
-        True beat times of the same windows, s.
-    window_s : float
-        Length of the windows.
-
-    Returns
-    -------
-    array (number of methods,)
-        Seconds, between -0.2 and 0.8 (a monitor delays, it does not hasten); of equally good sets the one nearest zero
-        (least sum of absolute values). A method without beats has the lag nearest zero that the others allow it.
+    ``methods``: of each, beat times (s) of each window of the record; ``true``: those of the same windows.
     """
     lags = _RESOLUTION_S * np.arange(round(SMALLEST_LAG_S / _RESOLUTION_S), round(LARGEST_LAG_S / _RESOLUTION_S) + 1)
     density = np.stack([_lag_density(predicted, true, lags, window_s) for predicted in methods])  # (methods, lags)
-    intervals = np.concatenate([np.diff(times) for times in true] or [np.zeros(0)])
+    intervals = np.concatenate([np.zeros(0), *map(np.diff, true)])
     within = np.median(intervals) / 2 if len(intervals) else np.inf
     # All parts of the range of lags that are shorter than half an interval between beats.
     width = int(np.clip(np.ceil(within / _RESOLUTION_S), 1, len(lags)))
@@ -134,10 +106,8 @@ def joint_beat_lags_s(
 
 def _lag_density(predicted: list[np.ndarray], true: list[np.ndarray], lags: np.ndarray, window_s: float) -> np.ndarray:
     """How many pairs of beats each lag brings together, near ones counting more, per second that both signals cover."""
-    differences = np.concatenate(
-        [np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)] or [np.zeros(0)]
-    )
-    distance = np.abs(np.subtract.outer(lags, differences))  # (lags, pairs)
+    differences = [np.subtract.outer(p, t).ravel() for p, t in zip(predicted, true, strict=True)]
+    distance = np.abs(np.subtract.outer(lags, np.concatenate([np.zeros(0), *differences])))  # (lags, pairs)
     return np.maximum(1 - distance / R_PEAK_TOLERANCE_S, 0).sum(axis=1) / (1 - np.abs(lags) / window_s)
 
 
@@ -146,18 +116,14 @@ def true_beats(windows: WindowSet) -> list[np.ndarray]:
     return [row[np.isfinite(row)] for row in stored_beats(windows.index)]
 
 
-def lags_of_records(
-    beats: Mapping[str, list[np.ndarray]], windows: WindowSet, window_s: float
-) -> dict[str, np.ndarray]:
+def lags_of_records(beats: Mapping[str, list[np.ndarray]], windows: WindowSet, window_s: float) -> dict:
     """Lag of each window's record for each method, found together with those of the others: name -> (N,), s."""
-    true, labels = true_beats(windows), record_labels(windows.index).to_numpy()
-    lags = {name: np.zeros(len(labels)) for name in beats}
-    for label in set(labels):
-        rows = np.flatnonzero(labels == label)
-        of_record = [[found[row] for row in rows] for found in beats.values()]
-        for name, lag in zip(beats, joint_beat_lags_s(of_record, [true[row] for row in rows], window_s), strict=True):
-            lags[name][rows] = lag
-    return lags
+    labels = record_labels(windows.index)
+    lags = np.zeros((len(beats), len(labels)))
+    for rows in labels.groupby(labels.to_numpy()).indices.values():
+        true, *of_record = ([found[row] for row in rows] for found in (true_beats(windows), *beats.values()))
+        lags[:, rows] = joint_beat_lags_s(of_record, true, window_s)[:, None]
+    return dict(zip(beats, lags, strict=True))
 
 
 def common_spans(lags: Iterable[np.ndarray], window_s: float) -> np.ndarray:
@@ -167,11 +133,7 @@ def common_spans(lags: Iterable[np.ndarray], window_s: float) -> np.ndarray:
 
 
 def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, windows: WindowSet) -> pd.DataFrame:
-    """R-peak F1 (50 ms) after the lag, within the spans; error of the heart rate (1/min); a row per window.
-
-    All methods are asked for the same beats: those whose pulse lies in the window whatever the method's lag. Without
-    that, a beat near the end whose pulse comes after it would count against whoever has the smaller lag.
-    """
+    """R-peak F1 (50 ms) after the lag, within the spans, error of the heart rate (1/min) and lag; a row per window."""
     rows = []
     for found, true, lag, (begin, end) in zip(beats, true_beats(windows), lags, spans, strict=True):
         early, late = begin - R_PEAK_TOLERANCE_S, end + R_PEAK_TOLERANCE_S
@@ -179,30 +141,24 @@ def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, wi
         matched, extra, missed = count_matches(*near, span_s=(begin, end))
         total = 2 * matched + extra + missed
         rows.append((2 * matched / total if total else np.nan, heart_rate_error(found[None], true[None])[0], 1e3 * lag))
-    columns = ["r_peak_f1_lag", "heart_rate_error", "lag_ms"]
-    return pd.DataFrame(rows, columns=columns).assign(record=record_labels(windows.index).to_numpy())
+    table = pd.DataFrame(rows, columns=["r_peak_f1_lag", "heart_rate_error", "lag_ms"])
+    return table.assign(record=record_labels(windows.index).to_numpy())
 
 
 def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) -> pd.DataFrame:
     """Score model, template and detector, which know simulated data only, on a data set's real windows.
 
-    One row per window and method: record, subject, method, r_peak_f1_lag, heart_rate_error (bpm), lag_ms, and
-    pearson_lag over the measured leads (NaN without named leads, and of the detector).
+    A row per window and method: :func:`beat_scores`, and pearson_lag over the measured leads, if there are any.
     """
-    from tqdm.auto import tqdm
-
-    from p2es_lib.baselines.template import MeanBeatTemplate
-
     model, windows = simulated_model(config.profile), usable_windows(config)
     simulated = get_config(real_profile(config.profile))
     template = MeanBeatTemplate(simulated).fit(simulated_windows(simulated).split("train"))
     rate, ppg = config.signal.sampling_rate, np.array(windows.ppg)
-    means = []
+    means, options = [], {"n_samples": config.sampling.n_samples, "generator": seed}
     # Chunk by chunk, because all samples of a large data set would take tens of GB.
     with tqdm(total=len(windows), desc="translating", disable=not progress) as bar:
         for start in range(0, len(windows), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            options = {"n_samples": config.sampling.n_samples, "generator": seed}
             samples = model.translate(ppg[rows], windows.demographics[rows], **options)
             means.append(samples.numpy().mean(axis=1, keepdims=True))
             bar.update(len(means[-1]))
@@ -220,11 +176,9 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
 
 
 def _pearson(ecg: np.ndarray, lags: np.ndarray, windows: WindowSet, sampling_rate: float) -> np.ndarray:
-    """Correlation over the measured leads, per window, after the record's lag of the beats (N,), s; NaN without leads.
+    """Correlation over the measured leads, per window, after the record's lag (N,), s; NaN without leads.
 
-    Beats give the lag to within their tolerance only, and a QRS complex is narrow: within that tolerance each record's
-    lag is the one with the greatest correlation. Sought over all lags, it would slip by a beat as that of the beats
-    would.
+    That of the beats, which is rough for a narrow QRS complex, and the one within its tolerance that correlates best.
     """
     found, labels = np.full(len(windows), np.nan), record_labels(windows.index).to_numpy()
     mask, truth = np.asarray(windows.lead_mask), np.asarray(windows.ecg)
@@ -240,10 +194,7 @@ def _pearson(ecg: np.ndarray, lags: np.ndarray, windows: WindowSet, sampling_rat
 
 
 def sim_to_real_table(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """One row per record and method: averages over its windows, and 95 % bootstrap intervals over them.
-
-    Columns record, subject, method, windows, then each score with its bounds, and lag_ms.
-    """
+    """A row per record and method: averages over its windows with 95 % bootstrap intervals over them, and the lag."""
     rows = []
     for (record, method), part in scores.groupby(["record", "method"], sort=False):
         row = {"record": record, "subject": part["subject"].iloc[0], "method": method, "windows": len(part)}

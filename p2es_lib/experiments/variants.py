@@ -1,7 +1,4 @@
-"""Which methods there are, by name: P2Es, its ablations, the baselines, and the references that need no training.
-
-One table for all of them, so that a name means the same settings in the notebooks, the workflow and the run folders.
-"""
+"""Which methods there are, by name: P2Es, its ablations, the baselines, and the references that need no training."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from dataclasses import dataclass, field
 from p2es_lib.core.config import Config, get_config
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.subject_numbers import MAX_SEED
+from p2es_lib.data.sources import parse_dataset
 
 #: What an ablation is about; the first three are the paper's innovations.
 SUBJECTS = {
@@ -23,72 +21,53 @@ SUBJECTS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table.
+    """One row of a table."""
 
-    Parameters
-    ----------
-    label : str
-        As it stands in tables.
-    changes : dict
-        Settings that differ from the full model.
-    about : str
-        One of :data:`SUBJECTS` for an ablation, ``"sampler"`` for another number of steps of the full model,
-        ``"more_steps"`` for more steps of another variant, ``"baseline"`` for another method, "" for the full model.
-    weights_of : str
-        Variant whose finished training is taken; only its use differs. "": it is trained itself.
-    """
-
-    label: str
-    changes: dict[str, object] = field(default_factory=dict)
+    label: str  #: As it stands in tables.
+    changes: dict[str, object] = field(default_factory=dict)  #: Settings that differ from the full model.
+    #: One of :data:`SUBJECTS` for an ablation, ``"sampler"`` for another number of steps of the full model,
+    #: ``"more_steps"`` for more steps of another variant, ``"baseline"`` for another method, "" for the full model.
     about: str = ""
-    weights_of: str = ""
+    weights_of: str = ""  #: Variant whose finished training is taken, only used otherwise. "": it is trained itself.
 
 
 def _baseline(label: str, method: str) -> Variant:
     return Variant(label, {"method.name": method}, "baseline")
 
 
-def _at_test(label: str, about: str, **changes) -> Variant:
+def _at_test(label: str, about: str, changes: dict[str, object]) -> Variant:
     return Variant(label, changes, about, "p2es")
 
 
 def _steps(n: int) -> Variant:
     # Four samples: 50 steps with as many as the full model's evaluation would take longer than training it.
-    return _at_test(
-        f"sampler: {n} step{'s' if n > 1 else ''}", "sampler", **{"sampling.n_steps": n, "sampling.n_samples": 4}
-    )
+    changes, label = {"sampling.n_steps": n, "sampling.n_samples": 4}, f"sampler: {n} step{'s' if n > 1 else ''}"
+    return _at_test(label, "sampler", changes)
 
 
 #: Steps of the sampler with which ablations are compared once more: how many a model needs may be what was changed.
 MORE_STEPS = 8
-#: The full model, one changed thing per row, and the other methods.
+#: The full model, one changed thing per row (the paper's innovations first), its other uses, and the other methods.
 VARIANTS: dict[str, Variant] = {
     "p2es": Variant("P2Es"),
-    # ------------------------------------------------------------------ the paper's innovations, one switch each
     "spectral_blur": Variant("spectral blur", {"process.blur": "spectral"}, "forward"),
     "no_blur": Variant("no blur", {"process.blur": "none"}, "forward"),
     # Blur alone must destroy the signal by itself: all but its mean.
-    "no_noise": Variant(
-        "no noise: blur alone",
-        {"process.noise": False, "process.sigma_blur_ms": 1e4, "process.min_response": 1e-4}, "forward",
-    ),
+    "no_noise": Variant("no noise: blur alone", {"process.noise": False, "process.sigma_blur_ms": 1e4,
+                                                 "process.min_response": 1e-4}, "forward"),
     "noise_then_blur": Variant("noise first, then blur", {"process.order": "noise_blur"}, "forward"),
     "single_scale": Variant("single scale", {"denoiser.scales": (1,)}, "reverse"),
     "no_deblurring": Variant("no frequency deblurring", {"denoiser.deblurring": False}, "reverse"),
     "wiener_only": Variant("deblurring without learned residual", {"denoiser.deblurring_residual": False}, "reverse"),
-    "stationary_deblurring": Variant(
-        "deblurring as much between beats as in them", {"denoiser.local_deblurring": False}, "reverse"
-    ),
+    "stationary_deblurring": Variant("deblurring as much between beats as in them",
+                                     {"denoiser.local_deblurring": False}, "reverse"),
     "ppg_at_input": Variant("PPG enters once, at the finest scale", {"denoiser.ppg_at_every_scale": False}, "reverse"),
     "no_noise_level": Variant("stage 1 is not told t", {"denoiser.noise_level": False}, "reverse"),
     "no_affinity": Variant("no affinity", {"affinity.mixing": "identity"}, "affinity"),
-    "leads_apart": Variant(
-        "filters of each lead apart: affinity alone connects leads", {"denoiser.mix_leads": False}, "affinity"
-    ),
-    "leads_apart_no_affinity": Variant(
-        "filters of each lead apart, no affinity",
-        {"denoiser.mix_leads": False, "affinity.mixing": "identity"}, "affinity",
-    ),
+    "leads_apart": Variant("filters of each lead apart: affinity alone connects leads",
+                           {"denoiser.mix_leads": False}, "affinity"),
+    "leads_apart_no_affinity": Variant("filters of each lead apart, no affinity",
+                                       {"denoiser.mix_leads": False, "affinity.mixing": "identity"}, "affinity"),
     "shared_affinity": Variant("one shared affinity matrix", {"affinity.mixing": "shared"}, "affinity"),
     "random_groups": Variant("random groups", {"affinity.mixing": "random"}, "affinity"),
     "demographic_groups": Variant("groups by demographics only", {"affinity.inputs": "demographics"}, "affinity"),
@@ -99,26 +78,19 @@ VARIANTS: dict[str, Variant] = {
     "twelve_groups": Variant("12 groups", {"affinity.n_groups": 12}, "affinity"),
     "four_neighbours": Variant("K = 4", {"affinity.k_neighbours": 4}, "affinity"),
     "many_neighbours": Variant("K = 64", {"affinity.k_neighbours": 64}, "affinity"),
-    # ------------------------------------------------------------------ what else the model is told, and our choices
     "no_demographics": Variant("denoiser without demographics", {"denoiser.demographics": False}, "demographics"),
     "no_projection": Variant("no lead projection", {"denoiser.projection": False}, "design"),
     "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}, "design"),
     "adversarial": Variant("with adversarial and perceptual loss", {"method.name": "p2es_hybrid"}, "design"),
-    # ------------------------------------------------------------------ the full model, used otherwise
-    "hidden_demographics": _at_test(
-        "age and sex withheld at test time", "demographics", **{"evaluation.demographics": "hidden"}
-    ),
-    "wrong_demographics": _at_test(
-        "wrong age and sex at test time", "demographics", **{"evaluation.demographics": "wrong"}
-    ),
+    "hidden_demographics": _at_test("age and sex withheld at test time", "demographics",
+                                    {"evaluation.demographics": "hidden"}),
+    "wrong_demographics": _at_test("wrong age and sex at test time", "demographics",
+                                   {"evaluation.demographics": "wrong"}),
     **{f"steps_{n}": _steps(n) for n in (1, 2, 3, 4, 8, 16, 50)},
-    # ------------------------------------------------------------------ other methods
     "unet": _baseline("U-Net regression", "unet"),
     "bilstm": _baseline("BiLSTM regression", "bilstm"),
-    "ddpm": Variant(
-        "Conditional DDPM (no blur, deblurring, affinity)",
-        {"process.blur": "none", "denoiser.deblurring": False, "affinity.mixing": "identity"}, "baseline",
-    ),
+    "ddpm": Variant("Conditional DDPM (no blur, deblurring, affinity)", {"process.blur": "none",
+                    "denoiser.deblurring": False, "affinity.mixing": "identity"}, "baseline"),
     "rddm": _baseline("RDDM, 12 leads", "rddm"),
     "p2e_wgan": _baseline("P2E-WGAN, 12 leads", "p2e_wgan"),
     "cardiogan": _baseline("CardioGAN, 12 leads", "cardiogan"),
@@ -126,16 +98,11 @@ VARIANTS: dict[str, Variant] = {
 }  # fmt: skip
 
 
-def _with_more_steps(base: str) -> Variant:
-    steps = _steps(MORE_STEPS)
-    return Variant(
-        f"{VARIANTS[base].label}, {MORE_STEPS} steps", VARIANTS[base].changes | steps.changes, "more_steps", base
-    )
-
-
-#: The three innovations, and the other diffusion model that shares our sampler: its steps were chosen for P2Es.
-_MORE = ("no_blur", "single_scale", "no_deblurring", "no_affinity", "ddpm")
-VARIANTS |= {f"{base}_steps_{MORE_STEPS}": _with_more_steps(base) for base in _MORE}
+# The three innovations, and the other diffusion model that shares our sampler: its steps were chosen for P2Es.
+for _base in ("no_blur", "single_scale", "no_deblurring", "no_affinity", "ddpm"):
+    _changes = VARIANTS[_base].changes | _steps(MORE_STEPS).changes
+    _label = f"{VARIANTS[_base].label}, {MORE_STEPS} steps"
+    VARIANTS[f"{_base}_steps_{MORE_STEPS}"] = Variant(_label, _changes, "more_steps", _base)
 
 #: Methods that need no training by gradients on this data set, scored beside P2Es.
 REFERENCES: dict[str, str] = {
@@ -159,21 +126,20 @@ _CHOSEN = {
 }  # fmt: skip
 
 
-def variants_of(profile: str, kind: str) -> list[str]:
-    """Variants of a profile by kind: ``"baselines"``, ``"ablations"``, ``"samplers"`` (other steps), ``"more_steps"``.
+#: Kinds of variants, and what each is about.
+KINDS = {"baselines": ("baseline",), "ablations": tuple(SUBJECTS), "samplers": ("sampler",),
+         "more_steps": ("more_steps",)}  # fmt: skip
 
-    In the order of :data:`VARIANTS`; the full model is in none of them.
-    """
-    check_choice("kind", kind, ("baselines", "ablations", "samplers", "more_steps"))
-    kind_of = {"": "", "baseline": "baselines", "sampler": "samplers", "more_steps": "more_steps"}
-    chosen = [name for name, variant in VARIANTS.items() if kind_of.get(variant.about, "ablations") == kind]
-    return [name for name in chosen if name in _CHOSEN.get(profile, VARIANTS)]
+
+def variants_of(profile: str, kind: str) -> list[str]:
+    """Variants of a profile by kind (:data:`KINDS`), in the order of :data:`VARIANTS`, without the full model."""
+    about = KINDS[check_choice("kind", kind, KINDS)]
+    chosen = _CHOSEN.get(profile, VARIANTS)
+    return [name for name, variant in VARIANTS.items() if variant.about in about and name in chosen]
 
 
 def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -> Config:
     """Settings of a variant; unknown profiles, data sets and variants raise an :class:`InputError`."""
-    from p2es_lib.data.sources import parse_dataset
-
     check_choice("variant", variant, VARIANTS)
     parse_dataset(dataset)
     config = get_config(profile, dataset)
@@ -183,10 +149,9 @@ def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -
 
 
 def seeds_of(profile: str, variant: str, seeds: list[int]) -> list[int]:
-    """The seeds that a variant is trained with, of those asked for.
+    """The seeds that a variant is trained with, of those asked for: all, but in ``wide`` for what ``quick`` leaves out.
 
-    All of them, but in ``wide``: there all are for what ``quick`` compares too, and what only ``wide`` compares is
-    trained with the first. What is used with one seed is compared with the same seed of the full model.
+    That is trained with the first, and compared with the same seed of the full model.
     """
     everything = profile != "wide" or variant == "p2es" or variant in _CHOSEN["quick"]
     return seeds if everything else seeds[:1]
@@ -205,7 +170,6 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         seeds = []
     if not seeds or seeds[0] < 0 or seeds[-1] > MAX_SEED:
-        raise InputError(
-            f"seeds={text!r}: give whole numbers from 0 to {MAX_SEED}, separated by commas, for example 0,1,2"
-        )
+        wanted = f"give whole numbers from 0 to {MAX_SEED}, separated by commas, for example 0,1,2"
+        raise InputError(f"seeds={text!r}: {wanted}")
     return seeds

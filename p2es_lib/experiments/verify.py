@@ -1,21 +1,16 @@
 """Does a fresh run give the results that this repository holds?
 
-There are three answers, for each table and for the whole run.
-
 *Reproduced bit for bit*: every number is the same. On a machine like the one that made the committed tables, with the
 same packages, nothing less will do.
 
-*Reproduced statistically*: elsewhere, sums are taken in another order, a processor with bfloat16 trains in it, and a
-training that begins the same ends as another one, as if it had another seed. Three things must then hold.
+*Reproduced statistically*: elsewhere, sums are taken in another order or in bfloat16, and a training ends as if it had
+another seed. Three things must then hold.
 
-1. Every number is within a tolerance of the committed one. A training moves a number for everybody, and each
-   person's a little differently. The tolerance takes both together: the spread between trainings, measured for each
-   quantity (:data:`LIMITS`; smaller where a number is a mean over trainings), and a share of the standard error over
-   subjects, which the row's own interval states. Not all of that error, because both runs are scored on the same
-   subjects. The tolerance is corrected for how many numbers are compared (Bonferroni): the chance that a sound run
-   fails is :data:`FAMILY_ERROR`, however long its tables are. A difference below the quantity's margin of
-   equivalence is the same result whatever its cause. Where nothing is trained (templates, the irreducible error),
-   only rounding may differ.
+1. Every number is within a tolerance of the committed one: of the spread between trainings (:data:`LIMITS`), which move
+   it for everybody, and a share of the standard error over subjects (the row's interval), since they move each person's
+   a little differently. It is corrected for how many numbers are compared (Bonferroni): a sound run fails with the
+   chance :data:`FAMILY_ERROR`. Below the margin of equivalence, results are the same. Where nothing is trained
+   (templates, the irreducible error), only rounding may differ.
 2. The conclusions are the same: each verdict on a claim; the sign of each difference between methods that the committed
    table holds for more than chance and more than two trainings could do; who is ahead of whom, wherever two methods are
    further apart than that.
@@ -32,8 +27,6 @@ import json
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +37,9 @@ from scipy.stats import norm
 
 from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.processes import git
 from p2es_lib.evaluation.metrics.summary import beyond_chance
+from p2es_lib.experiments.runs import package_versions
 from p2es_lib.experiments.variants import REFERENCES
 from p2es_lib.plots.saving import MINUTES_TABLE, RUNS_TABLE
 from p2es_lib.training.optimisation import has_cpu_bf16
@@ -63,8 +58,7 @@ _NAMES, _FOLLOW, _FIXED = ("t",), ("p_value", "p_holm"), ("floor", "kept")
 _UNTRAINED = [label for name, label in REFERENCES.items() if name != "transfer"]
 #: Differences between two methods on the same subjects, by column or by table; their intervals are paired.
 _PAIRED = ("difference", "gain", "ratio", "rmse_lag_added", "table03_distance_to_floor")
-#: What is one number for all rows that are alike: the full model's value, the AUROC without ECG, the error without
-#: disturbance, zero.
+#: One number for rows alike: the full model's value, the AUROC without ECG, the error without disturbance, zero.
 _SAME = (
     ("value", "value - difference", ["metric", "estimate", "seeds"]),
     ("auroc", "auroc - gain", ["label", "classifier"]),
@@ -72,28 +66,21 @@ _SAME = (
     ("sd", "high - 1.96 * sd - bias", ["metric"]),
     ("sd", "low + 1.96 * sd - bias", ["metric"]),
 )
-
 #: Chance that a sound run fails because one of all its numbers lies outside its tolerance.
 FAMILY_ERROR = 0.05
-#: A single lead moves further from training to training than all of them together; a bound of an interval, which rests
-#: on a few people, further than the value in it.
+#: How much further than all leads together a single one moves from training to training; than a value, its bounds.
 ONE_LEAD, ONE_BOUND = 2.0, 2.0
 #: What another order of sums may change where nothing is trained, as a share of the value.
 ROUNDING = 1e-3
 
 
 class Limit(NamedTuple):
-    """How far apart two sound runs may be in a quantity.
+    """How far apart two sound runs may be in a quantity."""
 
-    ``margin``: of equivalence. ``training``: standard deviation of one training, all leads together. Both are shares of
-    the value if ``relative``, else in the quantity's unit. ``share``: standard error of what another training changes
-    for these very subjects, as a share of the standard error over subjects.
-    """
-
-    margin: float
-    training: float
-    relative: bool = True
-    share: float = 0.15
+    margin: float  #: Of equivalence.
+    training: float  #: Standard deviation of one training, all leads together.
+    relative: bool = True  #: Whether both are shares of the value, or in its unit.
+    share: float = 0.15  #: What another training changes for these very subjects, of the standard error over subjects.
 
 
 #: The quantities, and why a difference below the margin means nothing. Training and share: the largest of what two
@@ -130,30 +117,20 @@ _LIMITS = (
     (Limit(0.005, 0.01, True, 0.3), "what a stage adds is 1 % and more", "ratio"),
 )  # fmt: skip
 LIMITS = {name: limit for limit, _, names in _LIMITS for name in names.split(",")}
-#: For a quantity that is not named there.
 OTHER = Limit(0.003, 0.01)
 #: The share of paired differences: two trainings differ from person to person as much as two methods.
 PAIRED_SHARE = 1.0
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, system and versions: where all of it is the same, equal input gives equal bytes.
-
-    The name of a processor is not enough: two virtual machines of one name ("AMD EPYC") gave other last digits.
-    Wider vectors add in another order, and where there is bfloat16 arithmetic, a training uses it.
-    """
+    """Processor, its instructions (wider vectors add in another order), system, versions: alike, bytes are equal."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    packages = {name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn", "pandas")}
     instructions = torch.backends.cpu.get_cpu_capability() + (" bfloat16" if has_cpu_bf16() else "")
-    return {
-        "cpu": cpu,
-        "instructions": instructions,
-        "system": platform.system(),
-        "python": platform.python_version(),
-    } | packages
+    versions = package_versions("torch", "numpy", "scipy", "scikit-learn", "pandas")
+    return {"cpu": cpu, "instructions": instructions, "system": platform.system()} | versions
 
 
 def write_machine(folder: Path) -> None:
@@ -162,26 +139,15 @@ def write_machine(folder: Path) -> None:
         temporary.write_text(json.dumps(describe_machine(), indent=1, sort_keys=True) + "\n")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One table held against another.
-
-    Attributes
-    ----------
-    rows, same, within : int
-        Rows of the committed table; those in which every number is the same; others whose numbers are within tolerance.
-    conclusions : int
-        What the committed table says of who is ahead of whom, and its verdicts.
-    wrong : list of str
-        What must not be: rows out of tolerance, conclusions that no longer hold, rows or columns that one table lacks.
-    """
+class Comparison(NamedTuple):
+    """One table held against another."""
 
     table: str
-    rows: int
-    same: int
-    within: int
-    conclusions: int
-    wrong: list[str]
+    rows: int  #: Of the committed table,
+    same: int  #: those in which every number is the same, and
+    within: int  #: others whose numbers are within tolerance.
+    conclusions: int  #: What the committed table says of who is ahead of whom, and its verdicts.
+    wrong: list[str]  #: Rows out of tolerance, conclusions turned round, rows or columns that one table lacks.
 
 
 def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame, z: float = 4.5) -> Comparison:
@@ -189,9 +155,8 @@ def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame, z: f
 
     ``z``: how many standard deviations a number may be off, see :func:`allowed_deviations`.
     """
-    if list(committed.columns) != list(fresh.columns):
-        lacking = f"columns {list(fresh.columns)} instead of {list(committed.columns)}"
-        return Comparison(name, len(committed), 0, 0, 0, [lacking])
+    if (here := list(fresh.columns)) != (there := list(committed.columns)):
+        return Comparison(name, len(committed), 0, 0, 0, [f"columns {here} instead of {there}"])
     floats = [c for c in committed if "f" in committed[c].dtype.kind + fresh[c].dtype.kind and c not in _NAMES]
     keys = [c for c in committed if c not in floats and c not in _RESULTS.get(name, ())]
     numbers = [c for c in floats if c not in _FOLLOW]
@@ -203,20 +168,20 @@ def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame, z: f
     a, b = ours[numbers].to_numpy(float), theirs[numbers].to_numpy(float)
     gap = np.where(np.isnan(a) & np.isnan(b), 0.0, np.nan_to_num(np.abs(b - a), nan=np.inf))
     allowed = pd.DataFrame({c: tolerance(name, ours, c, z) for c in numbers}, index=common)
-    outside = gap > allowed.to_numpy()
-    same = (ours.drop(columns=keys).fillna(0) == theirs.drop(columns=keys).fillna(0)).all(axis=1)
-    for row in np.flatnonzero(outside.any(axis=1)):
-        column = int(np.argmax(gap[row] / np.maximum(allowed.to_numpy()[row], 1e-300)))
-        wrong.append(f"{common[row]}: {numbers[column]} {b[row, column]:g}, committed {a[row, column]:g} "
-                     f"(give or take {allowed.iloc[row, column]:.2g})")  # fmt: skip
+    may = allowed.to_numpy()
+    outside = np.flatnonzero((gap > may).any(axis=1))
+    for row in outside:
+        at = row, int(np.argmax(gap[row] / np.maximum(may[row], 1e-300)))
+        found = f"{numbers[at[1]]} {b[at]:g}, committed {a[at]:g} (give or take {may[at]:.2g})"
+        wrong.append(f"{common[row]}: {found}")
     count, turned = _conclusions(ours, theirs, allowed, keys)
     wrong += turned + _contradictions(theirs)
-    n_same = int(same.sum())
-    return Comparison(name, len(committed), n_same, len(common) - n_same - int(outside.any(axis=1).sum()), count, wrong)
+    same = int((ours.drop(columns=keys).fillna(0) == theirs.drop(columns=keys).fillna(0)).all(axis=1).sum())
+    return Comparison(name, len(committed), same, len(common) - same - len(outside), count, wrong)
 
 
 def tolerance(name: str, table: pd.DataFrame, column: str, z: float) -> np.ndarray:
-    """How far each number of ``column`` may be from the committed ``table``; ``z``: standard deviations allowed."""
+    """How far each number of ``column`` may be from the committed ``table``; ``z``: as :func:`compare_tables`."""
     own, low, high = _quantity(table, column)
     limits = [LIMITS.get(metric, OTHER) for metric in _metrics(table, own)]
     margin, training, relative, share = np.array(limits, dtype=float).reshape(-1, 4).T
@@ -242,10 +207,10 @@ def without_limits(table: pd.DataFrame) -> set[str]:
 
 def _quantity(table: pd.DataFrame, column: str) -> tuple[str, str, str]:
     """The column of values that ``column`` belongs to, and those of its lower and upper bound."""
-    main = _main(table)
-    own = column.removesuffix("_lower").removesuffix("_upper")
-    own = main if own in ("lower", "upper", "seed_min", "seed_max") else own
-    return (own, "lower", "upper") if own == main else (own, f"{own}_lower", f"{own}_upper")
+    main, own = _main(table), column.removesuffix("_lower").removesuffix("_upper")
+    if own in (main, "lower", "upper", "seed_min", "seed_max"):
+        return main, "lower", "upper"
+    return own, f"{own}_lower", f"{own}_upper"
 
 
 def _metrics(table: pd.DataFrame, own: str) -> list[str]:
@@ -260,11 +225,10 @@ def _main(table: pd.DataFrame) -> str:
 
 def _untrained(name: str, table: pd.DataFrame) -> pd.Series:
     """Rows about methods, or about data, that no training touches."""
-    if name == "table14_delineation":
-        return pd.Series(True, table.index)
     if "fit_on" in table:
         return ~table[["fit_on", "tried_on"]].eq("translated ECG").any(axis=1)
-    return table.get("method", pd.Series("", table.index)).isin(_UNTRAINED)
+    methods = table.get("method", pd.Series("", table.index))
+    return methods.isin(_UNTRAINED) | (name == "table14_delineation")
 
 
 def _labelled(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -274,9 +238,7 @@ def _labelled(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return table.set_axis([f"{text} #{n + 1}" if n else text for text, n in zip(words, again, strict=True)], axis=0)
 
 
-def _conclusions(
-    ours: pd.DataFrame, theirs: pd.DataFrame, allowed: pd.DataFrame, keys: list[str]
-) -> tuple[int, list[str]]:
+def _conclusions(ours: pd.DataFrame, theirs, allowed, keys: list[str]) -> tuple[int, list[str]]:
     """How many conclusions the committed table holds for sure, and those that the fresh one turns round."""
     wrong, count = [], 0
     if "verdict" in ours:
@@ -302,11 +264,8 @@ def _conclusions(
 def _contradictions(table: pd.DataFrame) -> list[str]:
     """Where a table contradicts itself: values beside their interval, or differences from more than one full model."""
     wrong, main = [], _main(table)
-    bounds = [(c, f"{c}_lower", f"{c}_upper") for c in table] + [
-        (main, "lower", "upper"),
-        (main, "seed_min", "seed_max"),
-    ]
-    for column, low, high in bounds:
+    bounds = [(c, f"{c}_lower", f"{c}_upper") for c in table]
+    for column, low, high in (*bounds, (main, "lower", "upper"), (main, "seed_min", "seed_max")):
         if column and low in table:
             beside = (table[column] < table[low]) | (table[column] > table[high])
             wrong += [f"{row}: {column} is not between {low} and {high}" for row in table.index[beside]]
@@ -319,64 +278,40 @@ def _contradictions(table: pd.DataFrame) -> list[str]:
 
 
 def committed_tables(dataset: str, profile: str) -> dict[str, str]:
-    """Text of the tables that the repository's last commit holds, and of its machine file, by file name.
-
-    Raises
-    ------
-    InputError
-        No git checkout, or no such tables in it.
-    """
-    folder, prefix = paths.checkout(), f"figures/{dataset}-{profile}"
+    """Text of the tables that the repository's last commit holds, and of its machine file, by file name."""
+    prefix = f"figures/{dataset}-{profile}"
     try:
-        listing = _git(folder, "ls-tree", "--name-only", "HEAD", f"{prefix}/").splitlines()
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise InputError(
-            f"{folder}: not a git checkout ({error}), so there is nothing to hold a run against"
-        ) from error
-    wanted = [path for path in listing if path.endswith(".csv") or path.endswith(MACHINE_FILE)]
+        listing = git(paths.checkout(), "ls-tree", "--name-only", "HEAD", f"{prefix}/").splitlines()
+    except (OSError, subprocess.SubprocessError) as error:
+        problem = f"{paths.checkout()}: not a git checkout ({error})"
+        raise InputError(f"{problem}, so there is nothing to hold a run against") from error
+    wanted = [path for path in listing if path.endswith((".csv", MACHINE_FILE))]
     if not wanted:
         raise InputError(f"{prefix}: the repository holds no tables of data set {dataset}, profile {profile}")
-    return {Path(path).name: _git(folder, "show", f"HEAD:{path}") for path in wanted}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+    return {Path(path).name: git(paths.checkout(), "show", f"HEAD:{path}") for path in wanted}
 
 
 def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
     """Hold the tables of the run in ``$P2ES_HOME`` against the committed ones.
 
-    Returns
-    -------
-    comparisons : list of Comparison
-    differences : list of str
-        In what this machine differs from the one that made the committed tables. Empty: only equal rows count.
-
-    Raises
-    ------
-    InputError
-        Nothing committed, a table that the run did not make, or tables of other seeds.
+    Also returned: in what this machine differs from the one that made those; if in nothing, only equal rows count.
     """
     committed, folder = committed_tables(dataset, profile), paths.figures_dir(dataset, profile)
     command = f"make reproduce DATASET={dataset} PROFILE={profile}"
     _check_seeds(committed, folder, command)
-    machine = json.loads(committed.pop(MACHINE_FILE, "{}"))
-    pairs = {}
-    for file, text in committed.items():
-        if (name := Path(file).stem) in NOT_COMPARED:
-            continue
+    machine, pairs = json.loads(committed.pop(MACHINE_FILE, "{}")), {}
+    for file in [file for file in committed if Path(file).stem not in NOT_COMPARED]:
         if not (folder / file).is_file():
             raise InputError(f"{folder / file}: missing; make it with: {command}")
-        pairs[name] = pd.read_csv(io.StringIO(text)), pd.read_csv(folder / file)
-    here = describe_machine()
-    return compare(pairs), [f"{name} {here[name]}, there {machine.get(name, 'not recorded')}"
-                            for name in here if machine.get(name) != here[name]]  # fmt: skip
+        pairs[Path(file).stem] = pd.read_csv(io.StringIO(committed[file])), pd.read_csv(folder / file)
+    differ = {name: own for name, own in describe_machine().items() if machine.get(name) != own}
+    words = [f"{name} {own}, there {machine.get(name, 'not recorded')}" for name, own in differ.items()]
+    return compare(pairs), words
 
 
 def compare(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> list[Comparison]:
     """Hold all tables of a run (name to committed and fresh table) against each other, as one family of numbers."""
-    z = allowed_deviations(pairs)
-    return [compare_tables(name, *tables, z) for name, tables in pairs.items()]
+    return [compare_tables(name, *tables, allowed_deviations(pairs)) for name, tables in pairs.items()]
 
 
 def allowed_deviations(pairs: dict[str, tuple[pd.DataFrame, pd.DataFrame]]) -> float:
@@ -390,15 +325,11 @@ def _check_seeds(committed: dict[str, str], folder: Path, command: str) -> None:
     file = f"{RUNS_TABLE}.csv"
     if file not in committed or not (folder / file).is_file():
         return
-    wanted, made = (
-        ",".join(map(str, sorted(set(pd.read_csv(source)["seed"]))))
-        for source in (io.StringIO(committed[file]), folder / file)
-    )
+    sources = io.StringIO(committed[file]), folder / file
+    wanted, made = (",".join(map(str, sorted(set(pd.read_csv(source)["seed"])))) for source in sources)
     if wanted != made:
-        raise InputError(
-            f"{folder}: made with seed(s) {made}, the committed tables with {wanted}; make it with: "
-            f"{command} SEEDS={wanted}"
-        )
+        problem = f"{folder}: made with seed(s) {made}, the committed tables with {wanted}"
+        raise InputError(f"{problem}; make it with: {command} SEEDS={wanted}")
 
 
 def outcome(comparison: Comparison, same_machine: bool) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from p2es_lib.core.config import Config, config_hash
 from p2es_lib.core.errors import InputError
@@ -28,7 +29,7 @@ from p2es_lib.training.optimisation import (
     update,
     update_average,
 )
-from p2es_lib.training.record import Stopwatch, write_cost, write_history
+from p2es_lib.training.record import Stopwatch, write_record
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
 #: Steps after which the error falls fastest, validated besides the regular ones.
@@ -36,9 +37,8 @@ EARLY_VALIDATIONS = (10, 25, 50, 100)
 
 
 def validate(model: LearnedTranslator, windows: WindowSet, max_windows: int = 256) -> dict[str, float]:
-    """RMSE (mV) on validation subjects of the cheapest estimate of the posterior mean that the method has.
-
-    Same windows and same noise each time; further columns as the method wishes (:meth:`LearnedTranslator.diagnose`).
+    """RMSE (mV) of the cheapest estimate of the posterior mean, same windows and noise each time, and what the method
+    adds (:meth:`LearnedTranslator.diagnose`).
     """
     rows = np.unique(np.linspace(0, len(windows) - 1, min(max_windows, len(windows))).astype(int))
     subset = windows.select(rows)
@@ -49,53 +49,21 @@ def validate(model: LearnedTranslator, windows: WindowSet, max_windows: int = 25
 
 
 def train(
-    config: Config,
-    windows: WindowSet,
-    folder: Path,
-    *,
-    seed: int = 0,
-    run_hash: str | None = None,
-    fabric=None,
+    config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, run_hash: str = "", fabric=None,
     progress: bool = True,
-) -> LearnedTranslator:
-    """Train a method into ``folder``, continuing from the checkpoint there if it was made with the same settings.
+) -> LearnedTranslator:  # fmt: skip
+    """Train a method on the splits "train" and "validation", continuing from the checkpoint in ``folder``, if it is of
+    the same ``run_hash`` (default: of ``config`` and ``seed``).
 
-    Parameters
-    ----------
-    config : Config
-        All settings; ``method.name`` says which method.
-    windows : WindowSet
-        Training and validation windows (others are ignored).
-    folder : Path
-        Run folder: gets ``checkpoint.ckpt`` while training, and ``history.csv``, ``cost.json`` and
-        ``weights.safetensors`` (the moving average with the lowest validation error, or the last one:
-        :attr:`LearnedTranslator.keeps_best`) at the end; the checkpoint then goes.
-    seed : int
-        Of weights, batches and noise.
-    run_hash : str, optional
-        What the checkpoint must have been made with; default: hash of ``config`` and ``seed``.
-    fabric : lightning.fabric.Fabric, optional
-        Launched already. Default: one process, see :func:`make_fabric`. With W processes a step sees W batches.
-    progress : bool
-        Show a progress bar; a line per validation is printed in any case.
-
-    Returns
-    -------
-    LearnedTranslator
-        The model as saved.
-
-    Raises
-    ------
-    InputError
-        No training or validation windows.
-    KeyboardInterrupt
-        The next call continues from the last regular checkpoint (every ``checkpoint_every`` steps).
+    ``folder`` gets ``checkpoint.ckpt`` every ``checkpoint_every`` steps. At the end that goes, and ``history.csv``,
+    ``cost.json`` and ``weights.safetensors`` come: the moving average with the lowest validation error, or the last one
+    (:attr:`LearnedTranslator.keeps_best`), which is returned. ``fabric``: launched already (default: one process); with
+    W processes a step sees W batches. Without ``progress``, a line per validation is printed only.
     """
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
     if not len(train_windows) or not len(validation_windows):
-        raise InputError(
-            "training needs windows in the splits 'train' and 'validation'; prepare them with notebook 01_data"
-        )
+        needed = "training needs windows in the splits 'train' and 'validation'"
+        raise InputError(f"{needed}; prepare them with notebook 01_data")
     fabric = fabric or make_fabric(precision=config.training.precision)
     # The number of processes decides which batches a step sees.
     run_hash = f"{run_hash or f'{config_hash(config)}-{seed}'}-{fabric.world_size}"
@@ -109,42 +77,35 @@ def train(
 class _Training:
     """A training under way: all that a step changes, which is what a checkpoint holds."""
 
-    def __init__(
-        self, config: Config, windows: WindowSet, folder: Path, seed: int, run_hash: str, fabric, progress: bool
-    ):
+    def __init__(self, config: Config, windows: WindowSet, folder: Path, seed: int, run_hash: str, fabric, progress):
         self.config, self.settings, self.folder = config, config.training, folder
         self.seed, self.run_hash, self.fabric = seed, run_hash, fabric
         torch.manual_seed(seed)
         spread = slice(None, None, max(1, len(windows) // 2000))  # enough windows, from all records
-        self.module: LearnedTranslator = get_method(config.method.name)(
-            config,
-            ecg_scale_mv(windows.ecg[spread], windows.lead_mask[spread]),
-            trained_leads=(np.array(windows.lead_mask) > 0).any(axis=0),
-        )
+        scale = ecg_scale_mv(windows.ecg[spread], windows.lead_mask[spread])
+        leads = (np.array(windows.lead_mask) > 0).any(axis=0)
+        self.module: LearnedTranslator = get_method(config.method.name)(config, scale, trained_leads=leads)
         self.adversary = Adversary(self.module, fabric, self.settings)
         self.history, self.losses, self.start = [], [], 0
         self.best: dict = {"validation_rmse": math.inf, "weights": None}
-        state = self._checkpoint()
-        self.watch = Stopwatch(None if state is None else state["seconds"])
-        if state is None:
+        path, state = folder / CHECKPOINT_FILE, {}
+        if path.is_file():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if state.get("run_hash") != run_hash:  # other settings: start anew
+            state = {}
+        self.watch = Stopwatch(state.get("seconds"))
+        if state:
+            self._restore(state, windows)
+        else:
             with self.watch("preparing"):
                 self.module.prepare(windows, seed=seed, progress=progress)
             self.average = copy.deepcopy(self.module)
-        else:
-            self._restore(state, windows)
         self.average.to(fabric.device)
         optimizer = make_optimizer(self.module.trained_parameters(), self.settings)
         self.model, self.optimizer = fabric.setup(self.module, optimizer)
-        if state is not None:
+        if state:
             self.optimizer.load_state_dict(state["optimizer"])
         self.began = time.monotonic()
-
-    def _checkpoint(self) -> dict | None:
-        path = self.folder / CHECKPOINT_FILE
-        if not path.is_file():
-            return None
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return state if state["run_hash"] == self.run_hash else None  # other settings: start anew
 
     def _restore(self, state: dict, windows: WindowSet) -> None:
         self.module.load_state_dict(names_now(state["module"]))
@@ -200,24 +161,15 @@ class _Training:
             weights = {name: value.detach().cpu().clone() for name, value in self.average.state_dict().items()}
             self.best = {**scores, "weights": weights}
         if self.fabric.is_global_zero:
-            n_steps = self.settings.n_steps
-            left = (time.monotonic() - self.began) / (done - self.start) * (n_steps - done)
-            reached = f"step {done}/{n_steps}  validation RMSE {scores['validation_rmse']:.4f} mV"
-            print(f"{reached}  about {left / 60:.1f} min left", flush=True)
+            n_steps, rmse = self.settings.n_steps, scores["validation_rmse"]
+            left = (time.monotonic() - self.began) / (done - self.start) * (n_steps - done) / 60
+            print(f"step {done}/{n_steps}  validation RMSE {rmse:.4f} mV  about {left:.1f} min left", flush=True)
 
     def run(self, batches: TrainingBatches, validation_windows: WindowSet, progress: bool) -> None:
         """All steps that are left, with logs, validations and checkpoints in between."""
-        from tqdm.auto import tqdm
-
         settings, step = self.settings, self.start
-        shown = progress and self.fabric.is_global_zero
-        bar = tqdm(
-            total=settings.n_steps,
-            initial=step,
-            desc=f"training {self.module.name}",
-            mininterval=1.0,
-            disable=not shown,
-        )
+        options = {"mininterval": 1.0, "disable": not (progress and self.fabric.is_global_zero)}
+        bar = tqdm(desc=f"training {self.module.name}", total=settings.n_steps, initial=step, **options)
         try:
             for step in range(self.start, settings.n_steps):
                 rate = self.step(step, batches)
@@ -244,8 +196,7 @@ class _Training:
         if self.best["weights"] is not None:
             self.average.load_state_dict(names_now(self.best["weights"]))
         if self.fabric.is_global_zero:
-            write_history(self.history, self.folder)
-            write_cost(self.module, self.fabric, self.watch, self.folder)
+            write_record(self.history, self.module, self.fabric, self.watch, self.folder)
             self.average.save(self.folder)
             (self.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         self.fabric.barrier()

@@ -14,21 +14,16 @@ from p2es_lib.core.learned import Batch, LearnedTranslator
 def make_fabric(devices: int = 1, nodes: int = 1, precision: str = "auto"):
     """Fabric on whatever accelerator there is; several processes average gradients.
 
-    ``precision``: as Fabric names it; ``auto`` is ``bf16-mixed`` where the hardware multiplies bfloat16 (a GPU, a CPU
-    with AVX512-BF16 or AMX), else ``32-true``: elsewhere bfloat16 is emulated, and slower.
+    ``precision="auto"`` is ``bf16-mixed`` where the hardware multiplies bfloat16 (a GPU, a CPU with AVX512-BF16 or
+    AMX), else ``32-true``: emulated bfloat16 is slower.
     """
     from lightning.fabric import Fabric
 
     on_gpu = torch.cuda.is_available()
     if precision == "auto":
         precision = "bf16-mixed" if on_gpu or has_cpu_bf16() else "32-true"
-    return Fabric(
-        accelerator="cuda" if on_gpu else "cpu",
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision=precision,
-    )
+    accelerator, strategy = "cuda" if on_gpu else "cpu", "ddp" if devices * nodes > 1 else "auto"
+    return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)
 
 
 def has_cpu_bf16() -> bool:
@@ -49,7 +44,7 @@ def learning_rate_at(step: int, config: Config) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of the weights; the decay warms up so that early averages forget the start."""
+    """Exponential moving average of the weights, whose decay warms up: early averages forget the start."""
     decay = min(decay, (1 + step) / (10 + step))
     for target, source in zip(average.parameters(), module.parameters(), strict=True):
         target.lerp_(source, 1 - decay)
@@ -59,9 +54,8 @@ def update_average(average: nn.Module, module: nn.Module, decay: float, step: in
 
 def make_optimizer(parameters, settings: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW as the settings have it."""
-    return torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
-    )
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99))
 
 
 def update(fabric, model: nn.Module, optimizer, settings: TrainingConfig, rate: float) -> None:
@@ -94,13 +88,11 @@ class Adversary:
         self.critic.requires_grad_(False)  # the method's loss passes through it and must not change it
 
     def state(self) -> dict:
-        """What a checkpoint keeps of it."""
-        if self.critic is None:
-            return {}
-        return {"critic": self.critic.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """What a checkpoint keeps of it: name of each part to its state."""
+        parts = ("critic", "optimizer") if self.critic is not None else ()
+        return {name: getattr(self, name).state_dict() for name in parts}
 
     def load(self, state: dict) -> None:
         """Inverse of :meth:`state`."""
-        if self.critic is not None:
-            self.critic.load_state_dict(state["critic"])
-            self.optimizer.load_state_dict(state["optimizer"])
+        for name, values in state.items():
+            getattr(self, name).load_state_dict(values)

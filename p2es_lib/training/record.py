@@ -15,25 +15,9 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.paths import atomic_path
 
-HISTORY_FILE = "history.csv"
-#: What the training cost: seconds, parameters, device.
-COST_FILE = "cost.json"
+HISTORY_FILE, COST_FILE = "history.csv", "cost.json"
 #: Parts of the time that are told apart; what is left of the total is the model's own steps.
 COST_PARTS = ("total", "preparing", "loading", "validating")
-
-
-def write_history(rows: Iterable[dict], folder: Path) -> None:
-    """Write ``history.csv``."""
-    with atomic_path(folder / HISTORY_FILE) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
-
-
-def read_history(folder: Path) -> pd.DataFrame:
-    """History of a finished training: rows per logged step (loss) and per validation; the rest of a row is NaN."""
-    path = Path(folder) / HISTORY_FILE
-    if not path.is_file():
-        raise InputError(f"{path}: no such history; train the run with notebook 05_train")
-    return pd.read_csv(path)
 
 
 class Stopwatch:
@@ -55,8 +39,8 @@ class Stopwatch:
         return self.spent | {"total": time.monotonic() - self.began}
 
 
-def write_cost(module: LearnedTranslator, fabric, watch: Stopwatch, folder: Path) -> None:
-    """Write ``cost.json``; ``fabric`` knows the device, the precision and how many processes there were."""
+def write_record(history: Iterable[dict], module: LearnedTranslator, fabric, watch: Stopwatch, folder: Path) -> None:
+    """Write ``history.csv`` and ``cost.json``; ``fabric`` knows device, precision and number of processes."""
     seconds = {part: round(spent, 1) for part, spent in watch.seconds().items()}
     cost = {
         "parameters": module.parameter_count(),
@@ -68,15 +52,25 @@ def write_cost(module: LearnedTranslator, fabric, watch: Stopwatch, folder: Path
         "threads": torch.get_num_threads(),
         "precision": fabric.strategy.precision.precision,
     }
+    with atomic_path(folder / HISTORY_FILE) as temporary:
+        pd.DataFrame(history).to_csv(temporary, index=False, float_format="%.6g")
     with atomic_path(folder / COST_FILE) as temporary:
         temporary.write_text(json.dumps(cost, indent=1) + "\n")
 
 
-def read_cost(folder: Path) -> dict:
-    """What a finished training cost: parameters, seconds (in all, and ``seconds_of`` its parts: preparing GroupFinder,
-    waiting for batches, validating), steps, batch size, device, threads, precision.
-    """
-    path = Path(folder) / COST_FILE
-    if not path.is_file():
+def _existing(folder: Path, name: str) -> Path:
+    if not (path := Path(folder) / name).is_file():
         raise InputError(f"{path}: no such file; train the run with notebook 05_train")
-    return json.loads(path.read_text())
+    return path
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """History of a finished training: rows per logged step (loss) and per validation; the rest of a row is NaN."""
+    return pd.read_csv(_existing(folder, HISTORY_FILE))
+
+
+def read_cost(folder: Path) -> dict:
+    """What a finished training cost: parameters, seconds (``seconds_of`` preparing GroupFinder, waiting for batches,
+    validating), steps, batch size, device, threads, precision.
+    """
+    return json.loads(_existing(folder, COST_FILE).read_text())
