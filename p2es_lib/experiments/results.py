@@ -16,7 +16,6 @@ from p2es_lib.evaluation.metrics.summary import ROOTS, holm
 from p2es_lib.experiments import runs
 from p2es_lib.experiments.runs import data_kind, load_windows
 from p2es_lib.experiments.variants import KINDS, REFERENCES, VARIANTS, count_seeds, seeds_of, variants_of
-
 from p2es_lib.plots.saving import RUNS_TABLE, save_table
 
 #: How the estimates of a method that draws samples are called in tables.

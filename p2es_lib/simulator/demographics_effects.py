@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
-from types import SimpleNamespace
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -65,8 +64,24 @@ class Body:
     stiffness: np.ndarray
 
 
-class Traits(SimpleNamespace):
-    """Rhythm, rate and intervals (s) of N subjects, (N,) each, under the names that :func:`draw_traits` gives them."""
+@dataclass(frozen=True)
+class Traits:
+    """Rhythm, rate and intervals of N subjects in seconds, (N,) each."""
+
+    rhythm: np.ndarray
+    rr_s: np.ndarray
+    rsa: np.ndarray
+    mayer: np.ndarray
+    rr_noise: np.ndarray
+    breathing_hz: np.ndarray
+    p_s: np.ndarray
+    pr_s: np.ndarray
+    qrs_normal_s: np.ndarray
+    qt_at_1s: np.ndarray
+    qt_slope: np.ndarray
+    qt_curvature: np.ndarray
+    pat_s: np.ndarray
+    pat_residual_s: np.ndarray
 
 
 def by_age_and_sex(age: np.ndarray, female: np.ndarray, ages: np.ndarray, tables) -> np.ndarray:

@@ -20,7 +20,6 @@ no P wave; f waves as the sawtooth of Petrenas 2017, 6.1 +- 0.8 Hz (Xi 2004, Par
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -52,8 +51,25 @@ class Kernels:
     vector_mv: np.ndarray
 
 
-class Heart(SimpleNamespace):
-    """What turns beat times of N rows into a dipole: kernels and arrays (N,), as :func:`draw_heart` names them."""
+@dataclass(frozen=True)
+class Heart:
+    """What turns beat times of N rows into a dipole; arrays are (N,)."""
+
+    p: Kernels
+    ta: Kernels
+    qrs: Kernels
+    st_t: Kernels
+    pvc_qrs: Kernels
+    pvc_st_t: Kernels
+    pac_p: Kernels
+    morphology: np.ndarray
+    qrs_s: np.ndarray
+    qt_s: np.ndarray
+    breathing_gain: np.ndarray
+    breathing_turn: np.ndarray
+    breathing_lag: np.ndarray
+    f_wave_hz: np.ndarray
+    f_wave_mv: np.ndarray
 
 
 def draw_heart(

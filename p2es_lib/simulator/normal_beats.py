@@ -14,9 +14,9 @@ and R in III differ more between people than in PTB-XL normals.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -49,7 +49,8 @@ _SHIFT_SD, _OWN_SHIFT_SD, _HEIGHT_SD, _OWN_HEIGHT_SD = 0.08, 0.04, 0.025, 0.02
 _WAVES = {"p": P_FRACTIONS, "qrs": QRS_FRACTIONS, "st_t": ST_T_FRACTIONS}
 
 
-class BeatShape(SimpleNamespace):
+@dataclass(frozen=True)
+class BeatShape:
     """Normal beats of N subjects; all but the last three are dicts of "p", "qrs" and "st_t".
 
     ``vectors`` (3, K, N) and ``local`` content (N_LOCAL, K, N) are in mV, with the frontal axis REFERENCE_AXIS_DEG;
@@ -57,6 +58,14 @@ class BeatShape(SimpleNamespace):
     ``vector_variation`` and ``local_variation`` deviate from the mean of the subject's sex and age, as a fraction of
     the size of the wave; ``factors`` (3, N) say how much larger its waves are than that mean.
     """
+
+    vectors: dict[str, np.ndarray]
+    local: dict[str, np.ndarray]
+    vector_variation: dict[str, np.ndarray]
+    local_variation: dict[str, np.ndarray]
+    axis_deg: np.ndarray
+    axis_deviation_deg: np.ndarray
+    factors: np.ndarray
 
 
 @lru_cache(maxsize=1)

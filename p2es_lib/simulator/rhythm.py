@@ -15,7 +15,7 @@ Beats begin 3.5 s before the window and go on 1.2 s after it: its edges hold wha
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,8 +31,14 @@ BEAT_SINUS, BEAT_PVC, BEAT_PAC, BEAT_AF = range(4)
 _MAYER_HZ, _AF_RR_CV, _PER_SUBJECT_SHARE = 0.1, 0.19, 0.5
 
 
-class Beats(SimpleNamespace):
-    """r_times, preceding_rr_s, beat_type of N windows, (N, n_beats), NaN-padded; mean_rr_s (N,), to which QT adapts."""
+@dataclass(frozen=True)
+class Beats:
+    """Beats of N windows, (N, n_beats), NaN-padded; times in seconds from the first sample."""
+
+    r_times: np.ndarray
+    preceding_rr_s: np.ndarray
+    beat_type: np.ndarray
+    mean_rr_s: np.ndarray  # (N,): what QT has adapted to
 
 
 def beat_capacity(config: SimulatorConfig) -> int:
