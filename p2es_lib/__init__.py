@@ -12,8 +12,6 @@ References
 Ji H, Gao W, Zhou P. Translation from Wearable PPG to 12-Lead ECG. arXiv 2509.25480, 2025.
 """
 
-from __future__ import annotations
-
 import importlib
 
 __version__ = "0.1.0"

@@ -12,8 +12,6 @@ Guo Y et al. Subject-independent model for reconstructing electrocardiography si
 Ezzat A et al. ECG signal reconstruction from PPG. Revue d'Intelligence Artificielle 38:251-260, 2024.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from p2es_lib.baselines.blocks import DemographicEmbedding, ResidualBlock

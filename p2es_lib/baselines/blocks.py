@@ -19,8 +19,6 @@ Ho J, Jain A, Abbeel P. Denoising diffusion probabilistic models. NeurIPS 2020, 
 Dhariwal P, Nichol A. Diffusion models beat GANs on image synthesis. NeurIPS 2021, arXiv 2105.05233.
 """
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections import OrderedDict

@@ -20,8 +20,6 @@ Sarkar P, Etemad A. CardioGAN: attentive generative adversarial network. AAAI 20
 Oktay O et al. Attention U-Net: learning where to look for the pancreas. MIDL 2018, arXiv 1804.03999.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import pairwise
 

@@ -12,8 +12,6 @@ Xiao Z, Kreis K, Vahdat A. Denoising diffusion GANs. ICLR 2022, arXiv 2112.07804
 Larsen ABL et al. Autoencoding beyond pixels using a learned similarity metric. ICML 2016, arXiv 1512.09300.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

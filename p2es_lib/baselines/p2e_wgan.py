@@ -18,8 +18,6 @@ Gulrajani I et al. Improved training of Wasserstein GANs. NeurIPS 2017, arXiv 17
 Isola P et al. Image-to-image translation with conditional adversarial networks. CVPR 2017, arXiv 1611.07004.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -37,8 +37,6 @@ Ho J, Jain A, Abbeel P. Denoising diffusion probabilistic models. NeurIPS 2020, 
 Lin S, Liu B, Li J, Yang X. Common diffusion noise schedules and sample steps are flawed. WACV 2024, arXiv 2305.08891.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -19,8 +19,6 @@ Liu X, Gong C, Liu Q. Flow straight and fast. ICLR 2023, arXiv 2209.03003.
 Fang X et al. PPGFlowECG: latent rectified flow with cross-modal encoding. arXiv 2509.19774, 2025.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

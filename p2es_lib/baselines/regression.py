@@ -10,8 +10,6 @@ channels beside the PPG; windows of 8 s; and the project's training loop. Leads 
 the generated ECG as they are in the real one, so a critic cannot tell the two apart by them.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -12,8 +12,6 @@ Tang Q et al. PPG2ECGps: an end-to-end subject-specific deep neural network mode
 UNet-BiLSTM: reconstructing electrocardiography from photoplethysmography. Electronics 13:1869, 2024.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from p2es_lib.baselines.blocks import MULTIPLIERS, DemographicEmbedding, UNet1d

@@ -1,7 +1,5 @@
 """The commands ``p2es data ...``: which data sets there are, getting their recordings, preparing windows."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated

@@ -4,8 +4,6 @@ Imports that take time stand inside the commands, so that ``p2es --help`` answer
 on standard error, for wrong input or an extra that is not installed; 1 for a step that failed; 130 for an interrupt.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

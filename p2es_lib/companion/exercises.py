@@ -4,8 +4,6 @@ An exercise is a code cell that calls ``check(number, ...)`` and holds a stub: `
 body is ``return None``. The solutions (notebook 15) and the tests run these very cells, without the stub.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import contextlib

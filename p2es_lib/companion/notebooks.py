@@ -4,8 +4,6 @@ Papermill 2.7 warns where it should stop (an unknown parameter is ignored, a mis
 notebook's own values win), so everything is checked here before a kernel starts.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

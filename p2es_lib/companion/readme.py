@@ -4,8 +4,6 @@ Markers ``<!-- name:begin -->`` ... ``<!-- name:end -->`` are named as in :data:
 numbers are in ``book/sections.toml``.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """The exception for wrong input: the command line prints it without a traceback and exits with 2."""
 
-from __future__ import annotations
-
 
 class InputError(ValueError):
     """What a user can mend: names the file, record or setting, says what is wrong with it and what to do."""

@@ -1,7 +1,5 @@
 """Which modules of the library a module needs, read from the source text."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 from pathlib import Path

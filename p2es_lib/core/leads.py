@@ -6,8 +6,6 @@ the column space of :data:`LEAD_MATRIX`, which has 8 dimensions, and any two lim
 Malmivuo J, Plonsey R. Bioelectromagnetism, ch. 15. Oxford University Press, 1995.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

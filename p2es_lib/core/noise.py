@@ -1,7 +1,5 @@
 """Noise that belongs to a window: whatever batch it is translated in, sample k of it is the same."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -4,8 +4,6 @@
 ``p2es_lib``, or the current folder for an installed wheel.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Processes that share a folder: one at a time, and none left behind when its starter is gone."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

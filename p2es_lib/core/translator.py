@@ -1,7 +1,5 @@
 """What every method is: a translator from PPG to 12-lead ECG, and the check of its input that all of them share."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import numpy as np

@@ -4,8 +4,6 @@ A time by itself says as much about the machine as about the method. So all are 
 process with the same number of threads, and tables give the ratio to P2Es beside the time.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -4,8 +4,6 @@ A sampler asks the denoiser at a few times only. What an ablation changes betwee
 :func:`error_by_time` compares models at any time, on the same windows with the same noise.
 """
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ Lopez-Paz D, Oquab M. Revisiting classifier two-sample tests. ICLR 2017. Kors JA
 (vectors from 12 leads, in :mod:`p2es_lib.evaluation.metrics.measurements`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Disturbed PPG for the robustness figures, judged as it was recorded, and the errors with and without such a gate."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

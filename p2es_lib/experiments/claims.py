@@ -5,8 +5,6 @@ and B in places. Each test reads the tables that the notebooks wrote and gives a
 rule stands in the test: nothing is judged by hand.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass

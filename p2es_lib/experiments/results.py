@@ -1,7 +1,5 @@
 """From runs to tables: averages, intervals, differences, the distance to what cannot be known; which runs they are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

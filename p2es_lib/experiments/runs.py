@@ -4,8 +4,6 @@ A run is a folder ``runs/<dataset>/<profile>/<variant>/seed<k>/`` that is finish
 file, is in place. Results flow one way: runs, then tables, then figures and README.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -6,8 +6,6 @@ is the trivial detector: a pulse onset, less a constant, is an R peak. Monitors 
 true ones (some recordings name no lead, and a detector draws none), of all methods together: the delay is the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which methods there are, by name: P2Es, its ablations, the baselines, and the references that need no training."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from p2es_lib.core.config import Config, get_config

@@ -20,8 +20,6 @@ another seed. Three things must then hold.
 *NOT reproduced*: anything else, and what differs is named.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import platform

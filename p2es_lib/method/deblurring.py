@@ -16,8 +16,6 @@ residual, in units of the remaining uncertainty sqrt(P sigma^2 / (alpha^2 P + si
 ``wiener_only`` of :mod:`p2es_lib.experiments.variants` show what it is worth.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -15,8 +15,6 @@ basis:
 Last, the estimate is projected on the leads that satisfy Einthoven's and Goldberger's equations.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -27,8 +27,6 @@ Rissanen S, Heinonen M, Solin A. Generative modelling with inverse heat dissipat
 alone, and the small noise that it needs).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

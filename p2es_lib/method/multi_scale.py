@@ -10,8 +10,6 @@ The filters mix the channels of all leads as well, unless ``mix_leads`` is off: 
 lead to lead.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """P2Es put together: GroupFinder, affinity matrices, denoiser and forward process as one translator."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

@@ -10,8 +10,6 @@ Song J, Meng C, Ermon S. Denoising diffusion implicit models. ICLR 2021, arXiv 2
 Lu C et al. DPM-Solver++. arXiv 2211.01095 (the multistep idea, which is carried over to blurring diffusion here).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

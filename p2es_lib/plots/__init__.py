@@ -1,7 +1,5 @@
 """Figures and tables: one style, functions that draw arrays and return a figure, writers for numbered files."""
 
-from __future__ import annotations
-
 import importlib
 
 #: What each module gives; loaded when it is asked for, since matplotlib takes its time.

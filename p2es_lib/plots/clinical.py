@@ -1,7 +1,5 @@
 """What a clinician asks: agreement of measurements, diagnostic value, honesty of the uncertainty, for whom it holds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 

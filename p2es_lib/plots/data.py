@@ -1,7 +1,5 @@
 """The data: the cohort at a glance, one example window, windows kept and rejected, and recorded against simulated."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 

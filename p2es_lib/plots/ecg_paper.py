@@ -4,8 +4,6 @@ A page is one axes whose unit is the millimetre, so the scale holds by construct
 neighbours as a pen does: on A4, where rows have a fixed distance, as on any ECG recorder.
 """
 
-from __future__ import annotations
-
 import textwrap
 import warnings
 

@@ -1,7 +1,5 @@
 """What happens in P2Es: forward process, the way back, the two stages of a step, groups and lead affinity."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Training, results per lead and the parts of their error, and methods side by side: what a comparison shows."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 

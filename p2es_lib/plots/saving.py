@@ -1,7 +1,5 @@
 """Numbered figures and tables: their writers, which notebook makes which, and the command that makes a table again."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """One style for every figure: size on paper, fonts, colours, and a figure class that leaves no pyplot state behind."""
 
-from __future__ import annotations
-
 import functools
 import io
 import string

@@ -8,8 +8,6 @@ Times are in samples; a PPG onset is a float, because the foot of a pulse lies b
 hertz, missing samples are NaN, and pulses point upward.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage, signal
 

@@ -1,7 +1,5 @@
 """The orthonormal discrete cosine transform along the last axis, in torch and differentiable."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -7,8 +7,6 @@ a whole recording one artefact outweighs hundreds of pulses: in windows of 60 s 
 sign was wrong in 38 %, that of the median stretch in 3 %.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

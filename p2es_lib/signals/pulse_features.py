@@ -14,8 +14,6 @@ References
 Elgendi M. On the analysis of fingertip photoplethysmogram signals. Curr Cardiol Rev 8:14, 2012.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ bridged by linear interpolation before anything else, and NaN again in the resul
 a rate that is not positive and for a signal that is too short.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from fractions import Fraction

@@ -8,8 +8,6 @@ wander): it is the target. The PPG carries sensor noise, breathing and, on reque
 stand in the modules.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 

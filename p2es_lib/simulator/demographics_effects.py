@@ -21,8 +21,6 @@ Heart rate, its variability and the spread of the P wave were fitted to medians 
 folds included. A model from simulation has seen no real record, but summary figures of some of those it is tried on.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import accumulate
 

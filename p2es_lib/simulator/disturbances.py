@@ -12,8 +12,6 @@ Paliakaite B et al. Modeling of artifacts in the wrist photoplethysmogram (rando
     not at hand: burst lengths of 1-20 s and 0.5-3 Hz are unverified, and so is every other number below.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ So the numbers of a subject do not depend on which other subjects are simulated,
 Blocks are drawn in the order of the tables below: a new quantity is appended, never inserted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -17,8 +17,6 @@ Breathing changes the QRS by about 3 % and turns the frontal axis by about 3 deg
 no P wave; f waves as the sawtooth of Petrenas 2017, 6.1 +- 0.8 Hz (Xi 2004, Park 2019), 0.035 mV RMS.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -23,8 +23,6 @@ With M draws the average itself is noisy: E|x - m_M|^2 = (1 + 1/M) s^2, because 
 alike given what is held. :func:`irreducible_rmse` divides this out.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import NamedTuple
 

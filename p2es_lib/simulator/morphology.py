@@ -13,8 +13,6 @@ normal in the young). ST elevation 0.5 %: our choice, so that the class is not e
 RBBB 130 +- 19 ms (same source), others from PTB-XL.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from p2es_lib.simulator.demographics_effects import Body, by_age_and_sex, choose

@@ -11,8 +11,6 @@ gains and chest electrodes differ a little, alike for all waves. These spreads a
 and R in III differ more between people than in PTB-XL normals.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import lru_cache

@@ -19,8 +19,6 @@ Dawber TR et al. Characteristics of the dicrotic notch of the arterial pulse wav
 Kortekaas et al. 2018 (pre-ejection period by echocardiography); Pilz et al. 2023 (by impedance cardiography).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ nearest, ST-T of the preceding one. Where an ST-T wave would run into the next Q
 nothing jumps at the borders. Rows with premature beats get a second pass for those beats.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from p2es_lib.simulator.draws import on_rows

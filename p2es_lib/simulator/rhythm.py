@@ -13,8 +13,6 @@
 Beats begin 3.5 s before the window and go on 1.2 s after it: its edges hold what beats outside leave there.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

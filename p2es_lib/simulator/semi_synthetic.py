@@ -5,8 +5,6 @@ knows of its ECG the times of the beats and, through age, sex and stiffness, wha
 results on such pairs are an upper bound of realism in the ECG, not evidence about sensors.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -4,8 +4,6 @@ What makes a resumed run end with the same weights as an uninterrupted one: the 
 noise of a step are functions of (seed, step, rank) alone, and the checkpoint holds weights, averages and optimiser.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -1,7 +1,5 @@
 """Parts of the training loop: accelerator, optimiser, its schedule, average of weights, critic."""
 
-from __future__ import annotations
-
 import math
 
 import torch

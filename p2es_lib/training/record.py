@@ -1,7 +1,5 @@
 """What a finished training leaves beside its weights: how the error fell, and what it cost."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterable, Iterator

@@ -13,8 +13,6 @@ Outputs: ``x_0`` (B, 12, T), the estimate of the clean ECG in the units of x_t, 
 ``ecg_mv``, the same in mV.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import logging

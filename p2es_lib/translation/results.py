@@ -1,7 +1,5 @@
 """What a translation writes, block by block: WFDB files, a table, the quality of windows and a page; all or nothing."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

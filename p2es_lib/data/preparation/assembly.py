@@ -1,7 +1,5 @@
 """From shards to the windows of a run: duplicates dropped, limits laid on, splits, one lag per record."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

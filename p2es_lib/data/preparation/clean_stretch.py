@@ -5,8 +5,6 @@ jumping) and at the beats: do the pulses agree with each other, and are they pul
 does every pulse follow a QRS complex at one delay?
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The steps of a preparation: what there is to do, doing one shard of it, and the store of a run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

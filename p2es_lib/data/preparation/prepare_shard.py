@@ -6,8 +6,6 @@ that made it, and for each record a fingerprint of its files. Windows of every q
 on later.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys

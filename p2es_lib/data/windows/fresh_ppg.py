@@ -7,8 +7,6 @@ real ECG, it is simulated again, as of another person of the same age and sex: a
 heart less easily when they never look the same twice. Validation and test windows stay as they are stored.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from p2es_lib.core.errors import InputError

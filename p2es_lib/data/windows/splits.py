@@ -1,7 +1,5 @@
 """Who is trained on and who is tested: splits by subject, and the cohort they make."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import partial
 

@@ -9,8 +9,6 @@ Geifman Y, El-Yaniv R. Selective classification for deep neural networks. NeurIP
 Fortin V et al. Why should ensemble spread match the RMSE of the ensemble mean? J Hydrometeorol 2014;15:1708-1713.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -4,8 +4,6 @@ R peaks are found once per window on all available leads together, with the same
 time per beat, for which limb leads alone suffice.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter, find_peaks, sosfiltfilt

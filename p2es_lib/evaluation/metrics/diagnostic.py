@@ -5,8 +5,6 @@ reverse. Beside it stand the same on true ECG alone, the most that can be had, a
 without: a translation knows nothing but those, so what its ECG "shows" beyond them is no evidence about the person.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

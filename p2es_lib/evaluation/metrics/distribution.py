@@ -9,8 +9,6 @@ Dowson DC, Landau BV. The Frechet distance between multivariate normal distribut
 1982;12(3):450-455. RDDM: Shome D, Sarkar P, Etemad A. AAAI 2024, arXiv 2308.13568.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -1,7 +1,5 @@
 """What classifiers look at: measurements of ECG and PPG windows, one row each; and the classifiers themselves."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import torch

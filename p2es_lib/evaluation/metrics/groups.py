@@ -3,8 +3,6 @@
 Groups differ in how hard they are, too: compare with differences of the irreducible error before calling one unfair.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

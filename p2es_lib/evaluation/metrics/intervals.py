@@ -17,8 +17,6 @@ Makowski D et al. NeuroKit2: a Python toolbox for neurophysiological signal proc
 2021;53:1689-1696. Martinez JP et al. A wavelet-based ECG delineator. IEEE Trans Biomed Eng 2004;51(4):570-581.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Is a long translation worse where its windows join? Error inside the fades against error elsewhere."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -5,8 +5,6 @@ results are given raw, and after one lag per record; never one per window, which
 timing errors. The lag is found with the true ECG in hand: it only separates timing from shape.
 """
 
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Iterator
 

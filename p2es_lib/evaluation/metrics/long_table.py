@@ -1,7 +1,5 @@
 """What is scored, and the long table of scores: a row per subject, record, window, lead, estimate and metric."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

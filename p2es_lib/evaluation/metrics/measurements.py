@@ -11,8 +11,6 @@ Kligfield P et al. Recommendations for the standardization of the electrocardiog
 (global intervals from superimposed leads).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter1d, uniform_filter1d

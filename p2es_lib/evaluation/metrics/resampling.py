@@ -1,7 +1,5 @@
 """Bootstrap over subjects, because windows of one person are alike: a resample is a row of weights, row 0 the data."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

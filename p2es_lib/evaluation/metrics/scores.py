@@ -1,7 +1,5 @@
 """From samples and windows to one long table of scores: a row per subject, window, lead, estimate and metric."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

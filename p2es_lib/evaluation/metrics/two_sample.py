@@ -15,8 +15,6 @@ Gretton A, Borgwardt KM, Rasch MJ, Schölkopf B, Smola A. A kernel two-sample te
 Lopez-Paz D, Oquab M. Revisiting classifier two-sample tests. ICLR 2017, arXiv 1610.06545.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist

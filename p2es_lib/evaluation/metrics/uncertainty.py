@@ -8,8 +8,6 @@ ranks beside it in proportion, which keeps the expected coverage at exactly p fo
 narrower than that between the two in the middle: :func:`attainable_level`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -19,8 +19,6 @@ Carter GC, Knapp CH, Nuttall AH. Estimation of the magnitude-squared coherence f
 transform processing. IEEE Trans Audio Electroacoust 1973;21(4):337-344.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -3,8 +3,6 @@
 Used while the encoder is trained, on training windows only; nothing here is needed, or available, at test time.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.signal import find_peaks
 

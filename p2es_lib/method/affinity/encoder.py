@@ -1,7 +1,5 @@
 """The encoder of GroupFinder and the contrastive loss that trains it."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

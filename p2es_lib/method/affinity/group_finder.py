@@ -1,7 +1,5 @@
 """GroupFinder: embedding, bank, groups, and the soft membership of a new window."""
 
-from __future__ import annotations
-
 import warnings
 import zlib
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Affinity matrices: how strongly each lead's features are mixed into each other lead's."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Which training windows GroupFinder learns from, where there are more than it should hold in memory."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

@@ -3,8 +3,6 @@
 Nothing that takes time is imported here (no PyTorch, SciPy or pandas), so a mistyped name is answered within a second.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from p2es_lib.core.demographics import Demographics

@@ -3,8 +3,6 @@
 What :func:`pandas.to_datetime` would guess (01/05 or 05/01, mm:ss or hh:mm) is decided by what fits, or refused.
 """
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ What a file does not state is found from its first lines and told in the notes. 
 is known how; sniffers of dialects (``csv.Sniffer``) know nothing of decimal commas, units or lines above the names.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import io

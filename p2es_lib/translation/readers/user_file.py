@@ -5,8 +5,6 @@ the start, the second the sampling rate, then one value a line. Polar Sensor Log
 ``Phone timestamp;sensor timestamp [ns];channel 0;channel 1;channel 2;ambient``, sampled by the sensor's clock.
 """
 
-from __future__ import annotations
-
 import re
 import warnings
 from pathlib import Path
