@@ -95,15 +95,15 @@ def translate(
     check_choice("polarity", polarity, ("auto", "up", "down"))
     check_output_folder(out, "--out")
     check_file(record)
-    network = load_model(model)
+    check_weights(model or default_model_folder())
     from p2es_lib.signals.polarity import turn_upright
     from p2es_lib.translation.live import LiveTranslator
     from p2es_lib.translation.readers.user_file import read_ppg
     from p2es_lib.translation.results import write_results
 
-    window_s = network.config.signal.window_samples / network.config.signal.sampling_rate
-    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=window_s)
-    rate = recording.sampling_rate
+    # Before the model, which takes seconds, is loaded: whether the PPG (2 s for its filters) fills a window is seen later.
+    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=2.0)
+    network, rate = load_model(model), recording.sampling_rate
     live = LiveTranslator(
         network, sampling_rate=rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
     )
