@@ -106,11 +106,11 @@ def run_notebook(
     name: str, parameters: dict[str, object], output: Path, *, timeout_s: float = CELL_TIMEOUT_S["quick"],
     log: TextIO | None = None, folder: Path | None = None,
 ) -> Path:  # fmt: skip
-    """Execute a notebook with the Python that runs this function, and write the executed copy to ``output``.
+    """Execute a notebook with this Python and write the executed copy to ``output``, once every cell ran.
 
-    That only when every cell ran; after an error the notebook as it stood is ``<name>.failed.ipynb`` beside it.
-    ``log`` (default: standard error) gets what the cells print, while they print it. A cell that raises an InputError,
-    raises it here; another exception, more than ``timeout_s`` for a cell, and a dead kernel are a NotebookError.
+    After an error the notebook as it stood is ``<name>.failed.ipynb`` beside it. ``log`` (default: standard error) gets
+    what cells print. An InputError in a cell is raised here; other exceptions, a cell that takes more than
+    ``timeout_s`` and a dead kernel are a NotebookError.
     """
     check_parameters(name, parameters, folder)
     if not timeout_s > 0:

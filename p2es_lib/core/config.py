@@ -314,9 +314,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
 
 
 def real_profile(profile: str) -> str:
-    """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
-    They vary more, and the model of the package, which is carried over to them, was trained with those.
-    """
+    """Whose settings and cohort real recordings get: ``wide`` for ``quick``, as the package's model; else its own."""
     return "wide" if profile == "quick" else profile
 
 

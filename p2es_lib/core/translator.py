@@ -26,10 +26,7 @@ class Translator(Protocol):
 def check_translation_input(
     ppg: np.ndarray | torch.Tensor, demographics: Demographics, window_samples: int, n_samples: int = 1
 ) -> torch.Tensor:
-    """PPG as a float32 tensor (B, 1, T = ``window_samples``) on its device, once the input of ``translate`` is checked.
-
-    What is wrong with shape, length, numbers or counts is said in an InputError.
-    """
+    """The PPG as a float32 tensor (B, 1, T = ``window_samples``); an InputError says what is wrong with the input."""
     try:
         ppg = torch.as_tensor(ppg).to(torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:

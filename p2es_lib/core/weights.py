@@ -110,9 +110,7 @@ def names_now(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def simulated_model_folder(profile: str) -> Path:
-    """Folder of P2Es as trained on the simulated cohort, which is carried over to real recordings: one's own run of the
-    :func:`p2es_lib.core.config.real_profile`, or, for ``quick`` and ``wide``, that of the package while there is none.
-    """
+    """Folder of P2Es trained on the simulated cohort: one's own run, or, for ``quick`` and ``wide``, the package's."""
     source = real_profile(profile)
     own = run_dir("simulated", source, "p2es", 0)
     return PRETRAINED if source == "wide" and not (own / WEIGHTS_FILE).is_file() else own
