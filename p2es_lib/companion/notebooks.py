@@ -1,7 +1,5 @@
-"""Run a notebook as a step of the workflow: strict about its parameters, its time and its kernel.
-
-Papermill 2.7 warns where it should stop (an unknown parameter is ignored, a missing ``parameters`` cell makes the
-notebook's own values win), so everything is checked here before a kernel starts.
+"""Run a notebook as a step of the workflow: strict about its parameters, its time and its kernel. Papermill 2.7 warns
+where it should stop (an unknown parameter, no ``parameters`` cell), so everything is checked before a kernel starts.
 """
 
 import ast
@@ -67,8 +65,7 @@ def read_parameters(name: str, folder: Path | None = None) -> dict[str, object]:
                     default = ast.literal_eval(value)
         # Papermill turns a tuple into a string, and replaces nothing but names: a derived value would go stale.
         if isinstance(default, (tuple, set, bytes)):
-            wanted = "'name = literal' (number, text, list, dictionary)"
-            raise InputError(f"{where}: line {statement.lineno} must be {wanted}")
+            raise InputError(f"{where}: line {statement.lineno} must be 'name = literal' (number, text, list, dict)")
         if name in parameters:
             raise InputError(f"{where}: {name} is assigned twice")
         parameters[name] = default

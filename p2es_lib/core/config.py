@@ -64,8 +64,7 @@ class _Section:
                 value = kind(value)
                 object.__setattr__(self, setting.name, value)
             name = f"{section}.{setting.name}"
-            like = f"expected {kind.__name__}, like the default {setting.default!r}"
-            _check(type(value) is kind, f"{name}={value!r}: {like}")
+            _check(type(value) is kind, f"{name}={value!r}: expected {kind.__name__}, like {setting.default!r}")
             if "choices" in check:
                 check_choice(name, value, check["choices"])
             _check("rule" not in check or check["rule"](value), f"{name}={value}: {check.get('text')}")

@@ -170,8 +170,7 @@ class LearnedTranslator(nn.Module):
     def from_weights(cls, weights: Weights, device: str | torch.device = "cpu") -> LearnedTranslator:
         """The model that a weight file holds; raises what :meth:`from_pretrained` does."""
         if weights.method != cls.name:
-            problem = f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}"
-            raise InputError(f"{problem}; name another folder")
+            raise InputError(f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}; name another")
         try:
             model = cls(Config.from_dict(weights.config))
             model.load_state_dict(weights.tensors)

@@ -39,8 +39,7 @@ def exclusive_lock(path: Path, *, what: str, wait_s: float = 10.0) -> Iterator[i
         while try_lock(descriptor) is False:
             if time.monotonic() > deadline:
                 owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                problem = f"{what} is being run by another process ({owner})"
-                raise InputError(f"{problem}; wait for it, or stop it: kill {owner}")
+                raise InputError(f"{what} is being run by another process ({owner}); wait, or stop it: kill {owner}")
             time.sleep(0.2)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)

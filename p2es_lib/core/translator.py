@@ -34,9 +34,8 @@ def check_translation_input(
     if ppg.ndim != 3 or ppg.shape[1] != 1 or ppg.shape[0] == 0:
         raise InputError(f"ppg: shape {tuple(ppg.shape)}; expected (windows, 1, samples) with at least one window")
     if ppg.shape[2] != window_samples:
-        problem = f"ppg: windows of {ppg.shape[2]} samples, but this model works on {window_samples}"
-        remedy = "cut or resample the recording to the window length and sampling rate of the model's config.json"
-        raise InputError(f"{problem}; {remedy}")
+        found = f"ppg: windows of {ppg.shape[2]} samples, but this model works on {window_samples}"
+        raise InputError(f"{found}; cut or resample the recording")
     broken = ~torch.isfinite(ppg).all(dim=2)[:, 0]
     if broken.any():
         raise InputError(f"ppg: NaN or infinite samples in window {_first(broken)}; leave it out or fill the gaps")
@@ -44,8 +43,8 @@ def check_translation_input(
     if flat.any():
         raise InputError(f"ppg: window {_first(flat)} is flat: no pulse, no translation; leave it out")
     if len(demographics) != len(ppg):
-        problem = f"demographics: {len(demographics)} entries for {len(ppg)} windows"
-        raise InputError(f"{problem}; give one per window (Demographics.missing(n) if nothing is known)")
+        found = f"demographics: {len(demographics)} entries for {len(ppg)} windows"
+        raise InputError(f"{found}; give one per window (Demographics.missing(n) if nothing is known)")
     if n_samples < 1:
         raise InputError(f"n_samples={n_samples}: at least 1")
     return ppg

@@ -64,8 +64,7 @@ def check_weights(folder: str | Path) -> Path:
     """The weight file of a folder, if there is one; otherwise an :class:`InputError`. Nothing is read yet."""
     path = Path(folder) / WEIGHTS_FILE
     if not path.is_file():
-        remedy = f"train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}"
-        raise InputError(f"{path}: no such model; {remedy}")
+        raise InputError(f"{path}: no such model; run 'make reproduce', or name a folder that holds {WEIGHTS_FILE}")
     return path
 
 

@@ -52,8 +52,7 @@ def load_windows(config: Config) -> WindowSet:
     windows = read_windows(windows_dir(config.dataset, config.profile))
     if not windows.lead_mask.any():
         problem = f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to"
-        remedy = "Choose another data set: p2es data sources"
-        raise InputError(f"{problem}; it shows timing only (notebook 01_data). {remedy}")
+        raise InputError(f"{problem}; it shows timing only (notebook 01_data), choose another: p2es data sources")
     return windows
 
 
@@ -283,9 +282,9 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     """Scores of a reference, from its run if it is there: "mean" only, but all estimates of the transfer."""
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):
-        needed = "the irreducible error needs known latents (simulated data), the transfer a model"
+        problem = f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs"
         command = f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
-        raise InputError(f"reference {name!r} does not exist for data set {config.dataset!r} here: {needed}: {command}")
+        raise InputError(f"{problem} known latents (simulated data), the transfer a model: {command}")
     carried_over, source = simulated_model_folder(config.profile), {}
     if name == "transfer":
         source = {"weights": file_hash(carried_over / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}

@@ -43,8 +43,7 @@ def simulated_model(profile: str) -> LearnedTranslator:
     """P2Es as trained on the simulated cohort; an :class:`InputError` says how to make what is not there."""
     path = simulated_model_folder(profile) / WEIGHTS_FILE
     if not path.is_file():
-        command = f"make reproduce DATASET=simulated PROFILE={real_profile(profile)}"
-        raise InputError(f"{path}: no model yet; make it with: {command}")
+        raise InputError(f"{path}: no model yet; run: make reproduce DATASET=simulated PROFILE={real_profile(profile)}")
     return load_method(path.parent)
 
 

@@ -163,6 +163,5 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         seeds = []
     if not seeds or seeds[0] < 0 or seeds[-1] > MAX_SEED:
-        wanted = f"give whole numbers from 0 to {MAX_SEED}, separated by commas, for example 0,1,2"
-        raise InputError(f"seeds={text!r}: {wanted}")
+        raise InputError(f"seeds={text!r}: give whole numbers from 0 to {MAX_SEED}, separated by commas, as 0,1,2")
     return seeds

@@ -271,8 +271,7 @@ def committed_tables(dataset: str, profile: str) -> dict[str, str]:
     try:
         listing = git(paths.checkout(), "ls-tree", "--name-only", "HEAD", f"{prefix}/").splitlines()
     except (OSError, subprocess.SubprocessError) as error:
-        problem = f"{paths.checkout()}: not a git checkout ({error})"
-        raise InputError(f"{problem}, so there is nothing to hold a run against") from error
+        raise InputError(f"{paths.checkout()}: not a git checkout ({error}) to hold a run against") from error
     wanted = [path for path in listing if path.endswith((".csv", MACHINE_FILE))]
     if not wanted:
         raise InputError(f"{prefix}: the repository holds no tables of data set {dataset}, profile {profile}")

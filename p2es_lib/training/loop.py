@@ -138,8 +138,7 @@ def train(
     """
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
     if not len(train_windows) or not len(validation_windows):
-        needed = "training needs windows in the splits 'train' and 'validation'"
-        raise InputError(f"{needed}; prepare them with notebook 01_data")
+        raise InputError("training needs windows in the splits 'train' and 'validation'; see notebook 01_data")
     fabric = fabric or make_fabric(precision=config.training.precision)
     # The number of processes decides which batches a step sees.
     run_hash = f"{run_hash or f'{config_hash(config)}-{seed}'}-{fabric.world_size}"
