@@ -18,7 +18,7 @@ from p2es_lib.baselines.regression import condition_channels, present_leads
 from p2es_lib.core.config import get_config
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.learned import Batch, get_method, load_method
-from p2es_lib.training import loop, optimisation
+from p2es_lib.training import loop
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
 
@@ -40,8 +40,8 @@ class Bench:
         torch.manual_seed(0)
         self.fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         self.module = get_method(name)(config, 0.2)
-        self.adversary = optimisation.Adversary(self.module, self.fabric, config.training)
-        optimizer = optimisation.make_optimizer(self.module.trained_parameters(), config.training)
+        self.adversary = loop.Adversary(self.module, self.fabric, config.training)
+        optimizer = loop.make_optimizer(self.module.trained_parameters(), config.training)
         self.model, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.critic, self.settings = self.adversary.critic, config.training
         self.raw = {
@@ -62,7 +62,7 @@ class Bench:
     def method_step(self, seed: int = 0, rate: float = 1e-3) -> float:
         loss, logged = self.module.training_loss(self.model, *self.batch(seed), self.critic)
         self.fabric.backward(loss)
-        optimisation.update(self.fabric, self.model, self.optimizer, self.settings, rate)
+        loop.update(self.fabric, self.model, self.optimizer, self.settings, rate)
         return float(logged)
 
     def losses(self, seed: int = 0) -> tuple[float, float]:
@@ -156,7 +156,7 @@ def test_method_learns_to_please_the_critic(name, windows, monkeypatch):
 
 def test_critic_takes_as_many_steps_as_the_method_asks_for(windows, monkeypatch):
     bench, calls = Bench("p2e_wgan", windows), []
-    monkeypatch.setattr(optimisation, "update", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(loop, "update", lambda *arguments: calls.append(arguments))
     bench.critic_step()
     assert len(calls) == bench.module.critic_steps == 3
 

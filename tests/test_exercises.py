@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy_workflow import write_notebook
 
-from p2es_lib.companion.exercises import check, check_exercise, load_lesson, needed_cells, read_exercises, stub_names
+from p2es_lib.companion.exercises import check, check_exercise, load_lesson, read_exercises, stub_names
 from p2es_lib.companion.notebooks import code_cells
 from p2es_lib.core.errors import InputError
 
@@ -32,16 +32,18 @@ check(1, answer_1, doubled(3))""",
     "def squared(x):\n    return None  # your code\n\nright = other**2\ncheck(2, squared(other), right)",
 ]
 
+LESSON = (0, 1, 3, 4)
+
 
 @pytest.fixture
 def toy(tmp_path):
-    write_notebook(tmp_path, "01_toy", TOY, parameters="scale = 4.0\n")
+    write_notebook(tmp_path, "01_toy", TOY, parameters="scale = 4.0\n", lesson=LESSON)
     return tmp_path
 
 
 # ------------------------------------------------------------------------------------------------------------ mechanics
-def test_needed_cells_are_those_that_exercises_stand_on(toy):
-    assert needed_cells("01_toy", toy) == ["scale = 4.0\n", TOY[0], TOY[1], TOY[3], TOY[4]]
+def test_exercises_and_the_cells_that_they_stand_on_are_found(toy):
+    assert code_cells("01_toy", toy, "lesson") == [TOY[0], TOY[1], TOY[3], TOY[4]]
     assert list(read_exercises("01_toy", toy)) == [1, 2]
     assert [stub_names(source) for source in read_exercises("01_toy", toy).values()] == [["answer_1"], ["squared"]]
 
@@ -115,7 +117,12 @@ def test_no_answer_is_no_wrong_answer(capsys):
 @pytest.mark.parametrize("name", TEACHING)
 def test_lessons_write_nothing_and_every_exercise_has_one_stub(name):
     """Notebook 15 runs these cells: figures and tables are for the notebooks that make them."""
-    written = [source for source in needed_cells(name) for word in ("save_figure(", "save_table(") if word in source]
+    written = [
+        source
+        for source in code_cells(name, tag="lesson")
+        for word in ("save_figure(", "save_table(")
+        if word in source
+    ]
     assert not written
     assert [len(stub_names(source)) for source in read_exercises(name).values()] == [1, 1, 1]
 

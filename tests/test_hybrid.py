@@ -21,7 +21,7 @@ from p2es_lib.baselines.hybrid import ADVERSARIAL_WEIGHT, PERCEPTUAL_WEIGHT, Hyb
 from p2es_lib.core.learned import Batch, load_method
 from p2es_lib.experiments.variants import configure
 from p2es_lib.method.p2es import P2Es
-from p2es_lib.training import loop, optimisation
+from p2es_lib.training import loop
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
 
@@ -48,8 +48,8 @@ class Bench:
         self.fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
         self.module = method(self.config, 0.2)
         self.module.prepare(windows.split("train"), seed=0, progress=False)
-        self.adversary = optimisation.Adversary(self.module, self.fabric, self.config.training)
-        optimizer = optimisation.make_optimizer(self.module.trained_parameters(), self.config.training)
+        self.adversary = loop.Adversary(self.module, self.fabric, self.config.training)
+        optimizer = loop.make_optimizer(self.module.trained_parameters(), self.config.training)
         self.model, self.optimizer = self.fabric.setup(self.module, optimizer)
         self.critic = self.adversary.critic
         rows = slice(0, 4)
@@ -71,7 +71,7 @@ class Bench:
         self.adversary.step(batch, generator, rate)
         loss, _ = self.module.training_loss(self.model, batch, generator, self.critic)
         self.fabric.backward(loss)
-        optimisation.update(self.fabric, self.model, self.optimizer, self.config.training, rate)
+        loop.update(self.fabric, self.model, self.optimizer, self.config.training, rate)
 
     def loss(self, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         return self.module.training_loss(self.model, *self.batch(seed), self.critic)
@@ -259,8 +259,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from synthetic import synthetic_windows, tiny_config
-from p2es_lib.training.optimisation import make_fabric
-from p2es_lib.training.loop import train
+from p2es_lib.training.loop import make_fabric, train
 fabric = make_fabric(devices=2)
 fabric.launch()
 config = tiny_config(method__name="p2es_hybrid", training__n_steps=3)

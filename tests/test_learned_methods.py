@@ -8,7 +8,7 @@ from synthetic import synthetic_windows, tiny_config
 
 from p2es_lib.core.config import METHODS
 from p2es_lib.core.learned import get_method, load_method
-from p2es_lib.training import optimisation
+from p2es_lib.training import loop
 from p2es_lib.training.loop import CHECKPOINT_FILE, train
 
 
@@ -63,7 +63,7 @@ def test_a_continued_training_needs_the_critic_and_its_optimiser(name, forgotten
         if forgotten == "optimizer":
             self.critic.load_state_dict(state["critic"])
 
-    monkeypatch.setattr(optimisation.Adversary, "load", load)
+    monkeypatch.setattr(loop.Adversary, "load", load)
     halved = train(config, windows, tmp_path / "halved", progress=False)
     assert not all(
         torch.equal(a, b) for a, b in zip(whole.state_dict().values(), halved.state_dict().values(), strict=True)

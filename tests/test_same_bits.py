@@ -23,7 +23,7 @@ import torch
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.learned import load_method
 from p2es_lib.core.paths import PRETRAINED
-from p2es_lib.training.optimisation import has_cpu_bf16
+from p2es_lib.training.loop import has_cpu_bf16
 
 #: First digits of the SHA-256 of the ECG of :func:`ecg`, by kind of machine, one thread.
 HASHES = {

@@ -18,9 +18,8 @@ from p2es_lib.core import learned
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, hide_demographics, masked_mse
 from p2es_lib.method.p2es import P2Es, draw_times
-from p2es_lib.training import loop, optimisation
-from p2es_lib.training.loop import CHECKPOINT_FILE, train
-from p2es_lib.training.optimisation import learning_rate_at
+from p2es_lib.training import loop
+from p2es_lib.training.loop import CHECKPOINT_FILE, learning_rate_at, train
 from p2es_lib.training.record import Stopwatch, read_history
 
 
@@ -307,8 +306,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from synthetic import synthetic_windows, tiny_config
-from p2es_lib.training.optimisation import make_fabric
-from p2es_lib.training.loop import train
+from p2es_lib.training.loop import make_fabric, train
 fabric = make_fabric(devices=2)
 fabric.launch()
 model = train(tiny_config(), synthetic_windows(), Path(sys.argv[1]), fabric=fabric, progress=False)
@@ -338,10 +336,10 @@ def test_two_processes_train_one_model(tmp_path):
 def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch, on_gpu, on_cpu, chosen):
     made = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
-    monkeypatch.setattr(optimisation, "has_cpu_bf16", lambda: on_cpu)
+    monkeypatch.setattr(loop, "has_cpu_bf16", lambda: on_cpu)
     monkeypatch.setattr("lightning.fabric.Fabric", lambda **settings: made.append(settings))
     for precision in ("auto", "32-true", "bf16-mixed"):
-        optimisation.make_fabric(precision=precision)
+        loop.make_fabric(precision=precision)
     # What is asked for by name is not overruled.
     assert [settings["precision"] for settings in made] == [chosen, "32-true", "bf16-mixed"]
     assert {settings["accelerator"] for settings in made} == {"cuda" if on_gpu else "cpu"}
@@ -356,13 +354,13 @@ def test_bfloat16_of_a_cpu_is_known_by_either_instruction_set(monkeypatch, answe
             monkeypatch.delattr(torch.cpu, name, raising=False)
         else:
             monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
-    assert optimisation.has_cpu_bf16() is (True in answers)
+    assert loop.has_cpu_bf16() is (True in answers)
 
 
 def test_precision_is_checked_and_reaches_the_loop(windows, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="training.precision"):
         tiny_config(training__precision="fp8")
-    asked, original = [], optimisation.make_fabric
+    asked, original = [], loop.make_fabric
     monkeypatch.setattr(loop, "make_fabric", lambda **settings: asked.append(settings) or original(**settings))
     train(tiny_config(training__n_steps=1, training__precision="32-true"), windows, tmp_path, progress=False)
     assert asked == [{"precision": "32-true"}]

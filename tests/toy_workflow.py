@@ -117,10 +117,14 @@ RESULTS = (
 )
 
 
-def write_notebook(folder: Path, name: str, cells: list[str], parameters: str = _SETTINGS, n_tagged: int = 1) -> None:
-    """Write a notebook with a title, its tagged parameters cell(s) and ``cells``."""
+def write_notebook(
+    folder: Path, name: str, cells: list[str], parameters: str = _SETTINGS, n_tagged: int = 1, lesson=()
+) -> None:
+    """Write a notebook with a title, its tagged parameters cell(s) and ``cells``; ``lesson``: which are tagged so."""
     tagged = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}) for _ in range(n_tagged)]
     code = [nbformat.v4.new_code_cell(source) for source in cells]
+    for row in lesson:
+        code[row]["metadata"]["tags"] = ["lesson"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# t"), *tagged, *code])
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, folder / f"{name}.ipynb")

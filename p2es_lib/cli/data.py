@@ -156,10 +156,7 @@ def _report(name: str, made: Path) -> None:
 
 
 def _sum_up(notes: list[str]) -> tuple[list[str], list[str]]:
-    """Notes on records as they are shown, those on damaged files first; then what to end with: how many are damaged.
-
-    Of a folder with a few of its records, "not on the mirror" says nothing of each, and would hide what is wrong.
-    """
+    """Notes on records, damaged files first and one line for all that the mirror lacks; and how many are damaged."""
     absent = [note for note in notes if ": not on the mirror (" in note]
     damaged = [note for note in notes if "SHA-256 is " in note or "cannot be read (" in note]
     shown = [*damaged, *(note for note in notes if note not in {*absent, *damaged})]

@@ -49,7 +49,6 @@ SampleSeed = option(int, "Seed of the samples.")
 _CSV = "Write the ECG as CSV too; default: recordings of up to an hour."
 _POLARITY = "Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told)."
 
-
 #: Lines of standard input that ``p2es live`` pushes together, s: what they add to the delay.
 CHUNK_S = 0.1
 
@@ -161,7 +160,7 @@ def train(
     if min(devices, nodes) < 1:
         raise InputError(f"devices={devices}, nodes={nodes}: at least 1 of each")
     from p2es_lib.experiments.runs import train_run
-    from p2es_lib.training.optimisation import make_fabric
+    from p2es_lib.training.loop import make_fabric
 
     config = configure(profile, dataset, variant)
     fabric = make_fabric(devices, nodes, config.training.precision)
@@ -331,10 +330,7 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
 
 
 def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
-    """Chunks of ``size`` numbers, one per line; an empty line or ``nan`` is a missing sample.
-
-    A line that is no number is an :class:`InputError` that names it.
-    """
+    """Chunks of ``size`` numbers, one per line; empty or ``nan``: missing; no number: an :class:`InputError`."""
 
     def numbers() -> Iterator[float]:
         for number, line in enumerate(lines, start=1):

@@ -1,15 +1,13 @@
 """The exercises of the teaching notebooks: what their cells stand on, and their own checks on somebody's answers.
 
 An exercise is a code cell that calls ``check(number, ...)`` and holds a stub: ``answer_1 = None``, or a function whose
-body is ``return None``. The solutions (notebook 15) and the tests run these very cells, without the stub.
+body is ``return None``. Notebook 15 and the tests run these very cells, without the stub, after the cells that they
+stand on, which have the tag ``lesson``.
 """
 
 import ast
-import builtins
 import contextlib
 import io
-import symtable
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -50,32 +48,12 @@ def stub_names(source: str) -> list[str]:
     return [name for statement in ast.parse(source).body if (name := _stub(statement))]
 
 
-def needed_cells(name: str, folder: Path | None = None) -> list[str]:
-    """Sources of the cells that the exercises of a notebook stand on, in order: what they name, and what that names."""
-    cells = code_cells(name, folder)
-    exercises = [row for row, source in enumerate(cells) if _exercise_number(source)]
-    names, wanted, waiting = [_names(source) for source in cells], set(), list(exercises)
-    while waiting:
-        row = waiting.pop()
-        origins = set()
-        for one in names[row].at_once:  # the latest cell before this one that gives the name its value
-            origins |= {max((earlier for earlier in range(row) if one in names[earlier].defined), default=row)}
-        for one in names[row].when_called:  # a later one too, since functions look when they run
-            origins |= {other for other in range(max(exercises)) if one in names[other].defined}
-        origins -= wanted | {row, *exercises}
-        wanted |= origins
-        waiting += origins
-    return [cells[row] for row in sorted(wanted)]
-
-
 def load_lesson(name: str, namespace: dict, folder: Path | None = None, **parameters) -> None:
-    """Run, in ``namespace`` (``globals()`` in a notebook), the cells that the exercises of a notebook stand on."""
+    """Run, in ``namespace`` (``globals()`` in a notebook), the cells tagged ``lesson``, which exercises stand on."""
     known = known_parameters(name, parameters, folder)
     read_exercises(name, folder)  # refuses a notebook without
     namespace.update(known | parameters)
-    for source in needed_cells(name, folder):
-        if set(known) & _names(source).defined:
-            continue  # the parameters cell, which assigns the defaults again
+    for source in code_cells(name, folder, "lesson"):
         with contextlib.redirect_stdout(io.StringIO()):  # of the lesson, not of the exercise
             exec(compile(source, f"<{name}>", "exec"), namespace)
 
@@ -108,23 +86,3 @@ def _stub(statement: ast.stmt) -> str | None:
         case ast.FunctionDef(name, body=[ast.Return(ast.Constant(None))]):
             return name
     return None
-
-
-#: Names that a cell gives values to, and those that it takes from elsewhere, at once or inside its functions.
-_Names = namedtuple("_Names", ["defined", "at_once", "when_called"])
-
-
-def _names(source: str) -> _Names:
-    names = _Names(set(), set(), set())
-    for statement in ast.parse(source).body:
-        table = symtable.symtable(ast.unparse(statement), "<cell>", "exec")
-        symbols, inner = table.get_symbols(), list(table.get_children())
-        # What an earlier statement of the cell made is its own.
-        names.at_once.update({one.get_name() for one in symbols if one.is_referenced()} - names.defined)
-        for part in inner:  # which grows
-            used = (one for one in part.get_symbols() if one.is_referenced() and one.is_global())
-            names.when_called.update(one.get_name() for one in used)
-            inner += part.get_children()
-        made = (one for one in symbols if one.is_assigned() or one.is_imported() or one.is_namespace())
-        names.defined.update(one.get_name() for one in made)
-    return _Names(names.defined, *({one for one in part if not hasattr(builtins, one)} for part in names[1:]))

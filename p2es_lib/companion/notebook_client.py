@@ -23,9 +23,8 @@ ENGINE = "p2es"
 class CellProgress:
     """Lines in the terminal that show what a running notebook does, with its name (``label``) in front.
 
-    Text that cells print appears line by line. Progress bars (text that returns to the line's start, and the bars of
-    ``tqdm.auto``, which are widgets in a notebook) give at most one line per ``bar_every_s`` seconds. A cell that is
-    silent for ``silence_s`` seconds is named with its running time.
+    What cells print appears line by line; progress bars (text, and the widgets of ``tqdm.auto``) at most every
+    ``bar_every_s`` seconds; a cell that is silent for ``silence_s`` seconds is named with its running time.
     """
 
     def __init__(self, label: str, stream: TextIO, *, bar_every_s: float = 10.0, silence_s: float = 30.0):

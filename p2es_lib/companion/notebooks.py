@@ -1,7 +1,5 @@
-"""Run a notebook as a step of the workflow: strict about its parameters, its time and its kernel.
-
-Papermill 2.7 warns where it should stop (an unknown parameter is ignored, a missing ``parameters`` cell makes the
-notebook's own values win), so everything is checked here before a kernel starts.
+"""Run a notebook as a step of the workflow: strict about its parameters, its time and its kernel. Papermill 2.7 warns
+where it should stop (an unknown parameter, no ``parameters`` cell), so everything is checked before a kernel starts.
 """
 
 import ast
@@ -67,8 +65,7 @@ def read_parameters(name: str, folder: Path | None = None) -> dict[str, object]:
                     default = ast.literal_eval(value)
         # Papermill turns a tuple into a string, and replaces nothing but names: a derived value would go stale.
         if isinstance(default, (tuple, set, bytes)):
-            wanted = "'name = literal' (number, text, list, dictionary)"
-            raise InputError(f"{where}: line {statement.lineno} must be {wanted}")
+            raise InputError(f"{where}: line {statement.lineno} must be 'name = literal' (number, text, list, dict)")
         if name in parameters:
             raise InputError(f"{where}: {name} is assigned twice")
         parameters[name] = default
@@ -106,11 +103,11 @@ def run_notebook(
     name: str, parameters: dict[str, object], output: Path, *, timeout_s: float = CELL_TIMEOUT_S["quick"],
     log: TextIO | None = None, folder: Path | None = None,
 ) -> Path:  # fmt: skip
-    """Execute a notebook with the Python that runs this function, and write the executed copy to ``output``.
+    """Execute a notebook with this Python and write the executed copy to ``output``, once every cell ran.
 
-    That only when every cell ran; after an error the notebook as it stood is ``<name>.failed.ipynb`` beside it.
-    ``log`` (default: standard error) gets what the cells print, while they print it. A cell that raises an InputError,
-    raises it here; another exception, more than ``timeout_s`` for a cell, and a dead kernel are a NotebookError.
+    After an error the notebook as it stood is ``<name>.failed.ipynb`` beside it. ``log`` (default: standard error) gets
+    what cells print. An InputError in a cell is raised here; other exceptions, a cell that takes more than
+    ``timeout_s`` and a dead kernel are a NotebookError.
     """
     check_parameters(name, parameters, folder)
     if not timeout_s > 0:

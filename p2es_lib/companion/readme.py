@@ -1,7 +1,7 @@
-"""Tables, and figures in sentences, of README.md and the book's pages: filled between markers, no number typed by hand.
+"""Tables and sentences of README.md and the book's pages: filled between markers, no number typed by hand.
 
-Markers ``<!-- name:begin -->`` ... ``<!-- name:end -->`` are named as in :data:`SECTIONS`. The words that go with the
-numbers are in ``book/sections.toml``.
+Markers ``<!-- name:begin -->`` ... ``<!-- name:end -->`` are named as in :data:`SECTIONS`; words are in
+``book/sections.toml``.
 """
 
 import json
@@ -40,8 +40,7 @@ def write_minutes(dataset: str, profile: str) -> pd.DataFrame:
         if seconds is not None and not path.stem.endswith(".failed"):
             rows.append({"notebook": path.stem, "minutes": seconds / 60})
     if not rows:
-        remedy = f"make them with: make reproduce PROFILE={profile}"
-        raise InputError(f"no executed notebooks for {dataset}, {profile}; {remedy}")
+        raise InputError(f"no executed notebooks for {dataset}, {profile}; run: make reproduce PROFILE={profile}")
     table = pd.DataFrame(rows)
     caption = f"Minutes per notebook, data set {dataset}, profile {profile}."
     save_table(table, figures_dir(dataset, profile), MINUTES_TABLE, caption)

@@ -89,26 +89,21 @@ def reproduce(
 ) -> int:  # fmt: skip
     """Run every step that is missing or stale; return Snakemake's exit status, or 130 when stopped.
 
-    Settings must have been checked (``experiments.configure``, :func:`check_mirror`). Whatever stops this process also
-    stops the steps, and the next call continues. An InputError, if another process runs the same in this folder.
+    Settings must have been checked (``experiments.configure``, :func:`check_mirror`). Whatever stops this process stops
+    the steps too, and the next call continues. An InputError, if another process runs the same in this folder.
     """
     home = paths.home()
     home.mkdir(parents=True, exist_ok=True)
     write_jobs(dataset, profile, mirror)
     settings = {"dataset": dataset, "profile": profile, "seeds": ",".join(map(str, seeds)), "mirror": mirror}
+    place = ("--snakefile", str(snakefile or paths.checkout() / "Snakefile"), "--directory", str(home))
     command = [
-        *(sys.executable, "-m", "snakemake"),
-        *("--snakefile", str(snakefile or paths.checkout() / "Snakefile")),
-        *("--directory", str(home)),
-        *("--cores", str(check_jobs(jobs))),
-        # Finish what does not depend on a failed step, and redo what a killed run left half-done.
-        "--keep-going",
-        "--rerun-incomplete",
-        # Our own lock replaces Snakemake's, which a killed run leaves behind.
-        "--nolock",
+        *(sys.executable, "-m", "snakemake", *place, "--cores", str(check_jobs(jobs))),
+        # Finish what does not depend on a failed step, and redo what a killed run left half-done. Our own lock replaces
+        # Snakemake's, which a killed run leaves behind.
+        *("--keep-going", "--rerun-incomplete", "--nolock"),
         # Not "code": the command lines of the Snakefile decide nothing about results.
-        *("--rerun-triggers", "mtime", "params", "input"),
-        *("--quiet", "rules", "host", "reason"),
+        *("--rerun-triggers", "mtime", "params", "input", "--quiet", "rules", "host", "reason"),
         # JSON, so that Snakemake's parser keeps text as text.
         *("--config", *(f"{key}={json.dumps(value)}" for key, value in settings.items() if value)),
     ]

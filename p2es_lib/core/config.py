@@ -64,8 +64,7 @@ class _Section:
                 value = kind(value)
                 object.__setattr__(self, setting.name, value)
             name = f"{section}.{setting.name}"
-            like = f"expected {kind.__name__}, like the default {setting.default!r}"
-            _check(type(value) is kind, f"{name}={value!r}: {like}")
+            _check(type(value) is kind, f"{name}={value!r}: expected {kind.__name__}, like {setting.default!r}")
             if "choices" in check:
                 check_choice(name, value, check["choices"])
             _check("rule" not in check or check["rule"](value), f"{name}={value}: {check.get('text')}")
@@ -314,9 +313,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
 
 
 def real_profile(profile: str) -> str:
-    """Whose settings and simulated cohort real recordings get: the profile's own, but those of ``wide`` for ``quick``.
-    They vary more, and the model of the package, which is carried over to them, was trained with those.
-    """
+    """Whose settings and cohort real recordings get: ``wide`` for ``quick``, as the package's model; else its own."""
     return "wide" if profile == "quick" else profile
 
 

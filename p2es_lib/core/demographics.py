@@ -58,8 +58,7 @@ class Demographics:
         object.__setattr__(self, "age", np.array([parse_age(a) for a in np.atleast_1d(self.age)], dtype=np.float32))
         object.__setattr__(self, "sex", np.array([parse_sex(s) for s in np.atleast_1d(self.sex)], dtype="<U1"))
         if self.age.shape != self.sex.shape:
-            counts = f"{len(self.age)} ages but {len(self.sex)} sexes"
-            raise InputError(f"demographics: {counts}; give one of each per window")
+            raise InputError(f"demographics: {len(self.age)} ages but {len(self.sex)} sexes; one of each per window")
 
     @classmethod
     def of(cls, age: Iterable | float | None, sex: Iterable | str | None, count: int | None = None) -> Demographics:

@@ -8,10 +8,8 @@ from p2es_lib.core.paths import PACKAGE
 
 
 def modules_imported_by(dotted_name: str, within: tuple[str, ...] = ("p2es_lib",)) -> list[Path]:
-    """Files of a module and of all that it imports, directly or through others, in the order of their names.
-
-    Imports inside functions count, modules that are named by strings only (:data:`p2es_lib.core.config.METHODS`) do
-    not. Only what lies in the packages or modules ``within`` is followed. ModuleNotFoundError: no such module.
+    """Files of a module and of all that it imports from ``within``, directly or through others, by name. Imports inside
+    functions count, modules named by strings (:data:`p2es_lib.core.config.METHODS`) do not; none: ModuleNotFoundError.
     """
     found: dict[str, Path] = {}
     pending = [dotted_name]

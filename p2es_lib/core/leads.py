@@ -23,13 +23,11 @@ ABSENT, DERIVED, MEASURED = 0, 1, 2
 # Limb leads as rows over (I, II).
 _LIMB = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0], [-0.5, -0.5], [1.0, -0.5], [-0.5, 1.0]])
 
-
 #: (12, 8): 12 leads from the 8 independent ones.
 LEAD_MATRIX = np.block([[_LIMB, np.zeros((6, 6))], [np.zeros((6, 2)), np.eye(6)]])
 #: (12, 12): orthogonal projection on the consistent subspace, the least-squares nearest consistent ECG.
 PROJECTION = LEAD_MATRIX @ np.linalg.pinv(LEAD_MATRIX)
 INDEPENDENT_ROWS = tuple(LEADS.index(name) for name in INDEPENDENT_LEADS)
-
 
 #: What an ECG signal's unit is worth in mV. Anything else (NU, adu, V) gives an amplitude of unknown or unlikely scale.
 MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3}
@@ -70,10 +68,9 @@ def expand_leads(ecg8: np.ndarray) -> np.ndarray:
 
 
 def complete_limb_leads(signals: dict[str, np.ndarray], where: str = "record") -> tuple[np.ndarray, np.ndarray]:
-    """Measured leads (name to signal (T,), mV, NaN where missing) in standard order, and the limb leads that follow.
-
-    Returns the ECG (12, T), mV, absent leads 0, and the lead mask (12,): 0 absent, 1 derived, 2 measured. Derived is
-    from the first two limb leads; from fewer, nothing. ``where``: named in the :class:`InputError` of wrong signals.
+    """Measured leads (name to signal (T,), mV, NaN where missing) in standard order, and the limb leads that follow
+    from the first two: ECG (12, T), mV, absent leads 0, and lead mask (12,): 0 absent, 1 derived, 2 measured.
+    ``where``: named in the :class:`InputError` of wrong signals.
     """
     unknown = [name for name in signals if name not in LEADS]
     lengths = {len(signal) for signal in signals.values()}

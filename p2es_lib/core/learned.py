@@ -1,14 +1,13 @@
 """What every learned method shares: the scale of the ECG, the leads it knows, translating, saving, loading, training.
 
-P2Es, its ablations and each learned baseline are subclasses of :class:`LearnedTranslator`: trained by one loop
-(:mod:`p2es_lib.training.loop`) on the same batches, called, scored and stored in one way. A subclass says only what is
-peculiar to it: its network, its loss, and how it draws an ECG.
+P2Es, its ablations and each learned baseline are subclasses of :class:`LearnedTranslator`, trained by one loop
+(:mod:`p2es_lib.training.loop`). A subclass says what is peculiar to it: its network, its loss, how it draws an ECG.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
+import inspect
 import pkgutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -122,13 +121,11 @@ class LearnedTranslator(nn.Module):
         ----------
         ppg, demographics : array or Tensor (B, 1, T), Demographics (B,)
             T as the model was trained with (``config.signal``).
-        n_samples : int
-            Their mean estimates the posterior mean, single ones carry the spread.
+        n_samples, n_steps : int
+            The mean of samples estimates the posterior mean, as does one step of an iterative sampler.
         generator : int, NoiseNames or WindowNoise, optional
             Seed (default 0), or seed and names of the windows; by default their noise is named after PPG and
             demographics, so that sample k of a window does not depend on the batch around it, apart from rounding.
-        n_steps : int, optional
-            Of an iterative sampler. One gives the method's direct estimate of the posterior mean.
         progress : callable, optional
             Called with the number of windows finished after each batch; ``options`` go to :meth:`draw`.
         """
@@ -152,9 +149,8 @@ class LearnedTranslator(nn.Module):
         self.train(was_training)
         ecg = torch.cat(chunks)
         if lost := int((~torch.isfinite(ecg)).flatten(1).any(dim=1).sum()):
-            problem = f"{self.name}: the translation of {lost} of {len(ecg)} window(s) is not finite"
             reason = "the training diverged, or the steps of its sampler do not suit its forward process"
-            raise InputError(f"{problem}: {reason}")
+            raise InputError(f"{self.name}: the translation of {lost} of {len(ecg)} window(s) is not finite: {reason}")
         ecg[:, :, self.trained_leads.cpu() == 0] = torch.nan
         return ecg if n_drawn == n_samples else ecg.expand(-1, n_samples, -1, -1).clone()
 
@@ -174,8 +170,7 @@ class LearnedTranslator(nn.Module):
     def from_weights(cls, weights: Weights, device: str | torch.device = "cpu") -> LearnedTranslator:
         """The model that a weight file holds; raises what :meth:`from_pretrained` does."""
         if weights.method != cls.name:
-            problem = f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}"
-            raise InputError(f"{problem}; name another folder")
+            raise InputError(f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}; name another")
         try:
             model = cls(Config.from_dict(weights.config))
             model.load_state_dict(weights.tensors)
@@ -194,8 +189,7 @@ def get_method(name: str) -> type[LearnedTranslator]:
 
 def describe_method(name: str) -> str:
     """What a method is, in one sentence: the first of its module."""
-    module = METHODS[check_choice("method.name", name, METHODS)].partition(":")[0]
-    return " ".join((importlib.import_module(module).__doc__ or "").partition("\n\n")[0].split())
+    return " ".join(inspect.getmodule(get_method(name)).__doc__.partition("\n\n")[0].split())
 
 
 def load_method(folder: str | Path, device="cpu") -> LearnedTranslator:

@@ -19,8 +19,8 @@ class NoiseNames(NamedTuple):
 class WindowNoise:
     """Standard normal noise of ``n_samples`` draws of ``shape`` (C, T) for each window, by its identifier.
 
-    Each (seed, window, sample, step) has a generator of its own, seeded by a hash of the four, so a call depends on
-    nothing that was drawn before it. Noise is drawn on the CPU: every ``device`` sees the same numbers.
+    Each (seed, window, sample, step) has a generator of its own, seeded by their hash: a call depends on nothing drawn
+    before. Noise is drawn on the CPU, so every ``device`` sees the same numbers.
     """
 
     def __init__(self, seed: int, window_ids: Sequence[str | int], n_samples: int, shape: tuple[int, int],

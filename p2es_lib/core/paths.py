@@ -97,9 +97,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left unfinished in a folder and all below it; what is being written stays: its
-    writer holds a lock. Where there are none (some network mounts), a day without a change decides.
-    """
+    """Remove what killed processes left unfinished in and below a folder; where nothing can be locked, after a day."""
     for parent, folders, files in os.walk(folder):
         _remove_unfinished(Path(parent), [*folders, *files])
         folders[:] = [name for name in folders if not _UNFINISHED.fullmatch(name)]

@@ -29,8 +29,8 @@ def try_lock(descriptor: int, wait: bool = False) -> bool | None:
 def exclusive_lock(path: Path, *, what: str, wait_s: float = 10.0) -> Iterator[int]:
     """Hold ``path`` as the only process; yield the descriptor of the open lock file, which stays.
 
-    If another process still holds it after ``wait_s`` seconds, an :class:`InputError` names it and ``what`` is
-    protected. No lock outlives its holders. Where files cannot be locked (some network mounts), nothing is protected.
+    An :class:`InputError` names ``what`` and the process that still holds it after ``wait_s`` seconds. No lock outlives
+    its holders. Where files cannot be locked (some network mounts), nothing is protected.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -39,8 +39,7 @@ def exclusive_lock(path: Path, *, what: str, wait_s: float = 10.0) -> Iterator[i
         while try_lock(descriptor) is False:
             if time.monotonic() > deadline:
                 owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-                problem = f"{what} is being run by another process ({owner})"
-                raise InputError(f"{problem}; wait for it, or stop it: kill {owner}")
+                raise InputError(f"{what} is being run by another process ({owner}); wait, or stop it: kill {owner}")
             time.sleep(0.2)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -26,10 +26,7 @@ class Translator(Protocol):
 def check_translation_input(
     ppg: np.ndarray | torch.Tensor, demographics: Demographics, window_samples: int, n_samples: int = 1
 ) -> torch.Tensor:
-    """PPG as a float32 tensor (B, 1, T = ``window_samples``) on its device, once the input of ``translate`` is checked.
-
-    What is wrong with shape, length, numbers or counts is said in an InputError.
-    """
+    """The PPG as a float32 tensor (B, 1, T = ``window_samples``); an InputError says what is wrong with the input."""
     try:
         ppg = torch.as_tensor(ppg).to(torch.float32)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -37,9 +34,8 @@ def check_translation_input(
     if ppg.ndim != 3 or ppg.shape[1] != 1 or ppg.shape[0] == 0:
         raise InputError(f"ppg: shape {tuple(ppg.shape)}; expected (windows, 1, samples) with at least one window")
     if ppg.shape[2] != window_samples:
-        problem = f"ppg: windows of {ppg.shape[2]} samples, but this model works on {window_samples}"
-        remedy = "cut or resample the recording to the window length and sampling rate of the model's config.json"
-        raise InputError(f"{problem}; {remedy}")
+        found = f"ppg: windows of {ppg.shape[2]} samples, but this model works on {window_samples}"
+        raise InputError(f"{found}; cut or resample the recording")
     broken = ~torch.isfinite(ppg).all(dim=2)[:, 0]
     if broken.any():
         raise InputError(f"ppg: NaN or infinite samples in window {_first(broken)}; leave it out or fill the gaps")
@@ -47,8 +43,8 @@ def check_translation_input(
     if flat.any():
         raise InputError(f"ppg: window {_first(flat)} is flat: no pulse, no translation; leave it out")
     if len(demographics) != len(ppg):
-        problem = f"demographics: {len(demographics)} entries for {len(ppg)} windows"
-        raise InputError(f"{problem}; give one per window (Demographics.missing(n) if nothing is known)")
+        found = f"demographics: {len(demographics)} entries for {len(ppg)} windows"
+        raise InputError(f"{found}; give one per window (Demographics.missing(n) if nothing is known)")
     if n_samples < 1:
         raise InputError(f"n_samples={n_samples}: at least 1")
     return ppg

@@ -64,8 +64,7 @@ def check_weights(folder: str | Path) -> Path:
     """The weight file of a folder, if there is one; otherwise an :class:`InputError`. Nothing is read yet."""
     path = Path(folder) / WEIGHTS_FILE
     if not path.is_file():
-        remedy = f"train one with 'make reproduce', or name a folder that holds {WEIGHTS_FILE}"
-        raise InputError(f"{path}: no such model; {remedy}")
+        raise InputError(f"{path}: no such model; run 'make reproduce', or name a folder that holds {WEIGHTS_FILE}")
     return path
 
 
@@ -110,9 +109,7 @@ def names_now(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def simulated_model_folder(profile: str) -> Path:
-    """Folder of P2Es as trained on the simulated cohort, which is carried over to real recordings: one's own run of the
-    :func:`p2es_lib.core.config.real_profile`, or, for ``quick`` and ``wide``, that of the package while there is none.
-    """
+    """Folder of P2Es trained on the simulated cohort: one's own run, or, for ``quick`` and ``wide``, the package's."""
     source = real_profile(profile)
     own = run_dir("simulated", source, "p2es", 0)
     return PRETRAINED if source == "wide" and not (own / WEIGHTS_FILE).is_file() else own

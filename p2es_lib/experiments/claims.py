@@ -1,8 +1,8 @@
 """Every statement about P2Es that we know of, how it is tested here, and what came out.
 
-Levels: A, the paper's abstract; B, a summary of its full text, probably right; C, a second summary, which contradicts A
-and B in places. Each test reads the tables that the notebooks wrote and gives a number in words and a verdict, whose
-rule stands in the test: nothing is judged by hand.
+Levels: A, the paper's abstract; B, a summary of its full text, probably right; C, another one, which contradicts A and
+B in places. Each test gives a number in words, from the notebooks' tables, and a verdict, whose rule stands in the
+test.
 """
 
 import contextlib
@@ -72,9 +72,7 @@ def _interval(row, digits: int = 4) -> str:
 
 
 def _clear(rows: pd.DataFrame, sign: int, share: float = 0.0) -> pd.Series:
-    """Which differences are of this sign beyond chance (p < 0.05, corrected), in each single training, and larger than
-    a share of the full model's value.
-    """
+    """Which differences have this sign beyond chance, in each training, and exceed a share of the full value."""
     size, full = sign * rows["difference"], (rows["value"] - rows["difference"]).abs()
     return beyond_chance(rows) & (size > share * full)
 

@@ -21,7 +21,9 @@ ESTIMATE_LABELS = {"mean": "{method}, mean of {n_samples} samples", "single": "{
                    "direct": "{method}, one-step posterior mean"}  # fmt: skip
 
 
-def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str) -> pd.DataFrame:
+def load_scores(
+    dataset: str, profile: str, variant: str, seeds: list[int], file: str = runs.SCORES_FILE
+) -> pd.DataFrame:
     """One file of finished runs, with a column ``seed``; a missing run is an error that names the command making it."""
     frames = []
     for seed in [0] if variant in REFERENCES else seeds_of(profile, variant, seeds):
@@ -29,14 +31,9 @@ def _load(dataset: str, profile: str, variant: str, seeds: list[int], name: str)
         folder, command = run_dir(*run), runs.training_command(*run)
         if not (folder / runs.SCORES_FILE).is_file():
             raise InputError(f"{folder / runs.SCORES_FILE}: this run is missing; make it with: {command}")
-        read = pd.read_parquet if name.endswith(".parquet") else pd.read_csv
-        frames.append(read(folder / name).assign(seed=seed))
+        read = pd.read_parquet if file.endswith(".parquet") else pd.read_csv
+        frames.append(read(folder / file).assign(seed=seed))
     return pd.concat(frames, ignore_index=True)
-
-
-def load_scores(dataset: str, profile: str, variant: str, seeds: list[int]) -> pd.DataFrame:
-    """Scores of finished runs of a variant or reference, with a column ``seed``; see :func:`.variants.seeds_of`."""
-    return _load(dataset, profile, variant, seeds, runs.SCORES_FILE)
 
 
 def bootstrap_unit(scores: pd.DataFrame) -> str:
@@ -66,7 +63,7 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
         scores = scores[scores["estimate"] != "samples"]  # as a distribution: notebook 09
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
         # Distances are averaged over seeds, as are their bounds, which so stay per training.
-        distances = _load(config.dataset, config.profile, variant, seeds, runs.DISTRIBUTION_FILE)
+        distances = load_scores(config.dataset, config.profile, variant, seeds, runs.DISTRIBUTION_FILE)
         distances = distances.groupby(["lead", "estimate", "metric", "n_subjects"], sort=False)
         distances = distances[["value", "lower", "upper"]].mean().reset_index()
         table = pd.concat([table, distances], ignore_index=True)
@@ -87,13 +84,11 @@ _N_BOOTSTRAP_P = 10_000
 
 
 def difference_table(config: Config, variants: list[str], seeds: list[int], reference: str = "p2es") -> pd.DataFrame:
-    """Each variant minus the full model on the same test subjects, paired, corrected for the number of comparisons.
-
-    A method with one estimate (a regression, say) is compared by it throughout: with the mean of the full model's
-    samples where errors are pointwise, with its single samples else. The CRPS of one answer is its mean absolute error.
-
-    A row per variant and metric of :data:`COMPARED`; all but seed_min and seed_max (least and largest difference of a
-    single training to that of the same seed) are of means over seeds, p_holm is corrected over variants.
+    """Each variant minus the full model, a row per metric of :data:`COMPARED`, paired on the same test subjects, of
+    means over seeds; seed_min and seed_max: least and largest difference of a single training to that of the same seed;
+    p_holm is corrected over variants. A method with one estimate is compared by it throughout: with the mean of the
+    full model's samples where errors are pointwise, else with single samples. The CRPS of one answer is its mean
+    absolute error.
     """
     full = load_scores(config.dataset, config.profile, reference, seeds)
     kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
@@ -146,9 +141,7 @@ def _of_seed(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def distance_to_floor(config: Config, variants: list[str], seeds: list[int]) -> pd.DataFrame:
-    """How far each method is above the irreducible error, split into timing, amplitude and morphology: of mean squared
-    errors (mV^2), which add up, with intervals that are paired over subjects.
-    """
+    """How far mean squared errors (mV^2) are above the irreducible one, and their parts, which add up; paired."""
     floor = load_scores(config.dataset, config.profile, "irreducible", seeds)
     parts = ["mse", "mse_timing", "mse_amplitude", "mse_morphology"]
     floor_values = summarise(floor, 1).query("lead == 'all'").set_index("metric")["value"]
@@ -183,11 +176,9 @@ def _describe(folder: Path) -> dict[str, object]:
 
 
 def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
-    """The finished runs that the workflow's tables are made of: of this profile's variants, and of the references.
-
-    On real recordings also P2Es as carried over to them: a run, or the weights of the package. With hashes of the
-    settings, of the prepared windows and of the files' bytes, and the commit of the source tree when the run began. No
-    dates: equal runs give equal tables, but for the commit.
+    """The finished runs that the workflow's tables are made of: of this profile's variants, of the references, and, for
+    real recordings, of the P2Es that was carried over to them. Hashes are of the settings, the prepared windows and the
+    files' bytes, the commit is that when the run began. No dates: equal runs give equal tables.
     """
     learned = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind))]
     folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,8 +52,7 @@ def load_windows(config: Config) -> WindowSet:
     windows = read_windows(windows_dir(config.dataset, config.profile))
     if not windows.lead_mask.any():
         problem = f"data set {config.dataset}: no ECG lead is named, so there is nothing to translate to"
-        remedy = "Choose another data set: p2es data sources"
-        raise InputError(f"{problem}; it shows timing only (notebook 01_data). {remedy}")
+        raise InputError(f"{problem}; it shows timing only (notebook 01_data), choose another: p2es data sources")
     return windows
 
 
@@ -69,9 +68,7 @@ def simulated_windows(config: Config) -> WindowSet:
 
 
 def teaching_windows(config: Config, n_leads: int = 0) -> tuple[WindowSet, str]:
-    """Windows for the pictures of a teaching notebook, which may be the first that somebody opens; where fewer than
-    ``n_leads`` leads were recorded, those of a small simulated cohort, and a note that says so.
-    """
+    """Windows for a teaching notebook's pictures, and a note if they are simulated for want of ``n_leads`` leads."""
     windows = simulated_windows(config) if config.dataset == "simulated" else load_windows(config)
     recorded = (windows.lead_mask > 0).sum(axis=1)
     if (recorded >= n_leads).mean() > 0.5:
@@ -102,10 +99,7 @@ def file_hash(path: Path) -> str:
 
 
 def git_commit() -> str:
-    """Commit of the source tree, with ``-dirty`` when what decides results differs from it; empty outside a checkout.
-
-    Not README and figures, which the workflow renews; modules that git does not know too, but no such notebooks.
-    """
+    """Commit of the source tree, with ``-dirty`` if what decides results differs from it; empty outside a checkout."""
     unknown = f"ls-files --others --exclude-standard {PACKAGE.name}"
     asked = ("rev-parse --short=12 HEAD", "diff --name-only HEAD", unknown)
     try:
@@ -162,9 +156,7 @@ def read_record(folder: Path) -> dict:
 
 
 def settings_name(dataset: str, profile: str) -> str:
-    """Hash by which the workflow knows the settings of a profile: that of the runs there, where they have the same, so
-    that a new setting does not start the workflow anew.
-    """
+    """Hash by which the workflow knows a profile's settings: that of its runs, if equal but for new settings."""
     config = get_config(profile, dataset)
     for record in map(read_record, sorted(run_dir(dataset, profile, "p2es", 0).parent.glob("seed*"))):
         if same_settings(record["config"], config.to_dict()):
@@ -181,21 +173,16 @@ def _write_scores(scores: pd.DataFrame, distribution: pd.DataFrame, folder: Path
 
 
 def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress: bool = True) -> LearnedTranslator:
-    """Train a variant, or load what an earlier call trained with the same settings.
-
-    A variant that only uses another's weights differently (:attr:`Variant.weights_of`) loads those; where they are not
-    there, an InputError names the command making them. ``fabric``: launched already, for several devices or nodes.
+    """Train a variant, or load what an earlier call trained with the same settings; of a variant that only uses
+    another's weights (:attr:`Variant.weights_of`) those, or an InputError with the command making them. ``fabric``:
+    launched already.
     """
     if weights_of := VARIANTS[variant].weights_of:
         model = load_method(_weights(config, weights_of, seed).parent)
         model.config = dataclasses.replace(model.config, sampling=config.sampling)
         return model
-    # The first process prepares the folder, the others find it prepared.
-    if fabric is not None and not fabric.is_global_zero:
-        fabric.barrier()
-    folder, same = _start_run(config, variant, seed, {})
-    if fabric is not None and fabric.is_global_zero:
-        fabric.barrier()
+    with fabric.rank_zero_first() if fabric else nullcontext():  # which prepares the folder
+        folder, same = _start_run(config, variant, seed, {})
     if same and (folder / WEIGHTS_FILE).is_file():
         return load_method(folder)
     made_with = read_record(folder)["made_with"]
@@ -225,9 +212,7 @@ def training_command(dataset: str, profile: str, variant: str, seed: int) -> str
 
 
 def told_demographics(demographics: Demographics, kind: str) -> Demographics:
-    """Age and sex as a test gives them: ``"given"`` (as they are), ``"hidden"``, or ``"wrong"``: the other sex, and the
-    age mirrored at 54 years (20 becomes 88).
-    """
+    """Age and sex as told in a test: ``"given"``, ``"hidden"``, or ``"wrong"``: other sex, age mirrored at 54 years."""
     if kind == "given":
         return demographics
     if kind == "hidden":
@@ -294,16 +279,12 @@ def references_for(config: Config) -> list[str]:
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
-    """Score a reference on the test windows; returns the scores, from the run folder if they are there.
-
-    The transfer has the estimates of a trained run (:func:`score_run`); all others give one answer, "mean".
-    """
+    """Scores of a reference, from its run if it is there: "mean" only, but all estimates of the transfer."""
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):
-        problem = f"reference {name!r} does not exist for data set {config.dataset!r} here"
-        needed = "the irreducible error needs known latents (simulated data), the transfer a model"
+        problem = f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs"
         command = f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
-        raise InputError(f"{problem}: {needed}: {command}")
+        raise InputError(f"{problem} known latents (simulated data), the transfer a model: {command}")
     carried_over, source = simulated_model_folder(config.profile), {}
     if name == "transfer":
         source = {"weights": file_hash(carried_over / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}

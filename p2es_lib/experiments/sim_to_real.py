@@ -43,8 +43,7 @@ def simulated_model(profile: str) -> LearnedTranslator:
     """P2Es as trained on the simulated cohort; an :class:`InputError` says how to make what is not there."""
     path = simulated_model_folder(profile) / WEIGHTS_FILE
     if not path.is_file():
-        command = f"make reproduce DATASET=simulated PROFILE={real_profile(profile)}"
-        raise InputError(f"{path}: no model yet; make it with: {command}")
+        raise InputError(f"{path}: no model yet; run: make reproduce DATASET=simulated PROFILE={real_profile(profile)}")
     return load_method(path.parent)
 
 
@@ -75,15 +74,14 @@ def joint_beat_lags_s(
 ) -> np.ndarray:
     """The constants (s) by which the beats of several methods are late in one record, found together.
 
-    How well a lag fits a method is the density of the differences between its beats and the true ones: what a triangle
-    as wide as the tolerance to both sides holds, per second that both signals cover. (The later the lag, the fewer
-    beats have both times inside: in a regular rhythm the lag of the beat before would win otherwise.)
+    A lag fits a method by the density of the differences between its beats and the true ones: what a triangle as wide
+    as the tolerance holds, per second that both signals cover (else the lag of the beat before would win in a regular
+    rhythm).
 
-    In a regular rhythm a lag that is wrong by a whole beat fits nearly as well. But all methods see the same PPG: their
-    lags differ only by the delay from R peak to pulse that each takes for granted, none in the detector, some 0.17 s in
-    what the simulated cohort made. So the lags of a record must lie within half its median interval between true beats
-    (less than that delay above some 170 per minute), and of all such sets the one with the greatest sum of densities is
-    taken; of equally good ones that nearest zero, which is also the lag of a method without beats.
+    There, a lag that is wrong by a whole beat fits nearly as well. But all methods see the same PPG: their lags differ
+    only by the delay from R peak to pulse that each takes for granted, none to some 0.17 s. So they must lie within
+    half the record's median interval between true beats, and of all such sets the one with the greatest sum of
+    densities is taken; of equally good ones that nearest zero, which is also the lag of a method without beats.
 
     ``methods``: of each, beat times (s) of each window of the record; ``true``: those of the same windows.
     """
@@ -144,10 +142,7 @@ def beat_scores(beats: list[np.ndarray], lags: np.ndarray, spans: np.ndarray, wi
 
 
 def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) -> pd.DataFrame:
-    """Score model, template and detector, which know simulated data only, on a data set's real windows.
-
-    A row per window and method: :func:`beat_scores`, and pearson_lag over the measured leads, if there are any.
-    """
+    """Score model, template and detector on each real window: :func:`beat_scores`, pearson_lag of measured leads."""
     model, windows = simulated_model(config.profile), usable_windows(config)
     simulated = get_config(real_profile(config.profile))
     template = MeanBeatTemplate(simulated).fit(simulated_windows(simulated).split("train"))
@@ -174,10 +169,7 @@ def sim_to_real_scores(config: Config, *, seed: int = 0, progress: bool = True) 
 
 
 def _pearson(ecg: np.ndarray, lags: np.ndarray, windows: WindowSet, sampling_rate: float) -> np.ndarray:
-    """Correlation over the measured leads, per window, after the record's lag (N,), s; NaN without leads.
-
-    That of the beats, which is rough for a narrow QRS complex, and the one within its tolerance that correlates best.
-    """
+    """Correlation over measured leads, per window, after the lag near the beats' (N,), s, that fits best; or NaN."""
     found, labels = np.full(len(windows), np.nan), record_labels(windows.index).to_numpy()
     mask, truth = np.asarray(windows.lead_mask), np.asarray(windows.ecg)
     tolerance = int(round(R_PEAK_TOLERANCE_S * sampling_rate))

@@ -95,7 +95,6 @@ VARIANTS: dict[str, Variant] = {
     "rectified_flow": _baseline("Rectified flow", "rectified_flow"),
 }  # fmt: skip
 
-
 # The three innovations, and the other diffusion model that shares our sampler: its steps were chosen for P2Es.
 for _base in ("no_blur", "single_scale", "no_deblurring", "no_affinity", "ddpm"):
     _changes = VARIANTS[_base].changes | _steps(MORE_STEPS).changes
@@ -123,7 +122,6 @@ _CHOSEN = {
     ),
 }  # fmt: skip
 
-
 #: Kinds of variants, and what each is about.
 KINDS = {"baselines": ("baseline",), "ablations": tuple(SUBJECTS), "samplers": ("sampler",),
          "more_steps": ("more_steps",)}  # fmt: skip
@@ -147,10 +145,7 @@ def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -
 
 
 def seeds_of(profile: str, variant: str, seeds: list[int]) -> list[int]:
-    """The seeds that a variant is trained with, of those asked for: all, but in ``wide`` for what ``quick`` leaves out.
-
-    That is trained with the first, and compared with the same seed of the full model.
-    """
+    """Seeds of a variant, of those asked for: in ``wide``, the first only for what ``quick`` leaves out; else all."""
     everything = profile != "wide" or variant == "p2es" or variant in _CHOSEN["quick"]
     return seeds if everything else seeds[:1]
 
@@ -168,6 +163,5 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError:
         seeds = []
     if not seeds or seeds[0] < 0 or seeds[-1] > MAX_SEED:
-        wanted = f"give whole numbers from 0 to {MAX_SEED}, separated by commas, for example 0,1,2"
-        raise InputError(f"seeds={text!r}: {wanted}")
+        raise InputError(f"seeds={text!r}: give whole numbers from 0 to {MAX_SEED}, separated by commas, as 0,1,2")
     return seeds

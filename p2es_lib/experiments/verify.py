@@ -1,21 +1,15 @@
 """Does a fresh run give the results that this repository holds?
 
-*Reproduced bit for bit*: every number is the same. On a machine like the one that made the committed tables, with the
-same packages, nothing less will do.
+*Reproduced bit for bit*: every number is the same, as it must be on a machine and with packages like those that made
+the committed tables. *Reproduced statistically*: elsewhere, sums are taken in another order or in bfloat16, and a
+training ends as if it had another seed. Three things must then hold.
 
-*Reproduced statistically*: elsewhere, sums are taken in another order or in bfloat16, and a training ends as if it had
-another seed. Three things must then hold.
-
-1. Every number is within a tolerance of the committed one: of the spread between trainings (:data:`LIMITS`), which move
-   it for everybody, and a share of the standard error over subjects (the row's interval), since they move each person's
-   a little differently. It is corrected for how many numbers are compared (Bonferroni): a sound run fails with the
-   chance :data:`FAMILY_ERROR`. Below the margin of equivalence, results are the same. Where nothing is trained
-   (templates, the irreducible error), only rounding may differ.
-2. The conclusions are the same: each verdict on a claim; the sign of each difference between methods that the committed
-   table holds for more than chance and more than two trainings could do; who is ahead of whom, wherever two methods are
-   further apart than that.
-3. The tables agree with themselves: a value lies in its own interval, and the full model's value is the same whichever
-   method it is subtracted from.
+1. Every number is as near the committed one as the spread between trainings (:data:`LIMITS`) and a share of the
+   standard error over subjects allow, corrected for how many numbers there are (Bonferroni): a sound run fails with the
+   chance :data:`FAMILY_ERROR`. Where nothing is trained (templates, the irreducible error), only rounding may differ.
+2. The conclusions are the same: each verdict on a claim; the sign of each difference that the committed table holds for
+   more than chance and more than two trainings could do; who is ahead, where methods are further apart than that.
+3. The tables agree with themselves: values lie in their intervals, and all differences are from one full model.
 
 *NOT reproduced*: anything else, and what differs is named.
 """
@@ -40,7 +34,7 @@ from p2es_lib.evaluation.metrics.summary import beyond_chance
 from p2es_lib.experiments.runs import package_versions
 from p2es_lib.experiments.variants import REFERENCES
 from p2es_lib.plots.saving import MINUTES_TABLE, RUNS_TABLE
-from p2es_lib.training.optimisation import has_cpu_bf16
+from p2es_lib.training.loop import has_cpu_bf16
 
 #: The three answers.
 BIT_FOR_BIT, STATISTICALLY, NOT_REPRODUCED = "reproduced bit for bit", "reproduced statistically", "NOT reproduced"
@@ -149,10 +143,7 @@ class Comparison(NamedTuple):
 
 
 def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame, z: float = 4.5) -> Comparison:
-    """Hold two tables against each other, row by row (matched by words and counts) and in what they say as a whole.
-
-    ``z``: how many standard deviations a number may be off, see :func:`allowed_deviations`.
-    """
+    """Hold two tables against each other: their rows, matched by words and counts, and what they say as a whole."""
     if (here := list(fresh.columns)) != (there := list(committed.columns)):
         return Comparison(name, len(committed), 0, 0, 0, [f"columns {here} instead of {there}"])
     floats = [c for c in committed if "f" in committed[c].dtype.kind + fresh[c].dtype.kind and c not in _NAMES]
@@ -170,8 +161,7 @@ def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame, z: f
     outside = np.flatnonzero((gap > may).any(axis=1))
     for row in outside:
         at = row, int(np.argmax(gap[row] / np.maximum(may[row], 1e-300)))
-        found = f"{numbers[at[1]]} {b[at]:g}, committed {a[at]:g} (give or take {may[at]:.2g})"
-        wrong.append(f"{common[row]}: {found}")
+        wrong.append(f"{common[row]}: {numbers[at[1]]} {b[at]:g}, committed {a[at]:g} (give or take {may[at]:.2g})")
     count, turned = _conclusions(ours, theirs, allowed, keys)
     wrong += turned + _contradictions(theirs)
     same = int((ours.drop(columns=keys).fillna(0) == theirs.drop(columns=keys).fillna(0)).all(axis=1).sum())
@@ -179,7 +169,7 @@ def compare_tables(name: str, committed: pd.DataFrame, fresh: pd.DataFrame, z: f
 
 
 def tolerance(name: str, table: pd.DataFrame, column: str, z: float) -> np.ndarray:
-    """How far each number of ``column`` may be from the committed ``table``; ``z``: as :func:`compare_tables`."""
+    """How far each number of ``column`` may be from the committed ``table``; ``z``: :func:`allowed_deviations`."""
     own, low, high = _quantity(table, column)
     limits = [LIMITS.get(metric, OTHER) for metric in _metrics(table, own)]
     margin, training, relative, share = np.array(limits, dtype=float).reshape(-1, 4).T
@@ -281,8 +271,7 @@ def committed_tables(dataset: str, profile: str) -> dict[str, str]:
     try:
         listing = git(paths.checkout(), "ls-tree", "--name-only", "HEAD", f"{prefix}/").splitlines()
     except (OSError, subprocess.SubprocessError) as error:
-        problem = f"{paths.checkout()}: not a git checkout ({error})"
-        raise InputError(f"{problem}, so there is nothing to hold a run against") from error
+        raise InputError(f"{paths.checkout()}: not a git checkout ({error}) to hold a run against") from error
     wanted = [path for path in listing if path.endswith((".csv", MACHINE_FILE))]
     if not wanted:
         raise InputError(f"{prefix}: the repository holds no tables of data set {dataset}, profile {profile}")
@@ -290,10 +279,7 @@ def committed_tables(dataset: str, profile: str) -> dict[str, str]:
 
 
 def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
-    """Hold the tables of the run in ``$P2ES_HOME`` against the committed ones.
-
-    Also returned: in what this machine differs from the one that made those; if in nothing, only equal rows count.
-    """
+    """Hold the run in ``$P2ES_HOME`` against the committed tables; also returned: how this machine differs."""
     committed, folder = committed_tables(dataset, profile), paths.figures_dir(dataset, profile)
     command = f"make reproduce DATASET={dataset} PROFILE={profile}"
     _check_seeds(committed, folder, command)

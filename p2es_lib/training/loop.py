@@ -11,22 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
-from p2es_lib.core.config import Config, config_hash
+from p2es_lib.core.config import Config, TrainingConfig, config_hash
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, LearnedTranslator, ecg_scale_mv, get_method, masked_mse
 from p2es_lib.core.paths import atomic_path
 from p2es_lib.core.weights import names_now
 from p2es_lib.data.windows import TrainingBatches, WindowSet
-from p2es_lib.training.optimisation import (
-    Adversary,
-    learning_rate_at,
-    make_fabric,
-    make_optimizer,
-    update,
-    update_average,
-)
 from p2es_lib.training.record import Stopwatch, write_record
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
@@ -34,10 +27,95 @@ CHECKPOINT_FILE = "checkpoint.ckpt"
 EARLY_VALIDATIONS = (10, 25, 50, 100)
 
 
-def validate(model: LearnedTranslator, windows: WindowSet, max_windows: int = 256) -> dict[str, float]:
-    """RMSE (mV) of the cheapest estimate of the posterior mean, same windows and noise each time, and what the method
-    adds (:meth:`LearnedTranslator.diagnose`).
+def make_fabric(devices: int = 1, nodes: int = 1, precision: str = "auto"):
+    """Fabric on whatever accelerator there is; several processes average gradients.
+
+    ``precision="auto"`` is ``bf16-mixed`` where the hardware multiplies bfloat16 (a GPU, a CPU with AVX512-BF16 or
+    AMX), else ``32-true``: emulated bfloat16 is slower.
     """
+    from lightning.fabric import Fabric
+
+    on_gpu = torch.cuda.is_available()
+    if precision == "auto":
+        precision = "bf16-mixed" if on_gpu or has_cpu_bf16() else "32-true"
+    accelerator, strategy = "cuda" if on_gpu else "cpu", "ddp" if devices * nodes > 1 else "auto"
+    return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)
+
+
+def has_cpu_bf16() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 numbers itself."""
+    # Private names: torch has no public ones in all versions that we support; without them, the answer is no.
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check is not None and check() for check in checks)
+
+
+def learning_rate_at(step: int, config: Config) -> float:
+    """Linear warm-up, then half a cosine down to 2 % of the peak."""
+    settings = config.training
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, settings.n_steps - settings.warmup_steps)
+    return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of the weights, whose decay warms up: early averages forget the start."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for target, source in zip(average.parameters(), module.parameters(), strict=True):
+        target.lerp_(source, 1 - decay)
+    for target, source in zip(average.buffers(), module.buffers(), strict=True):  # running statistics of normalisations
+        target.copy_(source)
+
+
+def make_optimizer(parameters, settings: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW as the settings have it."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99))
+
+
+def update(fabric, model: nn.Module, optimizer, settings: TrainingConfig, rate: float) -> None:
+    """One step along the gradients that are there, clipped, at the given learning rate; then there are none."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    fabric.clip_gradients(model, optimizer, max_norm=settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+class Adversary:
+    """The critic of a method that has one, with its own optimiser; does nothing for the others."""
+
+    def __init__(self, module: LearnedTranslator, fabric, settings: TrainingConfig):
+        self.module, self.fabric, self.settings = module, fabric, settings
+        self.critic = module.make_critic()
+        if self.critic is not None:
+            self.optimizer = make_optimizer(self.critic.parameters(), settings)
+            self.critic, self.optimizer = fabric.setup(self.critic, self.optimizer)
+
+    def step(self, batch: Batch, generator: torch.Generator, rate: float) -> None:
+        """The critic's steps before that of the method."""
+        if self.critic is None:
+            return
+        self.critic.requires_grad_(True)
+        for _ in range(self.module.critic_steps):
+            self.fabric.backward(self.module.critic_loss(self.critic, batch, generator))
+            update(self.fabric, self.critic, self.optimizer, self.settings, rate)
+        self.critic.requires_grad_(False)  # the method's loss passes through it and must not change it
+
+    def state(self) -> dict:
+        """What a checkpoint keeps of it: name of each part to its state."""
+        parts = ("critic", "optimizer") if self.critic is not None else ()
+        return {name: getattr(self, name).state_dict() for name in parts}
+
+    def load(self, state: dict) -> None:
+        """Inverse of :meth:`state`."""
+        for name, values in state.items():
+            getattr(self, name).load_state_dict(values)
+
+
+def validate(model: LearnedTranslator, windows: WindowSet, max_windows: int = 256) -> dict[str, float]:
+    """RMSE (mV) of the cheapest estimate of the posterior mean, same windows and noise each time; what it adds."""
     rows = np.unique(np.linspace(0, len(windows) - 1, min(max_windows, len(windows))).astype(int))
     subset = windows.select(rows)
     truth, mask = torch.as_tensor(np.array(subset.ecg)), torch.as_tensor(np.array(subset.lead_mask))
@@ -50,18 +128,17 @@ def train(
     config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, run_hash: str = "", fabric=None,
     progress: bool = True,
 ) -> LearnedTranslator:  # fmt: skip
-    """Train a method on the splits "train" and "validation", continuing from the checkpoint in ``folder``, if it is of
-    the same ``run_hash`` (default: of ``config`` and ``seed``).
+    """Train a method on the splits "train" and "validation", or continue from the checkpoint in ``folder`` of the same
+    ``run_hash`` (default: of ``config`` and ``seed``), which is written every ``checkpoint_every`` steps.
 
-    ``folder`` gets ``checkpoint.ckpt`` every ``checkpoint_every`` steps. At the end that goes, and ``history.csv``,
-    ``cost.json`` and ``weights.safetensors`` come: the moving average with the lowest validation error, or the last one
-    (:attr:`LearnedTranslator.keeps_best`), which is returned. ``fabric``: launched already (default: one process); with
-    W processes a step sees W batches. Without ``progress``, a line per validation is printed only.
+    At the end ``folder`` holds ``history.csv``, ``cost.json`` and ``weights.safetensors``: the moving average with the
+    lowest validation error, or the last one (:attr:`LearnedTranslator.keeps_best`), which is returned. ``fabric``:
+    launched already (default: one process); with W processes a step sees W batches. Without ``progress``, validations
+    are printed only.
     """
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
     if not len(train_windows) or not len(validation_windows):
-        needed = "training needs windows in the splits 'train' and 'validation'"
-        raise InputError(f"{needed}; prepare them with notebook 01_data")
+        raise InputError("training needs windows in the splits 'train' and 'validation'; see notebook 01_data")
     fabric = fabric or make_fabric(precision=config.training.precision)
     # The number of processes decides which batches a step sees.
     run_hash = f"{run_hash or f'{config_hash(config)}-{seed}'}-{fabric.world_size}"
@@ -118,18 +195,9 @@ class _Training:
             print(f"continuing at step {self.start} of {self.settings.n_steps}")
 
     def save_checkpoint(self, done: int) -> None:
-        state = {
-            "run_hash": self.run_hash,
-            "step": done,
-            "seconds": self.watch.seconds(),
-            "module": self.module.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "extra_state": self.module.extra_state(),
-            "adversary": self.adversary.state(),
-            "history": self.history,
-            "best": self.best,
-        }
+        state = {name: getattr(self, name).state_dict() for name in ("module", "average", "optimizer")}
+        state |= {"adversary": self.adversary.state(), "extra_state": self.module.extra_state(), "best": self.best}
+        state |= {"history": self.history, "run_hash": self.run_hash, "step": done, "seconds": self.watch.seconds()}
         if self.fabric.is_global_zero:
             with atomic_path(self.folder / CHECKPOINT_FILE) as temporary:
                 torch.save(state, temporary)

@@ -68,7 +68,5 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 
 def read_cost(folder: Path) -> dict:
-    """What a finished training cost: parameters, seconds (``seconds_of`` preparing GroupFinder, waiting for batches,
-    validating), steps, batch size, device, threads, precision.
-    """
+    """What a finished training cost: parameters, seconds (``seconds_of`` each part), steps, batch size and machine."""
     return json.loads(_existing(folder, COST_FILE).read_text())
