@@ -13,7 +13,7 @@ import numpy as np
 from p2es_lib.core.config import Config, get_config
 from p2es_lib.data.preparation import prepare_shard, prepare_windows
 from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
-from p2es_lib.data.windows import SHARD_SETTINGS, Shards, read_settings, read_table, read_windows
+from p2es_lib.data.windows.store import SHARD_SETTINGS, Shards, read_settings, read_table, read_windows
 
 MIRROR_FOLDER = "mirror"
 

@@ -137,11 +137,11 @@ def test_a_record_that_is_not_there(top):
 @pytest.mark.parametrize(
     "content, match",
     [
-        ("", "cannot be read as CSV"),
+        ("", "cannot be read as a table of numbers"),
         ("Time [s], PLETH, II\n", "does not count seconds at 125 Hz"),
         ("Time [s], RESP\n0,1\n", "expected a PLETH column and ECG leads, found Time \\[s\\], RESP"),
         ("Time [s], PLETH, V\n0,1,1\n", "expected a PLETH column and ECG leads"),
-        ("Time [s], PLETH, II\n0,1,1\n0.008,x,1\n", "not all values are numbers"),
+        ("Time [s], PLETH, II\n0,1,1\n0.008,x,1\n", "cannot be read as a table of numbers"),
         ("Time [s], PLETH, II\n0,1,1\n0.1,1,1\n0.2,1,1\n", "does not count seconds at 125 Hz"),
         ("Time [s], PLETH, II\n0,1,1\n0,1,1\n0,1,1\n0,1,1\n", "does not count seconds at 125 Hz"),
         ("Time [s], PLETH, II\n0,1,1\n0.008,1,1\n,1,1\n", "does not count seconds at 125 Hz"),

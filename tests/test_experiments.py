@@ -18,7 +18,8 @@ from p2es_lib.core.paths import PRETRAINED, run_dir, windows_dir
 from p2es_lib.core.weights import simulated_model_folder
 from p2es_lib.data.preparation import prepare_windows
 from p2es_lib.data.sources.simulated import simulated_split
-from p2es_lib.data.windows import simulator_config, write_windows
+from p2es_lib.data.windows import simulator_config
+from p2es_lib.data.windows.store import write_windows
 from p2es_lib.experiments import runs
 from p2es_lib.experiments.results import distance_to_floor, load_scores, results_table
 from p2es_lib.experiments.runs import (

@@ -17,8 +17,8 @@ from synthetic import synthetic_windows, tiny_config
 from p2es_lib.cli import main
 from p2es_lib.core import paths
 from p2es_lib.core.errors import InputError
-from p2es_lib.data.windows import Shards, ShardWriter, WindowArray
 from p2es_lib.data.windows import store as windows_store
+from p2es_lib.data.windows.store import Shards, ShardWriter, WindowArray
 from tools import measure_data, measure_store
 from tools.measure_data import COLUMNS, measure
 from tools.measure_store import NPY, SPARSE, measure_loader, measure_npy, measure_zarr, zarr_found

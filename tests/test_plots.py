@@ -195,7 +195,6 @@ FIGURES = {
     "affinity, 1 group": lambda: plots.plot_affinity(_matrices(1)),
     "affinity, 3 groups": lambda: plots.plot_affinity(_matrices(3), [f"group {g} (n = 999)" for g in (1, 2, 3)]),
     "affinity, 8 groups": lambda: plots.plot_affinity(_matrices(8)),
-    "affinity, plain": lambda: plots.plot_affinity(_matrices(5), difference_to_mean=False),
     "training": lambda: plots.plot_training(_history(), references={"Template": 0.174, "Irreducible error": 0.122}),
     "training, 3 seeds": lambda: plots.plot_training({0: _history(), 1: _history(), 2: _history()}),
     "results": lambda: plots.plot_results(_results()),
@@ -357,8 +356,6 @@ def test_translation_says_whom_and_that_it_is_no_diagnosis():
     {"ecg": np.zeros((12, T)), "estimate": np.zeros((12, T - 1))},
     {"ecg": np.zeros((12, T)), "samples": np.zeros((12, T))},
     {"ecg": np.zeros((12, T)), "lead_mask": np.zeros(8)},
-    {"ecg": np.zeros((12, T)), "rhythm_lead": "V7"},
-    {"ecg": np.zeros((12, T)), "seconds_per_column": 0},
 ])  # fmt: skip
 def test_ecg_paper_refuses_wrong_input(arguments):
     with pytest.raises(InputError):

@@ -252,7 +252,7 @@ READS, FILTERS, SIMULATES = {"bidmc", "ptb-xl", "mimic4wdb"}, {"bidmc", "ptb-xl"
     ("changed", "stale"),
     [
         ("data/sources/bidmc.py", {"bidmc"}),
-        ("data/sources/tables.py", {"ptb-xl", "mimic4wdb"}),  # imported by these alone
+        ("data/sources/tables.py", FILTERS),
         ("data/sources/wfdb_records.py", READS),
         ("data/sources/contract.py", FILTERS | SIMULATES),
         ("data/preparation/clean_stretch.py", FILTERS),
@@ -292,7 +292,7 @@ def test_a_change_of_an_imported_helper_reaches_the_settings_of_a_shard(tmp_path
     monkeypatch.setattr(imports, "PACKAGE", package)
     try:
         assert codes() == before
-        for changed, stale in (("data/sources/tables.py", ["ptb-xl"]), ("data/download/mirror.py", [])):
+        for changed, stale in (("simulator/pulse.py", ["ptb-xl"]), ("data/download/mirror.py", [])):
             with open(package / changed, "a") as file:
                 file.write("# another line\n")
             after = codes()

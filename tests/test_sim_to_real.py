@@ -19,7 +19,8 @@ from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import expand_leads
 from p2es_lib.core.paths import PRETRAINED
-from p2es_lib.data.windows import WindowSet, write_windows
+from p2es_lib.data.windows import WindowSet
+from p2es_lib.data.windows.store import write_windows
 from p2es_lib.evaluation.metrics.clinical import r_peak_times
 from p2es_lib.experiments import sim_to_real
 from p2es_lib.experiments.sim_to_real import (

@@ -112,14 +112,14 @@ def test_figures_of_pyplot_are_closed(live):
 # --------------------------------------------------------------------------------------------------------------- still
 def test_without_a_kernel_there_is_a_picture_of_the_stills_and_no_widget():
     assert not sliders.is_live()
-    figure = explore(draw, **CONTROLS, stills=[{}, {"t": 0.9}, {"sex": "M"}], columns=2)
+    figure = explore(draw, **CONTROLS, stills=[{}, {"t": 0.9}, {"sex": "M"}])
     assert isinstance(figure, PaperFigure) and not hasattr(figure, "_repr_mimebundle_")
-    assert tuple(figure.get_size_inches()) == pytest.approx((4.0, 2.4))
+    assert tuple(figure.get_size_inches()) == pytest.approx((2.0, 3.6))
     assert [text.get_text() for text in figure.texts] == [
         "t: 0.3   steps: 1   sex: woman   noise: on", "t: 0.9   steps: 1   sex: woman   noise: on",
         "t: 0.3   steps: 1   sex: man   noise: on"]  # fmt: skip
     png, size = figure._repr_png_()
-    assert png.startswith(PNG) and size == {"width": 192 * 2, "height": 230}
+    assert png.startswith(PNG) and size == {"width": 192, "height": 346}
 
 
 def test_stills_are_drawn_pixel_for_pixel():
@@ -160,7 +160,6 @@ def test_stills_are_drawn_pixel_for_pixel():
         ({"t": (0.0, 1.0, 0.1), "stills": [{"t": 2.0}]}, "t=2.0, which its control cannot show"),
         ({"t": ["a", "b"], "stills": [{"t": "c"}]}, "t='c', which its control cannot show"),
         ({"t": True, "stills": [{"t": 1}]}, "t=1, which its control cannot show"),
-        ({"t": (0.0, 1.0, 0.1), "columns": 0}, "columns=0"),
     ],
 )
 def test_bad_controls_and_stills_are_refused(arguments, says):

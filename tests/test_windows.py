@@ -16,18 +16,9 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.subject_numbers import MAX_SEED, STREAM_STRIDE
 from p2es_lib.data.preparation import jobs, prepare_windows
 from p2es_lib.data.sources import simulated
-from p2es_lib.data.windows import (
-    SPLITS,
-    TrainingBatches,
-    WindowArray,
-    WindowSet,
-    cohort_table,
-    read_settings,
-    read_windows,
-    store,
-    write_windows,
-)
+from p2es_lib.data.windows import SPLITS, TrainingBatches, WindowSet, cohort_table, read_settings, read_windows, store
 from p2es_lib.data.windows.splits import SPLIT_FRACTIONS, split_subjects
+from p2es_lib.data.windows.store import WindowArray, write_windows
 
 
 def make_windows(n_subjects: int = 10, per_subject: int = 3, length: int = 128) -> WindowSet:

@@ -24,7 +24,8 @@ from p2es_lib.core.leads import LEADS, MEASURED
 from p2es_lib.core.learned import Batch
 from p2es_lib.data.preparation.prepare_shard import prepare_shard
 from p2es_lib.data.sources.contract import MARGIN_S, PART_S, Reading, Record, Source, Stretch
-from p2es_lib.data.windows import WindowSet, read_table, simulator_config
+from p2es_lib.data.windows import WindowSet, simulator_config
+from p2es_lib.data.windows.store import read_table
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.plots import save_table
 from p2es_lib.simulator import SimulatorConfig, simulate

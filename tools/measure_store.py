@@ -18,7 +18,8 @@ import pandas as pd
 
 from p2es_lib.core.config import Config
 from p2es_lib.core.leads import MEASURED
-from p2es_lib.data.windows import ShardWriter, TrainingBatches, read_windows, write_view
+from p2es_lib.data.windows import TrainingBatches, read_windows
+from p2es_lib.data.windows.store import ShardWriter, write_view
 
 NPY, SPARSE = "npy shard", " (sparse file)"
 MICROSECONDS = "µs per window"

@@ -86,7 +86,7 @@ def data_kind(windows: WindowSet) -> str:
 
 
 def data_hash(config: Config) -> str:
-    """Content hash that :func:`p2es_lib.data.windows.write_windows` stored with the windows."""
+    """Content hash that :func:`p2es_lib.data.windows.store.write_windows` stored with the windows."""
     folder = windows_dir(config.dataset, config.profile)
     if (settings := read_settings(folder)) is None:
         read_windows(folder)  # says what is missing, and the command that makes it

@@ -149,12 +149,8 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
                         leads=("II", "V1", "V5"), title=None) -> Figure:  # fmt: skip
     """One window: PPG above some leads of the simultaneous ECG, with R peaks, pulse onsets and the time between them.
 
-    Parameters
-    ----------
-    ppg, ecg : arrays (T,) and (12, T)
-        z-score, mV; in ``lead_mask`` (12,), 0 marks absent leads.
-    upstrokes, r_peaks : arrays of seconds, optional
-        Pulse onsets and R peaks from the start of the window; NaN padding is ignored.
+    ``ppg`` (T,) is a z-score, ``ecg`` (12, T) in mV; 0 in ``lead_mask`` (12,) marks absent leads. ``upstrokes`` and
+    ``r_peaks`` are seconds from the start of the window; NaN padding is ignored.
     """
     ppg, ecg = np.asarray(ppg, dtype=float).reshape(-1), np.asarray(ecg, dtype=float)
     if ecg.shape != (12, len(ppg)):

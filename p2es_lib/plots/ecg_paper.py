@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.leads import ABSENT, DERIVED, LEADS, lead_rows
+from p2es_lib.core.leads import ABSENT, DERIVED, LEADS
 from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, Axes, Figure, drawable, new_figure, styled
 
 MM_PER_S, MM_PER_MV, MM_PER_INCH = 25.0, 10.0, 25.4
@@ -69,17 +69,13 @@ class EcgTraces:
 Strips = dict[str, tuple[int, slice]]
 
 
-def _strips_of(traces: EcgTraces, rhythm_lead: str, seconds_per_column: float | None) -> list[Strips]:
-    """Rows of strips from top to bottom, the rhythm strip last."""
-    (rhythm,) = lead_rows([rhythm_lead])
+def _strips_of(traces: EcgTraces, seconds: float) -> list[Strips]:
+    """Rows of strips from top to bottom, columns of so many seconds; the rhythm strip, of lead II, last."""
     rate, n = traces.sampling_rate, traces.length
-    seconds = min(2.5, n / rate / 4) if seconds_per_column is None else float(seconds_per_column)
-    if not seconds > 0:
-        raise InputError(f"seconds_per_column={seconds_per_column}: must be positive")
     edges = [min(n, round(column * seconds * rate)) for column in range(5)]
     rows = [{lead: (LEADS.index(lead), slice(a, b)) for lead, a, b in zip(leads, edges, edges[1:]) if b > a}
             for leads in LAYOUT]  # fmt: skip
-    return [*rows, {f"{rhythm_lead} rhythm": (rhythm, slice(0, edges[-1]))}]
+    return [*rows, {"II rhythm": (LEADS.index("II"), slice(0, edges[-1]))}]
 
 
 def _row_extent(traces: EcgTraces, strips: Strips) -> tuple[float, float, list[float]]:
@@ -161,24 +157,23 @@ def _draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float) -> None:
 
 @styled
 def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=None, lead_mask=None, title=None,
-                   footer=None, rhythm_lead="II", seconds_per_column=None) -> Figure:  # fmt: skip
+                   footer=None) -> Figure:  # fmt: skip
     """12-lead ECG on ECG paper, three rows of four leads and a rhythm strip, true scale when printed at 100 %.
+
+    A column is a quarter of the window, at most 2.5 s; what is longer is cut.
 
     Parameters
     ----------
     ecg, estimate : array (12, T) mV, or None
         Reference (black; where ``lead_mask`` (12,) is 0 it is absent, where 1 derived), and posterior mean (blue; NaN
         where the method gives nothing).
-    samples : array (K, 12, T) mV, optional
-        Of the posterior: the band is their 5th to 95th percentile, the estimate their mean if none is given.
-    spread : pair of arrays (12, T) mV, optional
-        Lower and upper edge of the band, instead of samples.
-    seconds_per_column : float, optional
-        Default: a quarter of the window, at most 2.5 s; what is longer is cut.
+    samples, spread : array (K, 12, T) mV; pair of arrays (12, T) mV
+        Samples of the posterior; lower and upper edge of the band, by default their 5th and 95th percentile. Their
+        mean is the estimate if none is given.
     """
     traces = EcgTraces(sampling_rate, ecg, estimate, samples, spread, lead_mask)
     title, footer = title or "", footer or ""
-    rows = _strips_of(traces, rhythm_lead, seconds_per_column)
+    rows = _strips_of(traces, min(2.5, traces.length / traces.sampling_rate / 4))
     extents = [_row_extent(traces, strips) for strips in rows]
     ((_, shown),) = rows[-1].values()
     duration_mm = MM_PER_S * shown.stop / traces.sampling_rate
@@ -207,17 +202,12 @@ def plot_translation(ecg_mean, sampling_rate, ppg, *, spread=None, age=None, sex
                      record="") -> Figure:  # fmt: skip
     """First 10 s of a synthesised ECG with the PPG it came from, whom and what it is of, and a warning; 297 x 210 mm.
 
-    Parameters
-    ----------
-    ecg_mean, ppg, spread : arrays (12, T) mV, (T,) in any unit, and pair of arrays (12, T) mV
-        Posterior mean, NaN where nothing was translated; the PPG; edges of the band of the samples.
-    age, sex : float (years) or None, ``"F"``, ``"M"`` or ``""``
-        As given to the model.
-    model, quality, record : str
-        Which model made it, how good the PPG is, and of what it is: one line each.
+    ``ecg_mean`` (12, T) is the posterior mean in mV, NaN where nothing was translated, ``spread`` a pair of such
+    arrays, the edges of the band of the samples; ``ppg`` (T,) is in any unit. ``age`` (years) and ``sex`` are as given
+    to the model; ``model``, ``quality`` (of the PPG) and ``record`` (of what it is) are one line each.
     """
     traces = EcgTraces(sampling_rate, estimate=ecg_mean, spread=spread)
-    rows = _strips_of(traces, "II", 2.5)
+    rows = _strips_of(traces, 2.5)
     ((_, shown),) = rows[-1].values()
     fig, ax, clip = _paper_axes(*PAGE_MM, _LEFT, _BOTTOM, _RIGHT, _TOP)
     for number, strips in enumerate(rows):

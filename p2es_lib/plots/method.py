@@ -50,16 +50,10 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
                          blurred: Mapping[str, np.ndarray] | None = None) -> Figure:  # fmt: skip
     """Forward process: the waveform at several times, and what blur and noise leave of it; one column per blur.
 
-    Parameters
-    ----------
-    times : array (n_t,)
-        Diffusion times in [0, 1].
-    states, blurred : mapping blur -> array (n_t, T), mV
-        Top: 3 s of x_t of one lead at a rate in Hz, and its mean given x_0, black; ``dct``, ``spectral``, ``none``.
-    axes : mapping blur -> array (K,)
-        On which the blur acts: frequencies (Hz) for ``dct`` and ``none``, times (s) for ``spectral``.
-    responses, snr_db : mapping blur -> array (n_t, K)
-        Middle: amplitude response d_t. Bottom: 10 log10 of the signal-to-noise ratio.
+    ``times`` (n_t,) are diffusion times in [0, 1]; all else is by blur, ``dct``, ``spectral`` or ``none``. Top: 3 s of
+    x_t of one lead, ``states`` (n_t, T), and in black its mean given x_0, ``blurred`` (n_t, T), mV at a rate in Hz.
+    Middle and bottom, over ``axes`` (K,), on which the blur acts (Hz; s for ``spectral``): amplitude response d_t,
+    ``responses`` (n_t, K), and 10 log10 of the signal-to-noise ratio, ``snr_db`` (n_t, K).
     """
     times = np.asarray(times, dtype=float)
     for blur in states:
@@ -102,12 +96,9 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
 def plot_reverse_process(times, states, x0_hats, truth, sampling_rate, *, lead="II") -> Figure:
     """Reverse process: 4 s of x_t and of the estimate of x_0 at some sampling steps, and the error of all estimates.
 
-    Parameters
-    ----------
-    times : array (n,)
-        Diffusion times of the steps, from 1 downwards.
-    states, x0_hats, truth : array (n, T), (n, T), (T,), mV
-        One lead: x_t before the step, the estimate made of it, and the reference, at ``sampling_rate`` (Hz).
+    Of one lead, in mV at ``sampling_rate`` (Hz): x_t before each step, ``states`` (n, T), the estimate made of it,
+    ``x0_hats`` (n, T), and the reference, ``truth`` (T,). ``times`` (n,) are the diffusion times of the steps, from 1
+    downwards.
     """
     times, states, x0_hats, truth = (np.asarray(a, dtype=float) for a in (times, states, x0_hats, truth))
     if states.shape != x0_hats.shape or states.shape != (len(times), len(truth)):
@@ -147,10 +138,9 @@ def plot_stages(truth, coarse, refined, contributions: Mapping[str, np.ndarray],
         Reference, output of stage 1, output of stage 2, at ``sampling_rate`` (Hz).
     contributions, local_share : mapping scale -> array (T,), mV; array (T,)
         What each time scale (``"0.3 s"``, shortest first) adds to stage 1; share of the deblurring's correction taken.
-    frequencies, error_coarse, error_refined : array (K,)
-        Hz, and root-mean-square error per frequency before and after stage 2, mV.
-    gains : mapping t -> array (K,)
-        Weight that the deblurring gives to x_t against the coarse estimate, alpha_t times its gain, at some times t.
+    frequencies, error_coarse, error_refined, gains : array (K,); mapping t -> array (K,)
+        Hz; root-mean-square error per frequency before and after stage 2, mV; weight that the deblurring gives to x_t
+        against the coarse estimate, alpha_t times its gain, at some times t.
     """
     signals = [np.asarray(a, dtype=float) for a in (truth, coarse, refined)]
     shapes = [signal.shape for signal in signals]
@@ -226,12 +216,9 @@ def _colour_bar(image, ax: Axes, label: str, **options) -> None:
 def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None = None) -> Figure:
     """Embedding of windows in two dimensions, coloured by group, by age and by sex.
 
-    Parameters
-    ----------
-    xy : array (N, 2)
-        Any projection of the embedding; its axes have no meaning and are not drawn.
-    groups, age, sex : array (N,)
-        int; years, NaN where not known; ``"F"``, ``"M"`` or ``""``. Groups are "group 1" and so on without labels.
+    ``xy`` (N, 2) is any projection of the embedding: its axes have no meaning and are not drawn. ``groups`` (N,) are
+    int, from 0, named "group 1" and so on without labels; ``age`` (N,) is in years, NaN where not known, ``sex`` (N,)
+    ``"F"``, ``"M"`` or ``""``.
     """
     xy, groups, age = np.asarray(xy, dtype=float), np.asarray(groups, dtype=int), np.asarray(age, dtype=float)
     sex = np.asarray(sex, dtype=str)
@@ -275,33 +262,27 @@ def _draw_ages(ax: Axes, below: Axes, xy: np.ndarray, age: np.ndarray, dots: dic
 
 
 @styled
-def plot_affinity(matrices, group_labels: Sequence[str] | None = None, *, difference_to_mean=True) -> Figure:
-    """Lead affinity matrices, one panel per group.
+def plot_affinity(matrices, group_labels: Sequence[str] | None = None) -> Figure:
+    """Lead affinity matrices, (G, 12, 12) with rows that sum to 1: row = lead that receives, column = lead that gives.
 
-    Parameters
-    ----------
-    matrices : array (G, 12, 12)
-        Rows sum to 1: row = lead that receives, column = lead that gives.
-    difference_to_mean : bool
-        Draw the mean over groups first, and each group's difference to it (one group has none) on one diverging scale;
-        else the matrices themselves on one scale.
+    The mean over groups is drawn first, and each group's difference to it on one diverging scale; of one group, the
+    matrix itself.
     """
     matrices = np.asarray(matrices, dtype=float)
     if matrices.ndim != 3 or matrices.shape[1:] != (12, 12) or not len(matrices):
         raise InputError(f"affinity matrices have shape {matrices.shape}; expected (G, 12, 12) with at least one group")
     labels = group_labels or [f"group {g + 1}" for g in range(len(matrices))]
     off_diagonal = ~np.eye(12, dtype=bool)
-    as_difference = difference_to_mean and len(matrices) > 1
-    mean = matrices.mean(axis=0)
-    plain = np.array([mean] if as_difference else matrices)[:, off_diagonal]
+    as_difference, mean = len(matrices) > 1, matrices.mean(axis=0)
+    plain = mean[off_diagonal]
     low, high = plain.min(), plain.max()
     # From the smallest weight: what training changed is small beside where it began. Matrices all alike begin at zero.
     weights = Normalize(low if high - low > 0.05 * abs(high) else min(0.0, low), high)
     limit = max(float(np.abs((matrices - mean)[:, off_diagonal]).max()), 1e-6)
 
     panels = [(mean, "mean of groups", weights, None)] if as_difference else []
-    for matrix, label in zip(matrices, labels, strict=True):
-        panels.append((matrix, label, *((Normalize(-limit, limit), mean) if as_difference else (weights, None))))
+    own = (Normalize(-limit, limit), mean) if as_difference else (weights, None)
+    panels += [(matrix, label, *own) for matrix, label in zip(matrices, labels, strict=True)]
     n_columns = {1: 1, 2: 2, 4: 4, 7: 4, 8: 4}.get(len(panels), 3)
     both = ["weight, mean of groups", "weight minus mean of groups (dash: below the mean)"]
     bars = both if as_difference else ["weight"]

@@ -78,16 +78,9 @@ def save_table(frame: pd.DataFrame, folder: Path | str, name: str, caption: str,
     """Write ``name.csv`` (six significant digits) and ``name.md`` (rounded, below its caption); returns the CSV's path.
 
     In the figures folder of the workflow, the Markdown ends with the command that makes the table; see
-    :func:`provenance`. The CSV is the table alone, without its index.
-
-    Parameters
-    ----------
-    name, caption : str
-        A name such as ``table02_results``; what rows, units and intervals are.
-    float_format : str or mapping
-        Format of the Markdown numbers, or one per column (others ``".3f"``).
-    parameters : mapping, optional
-        Of that command, where they are not those of the running notebook.
+    :func:`provenance`, to which ``parameters`` go. The CSV is the table alone, without its index. ``name`` is one such
+    as ``table02_results``; ``caption`` says what rows, units and intervals are; ``float_format`` is that of the numbers
+    in Markdown, or one per column (others ``".3f"``).
     """
     _check_name("table", name)
     path = Path(folder) / f"{name}.csv"

@@ -70,7 +70,7 @@ class _Control:
 
 
 def explore(
-    draw: Callable[..., Figure], *, stills: Iterable[Mapping[str, object]] = ({},), columns: int = 1, **controls
+    draw: Callable[..., Figure], *, stills: Iterable[Mapping[str, object]] = ({},), **controls
 ) -> Explorer | PaperFigure:
     """Sliders over a picture where :func:`is_live` holds, else the picture at a few settings; a cell's last expression.
 
@@ -79,8 +79,8 @@ def explore(
     draw : callable
         ``draw(**values)`` gives a figure for one value per control. It is called at every move of a slider, so it
         should take a fifth of a second at most, and do what takes long outside.
-    stills, columns : iterable of mappings, int
-        Settings that the still picture shows, a panel each, so many side by side; a control not named has its start.
+    stills : iterable of mappings
+        Settings that the still picture shows, one below the other; a control not named has its start.
     **controls
         One keyword of ``draw`` each. ``(lowest, highest, step)`` or ``(lowest, highest, step, start)`` is a slider,
         over whole numbers where all of them are whole; a list of choices, or a dictionary from label to value, is a row
@@ -106,13 +106,11 @@ def explore(
             raise InputError(f"explore: a still names {name!r}, which is no control; there are: {', '.join(parsed)}")
         if not parsed[name].accepts(value):
             raise InputError(f"explore: a still has {name}={value!r}, which its control cannot show")
-    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
-        raise InputError(f"explore: columns={columns!r} must be a whole number from 1 on")
 
     def still_picture() -> PaperFigure:
         settings = [starts | dict(still) for still in stills]
         captions = ["   ".join(parsed[name].caption(one) for name, one in values.items()) for values in settings]
-        return _montage([_figure(draw, values) for values in settings], captions, columns)
+        return _montage([_figure(draw, values) for values in settings], captions)
 
     return Explorer(draw, list(parsed.values()), still_picture) if is_live() else still_picture()
 
@@ -215,24 +213,21 @@ def _figure(draw: Callable[..., Figure], values: Mapping[str, object]) -> Figure
     return figure
 
 
-def _montage(figures: list[Figure], captions: list[str], columns: int) -> PaperFigure:
-    """One figure of several, in rows from the top left, each pixel for pixel and under its caption."""
-    columns = min(columns, len(figures))
-    rows = -(-len(figures) // columns)
+def _montage(figures: list[Figure], captions: list[str]) -> PaperFigure:
+    """One figure of several, below one another, each pixel for pixel and under its caption."""
     width, height = np.max([figure.get_size_inches() for figure in figures], axis=0) + (0, 0.2)  # 0.2: the caption
-    page = np.array([columns * width, rows * height])  # inches, as all sizes here
+    page = np.array([width, len(figures) * height])  # inches, as all sizes here
     whole = new_figure(*page, layout=None)
     for place, (figure, caption) in enumerate(zip(figures, captions, strict=True)):
-        row, column = divmod(place, columns)
-        left, top = column / columns, 1 - row / rows
+        top = 1 - place / len(figures)
         with use_style():
             figure.set_dpi(200)  # that of the figure that shows it
             canvas = FigureCanvasAgg(figure)
             canvas.draw()
             size = figure.get_size_inches()
-            ax = whole.add_axes((left, top - (0.2 + size[1]) / page[1], *(size / page)))
+            ax = whole.add_axes((0, top - (0.2 + size[1]) / page[1], *(size / page)))
             ax.imshow(np.asarray(canvas.buffer_rgba()), aspect="auto", interpolation="none")
             ax.set_axis_off()
             look = {"ha": "left", "va": "top", "fontsize": 8, "fontweight": "bold"}
-            whole.text(left + 0.08 / page[0], top - 0.05 / page[1], caption, **look)
+            whole.text(0.08 / page[0], top - 0.05 / page[1], caption, **look)
     return whole

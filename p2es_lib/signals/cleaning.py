@@ -233,7 +233,6 @@ def reversal_ratio(ppg: np.ndarray, beats: np.ndarray) -> float:
     """Fastest fall over fastest rise of the pulses (median), times the time spent rising over that spent falling.
 
     About 1 for whatever reads the same backwards, below for pulses, above for inverted ones; 1 with fewer than 3 beats.
-
     ``ppg`` (T,) is band-passed, ``beats`` (n_beats,) one fiducial point of each pulse (onset or steepest rise).
     """
     slope = np.diff(ppg)

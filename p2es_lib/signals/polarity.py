@@ -27,10 +27,8 @@ LEAST_SKEWNESS, LARGEST_CHANCE = 0.5, 0.05
 class Polarity:
     """Votes on which way the pulses point."""
 
-    #: Median skewness of the slope over the stretches; NaN without any.
-    skewness: float
-    #: Stretches with a positive skewness, and all.
-    n_up: int
+    skewness: float  #: of the slope, median over the stretches; NaN without any
+    n_up: int  #: stretches with a positive skewness
     n_stretches: int
 
     @property

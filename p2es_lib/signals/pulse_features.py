@@ -102,16 +102,14 @@ def pulse_upstrokes(ppg: Tensor, sampling_rate: float) -> Tensor:
 
 @torch.no_grad()
 def pulse_features(ppg: Tensor, sampling_rate: float) -> Tensor:
-    """Channels that tell the network where in the beat each sample of PPG windows (B, 1, T) lies.
+    """Channels that tell the network where in the beat each sample of PPG windows (B, 1, T) lies: float32 (B,
+    N_FEATURES, T).
 
-    Returns
-    -------
-    Tensor, float32 (B, N_FEATURES, T)
-        In the order of :data:`FEATURES`: the PPG with zero mean and unit variance; its smoothed derivative in units of
-        the window's typical steepest slope; a Gaussian bump (SD 30 ms) at every upstroke; sine and cosine of the beat
-        phase, which grows linearly from upstroke to upstroke; seconds since the last and until the next upstroke, cut
-        at 2 s; logarithm of the beat period / 0.8 s. Before the first and after the last upstroke the phase goes on
-        with the median period. With fewer than two upstrokes the phase, time and period channels are zero.
+    In the order of :data:`FEATURES`: the PPG with zero mean and unit variance; its smoothed derivative in units of the
+    window's typical steepest slope; a Gaussian bump (SD 30 ms) at every upstroke; sine and cosine of the beat phase,
+    which grows linearly from upstroke to upstroke; seconds since the last and until the next upstroke, cut at 2 s;
+    logarithm of the beat period / 0.8 s. Before the first and after the last upstroke the phase goes on with the median
+    period. With fewer than two upstrokes the phase, time and period channels are zero.
     """
     ppg = _standardise(ppg, sampling_rate)
     slope = _smooth_slope(ppg, sampling_rate)
@@ -134,15 +132,8 @@ def pulse_features(ppg: Tensor, sampling_rate: float) -> Tensor:
     anchor = torch.where(previous.isfinite(), previous, torch.where(following.isfinite(), following, 0.0))
     phase = (t - anchor) / period
     phase = phase - phase.floor()
-    channels = torch.stack(
-        [
-            torch.sin(2 * math.pi * phase),
-            torch.cos(2 * math.pi * phase),
-            (phase * period).clamp_max(_MAX_TIME_S),
-            ((1 - phase) * period).clamp_max(_MAX_TIME_S),
-            torch.log(period / _TYPICAL_PERIOD_S).clamp(-1, 1),
-        ],
-        dim=1,
-    )
+    angle, log_period = 2 * math.pi * phase, torch.log(period / _TYPICAL_PERIOD_S).clamp(-1, 1)
+    since, until = (phase * period).clamp_max(_MAX_TIME_S), ((1 - phase) * period).clamp_max(_MAX_TIME_S)
+    channels = torch.stack([torch.sin(angle), torch.cos(angle), since, until, log_period], dim=1)
     channels = torch.where(has_phase.unsqueeze(1), channels, 0.0)
     return torch.cat([torch.stack([ppg, slope, upstroke], dim=1), channels], dim=1)

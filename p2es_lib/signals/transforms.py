@@ -166,9 +166,8 @@ def filter_notch(x: np.ndarray, frequency_hz: float, sampling_rate: float, width
     """Zero-phase notch: one frequency, below half the rate, out; -6 dB at half the width on either side of it."""
     _check_rates(sampling_rate=sampling_rate)
     if not 0 < frequency_hz < sampling_rate / 2:
-        raise InputError(
-            f"notch at {frequency_hz:g} Hz: needs more than twice that sampling rate, not {sampling_rate:g} Hz"
-        )
+        needed = f"more than twice that sampling rate, not {sampling_rate:g} Hz"
+        raise InputError(f"notch at {frequency_hz:g} Hz: needs {needed}")
     b, a = scipy_signal.iirnotch(frequency_hz, frequency_hz / width_hz, sampling_rate)
     # The notch rings for about 1 / width seconds: the signal is continued for as long at both ends.
     return _zero_phase(partial(scipy_signal.filtfilt, b, a), np.asarray(x), 2 * sampling_rate / width_hz)

@@ -54,23 +54,24 @@ def translate(
 ) -> dict[str, Path | str]:  # fmt: skip
     """Translate the PPG of a recording and write the ECG, as it is made; files of the same names are replaced.
 
+    An :class:`InputError`, and nothing is written, for an option out of its range, a file that cannot be read or has no
+    usable PPG, or where there is no such model.
+
     Parameters
     ----------
-    record, out : path
-        WFDB record (with or without ``.hea``), table or EDF file; folder for the results, made if needed.
+    record, out, model : path
+        WFDB record (with or without ``.hea``), table or EDF file; folder for the results, made if needed; folder with
+        ``weights.safetensors``, by default :func:`default_model_folder`.
     age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
-    model : path, optional
-        Folder with ``weights.safetensors``; default: :func:`default_model_folder`.
     sampling_rate, column : optional
         Of a table without a time column (Hz), and which column holds the PPG (name or number).
     polarity : "auto", "up" or "down"
         Which way the pulses point as recorded. ``"down"`` is turned over; ``"auto"`` turns over where the evidence
         (:mod:`p2es_lib.signals.polarity`) is strong, and says so.
-    n_samples : int
-        Samples per window; their mean is written, their spread beside it.
-    csv : bool, optional
-        Write the table. Default: for recordings of up to an hour (:data:`MAX_CSV_S`).
+    n_samples, csv : int, bool
+        Samples per window, whose mean is written, and their spread beside it; whether to write the table, by default
+        for recordings of up to an hour (:data:`MAX_CSV_S`).
 
     Returns
     -------
@@ -80,11 +81,6 @@ def translate(
         ``quality`` (of the PPG of each window, or why it was refused), ``picture`` and ``picture_pdf`` (ten seconds on
         ECG paper, A4 at true scale). And what to tell the user, as the WFDB headers do: ``read`` (how the file was
         read), ``note`` (how much was translated, how the pulses point, warnings), ``delay`` (:data:`PLACEMENT`).
-
-    Raises
-    ------
-    InputError
-        An option out of its range, a file that cannot be read or has no usable PPG, no such model; nothing is written.
 
     Examples
     --------

@@ -39,8 +39,6 @@ BRIDGED_S = 0.1
 BAND = (5, 95)
 #: PPG that :func:`ecg_blocks` pushes at a time, s: a few batches of windows.
 CHUNK_S = 60.0
-
-
 _ARRAYS = ("mean", "std", "lower", "upper", "ppg", "covered")
 
 
@@ -93,17 +91,10 @@ def window_starts(n_total: int, n_window: int, n_overlap: int) -> np.ndarray:
 class LiveTranslator:
     """Translates a PPG that arrives in chunks; memory is that of a few windows, however long it runs.
 
-    Parameters
-    ----------
-    model : LearnedTranslator
-    sampling_rate : float, optional
-        Hz, of the PPG, 20 to 10,000. Default: the model's.
-    age, sex : float, str
-        Years; ``"F"`` or ``"M"``. None: not known.
-    polarity : "up" or "down"
-        Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
-    n_samples, seed, where : int, int, str
-        Samples per window, 2 or more for a spread; the same PPG and seed give the same ECG; what errors begin with.
+    ``sampling_rate`` of the PPG (Hz, 20 to 10,000) is by default the model's; ``age`` (years) and ``sex`` (``"F"`` or
+    ``"M"``) are None where not known. ``polarity``, "up" or "down", is which way the pulses point: it cannot be found
+    out here, since the first window would have to wait for the evidence. Of each window ``n_samples`` are drawn, 2 or
+    more for a spread; the same PPG and ``seed`` give the same ECG. Errors begin with ``where``.
 
     Examples
     --------

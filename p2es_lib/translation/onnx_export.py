@@ -56,9 +56,8 @@ class OneCall(nn.Module):
     def __init__(self, model: P2Es):
         super().__init__()
         if model.config.affinity.mixing == "random":
-            raise InputError(
-                "a model of random groups (affinity.mixing='random') has no ONNX counterpart; name another"
-            )
+            problem = "a model of random groups (affinity.mixing='random') has no ONNX counterpart"
+            raise InputError(f"{problem}; name another")
         self.model = copy.deepcopy(model).eval().cpu()
         self.model.denoiser.process = MatrixProcess(model.process)
         finder = self.model.group_finder

@@ -86,10 +86,8 @@ def check_space(folder: Path, n_bytes: int) -> None:
     existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
     free, needed = shutil.disk_usage(existing).free, int(n_bytes * (1 + SPACE_MARGIN))
     if needed > free:
-        raise InputError(
-            f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; get fewer records "
-            "(--number, --record, --subject), or set P2ES_HOME to a larger disk"
-        )
+        remedy = "get fewer records (--number, --record, --subject), or set P2ES_HOME to a larger disk"
+        raise InputError(f"{folder}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; {remedy}")
 
 
 def ask_head(url: str) -> tuple[int, int | None]:

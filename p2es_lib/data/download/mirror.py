@@ -242,10 +242,8 @@ class Mirror:
         try:
             return self.fetch(path)
         except MissingFile as error:
-            raise InputError(
-                f"data set {self.slug}: {self.where(path)} not found; the mirror must be laid out as PhysioNet, "
-                f"<mirror>/{self.base}/{path}"
-            ) from error
+            layout = f"the mirror must be laid out as PhysioNet, <mirror>/{self.base}/{path}"
+            raise InputError(f"data set {self.slug}: {self.where(path)} not found; {layout}") from error
 
     def try_fetch(self, path: str) -> Path | None:
         """Like :meth:`fetch`, but None where the mirror does not hold the file."""
@@ -294,10 +292,9 @@ class Mirror:
                     raise InputError("stopped")
         if wrong is not None:  # no fault of the network, and nothing to continue
             raise wrong
-        raise InputError(
-            f"{url}: cannot be fetched after {ATTEMPTS} attempts ({problem}); check the network, or set mirror= (or "
-            "P2ES_MIRROR) to a folder or URL laid out as PhysioNet; the next call continues where this one stopped"
-        )
+        tried = f"cannot be fetched after {ATTEMPTS} attempts ({problem})"
+        remedy = "check the network, or set mirror= (or P2ES_MIRROR) to a folder or URL laid out as PhysioNet"
+        raise InputError(f"{url}: {tried}; {remedy}; the next call continues where this one stopped")
 
     def _accept(self, path: str, part: Path, target: Path, origin: str) -> None:
         """Give a complete part its name, if it is what it should be."""
@@ -305,10 +302,9 @@ class Mirror:
             is_page = file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
         if is_page and not path.lower().endswith((".html", ".htm")):
             http.begin_again(part)
-            raise InputError(
-                f"{origin}: the server sent a web page instead of the file, perhaps one to log in on; fetch the data "
-                "set with your account, and name the folder with mirror= (or P2ES_MIRROR)"
-            )
+            problem = "the server sent a web page instead of the file, perhaps one to log in on"
+            remedy = "fetch the data set with your account, and name the folder with mirror= (or P2ES_MIRROR)"
+            raise InputError(f"{origin}: {problem}; {remedy}")
         if not part.stat().st_size and path.rpartition("/")[2].startswith("RECORDS"):
             raise InputError(f"{origin}: the list of records is empty (zero bytes); try again, or another mirror")
         digest, known = hash_file(part), self.checksum(path)

@@ -34,14 +34,11 @@ REASONS = (
 def collect_index(shards: Sequence[tuple[str, Path]]) -> tuple[pd.DataFrame, dict]:
     """Index of all windows of these shards (source, folder), of every quality, and what is known of their records.
 
-    Returns
-    -------
-    index : DataFrame
-        Columns of :func:`p2es_lib.data.preparation.judge_windows`, what is known of the person, ``source``, ``label``
-        (record, after its source where there are several), ``shard`` (number in ``shards``), ``row`` (-1: not stored).
-    info : dict
-        ``notes``, ``records`` (number), ``hours`` (of signal), ``duplicates`` (dropped record to the one it copies),
-        ``dead_leads`` (lead to the number of records in which it is flat or missing, and so counts as absent).
+    The index has the columns of :func:`p2es_lib.data.preparation.judge_windows`, what is known of the person,
+    ``source``, ``label`` (record, after its source where there are several), ``shard`` (number in ``shards``), ``row``
+    (-1: not stored). Beside it: ``notes``, ``records`` (number), ``hours`` (of signal), ``duplicates`` (dropped record
+    to the one it copies), ``dead_leads`` (lead to the number of records in which it is flat or missing, and so counts
+    as absent).
     """
     tables, notes, originals, duplicates, n_records, hours = [], [], {}, {}, 0, 0.0
     dead: Counter[str] = Counter()
@@ -106,10 +103,8 @@ def assign_splits(index: pd.DataFrame, window_s: float, config: Config) -> tuple
     if held_out := config.data.hold_out:
         names = list(dict.fromkeys(index["source"]))
         if held_out not in names or len(names) < 2:
-            raise InputError(
-                f"data.hold_out={held_out!r}: both this source and those to train on must have usable windows; these "
-                f"have: {', '.join(names)}"
-            )
+            needed = "both this source and those to train on must have usable windows"
+            raise InputError(f"data.hold_out={held_out!r}: {needed}; these have: {', '.join(names)}")
         shares = {name: SPLIT_FRACTIONS[name] for name in ("train", "validation")}
         assigned = _split(people[people["source"] != held_out], fractions=shares)
         return np.where(index["source"] == held_out, "test", index["subject"].map(assigned)), "source"
@@ -163,21 +158,13 @@ def rejected_examples(index: pd.DataFrame) -> list[dict]:
 def assemble(shards: Sequence[tuple[str, Path]], config: Config, where: str) -> tuple[pd.DataFrame, dict]:
     """The windows of a run, in the order in which they are stored, and what the reader should know.
 
-    ``shards`` are as in :func:`collect_index`; ``where`` is named in errors.
+    ``shards`` are as in :func:`collect_index`; ``where`` is named in errors: an :class:`InputError` for too few usable
+    windows says how many were rejected, and why.
 
-    Returns
-    -------
-    index : DataFrame
-        :data:`p2es_lib.data.windows.store.INDEX_COLUMNS` first, then ``record_lag_ms`` and the quality figures;
-        ``shard``, ``row`` and ``leads`` last.
-    info : dict
-        ``found``, ``accepted``, ``rejected`` (counts by reason), ``by_record`` (found and accepted of each),
-        ``examples`` (of rejected windows), ``warnings``, ``record_lag_ms``, and that of :func:`collect_index`.
-
-    Raises
-    ------
-    InputError
-        Too few usable windows; says how many were rejected, and why.
+    The index has :data:`p2es_lib.data.windows.store.INDEX_COLUMNS` first, then ``record_lag_ms`` and the quality
+    figures; ``shard``, ``row`` and ``leads`` last. Beside it: ``found``, ``accepted``, ``rejected`` (counts by reason),
+    ``by_record`` (found and accepted of each), ``examples`` (of rejected windows), ``warnings``, ``record_lag_ms``, and
+    that of :func:`collect_index`.
     """
     index, info = collect_index(shards)
     notes = " ".join(info["notes"][:10])

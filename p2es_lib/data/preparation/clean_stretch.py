@@ -36,26 +36,22 @@ class CleanStretch:
     ppg: np.ndarray
     ecg: np.ndarray
     lead_mask: np.ndarray
-    #: (T,): the ECG in which beats are looked for, band-passed: a lead, or one of unknown name.
-    rhythm: np.ndarray
+    rhythm: np.ndarray  #: (T,): the ECG in which beats are looked for, band-passed: a lead, or one of unknown name
     #: ``ppg_gap``, ..., ``ecg_jump``, ``ppg_faults``, ``ecg_faults``: bool (T,), where a signal as recorded had it.
     faults: dict[str, np.ndarray]
     #: (T,): largest deviation of a limb lead from Einthoven's and Goldberger's laws, mV; 0 if none is measured twice.
     lead_residual: np.ndarray
-    #: ``"measured"``, or ``"simulated"`` from the beats of the ECG.
-    ppg_origin: str
-    #: Leads that the stretch names and that hold nothing (:func:`dead_leads`): derived or absent in ``lead_mask``.
-    dead_leads: tuple[str, ...]
+    ppg_origin: str  #: ``"measured"``, or ``"simulated"`` from the beats of the ECG
+    dead_leads: tuple[str, ...]  #: that the stretch names and that hold nothing: derived or absent in ``lead_mask``
 
 
 def clean_stretch(stretch: Stretch, reading: Reading, record: str, sampling_rate: float) -> CleanStretch:
-    """Bring the signals of a stretch to one clock, filter them, derive limb leads.
+    """Bring the signals of a stretch to one clock, filter them (:mod:`p2es_lib.signals.cleaning`), derive limb leads.
 
-    Every signal is resampled by itself from its own rate, with an anti-aliasing filter and from the same first instant,
-    so signals of different rates stay aligned to a small fraction of a sample. A lead without any signal counts as one
-    that was not recorded: the others do not suffer from it. Filters are those of :mod:`p2es_lib.signals.cleaning`.
-    Where there is no PPG, one is simulated from the beats of the ECG. An InputError is raised for what is too short for
-    the filters, or has neither a named lead nor another ECG.
+    Every signal is resampled by itself from its own rate and the same first instant, so they stay aligned to a small
+    fraction of a sample. A lead without any signal counts as one that was not recorded: the others do not suffer from
+    it. Where there is no PPG, one is simulated from the beats of the ECG. An InputError is raised for what is too short
+    for the filters, or has neither a named lead nor another ECG.
     """
     if not stretch.leads and stretch.rhythm is None:
         raise InputError(f"record {record}: no ECG")
@@ -81,17 +77,12 @@ def clean_stretch(stretch: Stretch, reading: Reading, record: str, sampling_rate
         pulse = semi_synthetic_ppg(beats_s, len(rhythm) / sampling_rate, sampling_rate, **person)[:n]
     limb = ecg[:6] - PROJECTION[:6, :6] @ ecg[:6]
     return CleanStretch(
-        sampling_rate=sampling_rate,
-        begins_s=stretch.start_s - stretch.margin_s,
-        ppg=cleaning.ppg_clean(pulse, sampling_rate),
-        ecg=ecg,
-        lead_mask=lead_mask,
-        rhythm=rhythm,
-        faults=_faults(recorded, sampling_rate, n),
+        sampling_rate=sampling_rate, begins_s=stretch.start_s - stretch.margin_s,
+        ppg=cleaning.ppg_clean(pulse, sampling_rate), ecg=ecg, lead_mask=lead_mask, rhythm=rhythm,
+        faults=_faults(recorded, sampling_rate, n), dead_leads=dead,
         lead_residual=np.abs(limb).max(axis=0) if lead_mask[:6].all() else np.zeros(n),
         ppg_origin="measured" if stretch.ppg else "simulated",
-        dead_leads=dead,
-    )
+    )  # fmt: skip
 
 
 def _faults(recorded: dict[str, list[Signal]], sampling_rate: float, n: int) -> dict[str, np.ndarray]:
@@ -132,15 +123,12 @@ def _at_rate(mask: np.ndarray, rate_in: float, rate_out: float, n: int) -> np.nd
 def judge_windows(clean: CleanStretch, starts: np.ndarray, window_samples: int) -> pd.DataFrame:
     """Quality of the windows that begin at these samples (N,), one row each.
 
-    Returns
-    -------
-    DataFrame
-        ``start_s`` (after the start of the record); ``quality`` (the least of the next three, 0 to 1), ``quality_ppg``
-        and ``quality_ecg`` (agreement of the beats with their template; of the PPG, at most how far its pulses rise
-        faster than they fall, :func:`p2es_lib.signals.cleaning.pulse_likeness`), ``quality_pairing``; shares of samples
-        with each fault, ``ppg_gap``, ``ppg_flat``, ..., ``ecg_jump``, and of any, ``ppg_faults`` and ``ecg_faults``;
-        ``lead_residual_mv``; ``heart_rate`` (per minute), ``pat_ms`` (R peak to PPG onset, median), ``rpeaks_s``
-        (seconds after the beginning of the window, as text).
+    Columns: ``start_s`` (after the start of the record); ``quality`` (the least of the next three, 0 to 1),
+    ``quality_ppg`` and ``quality_ecg`` (agreement of the beats with their template; of the PPG, at most how far its
+    pulses rise faster than they fall, :func:`p2es_lib.signals.cleaning.pulse_likeness`), ``quality_pairing``; shares of
+    samples with each fault, ``ppg_gap``, ``ppg_flat``, ..., ``ecg_jump``, and of any, ``ppg_faults`` and
+    ``ecg_faults``; ``lead_residual_mv``; ``heart_rate`` (per minute), ``pat_ms`` (R peak to PPG onset, median),
+    ``rpeaks_s`` (seconds after the beginning of the window, as text).
     """
     rate = clean.sampling_rate
     measured = np.flatnonzero(clean.lead_mask == MEASURED)

@@ -22,7 +22,7 @@ from p2es_lib.data.sources import get_source, parse_dataset
 from p2es_lib.data.sources.contract import Record
 from p2es_lib.data.sources.fetch import SELECTION_FILE, read_selection, sample_records, selection_note
 from p2es_lib.data.sources.simulated import simulate_cohort
-from p2es_lib.data.windows import SHARD_SETTINGS, read_settings, write_view, write_windows
+from p2es_lib.data.windows.store import SHARD_SETTINGS, read_settings, write_view, write_windows
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ def list_jobs(config: Config, location: str | Path | None = None) -> list[ShardJ
         if (selected := read_selection(source)) is not None:
             records = [record for record in records if record.name in selected]
             if not records:
-                raise InputError(
-                    f"data set {source.name}: none of the records that p2es data get selected is on {mirror.where()}; "
-                    f"select others with it, or delete {mirror.cached(SELECTION_FILE)} to use all"
-                )
+                problem = f"none of the records that p2es data get selected is on {mirror.where()}"
+                remedy = f"select others with it, or delete {mirror.cached(SELECTION_FILE)} to use all"
+                raise InputError(f"data set {source.name}: {problem}; {remedy}")
         elif isinstance(mirror.location, str) and source.sample and config.profile != "full":
             records = sample_records(records, source.sample, partial(source.stratum, mirror))
         shards: dict[str, list[Record]] = defaultdict(list)

@@ -28,7 +28,7 @@ from p2es_lib.data.download.checksums import hash_file
 from p2es_lib.data.download.mirror import Mirror, MissingFile, UnusableFile
 from p2es_lib.data.preparation.clean_stretch import CleanStretch, clean_stretch, judge_windows
 from p2es_lib.data.sources.contract import Record, Source, Stretch
-from p2es_lib.data.windows import SHARD_SETTINGS, Shards, ShardWriter, read_settings, read_table, write_table
+from p2es_lib.data.windows.store import SHARD_SETTINGS, Shards, ShardWriter, read_settings, read_table, write_table
 from p2es_lib.signals.polarity import pulse_polarity
 
 #: Where imports are followed to find the code that decides about windows. Left out is what does not: how a file was
@@ -47,17 +47,14 @@ _EMPTY = pd.DataFrame({"record": pd.Series(dtype=object), "row": pd.Series(dtype
 class RecordEntry:
     """What ``shard.json`` keeps of a record."""
 
-    #: Changes whenever a file may have changed (size, time).
-    stat: str
-    #: Changes when a file has changed.
-    content: str
+    stat: str  #: changes whenever a file may have changed (size, time)
+    content: str  #: changes when a file has changed
     #: Of the ECG in whole microvolts: equal for copies of a record, whatever their names, files and units.
     signal_hash: str = ""
     subject: str = ""
     hours: float = 0.0
     notes: list[str] = field(default_factory=list)
-    #: Those without any signal, in all of the record or a part of it.
-    dead_leads: list[str] = field(default_factory=list)
+    dead_leads: list[str] = field(default_factory=list)  #: without any signal, in all of the record or a part of it
 
 
 def code_files(source: Source) -> list[Path]:

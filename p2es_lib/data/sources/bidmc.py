@@ -8,13 +8,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from p2es_lib.core.demographics import parse_age, parse_sex
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import split_unit
 from p2es_lib.data.download.mirror import Mirror, MissingFile
 from p2es_lib.data.sources.contract import Reading, Record, Source, Stretch
+from p2es_lib.data.sources.tables import read_numbers
 from p2es_lib.data.sources.wfdb_records import find_leads, find_ppg, read_header, record_files, record_stretches
 
 #: The time column is rounded to 0.01 s, so the rate is taken from the documentation and only checked against it.
@@ -24,20 +23,13 @@ _SHARD_RECORDS = 8  # 8 minutes each, which are prepared in a second
 
 def read_signals_csv(path: Path) -> Iterator[Stretch]:
     """The recording in ``bidmc_NN_Signals.csv``; an :class:`InputError` where it is no such file."""
-    try:
-        table = pd.read_csv(path, skipinitialspace=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({error})") from error
-    table.columns = names = [str(column).strip() for column in table.columns]
+    values = read_numbers(path)
+    names = list(values.columns)
     ppg = find_ppg(names)
     # A CSV has no unit field: mV, unless a name says otherwise.
     leads = find_leads(names, [split_unit(name)[1] or "mV" for name in names], str(path))
     if ppg is None or not leads:
         raise InputError(f"{path}: expected a PLETH column and ECG leads, found {', '.join(names)}")
-    try:
-        values = table.astype(float)
-    except ValueError as error:
-        raise InputError(f"{path}: not all values are numbers ({error})") from error
     time = values.iloc[:, 0].to_numpy()
     expected_s = (len(time) - 1) / SAMPLING_RATE
     if len(time) < 2 or not abs(time[-1] - time[0] - expected_s) <= 0.01 + 0.01 * expected_s:  # NaN: a line cut short

@@ -40,15 +40,9 @@ def sample_records(
 
 
 def select_records(
-    source: Source,
-    mirror: Mirror,
-    *,
-    records: Iterable[str] = (),
-    subjects: Iterable[str] = (),
-    number: int | None = None,
-    pool: ThreadPoolExecutor | None = None,
-    progress: bool = False,
-) -> list[Record]:
+    source: Source, mirror: Mirror, *, records: Iterable[str] = (), subjects: Iterable[str] = (),
+    number: int | None = None, pool: ThreadPoolExecutor | None = None, progress: bool = False,
+) -> list[Record]:  # fmt: skip
     """Records of a source by name, by subject, or a number of them; conditions that are given all hold.
 
     Records are named, or by patterns such as ``p100*``; subjects with or without the name of the source before them,
@@ -167,20 +161,14 @@ def get_records(
 ) -> Fetched:
     """Fetch records to ``data/raw/<slug>/<version>``; what is there already, undamaged, is not fetched again.
 
+    ``location`` is a folder or URL laid out as PhysioNet, ``jobs`` the number of transfers at once; ``wanted`` are
+    ``records``, ``subjects`` and ``number`` of :func:`select_records`, without which everything is fetched.
+
     Every file is checked against the data set's SHA256SUMS.txt, or against the hash seen when it was first fetched; one
     here that differs is set aside (renamed to end in ``.damaged``) and fetched again. Sizes are asked for first, and
     held against the free space of the disk. Files that the mirror does not hold are noted. From then on, preparation
     uses what was selected here (all selections together), from whichever mirror. An :class:`InputError` where a name is
     unknown, the disk too small, or a file cannot be fetched (after all others were) or is damaged.
-
-    Parameters
-    ----------
-    location : str or Path, optional
-        Folder or URL laid out as PhysioNet.
-    jobs : int
-        Transfers at once.
-    **wanted
-        ``records``, ``subjects``, ``number`` of :func:`select_records`; without them, everything.
     """
     if jobs < 1:
         raise InputError(f"jobs={jobs}: at least 1")
@@ -289,9 +277,8 @@ def verify_records(source: Source, location: str | Path | None = None, progress:
     folder = Path(mirror.where()) if isinstance(mirror.location, Path) else mirror.cached("")
     known = read_checksums(folder / SEEN_FILE) | read_checksums(folder / PUBLISHED_FILE)
     if not known:
-        raise InputError(
-            f"{folder}: no {PUBLISHED_FILE}, and nothing was fetched to here: there is nothing to verify against"
-        )
+        problem = f"no {PUBLISHED_FILE}, and nothing was fetched to here"
+        raise InputError(f"{folder}: {problem}: there is nothing to verify against")
     present = [path for path in known if (folder / path).is_file()]
 
     def is_good(path: str) -> bool:

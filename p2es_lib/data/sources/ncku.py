@@ -6,11 +6,11 @@ At 50 Hz the peak of a QRS complex falls between samples, so its amplitude means
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.download.mirror import Mirror
 from p2es_lib.data.sources.contract import Reading, Record, Source, in_parts
+from p2es_lib.data.sources.tables import read_numbers
 from p2es_lib.signals import cleaning
 
 SLUG = "ncku-ppg-ecg"
@@ -66,10 +66,7 @@ def _agreement(channel: np.ndarray) -> float:
 
 def _read_csv(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     """PPG and the ECG channels of one file on a gap-free clock of 50 Hz, NaN where frames were lost."""
-    try:
-        table = pd.read_csv(path, header=None, skipinitialspace=True).astype(float)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a table of numbers ({error})") from error
+    table = read_numbers(path, header=None)
     if table.shape[1] != N_COLUMNS:
         raise InputError(f"{path}: {table.shape[1]} columns; expected {N_COLUMNS}: frame, tick, PPG, three of ECG")
     values = table.to_numpy()

@@ -20,7 +20,7 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import parse_lead
 from p2es_lib.data.download.mirror import Mirror, MissingFile
 from p2es_lib.data.sources.contract import Reading, Record, Signal, Source, Stretch
-from p2es_lib.data.sources.tables import once_per_state
+from p2es_lib.data.sources.tables import once_per_state, read_numbers
 from p2es_lib.data.sources.wfdb_records import find_leads, read_header, read_signals, signal_files, walk_records
 from p2es_lib.signals import cleaning
 
@@ -113,10 +113,9 @@ def _stretch(mirror: Mirror, record: Record, reading: Reading) -> Iterator[Stret
 
 def _choose_ppg(names: list[str], where: str) -> str:
     plain = {re.sub(r"[^a-z0-9]+", "_", name.strip().lower()).strip("_"): name for name in names}
-    for name in PPG_PREFERENCE:
-        if name in plain:
-            return plain[name]
-    raise InputError(f"{where}: none of the PPG signals {', '.join(PPG_PREFERENCE)}; found {', '.join(names)}")
+    if not (found := [plain[name] for name in PPG_PREFERENCE if name in plain]):
+        raise InputError(f"{where}: none of the PPG signals {', '.join(PPG_PREFERENCE)}; found {', '.join(names)}")
+    return found[0]
 
 
 def _read_wfdb(mirror: Mirror, record: Record, headers: dict[str, Path]) -> tuple[dict[str, Signal], Signal]:
@@ -142,22 +141,15 @@ def _read_twins(mirror: Mirror, record: Record) -> tuple[dict[str, Signal], Sign
     leads = {lead: (x / COUNTS_PER_MV, rate) for lead, (x, rate) in counts.items()}
     heights = [np.ptp(x[np.isfinite(x)]) for x, _ in leads.values() if np.isfinite(x).any()]
     if not _POSSIBLE_MV[0] <= (height := np.median(heights) if heights else 0.0) <= _POSSIBLE_MV[1]:
-        raise InputError(
-            f"{paths['ecg']}: ECG of {height:.2g} mV from lowest to highest at {COUNTS_PER_MV:g} counts per mV; the "
-            "file states no unit, and is not in these counts"
-        )
+        found = f"ECG of {height:.2g} mV from lowest to highest at {COUNTS_PER_MV:g} counts per mV"
+        raise InputError(f"{paths['ecg']}: {found}; the file states no unit, and is not in these counts")
     name = _choose_ppg(list(ppg.columns), str(paths["ppg"]))
     return leads, _on_clock(ppg, name, begin_ms, paths["ppg"])
 
 
 def _read_twin(path: Path) -> pd.DataFrame:
     """A CSV twin: a column ``t`` in milliseconds that rises, and signals."""
-    try:
-        table = pd.read_csv(path, skipinitialspace=True, encoding="utf-8-sig")
-        table.columns = [str(column).strip() for column in table.columns]
-        table = table.astype(float)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a table of numbers ({error})") from error
+    table = read_numbers(path, encoding="utf-8-sig")
     if "t" not in table or len(table) < 3 or not (np.diff(table["t"]) > 0).all():
         raise InputError(f"{path}: needs a column t (milliseconds) that only rises; found {', '.join(table.columns)}")
     return table

@@ -74,5 +74,14 @@ def read_table(
     return table.set_index(key)
 
 
+def read_numbers(path: Path, **layout) -> pd.DataFrame:
+    """A CSV file that holds numbers only, its columns' names without blanks around; ``layout`` as of pandas."""
+    try:
+        table = pd.read_csv(path, skipinitialspace=True, **layout).astype(float)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a table of numbers ({error})") from error
+    return table.rename(columns=lambda name: str(name).strip())
+
+
 def _plain(column) -> str:
     return str(column).strip().lower()

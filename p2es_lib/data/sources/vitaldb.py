@@ -54,8 +54,7 @@ def _find_row(mirror: Mirror, record: Record) -> tuple[pd.Series, str]:
 def read(mirror: Mirror, record: Record) -> Reading:
     """One case. A person may have several: they are one subject."""
     row, where = _find_row(mirror, record)
-    is_old = str(row["age"]).replace(" ", "") == _OVER_89
-    age = _OLD if is_old else parse_age(row["age"], where)
+    age = _OLD if str(row["age"]).replace(" ", "") == _OVER_89 else parse_age(row["age"], where)
     reading = Reading(row["subjectid"], age, parse_sex(row["sex"], where))
     reading.stretches = _stretches(mirror.fetch(f"{record.path}.vital"), reading)
     return reading

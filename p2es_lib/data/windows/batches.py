@@ -49,9 +49,8 @@ class TrainingBatches(AbstractContextManager):
             self.windows = windows.split("train")
             if len(self.windows) == 0:
                 raise InputError(f"data set {config.dataset}: no training windows; get more data (data.min_quality?)")
-            self._fresh = (
-                FreshPulses(self.windows, config.signal.sampling_rate) if config.data.stream_training else None
-            )
+            fresh = config.data.stream_training
+            self._fresh = FreshPulses(self.windows, config.signal.sampling_rate) if fresh else None
             # Kept for the epochs that a batch may touch: drawing it for each batch would cost more than reading it.
             n = len(self.windows)
             self._order = lru_cache(4)(lambda epoch: np.random.default_rng((seed, epoch)).permutation(n))

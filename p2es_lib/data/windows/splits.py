@@ -27,14 +27,9 @@ _WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "L
 def split_subjects(subjects, ages, sexes, fractions: dict = SPLIT_FRACTIONS, seed: int = 0) -> dict[str, str]:
     """Assign each subject to a split, stratified by age band and sex, in whatever order they are named.
 
-    With at least as many subjects as splits, no split is empty, and the numbers per split are the shares rounded.
-
-    Parameters
-    ----------
-    subjects, ages, sexes : sequences
-        One entry per subject, no repeats: name, years (NaN: unknown), and ``"F"``, ``"M"`` or ``""``.
-    seed : int
-        Another seed changes who is tested; all results of a data set share the default, whatever the training seed.
+    One entry each, no repeats: name, years (NaN: unknown), and ``"F"``, ``"M"`` or ``""``. With at least as many
+    subjects as splits, no split is empty, and the numbers per split are the shares rounded. Another ``seed`` changes
+    who is tested; all results of a data set share the default, whatever the training seed.
     """
     if len(set(subjects)) != len(subjects):
         raise InputError("split_subjects: a subject is listed twice; list each subject once")
@@ -88,11 +83,8 @@ def _share(column: str, value, windows: pd.DataFrame) -> str:
 def cohort_table(index: pd.DataFrame) -> pd.DataFrame:
     """Cohort by split, one row per characteristic, from the index of a :class:`p2es_lib.data.windows.WindowSet`.
 
-    Returns
-    -------
-    DataFrame
-        Columns ``characteristic``, one per split, and ``all``. Text: counts, "median (quartiles)", or "count (share)".
-        Age and sex are of subjects, the rest is of windows. Characteristics of which nothing is known are left out.
+    Columns ``characteristic``, one per split, and ``all``. Text: counts, "median (quartiles)", or "count (share)". Age
+    and sex are of subjects, the rest is of windows. Characteristics of which nothing is known are left out.
     """
     index = index.assign(unknown=index["age"].isna() | (index["sex"] == ""))
     groups = {split: index[index["split"] == split] for split in SPLITS} | {"all": index}
@@ -106,11 +98,8 @@ def cohort_table(index: pd.DataFrame) -> pd.DataFrame:
     add("windows", lambda windows: str(len(windows)))
     if index["age"].notna().any():
         add("age (years)", partial(_spread, "age"), people)
-    for column, value, name in (
-        ("sex", "F", "female"),
-        ("sex", "M", "male"),
-        ("unknown", True, "age or sex not known"),
-    ):
+    kinds = ("sex", "F", "female"), ("sex", "M", "male"), ("unknown", True, "age or sex not known")
+    for column, value, name in kinds:
         if (index[column] == value).any():
             add(name, partial(_share, column, value), people)
     for column, name in (("heart_rate", "heart rate (per minute)"), ("pat_ms", "R peak to pulse onset (ms)")):

@@ -1,15 +1,12 @@
 """Windows with their index: on disk, in shards that are read as they are needed, and in memory.
 
-A shard is one ``windows.npy``: a structured array in which PPG and ECG of one window lie side by side. So one window is
-one contiguous stretch of the file, whose place follows from its row number: reading a random window costs one seek and
-one copy, whether the shard holds a thousand windows or a million. The file is memory-mapped with NumPy alone, which
-every machine that trains has; there is no decoder between the disk and a batch.
+A shard is one ``windows.npy``, memory-mapped with NumPy alone: a structured array in which PPG and ECG of one window
+lie side by side. So its place follows from its row number, and reading a random window costs one seek and one copy,
+whether the shard holds a thousand windows or a million.
 
 A store is one folder: the index (one row per window), ``lead_mask.npy``, ``places.npy`` (in which shard and row each
 window lies) and ``settings.json`` (what it was made with, where the shards are, and a hash of its content). Simulated
-windows lie in the folder itself; those of real recordings stay in the shards of their records, which all profiles
-share. It appears under its name only when complete, and is made again when a setting or the code that makes it has
-changed.
+windows lie in the folder itself; those of real recordings stay in the shards of their records, which profiles share.
 """
 
 from __future__ import annotations
@@ -177,14 +174,10 @@ INDEX_COLUMNS = ("subject", "record", "start_s", "age", "sex", "split", "split_k
 class WindowSet:
     """N paired windows; PPG and ECG in memory or each a :class:`WindowArray` that reads what is asked for."""
 
-    #: float32 (N, 1, T), z-scored per window.
-    ppg: np.ndarray | WindowArray
-    #: float32 (N, 12, T), mV, order of :data:`p2es_lib.core.leads.LEADS`; absent leads are 0.
-    ecg: np.ndarray | WindowArray
-    #: uint8 (N, 12): 0 absent, 1 derived, 2 measured.
-    lead_mask: np.ndarray
-    #: N rows with at least :data:`INDEX_COLUMNS`.
-    index: pd.DataFrame
+    ppg: np.ndarray | WindowArray  #: float32 (N, 1, T), z-scored per window
+    ecg: np.ndarray | WindowArray  #: float32 (N, 12, T), mV, order of :data:`p2es_lib.core.leads.LEADS`; 0 if absent
+    lead_mask: np.ndarray  #: uint8 (N, 12): 0 absent, 1 derived, 2 measured
+    index: pd.DataFrame  #: N rows with at least :data:`INDEX_COLUMNS`
     #: What the reader should know: ``warnings`` (list of str), ``rejected`` (counts by reason), and the like.
     info: dict = field(default_factory=dict)
 

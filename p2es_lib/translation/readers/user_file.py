@@ -49,24 +49,20 @@ def read_ppg(
 ) -> UserRecording:
     """Read the PPG, and the ECG if there is one, of a recording.
 
+    An :class:`InputError` for a missing or unreadable file; no PPG (the channels are listed); a sampling rate that is
+    unknown, absurd or disagrees with the file; a signal that is empty, too short, flat, or missing throughout.
+
     Parameters
     ----------
     path : path
         WFDB record (with or without ``.hea``; several segments or rates are fine, missing segments become NaN); a file
         ending in .csv, .txt or .tsv (:func:`p2es_lib.translation.readers.csv_table.read_csv_table`), of which a column
         of time gives the sampling rate (s, ms, us or ns, Unix time, ISO 8601, hh:mm:ss.fff); or one in .edf or .bdf.
-    sampling_rate : float, optional
-        Hz. Needed for a CSV without time column; where the file states its rate, it must agree.
+    sampling_rate, min_duration_s : float
+        Hz, needed for a CSV without time column; where the file states its rate, it must agree. Shortest recording of
+        use, s; default: one window of the default settings.
     column : str or int, optional
         Signal to use as PPG: its name, or its number counted from 1. Default: the first named PLETH, PPG, BVP or alike.
-    min_duration_s : float
-        Shortest recording of use; default: one window of the default settings.
-
-    Raises
-    ------
-    InputError
-        Missing or unreadable file; no PPG (the channels are listed); a sampling rate that is unknown, absurd or
-        disagrees with the file; a signal that is empty, too short, flat, or missing throughout.
     """
     path = Path(path)
     if sampling_rate is not None:
