@@ -97,7 +97,7 @@ def translate(
     from p2es_lib.translation.readers.user_file import read_ppg
     from p2es_lib.translation.results import write_results
 
-    # Before the model, which takes seconds, is loaded: whether the PPG (2 s for its filters) fills a window is seen later.
+    # Before the model, which takes seconds, is loaded: whether the PPG fills a window is seen later (2 s: for filters).
     recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=2.0)
     network, rate = load_model(model), recording.sampling_rate
     live = LiveTranslator(
