@@ -59,7 +59,7 @@ verify: $(STAMP)
 
 # One worker per core, at most eight: each loads torch. JOBS sets another number.
 test: $(STAMP)
-	@workers='$(JOBS)'; [ -n "$$workers" ] || workers=$$($(PY) -c 'from p2es_lib.companion.workflow import available_cores as n; print(min(8, n()))'); \
+	@workers='$(JOBS)'; [ -n "$$workers" ] || workers=$$($(PY) -c 'from p2es_lib.companion.workflow import check_jobs; print(min(8, check_jobs(None)))'); \
 	OMP_NUM_THREADS=1 exec $(PY) -m pytest -n "$$workers" --dist worksteal --durations 15
 
 # Not "jupyter lab", which takes the first jupyter-lab on PATH: another installation's may come before this one. JUPYTER_PATH

@@ -7,7 +7,8 @@ time, as in the temporal response functions of electroencephalography (Crosse 20
 
 References
 ----------
-Zhu Q et al. Learning your heart actions from pulse. IEEE Internet of Things J 8, 2021, arXiv 1904.10481.
+Zhu Q et al. Learning your heart actions from pulse. IEEE Internet of Things J 8, 2021,
+doi 10.1109/JIOT.2021.3097946, arXiv 1904.10481.
 Crosse MJ et al. The multivariate temporal response function (mTRF) toolbox. Front Hum Neurosci 10:604, 2016.
 """
 
@@ -37,8 +38,9 @@ class LaggedRidge:
 
     With x the PPG of a window, the estimate is y(t) = b + sum_l w(l) x(t + l), l from -1 s to +1 s, with x zero, its
     mean, outside the window. Weights and intercept solve the normal equations; the intercept bears no penalty. One
-    penalty serves all leads, so that the estimates obey Einthoven's law; it is the one with the least squared error on
-    the validation windows. Deterministic, without demographics. Leads that no training window has are NaN.
+    penalty serves all leads, so that the estimates obey Einthoven's law if the training windows hold all limb leads; it
+    is the one with the least squared error on the validation windows. Deterministic, without demographics. Leads that
+    no training window has are NaN.
     """
 
     def __init__(self, config: Config):

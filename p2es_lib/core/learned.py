@@ -189,7 +189,7 @@ def get_method(name: str) -> type[LearnedTranslator]:
 
 def describe_method(name: str) -> str:
     """What a method is, in one sentence: the first of its module."""
-    return " ".join(inspect.getmodule(get_method(name)).__doc__.partition("\n\n")[0].split())
+    return " ".join((inspect.getmodule(get_method(name)).__doc__ or "").partition("\n\n")[0].split())
 
 
 def load_method(folder: str | Path, device="cpu") -> LearnedTranslator:

@@ -35,7 +35,7 @@ def check_translation_input(
         raise InputError(f"ppg: shape {tuple(ppg.shape)}; expected (windows, 1, samples) with at least one window")
     if ppg.shape[2] != window_samples:
         found = f"ppg: windows of {ppg.shape[2]} samples, but this model works on {window_samples}"
-        raise InputError(f"{found}; cut or resample the recording")
+        raise InputError(f"{found}; cut or resample the recording to its window and rate (config.json)")
     broken = ~torch.isfinite(ppg).all(dim=2)[:, 0]
     if broken.any():
         raise InputError(f"ppg: NaN or infinite samples in window {_first(broken)}; leave it out or fill the gaps")

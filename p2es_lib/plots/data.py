@@ -157,7 +157,7 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
         raise InputError(f"ppg has shape {ppg.shape} and ecg {ecg.shape}; expected (T,) and (12, T)")
     t = np.arange(len(ppg)) / sampling_rate  # s
     upstrokes, r_peaks = (
-        np.array([x for x in ([] if marks is None else marks) if 0 <= x <= t[-1]], dtype=float)
+        np.array([x for x in ([] if marks is None else np.atleast_1d(marks)) if 0 <= x <= t[-1]], dtype=float)
         for marks in (upstrokes, r_peaks)
     )
     rows = lead_rows(leads)
@@ -165,6 +165,7 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
     absent = [mask[row] == ABSENT or np.isnan(ecg[row]).all() for row in rows]
     heights = [1.2, *(0.4 if missing else 1.0 for missing in absent)]
     fig, axes = style.page_subplots(0.45 + 0.8 * sum(heights), 1 + len(leads), 1, sharex=True, height_ratios=heights)
+    axes = np.atleast_1d(axes)  # one panel without leads
     _draw_pulse(axes[0], t, ppg, upstrokes, r_peaks)
     for ax, lead, row, missing in zip(axes[1:], leads, rows, absent, strict=True):
         ax.set_ylabel(lead if missing else f"{lead} (mV)")

@@ -74,7 +74,7 @@ def _draw_references(ax: Axes, references: Mapping[str, float], values: pd.Serie
         ax.axhline(value, color=colour, lw=0.9, ls=(0, (4, 2)))
         ax.annotate(name, (1, value), (0, 1.5), ("axes fraction", "data"), "offset points", ha="right", va="bottom",
                     fontsize=7, color=colour)  # fmt: skip
-    low, high = np.min([*values, *references.values()]), np.max([*values, *references.values()])
+    low, high = np.nanmin([*values, *references.values()]), np.nanmax([*values, *references.values()])
     pad = 0.12 * max(high - low, 0.02 * high)
     ax.set_ylim(max(0.0, low - pad), high + 1.5 * pad)
 
@@ -278,7 +278,7 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     ``table`` has the columns n_steps, metric, value, lower, upper; with several models also variant and method (the
     name shown). ``metrics`` gives each metric its panel title.
     """
-    table = table if "variant" in table else table.assign(variant=_REFERENCE, method="P2Es")
+    table = pd.DataFrame({"variant": _REFERENCE, "method": "P2Es"}, table.index).assign(**table)
     several = table["variant"].nunique() > 1
     fig, axes = page_subplots(2.4 if several else 2.0, 1, len(metrics), squeeze=False)
     for ax, (metric, title) in zip(axes[0], metrics.items(), strict=True):
@@ -315,6 +315,9 @@ def plot_error_by_time(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure
     others = [name for name in labels if name != _REFERENCE]
     fig, (left, right) = page_subplots(2.7 + 0.16 * -(-len(others) // 2), 1, 2, width_ratios=[0.8, 1.2])
     curves = {key: rows.sort_values("t") for key, rows in table.groupby(["variant", "stage"])}
+    wanted = [(_REFERENCE, "stage 1"), *((name, "both stages") for name in labels)]
+    if missing := [f"{name}, {stage}" for name, stage in wanted if (name, stage) not in curves]:
+        raise InputError(f"plot_error_by_time: the table holds no rows of {'; '.join(missing)}")
     for stage, look in (("stage 1", "--"), ("both stages", "-")):
         rows = curves[_REFERENCE, stage]
         left.plot(rows["t"], rows["rmse"], look, color=ESTIMATE, label=stage)

@@ -16,6 +16,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from p2es_lib.core.errors import InputError
+
 #: Widths of a printed column and a printed page, inches.
 COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.2
 
@@ -89,7 +91,12 @@ def new_figure(width: float, height: float, layout: str | None = "constrained") 
 
 
 def page_subplots(height: float, *grid, **options):
-    """A figure as wide as a page and ``height`` inches high, and its axes, as ``plt.subplots`` gives them."""
+    """A figure as wide as a page and ``height`` inches high, and its axes, as ``plt.subplots`` gives them.
+
+    An :class:`InputError` where the grid has no row or no column, because a plot was given nothing to show.
+    """
+    if 0 in grid:
+        raise InputError(f"figure of {' x '.join(map(str, grid))} panels: there is nothing to plot")
     fig = new_figure(PAGE_WIDTH, height)
     return fig, fig.subplots(*grid, **options)
 

@@ -158,7 +158,7 @@ def filter_bandpass(
     if x.ndim == 0 or x.shape[-1] < 2:
         raise InputError("filter_bandpass: the signal has fewer than two samples")
     kind = "bandpass" if len(corners) == 2 else "highpass" if high_hz is None else "lowpass"
-    sos = _butterworth(order, tuple(corners) if len(corners) == 2 else corners[0], btype=kind, fs=sampling_rate)
+    sos = _butterworth(order, tuple(corners) if len(corners) == 2 else corners[0], btype=kind, fs=float(sampling_rate))
     return _zero_phase(partial(scipy_signal.sosfiltfilt, sos), x, 3 * sampling_rate / corners[0])
 
 

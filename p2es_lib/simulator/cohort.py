@@ -175,7 +175,8 @@ def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: Simulator
     noise_sd = sensor_noise_sd(z["noise_level"], config.sensor_noise)
     for row, rng in enumerate(rngs):
         ppg[row] += noise_sd[row] * rng.standard_normal(config.window_samples, dtype=np.float32)
-    ppg = disturb(ppg, config.disturbance, config.snr_db, rngs, config.sampling_rate)
+    if config.disturbance != "none":
+        ppg = disturb(ppg, config.disturbance, config.snr_db, rngs, config.sampling_rate)
     # Real recordings are cleaned to this band before they are cut into windows: simulated ones must look the same.
     ppg = filter_bandpass(ppg.astype(np.float64), *PPG_BAND_HZ, config.sampling_rate)
     ppg -= ppg.mean(axis=1, keepdims=True)

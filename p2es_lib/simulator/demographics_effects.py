@@ -2,23 +2,27 @@
 
 Numbers and sources (medians unless said otherwise; "unverified" means remembered, not checked against the source):
 
-- age and sex of the cohort: like PTB-XL (Wagner 2020: median 62 years, 52 % men), cut to 18-90 years and somewhat
-  younger, as people with wearables are (our choice: normal, 58 +- 17 years).
-- heart rate of sinus rhythm: fitted to 422 such records of PTB-XL (medians by age band 68, 65, 70 per minute in men, 71
-  in women), drawn a little towards those with a normal beat; spread 15 %.
-- PR 164 (men) and 158 ms (women), P wave 112 and 108 ms: ELSA-Brasil. Spreads from the 2nd and 98th percentiles of
-  Mason 2007 (heart rate 48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified. Spread of the P wave 16 ms:
-  fitted to PTB-XL normals.
+- age and sex of the cohort: like PTB-XL (Wagner 2020: median 62 years, IQR 22, 52 % men), cut to 18-90 years and
+  somewhat younger, because wearables are worn by younger people (our choice: normal, 58 +- 17 years).
+- heart rate of sinus rhythm: fitted to the 422 such records of PTB-XL that this project has, medians by age band 68,
+  65, 70 (men) and 71, 71, 71 per minute (women), drawn a little towards those with a normal beat (68, 64, 63 and 71,
+  69, 69; spread 15 %). ELSA-Brasil (Pinto-Filho 2017, volunteers of 35-74 years at rest) has 63 and 66: at an ECG that
+  a physician ordered hearts are some 3 per minute faster.
+- PR 164 (men) and 158 ms (women), P wave 112 and 108 ms, P axis 54 and 57 degrees: ELSA-Brasil. Spreads from the 2nd
+  and 98th percentiles of Mason 2007 (heart rate 48-98, PR 113-212 ms). PR +0.3 ms per year of age: unverified. Spread
+  of the P wave 16 ms: fitted to PTB-XL normals (measured duration 74 to 119 ms, 5th to 95th percentile).
 - QRS duration and QTcF by decade and sex: hospital ECGs in sinus rhythm with no finding coded (Zheng 2020, n = 4299).
+  Axes, sizes and shapes of the waves: :mod:`p2es_lib.simulator.normal_beats`.
 - QT = chi + (delta / gamma) (RR^gamma - 1), delta 0.158 +- 0.030 (women), 0.139 +- 0.023 (men), gamma 0.54 and 0.80
   (Malik 2013). QT follows an average of RR over about a minute (Razak 2011), so within a window it is constant here.
   QRS above 100 ms lengthens QT by 0.7 of the excess: unverified.
 - heart-rate variability: RMSSD of 10-s ECGs by decade, median and 5th-95th percentile, from PTB-XL normals.
+- Heart rate, its variability and the spread of the P wave were fitted to records of all PTB-XL folds, test folds
+  included (medians and spreads, by age or sex; no waveform). The normal beats come from the training folds alone. A
+  model from simulation has therefore seen no real record, but summary figures of some of those it is tried on.
+- stiffness (carotid-femoral pulse wave velocity): see :mod:`p2es_lib.simulator.pulse`.
 - height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index 26 kg/m2 +-
   15 %: unverified.
-
-Heart rate, its variability and the spread of the P wave were fitted to medians and spreads of all PTB-XL folds, test
-folds included. A model from simulation has seen no real record, but summary figures of some of those it is tried on.
 """
 
 from dataclasses import dataclass

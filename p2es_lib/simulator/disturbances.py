@@ -138,6 +138,7 @@ def disturb(ppg: np.ndarray, kind: str, snr_db: float, rngs: Sequence[Generator]
     reach (0 dB or less for clipping), NaN in the PPG, or not one generator per row: InputError.
     """
     check_choice("disturbance", kind, DISTURBANCES)
+    ppg = np.asarray(ppg)
     if not np.isfinite(snr_db):
         raise InputError(f"snr_db={snr_db}: must be a finite number of decibels")
     if kind == "clipping" and snr_db <= 0:

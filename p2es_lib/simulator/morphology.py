@@ -4,13 +4,14 @@ Vectors are mean Kors vectorcardiograms (X left, Y down, Z back, mV) of PTB-XL r
 duration, at the T peak and 40 ms after the J point (500 Hz records, delineated for this project): LBBB (8), left
 anterior fascicular block (20), LVH (24), old anterior or septal infarction (15), old inferior infarction (13). The
 PTB-XL average of RBBB (8) mixes axes, so here the first half is the normal left ventricle at its own pace, followed by
-the slow rightward-anterior forces of that average. ST classes have a normal QRS with an injury vector away from the
-apex (depression) or towards the anterior or the inferior wall (elevation), of unverified sizes.
+the slow rightward-anterior forces of that average. ST classes have a normal QRS with an injury vector: depression
+points away from the apex, elevation towards the anterior or the inferior wall; sizes 0.05-0.3 and 0.1-0.5 mV are
+unverified.
 
 Prevalence by age and sex follows hospital ECGs (Zheng 2020, n = 10,381): RBBB, LBBB, abnormal Q waves (halved into
-anterior and inferior), ST depression, and half of "high left ventricular voltage" as LVH (our choice: most of it is
-normal in the young). ST elevation 0.5 %: our choice, so that the class is not empty. QRS durations: LBBB 147 +- 21,
-RBBB 130 +- 19 ms (same source), others from PTB-XL.
+anterior and inferior), ST depression, and half of "high left ventricular voltage" as LVH (half: our choice, most of
+that finding in the young is normal; PTB-XL has 10.8 % LVH). ST elevation 0.5 %: our choice (PTB-XL 0.13 %), so that the
+class is not empty. QRS durations: LBBB 147 +- 21, RBBB 130 +- 19 ms (same source), others from PTB-XL.
 """
 
 import numpy as np

@@ -94,12 +94,12 @@ def translate(
     check_weights(model or default_model_folder())
     from p2es_lib.signals.polarity import turn_upright
     from p2es_lib.translation.live import LiveTranslator
-    from p2es_lib.translation.readers.user_file import read_ppg
+    from p2es_lib.translation.readers.user_file import check_duration, read_ppg
     from p2es_lib.translation.results import write_results
 
-    # Before the model, which takes seconds, is loaded: whether the PPG fills a window is seen later (2 s: for filters).
-    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=2.0)
-    network, rate = load_model(model), recording.sampling_rate
+    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=0.0)
+    network, rate = load_model(model), recording.sampling_rate  # takes seconds, so a file of no use is told before
+    check_duration(record, recording, network.config.signal.window_samples / network.config.signal.sampling_rate)
     live = LiveTranslator(
         network, sampling_rate=rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
     )

@@ -6,10 +6,11 @@ The simulator is imported where it is used: who asks for a source by its name do
 import numpy as np
 
 from p2es_lib.core.config import Config
-from p2es_lib.core.errors import check_choice
+from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import MEASURED
 from p2es_lib.core.subject_numbers import SUBJECT_OFFSETS
-from p2es_lib.data.sources.contract import Reading, Source
+from p2es_lib.data.download.mirror import Mirror
+from p2es_lib.data.sources.contract import Reading, Record, Source
 
 # Subjects simulated at once: bounds the memory, does not change a byte of the result.
 _CHUNK = 64
@@ -57,6 +58,10 @@ def simulate_cohort(config: Config, progress: bool = False):
     return WindowSet(ppg, ecg, np.full((n, 12), MEASURED, dtype=np.uint8), index, {"warnings": [], "rejected": {}})
 
 
+def _refuse(mirror: Mirror, record: Record) -> Reading:
+    raise InputError("data set simulated: it is made on this machine, there is no record to read")
+
+
 SOURCE = Source(
     name="simulated", title="Embedded simulated cohort", slug="simulated", version="", role="simulated",
     about={
@@ -66,5 +71,5 @@ SOURCE = Source(
         "note": "paired PPG and 12-lead ECG from published physiology, with known latents and a known irreducible "
         "error",
     },
-    list_records=lambda mirror: [], files=lambda mirror, record: [], read=lambda mirror, record: Reading(record.name),
+    list_records=lambda mirror: [], files=lambda mirror, record: [], read=_refuse,
 )  # fmt: skip

@@ -62,6 +62,8 @@ class TrainingBatches(AbstractContextManager):
         """Batch of one step: ``ppg`` float32 (B, 1, T), ``ecg`` float32 (B, 12, T) mV, ``lead_mask`` uint8 (B, 12), all
         torch on the CPU; ``demographics`` (:class:`Demographics`), ``subjects`` (list of str).
         """
+        if not self.n_prefetch:
+            return self._make(step)
         wanted = range(step, step + self.n_prefetch + 1)
         self._pending = {key: self._pending.get(key) or self._executor.submit(self._make, key) for key in wanted}
         return self._pending.pop(step).result()

@@ -201,7 +201,12 @@ class WindowSet:
         """The windows named by a boolean mask or an array of row numbers, in that order; stored ones are not read."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
-        ppg, ecg, lead_mask = (x.take(rows, axis=0) for x in (self.ppg, self.ecg, self.lead_mask))
+        fields = (self.ppg, self.ecg, self.lead_mask)
+        if len(rows) and (np.diff(rows) == 1).all():  # no copy of what is in memory
+            part = slice(rows[0], rows[-1] + 1)
+            ppg, ecg, lead_mask = (x[part] if isinstance(x, np.ndarray) else x.take(rows, axis=0) for x in fields)
+        else:
+            ppg, ecg, lead_mask = (x.take(rows, axis=0) for x in fields)
         return WindowSet(ppg, ecg, lead_mask, self.index.iloc[rows].reset_index(drop=True), self.info)
 
     def split(self, name: str) -> WindowSet:
@@ -277,6 +282,7 @@ def read_rejected(folder: Path) -> list[dict]:
     """Examples of windows that were rejected, one for each reason, if any: ``reason``, ``record``, ``start_s``,
     ``quality``, ``ppg`` (1, T), ``ecg`` (12, T) in mV.
     """
+    folder = Path(folder)
     settings, examples = read_settings(folder) or {}, []
     shards = Shards([folder / name for name in settings.get("shards", [])], settings.get("shard_hashes", ()))
     for example in settings.get("info", {}).get("examples", []):

@@ -147,7 +147,7 @@ def _placed(where: str, name: str, how: str, elapsed_s: np.ndarray, sampling_rat
     try:
         if (coarse_s := coarse_step(steps)) is not None:
             row = int(np.argmax(steps))  # a sampling rate does not place rows after an interruption
-            jump = f"; it jumps by {steps[row]:g} s after row {row + 1}: give the parts as files of their own"
+            jump = f"; it jumps by {steps[row]:g} s after row {row + 1} of the values: give the parts as separate files"
             problem = f"written in steps of {coarse_s:g} s, too coarse for a PPG (about {usual:.3g} rows per second)"
             remedy = "export it with fractions of a second, or give the sampling rate (--sampling-rate)"
             raise InputError(f"{where} is {problem}: {remedy}{jump if steps[row] > 2 * rise else ''}")

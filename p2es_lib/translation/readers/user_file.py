@@ -70,15 +70,20 @@ def read_ppg(
     read = {"table": _read_csv, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)]
     recording = read(path, sampling_rate, column)
     ppg, rate = recording.ppg, recording.sampling_rate
-    if len(ppg) / rate < min_duration_s:
-        found = f"{len(ppg) / rate:.1f} s of PPG at {rate:g} Hz"
-        raise InputError(f"{path}: {found}; at least {min_duration_s:.1f} s are needed")
+    check_duration(path, recording, min_duration_s)
     present = ppg[np.isfinite(ppg)]
     if not len(present):
         raise InputError(f"{path}: the PPG has no valid sample (all NaN)")
     if np.ptp(present) == 0:
         raise InputError(f"{path}: the PPG is flat ({present[0]:g} throughout): the sensor recorded nothing")
     return recording._replace(ppg=np.where(flat_mask(ppg, rate, OFF_S), np.nan, ppg))
+
+
+def check_duration(path: str | Path, recording: UserRecording, least_s: float) -> None:
+    """An :class:`InputError` if a recording is shorter than ``least_s`` seconds."""
+    found_s, rate = len(recording.ppg) / recording.sampling_rate, recording.sampling_rate
+    if found_s < least_s:
+        raise InputError(f"{path}: {found_s:.1f} s of PPG at {rate:g} Hz; at least {least_s:.1f} s are needed")
 
 
 def find_ppgs(names: list[str]) -> list[str]:
