@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from p2es_lib.core.errors import InputError
+from p2es_lib.simulator.cohort import simulate
 from p2es_lib.simulator.disturbances import DISTURBANCES, disturb
 from p2es_lib.simulator.pulse import pulse_shape, pulse_train, stiffness_from_age
+from p2es_lib.simulator.settings import SimulatorConfig
 
 RATE, N_ROWS = 125.0, 40
 T = np.arange(1024) / RATE
@@ -119,3 +121,8 @@ def test_bad_input_is_named(ppg):
     broken[2, 5] = np.nan
     with pytest.raises(InputError, match=r"rows \[2\]"):
         disturb(broken, "motion", 5.0, generators(), RATE)
+
+
+def test_an_undisturbed_ppg_needs_no_ratio():
+    a, b = (simulate([3], SimulatorConfig(snr_db=snr_db)).ppg for snr_db in (10.0, np.inf))
+    assert np.array_equal(a, b)

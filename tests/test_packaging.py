@@ -174,3 +174,10 @@ def test_make_can_leave_the_versions_open_and_name_a_torch(tmp_path):
     wrong = make("-n", f"VENV={tmp_path / 'venv'}", "LOCK=nothing.txt", "install").stderr
     assert "LOCK=nothing.txt: no such file" in wrong
     assert "torch==" not in make("-n", f"VENV={tmp_path / 'venv'}", "install").stdout
+
+
+def test_make_test_runs_one_worker_per_core():
+    """The program that counts them stands in the Makefile, where nothing else would notice that a name has gone."""
+    program = re.search(r"\$\(PY\) -c '(.*?)'", (CHECKOUT / "Makefile").read_text())[1]
+    found = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert 1 <= int(found.stdout) <= min(8, os.cpu_count())

@@ -549,3 +549,28 @@ def test_tables_keep_six_digits_in_csv_and_read_well_in_markdown(tmp_path):
     assert "| 007 " in text and "| 010 " in text and "0.1200 |" in text and "0.5000 |" in text
     with pytest.raises(InputError, match="table01_cohort"):
         plots.save_table(frame, tmp_path, "results", "")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.plot_groups({}, ["rmse"]),
+        lambda: plots.plot_one_window(np.zeros((12, 1024)), {}, 125.0, leads=["II"]),
+        lambda: plots.plot_accepted_rejected([], 125.0),
+    ],
+)
+def test_a_figure_of_nothing_is_refused(draw):
+    with pytest.raises(InputError, match="nothing to plot"):
+        draw()
+
+
+def test_error_by_time_names_the_variant_that_a_table_lacks():
+    table = pd.DataFrame({"variant": "p2es", "stage": ["stage 1", "both stages"], "t": 0.5, "rmse": 0.1})
+    with pytest.raises(InputError, match="no_blur, both stages"):
+        plots.plot_error_by_time(table, {"p2es": "P2Es", "no_blur": "no blur"})
+
+
+def test_a_window_without_an_ecg_to_show_is_its_ppg_alone():
+    ppg = np.sin(np.arange(500) / 20)
+    figure = plots.plot_example_window(ppg, np.zeros((12, 500)), 125.0, upstrokes=1.0, leads=())
+    assert len(figure.axes) == 1
