@@ -124,5 +124,5 @@ def test_bad_input_is_named(ppg):
 
 
 def test_an_undisturbed_ppg_needs_no_ratio():
-    a, b = (simulate([3], SimulatorConfig(snr_db=snr_db)).ppg for snr_db in (10.0, np.inf))
+    a, b = (simulate([3], config=SimulatorConfig(snr_db=snr_db)).ppg for snr_db in (10.0, np.inf))
     assert np.array_equal(a, b)
