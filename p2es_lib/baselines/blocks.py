@@ -115,8 +115,7 @@ class UNet1d(nn.Module):
     """U-Net along time, (B, in_channels, T) and a condition (B, condition_dim) to (B, out_channels, T).
 
     ``multipliers``: channels of each level in units of ``width``, from the finest; each level has half the time steps
-    of the one before, so T must be a multiple of 2 ** (len(multipliers) - 1). ``attention``: self-attention at the
-    coarsest level.
+    of the one before, so T must be a multiple of 2 ** (len(multipliers) - 1). ``attention``: at the coarsest level.
     """
 
     def __init__(self, in_channels: int, out_channels: int, width: int, multipliers, condition_dim, attention=False):

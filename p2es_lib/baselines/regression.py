@@ -1,8 +1,7 @@
 """What the deterministic baselines share: one network from PPG and demographics to 12 leads, alone or beside a critic.
 
 The network that minimises the squared error gives the posterior mean, a single ECG per window: no noise, no samples, no
-steps. Of P2Es these baselines have neither the pulse features, nor the affinity matrices, nor the projection on
-consistent leads.
+steps. They have neither P2Es' pulse features, nor its affinity matrices, nor the projection on consistent leads.
 
 The adversarial works followed here translate PPG to one lead, scaled to the range of a tanh. Common to both baselines,
 and not in those works: 12 leads in units of one number per data set, hence a linear output; age and sex as constant

@@ -105,8 +105,7 @@ class LaggedRidge:
 def _gram(x: np.ndarray, padded: np.ndarray) -> np.ndarray:
     """``x.T @ x`` (L, L) of lagged samples (B * T, L), cut from ``padded`` (B, T + L - 1), at the cost of one row.
 
-    One lag further in both factors is the same sum one sample later: it gains a product behind the window and loses one
-    at its beginning.
+    One lag further in both is the sum one sample later: a product behind the window for one at its beginning.
     """
     n_lags = x.shape[1]
     begin, behind = padded[:, : n_lags - 1], padded[:, 1 - n_lags :]

@@ -117,9 +117,7 @@ class MeanBeatTemplate:
         return np.sort(np.column_stack([found, *added]), axis=1)
 
     def _phases(self, upstrokes: np.ndarray, advance_s: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Seconds since the upstroke of each sample's own beat (NaN: none) and of the one across the nearest boundary,
-        and the share of the other beat near that boundary, 0 to 0.5; (B, T) each.
-        """
+        """Seconds since the upstroke of the own (NaN: none) and the nearest other beat, the latter's share; (B, T)."""
         time = np.arange(self.window_samples) / self.sampling_rate
         begin = np.nan_to_num(upstrokes - advance_s, nan=np.inf)  # (B, nb)
         own = np.stack([np.searchsorted(row, time, side="right") for row in begin]) - 1

@@ -59,7 +59,7 @@ def load_lesson(name: str, namespace: dict, folder: Path | None = None, **parame
 
 
 def check_exercise(name: str, number: int, namespace: dict, folder: Path | None = None) -> None:
-    """Run an exercise's own cell on the answer in ``namespace``, in place of its stub; it prints the verdict."""
+    """Run an exercise's own cell on the answer in ``namespace``: prints the verdict. InputError: either is missing."""
     exercises = read_exercises(name, folder)
     if number not in exercises:
         raise InputError(f"notebook {name} has no exercise {number}; it has: {', '.join(map(str, exercises))}")

@@ -47,7 +47,10 @@ def code_cells(name: str, folder: Path | None = None, tag: str | None = None) ->
 
 
 def read_parameters(name: str, folder: Path | None = None) -> dict[str, object]:
-    """Parameters of a notebook with their defaults: ``name = literal`` lines of its one cell tagged ``parameters``."""
+    """Parameters of a notebook with their defaults: ``name = literal`` lines of its one cell tagged ``parameters``.
+
+    An :class:`InputError` if there is not one such cell, or if it holds anything else, a name twice, or nothing.
+    """
     tagged, path = code_cells(name, folder, "parameters"), notebook_folder(folder) / f"{name}.ipynb"
     if len(tagged) != 1:
         raise InputError(f"{path}: needs exactly one code cell tagged 'parameters', found {len(tagged)}")

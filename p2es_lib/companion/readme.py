@@ -33,7 +33,7 @@ SHAPE = ["qrs_ms", "qtc_ms", "qrs_axis_deg"]
 
 
 def write_minutes(dataset: str, profile: str) -> pd.DataFrame:
-    """Write how long each notebook took, from the executed notebooks, beside the other tables."""
+    """Write beside the other tables how long each notebook took; an :class:`InputError` if none was executed."""
     rows = []
     for path in sorted((home() / "runs" / dataset / profile / "notebooks").glob("[0-9]*.ipynb")):
         seconds = json.loads(path.read_text())["metadata"].get("papermill", {}).get("duration")
@@ -137,7 +137,7 @@ def limits_section(folder: Path, second: Path) -> str:
 
 
 def claims_section(folder: Path, second: Path) -> str:
-    """One row per claim: its verdict on both data sets, one sentence, and the numbers folded beneath."""
+    """One row per claim: both verdicts, one sentence (an :class:`InputError` if there is none), the numbers folded."""
     real, sentences = _read(second, "table21_claims").set_index("claim"), _words("claims")
     lines = ["| claim | simulated | real ECG | from |", "|:--|:--|:--|:--|"]
     for row in _read(folder, "table21_claims").fillna("").to_dict("records"):
@@ -152,7 +152,7 @@ def claims_section(folder: Path, second: Path) -> str:
 
 
 def sim_to_real_section(figures: Path, profile: str = "quick") -> str:
-    """What a model that saw no real record does on each real data set, averaged over records; where it is beaten."""
+    """What a model that saw no real record does on real data (InputError: no table), by record; where it is beaten."""
     rows, worse_rate, worse_beats = [], 0, 0
     for path in sorted(figures.glob(f"*-{profile}/table22_sim_to_real.csv")):
         table = pd.read_csv(path)

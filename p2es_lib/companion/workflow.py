@@ -40,14 +40,14 @@ WITH_INTERVAL = ("rmse", "pearson")
 
 
 def check_jobs(jobs: int | None) -> int:
-    """Number of cores to use: ``jobs``, or all that this process may use when it is None."""
+    """Number of cores to use: ``jobs``, or all that this process may use if None; an :class:`InputError` below 1."""
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs={jobs}: at least 1 (leave it out for all cores)")
     return jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def check_mirror(dataset: str, mirror: str | None) -> str:
-    """Absolute folder or URL of a mirror that holds the data set, as text; empty when none was given."""
+    """Absolute folder or URL of a mirror that holds the data set (else an InputError), as text; empty if none given."""
     sources = parse_dataset(dataset)
     if sources[0].role == "simulated":
         if mirror:
@@ -186,7 +186,7 @@ def artefacts(dataset: str, profile: str) -> str:
 
 
 def headline_table(dataset: str, profile: str) -> str:
-    """The headline table as text: one line per method, all leads together, with 95 % intervals where there are any."""
+    """The headline table as text: a line per method, over all leads, with any 95 % intervals; missing: InputError."""
     import pandas as pd
     from tabulate import tabulate
 

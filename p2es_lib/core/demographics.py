@@ -42,7 +42,12 @@ def parse_age(value, where: str = "age") -> float:
 
 @dataclass(frozen=True, eq=False)
 class Demographics:
-    """Age (B,) in years, NaN if missing, and sex (B,), ``"F"``, ``"M"`` or ``""`` if missing, of B windows.
+    """Demographics of B windows; an :class:`InputError` for an absurd age, an unknown sex, arrays of different length.
+
+    Parameters
+    ----------
+    age, sex : array (B,) of float, array (B,) of str
+        Years, NaN if missing; ``"F"``, ``"M"`` or ``""`` if missing.
 
     Examples
     --------
@@ -62,7 +67,7 @@ class Demographics:
 
     @classmethod
     def of(cls, age: Iterable | float | None, sex: Iterable | str | None, count: int | None = None) -> Demographics:
-        """Build from single values or lists; ``count`` repeats single values for that many windows."""
+        """Build from single values or lists; ``count`` repeats single values; an InputError if lists differ from it."""
         ages, sexes = (list(values) if np.ndim(values) else [values] for values in (age, sex))
         if count is not None:
             ages, sexes = (values * count if len(values) == 1 else values for values in (ages, sexes))

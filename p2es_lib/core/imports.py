@@ -39,7 +39,6 @@ def _imported_names(name: str, path: Path) -> set[str]:
 
 
 def _file(name: str) -> Path | None:
-    """Source of a module of the library; None for any other name."""
     if name.split(".")[0] != PACKAGE.name:
         return None
     path = PACKAGE.parent.joinpath(*name.split("."))

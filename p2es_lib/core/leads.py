@@ -2,7 +2,10 @@
 
 Eight leads (I, II, V1..V6) are independent; III and the augmented leads follow from I and II by the laws of Einthoven
 (III = II - I) and Goldberger (aVR = -(I + II)/2, aVL = I - II/2, aVF = II - I/2). So every physical 12-lead ECG lies in
-the column space of :data:`LEAD_MATRIX`, which has 8 dimensions, and any two limb leads give all six. Reference:
+the column space of :data:`LEAD_MATRIX`, which has 8 dimensions, and any two limb leads give all six.
+
+References
+----------
 Malmivuo J, Plonsey R. Bioelectromagnetism, ch. 15. Oxford University Press, 1995.
 """
 

@@ -52,7 +52,6 @@ class LearnedTranslator(nn.Module):
         self.register_buffer("ecg_scale_mv", torch.tensor(float(ecg_scale_mv)))
         self.register_buffer("trained_leads", torch.as_tensor(leads, dtype=torch.float32))
 
-    # What a method says of itself
     def training_loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator, critic: nn.Module | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -97,7 +96,6 @@ class LearnedTranslator(nn.Module):
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`extra_state`."""
 
-    # The same for everyone
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -114,8 +112,8 @@ class LearnedTranslator(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Draw 12-lead ECGs for windows of PPG: float32 (B, n_samples, 12, T), mV, on the CPU.
 
-        Leads that the training data did not hold are NaN. InputError: as :func:`check_translation_input`; a
-        translation that is not finite.
+        Leads that the training data did not hold are NaN. An :class:`InputError` for PPG of another shape or length,
+        not finite or flat, for another number of demographics, and for a translation that is not finite.
 
         Parameters
         ----------
@@ -168,7 +166,7 @@ class LearnedTranslator(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: Weights, device: str | torch.device = "cpu") -> LearnedTranslator:
-        """The model that a weight file holds; raises what :meth:`from_pretrained` does."""
+        """The model that a weight file holds; an InputError if it is another method's or another version's."""
         if weights.method != cls.name:
             raise InputError(f"{weights.path}: holds no model {cls.name!r}, but {weights.method!r}; name another")
         try:
@@ -233,7 +231,7 @@ def hide_demographics(features: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def ecg_scale_mv(ecg: np.ndarray, lead_mask: np.ndarray) -> float:
-    """Standard deviation in mV over all samples of the leads that exist; ecg (N, 12, T), lead_mask (N, 12)."""
+    """SD in mV over all samples of existing leads; ecg (N, 12, T), lead_mask (N, 12). InputError: 0 or not finite."""
     present = np.asarray(ecg)[np.asarray(lead_mask) > 0]
     if not len(present) or not np.isfinite(scale := float(present.std())) or scale <= 0:
         raise InputError("the training ECG is empty, flat or not finite; look at the data set with notebook 01_data")

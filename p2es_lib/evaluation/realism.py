@@ -88,7 +88,7 @@ def pair_samples(
     Leads that are not in every real window are absent in both. Where the data set names a morphology at all, windows
     without one (diagnoses that the simulator does not know) are left out. Simulated people have no ectopic beat in the
     window where the real rhythm is labelled. ``config`` is that of the windows, ``n_most`` of which are compared at
-    most, taken evenly over the index, with ``n_pool`` simulated people to choose from.
+    most, taken evenly over the index, with ``n_pool`` simulated people to choose from. InputError: nobody is like them.
     """
     labelled = windows.index["morphology"].to_numpy() != ""
     rows = np.flatnonzero(labelled) if labelled.any() else np.arange(len(windows))

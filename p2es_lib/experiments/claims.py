@@ -1,8 +1,7 @@
 """Every statement about P2Es that we know of, how it is tested here, and what came out.
 
 Levels: A, the paper's abstract; B, a summary of its full text, probably right; C, another one, which contradicts A and
-B in places. Each test gives a number in words, from the notebooks' tables, and a verdict, whose rule stands in the
-test.
+B in places. Each test gives a number in words, from the notebooks' tables, and a verdict, by a rule in the test.
 """
 
 import contextlib
@@ -252,7 +251,6 @@ def _preserved(metric: str, what: str, largest_bias_mv=None, duration: str = "")
 
 
 def _ssim(tables: Tables) -> Finding:
-    """Supported above 0.98."""
     value = tables.result(VARIANTS["p2es"].label, "ssim")
     text = f"SSIM {value['value']:.3f} ({value['lower']:.3f} to {value['upper']:.3f})"
     with contextlib.suppress(NotMeasured):  # real people, of whom nobody knows that average

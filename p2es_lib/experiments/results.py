@@ -75,8 +75,7 @@ def results_table(config: Config, variants: list[str], seeds: list[int]) -> pd.D
 
 #: Metrics that variants are compared by, and of which estimate: pointwise ones of the mean of samples, what an ECG
 #: looks like of a single one, and the CRPS of all samples. The mean of K samples carries a Kth of their variance, so
-#: pointwise errors punish whoever admits more uncertainty; the fair CRPS (Ferro 2014) is the same for any K, and lowest
-#: for the truth.
+#: pointwise errors punish admitted uncertainty; the fair CRPS (Ferro 2014) is the same for any K, lowest for the truth.
 COMPARED = {"crps": "samples", **dict.fromkeys(("rmse", "rmse_lag", "pearson_lag", "r_peak_f1_lag"), "mean"),
             "log_spectral_distance": "single", "ppe": "single"}  # fmt: skip
 #: Resamples behind the p-values of differences: with fewer, a correction for many comparisons would leave none small.
@@ -87,8 +86,7 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     """Each variant minus the full model, a row per metric of :data:`COMPARED`, paired on the same test subjects, of
     means over seeds; seed_min and seed_max: least and largest difference of a single training to that of the same seed;
     p_holm is corrected over variants. A method with one estimate is compared by it throughout: with the mean of the
-    full model's samples where errors are pointwise, else with single samples. The CRPS of one answer is its mean
-    absolute error.
+    full model's samples where errors are pointwise, else with single samples. The CRPS of one answer is its MAE.
     """
     full = load_scores(config.dataset, config.profile, reference, seeds)
     kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []

@@ -174,8 +174,7 @@ def _write_scores(scores: pd.DataFrame, distribution: pd.DataFrame, folder: Path
 
 def train_run(config: Config, variant: str, seed: int, *, fabric=None, progress: bool = True) -> LearnedTranslator:
     """Train a variant, or load what an earlier call trained with the same settings; of a variant that only uses
-    another's weights (:attr:`Variant.weights_of`) those, or an InputError with the command making them. ``fabric``:
-    launched already.
+    another's weights (:attr:`Variant.weights_of`) those, or an InputError with the command. ``fabric`` is launched.
     """
     if weights_of := VARIANTS[variant].weights_of:
         model = load_method(_weights(config, weights_of, seed).parent)
@@ -279,7 +278,7 @@ def references_for(config: Config) -> list[str]:
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
-    """Scores of a reference, from its run if it is there: "mean" only, but all estimates of the transfer."""
+    """Scores of a reference (InputError: none here), from its run if there: "mean" only, but all of the transfer."""
     check_choice("reference", name, REFERENCES)
     if name not in references_for(config):
         problem = f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs"
@@ -328,7 +327,7 @@ def _conditional_mean(config: Config, split: str, **options):
 
 
 def validation_floor(config: Config, *, n_draws: int = 24, progress: bool = True) -> float:
-    """Irreducible RMSE (mV) of the simulated validation windows: what the curves of a training cannot fall below."""
+    """Irreducible RMSE (mV) of the simulated (or InputError) validation windows: a training cannot fall below it."""
     if config.dataset != "simulated":
         raise InputError(f"data set {config.dataset!r}: the irreducible error is known for simulated data only")
     return irreducible_rmse(*_conditional_mean(config, "validation", n_draws=n_draws, progress=progress))

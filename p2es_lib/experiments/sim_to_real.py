@@ -48,7 +48,7 @@ def simulated_model(profile: str) -> LearnedTranslator:
 
 
 def usable_windows(config: Config) -> WindowSet:
-    """Clean windows of all splits with a measured PPG and true beats, at most so many of each record."""
+    """Clean windows of all splits with a measured PPG and true beats, at most so many a record; none: InputError."""
     windows = read_windows(windows_dir(config.dataset, config.profile))
     index, rows = windows.index, []
     if "rpeaks_s" in index:  # not the simulated cohort
@@ -75,8 +75,7 @@ def joint_beat_lags_s(
     """The constants (s) by which the beats of several methods are late in one record, found together.
 
     A lag fits a method by the density of the differences between its beats and the true ones: what a triangle as wide
-    as the tolerance holds, per second that both signals cover (else the lag of the beat before would win in a regular
-    rhythm).
+    as the tolerance holds, per second that both cover (else the lag of the beat before wins in a regular rhythm).
 
     There, a lag that is wrong by a whole beat fits nearly as well. But all methods see the same PPG: their lags differ
     only by the delay from R peak to pulse that each takes for granted, none to some 0.17 s. So they must lie within

@@ -111,8 +111,7 @@ REFERENCES: dict[str, str] = {
     "transfer": "P2Es trained on simulated data",
 }
 
-#: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; ``wide`` and ``full`` compare
-#: everything.
+#: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; the others compare all.
 _CHOSEN = {
     "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2", "steps_8", "no_affinity_steps_8"),
     "quick": (
@@ -135,7 +134,7 @@ def variants_of(profile: str, kind: str) -> list[str]:
 
 
 def configure(profile: str, dataset: str = "simulated", variant: str = "p2es") -> Config:
-    """Settings of a variant; unknown profiles, data sets and variants raise an :class:`InputError`."""
+    """Settings of a variant of :data:`VARIANTS`; an :class:`InputError` for an unknown profile, data set or variant."""
     check_choice("variant", variant, VARIANTS)
     parse_dataset(dataset)
     config = get_config(profile, dataset)

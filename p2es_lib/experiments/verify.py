@@ -266,7 +266,10 @@ def _contradictions(table: pd.DataFrame) -> list[str]:
 
 
 def committed_tables(dataset: str, profile: str) -> dict[str, str]:
-    """Text of the tables that the repository's last commit holds, and of its machine file, by file name."""
+    """Text of the tables that the repository's last commit holds, and of its machine file, by file name.
+
+    An :class:`InputError` if this is no git checkout, or it holds none.
+    """
     prefix = f"figures/{dataset}-{profile}"
     try:
         listing = git(paths.checkout(), "ls-tree", "--name-only", "HEAD", f"{prefix}/").splitlines()
@@ -279,7 +282,7 @@ def committed_tables(dataset: str, profile: str) -> dict[str, str]:
 
 
 def verify(dataset: str, profile: str) -> tuple[list[Comparison], list[str]]:
-    """Hold the run in ``$P2ES_HOME`` against the committed tables; also returned: how this machine differs."""
+    """Hold the run in ``$P2ES_HOME`` against the committed tables (or InputError); also how this machine differs."""
     committed, folder = committed_tables(dataset, profile), paths.figures_dir(dataset, profile)
     command = f"make reproduce DATASET={dataset} PROFILE={profile}"
     _check_seeds(committed, folder, command)

@@ -7,8 +7,7 @@ multi-scale generation module followed by frequency deblurring"; what they are m
 The inverse of stage 2 is stationary: it would let as much of the noise of x_t into the flat stretch between two beats
 as into the QRS complex, where stage 1 errs. So stage 1 also says, for each lead and sample, which share g of the
 correction to take (the idea of the local Wiener filter: Lee 1980, IEEE Trans Pattern Anal 2:165, where g is the local
-signal's share of the local variance; here it is learned). With c the coarse estimate and B^-1 the way back from the
-basis:
+signal's share of the local variance; here it is learned). With c the coarse estimate and B^-1 back from the basis:
 
     x_0_hat = c + g (B^-1 u_0_hat - c)
 

@@ -53,9 +53,9 @@ class ForwardProcess:
     config : ProcessConfig
         Kind and width of the blur, floor of its response, range of the log signal-to-noise ratio.
     window_samples : int
-        Window length T.
+        Window length T, an :class:`InputError` below 2.
     sampling_rate : float
-        Hz; turns the width of the blur from milliseconds to samples.
+        Hz, above 0; turns the width of the blur from milliseconds to samples.
     """
 
     def __init__(self, config: ProcessConfig, window_samples: int, sampling_rate: float):
@@ -72,7 +72,6 @@ class ForwardProcess:
         if not config.noise:
             self._theta_start = self._theta_end = math.asin(BLUR_ONLY_SIGMA)
 
-    # ------------------------------------------------------------------ basis
     def to_basis(self, x: torch.Tensor) -> torch.Tensor:
         """Signal (..., T) to the basis in which the process is diagonal (..., T)."""
         return dct(x) if self.config.blur == "dct" else x
@@ -81,7 +80,6 @@ class ForwardProcess:
         """Inverse of :meth:`to_basis`."""
         return idct(u) if self.config.blur == "dct" else u
 
-    # ------------------------------------------------------------------ schedules
     def _theta(self, t: torch.Tensor) -> torch.Tensor:
         return self._theta_start + (self._theta_end - self._theta_start) * t.double()
 
@@ -149,7 +147,6 @@ class ForwardProcess:
         sigma = torch.sin(self._theta(t))[:, None].expand(-1, self.window_samples)
         return sigma * self._blur_response(t) if self.config.order == "noise_blur" else sigma
 
-    # ------------------------------------------------------------------ distributions
     def noise_part(self, t: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """What the noise adds to x_t: ``noise`` (B, C, T), standard normal, to (B, C, T)."""
         if self.config.order == "noise_blur":

@@ -6,8 +6,7 @@ by lead, and in every block the leads exchange information through the affinity 
 
     h_l <- h_l + gate * sum_m A[l, m] h_m
 
-The filters mix the channels of all leads as well, unless ``mix_leads`` is off: then the affinity is the only way from
-lead to lead.
+The filters mix the channels of all leads as well, unless ``mix_leads`` is off: then A alone joins leads.
 """
 
 from dataclasses import dataclass

@@ -74,7 +74,6 @@ class P2Es(LearnedTranslator):
             pi = self.group_finder.assign(ppg, demographics, exclude_subjects)
         return features, demographics, pi
 
-    # ------------------------------------------------------------------------------------------------------- training
     def prepare(self, windows, *, seed: int, progress: bool) -> None:
         """GroupFinder: its encoder, its bank and its groups."""
         self.group_finder.fit(windows, seed=seed, progress=progress)
@@ -113,7 +112,6 @@ class P2Es(LearnedTranslator):
             errors.append(masked_mse(self(x_t, t, *fixed).refined, scaled[part], mask[part].to(self.device)) * len(t))
         return {"validation_loss_mid": float(sum(errors) / len(scaled))}
 
-    # ------------------------------------------------------------------------------------------------------- sampling
     def draw(
         self, ppg: Tensor, demographics: Tensor, noise: WindowNoise, n_steps: int | None, *, sampler: str | None = None
     ) -> Tensor:
@@ -136,7 +134,6 @@ class P2Es(LearnedTranslator):
 
         return sample(denoise, self.process, noise, n_steps=n_steps or settings.n_steps)
 
-    # -------------------------------------------------------------------------------------------------------- storage
     def training_subjects(self) -> set[str]:
         """Subjects of GroupFinder's bank."""
         return set(self.group_finder.bank_subjects)

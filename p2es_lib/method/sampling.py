@@ -35,7 +35,7 @@ def time_grid(n_steps: int) -> torch.Tensor:
     long steps there pull samples towards the mean. Where the perfect denoiser is known (667 simulated beats as the
     only possible signals), 4 deterministic steps gave samples with 0.51 of the true variance instead of 0.38 with equal
     steps, and 8 multistep ones 0.82 instead of 0.63. The price is paid in the finest coefficients, which get fewer
-    steps: with a larger exponent it outweighs the gain.
+    steps: with a larger exponent it outweighs the gain. An :class:`InputError` if ``n_steps`` is below 1.
     """
     if n_steps < 1:
         raise InputError(f"sampling.n_steps={n_steps}: at least 1")
@@ -120,8 +120,7 @@ def _integrate(denoise: Denoise, process: ForwardProcess, noise: Noise, n_steps:
             h = step_in_lambda[step]
             before = step_in_lambda[step - 1]
             weight = alpha[step + 1] * (h + torch.expm1(-h)) / before
-            # With blur alone, the mean's lambda never changes and that of a coefficient at the floor of the response
-            # not yet.
+            # With blur alone, lambda of the mean never changes, and of coefficients at the response's floor not yet.
             weight = torch.where(h < _LONGEST_CONTINUATION * before, weight, 0.0)
             u_s = u_s + weight.to(u_t.dtype) * (u_0 - previous)
         u_t, previous = u_s, u_0

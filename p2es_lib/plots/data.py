@@ -28,7 +28,6 @@ SHOWN = {
 
 
 def _known(frame: pd.DataFrame, column: str) -> bool:
-    """Whether a column says anything at all."""
     return column in frame and (frame[column].notna() & (frame[column] != "")).any()
 
 
@@ -150,7 +149,7 @@ def plot_example_window(ppg, ecg, sampling_rate, *, upstrokes=None, r_peaks=None
     """One window: PPG above some leads of the simultaneous ECG, with R peaks, pulse onsets and the time between them.
 
     ``ppg`` (T,) is a z-score, ``ecg`` (12, T) in mV; 0 in ``lead_mask`` (12,) marks absent leads. ``upstrokes`` and
-    ``r_peaks`` are seconds from the start of the window; NaN padding is ignored.
+    ``r_peaks`` are seconds from the start of the window; NaN padding is ignored. An InputError for other shapes.
     """
     ppg, ecg = np.asarray(ppg, dtype=float).reshape(-1), np.asarray(ecg, dtype=float)
     if ecg.shape != (12, len(ppg)):

@@ -34,7 +34,7 @@ WARNING = "Research use only, not a diagnosis. Synthesised from PPG, not recorde
 
 
 class EcgTraces:
-    """The arrays of one picture, checked: reference, estimate and edges of its band, each (12, T) mV or None."""
+    """The arrays of one picture: reference, estimate, edges of its band, (12, T) mV or None; else an InputError."""
 
     def __init__(self, sampling_rate, ecg=None, estimate=None, samples=None, spread=None, lead_mask=None):
         if samples is not None:
@@ -79,10 +79,7 @@ def _strips_of(traces: EcgTraces, seconds: float) -> list[Strips]:
 
 
 def _row_extent(traces: EcgTraces, strips: Strips) -> tuple[float, float, list[float]]:
-    """Room a row needs above and below its zero line, and how high each lead's name stands above it, mm.
-
-    Names stand clear of the trace below them: at one height along the row unless that would be far up.
-    """
+    """Room above and below a row's zero line, heights of its names, mm: clear of the trace, level if not far up."""
     tops, bottoms, labels = [10.0], [-5.0], []  # the calibration pulse is 10 mm high
     for row, part in strips.values():
         values = MM_PER_MV * traces.values(row, part)
@@ -144,7 +141,6 @@ def _draw_row(ax: Axes, traces: EcgTraces, strips: Strips, labels, left: float, 
 
 
 def _draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float) -> None:
-    """Legend that ends at ``right`` and is centred on ``y`` (mm)."""
     looks = (
         (traces.ecg, Line2D([], [], color=TRUTH, lw=1.0, label="reference")),
         (traces.estimate, Line2D([], [], color=ESTIMATE, lw=1.0, label="synthesised (posterior mean)")),

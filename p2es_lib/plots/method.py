@@ -53,7 +53,7 @@ def plot_forward_process(times, states: Mapping[str, np.ndarray], axes: Mapping[
     ``times`` (n_t,) are diffusion times in [0, 1]; all else is by blur, ``dct``, ``spectral`` or ``none``. Top: 3 s of
     x_t of one lead, ``states`` (n_t, T), and in black its mean given x_0, ``blurred`` (n_t, T), mV at a rate in Hz.
     Middle and bottom, over ``axes`` (K,), on which the blur acts (Hz; s for ``spectral``): amplitude response d_t,
-    ``responses`` (n_t, K), and 10 log10 of the signal-to-noise ratio, ``snr_db`` (n_t, K).
+    ``responses`` (n_t, K), and 10 log10 of the signal-to-noise ratio, ``snr_db`` (n_t, K). InputError: other shapes.
     """
     times = np.asarray(times, dtype=float)
     for blur in states:
@@ -97,8 +97,7 @@ def plot_reverse_process(times, states, x0_hats, truth, sampling_rate, *, lead="
     """Reverse process: 4 s of x_t and of the estimate of x_0 at some sampling steps, and the error of all estimates.
 
     Of one lead, in mV at ``sampling_rate`` (Hz): x_t before each step, ``states`` (n, T), the estimate made of it,
-    ``x0_hats`` (n, T), and the reference, ``truth`` (T,). ``times`` (n,) are the diffusion times of the steps, from 1
-    downwards.
+    ``x0_hats`` (n, T), and the reference, ``truth`` (T,). ``times`` (n,): diffusion times, from 1 down.
     """
     times, states, x0_hats, truth = (np.asarray(a, dtype=float) for a in (times, states, x0_hats, truth))
     if states.shape != x0_hats.shape or states.shape != (len(times), len(truth)):
@@ -218,7 +217,7 @@ def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None =
 
     ``xy`` (N, 2) is any projection of the embedding: its axes have no meaning and are not drawn. ``groups`` (N,) are
     int, from 0, named "group 1" and so on without labels; ``age`` (N,) is in years, NaN where not known, ``sex`` (N,)
-    ``"F"``, ``"M"`` or ``""``.
+    ``"F"``, ``"M"`` or ``""``. An :class:`InputError` if their shapes do not fit.
     """
     xy, groups, age = np.asarray(xy, dtype=float), np.asarray(groups, dtype=int), np.asarray(age, dtype=float)
     sex = np.asarray(sex, dtype=str)
@@ -250,7 +249,6 @@ def plot_embedding(xy, groups, age, sex, *, group_labels: Sequence[str] | None =
 
 
 def _draw_ages(ax: Axes, below: Axes, xy: np.ndarray, age: np.ndarray, dots: dict) -> None:
-    """Points coloured by age, with a colour bar below."""
     known = np.isfinite(age)
     ax.scatter(*xy[~known].T, color=COLOURS["grey"], alpha=0.5, **dots)
     if not known.any():
@@ -266,7 +264,7 @@ def plot_affinity(matrices, group_labels: Sequence[str] | None = None) -> Figure
     """Lead affinity matrices, (G, 12, 12) with rows that sum to 1: row = lead that receives, column = lead that gives.
 
     The mean over groups is drawn first, and each group's difference to it on one diverging scale; of one group, the
-    matrix itself.
+    matrix itself. An :class:`InputError` for another shape, or no group.
     """
     matrices = np.asarray(matrices, dtype=float)
     if matrices.ndim != 3 or matrices.shape[1:] != (12, 12) or not len(matrices):
@@ -300,10 +298,7 @@ def plot_affinity(matrices, group_labels: Sequence[str] | None = None) -> Figure
 
 
 def _draw_matrix(ax: Axes, matrix: np.ndarray, label: str, norm: Normalize, mean: np.ndarray | None):
-    """Off-diagonal weights, or their differences to a mean, as colours; the diagonal, many times larger, in the title.
-
-    A dash marks differences clearly below zero: in grey print both ends of a diverging scale are the same dark.
-    """
+    """Off-diagonal weights or differences as colours, the diagonal in the title; a dash, for grey print: negative."""
     diagonal = list(dict.fromkeys(f"{weight:.2f}" for weight in (np.diag(matrix).min(), np.diag(matrix).max())))
     ax.set_title(f"{label}\ndiagonal {' to '.join(diagonal)}", fontsize=7, pad=3, linespacing=1.1)
     ax.set(xticks=[], yticks=[], facecolor=COLOURS["grey"])

@@ -86,6 +86,7 @@ def plot_results(results: pd.DataFrame, *, metrics: Sequence[str] = ("rmse", "pe
 
     ``results`` has the columns method, lead (one of the twelve, or ``all``; others are not drawn), metric, value, and
     lower, upper where there are intervals; ``methods`` says which to draw and in what order, by default all.
+    An :class:`InputError` for a metric or method that the table does not hold.
     """
     _check_columns("results table", results, {"method", "lead", "metric", "value"})
     methods = list(dict.fromkeys(results["method"] if methods is None else methods))
@@ -276,7 +277,7 @@ def plot_steps(table: pd.DataFrame, metrics: Mapping[str, str]) -> Figure:
     """A metric against the number of sampler steps: of the full model with its interval, of others as thin lines.
 
     ``table`` has the columns n_steps, metric, value, lower, upper; with several models also variant and method (the
-    name shown). ``metrics`` gives each metric its panel title.
+    name shown). ``metrics`` gives each metric its panel title: an :class:`InputError` for one not in the table.
     """
     table = pd.DataFrame({"variant": _REFERENCE, "method": "P2Es"}, table.index).assign(**table)
     several = table["variant"].nunique() > 1

@@ -84,7 +84,8 @@ def explore(
     **controls
         One keyword of ``draw`` each. ``(lowest, highest, step)`` or ``(lowest, highest, step, start)`` is a slider,
         over whole numbers where all of them are whole; a list of choices, or a dictionary from label to value, is a row
-        of buttons, of which the first is pressed; True or False is a box to tick.
+        of buttons, of which the first is pressed; True or False is a box to tick. An :class:`InputError` if there is
+        none, if ``draw`` does not take them, and for a still that names or shows what no control does.
 
     Examples
     --------

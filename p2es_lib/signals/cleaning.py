@@ -74,7 +74,6 @@ def bridge_short_gaps(x: np.ndarray, sampling_rate: float, longest_s: float) -> 
     return np.where(long, np.nan, bridge_gaps(x))
 
 
-# ---------------------------------------------------------------------------------------------------------------- beats
 def ecg_rpeaks(ecg: np.ndarray, sampling_rate: float) -> np.ndarray:
     """R peaks of one ECG lead, (T,) of any unit with NaN: sample numbers (n_beats,), ascending; none of a flat signal.
 
@@ -133,8 +132,7 @@ def _feet(clean: np.ndarray, steepest: np.ndarray, sampling_rate: float) -> np.n
 def _local_maxima(feature: np.ndarray, sampling_rate: float, fraction: float, floor: float) -> np.ndarray:
     """Maxima of ``feature`` at least a refractory period apart, above ``fraction`` of the local level and ``floor``.
 
-    The local level is the median, over about 10 s, of the maxima of blocks of 1.5 s (each holds a beat above 40 per
-    minute), so neither an artefact nor a change of gain elsewhere matters.
+    The level is the median over 10 s of the maxima of blocks of 1.5 s (a beat each): no artefact or other gain matters.
     """
     n_blocks = max(len(feature) // max(int(1.5 * sampling_rate), 1), 1)
     edges = np.linspace(0, len(feature), n_blocks + 1).astype(int)
@@ -156,7 +154,6 @@ def _drop_close(peaks: np.ndarray, height: np.ndarray, distance: float) -> np.nd
     return np.array(kept, dtype=int)
 
 
-# -------------------------------------------------------------------------------------------------------------- quality
 def ppg_quality(ppg: np.ndarray, sampling_rate: float, cleaned: tuple[np.ndarray, float] | None = None) -> float:
     """Quality of a PPG window between 0 (unusable) and 1 (every pulse like the others).
 
@@ -247,7 +244,6 @@ def reversal_ratio(ppg: np.ndarray, beats: np.ndarray) -> float:
     return float(np.median(np.maximum(falls, 0.0) / rises) * rising / falling)
 
 
-# --------------------------------------------------------------------------------------------------------------- faults
 #: What can be wrong with a signal as recorded, in the order in which :func:`fault_masks` gives it.
 FAULTS = ("gap", "flat", "clipped", "jump")
 #: Shortest run without any change that counts as flat, s.

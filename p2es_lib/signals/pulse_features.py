@@ -46,11 +46,7 @@ def _standardise(ppg: Tensor, sampling_rate: float) -> Tensor:
 
 
 def _smooth_slope(ppg: Tensor, sampling_rate: float) -> Tensor:
-    """First derivative (1/s) of the PPG smoothed with a Gaussian, (B, T) to (B, T).
-
-    The antisymmetric kernel is summed tap by tap: elementwise operations, whose result for a row does not depend on the
-    batch as a library convolution's may.
-    """
+    """Slope (1/s) of the smoothed PPG, (B, T) to (B, T); tap by tap, so that no row depends on its batch."""
     n = ppg.shape[-1]
     reach = max(1, round(3.2 * _SMOOTHING_S * sampling_rate))
     taps = torch.arange(1, reach + 1, dtype=torch.float64) / sampling_rate
@@ -66,8 +62,7 @@ def _smooth_slope(ppg: Tensor, sampling_rate: float) -> Tensor:
 def _detect(slope: Tensor, sampling_rate: float) -> tuple[Tensor, Tensor]:
     """Upstroke times (B, K), ascending, padded with inf, and the window's typical steepest slope (B, 1).
 
-    The threshold is a fraction of the median, over blocks of 1.5 s, of the steepest slope in the block: a burst of
-    artefacts that fills less than half of the window does not move it.
+    It is the median over blocks, which a burst of artefacts in less than half of the window does not move.
     """
     n = slope.shape[-1]
     block = min(n, round(_BLOCK_S * sampling_rate))

@@ -71,6 +71,7 @@ def resample_signal(x: np.ndarray, rate_in: float, rate_out: float) -> np.ndarra
     filter is flat up to 0.84 of the lower Nyquist frequency and 80 dB down from that frequency on. At both ends the
     signal is continued by odd reflection. The result has as many samples as lie within the n / rate_in seconds,
     ceil(n * rate_out / rate_in - 0.05), and is NaN wherever one of the two source samples around it was NaN.
+    An :class:`InputError` if the signal is empty or a rate is not positive.
 
     Examples
     --------
@@ -115,7 +116,7 @@ def resample_at(x: np.ndarray, position: np.ndarray, rate_in: float, rate_out: f
     is resampled piece by piece gives what it gives as a whole, at any pair of rates, and its clock does not drift. The
     weights of each value add up to 1: a signal far above zero gets no ripple. Gaps and ends as in
     :func:`resample_signal`. ``position`` (m,) is in samples of ``x``, with fractions, ascending; the result is float64
-    (m,). The lower of the two rates decides the filter.
+    (m,). The lower of the two rates decides the filter. An :class:`InputError` if the signal is empty.
     """
     _check_rates(rate_in=rate_in, rate_out=rate_out)
     filled, is_gap = fill_gaps(x)
@@ -163,7 +164,7 @@ def filter_bandpass(
 
 
 def filter_notch(x: np.ndarray, frequency_hz: float, sampling_rate: float, width_hz: float = 2.0) -> np.ndarray:
-    """Zero-phase notch: one frequency, below half the rate, out; -6 dB at half the width on either side of it."""
+    """Zero-phase notch: one frequency, below half the rate (or InputError), out; -6 dB half the width away from it."""
     _check_rates(sampling_rate=sampling_rate)
     if not 0 < frequency_hz < sampling_rate / 2:
         needed = f"more than twice that sampling rate, not {sampling_rate:g} Hz"

@@ -4,8 +4,12 @@
 everything about it, so the same number gives the same bytes in any cohort, order, batch or process. To keep that true,
 arrays are worked on elementwise and contiguously: no matrix product, no FFT across rows, no reduction except along a
 row, because their rounding may depend on the shape of the whole array. The ECG is clean (no sensor noise, no baseline
-wander): it is the target. The PPG carries sensor noise, breathing and, on request, a wearable disturbance. Sources
-stand in the modules.
+wander): it is the target. The PPG has sensor noise, breathing and any disturbance asked for. Sources: in the modules.
+
+References
+----------
+McSharry PE et al. IEEE Trans Biomed Eng 50:289, 2003 (kernels). Sameni R et al. EURASIP J Adv Signal Process 2007
+(dipole).
 """
 
 from collections.abc import Sequence
@@ -72,11 +76,12 @@ class Latents:
 
 @dataclass(frozen=True)
 class SimulatedWindows:
-    """PPG float32 (N, 1, T), z-scored per window, ECG float32 (N, 12, T) in mV, and what made them.
+    """PPG float32 (N, 1, T), z-scored per window, ECG float32 (N, 12, T) in mV (``leads.LEADS``), and what made them.
 
-    Of the columns of ``index``: heart_rate is from the RR intervals in the window, pr_ms is NaN without P waves, qtc_ms
-    is Fridericia's, axis_deg that of QRS, from the areas in I and aVF, pat_ms the mean R to pulse foot in the window,
-    stiffness the carotid-femoral PWV in m/s.
+    Columns of ``index``: subject, record, start_s, age, sex, height_cm, weight_kg, rhythm, morphology, heart_rate (from
+    the RR intervals in the window), pr_ms (NaN without P waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the
+    areas in I and aVF), pat_ms (mean R to pulse foot), pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc and
+    n_pac (number of premature beats).
     """
 
     ppg: np.ndarray
@@ -91,9 +96,19 @@ class SimulatedWindows:
 def simulate(
     subjects: Sequence[int], windows_per_subject: int = 1, config: SimulatorConfig = SimulatorConfig()
 ) -> SimulatedWindows:
-    """Simulate windows of the numbered subjects: ``windows_per_subject`` separate stretches of each one's recording.
+    """Simulate windows of the numbered subjects, in subject-major order.
 
-    The same number (0 to 2^32 - 2) is the same person. No subject, a number out of range, or no window: InputError.
+    Parameters
+    ----------
+    subjects, windows_per_subject : sequence of int, int
+        From 0 to 2^32 - 2, and the same number is the same person; separate stretches of each recording.
+    config : SimulatorConfig
+        By default 1024 samples at 125 Hz, all variation of its published size, no disturbance.
+
+    Raises
+    ------
+    InputError
+        No subject, a number out of range, or no window.
 
     Examples
     --------

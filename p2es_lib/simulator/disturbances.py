@@ -88,8 +88,7 @@ def _clipping(ppg: np.ndarray, target: float, rng: Generator) -> np.ndarray:
 def _gaps(ppg: np.ndarray, target: float, rng: Generator) -> np.ndarray:
     """Stretches in which the sensor holds its last value or drops towards zero, at most 0.6 of the window together.
 
-    As long as the power allows when the last value is held (for half of the rows: a random part of that); the drop
-    below the held value then meets the power exactly.
+    As long as the power allows at the last value (in half of the rows a random part); the drop then meets it exactly.
     """
     n, n_gaps = len(ppg), int(rng.integers(1, 4))
     centres = np.sort(rng.random(n_gaps)) * n

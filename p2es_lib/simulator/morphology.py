@@ -5,8 +5,7 @@ duration, at the T peak and 40 ms after the J point (500 Hz records, delineated 
 anterior fascicular block (20), LVH (24), old anterior or septal infarction (15), old inferior infarction (13). The
 PTB-XL average of RBBB (8) mixes axes, so here the first half is the normal left ventricle at its own pace, followed by
 the slow rightward-anterior forces of that average. ST classes have a normal QRS with an injury vector: depression
-points away from the apex, elevation towards the anterior or the inferior wall; sizes 0.05-0.3 and 0.1-0.5 mV are
-unverified.
+points away from the apex, elevation towards the anterior or the inferior wall; sizes 0.05-0.3, 0.1-0.5 mV (unverified).
 
 Prevalence by age and sex follows hospital ECGs (Zheng 2020, n = 10,381): RBBB, LBBB, abnormal Q waves (halved into
 anterior and inferior), ST depression, and half of "high left ventricular voltage" as LVH (half: our choice, most of

@@ -6,9 +6,13 @@ independent leads per wave, drawn for each subject together with the shape of th
 
 The numbers, with the mean lead fields of P, QRS and ST-T for men and women over age, are in ``normal_beats.json``;
 :mod:`tools.fit_normal_beats` says how they were made. :data:`FORWARD`, which that fit starts from, is the least-squares
-forward map from Kors vectors (Eur Heart J 11:1083, 1990) to the eight leads, pooled over 293 normal records. Besides,
+forward map from Kors vectors to the eight leads, pooled over 293 normal records. Besides,
 gains and chest electrodes differ a little, alike for all waves. These spreads are assumptions: larger ones made S in V2
 and R in III differ more between people than in PTB-XL normals.
+
+References
+----------
+Kors JA et al. Eur Heart J 11:1083, 1990. Wagner P et al. PTB-XL. Sci Data 7:154, 2020.
 """
 
 import json

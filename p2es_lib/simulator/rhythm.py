@@ -82,10 +82,7 @@ def draw_beats(body: Body, traits: Traits, subject: Draws, window: Draws, config
 
 
 def _premature_slots(body: Body, traits: Traits, subject: Draws, window: Draws, config: SimulatorConfig):
-    """Four premature beats that a window may hold, (4, N): whether, from when (s), coupling, and pause in intervals.
-
-    Slots 0-1 are PVCs, 2-3 PACs; the second slot of each is used in 35 % of the windows.
-    """
+    """Two PVCs and two PACs, the second in 35 % of windows, (4, N): whether, when (s), coupling, pause in intervals."""
     u, scale = window.uniform, config.premature_beats / _PER_SUBJECT_SHARE
     pvc_share = scale * np.interp(body.age, [20.0, 55.0, 73.0, 90.0], [0.005, 0.026, 0.049, 0.07])
     pac_share = scale * np.interp(body.age, [20.0, 45.0, 65.0, 85.0], [0.002, 0.004, 0.024, 0.067])

@@ -128,13 +128,27 @@ def train(
     config: Config, windows: WindowSet, folder: Path, *, seed: int = 0, run_hash: str = "", fabric=None,
     progress: bool = True,
 ) -> LearnedTranslator:  # fmt: skip
-    """Train a method on the splits "train" and "validation", or continue from the checkpoint in ``folder`` of the same
-    ``run_hash`` (default: of ``config`` and ``seed``), which is written every ``checkpoint_every`` steps.
+    """Train a method into ``folder``, continuing from the checkpoint there if it was made with the same settings.
 
-    At the end ``folder`` holds ``history.csv``, ``cost.json`` and ``weights.safetensors``: the moving average with the
-    lowest validation error, or the last one (:attr:`LearnedTranslator.keeps_best`), which is returned. ``fabric``:
-    launched already (default: one process); with W processes a step sees W batches. Without ``progress``, validations
-    are printed only.
+    Parameters
+    ----------
+    config, windows : Config, WindowSet
+        ``method.name`` says which method; of the windows, the splits "train" and "validation".
+    folder : Path
+        Gets ``checkpoint.ckpt`` every ``checkpoint_every`` steps, and at the end, instead, ``history.csv``,
+        ``cost.json`` and ``weights.safetensors``: the moving average with the lowest validation error, or the last one
+        (:attr:`LearnedTranslator.keeps_best`), which is returned.
+    seed, run_hash : int, str
+        Of weights, batches and noise; what a checkpoint must have been made with (default: ``config`` and ``seed``).
+    fabric : lightning.fabric.Fabric, optional
+        Launched already. Default: one process, see :func:`make_fabric`. With W processes a step sees W batches.
+    progress : bool
+        Show a progress bar; a line per validation is printed in any case.
+
+    Raises
+    ------
+    InputError
+        No training or validation windows.
     """
     train_windows, validation_windows = windows.split("train"), windows.split("validation")
     if not len(train_windows) or not len(validation_windows):

@@ -91,10 +91,17 @@ def window_starts(n_total: int, n_window: int, n_overlap: int) -> np.ndarray:
 class LiveTranslator:
     """Translates a PPG that arrives in chunks; memory is that of a few windows, however long it runs.
 
-    ``sampling_rate`` of the PPG (Hz, 20 to 10,000) is by default the model's; ``age`` (years) and ``sex`` (``"F"`` or
-    ``"M"``) are None where not known. ``polarity``, "up" or "down", is which way the pulses point: it cannot be found
-    out here, since the first window would have to wait for the evidence. Of each window ``n_samples`` are drawn, 2 or
-    more for a spread; the same PPG and ``seed`` give the same ECG. Errors begin with ``where``.
+    Parameters
+    ----------
+    model, sampling_rate : LearnedTranslator; float, optional
+        The latter of the PPG, 20 to 10,000 Hz; default: the model's.
+    age, sex : float, str
+        Years; ``"F"`` or ``"M"``. None: not known.
+    polarity : "up" or "down"
+        Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
+    n_samples, seed, where : int, int, str
+        Samples per window, 2 or more for a spread; the same PPG and seed give the same ECG. ``where`` begins errors,
+        of which a setting out of its range is an :class:`InputError`.
 
     Examples
     --------
@@ -198,8 +205,7 @@ class LiveTranslator:
     def _decided(self, start: int, fade_from: int) -> tuple[list[tuple], int | None]:
         """What becomes of the window that begins at ``start``, and the end of the gap that prevents it, if it is known.
 
-        Where a gap prevents it, one that ends with the last sample before the gap is tried instead. It counts from
-        ``fade_from`` on: what is before may have been returned.
+        Then the one that ends before the gap is tried; it counts from ``fade_from`` on: the rest may be returned.
         """
         ppg = self._window(start)
         refused = refusal(ppg)

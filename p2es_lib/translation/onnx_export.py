@@ -51,7 +51,7 @@ class MatrixProcess(ForwardProcess):
 
 
 class OneCall(nn.Module):
-    """The exported module; arguments and results as in the head of this file."""
+    """The exported module; arguments and results as in the head of this file. InputError: a model of random groups."""
 
     def __init__(self, model: P2Es):
         super().__init__()

@@ -190,7 +190,6 @@ def _write_signals(path: dict, comments: list[str], live: LiveTranslator, ppg: n
 
 
 def _draw_page(path: dict, record: str, about: dict, summary: Summary, has_spread: bool, report: list[str]) -> None:
-    """Ten seconds on ECG paper, as PDF and PNG."""
     from p2es_lib import plots
 
     shown = summary.page

@@ -69,7 +69,7 @@ def begin_again(part: Path) -> None:
 
 
 def write_blocks(source: BinaryIO, part: Path, mode: str, meter: Callable[[int], None]) -> None:
-    """Copy ``source`` to its end; ``meter`` gets the number of bytes of each block, and may raise to stop."""
+    """Copy ``source``; ``meter`` gets the bytes of each block and may raise to stop. InputError: cannot be written."""
     with open(part, mode) as file:
         while block := source.read(_BLOCK):
             try:

@@ -33,7 +33,7 @@ MISSING_FILE, VERIFIED_FILE = ".missing", ".verified"
 
 
 def resolve_mirror(mirror: str | Path | None = None, default: str = DEFAULT_MIRROR) -> str | Path:
-    """The mirror in use: the argument, else ``$P2ES_MIRROR``, else ``default``. A URL as str, a folder as Path."""
+    """The mirror: argument, else ``$P2ES_MIRROR``, else ``default``. URL as str, folder as Path, or InputError."""
     text = str(mirror or os.environ.get("P2ES_MIRROR") or default).strip()
     if "://" in text:
         if urllib.parse.urlsplit(text).scheme not in ("http", "https"):
@@ -54,7 +54,15 @@ def check_relative(path: str) -> str:
 
 
 class Mirror:
-    """One data set (``slug/version``; an empty version is left out) on a mirror, as :func:`resolve_mirror` finds it."""
+    """One data set on a mirror.
+
+    Parameters
+    ----------
+    location, default : str or Path, optional
+        Folder or URL, and where the data set is at home: see :func:`resolve_mirror`, also for errors.
+    slug, version : str
+        As in the address of the data set, ``"bidmc"``, ``"1.0.0"``; an empty version is left out of it.
+    """
 
     def __init__(self, location: str | Path | None, slug: str, version: str, default: str = DEFAULT_MIRROR):
         self.location, self.slug = resolve_mirror(location, default), slug
@@ -89,7 +97,7 @@ class Mirror:
         """Local path of a file of the data set, fetched if it is not there yet, and held against its hash.
 
         Raises a :class:`MissingFile` where the mirror does not hold it, an :class:`UnusableFile` where it must not be
-        read or is not what its hash says, an :class:`InputError` where it cannot be fetched for another reason.
+        read or is not what its hash says, an :class:`InputError` where it cannot be fetched otherwise, or lies outside.
         """
         with self._asking(path):
             if isinstance(self.location, Path):
@@ -104,7 +112,7 @@ class Mirror:
             return local
 
     def copy(self, path: str) -> Path:
-        """Like :meth:`fetch`, but from a folder too the file is copied to ``data/raw``, and checked."""
+        """Like :meth:`fetch`, but a folder's file too is copied to ``data/raw``; InputError: it links out of there."""
         if not isinstance(self.location, Path):
             return self.fetch(path)
         with self._asking(path):
@@ -238,7 +246,7 @@ class Mirror:
         return path in lines and (not self.is_named or next(iter(lines)) == self.where())
 
     def fetch_required(self, path: str) -> Path:
-        """Like :meth:`fetch`, for a table or list without which nothing of the data set can be read."""
+        """Like :meth:`fetch`, for a table or list without which nothing can be read: an InputError if it is missing."""
         try:
             return self.fetch(path)
         except MissingFile as error:

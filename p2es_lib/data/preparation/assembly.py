@@ -37,8 +37,7 @@ def collect_index(shards: Sequence[tuple[str, Path]]) -> tuple[pd.DataFrame, dic
     The index has the columns of :func:`p2es_lib.data.preparation.judge_windows`, what is known of the person,
     ``source``, ``label`` (record, after its source where there are several), ``shard`` (number in ``shards``), ``row``
     (-1: not stored). Beside it: ``notes``, ``records`` (number), ``hours`` (of signal), ``duplicates`` (dropped record
-    to the one it copies), ``dead_leads`` (lead to the number of records in which it is flat or missing, and so counts
-    as absent).
+    to the one it copies), ``dead_leads`` (lead to the number of records in which it is flat or missing: absent).
     """
     tables, notes, originals, duplicates, n_records, hours = [], [], {}, {}, 0, 0.0
     dead: Counter[str] = Counter()
@@ -97,7 +96,10 @@ def choose_windows(index: pd.DataFrame, max_windows: int) -> np.ndarray:
 
 
 def assign_splits(index: pd.DataFrame, window_s: float, config: Config) -> tuple[np.ndarray, str]:
-    """Split of each window ("": dropped), and how it was made, of :data:`p2es_lib.data.windows.splits.SPLIT_KINDS`."""
+    """Split of each window ("": dropped), and how it was made, of :data:`p2es_lib.data.windows.splits.SPLIT_KINDS`.
+
+    An :class:`InputError` if ``data.hold_out`` has no usable windows, or no other source has.
+    """
     # One row per subject: of its first record by name, whatever the order in which records are listed.
     people = index.sort_values(["record", "start_s"], kind="stable").drop_duplicates("subject")
     if held_out := config.data.hold_out:

@@ -38,7 +38,7 @@ def list_jobs(config: Config, location: str | Path | None = None) -> list[ShardJ
     """What there is to prepare for ``config.dataset``, one job per shard, in a fixed order.
 
     All records of a data set, or those that ``p2es data get`` selected, whatever the mirror; below profile ``full``, a
-    source too large to fetch as a whole gives a sample of itself.
+    source too large to fetch as a whole gives a sample. InputError: simulated data, or no record of a selection there.
     """
     jobs = []
     for source in parse_dataset(config.dataset):
@@ -89,7 +89,7 @@ def run_job(job: ShardJob, config: Config, location: str | Path | None = None, p
 def run_jobs(
     jobs: list[ShardJob], config: Config, location=None, *, n_processes: int = 1, progress: bool = True
 ) -> list[Path]:
-    """Prepare several shards, on several processes if asked for; folders in the order of ``jobs``."""
+    """Prepare shards on ``n_processes``, an InputError below 1; their folders, in the order of ``jobs``."""
     if n_processes < 1:
         raise InputError(f"jobs={n_processes}: at least 1")
     paths.remove_leftovers(paths.home() / "data" / "prepared")  # of processes that were killed
@@ -110,9 +110,16 @@ def run_jobs(
 def prepare_windows(config: Config, *, mirror: str | Path | None = None, progress: bool = True) -> Path:
     """Make the windows of ``config.dataset`` and return their folder; reuse what was made with the same settings.
 
-    Of these only the sections ``signal`` and ``data`` matter. ``mirror`` is a folder or URL laid out as PhysioNet,
-    instead of the default (real data sets only). An InputError is raised for an unknown data set, when nothing is found
-    on the mirror, and for too few usable windows (says why).
+    Parameters
+    ----------
+    config, mirror : Config; str or Path, optional
+        Only the sections ``signal`` and ``data`` matter; folder or URL laid out as PhysioNet, instead of the default
+        (real data sets only).
+
+    Raises
+    ------
+    InputError
+        Unknown data set, nothing found on the mirror, or too few usable windows (says why).
     """
     folder = paths.windows_dir(config.dataset, config.profile)
     paths.remove_leftovers(folder.parent)

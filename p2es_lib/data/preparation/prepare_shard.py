@@ -2,8 +2,7 @@
 
 A shard is a folder ``data/prepared/<source>/<rate>Hz-<samples>[-<stride>s]/<shard>/`` with the windows of its records
 (:mod:`p2es_lib.data.windows.store`), their index, and ``shard.json``: the settings and the version of the code
-that made it, and for each record a fingerprint of its files. Windows of every quality are kept, so limits can be laid
-on later.
+that made it, and for each record a fingerprint of its files. Windows of every quality are kept: limits come later.
 """
 
 import hashlib
@@ -266,7 +265,6 @@ def _fingerprint(source: Source, record: Record, mirror: Mirror, older: RecordEn
 
 
 def _write_settings(folder: Path, settings: dict, entries: dict[str, RecordEntry]) -> None:
-    """Write ``shard.json``, with a hash over what the shard holds."""
     text = json.dumps([settings, {name: entry.content for name, entry in entries.items()}], sort_keys=True)
     values = settings | {"records": {name: asdict(entry) for name, entry in entries.items()}, "p2es": __version__}
     values["content_hash"] = hashlib.sha256(text.encode()).hexdigest()[:16]

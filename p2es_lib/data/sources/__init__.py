@@ -38,6 +38,7 @@ def parse_dataset(name: str) -> list[Source]:
 
     ``"bidmc"``: one source. ``"bidmc+mimic4wdb"``: several real ones, whose subjects are split together.
     ``"mimic4wdb~bidmc"``: those before ``~`` for training and validation, the one after it for testing only.
+    An :class:`InputError` for an unknown source, one named twice, and simulated data beside others.
     """
     trained_on, tilde, held_out = name.partition("~")
     names = trained_on.split("+") + [held_out] * bool(tilde)

@@ -19,7 +19,7 @@ def list_records(mirror: Mirror) -> list[Record]:
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
-    """One record. Nothing is known of the patients; the alarm stands in the header's comments."""
+    """One record; an InputError without PPG. Nothing is known of the patients; the header's comments name the alarm."""
     header = read_header(mirror.fetch(f"{record.path}.hea"))
     if find_ppg(header.sig_name or []) is None:
         raise InputError(f"{record.path}: no PPG among the signals {', '.join(header.sig_name or [])}")

@@ -24,7 +24,6 @@ from p2es_lib.data.sources.contract import Record, Source
 SELECTION_FILE = ".selection"
 
 
-# ------------------------------------------------------------------------------------------------------ which records
 def sample_records(
     records: Sequence[Record], number: int, stratum: Callable[[Record], str] = lambda record: ""
 ) -> list[Record]:
@@ -102,7 +101,6 @@ def _bar(iterable: Iterable, total: int, what: str, unit: str, progress: bool) -
     return tqdm(iterable, total=total, desc=what, unit=unit, disable=not progress, leave=False)
 
 
-# -------------------------------------------------------------------------------------------------- what was selected
 def read_selection(source: Source) -> set[str] | None:
     """Names of the records that ``p2es data get`` was asked for, or None where it never was.
 
@@ -143,7 +141,6 @@ def _change_selection(source: Source, change: Callable[[set[str]], set[str]]) ->
     return before
 
 
-# -------------------------------------------------------------------------------------------------------- their files
 class Fetched(NamedTuple):
     """What :func:`get_records` did."""
 
@@ -219,10 +216,7 @@ def _threads(mirror: Mirror, jobs: int) -> Iterator[ThreadPoolExecutor]:
 def _files(
     source: Source, mirror: Mirror, chosen: list[Record], pool: ThreadPoolExecutor, progress: bool
 ) -> tuple[list[str], list[str], list[str], list[str]]:
-    """All files of the records, with those that belong to no record (tables, lists of records, hashes), and without.
-
-    Then the headers that the mirror does not hold, and what was wrong with others: their files are not known.
-    """
+    """All files of the records, with tables, lists and hashes, and without; headers not there, and faults of others."""
     mirror.published_checksums()  # nothing can be checked without it, should the server fail to give it
     absent, errors = [], []
     listing = pool.map(lambda record: _try(source.files, mirror, record, absent, errors) or (), chosen)
@@ -271,7 +265,8 @@ class Verified(NamedTuple):
 def verify_records(source: Source, location: str | Path | None = None, progress: bool = True) -> Verified:
     """Hash every file of a data set that is here, in the mirror if it is a folder, else in ``data/raw``.
 
-    Held against SHA256SUMS.txt where the data set has one, and against the hashes seen when files were fetched.
+    Held against SHA256SUMS.txt where the data set has one, and against the hashes seen when files were fetched;
+    an :class:`InputError` if there is neither.
     """
     mirror = source.mirror(location)
     folder = Path(mirror.where()) if isinstance(mirror.location, Path) else mirror.cached("")

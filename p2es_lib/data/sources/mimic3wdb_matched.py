@@ -44,7 +44,7 @@ PATIENTS = UsersTable("P2ES_MIMIC3_PATIENTS", "mimiciii", "PATIENTS.csv", "MIMIC
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
-    """One record; its name says whose it is and when it began.
+    """One record; its name says whose it is and when it began: an :class:`InputError` if that is no date.
 
     Dates of a patient are shifted together, so the difference of two is an age.
     """

@@ -32,7 +32,7 @@ HOME = "https://github.com/softbusinesss/course-agenticai-ecg-hrv/"
 
 
 def list_records(mirror: Mirror) -> list[Record]:
-    """One record per file; all of a subject are a shard."""
+    """One record per file; all of a subject are a shard. An InputError without a mirror, or if it holds none."""
     wanted = f"the mirror must hold <mirror>/{SLUG}/<subject>/<file>.csv"
     if mirror.location == HOME:
         raise InputError(

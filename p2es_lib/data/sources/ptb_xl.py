@@ -35,7 +35,6 @@ LEAST_LIKELIHOOD = 50.0
 
 @once_per_state
 def _read_table(path: Path) -> pd.DataFrame:
-    """``ptbxl_database.csv`` by record name."""
     table = read_table(path, f"PTB-XL's {TABLE}", "filename_hr", ("scp_codes", *_NUMBERS), _NUMBERS)
     for number, file in enumerate(table.index, start=2):
         where = f"{path}: row {number}, filename_hr"
@@ -59,7 +58,7 @@ def list_records(mirror: Mirror) -> list[Record]:
 
 
 def parse_statements(text: str, where: str) -> dict[str, float]:
-    """SCP-ECG statements and their likelihoods in percent, from the table's Python notation, which is not executed."""
+    """SCP-ECG statements, likelihoods in percent, from the table's Python notation (not run); else an InputError."""
     try:
         return {str(code): float(likelihood) for code, likelihood in ast.literal_eval(text).items()}
     except (ValueError, SyntaxError, AttributeError, TypeError) as error:
@@ -95,7 +94,7 @@ def stratum(mirror: Mirror, record: Record) -> str:
 
 
 def read(mirror: Mirror, record: Record) -> Reading:
-    """One record, with what the table says of it."""
+    """One record, with what the table says of it; an InputError if its sex is neither 0 nor 1."""
     row, where = _find_row(mirror, record)
     mirror.fetch(f"{record.path}.hea")
     if row["sex"] not in _SEX and pd.notna(row["sex"]):

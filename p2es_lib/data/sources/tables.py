@@ -75,7 +75,7 @@ def read_table(
 
 
 def read_numbers(path: Path, **layout) -> pd.DataFrame:
-    """A CSV file that holds numbers only, its columns' names without blanks around; ``layout`` as of pandas."""
+    """A CSV file of numbers only (else: InputError), columns' names without blanks around; ``layout`` as of pandas."""
     try:
         table = pd.read_csv(path, skipinitialspace=True, **layout).astype(float)
     except (OSError, ValueError) as error:

@@ -28,7 +28,6 @@ _GAP = {3: -128, 4: 255, 5: -32768, 6: 65535, 7: -(2**31), 8: 2**32 - 1}
 
 @once_per_state
 def _read_table(path: Path) -> pd.DataFrame:
-    """``clinical_data.csv`` by case number."""
     table = read_table(path, f"VitalDB's {TABLE}", "caseid", ("subjectid", "age", "sex"))
     for column in (table.index.to_series(), table["subjectid"]):
         if not (good := column.str.fullmatch(r"\d+", na=False)).all():

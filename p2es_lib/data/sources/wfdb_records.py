@@ -83,8 +83,7 @@ def find_leads(names: list[str], units: list[str | None], where: str) -> dict[st
     """Standard leads among the signals of a record: lead to (signal name, factor to mV).
 
     A lead that occurs twice is taken from its first signal. A unit in the name ("V1 (uV)") counts where the unit field
-    is empty. An :class:`InputError` where one cannot be converted to mV (an amplitude of unknown scale is no target),
-    or the two differ.
+    is empty. An :class:`InputError` where one cannot be converted to mV (a scale must be known), or the two differ.
     """
     found = {}
     for name, unit in zip(names, units, strict=True):
@@ -117,7 +116,7 @@ def usable_leads(
 def read_signals(path: Path, names: list[str], first_frame: int = 0, end_frame: int | None = None) -> dict[str, Signal]:
     """Signals of one segment (``path``: its ``.hea`` file) by name, in physical units, each at its own rate.
 
-    All begin at the same instant. Of two of the same name the first is read.
+    All begin at the same instant. Of two of the same name the first is read. An InputError if wfdb cannot read them.
     """
     import wfdb
 

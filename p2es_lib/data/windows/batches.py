@@ -39,7 +39,7 @@ class TrainingBatches(AbstractContextManager):
     (:mod:`p2es_lib.data.windows.fresh_ppg`).
 
     Of ``windows``, the store, only the training split is ever used; ``seed`` is that of the training. ``n_prefetch``
-    batches are made ahead in background threads, which changes nothing but the speed.
+    batches are made ahead in background threads, which changes nothing but the speed. InputError: no windows.
     """
 
     def __init__(self, config: Config, windows: WindowSet, seed: int, n_prefetch: int = 1):
@@ -76,7 +76,7 @@ class TrainingBatches(AbstractContextManager):
         self.close()
 
     def subject_numbers(self, step: int) -> np.ndarray:
-        """Numbers of the simulated subjects of one step of the stream."""
+        """Numbers of one step's simulated subjects; an InputError for too large a seed, or where the stream ends."""
         if self.seed > MAX_SEED:
             raise InputError(f"seed={self.seed}: at most {MAX_SEED} on simulated data")
         first = step * self.batch_size

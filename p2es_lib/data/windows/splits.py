@@ -27,8 +27,8 @@ _WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "L
 def split_subjects(subjects, ages, sexes, fractions: dict = SPLIT_FRACTIONS, seed: int = 0) -> dict[str, str]:
     """Assign each subject to a split, stratified by age band and sex, in whatever order they are named.
 
-    One entry each, no repeats: name, years (NaN: unknown), and ``"F"``, ``"M"`` or ``""``. With at least as many
-    subjects as splits, no split is empty, and the numbers per split are the shares rounded. Another ``seed`` changes
+    One entry each (InputError: a repeat): name, years (NaN: unknown), and ``"F"``, ``"M"`` or ``""``. With at least as
+    many subjects as splits, none is empty, and the numbers per split are the shares rounded. Another ``seed`` changes
     who is tested; all results of a data set share the default, whatever the training seed.
     """
     if len(set(subjects)) != len(subjects):

@@ -214,7 +214,6 @@ class WindowSet:
         return self.select((self.index["split"] == check_choice("split", name, SPLITS)).to_numpy())
 
 
-# ---------------------------------------------------------------------------------------------------------- the store
 def write_windows(folder: Path, windows: WindowSet, settings: dict) -> None:
     """Write a store with the windows in it; it takes its name only when complete (a kill leaves the older, or none).
 
@@ -260,7 +259,7 @@ def _write_index(folder, index, lead_mask, places, shards, info, settings, diges
 
 
 def read_windows(folder: Path) -> WindowSet:
-    """Read a store, or raise an InputError that names the command; PPG and ECG stay on disk until asked for."""
+    """Read a store; PPG and ECG stay on disk until asked for. InputError: none (names the command), or unreadable."""
     folder = Path(folder)
     dataset, _, profile = folder.name.rpartition("-")
     command = f"p2es notebook 01_data --dataset {dataset} --profile {profile}"

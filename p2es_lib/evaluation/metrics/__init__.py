@@ -1,8 +1,7 @@
 """Metrics: of waveforms, distributions, uncertainty and clinical use, and the tables of scores made of them.
 
 ``evaluate`` scores samples window by window, ``summarise`` and ``summarise_difference`` average scores with intervals,
-``frechet_table`` compares distributions, :data:`METRICS` holds the label, unit and direction of every metric. The rest
-answers one question each:
+``frechet_table`` compares distributions, :data:`METRICS` has label, unit and direction of each metric. The rest answer:
 
 * ``uncertainty``, ``abstention``, ``conformal``: do the samples know how wrong they may be?
 * ``intervals``: what would a reader measure, and how well can it be measured at all?

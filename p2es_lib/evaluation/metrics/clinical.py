@@ -29,6 +29,7 @@ def r_peak_times(ecg: np.ndarray, sampling_rate: float, available: np.ndarray | 
     exceeds 0.02 mV and 0.35 times the median, over blocks of 2 s, of the highest value in the block (so that one
     artefact or ectopic beat does not set the scale). The time is that of the middle of the QRS complex, within some 20
     ms of the R peak in any one lead. ``available`` (N, L): leads to use; by default those that are finite throughout.
+    An :class:`InputError` if ``ecg`` has another number of dimensions.
 
     References
     ----------

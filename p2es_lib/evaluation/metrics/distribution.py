@@ -49,6 +49,7 @@ def frechet_table(
     ``estimates`` are "single", the first sample, or "mean", which is too smooth by construction and scores badly here:
     that is not a fault. Truth and prediction of a subject stay together in a resample, which holds fewer distinct
     subjects, so the interval lies a little high; NaN for one subject. Lead "all" is the mean over leads. In mV^2.
+    An :class:`InputError` if a window is shorter than a segment.
     """
     samples, truth, exists = check_samples(samples, windows)
     dim = int(round(segment_s * sampling_rate))

@@ -70,8 +70,7 @@ def classifiers(n_features: int, n_components: int, seed=0, *, balanced=True, n_
     """Classifiers of scikit-learn by name. Missing values are filled with means.
 
     More than 150 features (samples of beats) are first reduced to principal components, ``n_components`` and at most
-    40: as many as people can be told by. Balanced ones count classes the same, however rare, and are told what was
-    missing.
+    40: as many as people can be told by. Balanced: classes count the same, however rare, and what is missing is told.
     """
     from sklearn import decomposition, ensemble, impute, linear_model, pipeline, preprocessing
 

@@ -64,7 +64,7 @@ def _categories(labels) -> pd.Categorical:
 
 
 def with_group(scores: pd.DataFrame, labels) -> pd.DataFrame:
-    """A table of scores of N windows with a column ``group`` from N labels; windows without a group are left out."""
+    """Scores of N windows with a column ``group`` from N labels (InputError: fewer); those without one are left out."""
     window = scores["window"].to_numpy()
     if window.size and window.max() >= len(labels):
         raise InputError(f"groups: {len(labels)} labels, but the scores are of {window.max() + 1} windows")
@@ -74,7 +74,7 @@ def with_group(scores: pd.DataFrame, labels) -> pd.DataFrame:
 
 
 def summarise_groups(scores: pd.DataFrame, labels, n_bootstrap=1000, seed=0, *, unit="subject") -> pd.DataFrame:
-    """``summary.summarise`` of each group of :func:`group_labels`: its columns, after a column ``group``."""
+    """``summary.summarise`` of each group of :func:`group_labels`, after a column ``group``; InputError: no group."""
     parts = with_group(scores, labels).groupby("group", observed=True)
     tables = {str(group): summarise(part.drop(columns="group"), n_bootstrap, seed, unit=unit) for group, part in parts}
     if not tables:

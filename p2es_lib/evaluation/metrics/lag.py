@@ -23,9 +23,9 @@ def constant_lags(prediction, truth, available, records, *, max_lag: int, chunk:
 
     For each record it maximises the cross-correlation c(l) = sum over windows, available leads and t of x(t + l) y(t),
     where x and y are prediction and truth (N, L, T) with the mean of each window and lead removed, over abs(l) <=
-    ``max_lag``. Products that leave the window count as 0, which favours small lags slightly. Of equal maxima the
-    smallest abs(l) is taken (0 for a flat prediction). Positive: the prediction comes late, x(t + lag) is to be
-    compared with y(t). ``available`` (N, L) leads are used; ``records`` (N,) name where each window was cut from.
+    ``max_lag`` (an InputError below 0, or not below T). Products that leave the window count as 0, which favours small
+    lags slightly. Of equal maxima the smallest abs(l) is taken (0 for a flat prediction). Positive: the prediction is
+    late, x(t + lag) is to be compared with y(t). ``available`` (N, L) leads are used; ``records`` (N,): of each window.
     """
     n_windows, _, window_samples = truth.shape
     if not 0 <= max_lag < window_samples:

@@ -50,7 +50,7 @@ def average_beats(ecg: np.ndarray, sampling_rate: float, available=None) -> tupl
 
     ``available`` (N, 12): leads to use; by default those that are finite throughout. Beats (N, 12, n) are in mV at
     :func:`beat_times`, 0 just before QRS, NaN in leads not available and windows of fewer than two beats; R peaks (N,
-    n_beats_max) in seconds, NaN-padded.
+    n_beats_max) in seconds, NaN-padded. An :class:`InputError` if ``ecg`` has another shape.
     """
     ecg = np.asarray(ecg)
     if ecg.ndim != 3 or ecg.shape[1] != len(LEADS):

@@ -67,8 +67,8 @@ def evaluate(samples, windows, sampling_rate: float, *, max_lag_s: float, estima
 
     Parameters
     ----------
-    samples, windows : array (N, K, 12, T), WindowSet
-        See the package; ``index`` has columns subject and record.
+    samples, windows : array (N, K, 12, T) in mV, WindowSet
+        NaN in leads that the method does not give; the N windows, with columns subject and record in ``index``.
     sampling_rate, max_lag_s : float, Hz and s
         The latter: search range of the one lag per record (``lag.constant_lags``).
     estimates : tuple of "mean", "single", "samples"
@@ -80,9 +80,15 @@ def evaluate(samples, windows, sampling_rate: float, *, max_lag_s: float, estima
     -------
     DataFrame
         Columns subject, record, window (row number among those given), lead, estimate, metric, value, without missing
-        values. Per lead, with the means over all, the measured and the derived leads of the window: what
-        ``_lead_values`` and, of "samples", ``uncertainty.ensemble_scores`` give. Per window, lead "all": what
-        ``_window_values`` gives. A lead counts where the mask says it exists and both signals are finite throughout.
+        values; labels and units of the metrics: :data:`METRICS`. Per window, as lead "all": r_peak_f1, r_peak_f1_lag,
+        heart_rate_error, lag_ms, einthoven_residual (of the prediction). The others per lead, with means over the
+        leads of the window ("all", "measured", "derived"); of "samples" those of ``uncertainty.ensemble_scores``.
+        A lead counts where the mask says it exists and both signals are finite throughout.
+
+    Raises
+    ------
+    InputError
+        Shapes that do not fit, or an unknown estimate.
     """
     samples, truth, exists = check_samples(samples, windows)
     for estimate in estimates:
@@ -139,7 +145,6 @@ def _lead_values(prediction, truth, available, lags, sampling_rate) -> dict[str,
 
 
 def _window_values(prediction, truth, available, lags, sampling_rate) -> dict[str, np.ndarray]:
-    """Metrics per window, each (N,)."""
     predicted = r_peak_times(prediction, sampling_rate, available)
     true = r_peak_times(truth, sampling_rate, available)
     window_s = truth.shape[-1] / sampling_rate

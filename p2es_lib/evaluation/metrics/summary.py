@@ -25,13 +25,15 @@ def summarise(scores: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0, *, u
     A subject's value is the mean over its windows; the value of a row is the mean over subjects, each counting the
     same. ``rmse`` is the root of the mean squared error over subjects, not the mean of roots: only for the pooled
     squared error is the conditional mean the best possible estimate. Ratios per window (Pearson, PRD, F1, ...) are
-    plain means.
+    plain means. An :class:`InputError` for an empty table, one without these columns, and an unknown unit.
 
     Parameters
     ----------
     scores : DataFrame
         From ``scores.evaluate``. With a column ``seed`` (several trainings), the value is the mean of the seeds'
         values, and a resample takes the same subjects in every seed: the interval says nothing of training noise.
+    n_bootstrap, seed : int
+        Number of resamples and seed of their generator; the same input gives the same table.
     unit : "subject", "record" or "window"
         What is resampled (and counts the same). "record" and "window" (blocks of ten consecutive windows of a record,
         since neighbours are alike) are for data of a few subjects: they say nothing about other people.
@@ -112,7 +114,7 @@ class UnitMeans(NamedTuple):
 
 
 def unit_means(scores: pd.DataFrame, unit: str) -> UnitMeans:
-    """Mean per unit (see :func:`summarise`) of every lead, estimate and metric of a table of scores."""
+    """Mean per unit of every lead, estimate and metric of a table of scores, with the errors of :func:`summarise`."""
     check_choice("unit", unit, UNITS)
     missing = [name for name in SCORE_COLUMNS if name not in scores.columns]
     if missing or scores.empty:

@@ -107,6 +107,7 @@ def ssim(prediction, truth, *, sampling_rate: float, data_range_mv: float = 2.0)
     with C1 = (0.01 L)^2 and C2 = (0.03 L)^2, averaged over the samples whose whole window lies inside the signal. A
     summary of the paper of P2Es reports an SSIM without the window and data range used, and with a larger L any two
     signals look more alike: only values with the same settings can be compared. Ours are 40 ms and 2 mV.
+    An :class:`InputError` if the signal is no longer than that window.
     """
     x, y = _pair(prediction, truth)
     sigma = SSIM_SIGMA_S * sampling_rate  # samples
@@ -142,6 +143,7 @@ def log_spectral_distance(prediction, truth, *, sampling_rate: float) -> np.ndar
 
     Blind to timing. P is Welch's power spectral density (Hann segments of 2 s, half overlapping, mean removed) plus
     :data:`SPECTRAL_FLOOR`, so that frequencies at which neither signal holds anything measurable do not count.
+    An :class:`InputError` if the window is so short that no frequency lies in the band.
     """
     x, y = _pair(prediction, truth)
     segment = min(int(round(SPECTRAL_SEGMENT_S * sampling_rate)), x.shape[-1])
@@ -158,7 +160,7 @@ def dtw(prediction, truth, *, sampling_rate: float, band_s: float = DTW_BAND_S) 
 
     The least sum of w |x_i - y_j| over paths from (0, 0) to (T - 1, T - 1) with |i - j| <= ``band_s`` (0: no warping),
     w = 2 for a diagonal step and 1 for the others, over the sum of the weights, 2 T for every path (the symmetric
-    form). A constant offset of c mV costs c; a shift within the band costs nothing but at the ends of the window.
+    form). A constant offset of c mV costs c; a shift within the band only costs at the ends. InputError: band_s < 0.
     """
     reach = int(np.floor(band_s * sampling_rate + 1e-9))
     if reach < 0:
@@ -236,7 +238,7 @@ def coherence_bands(prediction, truth, *, sampling_rate: float, bands_hz=COHEREN
     now late. Spectra are Welch's (Hann segments of 1 s, half overlapping, mean removed from each), with 1e-6 mV^2/Hz
     added to P_x and P_y, so that frequencies at which nothing measurable is left count as not coherent. With few
     segments chance gives more than 0: about 0.07 for two independent noises of 8.2 s. NaN where the truth is flat; 0
-    where only the prediction is. ``bands_hz``: name to (low, high), both inclusive.
+    where only the prediction is. ``bands_hz``: name to (low, high), inclusive; InputError: no frequency within.
     """
     x, y = _pair(prediction, truth)
     segment = min(int(round(COHERENCE_SEGMENT_S * sampling_rate)), x.shape[-1])

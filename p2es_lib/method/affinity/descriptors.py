@@ -55,10 +55,7 @@ def pulse_descriptors(ppg: np.ndarray) -> np.ndarray:
 
 
 def _first_period(autocorrelation: np.ndarray) -> float:
-    """Lag of the first peak that reaches 80 % of the highest one: the period and not a multiple of it.
-
-    The length of what is looked at where nothing repeats: no peak, or none above zero (a window of hardly two beats).
-    """
+    """Lag of the first peak with 80 % of the highest one, the period and no multiple; the length if nothing repeats."""
     negative = np.flatnonzero(autocorrelation < 0)
     start = negative[0] if len(negative) else 1
     peaks, _ = find_peaks(autocorrelation[start:])

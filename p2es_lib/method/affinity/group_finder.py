@@ -68,7 +68,6 @@ class GroupFinder(nn.Module):
         numbers = torch.tensor([self._subject_number[subject] for subject in subjects], dtype=torch.long)
         self.register_buffer("_bank_number", numbers.to(self.bank_embedding.device), persistent=False)
 
-    # ------------------------------------------------------------------------------------------------- saving
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Give the buffers the size of what is loaded; torch would refuse a bank of another size."""
         for name in ("bank_embedding", "bank_group", "centroids"):
@@ -81,7 +80,7 @@ class GroupFinder(nn.Module):
         return {"bank_subjects": list(self.bank_subjects)}
 
     def load_extra_state(self, state: dict) -> None:
-        """Take back :meth:`extra_state`; call it after ``load_state_dict``."""
+        """Take back :meth:`extra_state`, after ``load_state_dict``; an InputError if the bank is of another size."""
         subjects = [str(subject) for subject in state["bank_subjects"]]
         if len(subjects) != len(self.bank_embedding):
             raise InputError(
@@ -90,7 +89,6 @@ class GroupFinder(nn.Module):
             )
         self._set_subjects(subjects)
 
-    # ---------------------------------------------------------------------------------------------- embedding
     def _tensors(self, ppg, features) -> tuple[torch.Tensor, torch.Tensor]:
         return _float_tensor(ppg, self.bank_embedding.device), _float_tensor(features, self.bank_embedding.device)
 
@@ -102,7 +100,6 @@ class GroupFinder(nn.Module):
     def _embed_in_blocks(self, ppg: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         return torch.cat([self.encoder(*part) for part in zip(ppg.split(BLOCK), features.split(BLOCK))])
 
-    # ------------------------------------------------------------------------------------------------ fitting
     def fit(self, windows, seed: int, progress: bool = False) -> pd.DataFrame:
         """Train the encoder, fill the bank, find the groups. Everything that was there before is replaced.
 
@@ -228,13 +225,11 @@ class GroupFinder(nn.Module):
         self.bank_group = torch.as_tensor(labels, dtype=torch.long, device=device)
         self.centroids = torch.as_tensor(centroids, dtype=torch.float32, device=device)
 
-    # --------------------------------------------------------------------------------------------- assignment
     @torch.no_grad()
     def assign(self, ppg, demographics_features, exclude_subjects: Sequence[str] | None = None) -> torch.Tensor:
         """Group memberships pi of windows.
 
-        The K nearest neighbours in the bank weigh ``softmax(cosine / temperature)``; ``pi_g`` is the weight of those
-        of group g.
+        The K nearest neighbours in the bank weigh ``softmax(cosine / temperature)``; ``pi_g`` is that of group g.
 
         Parameters
         ----------

@@ -232,8 +232,7 @@ def _unix_unit(time: np.ndarray) -> str | None:
 def _time_unit(where: str, stated: str, words: list[str], time: np.ndarray) -> tuple[float, str]:
     """Unit of numeric times in s, and where it comes from; ``words`` are those of the column's name and unit.
 
-    Where none is stated, a Unix time tells it by its size; otherwise the steps do: 20 to 10,000 Hz, in s, ms, us and
-    ns, do not overlap.
+    Where none is stated, a Unix time tells it by its size, else steps: 20-10,000 Hz in s, ms, us, ns do not overlap.
     """
     epoch, steps = _unix_unit(time), np.diff(time)
     if stated:

@@ -209,10 +209,7 @@ def _even_ends(rows: list[list[str]]) -> tuple[list[list[str]], list[list[str]]]
 
 
 def _lines_above(lines: list[str]) -> int:
-    """Lines of free text above the line of names: those before all lines have equally many cells; 0 if in doubt.
-
-    None of them may be a row of values, and what follows must be names: a damaged row is kept, and refused.
-    """
+    """Lines of free text above that of names: before all have equally many cells, none of values; 0 if in doubt."""
     for separator in ("\t", ";", ","):
         rows = _split(lines, separator)
         width = mode(map(len, rows))
