@@ -251,6 +251,7 @@ def _preserved(metric: str, what: str, largest_bias_mv=None, duration: str = "")
 
 
 def _ssim(tables: Tables) -> Finding:
+    """Supported above 0.98."""
     value = tables.result(VARIANTS["p2es"].label, "ssim")
     text = f"SSIM {value['value']:.3f} ({value['lower']:.3f} to {value['upper']:.3f})"
     with contextlib.suppress(NotMeasured):  # real people, of whom nobody knows that average
