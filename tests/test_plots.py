@@ -195,7 +195,7 @@ FIGURES = {
     "affinity, 1 group": lambda: plots.plot_affinity(_matrices(1)),
     "affinity, 3 groups": lambda: plots.plot_affinity(_matrices(3), [f"group {g} (n = 999)" for g in (1, 2, 3)]),
     "affinity, 8 groups": lambda: plots.plot_affinity(_matrices(8)),
-    "training": lambda: plots.plot_training(_history(), references={"Template": 0.174, "Irreducible error": 0.122}),
+    "training": lambda: plots.plot_training(_history()),
     "training, 3 seeds": lambda: plots.plot_training({0: _history(), 1: _history(), 2: _history()}),
     "results": lambda: plots.plot_results(_results()),
     "decomposition": lambda: plots.plot_decomposition(_results()),

@@ -64,7 +64,10 @@ def parse_lead(name: str) -> str | None:
 
 
 def expand_leads(ecg8: np.ndarray) -> np.ndarray:
-    """12 leads from the 8 independent ones: (..., 8, T) mV to (..., 12, T) mV, bits independent of the batch."""
+    """12 leads from the 8 independent ones: (..., 8, T) mV to (..., 12, T) mV.
+
+    By additions, not a matrix product, so that each sample's bits do not depend on the batch around it.
+    """
     one, two = ecg8[..., 0, :], ecg8[..., 1, :]
     limb = [one, two, two - one, -0.5 * (one + two), one - 0.5 * two, two - 0.5 * one]
     return np.stack([*limb, *np.moveaxis(ecg8[..., 2:, :], -2, 0)], axis=-2)

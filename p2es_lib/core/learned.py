@@ -55,8 +55,10 @@ class LearnedTranslator(nn.Module):
     def training_loss(
         self, model: nn.Module, batch: Batch, generator: torch.Generator, critic: nn.Module | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Loss of one batch, and the part of it that is logged; both scalars. Calls of :meth:`forward` go through
-        ``model``, which Fabric made of this module, all randomness comes from ``generator`` (CPU).
+        """Loss of one batch, and the part of it that is logged; both scalars.
+
+        Calls of :meth:`forward` go through ``model``, which Fabric made of this module, so that several devices average
+        their gradients; all randomness comes from ``generator`` (CPU), so that a continued training is the same.
         """
         raise NotImplementedError
 
@@ -119,8 +121,10 @@ class LearnedTranslator(nn.Module):
         ----------
         ppg, demographics : array or Tensor (B, 1, T), Demographics (B,)
             T as the model was trained with (``config.signal``).
-        n_samples, n_steps : int
-            The mean of samples estimates the posterior mean, as does one step of an iterative sampler.
+        n_samples : int
+            Samples per window; their mean estimates the posterior mean. A deterministic method gives copies.
+        n_steps : int, optional
+            Of an iterative sampler, by default the method's own; one step estimates the posterior mean.
         generator : int, NoiseNames or WindowNoise, optional
             Seed (default 0), or seed and names of the windows; by default their noise is named after PPG and
             demographics, so that sample k of a window does not depend on the batch around it, apart from rounding.

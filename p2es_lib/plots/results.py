@@ -30,12 +30,11 @@ def _check_columns(name: str, table: pd.DataFrame, needed: set[str]) -> None:
 
 
 @styled
-def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *,
-                  references: Mapping[str, float] | None = None) -> Figure:  # fmt: skip
+def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame]) -> Figure:
     """Training loss, validation RMSE and learning rate over steps.
 
     A history, or one for each seed, has the columns step, loss, validation_rmse (mV) and learning_rate, which may be
-    empty in a row. ``references``, RMSE (mV) by name, are lines beside the validation curve.
+    empty in a row.
     """
     import seaborn as sns  # of the extra "companion"
 
@@ -45,7 +44,7 @@ def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *,
     exponent = int(np.floor(np.log10(max(1.05 * history["learning_rate"].max(), 1e-12))))
     history = history.assign(seed=history.get("seed", 0), learning_rate=history["learning_rate"] / 10.0**exponent)
     seeds = sorted(history["seed"].unique())
-    # Seeds are repetitions of one thing: shades of one colour, apart from those of the references.
+    # Seeds are repetitions of one thing: shades of one colour.
     shades = sns.color_palette("blend:#003A5C,#7CC0EC", len(seeds)) if len(seeds) > 1 else [ESTIMATE]
     fig, axes = page_subplots(2.3, 1, 3, width_ratios=[1.15, 1.3, 0.8])
     line = {"hue": "seed", "hue_order": seeds, "palette": dict(zip(seeds, shades)), "legend": False, "lw": 1.0}
@@ -62,21 +61,13 @@ def plot_training(history: pd.DataFrame | Mapping[int, pd.DataFrame], *,
         axes[0].set_yscale("log")
         style.round_numbers(axes[0].yaxis)
     axes[2].set_ylim(bottom=0)
-    _draw_references(axes[1], references or {}, history["validation_rmse"].dropna())
+    low, high = history["validation_rmse"].min(), history["validation_rmse"].max()
+    pad = 0.12 * max(high - low, 0.02 * high)
+    axes[1].set_ylim(max(0.0, low - pad), high + 1.5 * pad)
     if len(seeds) > 1:
         handles = [Line2D([], [], color=shade, label=f"seed {seed}") for seed, shade in zip(seeds, shades)]
         axes[0].legend(handles=handles, loc="upper right")
     return style.lettered(fig, axes)
-
-
-def _draw_references(ax: Axes, references: Mapping[str, float], values: pd.Series) -> None:
-    for (name, colour), value in zip(style.method_colours(references).items(), references.values()):
-        ax.axhline(value, color=colour, lw=0.9, ls=(0, (4, 2)))
-        ax.annotate(name, (1, value), (0, 1.5), ("axes fraction", "data"), "offset points", ha="right", va="bottom",
-                    fontsize=7, color=colour)  # fmt: skip
-    low, high = np.nanmin([*values, *references.values()]), np.nanmax([*values, *references.values()])
-    pad = 0.12 * max(high - low, 0.02 * high)
-    ax.set_ylim(max(0.0, low - pad), high + 1.5 * pad)
 
 
 @styled
