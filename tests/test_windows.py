@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import threading
 from collections import Counter
 
 import numpy as np
@@ -211,6 +212,23 @@ def test_batch_depends_on_seed_and_step_only():
             assert np.array_equal(ahead.batch(step)["ecg"], plain.batch(step)["ecg"])
     with TrainingBatches(config, windows, 1, 0) as other, TrainingBatches(config, windows, 0, 0) as plain:
         assert not np.array_equal(other.batch(0)["ecg"], plain.batch(0)["ecg"])
+
+
+def test_batches_are_made_ahead_in_threads_where_asked_for(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        TrainingBatches, "_make", lambda self, step: made.append((step, threading.current_thread().name)) or {}
+    )
+    config, windows = small_config(data__stream_training=False), make_windows()
+    with TrainingBatches(config, windows, 0, n_prefetch=2) as ahead:
+        ahead.batch(3)
+        assert set(ahead._pending) == {4, 5}
+    assert 3 in dict(made) and all(name.startswith("batches") for _, name in made)
+    made.clear()
+    with TrainingBatches(config, windows, 0, n_prefetch=0) as plain:
+        plain.batch(3)
+    plain.batch(7)  # nothing of it has ended
+    assert made == [(step, threading.current_thread().name) for step in (3, 7)]
 
 
 def test_batch_larger_than_the_store():
