@@ -16,7 +16,7 @@ from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, get_method
 from p2es_lib.core.noise import WindowNoise
-from p2es_lib.evaluation.metrics.clinical import r_peak_times
+from p2es_lib.signals.r_peaks import r_peak_times
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
 

@@ -21,7 +21,6 @@ from p2es_lib.core.leads import expand_leads
 from p2es_lib.core.paths import PRETRAINED
 from p2es_lib.data.windows import WindowSet
 from p2es_lib.data.windows.store import write_windows
-from p2es_lib.evaluation.metrics.clinical import r_peak_times
 from p2es_lib.experiments import sim_to_real
 from p2es_lib.experiments.sim_to_real import (
     DETECTOR,
@@ -39,6 +38,7 @@ from p2es_lib.experiments.sim_to_real import (
 )
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.plots.results import MOST_RECORDS
+from p2es_lib.signals.r_peaks import r_peak_times
 from p2es_lib.training.loop import train
 
 CHECKOUT = Path(__file__).resolve().parents[1]

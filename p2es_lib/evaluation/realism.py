@@ -23,11 +23,11 @@ from p2es_lib.core.config import Config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import INDEPENDENT_LEADS, INDEPENDENT_ROWS, LEADS, lead_rows
 from p2es_lib.data.windows import WindowSet, simulator_config, stored_beats
-from p2es_lib.evaluation.metrics.clinical import r_peak_times
 from p2es_lib.evaluation.metrics.features import beat_samples, classifiers
 from p2es_lib.evaluation.metrics.measurements import average_beats, beat_times, measure_beats
 from p2es_lib.evaluation.metrics.resampling import resample, weighted_auroc, with_interval
 from p2es_lib.signals.cleaning import ecg_clean
+from p2es_lib.signals.r_peaks import r_peak_times
 from p2es_lib.simulator import simulate
 
 #: Limits (years) of the age bands in which the measurements are compared.

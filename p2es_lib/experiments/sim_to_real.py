@@ -21,12 +21,13 @@ from p2es_lib.core.learned import LearnedTranslator, load_method
 from p2es_lib.core.paths import windows_dir
 from p2es_lib.core.weights import WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.data.windows import WindowSet, read_windows, stored_beats
-from p2es_lib.evaluation.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, heart_rate_error, r_peak_times
+from p2es_lib.evaluation.metrics.clinical import R_PEAK_TOLERANCE_S, count_matches, heart_rate_error
 from p2es_lib.evaluation.metrics.lag import constant_lags, overlaps
 from p2es_lib.evaluation.metrics.resampling import resample, with_interval
 from p2es_lib.evaluation.metrics.waveform import pearson
 from p2es_lib.experiments.runs import simulated_windows
 from p2es_lib.signals.cleaning import ppg_onsets
+from p2es_lib.signals.r_peaks import r_peak_times
 
 MODEL, TEMPLATE = "P2Es, trained on simulated data", "Mean-beat template of simulated data"
 DETECTOR = "Pulse onset less the record's lag"

@@ -18,7 +18,7 @@ from scipy.signal import resample_poly
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import INDEPENDENT_ROWS, LEADS
-from p2es_lib.evaluation.metrics.clinical import r_peak_times
+from p2es_lib.signals.r_peaks import r_peak_times
 
 #: Rate (Hz) and reach (seconds from the R peak) of the averaged beat.
 BEAT_RATE, BEAT_SPAN_S = 500.0, (-0.36, 0.60)

@@ -7,10 +7,11 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.evaluation.metrics import waveform
-from p2es_lib.evaluation.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1, r_peak_times
+from p2es_lib.evaluation.metrics.clinical import einthoven_residual, heart_rate_error, r_peak_f1
 from p2es_lib.evaluation.metrics.lag import constant_lags, error_split, overlaps
 from p2es_lib.evaluation.metrics.long_table import SEPARATOR, check_samples, long_table, per_lead, point_estimate
 from p2es_lib.evaluation.metrics.uncertainty import LEVELS, ensemble_scores, level_name
+from p2es_lib.signals.r_peaks import r_peak_times
 
 ESTIMATES = ("mean", "single", "samples")
 

@@ -1,0 +1,152 @@
+"""From a recording with an ECG of any leads, and a pulse if there is one, to a reference.
+
+Beats are found on the leads that are given, each sample of the ECG belongs to one beat, and the mean of a lead is taken
+over the beats that are like most others: premature, broad and noisy ones are left out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from p2es_lib.reference.person import AFTER_S, BEFORE_S, Reference, beat_samples
+from p2es_lib.signals.pulse_features import pulse_upstrokes
+from p2es_lib.signals.r_peaks import r_peak_times
+
+#: A beat's own time begins so long before its R, or at this share of the interval before it, if that is shorter.
+SHARE_BEFORE = 0.42
+#: Beats that correlate less than this with the median beat, over all given leads, are not like the others.
+LEAST_CORRELATION = 0.8
+#: Delays from R to the pulse that are searched, s, their grid, and how far a single beat's may lie from the common one.
+DELAYS_S, DELAY_STEP_S, DELAY_REACH_S = (0.04, 0.70), 0.01, 0.06
+#: So many beats with a pulse are needed for a delay.
+LEAST_PULSES = 3
+
+
+class Beats(NamedTuple):
+    """Beats of N recordings: R times (N, K) s, padded with inf; which went into the mean, and were whole, bool (N, K)."""
+
+    r_times: Tensor
+    kept: Tensor
+    whole: Tensor
+
+
+def beat_begins(r_times: Tensor) -> Tensor:
+    """Where the own time of each beat begins, (N, K) s, for R times (N, K), ascending and padded with inf."""
+    interval = torch.diff(r_times, dim=1, prepend=r_times[:, :1] - BEFORE_S / SHARE_BEFORE)
+    before = torch.nan_to_num(SHARE_BEFORE * interval, nan=BEFORE_S, posinf=BEFORE_S).clamp(max=BEFORE_S)
+    return r_times - before
+
+
+def interpolate(signal: Tensor, position: Tensor) -> Tensor:
+    """Values (N, C, M) of signals (N, C, L) at places (N, M) in samples, by Catmull-Rom; ends are held."""
+    last = signal.shape[-1] - 1
+    position = position.clamp(0, last)
+    floor = position.floor().clamp(max=max(last - 1, 0))
+    f, index = (position - floor)[:, None], floor.long()
+    a, b, c, d = (_gather(signal, (index + shift).clamp(0, last)) for shift in (-1, 0, 1, 2))
+    return b + 0.5 * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
+
+
+def _gather(signal: Tensor, index: Tensor) -> Tensor:
+    return signal.gather(2, index[:, None].expand(-1, signal.shape[1], -1))
+
+
+def mean_beats(ecg: Tensor, given: Tensor, r_times: Tensor, sampling_rate: float) -> tuple[Tensor, Beats]:
+    """Mean beats (N, 12, L) of ECGs (N, 12, T), mV, in the leads that are given (N, 12), and which beats made them.
+
+    A time that no beat reaches has the value of the nearest one that some beat does.
+    """
+    n, n_leads, n_samples = ecg.shape
+    n_offsets, n_beats = beat_samples(sampling_rate), r_times.shape[1]
+    offsets = torch.arange(n_offsets) / sampling_rate - BEFORE_S
+    begins = beat_begins(r_times)
+    ends = torch.cat([begins[:, 1:], begins.new_full((n, 1), torch.inf)], dim=1)
+    t = r_times[:, :, None] + offsets  # (N, K, L)
+    own = (t >= begins[:, :, None]) & (t < ends[:, :, None]) & (t >= 0) & (t <= (n_samples - 1) / sampling_rate)
+    places = torch.where(own, t * sampling_rate, 0.0).flatten(1)
+    values = interpolate(ecg, places).reshape(n, n_leads, n_beats, n_offsets)
+    values = torch.where(own[:, None], values, torch.nan)
+    # The part in which beats are compared: QRS and the beginning of T, which all but the last one have whole.
+    part = (offsets > -0.06) & (offsets < 0.25)
+    whole = own[:, :, part].all(dim=2)
+    kept = whole & _alike(values[..., part], given, whole)
+    use = own & kept[:, :, None]
+    total = torch.where(use[:, None], values, 0.0).sum(dim=2)
+    mean = total / use.sum(dim=1)[:, None].clamp_min(1)
+    return _hold_ends(mean, use.any(dim=1)) * given[:, :, None], Beats(r_times, kept, whole)
+
+
+def _alike(values: Tensor, given: Tensor, whole: Tensor) -> Tensor:
+    """Beats (N, K) that correlate with the median beat over all given leads; values (N, 12, K, M)."""
+    values = torch.where(whole[:, None, :, None], values, torch.nan)
+    median = torch.nan_to_num(values.nanmedian(dim=2).values)  # (N, 12, M)
+    values, weight = torch.nan_to_num(values), given[:, :, None, None]
+    x, y = values * weight, median[:, :, None] * weight
+    # Each lead about its own mean: wander moves the line under a beat, and makes no other beat of it.
+    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    dot, power_x, power_y = ((a * b).sum(dim=(1, 3)) for a, b in ((x, y), (x, x), (y, y)))
+    size = (power_x / power_y.clamp_min(1e-12)).sqrt()
+    return (dot / (power_x * power_y).clamp_min(1e-12).sqrt() > LEAST_CORRELATION) & (size > 0.5) & (size < 2.0)
+
+
+def _hold_ends(beats: Tensor, covered: Tensor) -> Tensor:
+    """Beats (N, 12, L) with the nearest covered value where none is, covered (N, L) being one stretch."""
+    position = torch.arange(covered.shape[1])
+    first = torch.where(covered, position, covered.shape[1]).amin(dim=1, keepdim=True)
+    last = torch.where(covered, position, -1).amax(dim=1, keepdim=True)
+    nearest = torch.maximum(torch.minimum(position.expand_as(covered), last), first).clamp(0, covered.shape[1] - 1)
+    return torch.where(covered.any(dim=1)[:, None, None], _gather(beats, nearest), 0.0)
+
+
+def pulse_delay(r_times: Tensor, upstrokes: Tensor) -> tuple[Tensor, Tensor]:
+    """Delay from R to the steepest point of the pulse and its spread between beats (SD), (N,) s each; NaN: not found.
+
+    Of the delays in :data:`DELAYS_S` the one that most pairs of R times (N, K) and upstrokes (N, J) share, the smaller
+    one of two that are about as common: a regular heart shows every delay again one beat later. Both are padded with
+    inf or NaN.
+    """
+    difference = (upstrokes[:, :, None] - r_times[:, None, :]).flatten(1)  # (N, J K)
+    grid = torch.arange(*DELAYS_S, DELAY_STEP_S)
+    distance = difference[:, :, None] - grid
+    votes = torch.exp(-0.5 * (distance / 0.03) ** 2).nan_to_num(0.0).sum(dim=1)  # (N, G)
+    first = (votes >= 0.9 * votes.amax(dim=1, keepdim=True)).float().argmax(dim=1)
+    # Up the hill from there: nine tenths of the votes lie a little before its top.
+    hill = torch.where((grid - grid[first][:, None]).abs() <= DELAY_REACH_S, votes, -1.0)
+    near = (difference - grid[hill.argmax(dim=1)][:, None]).abs() <= DELAY_REACH_S
+    matched = torch.where(near, difference, torch.nan)
+    enough = near.sum(dim=1) >= LEAST_PULSES
+    delay = torch.where(enough, matched.nanmedian(dim=1).values, torch.nan)
+    spread = 1.4826 * (matched - delay[:, None]).abs().nanmedian(dim=1).values
+    return delay, spread
+
+
+def find_r(ecg: Tensor, given: Tensor, sampling_rate: float) -> Tensor:
+    """R times (N, K) s, padded with inf, of ECGs (N, 12, T) on the leads that are given (N, 12)."""
+    times = r_peak_times(ecg.numpy(), sampling_rate, given.numpy() > 0)
+    times = np.where(np.isnan(times), np.inf, times)
+    return torch.as_tensor(times if times.shape[1] else np.full((len(times), 1), np.inf), dtype=torch.float32)
+
+
+def make_references(
+    ecg: Tensor, given: Tensor, sampling_rate: float, *, ppg: Tensor | None = None, elapsed_s: Tensor | None = None
+) -> Reference:
+    """References of N recordings of equal length: ECG (N, 12, T) mV, given leads (N, 12), PPG (N, 1, T) upright.
+
+    A recording in which fewer than two beats are alike becomes no reference (``given`` all 0).
+    """
+    r_times = find_r(ecg, given, sampling_rate)
+    beats, found = mean_beats(ecg, given, r_times, sampling_rate)
+    enough = found.kept.sum(dim=1) >= 2
+    interval = torch.diff(r_times, dim=1)
+    rr = torch.where(interval.isfinite(), interval, torch.nan).nanmedian(dim=1).values
+    unknown = torch.full((len(ecg),), torch.nan)
+    delay = unknown if ppg is None else pulse_delay(r_times, pulse_upstrokes(ppg, sampling_rate))[0]
+    elapsed = unknown if elapsed_s is None else elapsed_s
+    return Reference(
+        beats * enough[:, None, None], given * enough[:, None], torch.nan_to_num(rr, nan=1.0),
+        torch.where(enough, delay, torch.nan), elapsed,
+    )  # fmt: skip

@@ -1,0 +1,93 @@
+"""What is kept of a person's earlier recording: mean beats of the leads that it had, their rate, the delay to the pulse.
+
+It is no recording: nobody can read a rhythm from it, and it never holds time that is translated or scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+
+#: A mean beat reaches from so long before R to so long after it, s: a long PR interval, and the T wave of a slow heart.
+BEFORE_S, AFTER_S = 0.32, 0.60
+#: From so long after the reference on, s, the target is taken to be another session.
+SESSION_S = 3600.0
+
+
+def beat_samples(sampling_rate: float) -> int:
+    """Number of samples of a mean beat."""
+    return round((BEFORE_S + AFTER_S) * sampling_rate) + 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """References of N people or windows, one each; tensors on one device.
+
+    Attributes
+    ----------
+    beats : float32 (N, 12, L)
+        Mean beats in mV from :data:`BEFORE_S` before R to :data:`AFTER_S` after it; 0 in leads that are not given.
+    given : float32 (N, 12)
+        1 for the leads that the recording had; all 0: there is no reference.
+    rr_s, delay_s, elapsed_s : float32 (N,)
+        Mean RR interval; R to the steepest point of the pulse, NaN if it was not seen; time from the reference to what
+        is translated, NaN if unknown (then it counts as another session).
+    """
+
+    beats: Tensor
+    given: Tensor
+    rr_s: Tensor
+    delay_s: Tensor
+    elapsed_s: Tensor
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    def __getitem__(self, rows) -> Reference:
+        return self._each(lambda part: part[rows])
+
+    def to(self, device) -> Reference:
+        """The same on another device."""
+        return self._each(lambda part: part.to(device))
+
+    def repeat_interleave(self, count: int) -> Reference:
+        """Each row ``count`` times, side by side."""
+        return self._each(lambda part: part.repeat_interleave(count, 0))
+
+    def repeat(self, count: int) -> Reference:
+        """All rows ``count`` times, one after the other."""
+        return self._each(lambda part: part.repeat(count, *[1] * (part.ndim - 1)))
+
+    @property
+    def same_session(self) -> Tensor:
+        """Whether the target was recorded in the session of the reference, bool (N,)."""
+        return self.elapsed_s < SESSION_S  # NaN: no
+
+    @classmethod
+    def none(cls, count: int, sampling_rate: float) -> Reference:
+        """No reference for any of ``count`` windows."""
+        unknown = torch.full((count,), torch.nan)
+        beats = torch.zeros(count, len(LEADS), beat_samples(sampling_rate))
+        return cls(beats, torch.zeros(count, len(LEADS)), torch.ones(count), unknown, unknown.clone())
+
+    @classmethod
+    def joined(cls, parts: list[Reference]) -> Reference:
+        """Several tables of references as one."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def check(self, count: int, sampling_rate: float) -> Reference:
+        """This, for ``count`` windows (one reference serves them all), or an InputError that says what does not fit."""
+        if self.beats.shape[1:] != (len(LEADS), beat_samples(sampling_rate)):
+            found = f"reference: mean beats of shape {tuple(self.beats.shape[1:])}"
+            raise InputError(f"{found}; at {sampling_rate:g} Hz it is (12, {beat_samples(sampling_rate)}): make it anew")
+        if len(self) not in (1, count):
+            raise InputError(f"reference: {len(self)} of them for {count} windows; give one, or one per window")
+        return self if len(self) == count else self.repeat(count)
+
+    def _each(self, change) -> Reference:
+        return Reference(*(change(getattr(self, f.name)) for f in fields(self)))
