@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from p2es_lib.reference.person import AFTER_S, BEFORE_S, Reference, beat_samples
+from p2es_lib.core.reference import BEFORE_S, Reference, beat_samples
 from p2es_lib.signals.pulse_features import pulse_upstrokes
 from p2es_lib.signals.r_peaks import r_peak_times
 
@@ -27,7 +27,7 @@ LEAST_PULSES = 3
 
 
 class Beats(NamedTuple):
-    """Beats of N recordings: R times (N, K) s, padded with inf; which went into the mean, and were whole, bool (N, K)."""
+    """Beats of N recordings: R times (N, K) s, padded with inf; which were kept, which whole, bool (N, K)."""
 
     r_times: Tensor
     kept: Tensor
@@ -127,8 +127,8 @@ def pulse_delay(r_times: Tensor, upstrokes: Tensor) -> tuple[Tensor, Tensor]:
 def find_r(ecg: Tensor, given: Tensor, sampling_rate: float) -> Tensor:
     """R times (N, K) s, padded with inf, of ECGs (N, 12, T) on the leads that are given (N, 12)."""
     times = r_peak_times(ecg.numpy(), sampling_rate, given.numpy() > 0)
-    times = np.where(np.isnan(times), np.inf, times)
-    return torch.as_tensor(times if times.shape[1] else np.full((len(times), 1), np.inf), dtype=torch.float32)
+    times = np.pad(times, ((0, 0), (0, 2)), constant_values=np.nan)  # two columns at least
+    return torch.as_tensor(np.where(np.isnan(times), np.inf, times), dtype=torch.float32)
 
 
 def make_references(
