@@ -24,7 +24,8 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
 - heart rates far from rest (:func:`adapt_to_rate`): maximum 211 - 0.64 age + 11 (Nes 2013, mean and SEE), at most 220
   per minute. PR falls by 0.62 ms per beat/min from 90 to 140 (167 to 136 ms in exercise, 10.1016/s0022-0736(77)80005-8)
   and elsewhere follows RR by 0.054 s/s (10.1016/j.jelectrocard.2008.06.022), least 100 ms. The curve of QT is not made
-  for RR below 0.4 s, where it would outlast RR: at most 0.82 RR (unverified; 245 ms at 200 per minute). Arrival time
+  for exercise, where it would outlast RR: at most Fridericia's root of RR (296 ms at 150 per minute, as the slopes 0.168
+  to 0.194 of the same source), and 0.82 RR (unverified; 245 ms at 200). Arrival time
   falls by 35 to 55 ms at 120 to 150 per minute (unverified: 30 to 60 ms, most of it the pre-ejection period). Breathing
   up to 2.2 times as fast (our choice).
 - height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index 26 kg/m2 +-
@@ -62,7 +63,7 @@ _BRADYCARDIA_SHARE, _TACHYCARDIA_SHARE, _AF_SCALE = 0.029, 0.038, 0.4
 # Heart rates far from rest, per minute; in atrial fibrillation not above the last one.
 _LEAST_T_S = 0.085  # from the end of QRS to that of T, for bundle branch block near 220 per minute
 _SLOWEST, _SLOW_BELOW, _FAST_ABOVE, _FASTEST, _FASTEST_AF = 30.0, 50.0, 100.0, 220.0, 180.0
-#: What ``adapt_to_rate`` does: QT and PR are at most these shares of RR, PR is at least this (s).
+# QT and PR are at most these shares of RR, PR is at least this (s).
 _QT_OF_RR, _PR_OF_RR, _LEAST_PR_S = 0.82, 0.50, 0.100
 _PR_PER_RATE_S, _PR_PER_RR, _PAT_BY_RATE_S = -0.62e-3, 0.054, -0.045
 _AF_AGE, _AF_PERCENT = np.array([30.0, 45.0, 65.0, 85.0]), ([0.5, 5.2, 16.0, 45.0], [0.3, 2.9, 14.0, 45.0])
@@ -83,8 +84,8 @@ class Body:
 class Traits:
     """Rhythm, rate and intervals of N subjects in seconds, (N,) each.
 
-    ``far_way``: a heart rate far from rest (-1 slow, 1 fast, 0 no). ``qt_most_s``: QT is not longer than that.
-    ``ta_scale``: of delay and width of atrial repolarisation.
+    ``far_way``: a heart rate far from rest (-1 slow, 1 fast, 0 no). ``ta_scale``: of delay and width of atrial
+    repolarisation.
     """
 
     rhythm: np.ndarray
@@ -102,7 +103,6 @@ class Traits:
     pat_s: np.ndarray
     pat_residual_s: np.ndarray
     far_way: np.ndarray
-    qt_most_s: np.ndarray
     ta_scale: np.ndarray
 
 
@@ -196,13 +196,12 @@ def draw_traits(
         pat_s=pulse_arrival_time(age, body.stiffness, body.height_cm, config.site),
         pat_residual_s=1e-3 * config.pat_residual_sd_ms * z["pat_residual"] + session.pat_s,
         far_way=session.far_way,
-        qt_most_s=np.full_like(rr, np.inf),
         ta_scale=np.ones_like(rr),
     )
 
 
 def adapt_to_rate(traits: Traits, body: Body, mean_rr_s: np.ndarray) -> Traits:
-    """PR, P, the limit of QT and the arrival time of hearts far from rest at a mean RR interval (s); others as given.
+    """PR, P and the arrival time of hearts far from rest at a mean RR interval (s); others as given.
     """
     far, rate = traits.far_way != 0, 60.0 / mean_rr_s
     if not far.any():
@@ -218,7 +217,6 @@ def adapt_to_rate(traits: Traits, body: Body, mean_rr_s: np.ndarray) -> Traits:
         pr_s=np.where(far, pr, traits.pr_s),
         p_s=np.where(far, np.minimum(traits.p_s, 0.9 * pr), traits.p_s),
         pat_s=np.where(far, traits.pat_s + sooner, traits.pat_s),
-        qt_most_s=np.where(far, _QT_OF_RR * mean_rr_s, np.inf),
         ta_scale=np.where(far, np.minimum(mean_rr_s / 0.5, 1.0), 1.0),
     )
 
@@ -227,5 +225,7 @@ def qt_interval(traits: Traits, mean_rr_s: np.ndarray, qrs_s: np.ndarray) -> np.
     """QT (s) at a mean RR interval (s), (N,)."""
     gamma = traits.qt_curvature
     adapted = traits.qt_at_1s + traits.qt_slope / gamma * (mean_rr_s**gamma - 1.0)
+    fast = traits.far_way > 0
+    adapted = np.where(fast, np.minimum(adapted, traits.qt_at_1s * np.cbrt(mean_rr_s)), adapted)
     qt = np.clip(adapted + 0.7 * np.maximum(qrs_s - 0.100, 0.0), 0.24, 0.62)
-    return np.where(qt > traits.qt_most_s, np.maximum(traits.qt_most_s, qrs_s + _LEAST_T_S), qt)
+    return np.where(fast, np.minimum(qt, np.maximum(_QT_OF_RR * mean_rr_s, qrs_s + _LEAST_T_S)), qt)

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from p2es_lib.simulator.draws import Draws
-from p2es_lib.simulator.sessions import SPACING_CM, UP_GAIN_PER_CM, UP_Y_PER_CM, Session
+from p2es_lib.simulator.sessions import ALONG_PER_CM, UP_GAIN_PER_CM, UP_Y_PER_CM, Session
 from p2es_lib.simulator.settings import SimulatorConfig
 
 FILE = Path(__file__).with_name("normal_beats.json")
@@ -150,8 +150,7 @@ def draw_lead_fields(
 def _put_on_again(field: np.ndarray, limb_gain: np.ndarray, session: Session) -> None:
     """Electrodes of a sitting, where they differ from those of session 0; ``limb_gain`` (2, N): log, of I and II."""
     field[:2] *= np.exp(limb_gain)[:, None]
-    slope = np.gradient(field[2:], axis=0) / SPACING_CM
-    field[2:] += session.chest_along_cm[:, None] * slope
+    field[2:] += (ALONG_PER_CM[:, None] * session.chest_along_cm)[:, None] * np.gradient(field[2:], axis=0)
     field[2:, 1] += UP_Y_PER_CM * session.chest_up_cm
     field[2:] *= np.exp(UP_GAIN_PER_CM[:, None] * session.chest_up_cm)[:, None]
 

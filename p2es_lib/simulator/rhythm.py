@@ -28,7 +28,8 @@ _BEFORE_S, _AFTER_S = 3.5, 1.2
 #: RR intervals are never shorter than this (s).
 MIN_RR_S = 0.3
 # ... but in very fast hearts, of whom this share of their mean interval is the least; 220 per minute is the fastest.
-_MIN_RR_SHARE, _FASTEST_RR_S, _NO_PREMATURE_BELOW_S, _MORE_PVC_SHARE = 0.9, 60.0 / 220.0, 0.4, 0.6
+_MIN_RR_SHARE, _FASTEST_RR_S, _SLOWEST_RR_S = 0.9, 60.0 / 220.0, 60.0 / 30.0
+_NO_PREMATURE_BELOW_S, _MORE_PVC_SHARE = 0.4, 0.6
 #: Codes of the beat types in the latents; -1 is padding.
 BEAT_SINUS, BEAT_PVC, BEAT_PAC, BEAT_AF = range(4)
 _PAC_SLOTS = (2, 3)
@@ -67,7 +68,7 @@ def draw_beats(
     """RR series of N windows, one beat after the other, all windows at once."""
     n, n_beats = len(traits.rr_s), sum(beat_capacity(config))
     rr_0 = traits.rr_s * np.exp(0.04 * config.heart_rate * window.normal["heart_rate"])
-    rr_0 = np.maximum(rr_0, _FASTEST_RR_S)
+    rr_0 = np.clip(rr_0, _FASTEST_RR_S, _SLOWEST_RR_S)
     least = np.where(traits.far_way > 0, np.minimum(MIN_RR_S, _MIN_RR_SHARE * rr_0), MIN_RR_S)
     armed, premature_time, coupling, pause = _premature_slots(body, traits, subject, window, config, session)
     time = -_BEFORE_S - rr_0 * window.uniform["start"]

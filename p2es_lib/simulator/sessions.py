@@ -31,13 +31,16 @@ CHANGES = ("none", "af", "pvc", "st_elevation", "lbbb", "long_qt")
 NO_CHANGE, TO_AF, TO_PVC, TO_ST_ELEVATION, TO_LBBB, TO_LONG_QT = range(6)
 
 _PAT_S, _PAT_TAIL_S, _PAT_TAIL_SHARE = 0.009, 0.020, 0.10
-_AXIS_DEG = np.array([5.0, 4.0, 7.0])[:, None]  # P, QRS, T
+_TURN_DEG = np.array([3.0, 1.7, 3.5])[:, None]  # of the dipole of P, QRS, T: the axes turn twice as far
 # Log gain of P, QRS and T in all leads, and of each in leads I and II.
-_WAVE_GAIN, _LIMB_GAIN = np.array([0.08, 0.02, 0.10])[:, None], np.array([0.06, 0.04, 0.08])[:, None, None]
-_ELECTRODE_CM, SPACING_CM = 1.35, 5.0
+_WAVE_GAIN, _LIMB_GAIN = np.array([0.08, 0.02, 0.08])[:, None], np.array([0.06, 0.045, 0.07])[:, None, None]
+_ELECTRODE_CM = 1.35
+#: Of V1 to V6, per cm along the line: part of the way to the next electrode, 5 cm off. Less over the sternum, where the
+#: difference between neighbours would move R in V1 and V2 too far.
+ALONG_PER_CM = np.array([0.65, 0.8, 1.0, 1.0, 1.0, 1.0]) / 5.0
 #: Change of the Y coefficient (mV/mV) and of the log gain of V1 to V6 for each cm that the electrode lies higher.
-UP_Y_PER_CM = -0.04
-UP_GAIN_PER_CM = np.array([-0.05, -0.05, 0.05, 0.15, 0.08, 0.07])
+UP_Y_PER_CM = -0.03
+UP_GAIN_PER_CM = np.array([0.0, -0.03, 0.08, 0.14, 0.10, 0.08])
 _SLOW_PATH_S, _SLOW_OFFSET_S, _SLOW_HZ = 0.003, 0.003, (0.04, 0.3)
 
 
@@ -92,7 +95,7 @@ def make_session(draws: Draws, number: int, change: str, config: SimulatorConfig
         far_place=np.zeros(n),
         pat_s=scale * np.where(tail, _PAT_TAIL_S * z["pat"][1], _PAT_S * z["pat"][0]),
         log_rate=0.09 * scale * z["heart_rate"],
-        turn_deg=scale * _AXIS_DEG * z["axis"],
+        turn_deg=scale * _TURN_DEG * z["axis"],
         wave_gain=scale * _WAVE_GAIN * z["wave_gain"],
         limb_gain=scale * _LIMB_GAIN * z["limb_gain"].reshape(3, 2, n),
         chest_along_cm=scale * _ELECTRODE_CM * z["chest_along"],
