@@ -1,11 +1,12 @@
 """The embedded cohort: paired wearable PPG and 12-lead ECG with known latents.
 
 ``simulate(subjects)`` returns windows in subject-major order. A subject is a number; together with the seed it decides
-everything about it, and with the number of a session everything about that sitting
-(:mod:`p2es_lib.simulator.sessions`), so the same number gives the same bytes in any cohort, order, batch or process. To keep that true,
-arrays are worked on elementwise and contiguously: no matrix product, no FFT across rows, no reduction except along a
-row, because their rounding may depend on the shape of the whole array. The ECG is clean (no sensor noise, no baseline
-wander): it is the target. The PPG has sensor noise, breathing and any disturbance asked for. Sources: in the modules.
+everything about it, and with the number of a session everything about that sitting (see
+:mod:`p2es_lib.simulator.sessions`), so the same number gives the same bytes in any cohort, order, batch or process. To
+keep that true, arrays are worked on elementwise and contiguously: no matrix product, no FFT across rows, no reduction
+except along a row, because their rounding may depend on the shape of the whole array. The ECG is clean (no sensor
+noise, no baseline wander): it is the target. The PPG has sensor noise, breathing and any disturbance asked for.
+Sources: in the modules.
 
 References
 ----------
@@ -94,10 +95,11 @@ class Latents:
 class SimulatedWindows:
     """PPG float32 (N, 1, T), z-scored per window, ECG float32 (N, 12, T) in mV (``leads.LEADS``), and what made them.
 
-    Columns of ``index``: subject, record (one per session), session, change (since session 0), start_s, age, sex, height_cm, weight_kg, rhythm, morphology, heart_rate (from
-    the RR intervals in the window), pr_ms (NaN without P waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the
-    areas in I and aVF), pat_ms (mean R to pulse foot), pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc and
-    n_pac (number of premature beats).
+    Columns of ``index``: subject, record (one per session), session, change (since session 0), start_s, age, sex,
+    height_cm, weight_kg, rhythm, morphology, heart_rate (from the RR intervals in the window), pr_ms (NaN without P
+    waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the areas in I and aVF, for the leads of session 0), pat_ms
+    (mean R to pulse foot), pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc and n_pac (number of premature
+    beats).
     """
 
     ppg: np.ndarray

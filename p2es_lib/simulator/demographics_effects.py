@@ -24,10 +24,10 @@ Numbers and sources (medians unless said otherwise; "unverified" means remembere
 - heart rates far from rest (:func:`adapt_to_rate`): maximum 211 - 0.64 age + 11 (Nes 2013, mean and SEE), at most 220
   per minute. PR falls by 0.62 ms per beat/min from 90 to 140 (167 to 136 ms in exercise, 10.1016/s0022-0736(77)80005-8)
   and elsewhere follows RR by 0.054 s/s (10.1016/j.jelectrocard.2008.06.022), least 100 ms. The curve of QT is not made
-  for exercise, where it would outlast RR: at most Fridericia's root of RR (296 ms at 150 per minute, as the slopes 0.168
-  to 0.194 of the same source), and 0.82 RR (unverified; 245 ms at 200). Arrival time
-  falls by 35 to 55 ms at 120 to 150 per minute (unverified: 30 to 60 ms, most of it the pre-ejection period). Breathing
-  up to 2.2 times as fast (our choice).
+  for exercise, where it would outlast RR: at most Fridericia's root of RR (about 300 ms at 150 per minute, as the
+  slopes 0.168 to 0.194 of the same source have it), and 0.82 RR (unverified; 245 ms at 200). Arrival time falls by 35
+  to 55 ms at 120 to 150 per minute (unverified: 30 to 60 ms, most of it the pre-ejection period). Breathing is up to
+  2.2 times as fast (our choice).
 - height and weight: 176 +- 7 cm (men), 163 +- 6.5 cm (women), -0.05 cm per year after 40; body mass index 26 kg/m2 +-
   15 %: unverified.
 """
@@ -136,8 +136,7 @@ def draw_body(
 
 
 def draw_people(draws: Draws, config: SimulatorConfig, session: Session) -> tuple[Body, Traits]:
-    """Body and traits of people of the cohort, with the rhythms that are usual at their age and sex or of the sitting.
-    """
+    """Body and traits of people of the cohort, with the rhythms usual at their age and sex, or the sitting's own."""
     body = draw_body(*draw_age_and_sex(draws), draws, config)
     af = _AF_SCALE / 100.0 * by_age_and_sex(body.age, body.female, _AF_AGE, _AF_PERCENT) * config.arrhythmia
     slow, fast = _BRADYCARDIA_SHARE * config.arrhythmia, _TACHYCARDIA_SHARE * config.arrhythmia
@@ -201,8 +200,7 @@ def draw_traits(
 
 
 def adapt_to_rate(traits: Traits, body: Body, mean_rr_s: np.ndarray) -> Traits:
-    """PR, P and the arrival time of hearts far from rest at a mean RR interval (s); others as given.
-    """
+    """PR, P and the arrival time of hearts far from rest at a mean RR interval (s); others as given."""
     far, rate = traits.far_way != 0, 60.0 / mean_rr_s
     if not far.any():
         return traits

@@ -29,7 +29,8 @@ SUBJECT_LATER_NORMALS = {"repolarisation": 6, "beat_finer": 30}
 #: Numbers of one sitting: what differs from the person's other sittings.
 SESSION_NORMALS = {
     "pat": 2, "heart_rate": 1, "axis": 3, "wave_gain": 3, "limb_gain": 6, "chest_along": 6, "chest_up": 6, "qrs": 1,
-    "pr": 1, "qtc": 1, "breathing_rate": 1, "breathing_lag": 1, "breathing_depth": 2, "pulse_shape": 5, "noise_level": 1,
+    "pr": 1, "qtc": 1, "breathing_rate": 1, "breathing_lag": 1, "breathing_depth": 2, "pulse_shape": 5,
+    "noise_level": 1,
 }  # fmt: skip
 SESSION_UNIFORMS = {"pat_tail": 1, "long_qt": 1}
 #: Whether, which way and how far a sitting's heart rate is from rest.

@@ -6,9 +6,10 @@ reveal is held, everything else is drawn anew and the ECG rendered again.
 
 Held with ``hold="pulses"``: age, sex, stiffness (it shapes the pulse), the onset of every pulse, the rhythm and the
 type of each beat, the mean RR interval (which sets QT) and whether it is far from rest, breathing rate and phase, the
-part of the arrival time that follows RR. Drawn anew: height (hence part of the arrival time), the arrival-time residual,
-its slow drift and its beat-to-beat jitter, and whatever else shapes the ECG. R = pulse onset - drawn arrival time. Held
-besides with ``hold="beats"``: the true R times of all beats. The difference between the two floors is timing.
+part of the arrival time that follows RR. Drawn anew: height (hence part of the arrival time), the arrival-time
+residual, its slow drift and its beat-to-beat jitter, and whatever else shapes the ECG. R = pulse onset - drawn arrival
+time. Held besides with ``hold="beats"``: the true R times of all beats. The difference between the two floors is
+timing.
 
 What a reference recording of the person's own ECG and PPG would add is held with ``known``:
 
@@ -17,8 +18,8 @@ What a reference recording of the person's own ECG and PPG would add is held wit
 - "person": the session's deviations too, with a change of the heart and the delay. What is left is the drift and jitter
   of the arrival time, and the phase of f waves.
 
-A change of the heart that PPG shows (rhythm, types of the beats) is held; another is known with "person" alone, else the
-heart is drawn without it.
+A change of the heart that PPG shows (rhythm, types of the beats) is held; another is known with "person" alone, else
+the heart is drawn without it.
 
 Approximations
 --------------

@@ -108,9 +108,7 @@ def repolarisation_scatter(morphology: np.ndarray, z: np.ndarray) -> tuple[np.nd
     return tuple(varies * np.array(sd)[:, None] * unit for sd, unit in ((_T_SD, t_unit), (_ST_SD, st_unit)))
 
 
-def injury(
-    morphology: np.ndarray, draws: Draws, change: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def injury(morphology: np.ndarray, draws: Draws, change: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the ST classes and new ST elevation do: factor of the T wave (N,), ST and T vectors to add (3, N), mV."""
     st_size, inferior = draws.uniform["st_size"], draws.uniform["st_site"] < 0.5
     depression, elevation = morphology == ST_DEPRESSION, (morphology == ST_ELEVATION) | (change == TO_ST_ELEVATION)

@@ -30,8 +30,9 @@ class SimulatorConfig:
 electrodes, breathing, pat_jitter, pulse_shape, sensor_noise, pat_drift, session_changes : float
         Scale of one kind of variation: 1 is the published size, 0 switches it off. ``arrhythmia``, ``premature_beats``
         and ``morphology`` scale probabilities, the others standard deviations or depths. ``body``: height, weight and
-        stiffness for given age and sex; ``electrodes``: positions, gains, and the local content that is no dipole. ``pat_drift``: slow
-        part of the arrival time within a session; ``session_changes``: all that differs between a person's sessions.
+        stiffness for given age and sex; ``electrodes``: positions, gains, and the local content that is no dipole;
+        ``pat_drift``: slow part of the arrival time within a session; ``session_changes``: all that differs between a
+        person's sessions but a change asked for.
     """
 
     sampling_rate: float = 125.0
