@@ -97,9 +97,8 @@ class SimulatedWindows:
 
     Columns of ``index``: subject, record (one per session), session, change (since session 0), start_s, age, sex,
     height_cm, weight_kg, rhythm, morphology, heart_rate (from the RR intervals in the window), pr_ms (NaN without P
-    waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the areas in I and aVF, for the leads of session 0), pat_ms
-    (mean R to pulse foot), pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc and n_pac (number of premature
-    beats).
+    waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the areas in I and aVF), pat_ms (mean R to pulse foot),
+    pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc and n_pac (number of premature beats).
     """
 
     ppg: np.ndarray
