@@ -18,7 +18,7 @@ that: for a reference and a target as in life take two sessions from 1 on.
 - Within a sitting: a path of sines from 0.04 to 0.3 Hz, SD 3 ms (calm), and an offset of each window, SD 3 ms (30-s
   medians: SD 1-5 ms in 2 minutes).
 
-Measured here: 500 normal people, sessions 1 and 2, one beat of 600 ms, 12 leads (in brackets: 8 pairs of NORM records of
+Measured: 500 normal people, sessions 1 and 2, one beat of 600 ms, 12 leads (in brackets: 8 pairs of NORM records of
 6 people of PTB-XL). RMS of the difference, median 0.056 mV, 95 % 0.028-0.116 (0.054, all 0.028-0.118); r median 0.967
 (0.96). By lead, I 27, II 29, V1 44, V2 61, V3 77, V4 81, V5 52, V6 43 uV (37, 33, 61, 82, 73, 61, 49, 36). CV within a
 person of R: I 7, II 6, V1 29, V2 19, V3 21, V4 20, V5 14, V6 12 % (5, 6, 30, 13, 17, 30, 14, 12; the pairs have a low R
