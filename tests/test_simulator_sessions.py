@@ -294,7 +294,8 @@ def test_fast_hearts_are_continuous_and_fill_the_window():
     fastest, slowest = (short.latents.subject[np.argsort(key)[:12]] for key in (-rate, rate))
     assert 210 < rate.max() < 223 and 25 < rate.min() < 32  # over two or three beats where slow
     long = simulate([*fastest, *slowest], 1, SimulatorConfig(extreme_rates=1.0, window_samples=4096))
-    assert (np.nanmax(long.latents.r_times, axis=1) > 4096 / 125 - 2.5).all()
+    last = np.nanmax(long.latents.r_times, axis=1) - 4096 / 125
+    assert (last[:12] > 0.8).all() and (last[12:] > -2.5).all()  # beats are wanted up to 1.2 s after the window
 
 
 def test_nothing_jumps_half_way_between_fast_beats():
