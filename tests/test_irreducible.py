@@ -241,6 +241,14 @@ def test_draws_are_calibrated_with_and_without_a_reference(session):
     assert error["person_other_session"] < 0.85 * error["nothing"]
 
 
+def test_without_a_reference_a_person_of_session_0_has_no_deviations():
+    config = SimulatorConfig(window_samples=256)
+    for session, same in ((0, True), (1, False)):
+        windows = simulate(range(3), 1, config, session=session)
+        means = [conditional_mean_ecg(windows, c, n_draws=3).mean for c in (config, config.replace(session_changes=0))]
+        assert np.array_equal(*means) == same
+
+
 def test_what_ppg_does_not_show_of_a_change_is_known_with_the_person_alone():
     config = SimulatorConfig(window_samples=256, morphology=0, arrhythmia=0)
     plain, block = (simulate(range(8), 1, config, session=1, change=change) for change in ("none", "lbbb"))

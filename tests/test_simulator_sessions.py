@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import warnings
 
@@ -10,9 +11,11 @@ import pytest
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS, lead_residual
-from p2es_lib.simulator import CHANGES, SimulatorConfig, simulate
-from p2es_lib.simulator.draws import generator
+from p2es_lib.simulator import CHANGES, SimulatorConfig, cohort, simulate
+from p2es_lib.simulator.draws import draw_block, generator
+from p2es_lib.simulator.normal_beats import draw_lead_fields
 from p2es_lib.simulator.rhythm import BEAT_PVC
+from p2es_lib.simulator.sessions import no_session
 
 #: First digits of the SHA-256 of the ECG, and of the PPG without drift, of BEFORE_CONFIG before there were sessions (on
 #: x86 with AVX512), and the mean of |V3| in 1e-6 mV of every second window, for other machines.
@@ -156,6 +159,41 @@ def test_sizes_of_waves_change_as_in_real_records(pairs):
         assert low < cv_r[LEADS.index(lead)] < high, lead
     assert 0.20 < within(r_1, r_2)[LEADS.index("V4")] < 0.32
     assert 10 < cv_t[0] < 19 and 8 < cv_t[1] < 15
+    grown = np.log(t_1 / t_2)[:, [LEADS.index("II"), LEADS.index("V5")]]
+    assert np.corrcoef(grown.T)[0, 1] > 0.2  # T grows and shrinks in all leads together, too
+
+
+def test_an_electrode_put_elsewhere():
+    config, n = SimulatorConfig(), 3
+    age, female, draws = np.full(n, 50.0), np.arange(n) > 1, draw_block(np.random.default_rng(0), n)
+    before = draw_lead_fields(age, female, draws, config)["qrs"]
+    at, still = np.zeros((6, n)), no_session(n)
+
+    def moved(**change):
+        return draw_lead_fields(age, female, draws, config, dataclasses.replace(still, **change))["qrs"] - before
+
+    assert not moved().any()
+    at[0] = 2.0
+    higher = moved(chest_up_cm=at)  # V1 2 cm higher sees less of the forces downwards
+    assert higher[2, 1] == pytest.approx(-0.06) and np.count_nonzero(higher) == n
+    aside = moved(chest_along_cm=np.roll(at, 3, axis=0))  # V4, 2 of 5 cm of the way to V5
+    assert aside[5] == pytest.approx(0.2 * (before[6] - before[4])) and not np.delete(aside, 5, axis=0).any()
+
+
+def test_the_sensor_is_put_on_again(monkeypatch):
+    """Pulse shape, noise and depth of breathing alone: another PPG of the same beats."""
+    config = SimulatorConfig(window_samples=256)
+    make = cohort.make_session
+    before = simulate(range(4), 1, config.replace(session_changes=0.0), session=1)
+    for name in ("pulse_shape", "noise_level", "ppg_breathing"):
+
+        def one_deviation(draws, number, change, config, name=name):
+            made = make(draws, number, change, config)
+            return dataclasses.replace(no_session(len(made.number)), number=made.number, **{name: getattr(made, name)})
+
+        monkeypatch.setattr(cohort, "make_session", one_deviation)
+        windows = simulate(range(4), 1, config, session=1)
+        assert np.array_equal(windows.ecg, before.ecg) and not np.allclose(windows.ppg, before.ppg, atol=0.003), name
 
 
 def test_axes_and_intervals_change_as_in_real_records(pairs):
@@ -221,13 +259,17 @@ def test_intervals_and_delay_follow_the_rate(far):
     latents, rate = far.latents, 60 / far.latents.mean_rr_s
     sinus = ((far.index["rhythm"] != "af") & (rest.index["rhythm"] != "af")).to_numpy()
     assert (latents.qt_s < 0.83 * latents.mean_rr_s).all() and latents.qrs_s.min() > 0.05
-    assert (latents.pr_s + 0.45 * latents.qrs_s < 0.75 * latents.mean_rr_s)[sinus].all()
+    assert (latents.pr_s < 0.501 * latents.mean_rr_s)[sinus].all()
     exercise = sinus & (rate > 120) & (rate < 150)
     assert 1e3 * (latents.pr_s - rest.latents.pr_s)[exercise].mean() == pytest.approx(-35, abs=10)
     shorter = far.index["pat_ms"] - rest.index["pat_ms"]
     assert -60 < shorter[exercise].mean() < -30
     at_150 = sinus & (rate > 140) & (rate < 160)
     assert 0.27 < latents.qt_s[at_150].mean() < 0.31
+    fast = rate > 100  # not beyond Fridericia's QT of the person's own
+    own = latents.qt_s[fast] - 0.7 * np.maximum(latents.qrs_s[fast] - 0.1, 0) - 1e-6
+    assert (1e3 * own / np.cbrt(latents.mean_rr_s[fast]) < 490).all()
+    assert far.index["qtc_ms"][at_150].mean() < rest.index["qtc_ms"][at_150].mean() + 4
     very_fast = sinus & (rate > 185)
     assert 0.21 < latents.qt_s[very_fast].mean() < 0.27
     assert (far.index["pr_ms"][sinus & (rate < 45)].mean()) > rest.index["pr_ms"][sinus].mean() + 15
@@ -247,8 +289,30 @@ def test_fast_hearts_are_continuous_and_fill_the_window():
     assert np.array_equal(coarse.ecg, fine.ecg[..., ::2])
     steps = [np.abs(np.diff(w.ecg, axis=2)).max(axis=2) for w in (coarse, fine)]
     assert (steps[1] < 0.56 * steps[0] + 2e-4).all()
-    long = simulate(range(100), 1, SimulatorConfig(extreme_rates=1.0, window_samples=4096))
-    assert (np.nanmax(long.latents.r_times, axis=1) > 4096 / 125 - 2.5).all()
+    short = simulate(range(3000), 1, SimulatorConfig(extreme_rates=1.0, window_samples=64, morphology=0))
+    rate = 60 / short.latents.mean_rr_s
+    fastest, slowest = (short.latents.subject[np.argsort(key)[:12]] for key in (-rate, rate))
+    assert 210 < rate.max() < 223 and 25 < rate.min() < 32  # over two or three beats where slow
+    long = simulate([*fastest, *slowest], 1, SimulatorConfig(extreme_rates=1.0, window_samples=4096))
+    last = np.nanmax(long.latents.r_times, axis=1) - 4096 / 125
+    assert (last[:12] > 0.8).all() and (last[12:] > -2.5).all()  # beats are wanted up to 1.2 s after the window
+
+
+def test_nothing_jumps_half_way_between_fast_beats():
+    """Where a sample changes over to the next beat the waves of both have run out: less than 2 uV."""
+    config = SimulatorConfig(
+        extreme_rates=1.0, sampling_rate=4000, window_samples=4000, morphology=0, premature_beats=0
+    )
+    windows = simulate(range(60), 1, config)
+    rows = np.flatnonzero((60 / windows.latents.mean_rr_s > 150) & (windows.index["rhythm"] != "af").to_numpy())
+    assert len(rows) > 10
+    for row in rows:
+        step = 1e3 * np.diff(windows.ecg[row], axis=1)
+        r = windows.latents.r_times[row]
+        middle = 0.5 * (r[1:] + r[:-1])
+        for at in np.ceil(middle[(middle > 0.01) & (middle < 0.99)] * 4000).astype(int) - 1:
+            jump = step[:, at] - 0.5 * (step[:, at - 1] + step[:, at + 1])
+            assert np.abs(jump).max() < 2
 
 
 def test_pulses_of_fast_hearts_are_one_per_beat(far):

@@ -176,6 +176,10 @@ def draw_traits(
     breathing_hz = (0.17 + 0.14 * u["breathing_rate"]) * np.exp(session.breathing_rate) * panting
     sampled = np.maximum(np.sin(np.pi * np.minimum(breathing_hz * rr, 0.5)), 0.3)
     mayer = config.hrv * 0.015 * np.exp(0.4 * z["mayer"]) * np.interp(age, [25.0, 75.0], [1.2, 0.7])  # unverified
+    # Exercise takes the vagal part away: at most 5 ms, and Mayer waves shrink alike (our choice).
+    fast = session.far_way > 0
+    rmssd = np.where(fast, np.minimum(rmssd, config.hrv * 0.005), rmssd)
+    mayer = np.where(fast, mayer * (rr / 0.92) * (rr / 0.92), mayer)
     qrs = 1e-3 * by_age_and_sex(age, female, _DECADES, _QRS_MS)
     qt = 1e-3 * (by_age_and_sex(age, female, _DECADES, _QTCF_MS) + width * 18.0 * np.clip(z["qtc"], -3.0, 3.0))
     return Traits(
