@@ -1,4 +1,4 @@
-"""Mean beats of recordings whose beats are known; which beats make them; what becomes no reference; the table itself."""
+"""Mean beats of recordings whose beats are known; which beats make them; what becomes no reference; the table."""
 
 from __future__ import annotations
 
