@@ -192,6 +192,17 @@ def test_two_limb_leads_give_all_six(names):
     assert np.abs(np.delete(found[6:], [row - 6 for row in given if row > 5], axis=0)).max() == 0
 
 
+def test_one_limb_lead_gives_the_smallest_limb_leads():
+    """Of all II that go with I, the sum of squares of the six is least at I / 2."""
+    found, ecg = completed(["I"])
+    one = ecg[0]
+    half, none = 0.5 * one, 0 * one
+    np.testing.assert_allclose(found[:6], [one, half, -half, -0.75 * one, 0.75 * one, none], atol=1e-12)
+    assert np.abs(found[6:]).max() == 0
+    size = {two: np.sum((LEAD_MATRIX[:6, :2] @ [1.0, two]) ** 2) for two in np.linspace(-2, 2, 401).round(2)}
+    assert min(size, key=size.get) == 0.5
+
+
 def test_chest_leads_say_nothing_of_the_limbs():
     found, ecg = completed(("V1", "V5"))
     np.testing.assert_allclose(found[[6, 10]], ecg[[6, 10]], atol=1e-12)
@@ -210,8 +221,9 @@ def test_whatever_is_given_the_result_is_consistent_and_shows_it():
 
 def test_in_single_precision_too():
     """With three limb leads one of them is superfluous, and small differences must not be blown up."""
-    ecg = torch.tensor(LEAD_MATRIX @ np.random.default_rng(0).standard_normal((8, 50)), dtype=torch.float32)
-    for count in range(2, 7):
-        given = (torch.arange(12) < count).float()[None]
-        found = complete_leads(ecg[None], given)
-        torch.testing.assert_close(found[0, :6], ecg[:6], atol=1e-5, rtol=0)
+    ecg = torch.tensor(LEAD_MATRIX @ np.random.default_rng(0).standard_normal((8, 50)))[None]
+    generator = torch.Generator().manual_seed(0)
+    given = torch.cat([torch.tril(torch.ones(12, 12)), (torch.rand(100, 12, generator=generator) < 0.5).float()])
+    for row in given:
+        found = complete_leads(ecg.float(), row[None])
+        torch.testing.assert_close(found, complete_leads(ecg, row[None]).float(), atol=2e-5, rtol=0)
