@@ -129,8 +129,8 @@ def asked(monkeypatch):
     return calls
 
 
-def config_of(**changes):
-    config = get_config("smoke")
+def config_of(dataset: str = "simulated", **changes):
+    config = get_config("smoke", dataset)
     settings = {"training.batch_size": 8, "data.disturbed_share": 0.0, "signal.window_samples": 512, **changes}
     for name, value in settings.items():
         config = config.replace(name, value)
@@ -218,6 +218,26 @@ def test_references_of_a_step_are_the_same_each_time():
             assert torch.equal(one["reference"].beats, two["reference"].beats)
             assert torch.equal(one["reference"].given, two["reference"].given)
             torch.testing.assert_close(one["delay_s"], two["delay_s"], equal_nan=True)
+
+
+def test_where_pulses_are_drawn_anew_the_reference_is_of_the_same_person(monkeypatch):
+    """Pulses of real ECGs are simulated again as of another person: the delay that the reference saw is that one's."""
+    monkeypatch.setattr("p2es_lib.data.windows.references.WITHOUT_PULSE", 0.0)
+    n, length, rng = 24, 1024, np.random.default_rng(0)
+    r = [rng.uniform(0.1, 0.6) + np.cumsum(rng.uniform(0.78, 0.86, 9)) for _ in range(n)]
+    ecg = np.array([ecg_of(np.r_[2 * one[0] - one[1], one], length, RATE) for one in r], dtype=np.float32)
+    ppg = np.array([ppg_of(one + 0.6, length, RATE) for one in r], dtype=np.float32)  # as nobody's
+    made = store([(f"s{row // 2}", f"s{row // 2}", 60.0 * (row % 2)) for row in range(n)], length)
+    beats = [" ".join(f"{beat:.3f}" for beat in one) for one in r]
+    windows = WindowSet(ppg, ecg, made.lead_mask, made.index.assign(ppg_origin="simulated", rpeaks_s=beats))
+    settings = {"data.stream_training": True, "training.batch_size": n, "signal.window_samples": length}
+    config = config_of("bidmc", **settings)
+    with TrainingBatches(config, windows, 0, 0) as made:
+        batch = made.batch(0)
+    target, seen = batch["delay_s"], batch["reference"].delay_s
+    both = (batch["reference"].given.sum(dim=1) == 12) & target.isfinite() & seen.isfinite()
+    assert both.sum() >= 5 and (target - seen)[both].abs().max() < 0.025 and target.max() < 0.5
+    assert target[both].std() > 0.005, "persons differ"
 
 
 # ------------------------------------------------------------------------------------------------------------- regimes

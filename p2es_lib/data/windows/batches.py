@@ -134,7 +134,10 @@ class TrainingBatches(AbstractContextManager):
             ppg = self._fresh(ppg, rows, key)
         other_rows = self._others(rows, key)
         others = self.windows.select(other_rows)
-        ecg, other_ppg = (torch.tensor(np.asarray(part, dtype=np.float32)) for part in (others.ecg, others.ppg))
+        other_ppg = np.asarray(others.ppg)
+        if self._fresh is not None:
+            other_ppg = self._fresh(other_ppg, other_rows, key)  # as of the same person
+        ecg, other_ppg = (torch.tensor(np.asarray(part, dtype=np.float32)) for part in (others.ecg, other_ppg))
         mask = torch.tensor(np.where((other_rows == rows)[:, None], 0, others.lead_mask))
         same = others.index["record"].to_numpy() == windows.index["record"].to_numpy()
         elapsed_s = torch.tensor(np.where(same, 60.0, np.nan), dtype=torch.float32)
