@@ -99,6 +99,14 @@ def test_premature_broad_and_noisy_beats_are_left_out():
     assert relative(beats[0].numpy(), wave(offsets())) < 0.02
 
 
+def test_beats_of_quite_another_size_are_left_out():
+    r = jittered()
+    shapes = [lambda s, gain={7: 3.0, 15: 0.3, 16: 1.3}.get(number, 1.0): wave(s, gain) for number in range(len(r))]
+    beats, found = mean_beats(tensor(ecg_of(r, N, RATE, shapes))[None], ALL, padded([r]), RATE)
+    assert set(np.flatnonzero(~found.kept[0, : len(r)].numpy())) == {7, 15}
+    assert relative(beats[0].numpy(), wave(offsets())) < 0.02
+
+
 def test_wander_makes_no_other_beat():
     r = jittered()
     ecg = ecg_of(r, N, RATE) + 0.4 * np.sin(2 * np.pi * 0.21 * np.arange(N) / RATE)

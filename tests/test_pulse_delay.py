@@ -56,6 +56,10 @@ def test_it_does_not_jump_a_beat():
     for rr in (0.42, 0.5, 0.6):
         found, _ = pulse_delay(*(padded([times]) for times in beats(0.12, rr, 0.0, 0)))
         assert found[0] == pytest.approx(0.12, abs=0.002)
+        # Without the first pulse and the last R the later one is the commoner one, by a single pair.
+        r, upstrokes = beats(0.12, rr, 0.0, 0, 30.0)
+        found, _ = pulse_delay(padded([r[:-1]]), padded([upstrokes[upstrokes > r[0] + 0.2]]))
+        assert found[0] == pytest.approx(0.12, abs=0.002)
         found, _ = pulse_delay(*(padded([times]) for times in beats(rr + 0.07, rr, 0.25, 0, 60.0)))
         assert found[0] == pytest.approx(min(rr + 0.07, 0.7), abs=0.002)
 
