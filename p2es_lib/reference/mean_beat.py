@@ -153,3 +153,13 @@ def make_references(
         beats * enough[:, None, None], given * enough[:, None], torch.nan_to_num(rr, nan=1.0),
         torch.where(enough, delay, torch.nan), elapsed,
     )  # fmt: skip
+
+
+def average(references: Reference) -> Reference:
+    """One reference (1) of several of one person (N): means over those that have the lead, median delay."""
+    count = references.given.sum(dim=0)
+    used = references.given.any(dim=1)
+    beats = references.beats.sum(dim=0) / count[:, None].clamp_min(1)
+    rr = references.rr_s[used].mean() if used.any() else torch.tensor(1.0)
+    delay, elapsed = (torch.nanmedian(part) for part in (references.delay_s, references.elapsed_s))
+    return Reference(beats[None], (count > 0).float()[None], rr[None], delay[None], elapsed[None])

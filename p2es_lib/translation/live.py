@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.noise import NoiseNames
+from p2es_lib.core.reference import Reference
+from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.signals import cleaning
 from p2es_lib.signals.cleaning import ppg_quality, true_runs
 from p2es_lib.signals.transforms import resample_at, resampling_reach
@@ -131,6 +134,7 @@ class LiveTranslator:
         # Of what is in the making: weights, and weighted mean, variance, band and PPG.
         self._sums = np.zeros((1 + 4 * len(LEADS) + 1, 0), np.float32)
         self._reports: list[WindowReport] = []
+        self._people: Reference | None = None  # one per sample, once drawn
         self._finished = False
 
     @property
@@ -243,11 +247,31 @@ class LiveTranslator:
             batch = windows[first : first + per_batch]
             ppg = np.stack([clean for _, clean, _ in batch])[:, None]
             scaled = ((ppg - ppg.mean(-1, keepdims=True)) / ppg.std(-1, keepdims=True)).astype(np.float32)
-            # Noise is named after the place: a window's samples depend on where it lies and on no other window.
-            names, people = NoiseNames(self.seed, [start for start, *_ in batch]), self._person.repeat(len(batch))
-            ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=names).numpy()
+            ecg = self._samples(scaled, [start for start, *_ in batch])
             for window, samples in zip(batch, ecg, strict=True):
                 self._add(*window, samples)
+
+    def _samples(self, ppg: np.ndarray, starts: list[int]) -> np.ndarray:
+        """Samples of windows (n, 1, n_window): (n, K, 12, n_window). Sample k is one person all along.
+
+        Who it is, is drawn in the first window; what was drawn there is the reference of all others.
+        """
+        if not self.model.uses_reference:
+            return self._draw(ppg, NoiseNames(self.seed, starts), self.n_samples, None)
+        if self._people is None:
+            first = self._draw(ppg[:1], NoiseNames(self.seed, starts[:1]), self.n_samples, self._reference)
+            self._people = _drawn_people(first[0], ppg[0], self.rate)
+            rest = [self._samples(ppg[1:], starts[1:])] if len(ppg) > 1 else []
+            return np.concatenate([first, *rest])
+        count = self.n_samples
+        # Noise is named after the place: a window's samples depend on where it lies and on the person alone.
+        names = NoiseNames(self.seed, [f"{start}-{k}" for start in starts for k in range(count)])
+        ecg = self._draw(np.repeat(ppg, count, axis=0), names, 1, self._people.repeat(len(ppg)))
+        return ecg.reshape(len(ppg), count, *ecg.shape[2:])
+
+    def _draw(self, ppg: np.ndarray, names: NoiseNames, n_samples: int, reference: Reference | None) -> np.ndarray:
+        people, options = self._person.repeat(len(ppg)), {"n_samples": n_samples, "generator": names}
+        return self.model.translate(ppg, people, reference=reference, **options).numpy()
 
     def _add(self, start: int, ppg: np.ndarray, weight: np.ndarray, samples: np.ndarray) -> None:
         """Samples of one window, (n_samples, 12, n_window)."""
@@ -273,6 +297,14 @@ class LiveTranslator:
         block = EcgBlock(self._start, *arrays, tuple(self._reports))
         self._reports, self._start, self._sums = [], self._start + count, self._sums[:, count:].copy()
         return block
+
+
+def _drawn_people(samples: np.ndarray, ppg: np.ndarray, rate: float) -> Reference:
+    """References (K) of the people that the samples (K, 12, T) of a window with this PPG (1, T) show."""
+    ecg = torch.as_tensor(np.nan_to_num(samples))
+    given = torch.as_tensor(np.isfinite(samples).all(axis=-1)).float()
+    pulse, now = torch.as_tensor(ppg).expand(len(ecg), 1, -1), torch.zeros(len(ecg))
+    return make_references(ecg, given, rate, ppg=pulse, elapsed_s=now)
 
 
 def ecg_blocks(live: LiveTranslator, ppg: np.ndarray, progress: bool = False) -> Iterator[EcgBlock]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -18,11 +19,14 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MEASURED
 from p2es_lib.core.subject_numbers import MAX_SEED, STREAM_OFFSET, STREAM_STRIDE
 from p2es_lib.data.windows.fresh_ppg import FreshPulses, disturb_share
-from p2es_lib.data.windows.references import target_delay, training_references
+from p2es_lib.data.windows.references import other_session, recorded_ecg, target_delay, training_references
 from p2es_lib.data.windows.store import WindowSet
 
 if TYPE_CHECKING:
     from p2es_lib.simulator import SimulatorConfig
+
+#: Share of simulated training windows whose heart beats far from rest, 30 to 50 or 100 to 220 per minute.
+FAR_FROM_REST = 0.1
 
 
 def simulator_config(config: Config) -> SimulatorConfig:
@@ -114,16 +118,26 @@ class TrainingBatches(AbstractContextManager):
         }
 
     def _simulate(self, step: int):
-        """Fresh subjects: their windows, PPG, lead mask, and another window of each, for its reference."""
+        """Fresh subjects: their windows, PPG, lead mask, and another recording of each, for its reference.
+
+        The first half of them was recorded in the session of the reference, the others in another one.
+        """
         from p2es_lib.simulator import simulate
 
-        pairs = simulate(self.subject_numbers(step), 2, simulator_config(self.config))
-        first, second = (np.arange(start, 2 * self.batch_size, 2) for start in (0, 1))
-        lead_mask = np.full((self.batch_size, 12), MEASURED, dtype=np.uint8)
-        ecg, ppg = (torch.tensor(part[second]) for part in (pairs.ecg, pairs.ppg))
-        elapsed_s = torch.full((self.batch_size,), 60.0)
-        target = SimpleNamespace(ecg=pairs.ecg[first], index=pairs.index.iloc[first])
-        return target, pairs.ppg[first], lead_mask, (ecg, ppg, torch.tensor(lead_mask), elapsed_s)
+        numbers, config = self.subject_numbers(step), replace(simulator_config(self.config), extreme_rates=FAR_FROM_REST)
+        half = len(numbers) // 2
+        windows = simulate(numbers, 2, config)
+        first, second = (np.arange(start, 2 * len(numbers), 2) for start in (0, 1))
+        lead_mask = np.full((len(numbers), 12), MEASURED, dtype=np.uint8)
+        ecg, ppg = windows.ecg[second], windows.ppg[second]
+        if half < len(numbers):
+            sitting = other_session(numbers[half:], config)
+            ecg[half:], ppg[half:] = sitting.ecg, sitting.ppg
+        ecg = recorded_ecg(ecg, np.random.default_rng((self.seed, step, 3)), config.sampling_rate)
+        elapsed_s = torch.where(torch.arange(len(numbers)) < half, 60.0, torch.nan)
+        target = SimpleNamespace(ecg=windows.ecg[first], index=windows.index.iloc[first])
+        other = torch.tensor(ecg), torch.tensor(ppg), torch.tensor(lead_mask), elapsed_s
+        return target, windows.ppg[first], lead_mask, other
 
     def _read(self, step: int, key: tuple[int, int]):
         """The same of stored windows; the other is any of the same subject that does not overlap, if there is one."""
