@@ -35,6 +35,8 @@ def inputs(count: int = 3) -> tuple[torch.Tensor, torch.Tensor, Condition]:
         torch.randn(count, 3, T, generator=generator),
         torch.randn(count, 4, generator=generator),
         torch.softmax(torch.randn(count, 12, 12, generator=generator), -1),
+        torch.randn(count, 12, T, generator=generator),
+        (torch.rand(count, 12, generator=generator) < 0.5).float(),
     )
     return x_t, torch.linspace(0.2, 0.9, count), condition
 
@@ -60,21 +62,47 @@ def test_output_obeys_einthoven_unless_switched_off():
 
 def test_rows_do_not_depend_on_the_batch():
     x_t, t, condition = inputs(3)
-    alone = Condition(*(getattr(condition, name)[1:2] for name in ("ppg_features", "demographics", "affinity")))
+    names = ("ppg_features", "demographics", "affinity", "base", "given")
+    alone = Condition(*(getattr(condition, name)[1:2] for name in names))
     denoiser = make()
     torch.testing.assert_close(
         denoiser(x_t, t, condition).refined[1:2], denoiser(x_t[1:2], t[1:2], alone).refined, atol=1e-5, rtol=1e-4
     )
 
 
-def test_an_encoded_ppg_changes_no_bit():
+def test_an_encoded_condition_changes_no_bit():
     x_t, t, condition = inputs()
     denoiser = make()
-    encoded = dataclasses.replace(condition, encoded_ppg=denoiser.multi_scale.encode_ppg(condition.ppg_features))
+    encoded = dataclasses.replace(condition, encoded=denoiser.multi_scale.encode(condition))
     assert torch.equal(denoiser(x_t, t, condition).refined, denoiser(x_t, t, encoded).refined)
-    # It is what is used, then: the features themselves are not looked at again.
-    forgotten = dataclasses.replace(encoded, ppg_features=torch.zeros_like(condition.ppg_features))
+    # It is what is used, then: PPG features and reference are not looked at again.
+    forgotten = {name: torch.zeros_like(getattr(condition, name)) for name in ("ppg_features", "base", "given")}
+    forgotten = dataclasses.replace(encoded, **forgotten)
     assert torch.equal(denoiser(x_t, t, condition).refined, denoiser(x_t, t, forgotten).refined)
+
+
+@pytest.mark.parametrize("name", ["base", "given"])
+def test_the_reference_is_read_and_adds_nothing_where_there_is_none(name):
+    x_t, t, condition = inputs()
+    other = dataclasses.replace(condition, **{name: getattr(condition, name) + 1})
+    denoiser = make()
+    assert not torch.allclose(denoiser(x_t, t, condition).coarse, denoiser(x_t, t, other).coarse, atol=1e-3)
+    none = {part: torch.zeros_like(getattr(condition, part)) for part in ("base", "given")}
+    _, added = denoiser.multi_scale.encode(dataclasses.replace(condition, **none))
+    assert added.abs().max() == 0
+
+
+def test_with_filters_apart_a_lead_of_the_reference_reaches_its_own_lead_only():
+    denoiser = make(dataclasses.replace(SMALL, mix_leads=False, projection=False))
+    x_t, t, condition = inputs()
+    condition = dataclasses.replace(condition, affinity=torch.eye(12).expand(3, 12, 12))
+    base, given = condition.base.clone(), condition.given.clone()
+    base[:, 5] += 1
+    given[:, 5] = 1 - given[:, 5]
+    for changed in ({"base": base}, {"given": given}):
+        after = denoiser(x_t, t, dataclasses.replace(condition, **changed)).refined
+        moved = (denoiser(x_t, t, condition).refined - after).abs().amax((0, 2))
+        assert moved[5] > 1e-2 and moved[[i for i in range(12) if i != 5]].max() == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -13,7 +13,7 @@ from p2es_lib.baselines.unet import UNetRegression
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.method.p2es import P2Es
-from p2es_lib.signals.pulse_features import pulse_features
+from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.translation.onnx_export import INPUTS, OUTPUTS, MatrixProcess, OneCall, example_inputs, export_onnx
 
 
@@ -28,20 +28,27 @@ def model() -> P2Es:
 
 
 def one_step_inputs(model: P2Es, n_windows: int):
-    """Noise at t = 1, PPG, its features and people: the arguments of the one-step translation."""
+    """Noise at t = 1, PPG, its features, people and a reference of some: the arguments of the one-step translation."""
     windows = synthetic_windows().split("test").select(np.arange(n_windows))
     ppg, people = (
         torch.as_tensor(np.array(windows.ppg)),
         Demographics(np.array([60.0, np.nan, 30.0])[:n_windows], np.array(["F", "", "M"])[:n_windows]),
     )
+    given = torch.zeros(n_windows, 12)
+    given[0], given[-1, 0] = 1.0, 1.0
+    given[1:2] = 0.0
+    rate = model.config.signal.sampling_rate
+    reference = make_references(torch.as_tensor(np.array(windows.ecg)), given, rate, ppg=ppg)
+    demographics = torch.as_tensor(people.features())
+    features, _, _, base, given = model.condition(ppg, demographics, reference=reference)
     x_t = torch.randn(n_windows, 12, ppg.shape[-1], generator=torch.Generator().manual_seed(1))
-    features = pulse_features(ppg, model.config.signal.sampling_rate)
-    return x_t, torch.ones(n_windows), ppg, features, torch.as_tensor(people.features())
+    return x_t, torch.ones(n_windows), ppg, features.detach(), demographics, base, given
 
 
 @torch.no_grad()
-def expected(model: P2Es, x_t, t, ppg, features, demographics) -> torch.Tensor:
-    return model(x_t, t, *model.condition(ppg, demographics)).refined
+def expected(model: P2Es, x_t, t, ppg, features, demographics, base, given) -> torch.Tensor:
+    pi = model.condition(ppg, demographics)[2]
+    return model(x_t, t, features, demographics, pi, base, given).refined
 
 
 def test_transforms_as_matrices_are_the_transforms(model):
@@ -62,7 +69,9 @@ def test_the_module_that_is_exported_is_the_model(setting):
     with torch.no_grad():
         x_0, ecg_mv = OneCall(model.eval())(*inputs)
     torch.testing.assert_close(x_0, expected(model, *inputs), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(ecg_mv, x_0 * model.ecg_scale_mv)
+    base, given = inputs[-2:]
+    assert given.sum() > 12 and base[0].abs().max() > 1, "a reference takes part"
+    torch.testing.assert_close(ecg_mv, (base + model.open_scale(given) * x_0) * model.ecg_scale_mv)
 
 
 @pytest.mark.slow

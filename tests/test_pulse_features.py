@@ -125,6 +125,35 @@ def test_channels_by_hand_on_a_regular_pulse():
     assert channel["slope"].max() == pytest.approx(1, abs=0.05)
 
 
+def test_advanced_features_tell_the_beats_of_so_long_before():
+    """Slope and PPG stay; what tells beats is that of a pulse moved by whole samples, away from the ends."""
+    ppg, truth, _ = simulated(6, 8)
+    samples = torch.tensor([0, 10, 25, 40, 5, 30])
+    plain, advanced = pulse_features(ppg, 125.0), pulse_features(ppg, 125.0, samples / 125.0)
+    assert torch.equal(advanced[:, :2], plain[:, :2]) and advanced.isfinite().all()
+    torch.testing.assert_close(advanced[0], plain[0])
+    bump = FEATURES.index("upstroke")
+    for row, moved in enumerate(samples.tolist()):
+        inner = slice(150, 1024 - 190)
+        later = slice(150 + moved, 1024 - 190 + moved)
+        torch.testing.assert_close(advanced[row, 2:, inner], plain[row, 2:, later], atol=2e-3, rtol=0)
+    beats = truth[3][(truth[3] > 1.5) & (truth[3] < 6)] - 40 / 125.0
+    assert all(advanced[3, bump, round(beat * 125)] > 0.8 for beat in beats)
+
+
+def test_each_row_is_advanced_by_its_own_delay():
+    ppg, _, _ = simulated(4, 8)
+    delay = torch.tensor([0.1, 0.25, 0.4, 0.0])
+    together = pulse_features(ppg, 125.0, delay)
+    for row in range(4):
+        torch.testing.assert_close(pulse_features(ppg[[row]], 125.0, delay[[row]])[0], together[row])
+
+
+def test_advanced_features_of_no_beat_are_zero():
+    features = pulse_features(torch.zeros(2, 1, 1024), 125.0, torch.tensor([0.2, 0.3]))
+    assert features.abs().max() == 0
+
+
 def test_no_beat_gives_zeros_and_no_nan():
     t = torch.arange(1024) / 125.0
     one_step = torch.sigmoid((t - 4) * 30)

@@ -17,7 +17,9 @@ from synthetic import synthetic_windows, tiny_config
 from p2es_lib.core import learned
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, hide_demographics, masked_mse
+from p2es_lib.core.reference import Reference
 from p2es_lib.method.p2es import P2Es, draw_times
+from p2es_lib.reference.delay import PulseDelay
 from p2es_lib.training import loop
 from p2es_lib.training.loop import CHECKPOINT_FILE, learning_rate_at, train
 from p2es_lib.training.record import Stopwatch, read_history
@@ -57,7 +59,8 @@ def test_loss_of_p2es_is_that_of_both_stages(windows):
             parameter.add_(0.05 * torch.randn_like(parameter))
     raw = {"ppg": torch.tensor(windows.ppg[:4]), "ecg": torch.tensor(windows.ecg[:4]),
            "lead_mask": torch.tensor(windows.lead_mask[:4]),
-           "demographics": windows.demographics[:4], "subjects": list(windows.index["subject"][:4])}  # fmt: skip
+           "demographics": windows.demographics[:4], "subjects": list(windows.index["subject"][:4]),
+           "reference": Reference.none(4, 125.0), "delay_s": torch.tensor([0.2, 0.25, torch.nan, 0.3])}  # fmt: skip
     batch = Batch(module, raw, torch.Generator().manual_seed(0))
     estimate = module.estimate(module, batch, torch.Generator().manual_seed(1))
     loss, logged = module.training_loss(module, batch, torch.Generator().manual_seed(1))
@@ -65,7 +68,9 @@ def test_loss_of_p2es_is_that_of_both_stages(windows):
         float(((part.detach() - batch.x_0) ** 2)[batch.mask > 0].mean()) for part in (estimate.refined, estimate.coarse)
     ]
     assert of[0] != pytest.approx(of[1], rel=1e-3)
-    assert loss.item() == pytest.approx(of[0] + 1.0 * of[1], rel=1e-5)
+    expected, sd = module.delay(batch.ppg, batch.demographics, batch.reference)
+    delay = 0.05 * PulseDelay.loss(expected, sd, batch.delay_s).item()
+    assert loss.item() == pytest.approx(of[0] + 1.0 * of[1] + delay, rel=1e-5) and abs(delay) > 1e-3
     assert float(logged) == pytest.approx(of[0], rel=1e-5) and not logged.requires_grad
 
 
@@ -202,7 +207,8 @@ def test_loss_ignores_what_stands_in_absent_leads():
         ecg = torch.tensor(limb.ecg[:4])
         ecg[:, 6:] = garbage
         batch = {"ppg": torch.tensor(limb.ppg[:4]), "ecg": ecg, "lead_mask": torch.tensor(limb.lead_mask[:4]),
-                 "demographics": limb.demographics[:4], "subjects": list(limb.index["subject"][:4])}  # fmt: skip
+                 "demographics": limb.demographics[:4], "subjects": list(limb.index["subject"][:4]),
+                 "reference": Reference.none(4, 125.0), "delay_s": torch.full((4,), 0.2)}  # fmt: skip
         losses.append(loss_of(module, batch))
     assert losses[0] == pytest.approx(losses[1])
     everything = {**batch, "ecg": torch.tensor(limb.ecg[:4]), "lead_mask": torch.full((4, 12), 2)}
@@ -253,10 +259,10 @@ def test_saved_weights_are_the_best_average(windows, tmp_path, monkeypatch):
 def test_training_windows_do_not_count_themselves_as_neighbours(windows, tmp_path, monkeypatch):
     excluded, original = [], P2Es.condition
 
-    def spy(self, ppg, demographics, exclude_subjects=None):
+    def spy(self, ppg, demographics, *, exclude_subjects=None, **known):
         if self.training:
             excluded.append(exclude_subjects)
-        return original(self, ppg, demographics, exclude_subjects)
+        return original(self, ppg, demographics, exclude_subjects=exclude_subjects, **known)
 
     monkeypatch.setattr(P2Es, "condition", spy)
     train(tiny_config(), windows, tmp_path, progress=False)

@@ -81,8 +81,8 @@ def view_stages(model: P2Es, windows: WindowSet, t: float, seed: int = 0) -> Sta
         span_ms = 5 * stride * model.config.denoiser.stem_stride / signal.sampling_rate * 1000
         silent = _without_scale(model, index)(x_t, times, *fixed).coarse
         contributions[span_ms] = in_mv(estimate.coarse - silent)
-    features, demographics, pi = fixed
-    condition = Condition(features, demographics, model.lead_affinity(pi))
+    features, demographics, pi, base, given = fixed
+    condition = Condition(features, demographics, model.lead_affinity(pi), base, given)
     _, local_share = model.denoiser.multi_scale(x_t, model.process.level(times).to(x_t.dtype), condition)
     return StageView(
         coarse=in_mv(estimate.coarse),

@@ -35,8 +35,9 @@ class Beats(NamedTuple):
 
 
 def beat_begins(r_times: Tensor) -> Tensor:
-    """Where the own time of each beat begins, (N, K) s, for R times (N, K), ascending and padded with inf."""
-    interval = torch.diff(r_times, dim=1, prepend=r_times[:, :1] - BEFORE_S / SHARE_BEFORE)
+    """Where the own time of each beat begins, (N, K) s, for R times (N, K >= 2), ascending and padded with inf."""
+    # The interval before the first one is taken to be as long as the one after it.
+    interval = torch.diff(r_times, dim=1, prepend=2 * r_times[:, :1] - r_times[:, 1:2])
     before = torch.nan_to_num(SHARE_BEFORE * interval, nan=BEFORE_S, posinf=BEFORE_S).clamp(max=BEFORE_S)
     return r_times - before
 
@@ -65,6 +66,8 @@ def mean_beats(ecg: Tensor, given: Tensor, r_times: Tensor, sampling_rate: float
     offsets = torch.arange(n_offsets) / sampling_rate - BEFORE_S
     begins = beat_begins(r_times)
     ends = torch.cat([begins[:, 1:], begins.new_full((n, 1), torch.inf)], dim=1)
+    # The last beat is as long as the one before it: what comes then may be a beat whose R lies outside.
+    ends = torch.where(ends.isfinite(), ends, begins + torch.diff(begins, dim=1, prepend=begins[:, :1] - torch.inf))
     t = r_times[:, :, None] + offsets  # (N, K, L)
     own = (t >= begins[:, :, None]) & (t < ends[:, :, None]) & (t >= 0) & (t <= (n_samples - 1) / sampling_rate)
     places = torch.where(own, t * sampling_rate, 0.0).flatten(1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from p2es_lib.core.leads import LEAD_MATRIX
+from p2es_lib.core.leads import PROJECTION
 from p2es_lib.core.reference import BEFORE_S, Reference
 from p2es_lib.reference.mean_beat import beat_begins, interpolate
 
@@ -33,7 +33,7 @@ def expected_beats(upstrokes: Tensor) -> tuple[Tensor, Tensor]:
     last = torch.where(found.isfinite(), found, -torch.inf).amax(dim=1)
     outside = [(found[:, 0] if step < 0 else last) + step * median for step in ADDED_PULSES]
     pulses = torch.cat([found, torch.stack(outside, dim=1)], dim=1)
-    pulses = torch.where(median.isfinite()[:, None], pulses.nan_to_num(torch.inf), torch.inf)
+    pulses = torch.where(median.isfinite()[:, None], pulses.nan_to_num(torch.inf, posinf=torch.inf), torch.inf)
     return pulses.sort(dim=1).values, torch.nan_to_num(median, nan=1.0)
 
 
@@ -77,9 +77,10 @@ def _in_reference(seconds: Tensor, rr_reference: Tensor, rr_now: Tensor) -> Tens
 
 def complete_leads(ecg: Tensor, given: Tensor) -> Tensor:
     """ECG (N, 12, T) in the consistent subspace that shows the given leads (N, 12) and is else as small as can be."""
-    matrix = torch.as_tensor(LEAD_MATRIX, dtype=ecg.dtype, device=ecg.device)
-    rows = torch.diag_embed(given.to(ecg.dtype)) @ matrix  # (N, 12, 8); rows of absent leads are 0
-    return torch.einsum("ij,njk,nkt->nit", matrix, torch.linalg.pinv(rows), ecg * given[:, :, None])
+    matrix = torch.as_tensor(PROJECTION, dtype=ecg.dtype, device=ecg.device)  # orthogonal: the norm is that of all 12
+    with torch.autocast(ecg.device.type, enabled=False):
+        rows = torch.diag_embed(given.to(ecg.dtype)) @ matrix  # (N, 12, 12); rows of absent leads are 0
+        return torch.einsum("ij,njk,nkt->nit", matrix, torch.linalg.pinv(rows), ecg * given[:, :, None])
 
 
 def place_reference(reference: Reference, pulses: Tensor, delay_s: Tensor, interval_s: Tensor, n: int, rate: float):

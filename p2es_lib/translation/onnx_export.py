@@ -5,12 +5,14 @@ projection. The discrete cosine transforms, FFTs in PyTorch, stand there as prod
 
 Inputs, float32, any number of windows B: ``x_t`` (B, 12, T), state of the reverse process in units of ``ecg_scale_mv``
 (in the file's metadata); ``t`` (B,), its time; ``ppg`` (B, 1, T), windows with zero mean and unit variance;
-``ppg_features`` (B, 8, T), :func:`p2es_lib.signals.pulse_features.pulse_features` of them, since detecting beats has no
-counterpart in ONNX; ``demographics`` (B, 4), :meth:`p2es_lib.core.demographics.Demographics.features`. With t = 1 and
-standard normal x_t one call is the one-step translation, the estimate of the mean.
+``ppg_features`` (B, 8, T), :func:`p2es_lib.signals.pulse_features.pulse_features` of them at a delay, since detecting
+beats has no counterpart in ONNX; ``demographics`` (B, 4), :meth:`p2es_lib.core.demographics.Demographics.features`;
+``base`` (B, 12, T) and ``given`` (B, 12), the reference laid under the pulses in units of ``ecg_scale_mv``, and 1 for
+the leads that it has, both 0 without one. Features, base and given are what :meth:`P2Es.condition` gives. With t = 1
+and standard normal x_t one call is the estimate of the mean at that delay.
 
-Outputs: ``x_0`` (B, 12, T), the estimate of the clean ECG in the units of x_t, which a sampler goes on with, and
-``ecg_mv``, the same in mV.
+Outputs: ``x_0`` (B, 12, T), the estimate of what the reference leaves open, in the units of x_t, which a sampler goes
+on with, and ``ecg_mv``, the whole ECG in mV.
 """
 
 import copy
@@ -30,7 +32,7 @@ from p2es_lib.method.p2es import P2Es
 from p2es_lib.signals.dct import dct
 from p2es_lib.signals.pulse_features import N_FEATURES
 
-INPUTS = ("x_t", "t", "ppg", "ppg_features", "demographics")
+INPUTS = ("x_t", "t", "ppg", "ppg_features", "demographics", "base", "given")
 OUTPUTS = ("x_0", "ecg_mv")
 
 
@@ -78,18 +80,24 @@ class OneCall(nn.Module):
         weights = torch.softmax(nearest / config.temperature, dim=1)  # (B, K)
         return (weights[:, :, None] * self.bank_groups[rows]).sum(1)
 
-    def forward(self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor):
+    def forward(self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor, base: Tensor,
+                given: Tensor):  # fmt: skip
         """x_0 and ecg_mv."""
-        pi = self.group_weights(ppg, demographics)
-        x_0 = self.model(x_t, t, ppg_features, demographics, pi).refined * self.model.trained_leads[:, None]
-        return x_0, x_0 * self.model.ecg_scale_mv
+        pi, trained = self.group_weights(ppg, demographics), self.model.trained_leads[:, None]
+        x_0 = self.model(x_t, t, ppg_features, demographics, pi, base, given).refined * trained
+        return x_0, (base * trained + self.model.open_scale(given) * x_0) * self.model.ecg_scale_mv
 
 
 def example_inputs(model: P2Es, n_windows: int = 2) -> tuple[Tensor, ...]:
-    """Arguments of :class:`OneCall` of the right shapes: noise, no person."""
+    """Arguments of :class:`OneCall` of the right shapes: noise, no person, a reference of lead I in the first."""
     n, generator = model.config.signal.window_samples, torch.Generator().manual_seed(0)
-    x_t, ppg, features = (torch.randn(n_windows, rows, n, generator=generator) for rows in (12, 1, N_FEATURES))
-    return x_t, torch.linspace(1.0, 0.2, n_windows), ppg, features, torch.zeros(n_windows, 4)
+    x_t, ppg, features, base = (
+        torch.randn(n_windows, rows, n, generator=generator) for rows in (12, 1, N_FEATURES, 12)
+    )
+    given = torch.zeros(n_windows, 12)
+    given[0, 0] = 1.0
+    t = torch.linspace(1.0, 0.2, n_windows)
+    return x_t, t, ppg, features, torch.zeros(n_windows, 4), base * given.amax(dim=1)[:, None, None], given
 
 
 def export_onnx(model: P2Es, path: str | Path) -> Path:

@@ -140,23 +140,32 @@ class TrainingBatches(AbstractContextManager):
         return target, windows.ppg[first], lead_mask, other
 
     def _read(self, step: int, key: tuple[int, int]):
-        """The same of stored windows; the other window is any other of the same subject, if there is one."""
+        """The same of stored windows; the other is any of the same subject that does not overlap, if there is one."""
         rows = self.rows(step)
         windows = self.windows.select(rows)
         ppg, lead_mask = np.asarray(windows.ppg), windows.lead_mask
         if self._fresh is not None:
             ppg = self._fresh(ppg, rows, key)
-        others = self.windows.select(self._others(rows, key))
-        ecg, other_ppg = (torch.tensor(np.asarray(part, dtype=np.float32)) for part in (others.ecg, others.ppg))
-        alone = (others.index["start_s"].to_numpy() == windows.index["start_s"].to_numpy()) & (
-            others.index["record"].to_numpy() == windows.index["record"].to_numpy()
-        )
-        mask = torch.tensor(np.where(alone[:, None], 0, others.lead_mask))
+        other_rows = self._others(rows, key)
+        others = self.windows.select(other_rows)
+        other_ppg = np.asarray(others.ppg)
+        if self._fresh is not None:
+            other_ppg = self._fresh(other_ppg, other_rows, key)  # as of the same person
+        ecg, other_ppg = (torch.tensor(np.asarray(part, dtype=np.float32)) for part in (others.ecg, other_ppg))
+        mask = torch.tensor(np.where((other_rows == rows)[:, None], 0, others.lead_mask))
         same = others.index["record"].to_numpy() == windows.index["record"].to_numpy()
         elapsed_s = torch.tensor(np.where(same, 60.0, np.nan), dtype=torch.float32)
         return windows, ppg, lead_mask, (ecg, other_ppg, mask, elapsed_s)
 
-    def _others(self, rows: np.ndarray, key: tuple[int, int]) -> np.ndarray:
-        """For each row another one of the same subject, drawn from ``key``; itself where there is none."""
+    def _others(self, rows: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+        """For each row another one of the same subject that shares no time with it, drawn from ``key``; else itself."""
         rng = np.random.default_rng((*key, 2))
-        return np.array([rng.choice(self._of_subject[self._subject[row]]) for row in rows])
+        record, start_s = (self.windows.index[column].to_numpy() for column in ("record", "start_s"))
+        least_s = (self.windows.ppg.shape[-1] - 0.5) / self.config.signal.sampling_rate
+        drawn = []
+        for row in rows:
+            of_subject = self._of_subject[self._subject[row]]
+            near = np.abs(start_s[of_subject] - start_s[row]) < least_s
+            apart = of_subject[(record[of_subject] != record[row]) | ~near]
+            drawn.append(rng.choice(apart) if len(apart) else row)
+        return np.array(drawn)
