@@ -8,6 +8,7 @@ import torch
 
 from p2es_lib.core.config import Config, get_config
 from p2es_lib.core.leads import expand_leads
+from p2es_lib.core.reference import Reference
 from p2es_lib.data.windows import WindowSet
 from p2es_lib.method.p2es import P2Es
 
@@ -73,6 +74,11 @@ def synthetic_windows(
         }
     )
     return WindowSet(ppg.astype(np.float32), ecg.astype(np.float32), np.tile(mask, (n, 1)), index)
+
+
+def no_reference(count: int, delay_s: float = 0.2) -> dict:
+    """What a batch of windows without references holds besides PPG, ECG, leads and people."""
+    return {"reference": Reference.none(count, 125.0), "delay_s": torch.full((count,), delay_s)}
 
 
 def tiny_p2es() -> P2Es:

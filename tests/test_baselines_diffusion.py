@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from synthetic import synthetic_windows, tiny_config
+from synthetic import no_reference, synthetic_windows, tiny_config
 
 from p2es_lib.baselines import rddm, rectified_flow
 from p2es_lib.baselines.blocks import ConditionalUNet, denoiser_parameters
@@ -47,6 +47,7 @@ def raw_batch(windows, rows=slice(0, 4), **changes) -> dict:
         "demographics": windows.demographics[rows],
         "subjects": windows.index["subject"][rows].tolist(),
     }
+    batch |= no_reference(len(batch["subjects"]))
     return batch | changes
 
 

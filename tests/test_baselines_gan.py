@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
-from synthetic import synthetic_windows, tiny_config
+from synthetic import no_reference, synthetic_windows, tiny_config
 from torch import nn
 
 from p2es_lib.baselines.blocks import denoiser_parameters
@@ -50,6 +50,7 @@ class Bench:
             "lead_mask": torch.tensor(windows.lead_mask[:4]),
             "demographics": windows.demographics[:4],
             "subjects": list(windows.index["subject"][:4]),
+            **no_reference(4),
         }
 
     def batch(self, seed: int = 0) -> tuple[Batch, torch.Generator]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
-from synthetic import synthetic_windows, tiny_config
+from synthetic import no_reference, synthetic_windows, tiny_config
 
 from p2es_lib.baselines import ridge as ridge_module
 from p2es_lib.baselines.blocks import UNet1d, denoiser_parameters, matched_width
@@ -130,6 +130,7 @@ def test_leads_absent_in_training_are_nan_and_do_not_count(name, tmp_path):
             "lead_mask": torch.tensor(limb.lead_mask[:4]),
             "demographics": limb.demographics[:4],
             "subjects": ["a", "b", "c", "d"],
+            **no_reference(4),
         }
         generator = torch.Generator().manual_seed(0)
         losses.append(model.training_loss(model, Batch(model, batch, generator), generator)[0].item())

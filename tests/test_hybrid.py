@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.fabric import Fabric
-from synthetic import synthetic_windows, tiny_config
+from synthetic import no_reference, synthetic_windows, tiny_config
 from torch import nn
 
 from p2es_lib.baselines import hybrid
@@ -56,7 +56,7 @@ class Bench:
         self.raw = {
             "ppg": torch.tensor(windows.ppg[rows]), "ecg": torch.tensor(windows.ecg[rows]),
             "lead_mask": torch.tensor(windows.lead_mask[rows]), "demographics": windows.demographics[rows],
-            "subjects": list(windows.index["subject"][rows]),
+            "subjects": list(windows.index["subject"][rows]), **no_reference(4),
         }  # fmt: skip
         # The last layers of a fresh denoiser are zero: nothing but their own weights would have a gradient.
         for seed in range(steps_before):
@@ -177,6 +177,7 @@ def test_critics_reach_the_generator_and_stay_as_they_are(windows, monkeypatch):
     bench = Bench(windows)
     nothing = staticmethod(lambda estimate, batch: (torch.zeros(()), torch.zeros(())))
     monkeypatch.setattr(HybridP2Es, "squared_error", nothing)
+    monkeypatch.setattr(HybridP2Es, "delay_loss", lambda self, batch: torch.zeros(()))
     for other in ("ADVERSARIAL_WEIGHT", "PERCEPTUAL_WEIGHT"):
         with monkeypatch.context() as patch:
             patch.setattr(hybrid, other, 0.0)
