@@ -24,6 +24,7 @@ from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.noise import NoiseNames
+from p2es_lib.reference.person import Reference
 from p2es_lib.signals import cleaning
 from p2es_lib.signals.cleaning import ppg_quality, true_runs
 from p2es_lib.signals.transforms import resample_at, resampling_reach
@@ -97,6 +98,8 @@ class LiveTranslator:
         The latter of the PPG, 20 to 10,000 Hz; default: the model's.
     age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
+    reference : Reference, optional
+        Of the person, one row (:func:`p2es_lib.translation.reference_file.read_reference`).
     polarity : "up" or "down"
         Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
     n_samples, seed, where : int, int, str
@@ -114,12 +117,14 @@ class LiveTranslator:
     def __init__(
         self, model: LearnedTranslator, *, sampling_rate: float | None = None, age: float | None = None,
         sex: str | None = None, polarity: str = "up", n_samples: int = 8, seed: int = 0, where: str = "ppg",
+        reference: Reference | None = None,
     ):  # fmt: skip
         signal = model.config.signal
         self.model, self.where, self.seed, self.n_samples = model, where, seed, n_samples
         self.rate = signal.sampling_rate
         self.rate_in = self.rate if sampling_rate is None else float(sampling_rate)
         self._person = check_options(age, sex, n_samples, self.rate_in, f"{where}: ")
+        self._reference = reference and reference.check(1, self.rate)
         check_choice("polarity", polarity, ("up", "down"))
         self._sign = -1.0 if polarity == "down" else 1.0
         self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)
@@ -245,7 +250,8 @@ class LiveTranslator:
             scaled = ((ppg - ppg.mean(-1, keepdims=True)) / ppg.std(-1, keepdims=True)).astype(np.float32)
             # Noise is named after the place: a window's samples depend on where it lies and on no other window.
             names, people = NoiseNames(self.seed, [start for start, *_ in batch]), self._person.repeat(len(batch))
-            ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=names).numpy()
+            given = {} if self._reference is None else {"reference": self._reference}
+            ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=names, **given).numpy()
             for window, samples in zip(batch, ecg, strict=True):
                 self._add(*window, samples)
 

@@ -54,13 +54,13 @@ def check_options(age: float | None, sex: str | None, n_samples: int, rate: floa
 
 
 def check_leads(leads: str | None) -> tuple[tuple[str, str], ...]:
-    """``"I,II"`` or ``"ECG1=I,ECG2=V5"`` as signals ("": the next one of unknown lead) and leads; InputError if wrong."""
+    """``"I,II"`` or ``"ch1=I,ch2=V5"`` as signals ("": the next one of unknown lead) and leads; InputError if wrong."""
     pairs = []
     for entry in (leads or "").split(",") if leads is not None else ():
         signal, _, name = entry.rpartition("=")
         if (lead := parse_lead(name)) is None or lead in [other for _, other in pairs]:
             problem = "no lead" if lead is None else "there twice"
-            raise InputError(f"--leads {leads}: {entry.strip()!r} is {problem}; name leads as in I,II,V2 or ECG1=I,ECG2=V5")
+            raise InputError(f"--leads {leads}: {entry.strip()!r} is {problem}; name leads as in I,II or ch1=I,ch2=V5")
         pairs.append((signal.strip(), lead))
     return tuple(pairs)
 

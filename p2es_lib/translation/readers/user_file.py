@@ -177,7 +177,7 @@ def _said_leads(path: Path, names: list[str], wanted: _Wanted, named: bool = Tru
     said |= dict(zip(unknown, in_order))
     said = {name: f"{lead} ({unit})" if (unit := split_unit(name)[1]) else lead for name, lead in said.items()}
     left = [name for name in unknown if name not in said and named]
-    return said, [f"ECG signal {name!r} left out: --leads {name}=V1 says which lead it is, V1 or another" for name in left]
+    return said, [f"ECG signal {name!r} left out: --leads {name}=V1 says that it is V1, or another" for name in left]
 
 
 def _is_unknown_ecg(name: str) -> bool:
@@ -300,9 +300,10 @@ def _read_wfdb(path: Path, sampling_rate: float | None, wanted: _Wanted) -> User
     path = header_of(path)
     header = wfdb.read_header(path)
     pieces, notes = _wfdb_pieces(path, header, wanted)
-    begins = getattr(header, "base_datetime", None) or getattr(header, "base_date", None)
+    begins, day = getattr(header, "base_datetime", None), getattr(header, "base_date", None)
     recording = _assembled(path, "WFDB record", pieces, (header.sig_len or 0) / header.fs, sampling_rate, notes)
-    return recording._replace(recorded_on=begins.isoformat() if begins else "")
+    recorded_on = begins.replace(microsecond=0).isoformat() if begins else day.isoformat() if day else ""
+    return recording._replace(recorded_on=recorded_on)
 
 
 def _assembled(path: Path, kind: str, pieces: list[tuple], duration_s: float, sampling_rate: float | None, notes):
@@ -334,7 +335,7 @@ def _signals_of(pulse, leads: dict) -> list[tuple]:
 
 
 def _wfdb_pieces(path: Path, header, wanted: _Wanted) -> tuple[list[tuple], list[str]]:
-    """Segments with what is wanted: start (s), header, PPG (or None) and leads (mV) with their rates (Hz); and notes."""
+    """Segments with what is wanted: start (s), header, PPG or None and leads (mV) with their rates (Hz); and notes."""
     pieces, seen, is_there = [], {}, False
     chosen, left_out = {}, {}  # what was taken as the PPG, segment by segment; leads of no use, and why
     for segment in wfdb.segments(header):
