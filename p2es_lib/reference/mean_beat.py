@@ -18,10 +18,11 @@ from p2es_lib.signals.r_peaks import r_peak_times
 
 #: A beat's own time begins so long before its R, or at this share of the interval before it, if that is shorter.
 SHARE_BEFORE = 0.42
-#: The part in which beats are compared, s from R: QRS and the beginning of T, which all but the last have whole.
-COMPARED_S = (-0.06, 0.25)
-#: A time from R that a smaller share of the beats reaches is not averaged: at the end of the T wave of a fast heart that
-#: would be the last beat of a recording alone, which no other one ends.
+#: Beats are compared in this part of their own time, s from R, QRS and the beginning of T, and must have so much of it:
+#: a heart of more than 140 per minute has the next beat begin before its end.
+COMPARED_S, QRS_S = (-0.06, 0.25), (-0.06, 0.12)
+#: A time from R that a smaller share of the beats reaches is not averaged: at the end of the T wave of a fast heart
+#: that would be the last beat of a recording alone, which no other one ends.
 LEAST_REACHING = 0.25
 #: Beats that correlate less than this with the median beat, over all given leads, are not like the others.
 LEAST_CORRELATION = 0.8
@@ -78,10 +79,10 @@ def beat_offsets(sampling_rate: float) -> Tensor:
     return torch.arange(beat_samples(sampling_rate)) / sampling_rate - BEFORE_S
 
 
-def compared_part(sampling_rate: float) -> Tensor:
-    """Which samples of a mean beat lie in :data:`COMPARED_S`, bool (L,)."""
+def beat_part(span_s: tuple[float, float], sampling_rate: float) -> Tensor:
+    """Which samples of a mean beat lie in a span of time about R, s, such as :data:`COMPARED_S`; bool (L,)."""
     offsets = beat_offsets(sampling_rate)
-    return (offsets > COMPARED_S[0]) & (offsets < COMPARED_S[1])
+    return (offsets > span_s[0]) & (offsets < span_s[1])
 
 
 def mean_beats(
@@ -93,24 +94,27 @@ def mean_beats(
     (N, K), bool: beats that may go into the mean, and that the others are compared with; default: all.
     """
     values, own = cut_beats(ecg, r_times, sampling_rate)
-    part = compared_part(sampling_rate)
-    whole = own[:, :, part].all(dim=2)
+    part = beat_part(COMPARED_S, sampling_rate)
+    whole = own[:, :, beat_part(QRS_S, sampling_rate)].all(dim=2)
     candidates = whole if usable is None else whole & usable
-    kept = candidates & _alike(values[..., part], given, candidates)
+    kept = candidates & _alike(values[..., part], own[..., part], given, candidates)
     use = own & kept[:, :, None]
     total, count = torch.where(use[:, None], values, 0.0).sum(dim=2), use.sum(dim=1)
     mean, least = total / count[:, None].clamp_min(1), LEAST_REACHING * kept.sum(dim=1, keepdim=True)
     return _hold_ends(mean, (count > 0) & (count >= least)) * given[:, :, None], Beats(r_times, kept, whole)
 
 
-def _alike(values: Tensor, given: Tensor, whole: Tensor) -> Tensor:
-    """Beats (N, K) that correlate with the median of the whole ones over all given leads; values (N, 12, K, M)."""
+def _alike(values: Tensor, own: Tensor, given: Tensor, whole: Tensor) -> Tensor:
+    """Beats (N, K) that correlate with the median of the whole ones over all given leads; values (N, 12, K, M).
+
+    Each beat in its own time (N, K, M).
+    """
     median = torch.where(whole[:, None, :, None], values, torch.nan).nanmedian(dim=2).values
-    median = torch.nan_to_num(median)  # (N, 12, M)
-    values, weight = torch.nan_to_num(values), given[:, :, None, None]
-    x, y = values * weight, median[:, :, None] * weight
+    mask = given[:, :, None, None] * own[:, None]
+    x, y = (torch.nan_to_num(a) * mask for a in (values, median[:, :, None]))
     # Each lead about its own mean: wander moves the line under a beat, and makes no other beat of it.
-    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    count = own.sum(-1)[:, None, :, None].clamp_min(1)
+    x, y = ((a - a.sum(-1, keepdim=True) / count) * mask for a in (x, y))
     dot, power_x, power_y = ((a * b).sum(dim=(1, 3)) for a, b in ((x, y), (x, x), (y, y)))
     size = (power_x / power_y.clamp_min(1e-12)).sqrt()
     return (dot / (power_x * power_y).clamp_min(1e-12).sqrt() > LEAST_CORRELATION) & (size > 0.5) & (size < 2.0)

@@ -19,7 +19,7 @@ from p2es_lib.data.sources.contract import Reading, Signal, in_parts
 from p2es_lib.reference.mean_beat import (
     COMPARED_S,
     LEAST_CORRELATION,
-    compared_part,
+    beat_part,
     cut_beats,
     find_r,
     mean_beats,
@@ -45,9 +45,12 @@ PREMATURE = 0.8
 NOISY_MV, NOISY_TIMES = 0.05, 3.0
 #: Gaps of up to so long (s) are bridged; leads that lack more than this share of what the fullest has are left out.
 BRIDGED_S, MOSTLY_MISSING = 0.04, 0.5
-#: A lead is left out if its beats agree less than this with their template, at the beats of a lead in which they agree
-#: more than that, and it moves by so much (RMS, mV) besides: an artefact, not a small QRS. Judged in so long (s).
-NO_BEATS, CLEAR_BEATS, ARTEFACT_MV, JUDGED_S = 0.65, 0.8, 0.15, 600.0
+#: A lead is left out as an artefact if its beats agree less than this with their template, at the beats of a lead in
+#: which they agree more than that; if more than this share of its own beats are none of those; and if it moves by so
+#: much besides (RMS, mV: no small QRS). Judged in so long (s).
+NO_BEATS, CLEAR_BEATS, FALSE_BEATS, ARTEFACT_MV, JUDGED_S = 0.65, 0.8, 0.3, 0.15, 600.0
+#: An R peak is seen in all leads within so long, s.
+SAME_BEAT_S = 0.1
 #: Why beats are left out, in the order in which it is decided.
 REASONS = ("at an edge, or where the ECG is missing, clipped or jumps", "premature", "unlike most others", "noisy")
 
@@ -114,7 +117,7 @@ def _mostly_there(leads: dict[str, np.ndarray], rate: float) -> tuple[dict[str, 
     kept = {lead: np.where(flat_mask(x, rate, OFF_S), np.nan, x) for lead, x in leads.items()}
     there = {lead: int(np.isfinite(x).sum()) for lead, x in kept.items()}
     dropped = [lead for lead, count in there.items() if count < (1 - MOSTLY_MISSING) * max(there.values())]
-    notes = [f"lead {lead} left out: it is there for {there[lead] / rate:.1f} s only" for lead in dropped]
+    notes = [f"lead {lead} left out: missing or flat but for {there[lead] / rate:.1f} s" for lead in dropped]
     kept = {lead: bridge_short_gaps(x, rate, BRIDGED_S) for lead, x in kept.items() if lead not in dropped}
     return kept, notes
 
@@ -135,10 +138,19 @@ def _without_artefacts(leads: dict[str, np.ndarray], rate: float) -> tuple[dict[
     artefacts = [
         lead for lead, x in clean.items()
         if clarity[clearest] > CLEAR_BEATS and agreement[lead] < NO_BEATS
+        and _false_share(beats[lead], beats[clearest], SAME_BEAT_S * rate) > FALSE_BEATS
         and x.std() * np.sqrt(1 - agreement[lead] ** 2) > ARTEFACT_MV
     ]  # fmt: skip
     notes = [f"lead {lead} left out: artefacts hide the beats that lead {clearest} shows" for lead in artefacts]
     return {lead: x for lead, x in leads.items() if lead not in artefacts}, notes
+
+
+def _false_share(found: np.ndarray, true: np.ndarray, reach: float) -> float:
+    """Share of beats (samples) that have no true one within reach; 1 without any."""
+    edges = np.concatenate([[-np.inf], true, [np.inf]])
+    after = np.searchsorted(edges, found).clip(1)
+    distance = np.minimum(found - edges[after - 1], edges[after] - found)
+    return float(np.mean(distance > reach)) if len(found) else 1.0
 
 
 def _typical_height(clean: CleanStretch) -> np.ndarray:
@@ -198,10 +210,10 @@ def _touches(fault: np.ndarray, t: np.ndarray, rate: float) -> np.ndarray:
 
 def _distances(ecg: Tensor, r: Tensor, beats: Tensor, rate: float) -> np.ndarray:
     """How far beats lie off the mean beat in the part that is compared, each about its own level: RMS (12, K), mV."""
-    part = compared_part(rate)
+    part = beat_part(COMPARED_S, rate)
     off = cut_beats(ecg, r, rate)[0][0][..., part] - beats[0][:, None, part]
-    off = torch.nan_to_num(off - off.nanmean(dim=-1, keepdim=True))
-    return off.square().mean(dim=-1).sqrt().numpy()
+    off = off - off.nanmean(dim=-1, keepdim=True)
+    return off.square().nanmean(dim=-1).nan_to_num().sqrt().numpy()
 
 
 def _pulses(clean: CleanStretch, part: slice, core: tuple[float, float], r: Tensor, ppg: Signal):
@@ -228,7 +240,7 @@ def _as_one(pieces: list[Piece], rate: float) -> Piece:
     """Means weighted by their beats; pieces that are unlike most others are left out, and leads that most lack."""
     beats, given = (np.stack([getattr(piece, name) for piece in pieces]) for name in ("beats", "given"))
     used = np.array([piece.used for piece in pieces])
-    like = _like_most(beats * given[:, :, None], given, used, compared_part(rate).numpy())
+    like = _like_most(beats * given[:, :, None], given, used, beat_part(COMPARED_S, rate).numpy())
     left_out = np.sum([piece.left_out for piece in pieces], axis=0)
     left_out[2] += used[~like].sum()
     weight = (used * like)[:, None] * given  # (pieces, 12)
