@@ -209,9 +209,11 @@ def _touches(fault: np.ndarray, t: np.ndarray, rate: float) -> np.ndarray:
 
 
 def _distances(ecg: Tensor, r: Tensor, beats: Tensor, rate: float) -> np.ndarray:
-    """How far beats lie off the mean beat in the part that is compared, each about its own level: RMS (12, K), mV."""
-    part = beat_part(COMPARED_S, rate)
-    off = cut_beats(ecg, r, rate)[0][0][..., part] - beats[0][:, None, part]
+    """How far beats lie off the mean beat in all of their own time, each about its own level: RMS (12, K), mV.
+
+    In all of it, as an ectopic beat so broad that it was not found as one lies behind the T wave of another.
+    """
+    off = cut_beats(ecg, r, rate)[0][0] - beats[0][:, None]
     off = off - off.nanmean(dim=-1, keepdim=True)
     return off.square().nanmean(dim=-1).nan_to_num().sqrt().numpy()
 

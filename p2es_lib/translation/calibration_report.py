@@ -117,10 +117,10 @@ def _are_paired(whole: Piece) -> bool:
 def _check_amplitude(found: Survey, recording: UserRecording, where: str) -> None:
     """Refuse what is no ECG in mV."""
     height, (low, high) = float(found.typical_mv.max()), POSSIBLE_MV
-    if height > high or (height < low and recording.unitless):
+    if height > high or (height < low and (recording.unitless or found.whole.used < LEAST_BEATS)):
         stated = "the file states no unit" if recording.unitless else "by its unit"
         guess = "; it looks like uV" if recording.unitless and 0.3 < height / 1000 < 5 else ""
-        problem = f"the ECG is {height:.3g} mV high ({stated}), which no ECG is{guess}"
+        problem = f"the ECG is {height:.4g} mV high ({stated}); an ECG has {low:g} to {high:g} mV{guess}"
         remedy = "amplitudes need mV: convert them, or name the columns with their unit (II_uV)"
         raise InputError(f"{where}: {problem}; {remedy}")
 
@@ -136,7 +136,7 @@ def describe(findings: Findings, recording: UserRecording) -> tuple[dict[str, st
     measured = ", ".join(lead for lead in findings.leads if lead not in derived)
     left_out, n_pulses = _left_out(found), whole.n_pulses
     told = {
-        "read": "; ".join([*recording.notes, *found.dropped]),
+        "read": "; ".join(recording.notes),
         "leads": f"{measured} recorded" + (f"; {', '.join(derived)} follow from them" if derived else ""),
         "beats": f"{whole.used} of {whole.found} used, in {found.seconds:.1f} s, {findings.heart_rate:.0f} per minute"
         + (f"; left out: {left_out}" if left_out else ""),
@@ -153,7 +153,12 @@ def describe(findings: Findings, recording: UserRecording) -> tuple[dict[str, st
         told["polarity"] = findings.polarity.removeprefix("WARNING: ")
     if whole.quality:
         told["quality"] = f"{np.median(whole.quality):.2f} of 1, of the PPG (median)"
-    return told, [*_doubts_on_beats(findings), *_doubts_on_leads(findings), *_doubts_on_pulses(findings)]
+    return told, [
+        *found.dropped,
+        *_doubts_on_beats(findings),
+        *_doubts_on_leads(findings),
+        *_doubts_on_pulses(findings),
+    ]
 
 
 def _doubts_on_beats(findings: Findings) -> list[str]:
