@@ -16,7 +16,7 @@ from wfdb_files import write_multirate
 from p2es_lib.cli import main
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
-from p2es_lib.reference.person import BEFORE_S, Reference, beat_samples
+from p2es_lib.core.reference import BEFORE_S, Reference, beat_samples
 from p2es_lib.translation.calibrate import calibrate
 from p2es_lib.translation.file import load_reference, translate
 from p2es_lib.translation.live import LiveTranslator
@@ -268,7 +268,8 @@ def test_too_few_beats_too_short_and_doubtful_leads(make, make_pair):
     limb["III"] = -0.3
     wrong = make({f"{lead}_mV": factor * pair.ecg for lead, factor in limb.items()})
     assert any("contradict" in text for text in wrong.warnings)
-    noisy = make({"II_mV": pair.ecg, "V5_mV": pair.ecg + 0.25 * np.random.default_rng(0).standard_normal(len(pair.ecg))})
+    noise = 0.25 * np.random.default_rng(0).standard_normal(len(pair.ecg))
+    noisy = make({"II_mV": pair.ecg, "V5_mV": pair.ecg + noise})
     assert any("noise in V5" in text for text in noisy.warnings)
 
 
@@ -433,14 +434,19 @@ def test_live_hands_the_reference_to_the_model(told_model, make_pair):
     live = LiveTranslator(told_model.model, n_samples=2, reference=reference)
     live.push(ppg)
     live.finish()
-    assert told_model.seen and all(options["reference"] is reference for options in told_model.seen)
+    given = told_model.seen[0]["reference"]
+    torch.testing.assert_close(given.beats, reference.beats, rtol=0, atol=0)
+    assert len(told_model.seen) > 1, "later windows have those whom the first one shows"
     plain = LiveTranslator(told_model.model, n_samples=2)
     told_model.seen.clear()
     plain.push(ppg)
     plain.finish()
-    assert told_model.seen and not any(told_model.seen), "without one, the model is called as before"
+    assert told_model.seen[0]["reference"] is None
     with pytest.raises(InputError, match="reference"):
         LiveTranslator(told_model.model, reference=reference.repeat(3))
+    told_model.model.uses_reference = False
+    with pytest.raises(InputError, match="cannot use a reference"):
+        LiveTranslator(told_model.model, reference=reference)
 
 
 def test_translate_with_a_reference_says_so_everywhere(told_model, monkeypatch, tmp_path, make_pair):

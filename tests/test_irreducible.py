@@ -9,10 +9,11 @@ import pytest
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
-from p2es_lib.simulator import SimulatorConfig, conditional_mean_ecg, irreducible_rmse, simulate
+from p2es_lib.simulator import SimulatorConfig, conditional_mean_ecg, irreducible_rmse, posterior_ecg, simulate
 from p2es_lib.simulator.demographics_effects import Body, draw_traits
 from p2es_lib.simulator.draws import draw_block
 from p2es_lib.simulator.heart import draw_heart
+from p2es_lib.simulator.irreducible import KNOWN
 from p2es_lib.simulator.normal_beats import draw_lead_fields, fitted
 from p2es_lib.simulator.rhythm import BEAT_PVC
 
@@ -157,7 +158,7 @@ def test_beat_without_pulse_is_placed_in_the_pause():
         assert r_times[:, beat].std() > 0.03  # drawn, not known
 
 
-@pytest.mark.parametrize("change", [{"hold": "nothing"}, {"n_draws": 1}])
+@pytest.mark.parametrize("change", [{"hold": "nothing"}, {"n_draws": 1}, {"known": "all"}])
 def test_wrong_settings_are_refused(change):
     config = SimulatorConfig(window_samples=128)
     windows = simulate([0], 1, config)
@@ -172,7 +173,9 @@ def revealed():
     return windows, conditional_mean_ecg(windows, SimulatorConfig(), n_draws=3, hold="pulses").mean
 
 
-@pytest.mark.parametrize("name", ["morphology", "pr_s", "qrs_s", "qt_s", "pat_s", "pat_residual_s", "pat_jitter_s"])
+@pytest.mark.parametrize(
+    "name", ["morphology", "pr_s", "qrs_s", "qt_s", "pat_s", "pat_residual_s", "pat_slow_s", "pat_jitter_s"]
+)
 def test_floor_does_not_know_what_the_ppg_does_not_reveal(name, revealed):
     """Another person's value in a hidden latent must not move the conditional mean by a bit."""
     windows, mean = revealed
@@ -187,3 +190,81 @@ def test_floor_knows_what_the_ppg_reveals(revealed):
     later = dataclasses.replace(windows.latents, pulse_onsets=windows.latents.pulse_onsets + 0.1)
     moved = conditional_mean_ecg(dataclasses.replace(windows, latents=later), SimulatorConfig(), n_draws=3).mean
     assert np.abs(moved - mean).max() > 0.05
+
+
+def test_draws_are_those_whose_mean_is_known():
+    config = SimulatorConfig(window_samples=256)
+    windows = simulate(range(3), 2, config, session=2)
+    for known in ("nothing", "person", "person_other_session"):
+        result = conditional_mean_ecg(windows, config, n_draws=5, known=known)
+        for row in (0, 5):
+            draws = posterior_ecg(windows, row, config, n_draws=5, known=known)
+            assert draws.shape == (5, 12, 256) and draws.dtype == np.float32
+            np.testing.assert_array_equal(draws.mean(axis=0), result.mean[row])
+    one = posterior_ecg(windows, 4, config, n_draws=1, seed=7)
+    assert one.shape == (1, 12, 256) and not np.array_equal(one, posterior_ecg(windows, 4, config, n_draws=1, seed=8))
+    for wrong in ({"n_draws": 0}, {"n_draws": 2, "known": "all"}, {"n_draws": 2, "hold": "all"}):
+        with pytest.raises(InputError):
+            posterior_ecg(windows, 0, config, **wrong)
+    with pytest.raises(InputError):
+        posterior_ecg(windows, 6, config, n_draws=2)
+
+
+@pytest.mark.parametrize("session, change", [(0, "none"), (1, "none"), (3, "lbbb"), (2, "st_elevation"), (1, "pvc")])
+def test_person_session_and_beats_are_the_ecg(session, change):
+    """Nothing is left to be drawn but the phase of f waves."""
+    config = SimulatorConfig(window_samples=256, arrhythmia=0, extreme_rates=0.3)
+    windows = simulate(range(12), 1, config, session=session, change=change)
+    for row in range(12):
+        draws = posterior_ecg(windows, row, config, n_draws=2, known="person", hold="beats")
+        np.testing.assert_array_equal(draws, windows.ecg[[row, row]])
+
+
+@pytest.mark.parametrize("session", [0, 1])
+def test_draws_are_calibrated_with_and_without_a_reference(session):
+    """The truth ranks among the draws as another draw would, and each thing known brings the mean nearer."""
+    config, n_draws, n = SimulatorConfig(window_samples=256, premature_beats=0), 15, 220
+    windows = simulate(range(7000, 7000 + n), 1, config, session=session)
+    error = {}
+    for known in ("nothing", "person_other_session", "person"):
+        inside, square = [], []
+        for row in range(n):
+            draws = posterior_ecg(windows, row, config, n_draws=n_draws, known=known)
+            rank = (draws < windows.ecg[row]).sum(axis=0)
+            inside.append(((rank >= 2) & (rank <= n_draws - 2)).mean())
+            square.append(np.mean((draws.mean(axis=0) - windows.ecg[row]) ** 2) / (1 + 1 / n_draws))
+        error[known] = np.sqrt(np.mean(square))
+        if session or known != "person_other_session":
+            assert np.mean(inside) == pytest.approx(12 / 16, abs=0.035), known
+    assert error["person"] < 0.45 * error["nothing"]
+    assert error["person"] < 0.7 * error["person_other_session"] or not session
+    assert error["person_other_session"] < 0.85 * error["nothing"]
+
+
+def test_what_ppg_does_not_show_of_a_change_is_known_with_the_person_alone():
+    config = SimulatorConfig(window_samples=256, morphology=0, arrhythmia=0)
+    plain, block = (simulate(range(8), 1, config, session=1, change=change) for change in ("none", "lbbb"))
+    for known in ("nothing", "person_other_session"):
+        means = [conditional_mean_ecg(w, config, n_draws=3, known=known).mean for w in (plain, block)]
+        np.testing.assert_array_equal(*means)
+    floors = [irreducible_rmse(block, conditional_mean_ecg(block, config, n_draws=8, known=k)) for k in KNOWN]
+    assert floors[KNOWN.index("person")] < 0.4 * min(floors[0], floors[2])
+
+
+@pytest.mark.parametrize("name", ["pat_slow_s", "pat_jitter_s", "r_times"])
+def test_known_person_does_not_tell_what_differs_from_beat_to_beat(name):
+    config = SimulatorConfig(window_samples=256, premature_beats=0)
+    windows = simulate(range(6), 1, config, session=1)
+    moved = getattr(windows.latents, name) + 0.01
+    other = dataclasses.replace(windows, latents=dataclasses.replace(windows.latents, **{name: moved}))
+    means = [conditional_mean_ecg(w, config, n_draws=3, known="person").mean for w in (windows, other)]
+    np.testing.assert_array_equal(*means)
+
+
+def test_slow_drift_of_the_arrival_time_is_not_known():
+    """Alone it leaves an error as large as its draws spread."""
+    config = SimulatorConfig.without_variation(pat_drift=1.0, window_samples=256)
+    windows = simulate(range(150), 1, config)
+    result = conditional_mean_ecg(windows, config, n_draws=8, known="person")
+    floor = irreducible_rmse(windows, result)
+    assert floor > 0.01 and floor == pytest.approx(np.sqrt(result.variance.mean()), rel=0.2)

@@ -320,7 +320,8 @@ def test_bundle_branch_blocks_and_infarcts(monkeypatch):
 
 def test_pulse_arrival_latents_add_up(cohort):
     latents = cohort.latents
-    arrival = (latents.pat_s + latents.pat_residual_s)[:, None] + latents.pat_drift_s + latents.pat_jitter_s
+    arrival = (latents.pat_s + latents.pat_residual_s)[:, None] + latents.pat_drift_s
+    arrival += latents.pat_slow_s + latents.pat_jitter_s
     with_pulse = ~np.isnan(latents.pulse_onsets)
     assert np.allclose(latents.pulse_onsets[with_pulse], (latents.r_times + arrival)[with_pulse])
     swing = np.nanstd(np.where(with_pulse, latents.pulse_onsets - latents.r_times, np.nan), axis=1)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from p2es_lib.baselines.cardiogan import DualCritic, cross_entropy, real_or_fake
 from p2es_lib.baselines.regression import present_leads
 from p2es_lib.core.learned import Batch
-from p2es_lib.method.p2es import P2Es
+from p2es_lib.method.p2es import DELAY_WEIGHT, P2Es
 
 #: Width of the critics' first layer, with which they have 0.4 million weights (the denoiser: 1 or 4 million).
 CRITIC_WIDTH = 12
@@ -53,4 +53,5 @@ class HybridP2Es(P2Es):
         with torch.no_grad():
             wanted = features(batch.x_0)
         perceptual = sum(F.l1_loss(found, aim) for found, aim in zip(features(fake), wanted, strict=True)) / len(wanted)
+        squared = squared + DELAY_WEIGHT * self.delay_loss(batch)
         return squared + ADVERSARIAL_WEIGHT * adversarial + PERCEPTUAL_WEIGHT * perceptual, logged

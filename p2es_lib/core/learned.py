@@ -21,6 +21,7 @@ from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.noise import NoiseNames, WindowNoise
+from p2es_lib.core.reference import Reference
 from p2es_lib.core.translator import check_translation_input
 from p2es_lib.core.weights import WEIGHTS_FILE, Weights, read_weights, write_weights
 
@@ -41,6 +42,7 @@ class LearnedTranslator(nn.Module):
     #: Whether the average with the least validation RMSE is kept, or the last one: where the loss is no squared error,
     #: the least RMSE would pick the smoothest stage, not the best.
     keeps_best: ClassVar[bool] = True
+    uses_reference: ClassVar[bool] = False  #: Whether a reference of the person is of any use to it.
     critic_steps: ClassVar[int] = 1  #: Of the critic before each step of the method, all on its batch.
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
@@ -109,8 +111,8 @@ class LearnedTranslator(nn.Module):
 
     @torch.inference_mode()
     def translate(
-        self, ppg, demographics: Demographics, *, n_samples: int = 1, n_steps: int | None = None,
-        generator: int | NoiseNames | WindowNoise | None = None, progress=None, **options,
+        self, ppg, demographics: Demographics, *, reference: Reference | None = None, n_samples: int = 1,
+        n_steps: int | None = None, generator: int | NoiseNames | WindowNoise | None = None, progress=None, **options,
     ) -> Tensor:  # fmt: skip
         """Draw 12-lead ECGs for windows of PPG: float32 (B, n_samples, 12, T), mV, on the CPU.
 
@@ -121,6 +123,8 @@ class LearnedTranslator(nn.Module):
         ----------
         ppg, demographics : array or Tensor (B, 1, T), Demographics (B,)
             T as the model was trained with (``config.signal``).
+        reference : Reference, optional
+            Of the person or persons, one or one per window; an InputError from a method that cannot use one.
         n_samples : int
             Samples per window; their mean estimates the posterior mean. A deterministic method gives copies.
         n_steps : int, optional
@@ -136,6 +140,10 @@ class LearnedTranslator(nn.Module):
             seed, window_ids = generator.seed, generator.window_ids
         else:
             seed, window_ids = int(generator or 0), _content_ids(ppg, demographics)
+        if reference is not None:
+            if not self.uses_reference:
+                raise InputError(f"{self.name}: this method cannot use a reference; leave it out, or take p2es")
+            reference = reference.check(len(ppg), self.config.signal.sampling_rate)
         n_drawn = n_samples if self.stochastic else 1
         was_training = self.training
         self.eval()
@@ -144,6 +152,8 @@ class LearnedTranslator(nn.Module):
             rows = slice(start, start + n_windows)
             features = torch.as_tensor(demographics[rows].features(), device=self.device)
             noise = WindowNoise(seed, window_ids[rows], n_drawn, (len(LEADS), ppg.shape[-1]), self.device)
+            if reference is not None:
+                options["reference"] = reference[rows].to(self.device)
             x_0 = self.draw(standardise(ppg[rows].to(self.device)), features, noise, n_steps, **options)
             chunks.append((x_0 * self.ecg_scale_mv).reshape(-1, n_drawn, *x_0.shape[1:]).cpu())
             if progress is not None:
@@ -212,6 +222,8 @@ class Batch:
         #: (B, 4), age or sex of some rows hidden.
         self.demographics = hide_demographics(torch.as_tensor(batch["demographics"].features()), generator).to(device)
         self.subjects: list[str] = batch["subjects"]
+        self.reference: Reference = batch["reference"].to(device)  #: Of the persons; of some there is none.
+        self.delay_s = batch["delay_s"].to(device)  #: (B,) From R to the pulse, s; NaN where it was not found.
 
     def __len__(self) -> int:
         return len(self.x_0)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from p2es_lib.baselines.pasted import PastedBeats
 from p2es_lib.baselines.ridge import LaggedRidge
 from p2es_lib.baselines.template import MeanBeatTemplate
 from p2es_lib.core.config import Config, config_hash, get_config, real_profile, same_settings
@@ -29,7 +30,8 @@ from p2es_lib.core.weights import CARD_FILE, WEIGHTS_FILE, simulated_model_folde
 from p2es_lib.data.sources.simulated import simulate_cohort, simulated_split
 from p2es_lib.data.windows import WindowSet, read_settings, read_windows, simulator_config
 from p2es_lib.evaluation.metrics import evaluate, frechet_table
-from p2es_lib.experiments.variants import REFERENCES, VARIANTS
+from p2es_lib.experiments.regimes import references_of
+from p2es_lib.experiments.variants import REFERENCED, REFERENCES, VARIANTS
 from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
 from p2es_lib.training.loop import CHECKPOINT_FILE, train
 
@@ -225,8 +227,9 @@ def translate_test(model: LearnedTranslator, config: Config, seed: int, *, progr
     test = load_windows(config).split("test")
     told = told_demographics(test.demographics, config.evaluation.demographics)
     n_samples = config.sampling.n_samples if model.stochastic else 1
+    reference = references_of(config, test, config.evaluation.reference, config.evaluation.session)
     with tqdm(total=len(test), desc="translating test windows", disable=not progress) as bar:
-        options = {"generator": seed, "progress": lambda n: bar.update(n - bar.n)}
+        options = {"generator": seed, "reference": reference, "progress": lambda n: bar.update(n - bar.n)}
         return model.translate(np.array(test.ppg), told, n_samples=n_samples, **options).numpy()
 
 
@@ -264,16 +267,19 @@ def _scores_of_model(model, samples: np.ndarray, config: Config, seed: int, *, o
     scores = [evaluate(samples, test, rate, estimates=judged, **options)]
     if model.has_direct_estimate and one_step:
         demographics = told_demographics(test.demographics, config.evaluation.demographics)
-        direct = model.translate(np.array(test.ppg), demographics, n_samples=1, n_steps=1, generator=seed)
+        reference = references_of(config, test, config.evaluation.reference, config.evaluation.session)
+        direct = model.translate(
+            np.array(test.ppg), demographics, reference=reference, n_samples=1, n_steps=1, generator=seed
+        )
         scores.append(evaluate(direct.numpy(), test, rate, estimates=("mean",), **options).assign(estimate="direct"))
     return pd.concat(scores, ignore_index=True), frechet_table(samples, test, rate, estimates=estimates)
 
 
 def references_for(config: Config) -> list[str]:
     """References that exist for a data set: the floors need known latents, the transfer a model to carry over."""
-    always = ["template", "template_groups", "ridge"]
+    always = ["template", "template_groups", "ridge", "pasted"]
     if config.dataset == "simulated":
-        return [*always, "irreducible", "irreducible_beats"]
+        return [*always, *(f"pasted_{name}" for name, *_ in REFERENCED), "irreducible", "irreducible_beats"]
     return always + (["transfer"] if (simulated_model_folder(config.profile) / WEIGHTS_FILE).is_file() else [])
 
 
@@ -313,6 +319,11 @@ def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray
         return _conditional_mean(config, "test", n_draws=n_draws, hold=hold, progress=progress)[1].mean[:, None]
     windows = load_windows(config)
     test = windows.split("test")
+    if name.startswith("pasted"):
+        regime, session = {f"pasted_{key}": parts for key, *parts in REFERENCED}.get(name, ("none", "same"))
+        reference = references_of(config, test, regime, session)
+        pasted = PastedBeats(config).fit(windows.split("train"))
+        return pasted.translate(np.array(test.ppg), test.demographics, reference=reference).numpy()
     if name == "ridge":
         model = LaggedRidge(config).fit(windows.split("train"), windows.split("validation"))
     else:

@@ -24,7 +24,8 @@ class Variant:
     label: str  #: As it stands in tables.
     changes: dict[str, object] = field(default_factory=dict)  #: Settings that differ from the full model.
     #: One of :data:`SUBJECTS` for an ablation, ``"sampler"`` for another number of steps of the full model,
-    #: ``"more_steps"`` for more steps of another variant, ``"baseline"`` for another method, "" for the full model.
+    #: ``"more_steps"`` for more steps of another variant, ``"reference"`` for the full model with a reference of the
+    #: person, ``"baseline"`` for another method, "" for the full model.
     about: str = ""
     weights_of: str = ""  #: Variant whose finished training is taken, only used otherwise. "": it is trained itself.
 
@@ -41,6 +42,19 @@ def _steps(n: int) -> Variant:
     # Four samples: 50 steps with as many as the full model's evaluation would take longer than training it.
     changes, label = {"sampling.n_steps": n, "sampling.n_samples": 4}, f"sampler: {n} step{'s' if n > 1 else ''}"
     return _at_test(label, "sampler", changes)
+
+
+#: Which references a trained model is tried with: name, leads, session.
+REFERENCED = tuple(
+    (regime if session == "same" else f"{regime}_{session}", regime, session)
+    for session in ("same", "other") for regime in ("I", "limb", "all")
+)  # fmt: skip
+_LEADS_GIVEN = {"none": "no reference", "I": "lead I", "limb": "six limb leads", "all": "12 leads"}
+
+
+def _with_reference(regime: str, session: str) -> Variant:
+    changes = {"evaluation.reference": regime, "evaluation.session": session}
+    return _at_test(f"reference: {_LEADS_GIVEN[regime]}, {session} session", "reference", changes)
 
 
 #: Steps of the sampler with which ablations are compared once more: how many a model needs may be what was changed.
@@ -85,6 +99,7 @@ VARIANTS: dict[str, Variant] = {
     "wrong_demographics": _at_test("wrong age and sex at test time", "demographics",
                                    {"evaluation.demographics": "wrong"}),
     **{f"steps_{n}": _steps(n) for n in (1, 2, 3, 4, 8, 16, 50)},
+    **{f"reference_{name}": _with_reference(regime, session) for name, regime, session in REFERENCED},
     "unet": _baseline("U-Net regression", "unet"),
     "bilstm": _baseline("BiLSTM regression", "bilstm"),
     "ddpm": Variant("Conditional DDPM (no blur, deblurring, affinity)", {"process.blur": "none",
@@ -106,6 +121,9 @@ REFERENCES: dict[str, str] = {
     "template": "Mean-beat template at PPG beats",
     "template_groups": "Mean-beat template by sex and age",
     "ridge": "Ridge regression on lagged PPG",
+    "pasted": "Average beat pasted at the pulses",
+    **{f"pasted_{name}": f"Own beat pasted, {_LEADS_GIVEN[regime]}, {session} session"
+       for name, regime, session in REFERENCED},
     "irreducible": "Irreducible error",
     "irreducible_beats": "Irreducible error, beat times known",
     "transfer": "P2Es trained on simulated data",
@@ -113,9 +131,10 @@ REFERENCES: dict[str, str] = {
 
 #: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; the others compare all.
 _CHOSEN = {
-    "smoke": ("unet", "no_affinity", "hidden_demographics", "steps_1", "steps_2", "steps_8", "no_affinity_steps_8"),
+    "smoke": ("unet", "no_affinity", "hidden_demographics", "reference_all", "steps_1", "steps_2", "steps_8", "no_affinity_steps_8"),
     "quick": (
         "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics",
+        *(f"reference_{name}" for name, *_ in REFERENCED),
         "steps_1", "steps_2", "steps_3", "steps_4", "steps_8", "no_blur_steps_8", "no_deblurring_steps_8",
         "no_affinity_steps_8", "ddpm_steps_8",
     ),
@@ -123,7 +142,7 @@ _CHOSEN = {
 
 #: Kinds of variants, and what each is about.
 KINDS = {"baselines": ("baseline",), "ablations": tuple(SUBJECTS), "samplers": ("sampler",),
-         "more_steps": ("more_steps",)}  # fmt: skip
+         "more_steps": ("more_steps",), "references": ("reference",)}  # fmt: skip
 
 
 def variants_of(profile: str, kind: str) -> list[str]:

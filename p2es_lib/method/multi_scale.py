@@ -36,14 +36,19 @@ class Condition:
         From :meth:`p2es_lib.core.demographics.Demographics.features`.
     affinity : Tensor, shape (B, 12, 12)
         From :class:`p2es_lib.method.affinity.LeadAffinity`.
-    encoded_ppg : list of list of Tensor, optional
-        What :meth:`MultiScaleGenerator.encode_ppg` made of ``ppg_features``; None: each call does it again.
+    base, given : Tensor, shapes (B, 12, T) and (B, 12)
+        The person's reference placed at the pulses, in units of the data set's standard deviation, and 1 for the leads
+        that it has; both 0 without a reference.
+    encoded : tuple, optional
+        What :meth:`MultiScaleGenerator.encode` made of all that; None: each call does it again.
     """
 
     ppg_features: Tensor
     demographics: Tensor
     affinity: Tensor
-    encoded_ppg: list[list[Tensor]] | None = None
+    base: Tensor
+    given: Tensor
+    encoded: tuple[list[list[Tensor]], Tensor] | None = None
 
 
 def filter_groups(config: DenoiserConfig) -> int:
@@ -144,6 +149,7 @@ class MultiScaleGenerator(nn.Module):
         # Leads apart: filters and normalisation of each lead see its own channels only.
         groups = filter_groups(config)
         self.stem = nn.Conv1d(N_LEADS, width, groups=groups, **stem)
+        self.reference_stem = nn.Conv1d(2 * N_LEADS, width, groups=groups, bias=False, **stem)
         self.ppg_encoder = nn.Sequential(
             nn.Conv1d(n_ppg_features, ppg_width, **stem), nn.GELU(), nn.Conv1d(ppg_width, ppg_width, 5, padding=2)
         )
@@ -174,18 +180,21 @@ class MultiScaleGenerator(nn.Module):
         demographics = condition.demographics if self.uses_demographics else torch.zeros_like(condition.demographics)
         noise_level = self.embed_noise(logsnr) * float(self.uses_noise_level)
         c = self.embed_condition(torch.cat([noise_level, demographics], dim=1))
-        encoded_ppg = (
-            self.encode_ppg(condition.ppg_features) if condition.encoded_ppg is None else condition.encoded_ppg
-        )
-        h = self.stem(x_t)
+        encoded_ppg, reference = condition.encoded or self.encode(condition)
+        h = self.stem(x_t) + reference
         for block, ppg in zip(self.blocks, encoded_ppg, strict=True):
             h = block(h, ppg, c, condition.affinity)
         h = F.gelu(self.output_norm(h))
         trust = None if self.trust is None else torch.sigmoid(self.trust(h).float())[..., : x_t.shape[-1]]
         return self.output(h)[..., : x_t.shape[-1]].float(), trust
 
-    def encode_ppg(self, ppg_features: Tensor) -> list[list[Tensor]]:
-        """What each block adds at each scale. Without x_t in it, one computation serves all steps of a sampler."""
-        ppg = F.gelu(self.ppg_encoder(ppg_features))
+    def encode(self, condition: Condition) -> tuple[list[list[Tensor]], Tensor]:
+        """What each block adds at each scale for the PPG, and what the reference adds to the stem (B, W, T').
+
+        Without x_t in it, one computation serves all steps of a sampler.
+        """
+        ppg = F.gelu(self.ppg_encoder(condition.ppg_features))
         ppg_scales = [F.avg_pool1d(ppg, stride) if stride > 1 else ppg for stride in self.scales]
-        return [block.project_ppg(ppg_scales) for block in self.blocks]
+        given = condition.given[:, :, None].expand_as(condition.base)
+        reference = torch.stack([condition.base, given], dim=2).flatten(1, 2)  # lead by lead
+        return [block.project_ppg(ppg_scales) for block in self.blocks], self.reference_stem(reference)

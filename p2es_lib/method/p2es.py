@@ -1,5 +1,7 @@
 """P2Es put together: GroupFinder, affinity matrices, denoiser and forward process as one translator."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -8,12 +10,15 @@ from p2es_lib.core.config import Config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, LearnedTranslator, masked_mse, standardise
 from p2es_lib.core.noise import WindowNoise
+from p2es_lib.core.reference import Reference
 from p2es_lib.method.affinity import GroupFinder, LeadAffinity
 from p2es_lib.method.denoiser import Denoiser, Estimate
 from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
-from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
+from p2es_lib.reference.delay import PulseDelay, drawn_delay, quantile, seen_before
+from p2es_lib.reference.placement import expected_beats, place_reference
+from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features, pulse_upstrokes
 
 #: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does
 #: not learn to read x_t, and at mid noise, where the inverse alone is poor, both stages together came out worse than
@@ -22,6 +27,13 @@ from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 COARSE_WEIGHT = 1.0
 #: Share of a batch trained at t = 1 exactly, where sampling starts and the posterior mean is decided.
 START_SHARE = 1 / 4
+#: Weight of the delay's negative log-likelihood: small, so that its gradients, of its own weights, clip no others.
+DELAY_WEIGHT = 0.05
+#: Delays over which the direct estimate is averaged: a mean ECG at one delay would be too sharp.
+DIRECT_DELAYS = 4
+#: Variance of what a reference leaves open, in units of the data set's: of a limb lead with none, one, or two and more
+#: limb leads given, and of a chest lead that is not given and one that is (simulated, pasted reference).
+LIMB_VARIANCE, CHEST_VARIANCE = (1.1, 0.23, 0.04), (0.9, 0.1)
 
 
 class P2Es(LearnedTranslator):
@@ -40,6 +52,7 @@ class P2Es(LearnedTranslator):
 
     name = "p2es"
     has_direct_estimate = True
+    uses_reference = True
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__(config, ecg_scale_mv, trained_leads)
@@ -47,15 +60,20 @@ class P2Es(LearnedTranslator):
         self.group_finder = GroupFinder(config.affinity).requires_grad_(False)  # it trains itself, in prepare
         self.lead_affinity = LeadAffinity(config.affinity.n_groups, config.affinity.mixing)
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
+        self.pulse_delay = PulseDelay(N_FEATURES)
 
-    def forward(self, x_t: Tensor, t: Tensor, ppg_features: Tensor, demographics: Tensor, pi: Tensor) -> Estimate:
-        """Estimate x_0 from x_t (B, 12, T) as :class:`.denoiser.Denoiser` does; ``pi`` (B, G) weighs the groups."""
-        return self.denoiser(x_t, t, Condition(ppg_features, demographics, self.lead_affinity(pi)))
+    def forward(self, x_t: Tensor, t: Tensor, *fixed: Tensor) -> Estimate:
+        """Estimate from x_t (B, 12, T) as :class:`.denoiser.Denoiser` does; ``fixed``: from :meth:`condition`."""
+        return self.denoiser(x_t, t, self._condition(*fixed))
+
+    def _condition(self, features: Tensor, demographics: Tensor, pi: Tensor, base: Tensor, given: Tensor) -> Condition:
+        return Condition(features, demographics, self.lead_affinity(pi), base, given)
 
     def condition(
-        self, ppg: Tensor, demographics: Tensor, exclude_subjects: list[str] | None = None
-    ) -> tuple[Tensor, ...]:
-        """What stays fixed along the reverse process: PPG features, demographics and group weights.
+        self, ppg: Tensor, demographics: Tensor, *, reference: Reference | None = None, delay_s: Tensor | None = None,
+        exclude_subjects: list[str] | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """What stays fixed along the reverse process: pulse features, demographics, group weights and the reference.
 
         Parameters
         ----------
@@ -63,16 +81,42 @@ class P2Es(LearnedTranslator):
             Scaled to zero mean and unit variance per window here, so that callers need not.
         demographics : Tensor, shape (B, 4)
             From :meth:`Demographics.features`.
+        reference, delay_s : Reference, Tensor (B,)
+            Of the persons, default none; from R to the pulse, s, default the expected one.
         exclude_subjects : list of str, optional
             In training: the subject of each window, which must not be its own neighbour in GroupFinder's bank.
+
+        Returns
+        -------
+        tuple of Tensor
+            Features (B, C, T), demographics, pi (B, G), base (B, 12, T) in the scale of x_0, and given (B, 12).
         """
-        ppg = standardise(ppg)
-        features = pulse_features(ppg, self.config.signal.sampling_rate)
+        ppg, rate = standardise(ppg), self.config.signal.sampling_rate
+        reference = Reference.none(len(ppg), rate).to(ppg.device) if reference is None else reference
+        if delay_s is None:
+            delay_s, _ = self.delay(ppg, demographics, reference)
+        features = pulse_features(ppg, rate, delay_s)
         if not self.config.denoiser.phase_features:
             features = torch.cat([ppg, torch.zeros_like(features[:, 1:])], dim=1)
         with torch.no_grad():
             pi = self.group_finder.assign(ppg, demographics, exclude_subjects)
-        return features, demographics, pi
+            pulses, interval = expected_beats(pulse_upstrokes(ppg, rate))
+            placed = place_reference(reference, pulses, delay_s, interval, ppg.shape[-1], rate)
+        return features, demographics, pi, placed / self.ecg_scale_mv, reference.given
+
+    def delay(self, ppg: Tensor, demographics: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the delay from R to the pulse, (B,) s each; ``ppg`` scaled."""
+        return self.pulse_delay(
+            pulse_features(ppg, self.config.signal.sampling_rate), demographics, seen_before(reference)
+        )
+
+    @staticmethod
+    def open_scale(given: Tensor) -> Tensor:
+        """Standard deviation of what a reference with these leads (B, 12) leaves open, (B, 1, 1), data set: 1."""
+        limb, chest = given[:, :6].sum(dim=1), given[:, 6:].sum(dim=1)
+        of_limb = given.new_tensor(LIMB_VARIANCE)[limb.clamp(max=2).long()]
+        variance = (6 * of_limb + CHEST_VARIANCE[0] * (6 - chest) + CHEST_VARIANCE[1] * chest) / 12
+        return torch.where(limb + chest > 0, variance, 1.0).sqrt()[:, None, None]
 
     def prepare(self, windows, *, seed: int, progress: bool) -> None:
         """GroupFinder: its encoder, its bank and its groups."""
@@ -80,21 +124,36 @@ class P2Es(LearnedTranslator):
         self.group_finder.requires_grad_(False)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
-        """Squared error of both stages in units of the data set's variance; logged is that of the refined estimate."""
-        return self.squared_error(self.estimate(model, batch, generator), batch)
+        """Squared error of both stages in units of what is open, and the delay's; logged is the refined estimate's."""
+        estimate = self.estimate(model, batch, generator)
+        loss, logged = self.squared_error(estimate, batch)
+        return loss + DELAY_WEIGHT * self.delay_loss(batch), logged
+
+    def delay_loss(self, batch: Batch) -> Tensor:
+        """Negative log-likelihood of the delays of a batch."""
+        return PulseDelay.loss(*self.delay(batch.ppg, batch.demographics, batch.reference), batch.delay_s)
 
     @staticmethod
     def squared_error(estimate: Estimate, batch: Batch) -> tuple[Tensor, Tensor]:
         """Of both stages together, and of the refined estimate alone (detached)."""
-        refined = masked_mse(estimate.refined, batch.x_0, batch.mask)
-        return refined + COARSE_WEIGHT * masked_mse(estimate.coarse, batch.x_0, batch.mask), refined.detach()
+        scale = P2Es.open_scale(batch.reference.given)
+        refined, coarse = (masked_mse(part / scale, batch.x_0 / scale, batch.mask) for part in estimate)
+        return refined + COARSE_WEIGHT * coarse, refined.detach()
 
     def estimate(self, model, batch: Batch, generator: torch.Generator) -> Estimate:
-        """What the network makes of the batch at times and with noise drawn from ``generator``."""
-        fixed = self.condition(batch.ppg, batch.demographics, batch.subjects)
+        """What the network makes of the batch at times and with noise drawn from ``generator``, in the scale of x_0.
+
+        The beats lie where they were, so far as the pulses show it: the delay is known here, and drawn in translation.
+        """
+        expected, _ = self.delay(batch.ppg, batch.demographics, batch.reference)
+        delay_s = torch.where(batch.delay_s.isfinite(), batch.delay_s, expected.detach())
+        who = {"reference": batch.reference, "delay_s": delay_s, "exclude_subjects": batch.subjects}
+        fixed = self.condition(batch.ppg, batch.demographics, **who)
         t = draw_times(len(batch), generator).to(self.device)
         noise = torch.randn(batch.x_0.shape, generator=generator).to(self.device)
-        return model(self.process.marginal(batch.x_0, t, noise), t, *fixed)
+        base, scale = fixed[3] * (batch.mask > 0)[:, :, None], self.open_scale(fixed[4])
+        found = model(self.process.marginal((batch.x_0 - base) / scale, t, noise), t, *fixed)
+        return Estimate(*(base + scale * part for part in found))
 
     @torch.inference_mode()
     def diagnose(self, windows) -> dict[str, float]:
@@ -113,26 +172,40 @@ class P2Es(LearnedTranslator):
         return {"validation_loss_mid": float(sum(errors) / len(scaled))}
 
     def draw(
-        self, ppg: Tensor, demographics: Tensor, noise: WindowNoise, n_steps: int | None, *, sampler: str | None = None
-    ) -> Tensor:
+        self, ppg: Tensor, demographics: Tensor, noise: WindowNoise, n_steps: int | None, *, sampler: str | None = None,
+        reference: Reference | None = None,
+    ) -> Tensor:  # fmt: skip
         """Run the reverse process; ``sampler`` and ``n_steps`` as in ``config.sampling`` unless given.
 
-        One step gives the network's direct estimate of the posterior mean.
+        Each sample has its own delay, and with it its own beats. One step gives the network's direct estimate of the
+        posterior mean, averaged over delays.
         """
-        settings = self.config.sampling
+        settings, count = self.config.sampling, noise.n_samples
+        n_steps = n_steps or settings.n_steps
         sample = get_sampler(sampler or settings.sampler)
-        features, demographics, pi = (
-            part.repeat_interleave(noise.n_samples, 0) for part in self.condition(ppg, demographics)
-        )
-        condition = Condition(
-            features, demographics, self.lead_affinity(pi), self.denoiser.multi_scale.encode_ppg(features)
-        )
+        reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
+        reference = reference.to(ppg.device)
+        mean, sd = self.delay(ppg, demographics, reference)
+        mean, sd, ppg, demographics = (part.repeat_interleave(count, 0) for part in (mean, sd, ppg, demographics))
+        reference, shift = reference.repeat_interleave(count), noise.uniform()
+        if n_steps > 1:
+            numbers = [noise.sample_numbers()]
+        else:
+            numbers = [torch.full_like(shift, k, dtype=torch.long) for k in range(DIRECT_DELAYS)]
+        drawn = []
+        for number in numbers:
+            delay_s = drawn_delay(mean, sd, quantile(shift, number))
+            fixed = self.condition(ppg, demographics, reference=reference, delay_s=delay_s)
+            condition = self._condition(*fixed)
+            condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
+            base, scale = condition.base * self.trained_leads[:, None], self.open_scale(condition.given)
 
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            # Leads absent in training were zero there; keep them zero here, so that x_t looks as it did then.
-            return self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None]
+            def denoise(x_t: Tensor, t: Tensor, condition=condition) -> Tensor:
+                # Leads absent in training were zero there; keep them zero here, so that x_t looks as it did then.
+                return self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None]
 
-        return sample(denoise, self.process, noise, n_steps=n_steps or settings.n_steps)
+            drawn.append(base + scale * sample(denoise, self.process, noise, n_steps=n_steps))
+        return sum(drawn) / len(drawn)
 
     def training_subjects(self) -> set[str]:
         """Subjects of GroupFinder's bank."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from p2es_lib.reference.person import BEFORE_S, Reference, beat_samples
+from p2es_lib.core.reference import BEFORE_S, Reference, beat_samples
 from p2es_lib.signals.pulse_features import pulse_upstrokes
 from p2es_lib.signals.r_peaks import r_peak_times
 
@@ -34,7 +34,7 @@ LEAST_PULSES = 3
 
 
 class Beats(NamedTuple):
-    """Beats of N recordings: R times (N, K) s, inf-padded; which went into the mean, and were whole, bool (N, K)."""
+    """Beats of N recordings: R times (N, K) s, padded with inf; which were kept, which whole, bool (N, K)."""
 
     r_times: Tensor
     kept: Tensor
@@ -161,8 +161,8 @@ def pulse_delays(r_times: Tensor, upstrokes: Tensor) -> Tensor:
 def find_r(ecg: Tensor, given: Tensor, sampling_rate: float) -> Tensor:
     """R times (N, K) s, padded with inf, of ECGs (N, 12, T) on the leads that are given (N, 12)."""
     times = r_peak_times(ecg.numpy(), sampling_rate, given.numpy() > 0)
-    times = np.where(np.isnan(times), np.inf, times)
-    return torch.as_tensor(times if times.shape[1] else np.full((len(times), 1), np.inf), dtype=torch.float32)
+    times = np.pad(times, ((0, 0), (0, 2)), constant_values=np.nan)  # two columns at least
+    return torch.as_tensor(np.where(np.isnan(times), np.inf, times), dtype=torch.float32)
 
 
 def make_references(
@@ -184,3 +184,13 @@ def make_references(
         beats * enough[:, None, None], given * enough[:, None], torch.nan_to_num(rr, nan=1.0),
         torch.where(enough, delay, torch.nan), elapsed,
     )  # fmt: skip
+
+
+def average(references: Reference) -> Reference:
+    """One reference (1) of several of one person (N): means over those that have the lead, median delay."""
+    count = references.given.sum(dim=0)
+    used = references.given.any(dim=1)
+    beats = references.beats.sum(dim=0) / count[:, None].clamp_min(1)
+    rr = references.rr_s[used].mean() if used.any() else torch.tensor(1.0)
+    delay, elapsed = (torch.nanmedian(part) for part in (references.delay_s, references.elapsed_s))
+    return Reference(beats[None], (count > 0).float()[None], rr[None], delay[None], elapsed[None])

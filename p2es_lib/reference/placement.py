@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from p2es_lib.core.leads import LEAD_MATRIX
+from p2es_lib.core.reference import BEFORE_S, Reference
 from p2es_lib.reference.mean_beat import beat_begins, interpolate
-from p2es_lib.reference.person import BEFORE_S, Reference
 
 #: Pulses added before the first (negative) and after the last one, in intervals: R comes before its pulse.
 ADDED_PULSES = (-1, 1, 2)

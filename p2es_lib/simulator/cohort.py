@@ -1,10 +1,12 @@
 """The embedded cohort: paired wearable PPG and 12-lead ECG with known latents.
 
 ``simulate(subjects)`` returns windows in subject-major order. A subject is a number; together with the seed it decides
-everything about it, so the same number gives the same bytes in any cohort, order, batch or process. To keep that true,
-arrays are worked on elementwise and contiguously: no matrix product, no FFT across rows, no reduction except along a
-row, because their rounding may depend on the shape of the whole array. The ECG is clean (no sensor noise, no baseline
-wander): it is the target. The PPG has sensor noise, breathing and any disturbance asked for. Sources: in the modules.
+everything about it, and with the number of a session everything about that sitting (see
+:mod:`p2es_lib.simulator.sessions`), so the same number gives the same bytes in any cohort, order, batch or process. To
+keep that true, arrays are worked on elementwise and contiguously: no matrix product, no FFT across rows, no reduction
+except along a row, because their rounding may depend on the shape of the whole array. The ECG is clean (no sensor
+noise, no baseline wander): it is the target. The PPG has sensor noise, breathing and any disturbance asked for.
+Sources: in the modules.
 
 References
 ----------
@@ -13,7 +15,7 @@ McSharry PE et al. IEEE Trans Biomed Eng 50:289, 2003 (kernels). Sameni R et al.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -23,14 +25,23 @@ from p2es_lib.core.leads import expand_leads
 from p2es_lib.signals.cleaning import PPG_BAND_HZ
 from p2es_lib.signals.transforms import filter_bandpass
 from p2es_lib.simulator import draws as random
-from p2es_lib.simulator.demographics_effects import AF, RHYTHMS, Body, Traits, draw_people
+from p2es_lib.simulator.demographics_effects import AF, RHYTHMS, Body, Traits, adapt_to_rate, draw_people
 from p2es_lib.simulator.disturbances import disturb
 from p2es_lib.simulator.heart import Heart, draw_heart
-from p2es_lib.simulator.morphology import CLASSES, draw_morphology
+from p2es_lib.simulator.morphology import CLASSES, changed, draw_morphology
 from p2es_lib.simulator.normal_beats import draw_lead_fields
 from p2es_lib.simulator.pulse import amplitude_from_rr, pulse_shape, pulse_train
 from p2es_lib.simulator.render import render_ecg8
 from p2es_lib.simulator.rhythm import BEAT_PAC, BEAT_PVC, Beats, beat_capacity, draw_beats
+from p2es_lib.simulator.sessions import (
+    CHANGES,
+    Session,
+    check_session,
+    far_from_rest,
+    make_session,
+    no_session,
+    slow_arrival,
+)
 from p2es_lib.simulator.settings import SimulatorConfig
 
 # Beat-to-beat arrival time: it follows RR (paced breathing: swing of 14 +- 5 ms for RR 241 +- 102 ms, RR leading by 2-3
@@ -47,11 +58,16 @@ class Latents:
     """What made each window. Arrays (N,) or, per beat, (N, n_beats_max); beats NaN-padded, beat_type -1-padded.
 
     ``r_times`` and ``pulse_onsets`` (NaN: no pulse) are seconds from the first sample, with those before and after the
-    window. onset = R + pat + pat_residual + pat_drift (which follows RR) + pat_jitter. ``beat_type`` is coded as in
-    :mod:`p2es_lib.simulator.rhythm`, ``rhythm`` as in ``RHYTHMS``, ``morphology`` as in ``CLASSES``.
+    window. onset = R + pat + pat_residual (of the person in that session) + pat_drift (which follows RR) + pat_slow
+    (slow waves within the session) + pat_jitter. ``beat_type`` is coded as in :mod:`p2es_lib.simulator.rhythm`,
+    ``rhythm`` as in ``RHYTHMS``, ``morphology`` as in ``CLASSES``, ``change`` (since session 0) as in ``CHANGES``.
+    ``far_way``: -1 or 1 where the heart rate of the session is far below or above rest, else 0.
     """
 
     subject: np.ndarray
+    session: np.ndarray
+    change: np.ndarray
+    far_way: np.ndarray
     age: np.ndarray
     female: np.ndarray
     stiffness: np.ndarray
@@ -65,6 +81,7 @@ class Latents:
     pat_s: np.ndarray
     pat_residual_s: np.ndarray
     pat_drift_s: np.ndarray
+    pat_slow_s: np.ndarray
     pat_jitter_s: np.ndarray
     mean_rr_s: np.ndarray
     pr_s: np.ndarray
@@ -78,10 +95,10 @@ class Latents:
 class SimulatedWindows:
     """PPG float32 (N, 1, T), z-scored per window, ECG float32 (N, 12, T) in mV (``leads.LEADS``), and what made them.
 
-    Columns of ``index``: subject, record, start_s, age, sex, height_cm, weight_kg, rhythm, morphology, heart_rate (from
-    the RR intervals in the window), pr_ms (NaN without P waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the
-    areas in I and aVF), pat_ms (mean R to pulse foot), pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc and
-    n_pac (number of premature beats).
+    Columns of ``index``: subject, record (one per session), session, change (since session 0), start_s, age, sex,
+    height_cm, weight_kg, rhythm, morphology, heart_rate (from the RR intervals in the window), pr_ms (NaN without P
+    waves), qrs_ms, qtc_ms (Fridericia), axis_deg (QRS, from the areas in I and aVF), pat_ms (mean R to pulse foot),
+    pat_residual_ms, stiffness (carotid-femoral PWV, m/s), n_pvc and n_pac (number of premature beats).
     """
 
     ppg: np.ndarray
@@ -94,9 +111,14 @@ class SimulatedWindows:
 
 
 def simulate(
-    subjects: Sequence[int], windows_per_subject: int = 1, config: SimulatorConfig = SimulatorConfig()
+    subjects: Sequence[int],
+    windows_per_subject: int = 1,
+    config: SimulatorConfig = SimulatorConfig(),
+    *,
+    session: int = 0,
+    change: str = "none",
 ) -> SimulatedWindows:
-    """Simulate windows of the numbered subjects, in subject-major order.
+    """Simulate windows of one sitting of each of the numbered subjects, in subject-major order.
 
     Parameters
     ----------
@@ -104,11 +126,16 @@ def simulate(
         From 0 to 2^32 - 2, and the same number is the same person; separate stretches of each recording.
     config : SimulatorConfig
         By default 1024 samples at 125 Hz, all variation of its published size, no disturbance.
+    session : int
+        0: the person as drawn. Others, up to 2^32 - 2: another sitting, with other beats.
+    change : str
+        What happened to the heart since session 0, one of ``sessions.CHANGES``: "none", "af", "pvc" (frequent PVCs),
+        "st_elevation", "lbbb", "long_qt" (QTc 60 to 100 ms longer).
 
     Raises
     ------
     InputError
-        No subject, a number out of range, or no window.
+        No subject, a number out of range, no window, an unknown change, or one in session 0.
 
     Examples
     --------
@@ -119,6 +146,7 @@ def simulate(
     subjects = [int(subject) for subject in subjects]
     if not subjects or windows_per_subject < 1:
         raise InputError("simulate: give at least one subject and one window per subject")
+    check_session(session, change)
     n = len(subjects) * windows_per_subject
     ppg = np.empty((n, 1, config.window_samples), dtype=np.float32)
     ecg = np.empty((n, 12, config.window_samples), dtype=np.float32)
@@ -127,33 +155,55 @@ def simulate(
     for start in range(0, len(subjects), step):
         rows = slice(start * windows_per_subject, (start + step) * windows_per_subject)
         part = subjects[start : start + step]
-        ppg[rows, 0], ecg[rows], *table = _simulate_part(part, windows_per_subject, config)
+        ppg[rows, 0], ecg[rows], *table = _simulate_part(part, windows_per_subject, config, session, change)
         tables.append(table)
     frames, latents = zip(*tables)
     joined = {name: np.concatenate([getattr(part, name) for part in latents]) for name in vars(latents[0])}
     return SimulatedWindows(ppg, ecg, pd.concat(frames, ignore_index=True), Latents(**joined))
 
 
-def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig):
+def draw_session(subjects: list[int], number: int, change: str, config: SimulatorConfig) -> Session:
+    """A sitting of each of the numbered subjects."""
+    session = no_session(len(subjects))
+    if number:
+        rngs = [random.generator(config.seed, subject, session=number) for subject in subjects]
+        session = make_session(random.draw_sessions(rngs), number, change, config)
+    if not config.extreme_rates:
+        return session
+    rngs = [random.generator(config.seed, subject, session=number, later=True) for subject in subjects]
+    return replace(session, **far_from_rest(random.draw_far_rates(rngs), config))
+
+
+def _draw_windows(subjects: list[int], n_windows: int, session: int, config: SimulatorConfig):
+    """Numbers of the windows of a sitting, and their generators, which go on with sensor noise."""
+    keys = [(config.seed, number, window, session) for number in subjects for window in range(n_windows)]
+    rngs, later = [random.generator(*key) for key in keys], [random.generator(*key, later=True) for key in keys]
+    return random.draw_windows(rngs, later, *beat_capacity(config)), rngs
+
+
+def _simulate_part(subjects: list[int], n_windows: int, config: SimulatorConfig, number: int, change: str):
     """PPG (N, T), ECG (N, 12, T), index and latents of a few subjects."""
     subject = random.draw_subjects([random.generator(config.seed, number) for number in subjects])
-    rngs = [random.generator(config.seed, number, window) for number in subjects for window in range(n_windows)]
-    window = random.draw_windows(rngs, beat_capacity(config))
-    body, traits = draw_people(subject, config)
+    session = draw_session(subjects, number, change, config)
+    window, rngs = _draw_windows(subjects, n_windows, number, config)
+    body, traits = draw_people(subject, config, session)
     numbers, classes = np.array(subjects, dtype=np.int64), draw_morphology(body, subject, config)
-    numbers, body, traits, subject, classes = (
+    classes = changed(classes, session.change)
+    numbers, body, traits, subject, classes, session = (
         random.on_rows(table, lambda values: np.repeat(values, n_windows, axis=-1))
-        for table in (numbers, body, traits, subject, classes)
+        for table in (numbers, body, traits, subject, classes, session)
     )
-    beats = draw_beats(body, traits, subject, window, config)
-    heart = draw_heart(body, traits, classes, beats.mean_rr_s, subject, config)
-    lead_fields = draw_lead_fields(body.age, body.female, subject, config)
+    beats = draw_beats(body, traits, subject, window, config, session)
+    traits = adapt_to_rate(traits, body, beats.mean_rr_s)
+    heart = draw_heart(body, traits, classes, beats.mean_rr_s, subject, config, session)
+    lead_fields = draw_lead_fields(body.age, body.female, subject, config, session)
     breathing, f_wave_phase = (traits.breathing_hz, window.uniform["breathing_phase"]), window.uniform["f_wave_phase"]
     ecg8 = render_ecg8(heart, lead_fields, beats.r_times, beats.beat_type, breathing, f_wave_phase, config)
     made = vars(body) | vars(traits) | vars(heart) | vars(beats) | _pulses(beats, traits, window, config)
     made |= {"subject": numbers, "breathing_phase": breathing[1]}
+    made |= {"session": session.number, "change": session.change}
     latents = Latents(**{field.name: made[field.name] for field in fields(Latents)})
-    ppg = _render_ppg(latents, subject, rngs, config)
+    ppg = _render_ppg(latents, subject, session, rngs, config)
     return ppg, expand_leads(ecg8), _index(n_windows, body, heart, lead_fields["qrs"], latents, config), latents
 
 
@@ -162,15 +212,17 @@ def _pulses(beats: Beats, traits: Traits, window: random.Draws, config: Simulato
     drift = pat_drift(beats.preceding_rr_s, beats.mean_rr_s) * config.pat_jitter
     jitter = config.pat_jitter * PAT_JITTER_S * np.ascontiguousarray(window.normal["pat_jitter"].T)
     jitter = np.where(np.isnan(beats.r_times), np.nan, jitter)
+    slow = slow_arrival(beats.r_times, window, config)
     ventricular = beats.beat_type == BEAT_PVC
     second = np.cumsum(ventricular, axis=1) > 1  # of the window's PVCs
     draws = (window.uniform["ejection"][..., None], window.normal["ejection"][..., None])
     ejects, size = (np.where(second, of_second, of_first) for of_first, of_second in draws)
     weak = np.where(ejects < _PVC_EJECTS, _PVC_AMPLITUDE * np.clip(1.0 + 0.3 * size, 0.4, 2.0), 0.0)
     amplitude = np.where(ventricular, weak, amplitude_from_rr(beats.preceding_rr_s))
-    onsets = beats.r_times + (traits.pat_s + traits.pat_residual_s)[:, None] + drift + jitter
+    onsets = beats.r_times + (traits.pat_s + traits.pat_residual_s)[:, None] + drift + slow + jitter
     onsets[amplitude == 0] = np.nan
-    return {"pulse_onsets": onsets, "pulse_amplitude": amplitude, "pat_drift_s": drift, "pat_jitter_s": jitter}
+    made = {"pulse_onsets": onsets, "pulse_amplitude": amplitude}
+    return made | {"pat_drift_s": drift, "pat_slow_s": slow, "pat_jitter_s": jitter}
 
 
 def pat_drift(preceding_rr: np.ndarray, mean_rr: np.ndarray) -> np.ndarray:
@@ -180,14 +232,15 @@ def pat_drift(preceding_rr: np.ndarray, mean_rr: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(preceding_rr), np.nan, shifted)
 
 
-def _render_ppg(latents: Latents, subject: random.Draws, rngs, config: SimulatorConfig) -> np.ndarray:
+def _render_ppg(latents: Latents, subject: random.Draws, session: Session, rngs, config) -> np.ndarray:
     """PPG (N, T): pulses, breathing, sensor noise, disturbance; then the band of all PPG here, z-score."""
     t, z = np.arange(config.window_samples) / config.sampling_rate, subject.normal
-    variation = config.pulse_shape * z["pulse_shape"].T
+    variation = config.pulse_shape * (z["pulse_shape"] + session.pulse_shape).T
     shape = pulse_shape(latents.age, latents.stiffness, 60.0 / latents.mean_rr_s, variation)
     ppg = pulse_train(latents.pulse_onsets, latents.pulse_amplitude, latents.preceding_rr_s, shape, t)
-    ppg = breathe(ppg, t, latents.breathing_hz, latents.breathing_phase, config.breathing, z["ppg_breathing"])
-    noise_sd = sensor_noise_sd(z["noise_level"], config.sensor_noise)
+    depth = z["ppg_breathing"] + session.ppg_breathing
+    ppg = breathe(ppg, t, latents.breathing_hz, latents.breathing_phase, config.breathing, depth)
+    noise_sd = sensor_noise_sd(z["noise_level"] + session.noise_level, config.sensor_noise)
     for row, rng in enumerate(rngs):
         ppg[row] += noise_sd[row] * rng.standard_normal(config.window_samples, dtype=np.float32)
     if config.disturbance != "none":
@@ -224,9 +277,12 @@ def _index(n_windows: int, body: Body, heart: Heart, lead_field, latents: Latent
     with_pulse = inside & ~np.isnan(latents.pulse_onsets)
     delay = np.where(with_pulse, latents.pulse_onsets - r_times, 0.0)
     names = np.array([f"sim-{subject:06d}" for subject in latents.subject], dtype=object)
+    sittings = [f"{name}-s{number}" if number else name for name, number in zip(names, latents.session, strict=True)]
     columns = {
         "subject": names,
-        "record": names,  # one sensor and one delay per subject; its windows lie a minute apart
+        "record": np.array(sittings, dtype=object),  # one sensor and delay per sitting; its windows lie a minute apart
+        "session": latents.session,
+        "change": np.array(CHANGES)[latents.change],
         "start_s": 60.0 * (np.arange(len(names)) % n_windows),
         "age": body.age,
         "sex": np.where(body.female, "F", "M"),

@@ -25,6 +25,7 @@ from p2es_lib.simulator import morphology, normal_beats
 from p2es_lib.simulator.demographics_effects import AF, Body, Traits, qt_interval
 from p2es_lib.simulator.draws import Draws
 from p2es_lib.simulator.normal_beats import largest
+from p2es_lib.simulator.sessions import Session, no_session
 from p2es_lib.simulator.settings import SimulatorConfig
 
 _R_FRACTION = 0.45
@@ -71,31 +72,40 @@ class Heart:
 
 
 def draw_heart(
-    body: Body, traits: Traits, classes: np.ndarray, mean_rr_s: np.ndarray, draws: Draws, config: SimulatorConfig
+    body: Body,
+    traits: Traits,
+    classes: np.ndarray,
+    mean_rr_s: np.ndarray,
+    draws: Draws,
+    config: SimulatorConfig,
+    session: Session | None = None,
 ) -> Heart:
     """Kernels for given body, traits, morphology classes and mean RR interval (which sets QT), N rows."""
+    session = no_session(len(classes)) if session is None else session
     z, breathing = draws.normal, config.breathing
-    qrs_s = morphology.qrs_duration(classes, traits.qrs_normal_s, z["qrs_duration"], config)
+    qrs_s = morphology.qrs_duration(classes, traits.qrs_normal_s, z["qrs_duration"], config) + session.qrs_s
     qt_s = qt_interval(traits, mean_rr_s, qrs_s)
-    vectors = _waves(body, classes, draws, config)
+    vectors = _waves(body, classes, draws, config, session)
     vectors["p"] *= traits.rhythm != AF
     spans = _spans(traits, qrs_s, qt_s)
     return Heart(
         **{wave: _kernels(wave, vectors[wave], spans[wave]) for wave in _KNOTS},
-        ta=_atrial_repolarisation(vectors["p"], *spans["p"]),
+        ta=_atrial_repolarisation(vectors["p"], *spans["p"], traits.ta_scale),
         **_ectopic_kernels(vectors["p"], traits, qrs_s, qt_s, draws, config),
         morphology=classes,
         qrs_s=qrs_s,
         qt_s=qt_s,
-        breathing_gain=0.03 * breathing * np.exp(0.3 * z["ecg_breathing"][0]),
-        breathing_turn=np.deg2rad(3.0) * breathing * np.exp(0.3 * z["ecg_breathing"][1]),
-        breathing_lag=draws.uniform["ecg_breathing_phase"],
+        breathing_gain=0.03 * breathing * np.exp(0.3 * z["ecg_breathing"][0] + session.ecg_breathing),
+        breathing_turn=np.deg2rad(3.0) * breathing * np.exp(0.3 * z["ecg_breathing"][1] + session.ecg_breathing),
+        breathing_lag=draws.uniform["ecg_breathing_phase"] + session.breathing_lag,
         f_wave_hz=np.clip(_F_WAVE_HZ[0] + _F_WAVE_HZ[1] * z["f_wave"][0], 4.0, 9.0),
         f_wave_mv=_F_WAVE_RMS_MV * np.exp(0.4 * config.amplitudes * z["f_wave"][1]) * (traits.rhythm == AF),
     )
 
 
-def _waves(body: Body, classes: np.ndarray, draws: Draws, config: SimulatorConfig) -> dict[str, np.ndarray]:
+def _waves(
+    body: Body, classes: np.ndarray, draws: Draws, config: SimulatorConfig, session: Session
+) -> dict[str, np.ndarray]:
     """Vectors and local content of P, QRS and ST-T, (3 + N_LOCAL, K, N) each, mV, turned in the frontal plane.
 
     Normally activated ventricles are turned to the axes drawn for the subject, others by its deviation from what is
@@ -103,19 +113,21 @@ def _waves(body: Body, classes: np.ndarray, draws: Draws, config: SimulatorConfi
     """
     shape = normal_beats.draw_shape(body.age, body.female, draws, config)
     like_normal = np.isin(classes, morphology.NORMAL_LIKE)
-    p_turn, *turns = shape.axis_deg - normal_beats.REFERENCE_AXIS_DEG
+    p_turn, *turns = shape.axis_deg - normal_beats.REFERENCE_AXIS_DEG + session.turn_deg
     waves = {"p": np.concatenate([turn_frontal(shape.vectors["p"], p_turn), shape.local["p"]])}
-    ventricles = _ventricles(shape, like_normal, body, classes, draws, config)
-    own_turns = 0.6 * shape.axis_deviation_deg[1:]
+    ventricles = _ventricles(shape, like_normal, body, classes, draws, config, session)
+    own_turns = 0.6 * shape.axis_deviation_deg[1:] + session.turn_deg[1:]
     for wave, vectors, turn, own_turn in zip(("qrs", "st_t"), ventricles, turns, own_turns, strict=True):
         turned = turn_frontal(vectors, np.where(like_normal, turn, own_turn))
         local = np.where(like_normal, shape.local[wave], largest(turned) * shape.local_variation[wave])
         waves[wave] = np.concatenate([turned, local])
+    for wave, gain in zip(waves, np.exp(session.wave_gain), strict=True):
+        waves[wave] *= gain
     return waves
 
 
 def _ventricles(
-    shape: normal_beats.BeatShape, like_normal, body: Body, classes, draws: Draws, config: SimulatorConfig
+    shape: normal_beats.BeatShape, like_normal, body: Body, classes, draws: Draws, config, session: Session
 ) -> tuple[np.ndarray, np.ndarray]:
     """Vectors of QRS and ST-T, (3, 7, N) each, mV, before they are turned."""
     tables = morphology.QRS_MV, morphology.T_MV, morphology.ST_MV
@@ -125,7 +137,7 @@ def _ventricles(
     t_own, st_own = morphology.repolarisation_scatter(classes, config.amplitudes * draws.normal["repolarisation"])
     st_t = _repolarisation(st + st_own, t_wave * t_size * shape.factors[2] + t_own)
     st_t = np.where(like_normal, shape.vectors["st_t"], st_t)
-    t_change, injury_st, injury_t = morphology.injury(classes, draws)
+    t_change, injury_st, injury_t = morphology.injury(classes, draws, session.change)
     return np.where(like_normal, shape.vectors["qrs"], qrs), st_t * t_change + _repolarisation(injury_st, injury_t)
 
 
@@ -162,10 +174,10 @@ def _kernels(wave: str, vectors: np.ndarray, span: tuple[np.ndarray, np.ndarray]
     return Kernels(start_s + fractions[:, None] * length_s, widths[:, None] * length_s, solved)
 
 
-def _atrial_repolarisation(p: np.ndarray, start_s: np.ndarray, length_s: np.ndarray) -> Kernels:
+def _atrial_repolarisation(p: np.ndarray, start_s: np.ndarray, length_s: np.ndarray, scale: np.ndarray) -> Kernels:
     """Against the mean P vector, so that PQ lies a little below the line before P."""
     mean = sum(p[:, knot] for knot in range(p.shape[1])) / p.shape[1]
-    centre, width = start_s + length_s + normal_beats.TA_DELAY_S, np.full_like(start_s, normal_beats.TA_WIDTH_S)
+    centre, width = start_s + length_s + scale * normal_beats.TA_DELAY_S, scale * normal_beats.TA_WIDTH_S
     return Kernels(centre[None], width[None], -normal_beats.fitted()["ta_share"] * mean[:, None])
 
 

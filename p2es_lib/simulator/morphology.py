@@ -17,6 +17,7 @@ import numpy as np
 
 from p2es_lib.simulator.demographics_effects import Body, by_age_and_sex, choose
 from p2es_lib.simulator.draws import Draws
+from p2es_lib.simulator.sessions import TO_LBBB, TO_ST_ELEVATION
 from p2es_lib.simulator.settings import SimulatorConfig
 
 #: The position is the code in the latents.
@@ -80,6 +81,15 @@ def draw_morphology(body: Body, draws: Draws, config: SimulatorConfig) -> np.nda
     return choose([1.0 - sum(rows), *rows[:-1]], draws.uniform["morphology"])
 
 
+def changed(morphology: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Class after a change of the heart (code of :mod:`p2es_lib.simulator.sessions`), (N,).
+
+    ST elevation in a heart that is not activated normally keeps its class: :func:`injury` adds to it.
+    """
+    raised = (change == TO_ST_ELEVATION) & np.isin(morphology, NORMAL_LIKE)
+    return np.where(change == TO_LBBB, LBBB, np.where(raised, ST_ELEVATION, morphology))
+
+
 def qrs_duration(morphology: np.ndarray, normal_s: np.ndarray, z: np.ndarray, config: SimulatorConfig) -> np.ndarray:
     """QRS duration (s), (N,)."""
     duration = normal_s.copy()
@@ -98,10 +108,10 @@ def repolarisation_scatter(morphology: np.ndarray, z: np.ndarray) -> tuple[np.nd
     return tuple(varies * np.array(sd)[:, None] * unit for sd, unit in ((_T_SD, t_unit), (_ST_SD, st_unit)))
 
 
-def injury(morphology: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the ST classes do to a normal heart: factor of its T wave (N,), and ST and T vectors to add (3, N), mV."""
+def injury(morphology: np.ndarray, draws: Draws, change: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the ST classes and new ST elevation do: factor of the T wave (N,), ST and T vectors to add (3, N), mV."""
     st_size, inferior = draws.uniform["st_size"], draws.uniform["st_site"] < 0.5
-    depression, elevation = morphology == ST_DEPRESSION, morphology == ST_ELEVATION
+    depression, elevation = morphology == ST_DEPRESSION, (morphology == ST_ELEVATION) | (change == TO_ST_ELEVATION)
     depth, height = 0.05 + 0.20 * st_size, 0.12 + 0.33 * st_size
     down, front, below = np.array([[-0.85, -0.45, 0.10], [0.30, 0.00, -0.65], [-0.25, 0.85, 0.10]])[..., None]
     wall = np.where(inferior, below, front)

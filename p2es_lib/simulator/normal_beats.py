@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from p2es_lib.simulator.draws import Draws
+from p2es_lib.simulator.sessions import ALONG_PER_CM, UP_GAIN_PER_CM, UP_Y_PER_CM, Session
 from p2es_lib.simulator.settings import SimulatorConfig
 
 FILE = Path(__file__).with_name("normal_beats.json")
@@ -133,15 +134,25 @@ def repolarisation_course() -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_lead_fields(
-    age: np.ndarray, female: np.ndarray, draws: Draws, config: SimulatorConfig
+    age: np.ndarray, female: np.ndarray, draws: Draws, config: SimulatorConfig, session: Session | None = None
 ) -> dict[str, np.ndarray]:
     """Lead fields of P, QRS and ST-T of N subjects, (8, 3 + N_LOCAL, N) each: X, Y, Z and local content."""
     fields = {}
-    for wave in _WAVES:
+    for k, wave in enumerate(_WAVES):
         dipole = _move_electrodes(_line(fitted()[f"{wave}_field"], decades_of(age), female), draws, config)
         local = np.repeat(fitted()[f"{wave}_local"][:, :, None], len(age), axis=-1)
         fields[wave] = np.concatenate([dipole, local], axis=1)
+        if session is not None:
+            _put_on_again(fields[wave], session.limb_gain[k], session)
     return fields
+
+
+def _put_on_again(field: np.ndarray, limb_gain: np.ndarray, session: Session) -> None:
+    """Electrodes of a sitting, where they differ from those of session 0; ``limb_gain`` (2, N): log, of I and II."""
+    field[:2] *= np.exp(limb_gain)[:, None]
+    field[2:] += (ALONG_PER_CM[:, None] * session.chest_along_cm)[:, None] * np.gradient(field[2:], axis=0)
+    field[2:, 1] += UP_Y_PER_CM * session.chest_up_cm
+    field[2:] *= np.exp(UP_GAIN_PER_CM[:, None] * session.chest_up_cm)[:, None]
 
 
 def _move_electrodes(field: np.ndarray, draws: Draws, config: SimulatorConfig) -> np.ndarray:

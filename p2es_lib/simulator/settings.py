@@ -23,11 +23,16 @@ class SimulatorConfig:
         (Charlton 2019), in quadrature.
     disturbance, snr_db : str, float
         Wearable disturbance of the PPG and its signal-to-noise ratio; the ECG stays clean.
+    extreme_rates : float
+        Share of people whose heart rate in a session is far from rest: a quarter of them 30-50, the others from 100 to
+        the maximum of their age, at most 220 per minute.
     body, heart_rate, hrv, arrhythmia, premature_beats, morphology, intervals, amplitudes, axis, qrs_shape, \
-electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
+electrodes, breathing, pat_jitter, pulse_shape, sensor_noise, pat_drift, session_changes : float
         Scale of one kind of variation: 1 is the published size, 0 switches it off. ``arrhythmia``, ``premature_beats``
         and ``morphology`` scale probabilities, the others standard deviations or depths. ``body``: height, weight and
-        stiffness for given age and sex; ``electrodes``: positions, gains, and the local content that is no dipole.
+        stiffness for given age and sex; ``electrodes``: positions, gains, and the local content that is no dipole;
+        ``pat_drift``: slow part of the arrival time within a session; ``session_changes``: all that differs between a
+        person's sessions but a change asked for.
     """
 
     sampling_rate: float = 125.0
@@ -52,6 +57,9 @@ electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
     pat_jitter: float = 1.0
     pulse_shape: float = 1.0
     sensor_noise: float = 1.0
+    pat_drift: float = 1.0
+    session_changes: float = 1.0
+    extreme_rates: float = 0.0
 
     def __post_init__(self):
         check_choice("simulator.disturbance", self.disturbance, DISTURBANCES)
@@ -61,6 +69,7 @@ electrodes, breathing, pat_jitter, pulse_shape, sensor_noise : float
             ("window_samples", 2, math.inf, "at least 2"),
             ("seed", 0, 2**32 - 1, f"between 0 and {2**32 - 1}"),
             *((name, 0, math.inf, "must not be negative") for name in ("pat_residual_sd_ms", *SCALES)),
+            ("extreme_rates", 0, 1, "between 0 and 1, it is a share"),
             *((name, 0, 2, "at most 2, it scales probabilities") for name in ("arrhythmia", "morphology")),
         ]
         for name, least, most, rule in rules:

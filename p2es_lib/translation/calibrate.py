@@ -18,7 +18,7 @@ from p2es_lib.translation.readers.checks import check_file, check_leads, check_o
 from p2es_lib.translation.reference_file import write_reference
 
 if TYPE_CHECKING:
-    from p2es_lib.reference.person import Reference
+    from p2es_lib.core.reference import Reference
 
 
 @dataclass(frozen=True)

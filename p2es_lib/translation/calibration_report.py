@@ -11,8 +11,8 @@ import torch
 from p2es_lib.core.config import DataConfig
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS, PROJECTION
+from p2es_lib.core.reference import BEFORE_S, Reference
 from p2es_lib.reference.mean_beat import DELAY_REACH_S
-from p2es_lib.reference.person import BEFORE_S, Reference
 from p2es_lib.signals.cleaning import MIN_DURATION_S
 from p2es_lib.signals.polarity import turn_upright
 from p2es_lib.translation.beat_survey import REASONS, Piece, Survey, survey

@@ -21,7 +21,7 @@ from p2es_lib.translation.reference_file import check_reference, describe_refere
 
 if TYPE_CHECKING:
     from p2es_lib.core.learned import LearnedTranslator
-    from p2es_lib.reference.person import Reference
+    from p2es_lib.core.reference import Reference
     from p2es_lib.translation.live import EcgBlock
 
 #: Told after each translation, because beats that line up with the pulses look as if their time had been measured.

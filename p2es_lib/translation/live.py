@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.noise import NoiseNames
-from p2es_lib.reference.person import Reference
+from p2es_lib.core.reference import Reference
+from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.signals import cleaning
 from p2es_lib.signals.cleaning import ppg_quality, true_runs
 from p2es_lib.signals.transforms import resample_at, resampling_reach
@@ -99,7 +101,8 @@ class LiveTranslator:
     age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
     reference : Reference, optional
-        Of the person, one row (:func:`p2es_lib.translation.reference_file.read_reference`).
+        Of the person, one row (:func:`p2es_lib.translation.reference_file.read_reference`). An :class:`InputError` for
+        a model that cannot use one.
     polarity : "up" or "down"
         Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
     n_samples, seed, where : int, int, str
@@ -124,7 +127,9 @@ class LiveTranslator:
         self.rate = signal.sampling_rate
         self.rate_in = self.rate if sampling_rate is None else float(sampling_rate)
         self._person = check_options(age, sex, n_samples, self.rate_in, f"{where}: ")
-        self._reference = reference and reference.check(1, self.rate)
+        if reference is not None and not model.uses_reference:
+            raise InputError(f"{where}: {model.name} cannot use a reference; leave it out, or name a model of p2es")
+        self._reference = None if reference is None else reference.check(1, self.rate)
         check_choice("polarity", polarity, ("up", "down"))
         self._sign = -1.0 if polarity == "down" else 1.0
         self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)
@@ -136,6 +141,7 @@ class LiveTranslator:
         # Of what is in the making: weights, and weighted mean, variance, band and PPG.
         self._sums = np.zeros((1 + 4 * len(LEADS) + 1, 0), np.float32)
         self._reports: list[WindowReport] = []
+        self._people: Reference | None = None  # one per sample, once drawn
         self._finished = False
 
     @property
@@ -248,12 +254,31 @@ class LiveTranslator:
             batch = windows[first : first + per_batch]
             ppg = np.stack([clean for _, clean, _ in batch])[:, None]
             scaled = ((ppg - ppg.mean(-1, keepdims=True)) / ppg.std(-1, keepdims=True)).astype(np.float32)
-            # Noise is named after the place: a window's samples depend on where it lies and on no other window.
-            names, people = NoiseNames(self.seed, [start for start, *_ in batch]), self._person.repeat(len(batch))
-            given = {} if self._reference is None else {"reference": self._reference}
-            ecg = self.model.translate(scaled, people, n_samples=self.n_samples, generator=names, **given).numpy()
+            ecg = self._samples(scaled, [start for start, *_ in batch])
             for window, samples in zip(batch, ecg, strict=True):
                 self._add(*window, samples)
+
+    def _samples(self, ppg: np.ndarray, starts: list[int]) -> np.ndarray:
+        """Samples of windows (n, 1, n_window): (n, K, 12, n_window). Sample k is one person all along.
+
+        Who it is, is drawn in the first window; what was drawn there is the reference of all others.
+        """
+        if not self.model.uses_reference:
+            return self._draw(ppg, NoiseNames(self.seed, starts), self.n_samples, None)
+        if self._people is None:
+            first = self._draw(ppg[:1], NoiseNames(self.seed, starts[:1]), self.n_samples, self._reference)
+            self._people = _drawn_people(first[0], ppg[0], self.rate)
+            rest = [self._samples(ppg[1:], starts[1:])] if len(ppg) > 1 else []
+            return np.concatenate([first, *rest])
+        count = self.n_samples
+        # Noise is named after the place: a window's samples depend on where it lies and on the person alone.
+        names = NoiseNames(self.seed, [f"{start}-{k}" for start in starts for k in range(count)])
+        ecg = self._draw(np.repeat(ppg, count, axis=0), names, 1, self._people.repeat(len(ppg)))
+        return ecg.reshape(len(ppg), count, *ecg.shape[2:])
+
+    def _draw(self, ppg: np.ndarray, names: NoiseNames, n_samples: int, reference: Reference | None) -> np.ndarray:
+        people, options = self._person.repeat(len(ppg)), {"n_samples": n_samples, "generator": names}
+        return self.model.translate(ppg, people, reference=reference, **options).numpy()
 
     def _add(self, start: int, ppg: np.ndarray, weight: np.ndarray, samples: np.ndarray) -> None:
         """Samples of one window, (n_samples, 12, n_window)."""
@@ -279,6 +304,14 @@ class LiveTranslator:
         block = EcgBlock(self._start, *arrays, tuple(self._reports))
         self._reports, self._start, self._sums = [], self._start + count, self._sums[:, count:].copy()
         return block
+
+
+def _drawn_people(samples: np.ndarray, ppg: np.ndarray, rate: float) -> Reference:
+    """References (K) of the people that the samples (K, 12, T) of a window with this PPG (1, T) show."""
+    ecg = torch.as_tensor(np.nan_to_num(samples))
+    given = torch.as_tensor(np.isfinite(samples).all(axis=-1)).float()
+    pulse, now = torch.as_tensor(ppg).expand(len(ecg), 1, -1), torch.zeros(len(ecg))
+    return make_references(ecg, given, rate, ppg=pulse, elapsed_s=now)
 
 
 def ecg_blocks(live: LiveTranslator, ppg: np.ndarray, progress: bool = False) -> Iterator[EcgBlock]:

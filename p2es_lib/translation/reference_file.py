@@ -1,6 +1,6 @@
 """The file of a reference: one person's mean beats, their rate and delay, and what is known of the recording.
 
-A safetensors file whose tensors are the fields of :class:`p2es_lib.reference.person.Reference`, and whose one entry of
+A safetensors file whose tensors are the fields of :class:`p2es_lib.core.reference.Reference`, and whose one entry of
 metadata is a JSON of the rest. The recording is not in it, nor is the path to it. What takes long to import is imported
 where it is needed: a wrong file is told at once.
 """
@@ -19,7 +19,7 @@ from p2es_lib.core.paths import atomic_path
 from p2es_lib.core.weights import read_metadata
 
 if TYPE_CHECKING:
-    from p2es_lib.reference.person import Reference
+    from p2es_lib.core.reference import Reference
 
 #: Entry of the metadata, and the number of this format.
 _ENTRY, FORMAT = "p2es_reference", 1
@@ -67,7 +67,7 @@ def read_reference(path: str | Path) -> tuple[Reference, dict[str, Any]]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from p2es_lib.reference.person import Reference
+    from p2es_lib.core.reference import Reference
 
     try:
         tensors = load(Path(path).read_bytes())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 
 from p2es_lib.core.config import Config
@@ -16,10 +19,14 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MEASURED
 from p2es_lib.core.subject_numbers import MAX_SEED, STREAM_OFFSET, STREAM_STRIDE
 from p2es_lib.data.windows.fresh_ppg import FreshPulses, disturb_share
+from p2es_lib.data.windows.references import other_session, recorded_ecg, target_delay, training_references
 from p2es_lib.data.windows.store import WindowSet
 
 if TYPE_CHECKING:
     from p2es_lib.simulator import SimulatorConfig
+
+#: Share of simulated training windows whose heart beats far from rest, 30 to 50 or 100 to 220 per minute.
+FAR_FROM_REST = 0.1
 
 
 def simulator_config(config: Config) -> SimulatorConfig:
@@ -47,6 +54,11 @@ class TrainingBatches(AbstractContextManager):
         self.streaming = config.dataset == "simulated" and config.data.stream_training
         if not self.streaming:
             self.windows = windows.split("train")
+            self._subject = self.windows.index["subject"].astype(str).to_numpy()
+            self._of_subject = {
+                name: np.asarray(rows)
+                for name, rows in pd.Series(range(len(self._subject))).groupby(self._subject).groups.items()
+            }
             if len(self.windows) == 0:
                 raise InputError(f"data set {config.dataset}: no training windows; get more data (data.min_quality?)")
             fresh = config.data.stream_training
@@ -90,23 +102,61 @@ class TrainingBatches(AbstractContextManager):
         return np.array([self._order(int(epoch))[place] for epoch, place in zip(epochs, places)])
 
     def _make(self, step: int) -> dict:
-        key = (self.seed, step)
-        if self.streaming:
-            from p2es_lib.simulator import simulate
-
-            windows = simulate(self.subject_numbers(step), 1, simulator_config(self.config))
-            ppg, lead_mask = windows.ppg, np.full((self.batch_size, 12), MEASURED, dtype=np.uint8)
-        else:
-            rows = self.rows(step)
-            windows = self.windows.select(rows)
-            ppg, lead_mask = np.asarray(windows.ppg), windows.lead_mask
-            if self._fresh is not None:
-                ppg = self._fresh(ppg, rows, key)
-        ppg = disturb_share(ppg, self.config.data.disturbed_share, self.config.signal.sampling_rate, key)
+        key, rate = (self.seed, step), self.config.signal.sampling_rate
+        windows, ppg, lead_mask, other = self._simulate(step) if self.streaming else self._read(step, key)
+        ppg = torch.tensor(disturb_share(ppg, self.config.data.disturbed_share, rate, key))
+        ecg, lead_mask = torch.tensor(np.asarray(windows.ecg, dtype=np.float32)), torch.tensor(lead_mask)
+        reference = training_references(*other, np.random.default_rng((*key, 1)), rate)
         return {
-            "ppg": torch.tensor(ppg),
-            "ecg": torch.tensor(np.asarray(windows.ecg, dtype=np.float32)),
-            "lead_mask": torch.tensor(lead_mask),
+            "ppg": ppg,
+            "ecg": ecg,
+            "lead_mask": lead_mask,
             "demographics": Demographics(windows.index["age"].to_numpy(), windows.index["sex"].to_numpy()),
             "subjects": windows.index["subject"].tolist(),
+            "reference": reference,
+            "delay_s": target_delay(ecg, ppg, lead_mask, reference.given, rate),
         }
+
+    def _simulate(self, step: int):
+        """Fresh subjects: their windows, PPG, lead mask, and another recording of each, for its reference.
+
+        The first half of them was recorded in the session of the reference, the others in another one.
+        """
+        from p2es_lib.simulator import simulate
+
+        numbers, config = self.subject_numbers(step), replace(simulator_config(self.config), extreme_rates=FAR_FROM_REST)
+        half = len(numbers) // 2
+        windows = simulate(numbers, 2, config)
+        first, second = (np.arange(start, 2 * len(numbers), 2) for start in (0, 1))
+        lead_mask = np.full((len(numbers), 12), MEASURED, dtype=np.uint8)
+        ecg, ppg = windows.ecg[second], windows.ppg[second]
+        if half < len(numbers):
+            sitting = other_session(numbers[half:], config)
+            ecg[half:], ppg[half:] = sitting.ecg, sitting.ppg
+        ecg = recorded_ecg(ecg, np.random.default_rng((self.seed, step, 3)), config.sampling_rate)
+        elapsed_s = torch.where(torch.arange(len(numbers)) < half, 60.0, torch.nan)
+        target = SimpleNamespace(ecg=windows.ecg[first], index=windows.index.iloc[first])
+        other = torch.tensor(ecg), torch.tensor(ppg), torch.tensor(lead_mask), elapsed_s
+        return target, windows.ppg[first], lead_mask, other
+
+    def _read(self, step: int, key: tuple[int, int]):
+        """The same of stored windows; the other window is any other of the same subject, if there is one."""
+        rows = self.rows(step)
+        windows = self.windows.select(rows)
+        ppg, lead_mask = np.asarray(windows.ppg), windows.lead_mask
+        if self._fresh is not None:
+            ppg = self._fresh(ppg, rows, key)
+        others = self.windows.select(self._others(rows, key))
+        ecg, other_ppg = (torch.tensor(np.asarray(part, dtype=np.float32)) for part in (others.ecg, others.ppg))
+        alone = (others.index["start_s"].to_numpy() == windows.index["start_s"].to_numpy()) & (
+            others.index["record"].to_numpy() == windows.index["record"].to_numpy()
+        )
+        mask = torch.tensor(np.where(alone[:, None], 0, others.lead_mask))
+        same = others.index["record"].to_numpy() == windows.index["record"].to_numpy()
+        elapsed_s = torch.tensor(np.where(same, 60.0, np.nan), dtype=torch.float32)
+        return windows, ppg, lead_mask, (ecg, other_ppg, mask, elapsed_s)
+
+    def _others(self, rows: np.ndarray, key: tuple[int, int]) -> np.ndarray:
+        """For each row another one of the same subject, drawn from ``key``; itself where there is none."""
+        rng = np.random.default_rng((*key, 2))
+        return np.array([rng.choice(self._of_subject[self._subject[row]]) for row in rows])

@@ -6,7 +6,6 @@ time per beat, for which limb leads alone suffice.
 
 import numpy as np
 
-from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LIMB_LEADS, lead_residual
 
 #: Two R peaks match when they are at most this far apart.

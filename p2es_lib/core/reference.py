@@ -1,4 +1,4 @@
-"""What is kept of a person's earlier recording: mean beats of the leads that it had, their rate, the delay to the pulse.
+"""What is kept of a person's earlier recording: mean beats of the leads it had, their rate, the delay to the pulse.
 
 It is no recording: nobody can read a rhythm from it, and it never holds time that is translated or scored.
 """
@@ -81,10 +81,12 @@ class Reference:
         return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def check(self, count: int, sampling_rate: float) -> Reference:
-        """This, for ``count`` windows (one reference serves them all), or an InputError that says what does not fit."""
+        """This, for ``count`` windows (one serves them all), or an InputError that says what does not fit."""
         if self.beats.shape[1:] != (len(LEADS), beat_samples(sampling_rate)):
             found = f"reference: mean beats of shape {tuple(self.beats.shape[1:])}"
-            raise InputError(f"{found}; at {sampling_rate:g} Hz it is (12, {beat_samples(sampling_rate)}): make it anew")
+            raise InputError(
+                f"{found}; at {sampling_rate:g} Hz it is (12, {beat_samples(sampling_rate)}): make it anew"
+            )
         if len(self) not in (1, count):
             raise InputError(f"reference: {len(self)} of them for {count} windows; give one, or one per window")
         return self if len(self) == count else self.repeat(count)

@@ -1,0 +1,87 @@
+"""References for training: another stretch of the same person, of random leads; and the delay in the target."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.reference import Reference
+from p2es_lib.reference.mean_beat import find_r, make_references, pulse_delay
+from p2es_lib.signals.pulse_features import pulse_upstrokes
+from p2es_lib.signals.transforms import filter_bandpass
+
+#: Leads of the usual recordings: none, a watch, a handheld device of six limb leads, a clinic.
+REGIMES = {"none": LEADS[:0], "I": LEADS[:1], "limb": LEADS[:6], "all": LEADS}
+#: How often each is drawn in training; else a random number of random leads.
+SHARES = {"none": 0.15, "I": 0.2, "limb": 0.15, "all": 0.35}
+#: Of the references drawn in training were recorded without a pulse: their delay is unknown.
+WITHOUT_PULSE = 0.1
+#: Noise of a reference's ECG, mV RMS: from a good electrode to a dry one in motion (log-uniform); band of recorders, Hz.
+NOISE_MV, ECG_BAND_HZ = (0.003, 0.06), (0.5, 40.0)
+
+
+def leads_of(regime: str, count: int = 1) -> Tensor:
+    """Given leads (count, 12) of a regime of :data:`REGIMES`."""
+    given = torch.tensor([float(lead in REGIMES[regime]) for lead in LEADS])
+    return given.repeat(count, 1)
+
+
+def draw_given(rng: np.random.Generator, count: int) -> Tensor:
+    """Leads that references have in training, (count, 12)."""
+    given, names = torch.zeros(count, len(LEADS)), [*SHARES, "some"]
+    for row in range(count):
+        regime = rng.choice(names, p=[*SHARES.values(), 1 - sum(SHARES.values())])
+        if regime == "some":
+            given[row, rng.permutation(len(LEADS))[: rng.integers(1, len(LEADS))]] = 1.0
+        else:
+            given[row] = leads_of(regime)[0]
+    return given
+
+
+def training_references(
+    ecg: Tensor, ppg: Tensor, lead_mask: Tensor, elapsed_s: Tensor, rng: np.random.Generator, sampling_rate: float
+) -> Reference:
+    """References with random leads from other windows of the same persons: ECG (B, 12, T) mV, PPG (B, 1, T)."""
+    given = draw_given(rng, len(ecg)) * (lead_mask > 0)
+    reference = make_references(ecg, given, sampling_rate, ppg=ppg, elapsed_s=elapsed_s)
+    hidden = torch.as_tensor(rng.random(len(ecg)) < WITHOUT_PULSE)
+    return Reference(
+        reference.beats, reference.given, reference.rr_s, torch.where(hidden, torch.nan, reference.delay_s), elapsed_s
+    )
+
+
+def other_session(numbers: np.ndarray, config):
+    """One window of each numbered subject in a session that differs from session 0 as two of life's sessions do.
+
+    Sessions deviate from session 0, which is the person as drawn, by the spread of one recording; two recordings differ
+    by sqrt(2) of it.
+    """
+    from p2es_lib.simulator import simulate
+
+    return simulate(numbers, 1, replace(config, session_changes=math.sqrt(2) * config.session_changes), session=1)
+
+
+def recorded_ecg(ecg: np.ndarray, rng: np.random.Generator, sampling_rate: float) -> np.ndarray:
+    """Clean ECGs (B, 12, T) as a device records them: noise of electrode and muscle, and half of them in its band.
+
+    Noise is white up to 40 Hz with a level of its own in each recording; wander is left to the band, which takes it out.
+    """
+    noise_mv = NOISE_MV[0] * (NOISE_MV[1] / NOISE_MV[0]) ** rng.random((len(ecg), 1, 1))
+    noisy = ecg + (noise_mv * rng.standard_normal(ecg.shape)).astype(np.float32)
+    noisy = filter_bandpass(noisy, None, ECG_BAND_HZ[1], sampling_rate)
+    filtered = rng.random(len(ecg)) < 0.5
+    if filtered.any():
+        noisy[filtered] = filter_bandpass(noisy[filtered], ECG_BAND_HZ[0], None, sampling_rate)
+    return noisy.astype(np.float32)
+
+
+def target_delay(ecg: Tensor, ppg: Tensor, lead_mask: Tensor, given: Tensor, sampling_rate: float) -> Tensor:
+    """Delay from R to the pulse of windows (B,), s, NaN where there is none.
+
+    R is found on the leads of the reference, if there is one: the middle of a QRS complex differs from lead to lead.
+    """
+    leads = torch.where(given.any(dim=1, keepdim=True), given, (lead_mask > 0).float())
+    return pulse_delay(find_r(ecg, leads, sampling_rate), pulse_upstrokes(ppg, sampling_rate))[0]
