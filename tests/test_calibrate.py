@@ -17,6 +17,7 @@ from p2es_lib.cli import main
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.reference import BEFORE_S, Reference, beat_samples
+from p2es_lib.reference.mean_beat import mean_beats
 from p2es_lib.translation.calibrate import calibrate
 from p2es_lib.translation.file import load_reference, translate
 from p2es_lib.translation.live import LiveTranslator
@@ -142,13 +143,18 @@ def test_fast_and_slow_hearts(make, make_pair, interval_s):
     assert made.reference.beats.isfinite().all() and height(made, "II") > 0.7
 
 
-def test_a_time_that_one_beat_alone_reaches_is_held(make, make_pair):
+def test_a_time_that_one_beat_alone_reaches_is_held(make_pair):
     """After the last beat there is no other: what the recording ends with is no part of the mean beat."""
     pair = make_pair(30, 125.0, 0.5, 0.2, variability=0.02)
-    ecg = pair.ecg.copy()
-    ecg[int((pair.rpeaks_s[-1] + 0.38) * 125) :] += 0.8
-    beat = beat_of(make({"II_mV": ecg}))
-    assert np.abs(np.diff(beat[-25:])).max() < 0.02 and np.abs(beat[-25:]).max() < 0.2
+    ecg = torch.zeros(1, 12, len(pair.ecg))
+    ecg[0, 1] = torch.as_tensor(pair.ecg)
+    ecg[0, 1, int((pair.rpeaks_s[-1] + 0.35) * 125) :] += 0.8
+    given, r_times = torch.eye(12)[1:2], torch.as_tensor(pair.rpeaks_s, dtype=torch.float32)[None]
+    beats, found = mean_beats(ecg, given, r_times, 125.0)
+    assert found.kept.sum() >= len(pair.rpeaks_s) - 1 and beats[0, 1, -30:].abs().max() < 0.1
+    only = torch.zeros_like(found.kept)
+    only[0, 5:9] = True
+    assert torch.equal(mean_beats(ecg, given, r_times, 125.0, only)[1].kept, only)
 
 
 def test_an_ecg_alone_gives_the_shape_only(make, make_pair):
@@ -261,6 +267,7 @@ def test_too_few_beats_too_short_and_doubtful_leads(make, make_pair):
             make({"II_mV": pair.ecg[:n]})
     with pytest.raises(InputError, match="beats can be used"):
         make({"II_mV": 0.3 * np.random.default_rng(0).standard_normal(2500) * (np.arange(2500) % 400 < 40)})
+    assert any("50 Hz" in text for text in make({"II_mV": make_pair(20, 50.0).ecg}, 50.0).warnings)
     swapped = make({"I_mV": -0.8 * pair.ecg, "II_mV": 0.3 * pair.ecg})
     assert any("lead I points down" in text and "arm electrodes" in text for text in swapped.warnings)
     limb = dict(zip(("I", "II", "III", "aVR", "aVL", "aVF"), (0.5, 0.8, 0.3, -0.65, 0.1, 0.55), strict=True))

@@ -26,6 +26,8 @@ LEAST_BEATS, FEW_BEATS, SHORT_S = 4, 8, 8.0
 MANY_LEFT_OUT, WIDE_DELAY_MS, FEW_PULSES = 0.3, 20.0, 0.5
 #: A delay is known if so many more pulses (as a share of the others) have it than any delay would have by chance.
 LEAST_PAIRED = 0.3
+#: Sampling rate below which the top of a QRS falls between samples.
+LEAST_ECG_HZ = 90.0
 #: Beats are noisy if they lie so far off their mean, as a share of its QRS (peak to peak).
 NOISY_SHARE = 0.15
 #: Residual of the laws of Einthoven and Goldberger, mV and as a share of the QRS, that electrodes do not explain.
@@ -153,12 +155,10 @@ def describe(findings: Findings, recording: UserRecording) -> tuple[dict[str, st
         told["polarity"] = findings.polarity.removeprefix("WARNING: ")
     if whole.quality:
         told["quality"] = f"{np.median(whole.quality):.2f} of 1, of the PPG (median)"
-    return told, [
-        *found.dropped,
-        *_doubts_on_beats(findings),
-        *_doubts_on_leads(findings),
-        *_doubts_on_pulses(findings),
-    ]
+    rate, warnings = recording.ecg_sampling_rate, list(found.dropped)
+    if rate < LEAST_ECG_HZ:
+        warnings.append(f"the ECG has {rate:g} Hz: below {LEAST_ECG_HZ:g} Hz the height of the QRS is not known")
+    return told, [*warnings, *_doubts_on_beats(findings), *_doubts_on_leads(findings), *_doubts_on_pulses(findings)]
 
 
 def _doubts_on_beats(findings: Findings) -> list[str]:
