@@ -198,4 +198,5 @@ def test_translate_hands_everything_over(p2es, monkeypatch, tmp_path):
     assert {key: str(value) for key, value in given.items()} == {
         "record": "r.csv", "age": "63.0", "sex": "F", "out": "o", "sampling_rate": "64.0", "column": "ir",
         "polarity": "down", "n_samples": "4", "seed": "2", "model": "m", "csv": "None", "progress": "True",
+        "reference": "None",
     }  # fmt: skip

@@ -26,8 +26,9 @@ from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.data.sources import parse_dataset
 from p2es_lib.experiments.variants import VARIANTS, configure, parse_seeds
-from p2es_lib.translation.file import load_model
+from p2es_lib.translation.file import load_model, load_reference
 from p2es_lib.translation.readers.checks import check_options
+from p2es_lib.translation.reference_file import check_reference, describe_reference
 
 app = typer.Typer(
     help="P2Es, wearable PPG to 12-lead ECG: a companion to arXiv 2509.25480. Research use only, not a diagnosis.",
@@ -47,6 +48,9 @@ Age = option(float | None, "Age in years; leave out if unknown.")
 Sex = option(str | None, "F or M; leave out if unknown.")
 SampleSeed = option(int, "Seed of the samples.")
 _CSV = "Write the ECG as CSV too; default: recordings of up to an hour."
+_REFERENCE = "Reference of the person, a file that p2es calibrate made."
+Reference = option(Path | None, _REFERENCE)
+_LEADS = "Leads of ECG columns whose names do not say them: I, or in order I,II,V2, or by name ch1=I,ch2=V5."
 _POLARITY = "Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told)."
 
 #: Lines of standard input that ``p2es live`` pushes together, s: what they add to the delay.
@@ -207,6 +211,7 @@ def translate(
     samples: option(int, "Samples per window; their spread is drawn.") = 8,
     seed: SampleSeed = 0,
     csv: option(bool | None, _CSV, "--csv/--no-csv") = None,
+    reference: Reference = None,
 ) -> None:
     """Translate a PPG recording to a 12-lead ECG.
 
@@ -218,10 +223,39 @@ def translate(
 
     written = translate_recording(
         record, age=age, sex=sex, out=out, model=model, sampling_rate=sampling_rate, column=column, polarity=polarity,
-        n_samples=samples, seed=seed, csv=csv, progress=True,
+        n_samples=samples, seed=seed, csv=csv, progress=True, reference=reference,
     )  # fmt: skip
     for what, path in written.items():
         typer.echo(f"{what}: {path}")
+
+
+@app.command()
+def calibrate(
+    record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with an ECG in it.")],
+    out: option(Path, "File for the reference, for example me.p2es."),
+    age: Age = None,
+    sex: Sex = None,
+    sampling_rate: option(float | None, "Hz, for a CSV without a time column.") = None,
+    column: option(str | None, "Column of the PPG, where it cannot be told by its name.") = None,
+    polarity: option(str, _POLARITY) = "auto",
+    leads: option(str | None, _LEADS, "--leads", "--lead") = None,
+) -> None:
+    """Make a reference of a person from an ECG.
+
+    Any leads, 1 to 12, in mV; with a PPG beside them, the delay between heart and pulse is measured too. A minute at
+    rest is enough. The file holds mean beats, not the recording: p2es translate --reference uses it.
+
+    Example: p2es calibrate clinic.edf --out me.p2es
+    """
+    from p2es_lib.translation.calibrate import calibrate as make_reference
+
+    made = make_reference(
+        record, out=out, age=age, sex=sex, sampling_rate=sampling_rate, column=column, polarity=polarity, leads=leads
+    )
+    for what, text in {"reference": made.path, **made.told}.items():
+        typer.echo(f"{what}: {text}")
+    for warning in made.warnings:
+        typer.echo(f"WARNING: {warning}", err=True)
 
 
 @app.command()
@@ -233,6 +267,7 @@ def live(
     polarity: option(str, "Which way the pulses point: up, or down (turned over).") = "up",
     samples: option(int, "Samples per window, of which the mean is written.") = 8,
     seed: SampleSeed = 0,
+    reference: Reference = None,
 ) -> None:
     """Translate a PPG while it is being recorded.
 
@@ -244,12 +279,16 @@ def live(
     """
     check_options(age, sex, samples, sampling_rate)
     check_choice("polarity", polarity, ("up", "down"))
+    known = None if reference is None else check_reference(reference)
     network = load_model(model)
     from p2es_lib.translation.live import LiveTranslator
 
     settings = {"age": age, "sex": sex, "polarity": polarity, "n_samples": samples, "seed": seed}
+    settings["reference"] = load_reference(reference)
     translator = LiveTranslator(network, sampling_rate=sampling_rate, where="standard input", **settings)
     typer.echo(f"research use only, not a diagnosis; the ECG is {translator.delay_s + CHUNK_S:.2f} s behind", err=True)
+    if known:
+        typer.echo(f"reference: {describe_reference(known)}", err=True)
     typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
 
     def write(block) -> None:

@@ -38,6 +38,7 @@ MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3}
 _ECG_UNITS = {*MILLIVOLTS, "v", "nv", "nu", "adu", "au", "a.u.", "counts", "lsb"}
 _TAIL = ",;:. _-"  # what files leave behind a name
 _BRACKETS = re.compile(r"(.*?)\s*[(\[]\s*([^()\[\]]*?)\s*[)\]]\s*")
+_BEHIND = re.compile(r"(.*?)[ _]+([mM][vV]|[uUµμ][vV])")
 # "ECG II", "Lead_III", "MDC_ECG_LEAD_AVR" (IEEE 11073-10101), "MLII" (modified), "DII" and "D2" (Spanish, Portuguese).
 # A minus belongs to the lead where nothing but a prefix stands before it: "-aVR" is not aVR, "ECG-II" is II.
 _LEAD_NAME = re.compile(
@@ -47,9 +48,9 @@ _LEAD_NAME = re.compile(
 
 
 def split_unit(name: str) -> tuple[str, str]:
-    """Name of a signal without the ECG unit in brackets behind it, and that unit: ``"V1 (uV)"`` to V1, uV; or ""."""
+    """Name of a signal without the ECG unit behind it, and that unit: ``"V1 (uV)"`` or ``"V1_uV"`` to V1, uV; or ""."""
     text = name.strip().rstrip(_TAIL)
-    found = _BRACKETS.fullmatch(text)
+    found = _BRACKETS.fullmatch(text) or _BEHIND.fullmatch(text)
     return (found[1], found[2]) if found and found[2].lower() in _ECG_UNITS else (text, "")
 
 

@@ -90,9 +90,15 @@ def read_weights(folder: str | Path) -> Weights:
     return Weights(path, about["method"], about["config"], about["extra_state"], tensors, sha256, made_on)
 
 
-def _metadata(content: bytes) -> dict[str, Any]:
+def read_metadata(content: bytes) -> dict[str, str]:
+    """Metadata of a safetensors file, without its tensors being read; a ValueError if it is none."""
     # Eight bytes with the length of the header, little-endian, then the header, JSON.
-    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header.get("__metadata__", {}) if isinstance(header, dict) else {}
+
+
+def _metadata(content: bytes) -> dict[str, Any]:
+    metadata = read_metadata(content)
     if _ENTRY in metadata:
         return json.loads(metadata[_ENTRY])
     if not {"format", "config", "extra_state"} <= metadata.keys():

@@ -18,10 +18,17 @@ from p2es_lib.signals.r_peaks import r_peak_times
 
 #: A beat's own time begins so long before its R, or at this share of the interval before it, if that is shorter.
 SHARE_BEFORE = 0.42
+#: Beats are compared in this part of their own time, s from R, QRS and the beginning of T, and must have so much of it:
+#: a heart of more than 140 per minute has the next beat begin before its end.
+COMPARED_S, QRS_S = (-0.06, 0.25), (-0.06, 0.12)
+#: A time from R that a smaller share of the beats reaches is not averaged: at the end of the T wave of a fast heart
+#: that would be the last beat of a recording alone, which no other one ends.
+LEAST_REACHING = 0.25
 #: Beats that correlate less than this with the median beat, over all given leads, are not like the others.
 LEAST_CORRELATION = 0.8
-#: Delays from R to the pulse that are searched, s, their grid, and how far a single beat's may lie from the common one.
-DELAYS_S, DELAY_STEP_S, DELAY_REACH_S = (0.04, 0.70), 0.01, 0.06
+#: Delays from R to the pulse that are searched, s (at the neck it is 0.1 already), their grid, and how far a single
+#: beat's may lie from the common one.
+DELAYS_S, DELAY_STEP_S, DELAY_REACH_S = (0.08, 0.70), 0.01, 0.06
 #: So many beats with a pulse are needed for a delay.
 LEAST_PULSES = 3
 
@@ -56,41 +63,61 @@ def _gather(signal: Tensor, index: Tensor) -> Tensor:
     return signal.gather(2, index[:, None].expand(-1, signal.shape[1], -1))
 
 
-def mean_beats(ecg: Tensor, given: Tensor, r_times: Tensor, sampling_rate: float) -> tuple[Tensor, Beats]:
-    """Mean beats (N, 12, L) of ECGs (N, 12, T), mV, in the leads that are given (N, 12), and which beats made them.
-
-    A time that no beat reaches has the value of the nearest one that some beat does.
-    """
+def cut_beats(ecg: Tensor, r_times: Tensor, sampling_rate: float) -> tuple[Tensor, Tensor]:
+    """Beats (N, 12, K, L) of ECGs (N, 12, T) about R times (N, K), NaN outside of a beat's own time, bool (N, K, L)."""
     n, n_leads, n_samples = ecg.shape
-    n_offsets, n_beats = beat_samples(sampling_rate), r_times.shape[1]
-    offsets = torch.arange(n_offsets) / sampling_rate - BEFORE_S
-    begins = beat_begins(r_times)
+    offsets, begins = beat_offsets(sampling_rate), beat_begins(r_times)
     ends = torch.cat([begins[:, 1:], begins.new_full((n, 1), torch.inf)], dim=1)
     # The last beat is as long as the one before it: what comes then may be a beat whose R lies outside.
     ends = torch.where(ends.isfinite(), ends, begins + torch.diff(begins, dim=1, prepend=begins[:, :1] - torch.inf))
     t = r_times[:, :, None] + offsets  # (N, K, L)
     own = (t >= begins[:, :, None]) & (t < ends[:, :, None]) & (t >= 0) & (t <= (n_samples - 1) / sampling_rate)
     places = torch.where(own, t * sampling_rate, 0.0).flatten(1)
-    values = interpolate(ecg, places).reshape(n, n_leads, n_beats, n_offsets)
-    values = torch.where(own[:, None], values, torch.nan)
-    # The part in which beats are compared: QRS and the beginning of T, which all but the last one have whole.
-    part = (offsets > -0.06) & (offsets < 0.25)
-    whole = own[:, :, part].all(dim=2)
-    kept = whole & _alike(values[..., part], given, whole)
+    values = interpolate(ecg, places).reshape(n, n_leads, *own.shape[1:])
+    return torch.where(own[:, None], values, torch.nan), own
+
+
+def beat_offsets(sampling_rate: float) -> Tensor:
+    """Times of the samples of a mean beat, s from R, (L,)."""
+    return torch.arange(beat_samples(sampling_rate)) / sampling_rate - BEFORE_S
+
+
+def beat_part(span_s: tuple[float, float], sampling_rate: float) -> Tensor:
+    """Which samples of a mean beat lie in a span of time about R, s, such as :data:`COMPARED_S`; bool (L,)."""
+    offsets = beat_offsets(sampling_rate)
+    return (offsets > span_s[0]) & (offsets < span_s[1])
+
+
+def mean_beats(
+    ecg: Tensor, given: Tensor, r_times: Tensor, sampling_rate: float, usable: Tensor | None = None
+) -> tuple[Tensor, Beats]:
+    """Mean beats (N, 12, L) of ECGs (N, 12, T), mV, in the leads that are given (N, 12), and which beats made them.
+
+    A time that few beats reach (:data:`LEAST_REACHING`) has the value of the nearest one that more do. ``usable``
+    (N, K), bool: beats that may go into the mean, and that the others are compared with; default: all.
+    """
+    values, own = cut_beats(ecg, r_times, sampling_rate)
+    part = beat_part(COMPARED_S, sampling_rate)
+    whole = own[:, :, beat_part(QRS_S, sampling_rate)].all(dim=2)
+    candidates = whole if usable is None else whole & usable
+    kept = candidates & _alike(values[..., part], own[..., part], given, candidates)
     use = own & kept[:, :, None]
-    total = torch.where(use[:, None], values, 0.0).sum(dim=2)
-    mean = total / use.sum(dim=1)[:, None].clamp_min(1)
-    return _hold_ends(mean, use.any(dim=1)) * given[:, :, None], Beats(r_times, kept, whole)
+    total, count = torch.where(use[:, None], values, 0.0).sum(dim=2), use.sum(dim=1)
+    mean, least = total / count[:, None].clamp_min(1), LEAST_REACHING * kept.sum(dim=1, keepdim=True)
+    return _hold_ends(mean, (count > 0) & (count >= least)) * given[:, :, None], Beats(r_times, kept, whole)
 
 
-def _alike(values: Tensor, given: Tensor, whole: Tensor) -> Tensor:
-    """Beats (N, K) that correlate with the median beat over all given leads; values (N, 12, K, M)."""
-    values = torch.where(whole[:, None, :, None], values, torch.nan)
-    median = torch.nan_to_num(values.nanmedian(dim=2).values)  # (N, 12, M)
-    values, weight = torch.nan_to_num(values), given[:, :, None, None]
-    x, y = values * weight, median[:, :, None] * weight
+def _alike(values: Tensor, own: Tensor, given: Tensor, whole: Tensor) -> Tensor:
+    """Beats (N, K) that correlate with the median of the whole ones over all given leads; values (N, 12, K, M).
+
+    Each beat in its own time (N, K, M).
+    """
+    median = torch.where(whole[:, None, :, None], values, torch.nan).nanmedian(dim=2).values
+    mask = given[:, :, None, None] * own[:, None]
+    x, y = (torch.nan_to_num(a) * mask for a in (values, median[:, :, None]))
     # Each lead about its own mean: wander moves the line under a beat, and makes no other beat of it.
-    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    count = own.sum(-1)[:, None, :, None].clamp_min(1)
+    x, y = ((a - a.sum(-1, keepdim=True) / count) * mask for a in (x, y))
     dot, power_x, power_y = ((a * b).sum(dim=(1, 3)) for a, b in ((x, y), (x, x), (y, y)))
     size = (power_x / power_y.clamp_min(1e-12)).sqrt()
     return (dot / (power_x * power_y).clamp_min(1e-12).sqrt() > LEAST_CORRELATION) & (size > 0.5) & (size < 2.0)
@@ -112,6 +139,16 @@ def pulse_delay(r_times: Tensor, upstrokes: Tensor) -> tuple[Tensor, Tensor]:
     one of two that are about as common: a regular heart shows every delay again one beat later. Both are padded with
     inf or NaN.
     """
+    matched = pulse_delays(r_times, upstrokes)
+    delay = matched.nanmedian(dim=1).values
+    return delay, 1.4826 * (matched - delay[:, None]).abs().nanmedian(dim=1).values
+
+
+def pulse_delays(r_times: Tensor, upstrokes: Tensor) -> Tensor:
+    """Of all pairs of upstrokes and R times, as of :func:`pulse_delay`, the delays near the common one, (N, J K) s.
+
+    NaN: other pairs, and all of a row with fewer than :data:`LEAST_PULSES`.
+    """
     difference = (upstrokes[:, :, None] - r_times[:, None, :]).flatten(1)  # (N, J K)
     grid = torch.arange(*DELAYS_S, DELAY_STEP_S)
     distance = difference[:, :, None] - grid
@@ -121,10 +158,7 @@ def pulse_delay(r_times: Tensor, upstrokes: Tensor) -> tuple[Tensor, Tensor]:
     hill = torch.where((grid - grid[first][:, None]).abs() <= DELAY_REACH_S, votes, -1.0)
     near = (difference - grid[hill.argmax(dim=1)][:, None]).abs() <= DELAY_REACH_S
     matched = torch.where(near, difference, torch.nan)
-    enough = near.sum(dim=1) >= LEAST_PULSES
-    delay = torch.where(enough, matched.nanmedian(dim=1).values, torch.nan)
-    spread = 1.4826 * (matched - delay[:, None]).abs().nanmedian(dim=1).values
-    return delay, spread
+    return torch.where(near.sum(dim=1, keepdim=True) >= LEAST_PULSES, matched, torch.nan)
 
 
 def find_r(ecg: Tensor, given: Tensor, sampling_rate: float) -> Tensor:

@@ -6,6 +6,7 @@ What takes long to import is imported where it is needed: a wrong option or a mi
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,22 @@ from p2es_lib.core.errors import check_choice
 from p2es_lib.core.paths import PRETRAINED, check_output_folder, run_dir
 from p2es_lib.core.weights import WEIGHTS_FILE, check_weights
 from p2es_lib.translation.readers.checks import check_file, check_options
+from p2es_lib.translation.reference_file import check_reference, describe_reference, elapsed_s, read_reference
 
 if TYPE_CHECKING:
     from p2es_lib.core.learned import LearnedTranslator
+    from p2es_lib.core.reference import Reference
     from p2es_lib.translation.live import EcgBlock
 
 #: Told after each translation, because beats that line up with the pulses look as if their time had been measured.
 PLACEMENT = (
     "the ECG is placed at the delay between heart and pulse that the model learned; "
     "the delay of the monitor that recorded this PPG is unknown"
+)
+#: Told instead where the delay of a reference is known.
+PLACEMENT_BY_REFERENCE = (
+    "the model knows the delay between heart and pulse of the reference; "
+    "it changes by tens of milliseconds from day to day, and by more from one monitor to another"
 )
 #: Recordings up to so long (s) are written as CSV too, unless the caller decides: a day would take 2.6 GB.
 MAX_CSV_S = 3600.0
@@ -51,11 +59,12 @@ def translate(
     record: str | Path, *, age: float | None = None, sex: str | None = None, out: str | Path,
     model: str | Path | None = None, sampling_rate: float | None = None, column: str | None = None,
     polarity: str = "auto", n_samples: int = 8, seed: int = 0, csv: bool | None = None, progress: bool = True,
+    reference: str | Path | None = None,
 ) -> dict[str, Path | str]:  # fmt: skip
     """Translate the PPG of a recording and write the ECG, as it is made; files of the same names are replaced.
 
     An :class:`InputError`, and nothing is written, for an option out of its range, a file that cannot be read or has no
-    usable PPG, or where there is no such model.
+    usable PPG, or where there is no such model or reference.
 
     Parameters
     ----------
@@ -69,6 +78,8 @@ def translate(
     polarity : "auto", "up" or "down"
         Which way the pulses point as recorded. ``"down"`` is turned over; ``"auto"`` turns over where the evidence
         (:mod:`p2es_lib.signals.polarity`) is strong, and says so.
+    reference : path, optional
+        File of :func:`p2es_lib.translation.calibrate.calibrate`, of the same person.
     n_samples, csv : int, bool
         Samples per window, whose mean is written, and their spread beside it; whether to write the table, by default
         for recordings of up to an hour (:data:`MAX_CSV_S`).
@@ -80,7 +91,8 @@ def translate(
         (of the standard deviation), ``csv`` (:func:`p2es_lib.translation.results.append_csv`; or why there is none),
         ``quality`` (of the PPG of each window, or why it was refused), ``picture`` and ``picture_pdf`` (ten seconds on
         ECG paper, A4 at true scale). And what to tell the user, as the WFDB headers do: ``read`` (how the file was
-        read), ``note`` (how much was translated, how the pulses point, warnings), ``delay`` (:data:`PLACEMENT`).
+        read), ``note`` (how much was translated, how the pulses point, warnings), ``delay`` (:data:`PLACEMENT`), and
+        ``reference``, where one is given.
 
     Examples
     --------
@@ -91,6 +103,7 @@ def translate(
     check_choice("polarity", polarity, ("auto", "up", "down"))
     check_output_folder(out, "--out")
     check_file(record)
+    known = {} if reference is None else check_reference(reference)
     check_weights(model or default_model_folder())
     from p2es_lib.signals.polarity import turn_upright
     from p2es_lib.translation.live import LiveTranslator
@@ -101,17 +114,31 @@ def translate(
     network, rate = load_model(model), recording.sampling_rate  # takes seconds, so a file of no use is told before
     check_duration(record, recording, network.config.signal.window_samples / network.config.signal.sampling_rate)
     live = LiveTranslator(
-        network, sampling_rate=rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record)
-    )
+        network, sampling_rate=rate, age=age, sex=sex, n_samples=n_samples, seed=seed, where=str(record),
+        reference=load_reference(reference, recording.recorded_on),
+    )  # fmt: skip
     upright, direction = turn_upright(recording.ppg, rate, polarity)
     model_line = f"{describe_model(network)}, {n_samples} samples per window"
     known_age = None if np.isnan(person.age[0]) else float(person.age[0])
     about = {"model": model_line, "age": known_age, "sex": str(person.sex[0])}
-    told = {"read": "; ".join(recording.notes), "polarity": direction, "delay": PLACEMENT}
+    told = {"read": "; ".join(recording.notes), "polarity": direction}
+    told["delay"] = PLACEMENT_BY_REFERENCE if known.get("delay_ms") else PLACEMENT
+    told |= {"reference": describe_reference(known)} if known else {}
     name = re.sub(r"\.(hea|csv|edf|bdf)\Z", "", Path(record).name)
     wants_csv = len(upright) / rate <= MAX_CSV_S if csv is None else csv
     written, report = write_results(Path(out), name, about, told, live, upright, wants_csv, progress)
-    return {**written, "read": told["read"], "note": "; ".join([*report, direction]), "delay": PLACEMENT}
+    also = {what: told[what] for what in ("delay", "reference") if what in told}
+    return {**written, "read": told["read"], "note": "; ".join([*report, direction]), **also}
+
+
+def load_reference(path: str | Path | None, recorded_on: str = "") -> Reference | None:
+    """The reference of a file, for a recording of that time (ISO 8601; "": not known), or None without a file."""
+    if path is None:
+        return None
+    import torch
+
+    reference, about = read_reference(path)
+    return replace(reference, elapsed_s=torch.full((1,), elapsed_s(recorded_on, about["recorded_on"])))
 
 
 def describe_model(model: LearnedTranslator) -> str:

@@ -100,6 +100,9 @@ class LiveTranslator:
         The latter of the PPG, 20 to 10,000 Hz; default: the model's.
     age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
+    reference : Reference, optional
+        Of the person, one row (:func:`p2es_lib.translation.reference_file.read_reference`). An :class:`InputError` for
+        a model that cannot use one.
     polarity : "up" or "down"
         Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
     n_samples, seed, where : int, int, str
@@ -117,12 +120,16 @@ class LiveTranslator:
     def __init__(
         self, model: LearnedTranslator, *, sampling_rate: float | None = None, age: float | None = None,
         sex: str | None = None, polarity: str = "up", n_samples: int = 8, seed: int = 0, where: str = "ppg",
+        reference: Reference | None = None,
     ):  # fmt: skip
         signal = model.config.signal
         self.model, self.where, self.seed, self.n_samples = model, where, seed, n_samples
         self.rate = signal.sampling_rate
         self.rate_in = self.rate if sampling_rate is None else float(sampling_rate)
         self._person = check_options(age, sex, n_samples, self.rate_in, f"{where}: ")
+        if reference is not None and not model.uses_reference:
+            raise InputError(f"{where}: {model.name} cannot use a reference; leave it out, or name a model of p2es")
+        self._reference = None if reference is None else reference.check(1, self.rate)
         check_choice("polarity", polarity, ("up", "down"))
         self._sign = -1.0 if polarity == "down" else 1.0
         self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)

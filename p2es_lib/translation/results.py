@@ -151,7 +151,8 @@ def write_results(
             path = {what: folder / (name + ending) for what, ending in _ENDINGS.items()}
             blocks = ecg_blocks(live, ppg, progress)
             summary, report = _write_signals(path, list(map(_plain, lines)), live, ppg, blocks, wants_csv)
-            _draw_page(path, record, about, summary, live.n_samples > 1, report)
+            notes = [f"reference: {told['reference']}", *report] if "reference" in told else report
+            _draw_page(path, record, about, summary, live.n_samples > 1, notes)
             for file in sorted(folder.iterdir()):
                 os.replace(file, out / file.name)
     except BaseException:

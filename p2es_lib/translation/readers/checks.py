@@ -7,6 +7,7 @@ from pathlib import Path
 
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import parse_lead
 
 CSV_SUFFIXES, EDF_SUFFIXES = (".csv", ".txt", ".tsv"), (".edf", ".bdf")
 #: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
@@ -50,6 +51,18 @@ def check_options(age: float | None, sex: str | None, n_samples: int, rate: floa
     if rate is not None:
         check_rate(rate, f"{where}sampling rate")
     return person
+
+
+def check_leads(leads: str | None) -> tuple[tuple[str, str], ...]:
+    """``"I,II"`` or ``"ch1=I,ch2=V5"`` as signals ("": the next one of unknown lead) and leads; InputError if wrong."""
+    pairs = []
+    for entry in (leads or "").split(",") if leads is not None else ():
+        signal, _, name = entry.rpartition("=")
+        if (lead := parse_lead(name)) is None or lead in [other for _, other in pairs]:
+            problem = "no lead" if lead is None else "there twice"
+            raise InputError(f"--leads {leads}: {entry.strip()!r} is {problem}; name leads as in I,II or ch1=I,ch2=V5")
+        pairs.append((signal.strip(), lead))
+    return tuple(pairs)
 
 
 def check_file(path: str | Path) -> str:

@@ -53,11 +53,13 @@ class Clock(NamedTuple):
     """Times of the rows of a table: rate in Hz, sample number of each row, and from which column and how, for the user.
 
     Sample numbers (n_rows,) ascend; interruptions leave numbers out. Fractions: values between them are interpolated.
+    ``started``: when it begins, ISO 8601 to the second, where it tells a date; or "".
     """
 
     rate: float
     position: np.ndarray
     note: str
+    started: str = ""
 
 
 def find_clock(table: CsvTable, sampling_rate: float | None, column: str | None) -> tuple[Clock | None, list[str]]:
@@ -77,7 +79,8 @@ def find_clock(table: CsvTable, sampling_rate: float | None, column: str | None)
             continue
         check_agreement(table.path, sampling_rate, clock.rate)
         others = ", ".join(repr(other) for other in columns if other != name)
-        return clock._replace(note=clock.note + (f" (not from {others})" if others else "")), columns
+        note = clock.note + (f" (not from {others})" if others else "")
+        return clock._replace(note=note, started=_started(table, name)), columns
     if refused:
         raise refused
     return None, columns
@@ -227,6 +230,19 @@ def _stated_unit(table: CsvTable, name: str) -> str:
 def _unix_unit(time: np.ndarray) -> str | None:
     """Unit in which the first time is a Unix time of this century."""
     return next((unit for unit, seconds in _PLAIN_UNITS.items() if EPOCH_S[0] <= time[0] * seconds <= EPOCH_S[1]), None)
+
+
+def _started(table: CsvTable, name: str) -> str:
+    """When a clock begins, ISO 8601 to the second, if it holds Unix times or dates with the year first; or ""."""
+    if table.is_numeric(name):
+        first = table.numbers(name)[:1]
+        unit = _unix_unit(first)
+        start = pd.Timestamp(first[0] * _PLAIN_UNITS[unit], unit="s") if unit else pd.NaT
+    else:
+        text = table.text(name).iloc[0].strip("[] ")
+        is_dated = re.match(r"\d{4}-\d{2}-\d{2}[T ]", text)
+        start = pd.to_datetime(text.replace(",", "."), errors="coerce") if is_dated else pd.NaT
+    return "" if pd.isna(start) else start.tz_localize(None).floor("s").isoformat()
 
 
 def _time_unit(where: str, stated: str, words: list[str], time: np.ndarray) -> tuple[float, str]:

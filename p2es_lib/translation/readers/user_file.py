@@ -1,4 +1,4 @@
-"""A user's own recording: a WFDB record, a table or an EDF file with a PPG in it.
+"""A user's own recording: a WFDB record, a table or an EDF file with a PPG or an ECG in it.
 
 Tables of two wearables are recognised by their layout. Empatica E4 (``BVP.csv``): the first line is the Unix time of
 the start, the second the sampling rate, then one value a line. Polar Sensor Logger (Polar OH1, Verity Sense):
@@ -19,7 +19,7 @@ from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
 from p2es_lib.data.sources import wfdb_records as wfdb
 from p2es_lib.signals.cleaning import OFF_S, flat_mask
 from p2es_lib.signals.transforms import resample_signal
-from p2es_lib.translation.readers.checks import check_file, check_rate, header_of
+from p2es_lib.translation.readers.checks import check_file, check_leads, check_rate, header_of
 from p2es_lib.translation.readers.csv_clock import EPOCH_S, LONGEST_STEP_S, Clock, check_agreement, find_clock
 from p2es_lib.translation.readers.csv_table import CsvTable, read_csv_table
 
@@ -27,6 +27,8 @@ from p2es_lib.translation.readers.csv_table import CsvTable, read_csv_table
 _POLAR_CLOCK, _POLAR_PPG = "sensor timestamp [ns]", "channel 0"
 #: Names of a PPG besides those that :func:`wfdb_records.find_ppg` knows: "BVP" is blood volume pulse.
 _ALSO_PPG = re.compile(r"(^|[^a-z])bvp([^a-z]|$)|spo2[ _-]?wave", re.IGNORECASE)
+#: Signals that are an ECG by their name.
+_ECG = re.compile(r"(^|[^a-z])(ecg|ekg)([^a-z]|$)", re.IGNORECASE)
 _JUST_PPG = re.compile(r"(ppg|pleth|bvp)\W*([\[(].*)?", re.IGNORECASE)
 
 
@@ -34,7 +36,8 @@ class UserRecording(NamedTuple):
     """What was read: a PPG (T,) at ``sampling_rate`` Hz, as recorded, NaN where missing or the sensor was off.
 
     ``ecg``: standard leads recorded beside it, mV, (T_ecg,) each, at ``ecg_sampling_rate`` Hz (NaN without any).
-    ``notes``: how the file was read, and what was assumed where it does not say, for the user.
+    ``notes``: how the file was read, and what was assumed where it does not say, for the user. ``recorded_on``: when it
+    begins, by the file, ISO 8601 (a date alone where no time is given), or "". ``unitless``: leads taken as mV.
     """
 
     ppg: np.ndarray
@@ -42,6 +45,19 @@ class UserRecording(NamedTuple):
     ecg: dict[str, np.ndarray]
     ecg_sampling_rate: float
     notes: list[str]
+    recorded_on: str = ""
+    unitless: tuple[str, ...] = ()
+
+
+class _Wanted(NamedTuple):
+    """What is read: the PPG (its ``column``, if it was named), or the ECG, beside which a PPG may be missing.
+
+    ``leads``: signal ("": the next one whose name says none) and lead, as :func:`checks.check_leads` gives them.
+    """
+
+    column: str | int | None = None
+    ecg: bool = False
+    leads: tuple[tuple[str, str], ...] = ()
 
 
 def read_ppg(
@@ -64,11 +80,7 @@ def read_ppg(
     column : str or int, optional
         Signal to use as PPG: its name, or its number counted from 1. Default: the first named PLETH, PPG, BVP or alike.
     """
-    path = Path(path)
-    if sampling_rate is not None:
-        sampling_rate = check_rate(sampling_rate, "sampling rate")
-    read = {"table": _read_csv, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)]
-    recording = read(path, sampling_rate, column)
+    recording = _read(path, sampling_rate, _Wanted(column))
     ppg, rate = recording.ppg, recording.sampling_rate
     check_duration(path, recording, min_duration_s)
     present = ppg[np.isfinite(ppg)]
@@ -77,6 +89,31 @@ def read_ppg(
     if np.ptp(present) == 0:
         raise InputError(f"{path}: the PPG is flat ({present[0]:g} throughout): the sensor recorded nothing")
     return recording._replace(ppg=np.where(flat_mask(ppg, rate, OFF_S), np.nan, ppg))
+
+
+def read_ecg(
+    path: str | Path, *, sampling_rate: float | None = None, column: str | int | None = None, leads=None
+) -> UserRecording:
+    """Read the ECG, and the PPG if there is one (else ``ppg`` is empty and its rate NaN), of a recording.
+
+    Else as :func:`read_ppg`. ``leads`` says which leads signals hold whose names do not
+    (:func:`p2es_lib.translation.readers.checks.check_leads`). An :class:`InputError` where no lead is known.
+    """
+    recording = _read(path, sampling_rate, _Wanted(column, True, check_leads(leads)))
+    if not recording.ecg:
+        problem = f"no ECG whose lead and unit are known ({'; '.join(recording.notes)})"
+        raise InputError(f"{path}: {problem}; name its columns I, II, V1 ... with a unit (II_mV), or give --leads")
+    ppg, rate = recording.ppg, recording.sampling_rate
+    if len(ppg) and np.isfinite(ppg).any():
+        return recording._replace(ppg=np.where(flat_mask(ppg, rate, OFF_S), np.nan, ppg))
+    return recording._replace(ppg=np.zeros(0), sampling_rate=float("nan"))
+
+
+def _read(path: str | Path, sampling_rate: float | None, wanted: _Wanted) -> UserRecording:
+    path = Path(path)
+    if sampling_rate is not None:
+        sampling_rate = check_rate(sampling_rate, "sampling rate")
+    return {"table": _read_csv, "EDF": _read_edf, "WFDB": _read_wfdb}[check_file(path)](path, sampling_rate, wanted)
 
 
 def check_duration(path: str | Path, recording: UserRecording, least_s: float) -> None:
@@ -92,17 +129,23 @@ def find_ppgs(names: list[str]) -> list[str]:
     return sorted(found, key=lambda name: not _JUST_PPG.fullmatch(name.strip()))
 
 
-def _choose_ppg(path: Path, names: list[str], column: str | int | None) -> tuple[str, str]:
-    """Name of the PPG among the signals of a file; and what to tell the user, with what else might have been it."""
-    if column is not None:
-        text = str(column).strip()
+def _choose_ppg(path: Path, names: list[str], wanted: _Wanted) -> tuple[str | None, str]:
+    """Name of the PPG among the signals of a file; and what to tell the user, with what else might have been it.
+
+    None where there is none, and the ECG is wanted.
+    """
+    if wanted.column is not None:
+        text = str(wanted.column).strip()
         found = [name for name in names if name.strip().lower() == text.lower()]
         if not found and text.isdigit() and 1 <= int(text) <= len(names):
             found = [names[int(text) - 1]]
         if not found:
             raise InputError(f"{path}: no column {text!r}; the columns are: {', '.join(names)}")
         return found[0], f"PPG from {found[0]!r}"
-    if not (found := find_ppgs(names)):
+    found = find_ppgs(names)
+    if not found and wanted.ecg:
+        return None, "no PPG"
+    if not found:
         listed = ", ".join(names)
         raise InputError(f"{path}: no PPG channel; the channels are: {listed}; name one with column= (--column)")
     ppg, others = found[0], [name for name in found if name != found[0]]
@@ -111,36 +154,78 @@ def _choose_ppg(path: Path, names: list[str], column: str | int | None) -> tuple
     return ppg, f"PPG from {ppg!r}{choice}"
 
 
-def _read_csv(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
+def _said_leads(path: Path, names: list[str], wanted: _Wanted, named: bool = True) -> tuple[dict[str, str], list[str]]:
+    """Signals whose leads the user says, each to a name that says it; and which ECG signals remain of unknown lead.
+
+    Leads without a signal go, in order, to signals that are called ECG or are a chest electrode of unknown position;
+    where signals have no names, to those that are left.
+    """
+    if not wanted.ecg:
+        return {}, []
+    by_name = {signal.lower(): lead for signal, lead in wanted.leads if signal}
+    lower = {name.strip().lower(): name for name in names}
+    if absent := [signal for signal in by_name if signal not in lower]:
+        raise InputError(f"{path}: --leads names {absent[0]!r}, which is no ECG column; there are: {', '.join(names)}")
+    said = {lower[signal]: lead for signal, lead in by_name.items()}
+    others = [name for name in names if name not in said]
+    unknown = [name for name in others if not named or _is_unknown_ecg(name)]
+    in_order = [lead for signal, lead in wanted.leads if not signal]
+    if in_order and len(in_order) != len(unknown):
+        there = f"{len(unknown)} of unknown lead ({', '.join(unknown) or 'none'})"
+        remedy = f"name each as COLUMN=LEAD; the columns are: {', '.join(names)}"
+        raise InputError(f"{path}: --leads {','.join(in_order)} for ECG columns, of which there are {there}; {remedy}")
+    said |= dict(zip(unknown, in_order))
+    said = {name: f"{lead} ({unit})" if (unit := split_unit(name)[1]) else lead for name, lead in said.items()}
+    left = [name for name in unknown if name not in said and named]
+    return said, [f"ECG signal {name!r} left out: --leads {name}=V1 says that it is V1, or another" for name in left]
+
+
+def _is_unknown_ecg(name: str) -> bool:
+    """Whether a signal is an ECG by its name, which does not say its lead."""
+    is_ecg = bool(_ECG.search(name)) or wfdb.find_chest_lead([name]) is not None
+    return is_ecg and parse_lead(name) is None and not wfdb.is_derived(name)
+
+
+def _of_nameless(table: CsvTable, signals: list[str], wanted: _Wanted, notes: list[str]) -> _Wanted:
+    """Which column of a table without names holds the PPG, if that can be told."""
+    if table.named or wanted.column is not None or (wanted.ecg and len(signals) == len(wanted.leads)):
+        return wanted
+    if len(signals) != 1 or wanted.ecg:
+        what = f"{len(table.names)} columns without names ({', '.join(notes)})"
+        more = ", and the leads of the others in order with --leads" if wanted.ecg else ""
+        raise InputError(f"{table.path}: {what}; name the PPG's with column= (--column){more}")
+    return wanted._replace(column=signals[0])
+
+
+def _read_csv(path: Path, sampling_rate: float | None, wanted: _Wanted) -> UserRecording:
     table = read_csv_table(path)
     notes, clock, clocks = list(table.notes), None, []
     if (export := _empatica_e4(table)) is not None:
-        table, rate, note = export
+        table, rate, note, started = export
         notes.append(note)
         check_agreement(path, sampling_rate, rate)
-        clock = Clock(rate, np.arange(len(table.cells)), "")
+        clock = Clock(rate, np.arange(len(table.cells)), "", started)
     else:
         by_sensor, channel, told = _polar_columns(table)
-        notes, column = notes + told, channel if column is None else column
+        notes, wanted = notes + told, wanted._replace(column=channel) if wanted.column is None else wanted
         clock, clocks = find_clock(table, sampling_rate, by_sensor)
     signals = [name for name in table.names if name not in clocks]
-    if not table.named and column is None:
-        if len(signals) != 1:
-            what = f"{len(table.names)} columns without names ({', '.join(notes)})"
-            raise InputError(f"{path}: {what}; name the PPG's with column= (--column)")
-        column = signals[0]
-    ppg, choice = _choose_ppg(path, table.names if column is not None else signals, column)
-    if ppg not in signals:
+    wanted = _of_nameless(table, signals, wanted, notes)
+    ppg, choice = _choose_ppg(path, table.names if wanted.column is not None else signals, wanted)
+    if ppg and ppg not in signals:
         raise InputError(f"{path}: column {ppg!r} holds the time; the others are: {', '.join(signals)}")
     if clock is None:
         if sampling_rate is None:
             raise InputError(f"{path}: no time column, so the sampling rate is not known; give it (--sampling-rate)")
         clock = Clock(sampling_rate, np.arange(len(table.cells)), f"{sampling_rate:g} Hz as given (no time column)")
-    leads, odd = _table_leads(table, [name for name in signals if name != ppg])
-    notes = [note for note in (*notes, clock.note, choice, *odd) if note]
+    others = [name for name in signals if name != ppg]
+    said, unknown = _said_leads(path, others, wanted, table.named)
+    leads, odd, unitless = _table_leads(table, others if table.named else list(said), said)
+    notes = [note for note in (*notes, clock.note, choice, *unknown, *odd) if note]
     ecg = {lead: _on_clock(x, clock) for lead, x in leads.items()}
-    ecg_rate = clock.rate if ecg else float("nan")
-    return UserRecording(_on_clock(table.numbers(ppg), clock), clock.rate, ecg, ecg_rate, notes)
+    rate, ecg_rate = (clock.rate if there else float("nan") for there in (ppg, ecg))
+    pulse = _on_clock(table.numbers(ppg), clock) if ppg else np.zeros(0)
+    return UserRecording(pulse, rate, ecg, ecg_rate, notes, clock.started, tuple(unitless))
 
 
 def _on_clock(x: np.ndarray, clock: Clock) -> np.ndarray:
@@ -158,11 +243,14 @@ def _on_clock(x: np.ndarray, clock: Clock) -> np.ndarray:
     return placed
 
 
-def _table_leads(table: CsvTable, names: list[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Standard leads in mV among the columns, and what was assumed about them."""
+def _table_leads(table: CsvTable, names: list[str], said: dict[str, str]):
+    """Standard leads in mV among the columns, what was assumed about them, and those whose unit is not stated.
+
+    ``said``: names that say the lead of columns whose own do not.
+    """
     found, unitless, notes = {}, [], []
-    for name in names if table.named else []:
-        if (lead := parse_lead(name)) is None:
+    for name in names:
+        if (lead := parse_lead(said.get(name, name))) is None:
             continue
         named, stated = split_unit(name)[1], table.units.get(name, "")
         unit = (named or stated).lower()
@@ -176,11 +264,12 @@ def _table_leads(table: CsvTable, names: list[str]) -> tuple[dict[str, np.ndarra
             continue
         found[lead] = MILLIVOLTS.get(unit, 1.0) * table.numbers(name)
         unitless += [] if unit else [lead]
-    return found, notes + ([f"ECG {', '.join(unitless)} without a unit: taken as mV"] if unitless else [])
+    assumed = [f"ECG {', '.join(unitless)} without a unit: taken as mV"] if unitless else []
+    return found, notes + assumed, unitless
 
 
-def _empatica_e4(table: CsvTable) -> tuple[CsvTable, float, str] | None:
-    """Samples, sampling rate (Hz) and a note, if the layout is Empatica's; one of its other signals is refused."""
+def _empatica_e4(table: CsvTable) -> tuple[CsvTable, float, str, str] | None:
+    """Samples, rate (Hz), a note and the start, if the layout is Empatica's; one of its other signals is refused."""
     if table.named or len(table.cells) < 3 or not all(map(table.is_numeric, table.names)):
         return None
     head = np.stack([pd.to_numeric(table.text(name).iloc[:3], errors="coerce").to_numpy(float) for name in table.names])
@@ -192,9 +281,9 @@ def _empatica_e4(table: CsvTable) -> tuple[CsvTable, float, str] | None:
     if len(table.names) > 1:
         raise InputError(f"{what} of {len(table.names)} columns, which is not the PPG; give BVP.csv")
     rate = check_rate(rate, f"{what}, which is not the PPG (BVP.csv):")
-    start = pd.Timestamp(start_s, unit="s").strftime("%Y-%m-%d %H:%M:%S UTC")
-    note = f"Empatica E4 layout: start {start} in the first line, {rate:g} Hz in the second"
-    return table._replace(cells=table.cells.iloc[2:].reset_index(drop=True)), rate, note
+    start = pd.Timestamp(start_s, unit="s").floor("s")
+    note = f"Empatica E4 layout: start {start:%Y-%m-%d %H:%M:%S UTC} in the first line, {rate:g} Hz in the second"
+    return table._replace(cells=table.cells.iloc[2:].reset_index(drop=True)), rate, note, start.isoformat()
 
 
 def _polar_columns(table: CsvTable) -> tuple[str | None, str | None, list[str]]:
@@ -207,32 +296,46 @@ def _polar_columns(table: CsvTable) -> tuple[str | None, str | None, list[str]]:
     return by_name[_POLAR_CLOCK], by_name[_POLAR_PPG], [note]
 
 
-def _read_wfdb(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
+def _read_wfdb(path: Path, sampling_rate: float | None, wanted: _Wanted) -> UserRecording:
     path = header_of(path)
     header = wfdb.read_header(path)
-    pieces, notes = _wfdb_pieces(path, header, column)
-    return _assembled(path, "WFDB record", pieces, (header.sig_len or 0) / header.fs, sampling_rate, notes)
+    pieces, notes = _wfdb_pieces(path, header, wanted)
+    begins, day = getattr(header, "base_datetime", None), getattr(header, "base_date", None)
+    recording = _assembled(path, "WFDB record", pieces, (header.sig_len or 0) / header.fs, sampling_rate, notes)
+    recorded_on = begins.replace(microsecond=0).isoformat() if begins else day.isoformat() if day else ""
+    return recording._replace(recorded_on=recorded_on)
 
 
 def _assembled(path: Path, kind: str, pieces: list[tuple], duration_s: float, sampling_rate: float | None, notes):
     """Pieces as of :func:`_wfdb_pieces` as one recording, leads of several rates at that of the first."""
-    (_, part, (x, rate), _), ecg_rate = pieces[0], float("nan")
-    rate = check_rate(rate, f"{part}: sampling rate")
-    ppg, ecg = np.full(int(round((duration_s or len(x) / rate) * rate)), np.nan), {}
-    for start_s, part, (x, own_rate), leads in pieces:
+    rate, ecg_rate, ecg = float("nan"), float("nan"), {}
+    duration_s = duration_s or max(len(x) / own for _, _, *signals in pieces for x, own in _signals_of(*signals))
+    ppg = np.zeros(0)
+    for start_s, part, pulse, leads in pieces:
+        for lead, (x, lead_rate) in leads.items():
+            ecg_rate = lead_rate if np.isnan(ecg_rate) else ecg_rate
+            whole = ecg.setdefault(lead, np.full(int(round(duration_s * ecg_rate)), np.nan))
+            _place(whole, resample_signal(x, lead_rate, ecg_rate), start_s * ecg_rate)
+        if pulse is None:
+            continue
+        x, own_rate = pulse
+        if np.isnan(rate):
+            rate = check_rate(own_rate, f"{part}: sampling rate")
+            ppg = np.full(int(round(duration_s * rate)), np.nan)
         if own_rate != rate:
             raise InputError(f"{part}: PPG at {own_rate:g} Hz, but {rate:g} Hz in an earlier segment; give one segment")
         _place(ppg, x, start_s * rate)
-        for lead, (x, lead_rate) in leads.items():
-            ecg_rate = lead_rate if np.isnan(ecg_rate) else ecg_rate
-            whole = ecg.setdefault(lead, np.full(int(round(len(ppg) / rate * ecg_rate)), np.nan))
-            _place(whole, resample_signal(x, lead_rate, ecg_rate), start_s * ecg_rate)
-    check_agreement(path, sampling_rate, rate)
-    return UserRecording(ppg, rate, ecg, ecg_rate, [f"{kind}, {rate:g} Hz by its header", *notes])
+    by_header = ecg_rate if np.isnan(rate) else rate
+    check_agreement(path, sampling_rate, by_header)
+    return UserRecording(ppg, rate, ecg, ecg_rate, [f"{kind}, {by_header:g} Hz by its header", *notes])
 
 
-def _wfdb_pieces(path: Path, header, column: str | int | None) -> tuple[list[tuple], list[str]]:
-    """Segments with a PPG: start (s), header, PPG and leads (mV) with their rates (Hz); and what to tell the user."""
+def _signals_of(pulse, leads: dict) -> list[tuple]:
+    return [pulse] if pulse else [*leads.values()]
+
+
+def _wfdb_pieces(path: Path, header, wanted: _Wanted) -> tuple[list[tuple], list[str]]:
+    """Segments with what is wanted: start (s), header, PPG or None and leads (mV) with their rates (Hz); and notes."""
     pieces, seen, is_there = [], {}, False
     chosen, left_out = {}, {}  # what was taken as the PPG, segment by segment; leads of no use, and why
     for segment in wfdb.segments(header):
@@ -242,20 +345,35 @@ def _wfdb_pieces(path: Path, header, column: str | int | None) -> tuple[list[tup
             continue
         is_there, names = True, own.sig_name or []
         seen |= dict.fromkeys(names)
-        if column is None and not find_ppgs(names):
+        if wanted.column is None and not wanted.ecg and not find_ppgs(names):
             continue
-        name, choice = _choose_ppg(part, names, column)
+        name, choice = _choose_ppg(part, names, wanted)
         chosen[choice] = None
-        leads, odd = wfdb.usable_leads(names, own.units, str(part))
-        left_out |= dict.fromkeys(odd)
-        raw = wfdb.read_signals(part, list(dict.fromkeys([name, *(signal for signal, _ in leads.values())])))
+        others = [other for other in dict.fromkeys(names) if other != name]
+        said, unknown = _said_leads(part, others, wanted)
+        leads, odd = _usable_leads(names, own.units, said, str(part))
+        left_out |= dict.fromkeys([*unknown, *odd])
+        if name is None and not leads:
+            continue
+        signals = [*([name] if name else []), *(signal for signal, _ in leads.values())]
+        raw = wfdb.read_signals(part, list(dict.fromkeys(signals)))
         in_mv = {lead: (raw[signal][0] * factor, raw[signal][1]) for lead, (signal, factor) in leads.items()}
-        pieces.append((segment.start_frame / header.fs, part, raw[name], in_mv))
+        pieces.append((segment.start_frame / header.fs, part, raw[name] if name else None, in_mv))
     if not is_there:
         raise InputError(f"{path}: none of its signal files is there; put them beside the header")
+    if not pieces and wanted.ecg:
+        problem = f"no ECG lead among the signals {', '.join(seen)}"
+        raise InputError(f"{path}: {'; '.join([problem, *left_out])}")
     if not pieces:
-        _choose_ppg(path, list(seen), column)  # says which channels there are
+        _choose_ppg(path, list(seen), wanted)  # says which channels there are
     return pieces, [*chosen, *left_out]
+
+
+def _usable_leads(names: list[str], units: list[str | None], said: dict[str, str], where: str):
+    """As :func:`wfdb_records.usable_leads`, where the user may have said (``said``) which leads signals hold."""
+    own = {said.get(name, name): name for name in reversed(names)}  # the first of one name
+    found, notes = wfdb.usable_leads([said.get(name, name) for name in names], units, where)
+    return {lead: (own[signal], factor) for lead, (signal, factor) in found.items()}, notes
 
 
 def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:
@@ -264,7 +382,7 @@ def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:
     whole[first : first + len(part)] = part
 
 
-def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None) -> UserRecording:
+def _read_edf(path: Path, sampling_rate: float | None, wanted: _Wanted) -> UserRecording:
     """EDF and BDF, told apart by what they hold; interrupted ones, whose gaps edfio does not place, are refused."""
     import edfio
 
@@ -283,11 +401,24 @@ def _read_edf(path: Path, sampling_rate: float | None, column: str | int | None)
         problem = "an interrupted recording (EDF+D)"
         raise InputError(f"{path}: {problem}; export its stretches as files of their own, or as CSV")
     names = list(dict.fromkeys(signal.label.strip() for signal in edf.signals))
-    name, choice = _choose_ppg(path, names, column)
+    name, choice = _choose_ppg(path, names, wanted)
     others = [other for other in names if other != name]
-    found, odd = wfdb.usable_leads(others, [signals[other].physical_dimension for other in others], str(path))
+    said, unknown = _said_leads(path, others, wanted)
+    found, odd = _usable_leads(others, [signals[other].physical_dimension for other in others], said, str(path))
     rates = {other: signal.sampling_frequency for other, signal in signals.items()}
     leads = {lead: (factor * signals[other].data, rates[other]) for lead, (other, factor) in found.items()}
-    pieces = [(0.0, path, (signals[name].data, rates[name]), leads)]
-    notes = [*(str(warning.message) for warning in told), choice, *odd]
-    return _assembled(path, "BDF" if is_bdf else "EDF", pieces, 0.0, sampling_rate, notes)
+    notes = [*(str(warning.message) for warning in told), choice, *unknown, *odd]
+    if name is None and not leads:
+        raise InputError(f"{path}: {'; '.join([f'no ECG lead among the signals {chr(44).join(names)}', *notes])}")
+    pieces = [(0.0, path, (signals[name].data, rates[name]) if name else None, leads)]
+    recording = _assembled(path, "BDF" if is_bdf else "EDF", pieces, 0.0, sampling_rate, notes)
+    return recording._replace(recorded_on=_edf_start(edf))
+
+
+def _edf_start(edf) -> str:
+    """When a file begins, ISO 8601, or "": the format has 1 January 1985 for a date that is not told."""
+    try:
+        start = edf.startdatetime
+    except ValueError:  # made anonymous, or no date
+        return ""
+    return "" if (start.year, start.month, start.day) == (1985, 1, 1) else start.replace(microsecond=0).isoformat()
