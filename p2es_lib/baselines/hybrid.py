@@ -39,12 +39,12 @@ class HybridP2Es(P2Es):
     def critic_loss(self, critic: nn.Module, batch: Batch, generator: torch.Generator) -> Tensor:
         """Cross entropy of both critics on true ECG and on estimates of it."""
         with torch.no_grad():
-            fake = self.estimate(self, batch, generator).refined * present_leads(batch.mask)
+            fake = self.estimate(self, batch, generator)[0].refined * present_leads(batch.mask)
         return real_or_fake(critic, batch.x_0, fake)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
         """The loss of P2Es and the two losses of the critics; logged is the squared error of the refined estimate."""
-        estimate = self.estimate(model, batch, generator)
+        estimate, of_delays = self.estimate(model, batch, generator)
         squared, logged = self.squared_error(estimate, batch)
         fake = estimate.refined * present_leads(batch.mask)
         adversarial = cross_entropy(critic(fake), real=True)
@@ -53,5 +53,5 @@ class HybridP2Es(P2Es):
         with torch.no_grad():
             wanted = features(batch.x_0)
         perceptual = sum(F.l1_loss(found, aim) for found, aim in zip(features(fake), wanted, strict=True)) / len(wanted)
-        squared = squared + DELAY_WEIGHT * self.delay_loss(batch)
+        squared = squared + DELAY_WEIGHT * of_delays
         return squared + ADVERSARIAL_WEIGHT * adversarial + PERCEPTUAL_WEIGHT * perceptual, logged

@@ -223,7 +223,7 @@ class Batch:
         self.demographics = hide_demographics(torch.as_tensor(batch["demographics"].features()), generator).to(device)
         self.subjects: list[str] = batch["subjects"]
         self.reference: Reference = batch["reference"].to(device)  #: Of the persons; of some there is none.
-        self.delay_s = batch["delay_s"].to(device)  #: (B,) From R to the pulse, s; NaN where it was not found.
+        self.r_times = batch["r_times"].to(device)  #: (B, K) of the ECG, s, padded with inf.
 
     def __len__(self) -> int:
         return len(self.x_0)

@@ -44,6 +44,12 @@ class WindowNoise:
         names = [torch.rand(1, generator=self._generator(name, -1, -1)) for name in self.window_ids]
         return torch.cat(names).repeat_interleave(self.n_samples).to(self.device)
 
+    def normal(self, count: int) -> torch.Tensor:
+        """Standard normal numbers beside those of the steps, float32 (n_windows * n_samples, count)."""
+        rows = [divmod(row, self.n_samples) for row in range(len(self))]
+        drawn = [torch.randn(count, generator=self._generator(self.window_ids[name], k, -1)) for name, k in rows]
+        return torch.stack(drawn).to(self.device)
+
     def sample_numbers(self) -> torch.Tensor:
         """Number of the sample within its window, int64 (n_windows * n_samples,)."""
         return torch.arange(self.n_samples, device=self.device).repeat(len(self.window_ids))

@@ -81,7 +81,7 @@ class Reference:
         return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def check(self, count: int, sampling_rate: float) -> Reference:
-        """This, for ``count`` windows (one serves them all), or an InputError that says what does not fit."""
+        """The same for ``count`` windows (one serves them all), or an InputError that says what does not fit."""
         if self.beats.shape[1:] != (len(LEADS), beat_samples(sampling_rate)):
             found = f"reference: mean beats of shape {tuple(self.beats.shape[1:])}"
             raise InputError(

@@ -62,9 +62,9 @@ def own_beat_pasted(ecg: np.ndarray, ppg: np.ndarray, sampling_rate: float) -> n
     given = torch.as_tensor(np.isfinite(ecg).all(axis=-1)).float()
     ppg = torch.as_tensor(np.asarray(ppg, dtype=np.float32))
     own = make_references(torch.as_tensor(np.nan_to_num(ecg)), given, sampling_rate, ppg=ppg)
-    pulses, interval = expected_beats(pulse_upstrokes(ppg, sampling_rate))
-    delay = torch.nan_to_num(own.delay_s, nan=0.25)
-    return place_reference(own, pulses, delay, interval, ecg.shape[-1], sampling_rate).numpy()
+    pulses, _ = expected_beats(pulse_upstrokes(ppg, sampling_rate))
+    r_times = pulses - own.delay_s.nan_to_num(0.25)[:, None]
+    return place_reference(own, r_times, ecg.shape[-1], sampling_rate).numpy()
 
 
 def coherence_scores(estimate, truth, ppg, lead_mask, sampling_rate: float) -> pd.DataFrame:

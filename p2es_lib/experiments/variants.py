@@ -131,7 +131,10 @@ REFERENCES: dict[str, str] = {
 
 #: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; the others compare all.
 _CHOSEN = {
-    "smoke": ("unet", "no_affinity", "hidden_demographics", "reference_all", "steps_1", "steps_2", "steps_8", "no_affinity_steps_8"),
+    "smoke": (
+        "unet", "no_affinity", "hidden_demographics", "reference_all", "steps_1", "steps_2", "steps_8",
+        "no_affinity_steps_8",
+    ),
     "quick": (
         "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics",
         *(f"reference_{name}" for name, *_ in REFERENCED),

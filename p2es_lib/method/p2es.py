@@ -16,9 +16,9 @@ from p2es_lib.method.denoiser import Denoiser, Estimate
 from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
-from p2es_lib.reference.delay import PulseDelay, drawn_delay, quantile, seen_before
-from p2es_lib.reference.placement import expected_beats, place_reference
-from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features, pulse_upstrokes
+from p2es_lib.reference.delay import PulseDelay, Timing, drawn_delay, known_r_times, quantile, seen_before, timing_loss
+from p2es_lib.reference.placement import place_reference
+from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
 #: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does
 #: not learn to read x_t, and at mid noise, where the inverse alone is poor, both stages together came out worse than
@@ -33,7 +33,7 @@ DELAY_WEIGHT = 0.05
 DIRECT_DELAYS = 4
 #: Variance of what a reference leaves open, in units of the data set's: of a limb lead with none, one, or two and more
 #: limb leads given, and of a chest lead that is not given and one that is (simulated, pasted reference).
-LIMB_VARIANCE, CHEST_VARIANCE = (1.1, 0.23, 0.04), (0.9, 0.1)
+LIMB_VARIANCE, CHEST_VARIANCE = (1.1, 0.2, 0.04), (0.9, 0.1)
 
 
 class P2Es(LearnedTranslator):
@@ -60,7 +60,7 @@ class P2Es(LearnedTranslator):
         self.group_finder = GroupFinder(config.affinity).requires_grad_(False)  # it trains itself, in prepare
         self.lead_affinity = LeadAffinity(config.affinity.n_groups, config.affinity.mixing)
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
-        self.pulse_delay = PulseDelay(N_FEATURES)
+        self.pulse_delay = PulseDelay(N_FEATURES, config.signal.sampling_rate)
 
     def forward(self, x_t: Tensor, t: Tensor, *fixed: Tensor) -> Estimate:
         """Estimate from x_t (B, 12, T) as :class:`.denoiser.Denoiser` does; ``fixed``: from :meth:`condition`."""
@@ -70,7 +70,7 @@ class P2Es(LearnedTranslator):
         return Condition(features, demographics, self.lead_affinity(pi), base, given)
 
     def condition(
-        self, ppg: Tensor, demographics: Tensor, *, reference: Reference | None = None, delay_s: Tensor | None = None,
+        self, ppg: Tensor, demographics: Tensor, *, reference: Reference | None = None, r_times: Tensor | None = None,
         exclude_subjects: list[str] | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """What stays fixed along the reverse process: pulse features, demographics, group weights and the reference.
@@ -81,8 +81,8 @@ class P2Es(LearnedTranslator):
             Scaled to zero mean and unit variance per window here, so that callers need not.
         demographics : Tensor, shape (B, 4)
             From :meth:`Demographics.features`.
-        reference, delay_s : Reference, Tensor (B,)
-            Of the persons, default none; from R to the pulse, s, default the expected one.
+        reference, r_times : Reference, Tensor (B, J)
+            Of the persons, default none; where the beats are taken to be, s, default where they are expected.
         exclude_subjects : list of str, optional
             In training: the subject of each window, which must not be its own neighbour in GroupFinder's bank.
 
@@ -93,22 +93,20 @@ class P2Es(LearnedTranslator):
         """
         ppg, rate = standardise(ppg), self.config.signal.sampling_rate
         reference = Reference.none(len(ppg), rate).to(ppg.device) if reference is None else reference
-        if delay_s is None:
-            delay_s, _ = self.delay(ppg, demographics, reference)
-        features = pulse_features(ppg, rate, delay_s)
+        if r_times is None:
+            timing = self.timing(ppg, demographics, reference)
+            r_times = timing.r_times(timing.delay)
+        features = pulse_features(ppg, rate, r_times)
         if not self.config.denoiser.phase_features:
             features = torch.cat([ppg, torch.zeros_like(features[:, 1:])], dim=1)
         with torch.no_grad():
             pi = self.group_finder.assign(ppg, demographics, exclude_subjects)
-            pulses, interval = expected_beats(pulse_upstrokes(ppg, rate))
-            placed = place_reference(reference, pulses, delay_s, interval, ppg.shape[-1], rate)
+            placed = place_reference(reference, r_times, ppg.shape[-1], rate)
         return features, demographics, pi, placed / self.ecg_scale_mv, reference.given
 
-    def delay(self, ppg: Tensor, demographics: Tensor, reference: Reference) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the delay from R to the pulse, (B,) s each; ``ppg`` scaled."""
-        return self.pulse_delay(
-            pulse_features(ppg, self.config.signal.sampling_rate), demographics, seen_before(reference)
-        )
+    def timing(self, ppg: Tensor, demographics: Tensor, reference: Reference) -> Timing:
+        """Where the beats are expected, and how surely; ``ppg`` (B, 1, T) scaled."""
+        return self.pulse_delay(ppg, demographics, seen_before(reference))
 
     @staticmethod
     def open_scale(given: Tensor) -> Tensor:
@@ -124,14 +122,10 @@ class P2Es(LearnedTranslator):
         self.group_finder.requires_grad_(False)
 
     def training_loss(self, model, batch: Batch, generator: torch.Generator, critic=None) -> tuple[Tensor, Tensor]:
-        """Squared error of both stages in units of what is open, and the delay's; logged is the refined estimate's."""
-        estimate = self.estimate(model, batch, generator)
+        """Squared error of both stages in units of what is open, and the delays'; logged is the refined estimate's."""
+        estimate, of_delays = self.estimate(model, batch, generator)
         loss, logged = self.squared_error(estimate, batch)
-        return loss + DELAY_WEIGHT * self.delay_loss(batch), logged
-
-    def delay_loss(self, batch: Batch) -> Tensor:
-        """Negative log-likelihood of the delays of a batch."""
-        return PulseDelay.loss(*self.delay(batch.ppg, batch.demographics, batch.reference), batch.delay_s)
+        return loss + DELAY_WEIGHT * of_delays, logged
 
     @staticmethod
     def squared_error(estimate: Estimate, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -140,20 +134,21 @@ class P2Es(LearnedTranslator):
         refined, coarse = (masked_mse(part / scale, batch.x_0 / scale, batch.mask) for part in estimate)
         return refined + COARSE_WEIGHT * coarse, refined.detach()
 
-    def estimate(self, model, batch: Batch, generator: torch.Generator) -> Estimate:
-        """What the network makes of the batch at times and with noise drawn from ``generator``, in the scale of x_0.
+    def estimate(self, model, batch: Batch, generator: torch.Generator) -> tuple[Estimate, Tensor]:
+        """What the network makes of the batch, in the scale of x_0, and the loss of the delays.
 
-        The beats lie where they were, so far as the pulses show it: the delay is known here, and drawn in translation.
+        Times and noise are drawn from ``generator``. The beats lie where they were, so far as there are pulses for
+        them: that is known here, and drawn in translation.
         """
-        expected, _ = self.delay(batch.ppg, batch.demographics, batch.reference)
-        delay_s = torch.where(batch.delay_s.isfinite(), batch.delay_s, expected.detach())
-        who = {"reference": batch.reference, "delay_s": delay_s, "exclude_subjects": batch.subjects}
+        timing = self.timing(batch.ppg, batch.demographics, batch.reference)
+        r_times, common, errors = known_r_times(timing, batch.r_times)
+        who = {"reference": batch.reference, "r_times": r_times.detach(), "exclude_subjects": batch.subjects}
         fixed = self.condition(batch.ppg, batch.demographics, **who)
         t = draw_times(len(batch), generator).to(self.device)
         noise = torch.randn(batch.x_0.shape, generator=generator).to(self.device)
         base, scale = fixed[3] * (batch.mask > 0)[:, :, None], self.open_scale(fixed[4])
         found = model(self.process.marginal((batch.x_0 - base) / scale, t, noise), t, *fixed)
-        return Estimate(*(base + scale * part for part in found))
+        return Estimate(*(base + scale * part for part in found)), timing_loss(timing, common, errors)
 
     @torch.inference_mode()
     def diagnose(self, windows) -> dict[str, float]:
@@ -185,18 +180,18 @@ class P2Es(LearnedTranslator):
         sample = get_sampler(sampler or settings.sampler)
         reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
         reference = reference.to(ppg.device)
-        mean, sd = self.delay(ppg, demographics, reference)
-        mean, sd, ppg, demographics = (part.repeat_interleave(count, 0) for part in (mean, sd, ppg, demographics))
+        timing = self.timing(ppg, demographics, reference).repeat_interleave(count)
+        ppg, demographics = (part.repeat_interleave(count, 0) for part in (ppg, demographics))
         reference, shift = reference.repeat_interleave(count), noise.uniform()
-        if n_steps > 1:
-            numbers = [noise.sample_numbers()]
-        else:
+        numbers, jitter = [noise.sample_numbers()], noise.normal(timing.pulses.shape[1])
+        if n_steps == 1:
             numbers = [torch.full_like(shift, k, dtype=torch.long) for k in range(DIRECT_DELAYS)]
+            jitter = torch.zeros_like(jitter)
         drawn = []
         for number in numbers:
-            delay_s = drawn_delay(mean, sd, quantile(shift, number))
-            fixed = self.condition(ppg, demographics, reference=reference, delay_s=delay_s)
-            condition = self._condition(*fixed)
+            delay_s = drawn_delay(timing.delay, timing.delay_sd, quantile(shift, number))
+            r_times = timing.r_times(delay_s, jitter)
+            condition = self._condition(*self.condition(ppg, demographics, reference=reference, r_times=r_times))
             condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
             base, scale = condition.base * self.trained_leads[:, None], self.open_scale(condition.given)
 

@@ -27,9 +27,7 @@ def expected_beats(upstrokes: Tensor) -> tuple[Tensor, Tensor]:
     ``upstrokes`` (N, J), NaN-padded. With fewer than two of them there are none, and the interval is 1 s.
     """
     found = torch.where(upstrokes.isfinite(), upstrokes, torch.inf).sort(dim=1).values
-    intervals = torch.diff(found, dim=1)
-    intervals = torch.where(intervals.isfinite(), intervals, torch.nan)
-    median = intervals.nanmedian(dim=1).values if intervals.shape[1] else found.new_full((len(found),), torch.nan)
+    median = median_interval(found)
     last = torch.where(found.isfinite(), found, -torch.inf).amax(dim=1)
     outside = [(found[:, 0] if step < 0 else last) + step * median for step in ADDED_PULSES]
     pulses = torch.cat([found, torch.stack(outside, dim=1)], dim=1)
@@ -83,10 +81,16 @@ def complete_leads(ecg: Tensor, given: Tensor) -> Tensor:
         return torch.einsum("ij,njk,nkt->nit", matrix, torch.linalg.pinv(rows), ecg * given[:, :, None])
 
 
-def place_reference(reference: Reference, pulses: Tensor, delay_s: Tensor, interval_s: Tensor, n: int, rate: float):
-    """The reference at the pulses (N, J) of ``n`` samples of another recording, (N, 12, n) mV; no reference: 0.
-
-    ``pulses`` and ``interval_s`` are those of :func:`expected_beats`; ``delay_s`` (N,) from R to the pulse.
-    """
-    placed = place_beats(reference.beats, reference.rr_s, pulses - delay_s[:, None], interval_s, n, rate)
+def place_reference(reference: Reference, r_times: Tensor, n: int, rate: float) -> Tensor:
+    """The reference at the R times (N, J), s, of ``n`` samples of another recording, (N, 12, n) mV; no reference: 0."""
+    interval = median_interval(r_times).nan_to_num(1.0)
+    placed = place_beats(reference.beats, reference.rr_s, r_times, interval, n, rate)
     return complete_leads(placed, reference.given)
+
+
+def median_interval(times: Tensor) -> Tensor:
+    """Median interval of event times (N, J), ascending and padded with inf or NaN, (N,) s; NaN with fewer than two."""
+    if times.shape[1] < 2:
+        return times.new_full((len(times),), torch.nan)
+    intervals = torch.diff(times, dim=1)
+    return torch.where(intervals.isfinite(), intervals, torch.nan).nanmedian(dim=1).values

@@ -96,11 +96,11 @@ def pulse_upstrokes(ppg: Tensor, sampling_rate: float) -> Tensor:
 
 
 @torch.no_grad()
-def pulse_features(ppg: Tensor, sampling_rate: float, advance_s: Tensor | None = None) -> Tensor:
+def pulse_features(ppg: Tensor, sampling_rate: float, beat_times: Tensor | None = None) -> Tensor:
     """Channels that tell the network where in the beat each sample of PPG windows (B, 1, T) lies: float32 (B,
     N_FEATURES, T).
 
-    ``advance_s`` (B,): a beat is told by what lies so long before its upstroke, as R does; default: by the upstroke.
+    ``beat_times`` (B, K): where the beats are, s, ascending and inf-padded, as R peaks; default: at the upstrokes.
 
     In the order of :data:`FEATURES`: the PPG with zero mean and unit variance; its smoothed derivative in units of the
     window's typical steepest slope; a Gaussian bump (SD 30 ms) at every upstroke; sine and cosine of the beat phase,
@@ -111,7 +111,7 @@ def pulse_features(ppg: Tensor, sampling_rate: float, advance_s: Tensor | None =
     ppg = _standardise(ppg, sampling_rate)
     slope = _smooth_slope(ppg, sampling_rate)
     times, typical = _detect(slope, sampling_rate)  # (B, K), (B, 1)
-    times = times if advance_s is None else times - advance_s[:, None]
+    times = times if beat_times is None else beat_times.contiguous()
     slope = torch.where(typical > 0, slope / typical.clamp_min(1e-9), 0.0).clamp(-4, 4)
     t = (torch.arange(ppg.shape[-1], device=ppg.device) / sampling_rate).expand_as(ppg).contiguous()
 

@@ -19,7 +19,7 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MEASURED
 from p2es_lib.core.subject_numbers import MAX_SEED, STREAM_OFFSET, STREAM_STRIDE
 from p2es_lib.data.windows.fresh_ppg import FreshPulses, disturb_share
-from p2es_lib.data.windows.references import other_session, recorded_ecg, target_delay, training_references
+from p2es_lib.data.windows.references import other_session, recorded_ecg, target_beats, training_references
 from p2es_lib.data.windows.store import WindowSet
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class TrainingBatches(AbstractContextManager):
             "demographics": Demographics(windows.index["age"].to_numpy(), windows.index["sex"].to_numpy()),
             "subjects": windows.index["subject"].tolist(),
             "reference": reference,
-            "delay_s": target_delay(ecg, ppg, lead_mask, reference.given, rate),
+            "r_times": target_beats(ecg, lead_mask, reference.given, rate),
         }
 
     def _simulate(self, step: int):
@@ -124,7 +124,10 @@ class TrainingBatches(AbstractContextManager):
         """
         from p2es_lib.simulator import simulate
 
-        numbers, config = self.subject_numbers(step), replace(simulator_config(self.config), extreme_rates=FAR_FROM_REST)
+        numbers, config = (
+            self.subject_numbers(step),
+            replace(simulator_config(self.config), extreme_rates=FAR_FROM_REST),
+        )
         half = len(numbers) // 2
         windows = simulate(numbers, 2, config)
         first, second = (np.arange(start, 2 * len(numbers), 2) for start in (0, 1))

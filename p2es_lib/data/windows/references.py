@@ -9,8 +9,7 @@ from torch import Tensor
 
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.reference import Reference
-from p2es_lib.reference.mean_beat import find_r, make_references, pulse_delay
-from p2es_lib.signals.pulse_features import pulse_upstrokes
+from p2es_lib.reference.mean_beat import find_r, make_references
 from p2es_lib.signals.transforms import filter_bandpass
 
 #: Leads of the usual recordings: none, a watch, a handheld device of six limb leads, a clinic.
@@ -19,7 +18,7 @@ REGIMES = {"none": LEADS[:0], "I": LEADS[:1], "limb": LEADS[:6], "all": LEADS}
 SHARES = {"none": 0.15, "I": 0.2, "limb": 0.15, "all": 0.35}
 #: Of the references drawn in training were recorded without a pulse: their delay is unknown.
 WITHOUT_PULSE = 0.1
-#: Noise of a reference's ECG, mV RMS: from a good electrode to a dry one in motion (log-uniform); band of recorders, Hz.
+#: Noise of a reference's ECG, mV RMS (log-uniform): from a good electrode to a dry, moving one; band of recorders, Hz.
 NOISE_MV, ECG_BAND_HZ = (0.003, 0.06), (0.5, 40.0)
 
 
@@ -67,7 +66,7 @@ def other_session(numbers: np.ndarray, config):
 def recorded_ecg(ecg: np.ndarray, rng: np.random.Generator, sampling_rate: float) -> np.ndarray:
     """Clean ECGs (B, 12, T) as a device records them: noise of electrode and muscle, and half of them in its band.
 
-    Noise is white up to 40 Hz with a level of its own in each recording; wander is left to the band, which takes it out.
+    Noise is white up to 40 Hz, of a level of its own in each recording; wander is what the band takes out.
     """
     noise_mv = NOISE_MV[0] * (NOISE_MV[1] / NOISE_MV[0]) ** rng.random((len(ecg), 1, 1))
     noisy = ecg + (noise_mv * rng.standard_normal(ecg.shape)).astype(np.float32)
@@ -78,10 +77,10 @@ def recorded_ecg(ecg: np.ndarray, rng: np.random.Generator, sampling_rate: float
     return noisy.astype(np.float32)
 
 
-def target_delay(ecg: Tensor, ppg: Tensor, lead_mask: Tensor, given: Tensor, sampling_rate: float) -> Tensor:
-    """Delay from R to the pulse of windows (B,), s, NaN where there is none.
+def target_beats(ecg: Tensor, lead_mask: Tensor, given: Tensor, sampling_rate: float) -> Tensor:
+    """R times of windows (B, K), s, padded with inf.
 
     R is found on the leads of the reference, if there is one: the middle of a QRS complex differs from lead to lead.
     """
     leads = torch.where(given.any(dim=1, keepdim=True), given, (lead_mask > 0).float())
-    return pulse_delay(find_r(ecg, leads, sampling_rate), pulse_upstrokes(ppg, sampling_rate))[0]
+    return find_r(ecg, leads, sampling_rate)
