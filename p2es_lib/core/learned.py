@@ -73,6 +73,9 @@ class LearnedTranslator(nn.Module):
     def prepare(self, windows, *, seed: int, progress: bool) -> None:
         """Fit to the training windows, before training, what is not trained by gradients."""
 
+    def calibrate(self, batches: list[Batch]) -> None:
+        """Fit to windows that were not trained on, after training, what needs the trained weights."""
+
     def trained_parameters(self) -> list[nn.Parameter]:
         """What the optimiser changes."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -16,6 +16,7 @@ from p2es_lib.method.denoiser import Denoiser, Estimate
 from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
+from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread
 from p2es_lib.reference.delay import PulseDelay, Timing, drawn_delay, known_r_times, quantile, seen_before, timing_loss
 from p2es_lib.reference.placement import place_reference
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
@@ -60,6 +61,7 @@ class P2Es(LearnedTranslator):
         self.group_finder = GroupFinder(config.affinity).requires_grad_(False)  # it trains itself, in prepare
         self.lead_affinity = LeadAffinity(config.affinity.n_groups, config.affinity.mixing)
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
+        self.spread = Spread()
         self.pulse_delay = PulseDelay(N_FEATURES, config.signal.sampling_rate)
 
     def forward(self, x_t: Tensor, t: Tensor, *fixed: Tensor) -> Estimate:
@@ -172,35 +174,58 @@ class P2Es(LearnedTranslator):
     ) -> Tensor:  # fmt: skip
         """Run the reverse process; ``sampler`` and ``n_steps`` as in ``config.sampling`` unless given.
 
-        Each sample has its own delay, and with it its own beats. One step gives the network's direct estimate of the
-        posterior mean, averaged over delays.
+        Each sample has delays of its own. One step gives the network's direct estimate of the posterior mean, averaged
+        over delays.
         """
-        settings, count = self.config.sampling, noise.n_samples
-        n_steps = n_steps or settings.n_steps
-        sample = get_sampler(sampler or settings.sampler)
+        n_steps = n_steps or self.config.sampling.n_steps
+        delays = None if n_steps > 1 else range(DIRECT_DELAYS)
+        drawn = [
+            first + self.spread.factor(given, n_steps) * change
+            for first, change, given in self._samples(ppg, demographics, noise, n_steps, sampler, reference, delays)
+        ]
+        # Factors differ between given leads and others, which may contradict each other then.
+        return self.denoiser.project(sum(drawn) / len(drawn)) * self.trained_leads[:, None]
+
+    def _samples(self, ppg, demographics, noise: WindowNoise, n_steps: int, sampler, reference, delays=None):
+        """First estimate, what the sampler changed of it, both (M, 12, T), and given leads; once, or for each delay."""
+        sample = get_sampler(sampler or self.config.sampling.sampler)
         reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
         reference = reference.to(ppg.device)
-        timing = self.timing(ppg, demographics, reference).repeat_interleave(count)
-        ppg, demographics = (part.repeat_interleave(count, 0) for part in (ppg, demographics))
-        reference, shift = reference.repeat_interleave(count), noise.uniform()
-        numbers, jitter = [noise.sample_numbers()], noise.normal(timing.pulses.shape[1])
-        if n_steps == 1:
-            numbers = [torch.full_like(shift, k, dtype=torch.long) for k in range(DIRECT_DELAYS)]
-            jitter = torch.zeros_like(jitter)
-        drawn = []
-        for number in numbers:
+        timing = self.timing(ppg, demographics, reference).repeat_interleave(noise.n_samples)
+        ppg, demographics = (part.repeat_interleave(noise.n_samples, 0) for part in (ppg, demographics))
+        reference, shift = reference.repeat_interleave(noise.n_samples), noise.uniform()
+        jitter = noise.normal(timing.pulses.shape[1]) if delays is None else None
+        for number in (
+            [noise.sample_numbers()] if delays is None else [torch.full_like(shift, k).long() for k in delays]
+        ):
             delay_s = drawn_delay(timing.delay, timing.delay_sd, quantile(shift, number))
             r_times = timing.r_times(delay_s, jitter)
             condition = self._condition(*self.condition(ppg, demographics, reference=reference, r_times=r_times))
             condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
-            base, scale = condition.base * self.trained_leads[:, None], self.open_scale(condition.given)
+            base, scale, estimates = condition.base, self.open_scale(condition.given), []
 
-            def denoise(x_t: Tensor, t: Tensor, condition=condition) -> Tensor:
+            def denoise(x_t: Tensor, t: Tensor, condition=condition, estimates=estimates) -> Tensor:
                 # Leads absent in training were zero there; keep them zero here, so that x_t looks as it did then.
-                return self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None]
+                estimates.append(self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None])
+                return estimates[-1]
 
-            drawn.append(base + scale * sample(denoise, self.process, noise, n_steps=n_steps))
-        return sum(drawn) / len(drawn)
+            last = sample(denoise, self.process, noise, n_steps=n_steps)
+            yield base + scale * estimates[0], scale * (last - estimates[0]), condition.given
+
+    @torch.no_grad()
+    def calibrate(self, batches: list[Batch]) -> None:
+        """Fit how far samples lie from their mean, to windows that were not trained on."""
+        for n_steps in STEPS:
+            parts = []
+            for number, batch in enumerate(batches):
+                shape = batch.x_0.shape[1:]
+                names = [f"spread-{number}-{row}" for row in range(len(batch))]
+                noise = WindowNoise(0, names, N_SAMPLES, shape, self.device)
+                fixed = batch.ppg, batch.demographics, noise, n_steps, None, batch.reference
+                first, change, _ = next(self._samples(*fixed))
+                first, change = (part.unflatten(0, (len(batch), N_SAMPLES)) for part in (first, change))
+                parts.append((first, change, batch.x_0, batch.reference.given, batch.mask))
+            self.spread.fit(n_steps, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def training_subjects(self) -> set[str]:
         """Subjects of GroupFinder's bank."""

@@ -140,10 +140,10 @@ def _draw_row(ax: Axes, traces: EcgTraces, strips: Strips, labels, left: float, 
             ax.plot([start] * 2, [baseline - 3, baseline + 3], color=TRUTH, lw=0.6, zorder=3, gid="separator")
 
 
-def _draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float) -> None:
+def _draw_legend(ax: Axes, traces: EcgTraces, right: float, y: float, what: str = "posterior mean") -> None:
     looks = (
         (traces.ecg, Line2D([], [], color=TRUTH, lw=1.0, label="reference")),
-        (traces.estimate, Line2D([], [], color=ESTIMATE, lw=1.0, label="synthesised (posterior mean)")),
+        (traces.estimate, Line2D([], [], color=ESTIMATE, lw=1.0, label=f"synthesised ({what})")),
         (traces.lower, Patch(facecolor=SPREAD, label="5th to 95th percentile of samples")),
     )
     handles = [handle for values, handle in looks if values is not None]
@@ -194,15 +194,15 @@ def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=No
 
 
 @styled
-def plot_translation(ecg_mean, sampling_rate, ppg, *, spread=None, age=None, sex="", model="P2Es", quality="",
+def plot_translation(ecg, sampling_rate, ppg, *, spread=None, age=None, sex="", model="P2Es", quality="",
                      record="") -> Figure:  # fmt: skip
     """First 10 s of a synthesised ECG with the PPG it came from, whom and what it is of, and a warning; 297 x 210 mm.
 
-    ``ecg_mean`` (12, T) is the posterior mean in mV, NaN where nothing was translated, ``spread`` a pair of such
-    arrays, the edges of the band of the samples; ``ppg`` (T,) is in any unit. ``age`` (years) and ``sex`` are as given
+    ``ecg`` (12, T) is the central sample in mV, NaN where nothing was translated, ``spread`` a pair of such arrays, the
+    edges of the band of the samples; ``ppg`` (T,) is in any unit. ``age`` (years) and ``sex`` are as given
     to the model; ``model``, ``quality`` (of the PPG) and ``record`` (of what it is) are one line each.
     """
-    traces = EcgTraces(sampling_rate, estimate=ecg_mean, spread=spread)
+    traces = EcgTraces(sampling_rate, estimate=ecg, spread=spread)
     rows = _strips_of(traces, 2.5)
     ((_, shown),) = rows[-1].values()
     fig, ax, clip = _paper_axes(*PAGE_MM, _LEFT, _BOTTOM, _RIGHT, _TOP)
@@ -220,7 +220,7 @@ def plot_translation(ecg_mean, sampling_rate, ppg, *, spread=None, age=None, sex
     who = f"{person}, sex {sex or 'not known'}   |   {model}"
     title = textwrap.shorten(drawable(record) or "12-lead ECG from PPG", 75, placeholder=" ...")
     quality_lines = textwrap.wrap(quality, 200, max_lines=2, placeholder=" ...")
-    _draw_legend(ax, traces, _RIGHT, 205.5)
+    _draw_legend(ax, traces, _RIGHT, 205.5, "central sample")
     for x, y, text, look in (
         (_LEFT, 205.5, title, {"fontsize": 10, "fontweight": "bold"}),
         (_LEFT, 200.3, textwrap.shorten(who, 160, placeholder=" ..."), {"fontsize": 8}),

@@ -23,6 +23,8 @@ from p2es_lib.data.windows import TrainingBatches, WindowSet
 from p2es_lib.training.record import Stopwatch, write_record
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
+#: Batches that were not trained on, to which a method is calibrated after training.
+CALIBRATION_BATCHES = 4
 #: Steps after which the error falls fastest, validated besides the regular ones.
 EARLY_VALIDATIONS = (10, 25, 50, 100)
 
@@ -159,8 +161,12 @@ def train(
     if fabric.device.type == "cpu":
         torch.set_num_threads(config.training.n_threads)
     training = _Training(config, train_windows, folder, seed, run_hash, fabric, progress)
-    training.run(TrainingBatches(config, train_windows, seed), validation_windows, progress)
-    return training.finish()
+    with TrainingBatches(config, windows, seed) as batches:
+        training.run(batches, validation_windows, progress)
+    undisturbed = config.replace("data.disturbed_share", 0.0)
+    with TrainingBatches(undisturbed, windows, seed, n_prefetch=0, split="validation") as batches:
+        first = config.training.n_steps * fabric.world_size
+        return training.finish([batches.batch(first + k) for k in range(CALIBRATION_BATCHES)])
 
 
 class _Training:
@@ -269,12 +275,14 @@ class _Training:
             raise
         finally:
             bar.close()
-            batches.close()
 
-    def finish(self) -> LearnedTranslator:
-        """Write what the training leaves, and return the model."""
+    def finish(self, held_out: list[dict]) -> LearnedTranslator:
+        """Calibrate on batches that were held out, write what the training leaves, and return the model."""
         if self.best["weights"] is not None:
             self.average.load_state_dict(names_now(self.best["weights"]))
+        self.average.eval()
+        generator = torch.Generator().manual_seed(self.seed)
+        self.average.calibrate([Batch(self.average, batch, generator) for batch in held_out])
         if self.fabric.is_global_zero:
             write_record(self.history, self.module, self.fabric, self.watch, self.folder)
             self.average.save(self.folder)

@@ -42,7 +42,7 @@ BRIDGED_S = 0.1
 BAND = (5, 95)
 #: PPG that :func:`ecg_blocks` pushes at a time, s: a few batches of windows.
 CHUNK_S = 60.0
-_ARRAYS = ("mean", "std", "lower", "upper", "ppg", "covered")
+_ARRAYS = ("mean", "std", "lower", "upper", "central", "ppg", "covered")
 
 
 class WindowReport(NamedTuple):
@@ -57,7 +57,8 @@ class WindowReport(NamedTuple):
 class EcgBlock:
     """A stretch of final ECG at the model's rate, from sample number ``start`` of the recording on.
 
-    ``mean``, ``std``, ``lower``, ``upper`` (12, n), float32: mean, standard deviation and :data:`BAND` of the samples,
+    ``mean``, ``std``, ``lower``, ``upper`` (12, n), float32: mean, standard deviation and :data:`BAND` of the samples;
+    ``central``: the sample that is nearest to all others, one person's ECG, where the mean is nobody's. All in
     mV; NaN in what was not translated or never learned. ``ppg`` (n,): what was translated, cleaned, or NaN.
     ``covered`` (n,): where there is a translation. ``windows``: those decided upon since, of later samples too.
     """
@@ -67,6 +68,7 @@ class EcgBlock:
     std: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    central: np.ndarray
     ppg: np.ndarray
     covered: np.ndarray
     windows: tuple[WindowReport, ...] = ()
@@ -138,10 +140,11 @@ class LiveTranslator:
         self._raw, self._raw_start, self._n_raw = np.zeros(0), 0, 0  # PPG still needed, its first sample, all received
         self._next, self._last = 0, -1  # starts of the next window, and of the last one that was decided upon
         self._start = 0  # samples before it have been returned
-        # Of what is in the making: weights, and weighted mean, variance, band and PPG.
-        self._sums = np.zeros((1 + 4 * len(LEADS) + 1, 0), np.float32)
+        # Of what is in the making: weights, and weighted mean, variance, band, central sample and PPG.
+        self._sums = np.zeros((1 + 5 * len(LEADS) + 1, 0), np.float32)
         self._reports: list[WindowReport] = []
         self._people: Reference | None = None  # one per sample, once drawn
+        self._central: int | None = None  # number of the sample that is nearest to all others, once known
         self._finished = False
 
     @property
@@ -286,7 +289,10 @@ class LiveTranslator:
         first, stop = start + skipped - self._start, start + self.n_window - self._start
         variance = samples.var(axis=0, ddof=1 if self.n_samples > 1 else 0)
         lower, upper = np.percentile(samples, BAND, axis=0)
-        rows = np.concatenate([np.ones((1, self.n_window)), samples.mean(axis=0), variance, lower, upper, ppg[None]])
+        if self._central is None:
+            self._central = central_sample(samples)
+        of_samples = samples.mean(axis=0), variance, lower, upper, samples[self._central]
+        rows = np.concatenate([np.ones((1, self.n_window)), *of_samples, ppg[None]])
         self._sums[:, first:stop] += weight[skipped:] * rows[:, skipped:]
 
     def _extend(self, stop: int) -> None:
@@ -299,8 +305,8 @@ class LiveTranslator:
         total, sums = self._sums[0, :count], self._sums[1:, :count]
         with np.errstate(invalid="ignore"):
             averages = np.where(total > 0, sums / total, np.float32(np.nan))  # 0 / 0 where nothing was translated
-        mean, variance, lower, upper = averages[:-1].reshape(4, len(LEADS), count)
-        arrays = (mean, np.sqrt(variance), lower, upper, averages[-1], total > 0)
+        mean, variance, lower, upper, central = averages[:-1].reshape(5, len(LEADS), count)
+        arrays = (mean, np.sqrt(variance), lower, upper, central, averages[-1], total > 0)
         block = EcgBlock(self._start, *arrays, tuple(self._reports))
         self._reports, self._start, self._sums = [], self._start + count, self._sums[:, count:].copy()
         return block
@@ -312,6 +318,12 @@ def _drawn_people(samples: np.ndarray, ppg: np.ndarray, rate: float) -> Referenc
     given = torch.as_tensor(np.isfinite(samples).all(axis=-1)).float()
     pulse, now = torch.as_tensor(ppg).expand(len(ecg), 1, -1), torch.zeros(len(ecg))
     return make_references(ecg, given, rate, ppg=pulse, elapsed_s=now)
+
+
+def central_sample(samples: np.ndarray) -> int:
+    """Number of the sample (K, 12, T) whose mean squared distance to the others is least."""
+    distance = ((samples[:, None] - samples[None]) ** 2).sum(axis=(2, 3), where=np.isfinite(samples[0]))
+    return int(distance.sum(axis=1).argmin())
 
 
 def ecg_blocks(live: LiveTranslator, ppg: np.ndarray, progress: bool = False) -> Iterator[EcgBlock]:

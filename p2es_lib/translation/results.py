@@ -24,12 +24,12 @@ MAX_FAULTS, MAX_NAMED = 0.01, 5
 PAGE_S = 10.0
 #: Steps per mV of the WFDB files: 1 microvolt a step, so 16 bits hold 32 mV; and WFDB's own mark for a missing sample.
 GAIN_PER_MV, _MISSING = 1000, -32768
-#: A line of CSV holds 37 numbers: about so many bytes.
-CSV_BYTES_PER_LINE = 240
+#: A line of CSV holds 49 numbers: about so many bytes.
+CSV_BYTES_PER_LINE = 320
 #: What each result is called after the name of the recording.
 _ENDINGS = {
-    "ecg": "_p2es.hea", "spread": "_p2es_sd.hea", "csv": "_p2es.csv", "quality": "_p2es_quality.csv",
-    "picture": "_p2es.png", "picture_pdf": "_p2es.pdf",
+    "ecg": "_p2es.hea", "central": "_p2es_central.hea", "spread": "_p2es_sd.hea", "csv": "_p2es.csv",
+    "quality": "_p2es_quality.csv", "picture": "_p2es.png", "picture_pdf": "_p2es.pdf",
 }  # fmt: skip
 
 
@@ -69,14 +69,15 @@ class WfdbWriter:
 
 
 def append_csv(path: Path, block: EcgBlock, sampling_rate: float, comments: list[str]) -> None:
-    """Append a block to a table: ``time_s``, then per lead mean and edges of the band (``II_mV``, ``II_lower_mV``...).
+    """Append a block to a table: ``time_s``, then per lead mean, edges of the band and central sample (``II_mV``,
+    ``II_lower_mV``, ``II_upper_mV``, ``II_central_mV``).
 
     The first lines, which begin with ``#``, are comments (``pandas.read_csv(..., comment="#")``). Missing is empty.
     """
     import pandas as pd
 
-    rows = np.stack([block.mean, block.lower, block.upper], axis=1).reshape(3 * len(LEADS), -1)
-    names = [f"{lead}{part}_mV" for lead in LEADS for part in ("", "_lower", "_upper")]
+    rows = np.stack([block.mean, block.lower, block.upper, block.central], axis=1).reshape(4 * len(LEADS), -1)
+    names = [f"{lead}{part}_mV" for lead in LEADS for part in ("", "_lower", "_upper", "_central")]
     times = [f"{(block.start + i) / sampling_rate:.4f}" for i in range(len(block))]
     with open(path, "a", encoding="utf-8", newline="\n") as file:
         is_new = not file.tell()
@@ -169,10 +170,11 @@ def write_results(
 
 def _write_signals(path: dict, comments: list[str], live: LiveTranslator, ppg: np.ndarray, blocks, wants_csv: bool):
     """All files but the page; returns the :class:`Summary` of the recording, and its lines for the user."""
-    ecg, spread = (WfdbWriter(path[what], live.rate) for what in ("ecg", "spread"))
+    writers = ecg, central, spread = [WfdbWriter(path[what], live.rate) for what in ("ecg", "central", "spread")]
     summary = Summary(live.rate, live.n_window / live.rate, live.model.config.data.min_quality)
     for block in blocks:
         ecg.write(block.mean)
+        central.write(block.central)
         spread.write(block.std)
         if wants_csv:
             append_csv(path["csv"], block, live.rate, comments)
@@ -182,7 +184,7 @@ def _write_signals(path: dict, comments: list[str], live: LiveTranslator, ppg: n
     report, faults = summary.lines(), fault_mask(ppg, live.rate_in)[np.isfinite(ppg)].mean()
     if faults > MAX_FAULTS:
         report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
-    for writer in (ecg, spread):
+    for writer in writers:
         writer.close([*comments, *map(_plain, report)])
     rows = [f"{w.start_s:.3f},{w.start_s + summary.window_s:.3f},{w.quality:.3f},{w.refused}" for w in summary.windows]
     text = "\n".join(["start_s,end_s,quality,refused", *rows, ""])
@@ -201,7 +203,7 @@ def _draw_page(path: dict, record: str, about: dict, summary: Summary, has_sprea
     title = f"{record}, from {begin_s:.1f} s" + (", POOR PPG" if worst < summary.min_quality else "")
     spread = (shown.lower, shown.upper) if has_spread else None
     texts = {**about, "quality": "; ".join([quality, *report]), "record": title}
-    figure = plots.plot_translation(shown.mean, summary.rate, shown.ppg, spread=spread, **texts)
+    figure = plots.plot_translation(shown.central, summary.rate, shown.ppg, spread=spread, **texts)
     plots.save_figure(figure, path["picture"].parent, "fig01_translation")
     for what in ("picture", "picture_pdf"):
         path[what].with_name(f"fig01_translation{path[what].suffix}").rename(path[what])

@@ -45,22 +45,25 @@ class TrainingBatches(AbstractContextManager):
     those whose PPG was simulated get another one. A share ``data.disturbed_share`` of all has its PPG disturbed
     (:mod:`p2es_lib.data.windows.fresh_ppg`).
 
-    Of ``windows``, the store, only the training split is ever used; ``seed`` is that of the training. ``n_prefetch``
+    Of ``windows``, the store, only the training split is ever used, or another ``split``; of simulated people those of
+    steps after the last one are as good as held out. ``seed`` is that of the training. ``n_prefetch``
     batches are made ahead in background threads, which changes nothing but the speed. InputError: no windows.
     """
 
-    def __init__(self, config: Config, windows: WindowSet, seed: int, n_prefetch: int = 1):
+    def __init__(self, config: Config, windows: WindowSet, seed: int, n_prefetch: int = 1, split: str = "train"):
         self.config, self.batch_size, self.seed = config, config.training.batch_size, seed
         self.streaming = config.dataset == "simulated" and config.data.stream_training
         if not self.streaming:
-            self.windows = windows.split("train")
+            self.windows = windows.split(split)
             self._subject = self.windows.index["subject"].astype(str).to_numpy()
             self._of_subject = {
                 name: np.asarray(rows)
                 for name, rows in pd.Series(range(len(self._subject))).groupby(self._subject).groups.items()
             }
             if len(self.windows) == 0:
-                raise InputError(f"data set {config.dataset}: no training windows; get more data (data.min_quality?)")
+                raise InputError(
+                    f"data set {config.dataset}: no windows of split {split}; get more data (data.min_quality?)"
+                )
             fresh = config.data.stream_training
             self._fresh = FreshPulses(self.windows, config.signal.sampling_rate) if fresh else None
             # Kept for the epochs that a batch may touch: drawing it for each batch would cost more than reading it.

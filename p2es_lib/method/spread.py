@@ -1,0 +1,65 @@
+"""How far samples may lie from their mean: a factor, fitted to windows that were not trained on.
+
+A sampler of few steps moves samples towards the mean, and so does a network that is not perfect, since what it cannot
+tell apart it averages. The first estimate of a sampler, at t = 1, is the mean of all that may come of it; so the
+distance of the sample from it is stretched by one factor per kind of lead, such that as much of the truth lies
+between the least and the largest of K samples as would if it were one of them. No sample of a test is needed for that,
+and no quantile is moved afterwards. (Of residual diffusion after a deterministic mean: arXiv 2509.02341.)
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+#: Numbers of sampler steps for which factors are fitted; between them they are interpolated in log(steps).
+STEPS = (2, 3, 8)
+#: Kinds of leads: of a window without a reference; absent from the reference; given by it.
+KINDS = ("no reference", "not given", "given")
+#: Samples per window of the fit, and limits of a factor.
+N_SAMPLES, LIMITS = 8, (0.8, 3.0)
+
+
+def kinds_of(given: Tensor) -> Tensor:
+    """Number of the kind of each lead, (B, 12), for given leads (B, 12)."""
+    return torch.where(given.any(dim=1, keepdim=True), 1 + (given > 0).long(), 0)
+
+
+class Spread(nn.Module):
+    """Factors by which samples are drawn away from their first estimate; 1 before :meth:`fit`."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("factors", torch.ones(len(STEPS), len(KINDS)))
+
+    def factor(self, given: Tensor, n_steps: int) -> Tensor:
+        """Factor of each lead, (B, 12, 1); 1 with one step, whose samples are estimates of the mean."""
+        if n_steps == 1:
+            return torch.ones_like(given)[:, :, None]
+        place = float(np.interp(math.log(n_steps), np.log(STEPS), range(len(STEPS))))
+        below = min(int(place), len(STEPS) - 2)
+        factors = torch.lerp(self.factors[below], self.factors[below + 1], place - below)
+        return factors[kinds_of(given)][:, :, None]
+
+    def fit(self, n_steps: int, first: Tensor, change: Tensor, truth: Tensor, given: Tensor, mask: Tensor) -> None:
+        """Fit the factors of one number of steps of :data:`STEPS`.
+
+        ``first`` and ``change`` (N, K, 12, T): first estimates of the samples and how far they went; ``truth``
+        (N, 12, T); ``given`` and ``mask`` (N, 12): leads of the reference, and those that exist. A kind of which there
+        is no lead keeps its factor.
+        """
+        wanted = 1 - 2 / (first.shape[1] + 1)
+        for kind in range(len(KINDS)):
+            chosen = (kinds_of(given) == kind) & (mask > 0)
+            if not chosen.any():
+                continue
+            # (P, K, T): the leads of this kind.
+            of_first, of_change = (part.transpose(1, 2)[chosen] for part in (first, change))
+            low, high = LIMITS
+            for _ in range(12):
+                middle = 0.5 * (low + high)
+                samples = of_first + middle * of_change
+                covered = (samples.amin(dim=1) <= truth[chosen]) & (truth[chosen] <= samples.amax(dim=1))
+                low, high = (middle, high) if covered.float().mean() < wanted else (low, middle)
+            self.factors[STEPS.index(n_steps), kind] = 0.5 * (low + high)
