@@ -34,7 +34,7 @@ DELAY_WEIGHT = 0.05
 DIRECT_DELAYS = 4
 #: Variance of what a reference leaves open, in units of the data set's: of a limb lead with none, one, or two and more
 #: limb leads given, and of a chest lead that is not given and one that is (simulated, pasted reference).
-LIMB_VARIANCE, CHEST_VARIANCE = (1.1, 0.2, 0.04), (0.9, 0.1)
+LIMB_VARIANCE, CHEST_VARIANCE = (1.1, 0.2, 0.02), (0.9, 0.05)
 
 
 class P2Es(LearnedTranslator):
