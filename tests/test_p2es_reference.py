@@ -458,6 +458,10 @@ def test_the_loss_is_finite_whatever_delays_are_known(windows, reference, known)
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
     learned = sum(float(gradient.abs().sum()) for name, gradient in gradients.items() if "pulse_delay" in name)
     assert (learned > 0) == (known != "none")
+    # Common delay, its spread, jitter of beats and of those outside; then each beat's own part, and its jitter.
+    for layer, rows in (("output", 3), ("beat_output", 2)):
+        of_rows = gradients[f"pulse_delay.{layer}.weight"].abs().sum(dim=1)[:rows]
+        assert ((of_rows > 0) == (known != "none")).all(), layer
     assert gradients["denoiser.multi_scale.reference_stem.weight"].abs().sum() > 0
 
 

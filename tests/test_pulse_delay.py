@@ -168,6 +168,9 @@ def test_pulses_are_those_of_the_ppg_with_expected_ones_around():
         assert torch.equal(pulses[row][timing.seen[row]], found) and len(found) >= 7
         assert pulses[row].isfinite().sum() == len(found) + 3
     assert timing.shift[~timing.seen].abs().max() == 0 < timing.shift[timing.seen].abs().min()
+    for row in range(4):  # each beat has a spread of its own, those that were not seen share one
+        assert timing.jitter_sd[row][timing.seen[row]].log().std() > 1e-4
+        assert len(timing.jitter_sd[row][~timing.seen[row]].unique()) == 1
 
 
 @pytest.mark.parametrize("n_pulses", [0, 1])
@@ -450,6 +453,16 @@ def test_nothing_known_leaves_what_is_expected():
         placed, common, errors = known_r_times(timing, torch.tensor([r_times]))
         assert common.isnan().all() and errors.isnan().all()
         torch.testing.assert_close(placed, expected)
+
+
+def test_pulses_that_are_only_expected_have_no_say_in_the_common_delay():
+    """Three are needed that were seen: two, and one that is expected where a third would be, are none."""
+    pulses, r_times = 0.45 + 0.8 * torch.arange(5.0), 0.2 + 0.8 * torch.arange(5.0)[None]
+    for n_seen, expected in ((2, torch.nan), (3, 0.25)):
+        seen = ((torch.arange(5) > 0) & (torch.arange(5) <= n_seen))[None]
+        _, common, errors = known_r_times(timing_of(pulses, seen), r_times)
+        torch.testing.assert_close(common, torch.tensor([expected]), equal_nan=True)
+        assert errors.isfinite().all() == (n_seen == 3)
 
 
 def test_known_r_times_of_a_row_do_not_depend_on_the_batch():
