@@ -20,7 +20,7 @@ from p2es_lib.baselines.cardiogan import CRITIC_MULTIPLIERS, SPECTRUM_WEIGHT, TI
 from p2es_lib.baselines.hybrid import ADVERSARIAL_WEIGHT, PERCEPTUAL_WEIGHT, HybridP2Es
 from p2es_lib.core.learned import Batch, load_method
 from p2es_lib.experiments.variants import configure
-from p2es_lib.method.p2es import P2Es
+from p2es_lib.method.p2es import DELAY_WEIGHT, P2Es
 from p2es_lib.training import loop
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
@@ -171,6 +171,19 @@ def test_without_its_weights_it_is_p2es(windows, monkeypatch):
     for name in found:
         torch.testing.assert_close(found[name], expected[name], msg=name)
     assert any(g.abs().max() > 0 for g in found.values())
+
+
+def test_delays_count_as_in_p2es(windows, monkeypatch):
+    bench, original = Bench(windows, steps_before=0), HybridP2Es.estimate
+    before, of_critic = bench.loss()[0].item(), bench.module.critic_loss(bench.critic, *bench.batch()).item()
+
+    def with_delays(*arguments):
+        estimate, of_delays = original(*arguments)
+        return estimate, of_delays + 3.0
+
+    monkeypatch.setattr(HybridP2Es, "estimate", with_delays)
+    assert bench.loss()[0].item() == pytest.approx(before + 3 * DELAY_WEIGHT, rel=1e-5)
+    assert bench.module.critic_loss(bench.critic, *bench.batch()).item() == pytest.approx(of_critic)
 
 
 def test_critics_reach_the_generator_and_stay_as_they_are(windows, monkeypatch):
