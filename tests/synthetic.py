@@ -10,6 +10,7 @@ from p2es_lib.core.config import Config, get_config
 from p2es_lib.core.leads import expand_leads
 from p2es_lib.core.reference import Reference
 from p2es_lib.data.windows import WindowSet
+from p2es_lib.data.windows.references import target_beats
 from p2es_lib.method.p2es import P2Es
 
 _TINY = {
@@ -76,9 +77,15 @@ def synthetic_windows(
     return WindowSet(ppg.astype(np.float32), ecg.astype(np.float32), np.tile(mask, (n, 1)), index)
 
 
-def no_reference(count: int, delay_s: float = 0.2) -> dict:
-    """What a batch of windows without references holds besides PPG, ECG, leads and people."""
-    return {"reference": Reference.none(count, 125.0), "delay_s": torch.full((count,), delay_s)}
+def r_times_of(windows: WindowSet) -> torch.Tensor:
+    """R times of windows (B, K), s, padded with inf, as training batches hold them."""
+    ecg, mask = (torch.as_tensor(np.array(part)) for part in (windows.ecg, windows.lead_mask))
+    return target_beats(ecg, mask, torch.zeros(len(windows), 12), 125.0)
+
+
+def no_reference(windows: WindowSet) -> dict:
+    """What a batch of these windows without references holds besides PPG, ECG, leads and people."""
+    return {"reference": Reference.none(len(windows), 125.0), "r_times": r_times_of(windows)}
 
 
 def tiny_p2es() -> P2Es:

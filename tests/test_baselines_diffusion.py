@@ -47,7 +47,7 @@ def raw_batch(windows, rows=slice(0, 4), **changes) -> dict:
         "demographics": windows.demographics[rows],
         "subjects": windows.index["subject"][rows].tolist(),
     }
-    batch |= no_reference(len(batch["subjects"]))
+    batch |= no_reference(windows.select(np.arange(len(windows))[rows]))
     return batch | changes
 
 

@@ -50,7 +50,7 @@ class Bench:
             "lead_mask": torch.tensor(windows.lead_mask[:4]),
             "demographics": windows.demographics[:4],
             "subjects": list(windows.index["subject"][:4]),
-            **no_reference(4),
+            **no_reference(windows.select(np.arange(4))),
         }
 
     def batch(self, seed: int = 0) -> tuple[Batch, torch.Generator]:

@@ -130,7 +130,7 @@ def test_leads_absent_in_training_are_nan_and_do_not_count(name, tmp_path):
             "lead_mask": torch.tensor(limb.lead_mask[:4]),
             "demographics": limb.demographics[:4],
             "subjects": ["a", "b", "c", "d"],
-            **no_reference(4),
+            **no_reference(limb.select(np.arange(4))),
         }
         generator = torch.Generator().manual_seed(0)
         losses.append(model.training_loss(model, Batch(model, batch, generator), generator)[0].item())

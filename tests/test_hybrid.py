@@ -20,7 +20,7 @@ from p2es_lib.baselines.cardiogan import CRITIC_MULTIPLIERS, SPECTRUM_WEIGHT, TI
 from p2es_lib.baselines.hybrid import ADVERSARIAL_WEIGHT, PERCEPTUAL_WEIGHT, HybridP2Es
 from p2es_lib.core.learned import Batch, load_method
 from p2es_lib.experiments.variants import configure
-from p2es_lib.method.p2es import P2Es
+from p2es_lib.method.p2es import DELAY_WEIGHT, P2Es
 from p2es_lib.training import loop
 from p2es_lib.training.loop import train
 from p2es_lib.training.record import read_history
@@ -56,7 +56,7 @@ class Bench:
         self.raw = {
             "ppg": torch.tensor(windows.ppg[rows]), "ecg": torch.tensor(windows.ecg[rows]),
             "lead_mask": torch.tensor(windows.lead_mask[rows]), "demographics": windows.demographics[rows],
-            "subjects": list(windows.index["subject"][rows]), **no_reference(4),
+            "subjects": list(windows.index["subject"][rows]), **no_reference(windows.select(np.arange(4))),
         }  # fmt: skip
         # The last layers of a fresh denoiser are zero: nothing but their own weights would have a gradient.
         for seed in range(steps_before):
@@ -126,7 +126,7 @@ def terms_by_hand(bench: Bench, seed: int) -> tuple[torch.Tensor, torch.Tensor, 
     """Loss of P2Es, adversarial and perceptual loss, each from its definition."""
     ours, _ = P2Es.training_loss(bench.module, bench.model, *bench.batch(seed))
     batch, generator = bench.batch(seed)
-    refined = bench.module.estimate(bench.model, batch, generator).refined
+    refined = bench.module.estimate(bench.model, batch, generator)[0].refined
     fake, critic = refined * (batch.mask > 0)[:, :, None], bench.critic.module
     kept: dict[str, list[torch.Tensor]] = {"real": [], "fake": []}
     logits = {}
@@ -173,11 +173,24 @@ def test_without_its_weights_it_is_p2es(windows, monkeypatch):
     assert any(g.abs().max() > 0 for g in found.values())
 
 
+def test_delays_count_as_in_p2es(windows, monkeypatch):
+    bench, original = Bench(windows, steps_before=0), HybridP2Es.estimate
+    before, of_critic = bench.loss()[0].item(), bench.module.critic_loss(bench.critic, *bench.batch()).item()
+
+    def with_delays(*arguments):
+        estimate, of_delays = original(*arguments)
+        return estimate, of_delays + 3.0
+
+    monkeypatch.setattr(HybridP2Es, "estimate", with_delays)
+    assert bench.loss()[0].item() == pytest.approx(before + 3 * DELAY_WEIGHT, rel=1e-5)
+    assert bench.module.critic_loss(bench.critic, *bench.batch()).item() == pytest.approx(of_critic)
+
+
 def test_critics_reach_the_generator_and_stay_as_they_are(windows, monkeypatch):
     bench = Bench(windows)
     nothing = staticmethod(lambda estimate, batch: (torch.zeros(()), torch.zeros(())))
     monkeypatch.setattr(HybridP2Es, "squared_error", nothing)
-    monkeypatch.setattr(HybridP2Es, "delay_loss", lambda self, batch: torch.zeros(()))
+    monkeypatch.setattr(hybrid, "DELAY_WEIGHT", 0.0)
     for other in ("ADVERSARIAL_WEIGHT", "PERCEPTUAL_WEIGHT"):
         with monkeypatch.context() as patch:
             patch.setattr(hybrid, other, 0.0)
@@ -211,10 +224,10 @@ def test_losses_ignore_what_is_estimated_in_absent_leads(monkeypatch):
 
     def losses(shift: float, leads: slice) -> tuple[float, float]:
         def shifted(*arguments):
-            estimate = original(*arguments)
+            estimate, of_delays = original(*arguments)
             moved = estimate.refined.clone()
             moved[:, leads] = moved[:, leads] + shift
-            return estimate._replace(refined=moved)
+            return estimate._replace(refined=moved), of_delays
 
         with monkeypatch.context() as patch:
             patch.setattr(HybridP2Es, "estimate", shifted)

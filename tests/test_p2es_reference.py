@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from synthetic import synthetic_windows, tiny_config
+from synthetic import r_times_of, synthetic_windows, tiny_config
 
 from p2es_lib.core.config import METHODS
 from p2es_lib.core.demographics import Demographics
@@ -20,10 +20,10 @@ from p2es_lib.core.reference import Reference
 from p2es_lib.data.windows.references import leads_of
 from p2es_lib.method.denoiser import Estimate
 from p2es_lib.method.p2es import DIRECT_DELAYS, P2Es
-from p2es_lib.reference.delay import drawn_delay, quantile
+from p2es_lib.reference.delay import Timing, known_r_times, quantile, seen_before, timing_loss
 from p2es_lib.reference.mean_beat import make_references
-from p2es_lib.reference.placement import expected_beats, place_reference
-from p2es_lib.signals.pulse_features import pulse_features, pulse_upstrokes
+from p2es_lib.reference.placement import place_reference
+from p2es_lib.signals.pulse_features import pulse_features
 from p2es_lib.training.loop import train
 
 RATE, N = 125.0, 512
@@ -81,17 +81,33 @@ def test_without_a_reference_nothing_is_laid_down(model, windows):
 def test_a_reference_is_laid_at_the_pulses_in_units_of_the_data_set(model, windows, reference):
     test = windows.split("test")
     ppg, people = torch.tensor(test.ppg), torch.tensor(test.demographics.features())
-    expected, _ = model.delay(standardise(ppg), people, reference)
-    planted = torch.linspace(0.1, 0.4, 6)
-    for delay_s, options in ((expected, {}), (planted, {"delay_s": planted})):
+    timing = model.timing(standardise(ppg), people, reference)
+    expected = timing.r_times(timing.delay)
+    late = timing.pulses - timing.delay[:, None] - expected  # what each beat's own delay differs by
+    assert late[timing.pulses.isfinite()].abs().max() > 1e-4 and expected.isfinite().sum(dim=1).min() >= 6
+    planted = timing.pulses - torch.linspace(0.1, 0.4, 6)[:, None]
+    for r_times in (None, planted, planted[:, :4]):
+        options = {} if r_times is None else {"r_times": r_times}
+        r_times = expected if r_times is None else r_times
         features, _, _, base, given = model.condition(ppg * 3 + 1, people, reference=reference, **options)
-        pulses, interval = expected_beats(pulse_upstrokes(ppg, RATE))
-        placed = place_reference(reference, pulses, delay_s, interval, N, RATE) / 0.25
+        placed = place_reference(reference, r_times, N, RATE) / 0.25
         torch.testing.assert_close(base, placed, atol=2e-3, rtol=1e-3)
-        torch.testing.assert_close(features, pulse_features(ppg, RATE, delay_s), atol=2e-3, rtol=1e-3)
+        torch.testing.assert_close(features, pulse_features(ppg, RATE, r_times), atol=2e-3, rtol=1e-3)
         assert torch.equal(given, reference.given)
     assert base[0].abs().max() == 0 < base[1:].abs().amax(dim=(1, 2)).min()
     assert lead_residual(base.numpy()).max() < 1e-5
+
+
+def test_where_the_beats_are_expected_is_what_the_pulses_the_person_and_the_reference_say(model, windows, reference):
+    test = windows.split("test")
+    ppg, people = standardise(torch.tensor(test.ppg)), torch.tensor(test.demographics.features())
+    found, said = model.timing(ppg, people, reference), model.pulse_delay(ppg, people, seen_before(reference))
+    assert all(torch.equal(one, other) for one, other in zip(found, said))
+    none = model.timing(ppg, people, Reference.none(6, RATE))
+    assert torch.equal(found.pulses, none.pulses) and torch.equal(found.seen, none.seen)
+    known = reference.delay_s.isfinite()
+    assert known.sum() == 5 and ((found.delay - none.delay).abs() > 1e-4)[known].all()
+    torch.testing.assert_close(found.delay[~known], none.delay[~known])
 
 
 def test_the_more_leads_are_given_the_less_is_open():
@@ -175,24 +191,113 @@ def test_methods_that_cannot_use_a_reference_refuse_it(name, windows):
             made.translate(test.ppg, test.demographics, reference=Reference.none(6, RATE))
 
 
-def expected_base(model, test, reference, noise, numbers) -> torch.Tensor:
-    """The reference where the delays of these samples put it, mV (6 K, 12, N)."""
-    ppg, count = standardise(torch.tensor(test.ppg)), noise.n_samples
+def timing_of(model, test, reference) -> Timing:
     with torch.no_grad():
-        mean, sd = model.delay(ppg, torch.tensor(test.demographics.features()), reference)
-    mean, sd, ppg = (part.repeat_interleave(count, 0) for part in (mean, sd, ppg))
-    delay = drawn_delay(mean, sd, quantile(noise.uniform(), numbers))
-    pulses, interval = expected_beats(pulse_upstrokes(ppg, RATE))
-    return place_reference(reference.repeat_interleave(count), pulses, delay, interval, N, RATE)
+        return model.timing(standardise(torch.tensor(test.ppg)), torch.tensor(test.demographics.features()), reference)
 
 
-def test_each_sample_is_laid_at_a_delay_of_its_own(model, windows, reference):
-    """Of a network that corrects nothing, what is placed remains: at the quantiles of the delay, sample by sample."""
+def expected_base(model, test, reference, noise, numbers, jitter: bool) -> torch.Tensor:
+    """The reference where the delays of these samples, and of their beats, put it, mV (6 K, 12, N)."""
+    timing = timing_of(model, test, reference).repeat_interleave(noise.n_samples)
+    z = torch.special.ndtri(quantile(noise.uniform(), numbers)).clamp(-3, 3)
+    late = (timing.delay + timing.delay_sd * z)[:, None] + timing.shift
+    if jitter:
+        late = late + timing.jitter_sd * noise.normal(late.shape[1]).clamp(-3, 3)
+    r_times = (timing.pulses - late).sort(dim=1).values
+    return place_reference(reference.repeat_interleave(noise.n_samples), r_times, N, RATE)
+
+
+def test_each_sample_is_laid_at_delays_of_its_own(model, windows, reference):
+    """Of a network that corrects nothing, what is placed remains: at the quantiles of the common delay, sample by
+    sample, and there each beat at its own."""
     test, noise = windows.split("test"), WindowNoise(3, range(6), 4, (12, N))
     ecg = silent(model).translate(test.ppg, test.demographics, reference=reference, n_samples=4, generator=noise)
-    expected = expected_base(model, test, reference, noise, noise.sample_numbers()).reshape(6, 4, 12, N)
+    expected, common = (
+        expected_base(model, test, reference, noise, noise.sample_numbers(), jitter).reshape(6, 4, 12, N)
+        for jitter in (True, False)
+    )
     torch.testing.assert_close(ecg, expected, atol=1e-4, rtol=1e-3)
     assert (ecg[1:, 0] - ecg[1:, 1]).abs().amax(dim=(1, 2)).min() > 0.01
+    assert (ecg - common)[1:].abs().amax(dim=(2, 3)).min() > 0.01
+
+
+def r_peaks_of(ecg: torch.Tensor, timing: Timing, row: int) -> np.ndarray:
+    """R times (K, beats) in samples (K, 12, N) of one window at the pulses that were seen: the middles of their R
+    waves, which are Gaussian, in lead V5; NaN near the ends."""
+    pulses = timing.pulses[row][timing.seen[row]].numpy()
+    about = pulses - float(timing.delay[row])
+    t, lead = np.arange(N) / RATE, ecg[:, 10].clamp_min(0).double().numpy()
+    found = np.full((len(ecg), len(about)), np.nan)
+    for beat, at in enumerate(about):
+        part = np.abs(t - at) < 0.3
+        if 0.3 < at < t[-1] - 0.3:
+            weight = lead[:, part] ** 2
+            found[:, beat] = (weight * t[part]).sum(axis=1) / weight.sum(axis=1)
+    return found
+
+
+@pytest.mark.parametrize(("sd", "jitter_sd"), [(0.02, 0.001), (0.004, 0.001), (0.001, 0.012), (0.012, 0.006)])
+def test_samples_differ_in_timing_as_is_said(windows, reference, sd, jitter_sd):
+    """R peaks of samples of an untrained model with twelve leads: common delays and beats, each with its spread."""
+    fresh, test = fitted(windows, moved=False), windows.split("test")
+    with torch.no_grad():  # of a delay seen another day 12 ms, of beats 4 ms to begin with
+        fresh.pulse_delay.output.bias[1:3] = torch.tensor([sd / 0.012, jitter_sd / 0.004]).log()
+    other_day = dataclasses.replace(reference, elapsed_s=torch.full((6,), 1e6))
+    timing, count = timing_of(fresh, test, other_day), 64
+    torch.testing.assert_close(timing.delay_sd[1:], torch.full((5,), sd))
+    torch.testing.assert_close(timing.jitter_sd[timing.seen], torch.full((int(timing.seen.sum()),), jitter_sd))
+    rows = [3, 5]  # all twelve leads
+    ecg = fresh.translate(
+        test.ppg[rows], test.demographics[rows], reference=other_day[rows], n_samples=count, n_steps=2, generator=1
+    )
+    for row, samples in zip(rows, ecg):
+        r = r_peaks_of(samples, timing, row)
+        r = r[:, np.isfinite(r).all(axis=0)]
+        assert r.shape[1] >= 2
+        pulses = timing.pulses[row][timing.seen[row]].numpy()
+        assert np.abs((pulses - float(timing.delay[row]))[:, None] - r.mean(axis=0)).min(axis=0).max() < 0.006
+        beats = r.shape[1]
+        apart = r.std(axis=0, ddof=1)  # of one beat over samples: both
+        assert apart.mean() == pytest.approx(np.hypot(sd, jitter_sd), rel=0.15)
+        within = np.sqrt((r - r.mean(axis=0) - (r.mean(axis=1, keepdims=True) - r.mean())).var() * beats / (beats - 1))
+        assert within == pytest.approx(jitter_sd, rel=0.25, abs=6e-4)
+
+
+def test_jitter_of_a_sample_is_that_of_its_name_alone():
+    """Whatever windows stand beside it, and however many samples are drawn; it is no step's noise and no delay's."""
+    names = ["a", "b", "c"]
+    together = WindowNoise(5, names, 4, (12, N)).normal(20)
+    assert together.shape == (12, 20) and together.dtype == torch.float32
+    for window, name in enumerate(names):
+        for n_samples in (1, 2, 9):
+            alone = WindowNoise(5, [name], n_samples, (12, N)).normal(20)
+            kept = min(4, n_samples)
+            assert torch.equal(alone[:kept], together[4 * window : 4 * window + kept])
+    rows = together.flatten(1)
+    assert torch.unique(rows, dim=0).shape == rows.shape, "each sample of each window has its own"
+    assert not torch.equal(together, WindowNoise(6, names, 4, (12, N)).normal(20))
+    noise = WindowNoise(5, names, 4, (1, 20))
+    assert all(not torch.equal(noise(step)[:, 0], together) for step in range(4))
+    many = WindowNoise(0, range(400), 2, (12, N)).normal(16)
+    assert many.mean().abs() < 0.03 and many.std() == pytest.approx(1, abs=0.03)
+    assert torch.corrcoef(torch.stack([many[::2].flatten(), many[1::2].flatten()]))[0, 1].abs() < 0.05
+
+
+def test_jitter_of_sample_k_does_not_depend_on_batch_or_number_of_samples(model, windows, reference):
+    """In what is laid down, exactly: the beats of a network that corrects nothing."""
+    quiet, test, names = silent(model), windows.split("test"), [f"w{row}" for row in range(6)]
+
+    def drawn(rows, n_samples):
+        generator = NoiseNames(5, [names[row] for row in rows])
+        return quiet.translate(
+            test.ppg[rows], test.demographics[rows], reference=reference[rows], n_samples=n_samples,
+            generator=generator,
+        )  # fmt: skip
+
+    together = drawn([0, 1, 2, 3, 4, 5], 4)
+    for rows, n_samples in (([3], 4), ([5, 2, 1], 2), ([4], 1), ([2], 9)):
+        kept = min(4, n_samples)
+        torch.testing.assert_close(drawn(rows, n_samples)[:, :kept], together[rows, :kept], atol=1e-5, rtol=1e-4)
 
 
 def test_one_step_is_the_mean_over_delays(model, windows, reference):
@@ -200,9 +305,41 @@ def test_one_step_is_the_mean_over_delays(model, windows, reference):
     quiet = silent(model)
     ecg = quiet.translate(test.ppg, test.demographics, reference=reference, n_steps=1, generator=noise)
     each = [
-        expected_base(model, test, reference, noise, torch.full((6,), number)) for number in range(DIRECT_DELAYS)
-    ]  # fmt: skip
+        expected_base(model, test, reference, noise, torch.full((6,), number), jitter=False)
+        for number in range(DIRECT_DELAYS)
+    ]
     torch.testing.assert_close(ecg[:, 0], sum(each) / DIRECT_DELAYS, atol=1e-4, rtol=1e-3)
+    assert DIRECT_DELAYS > 1 and (each[0] - each[1])[1:].abs().amax(dim=(1, 2)).min() > 0.01
+
+
+@pytest.mark.parametrize(("n_steps", "calls"), [(1, DIRECT_DELAYS), (2, 1), (None, 1)])
+def test_delays_are_found_once_and_laid_down_as_often_as_they_are_drawn(model, windows, reference, n_steps, calls):
+    test, seen = windows.split("test"), {"timing": 0, "condition": []}
+    of_timing, of_condition = model.timing, model.condition
+
+    def timing(*arguments):
+        seen["timing"] += 1
+        return of_timing(*arguments)
+
+    def condition(*arguments, **options):
+        seen["condition"].append(options["r_times"])
+        return of_condition(*arguments, **options)
+
+    model.timing, model.condition = timing, condition
+    try:
+        model.translate(test.ppg, test.demographics, reference=reference, n_samples=2, n_steps=n_steps)
+    finally:
+        del model.timing, model.condition
+    assert seen["timing"] == 1 and len(seen["condition"]) == calls
+    expected = timing_of(model, test, reference).repeat_interleave(2)
+    for r_times in seen["condition"]:
+        assert r_times.shape == expected.pulses.shape and (r_times[:, 1:] >= r_times[:, :-1]).all()
+        assert torch.equal(r_times.isfinite(), expected.pulses.isfinite())
+    # Beats of one sample lie a common time from where they are expected: but for jitter, of which one step has none.
+    first = seen["condition"][0] - expected.r_times(expected.delay)
+    spread = torch.where(expected.seen, first, torch.nan)
+    spread = [float(row[row.isfinite()].std()) for row in spread]
+    assert max(spread) < 1e-5 if n_steps == 1 else min(spread) > 1e-3
 
 
 def test_before_training_twelve_leads_are_nearly_what_is_pasted(windows, reference):
@@ -240,14 +377,21 @@ def test_it_survives_the_disk(model, windows, reference, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------ training
-def batch_of(windows, reference, delay_s, mask=None):
+def r_times_at(model, windows, reference, delay_s) -> torch.Tensor:
+    """R times inside of the test windows whose pulses have these delays, NaN: none; (6, K), padded with inf."""
+    timing = timing_of(model, windows.split("test"), reference)
+    r_times = torch.where(timing.seen, timing.pulses - delay_s[:, None], torch.inf).nan_to_num(torch.inf)
+    return torch.where((r_times > 0) & (r_times < N / RATE), r_times, torch.inf).sort(dim=1).values
+
+
+def batch_of(windows, reference, r_times, mask=None):
     """As :class:`p2es_lib.core.learned.Batch`, of the test windows."""
     test = windows.split("test")
     mask = torch.full((6, 12), 2) if mask is None else mask
     made = SimpleNamespace(
         mask=mask, x_0=torch.tensor(test.ecg) / 0.25 * (mask > 0)[:, :, None], ppg=standardise(torch.tensor(test.ppg)),
         demographics=torch.tensor(test.demographics.features()), subjects=test.index["subject"].tolist(),
-        reference=reference, delay_s=delay_s,
+        reference=reference, r_times=r_times,
     )  # fmt: skip
 
     class Sized(SimpleNamespace):
@@ -257,24 +401,32 @@ def batch_of(windows, reference, delay_s, mask=None):
     return Sized(**vars(made))
 
 
-def test_in_training_beats_lie_at_the_known_delay_and_the_network_sees_what_is_open(model, windows, reference):
+def test_in_training_beats_lie_where_they_were_and_the_network_sees_what_is_open(model, windows, reference):
     delay_s = torch.tensor([0.1, 0.2, 0.3, torch.nan, 0.15, 0.25])
     mask = torch.full((6, 12), 2)
     mask[5, 8] = 0
-    batch, seen = batch_of(windows, reference, delay_s, mask), []
+    r_times = r_times_at(model, windows, reference, delay_s)
+    batch, seen = batch_of(windows, reference, r_times, mask), []
 
     def network(x_t, t, *fixed):
         seen.append((x_t, t, fixed))
         return Estimate(torch.ones_like(x_t), 2 * torch.ones_like(x_t))
 
-    estimate = model.estimate(network, batch, torch.Generator().manual_seed(0))
+    estimate, of_delays = model.estimate(network, batch, torch.Generator().manual_seed(0))
     x_t, t, (features, _, _, base, given) = seen[0]
-    expected, _ = model.delay(batch.ppg, batch.demographics, reference)
-    known = torch.where(delay_s.isfinite(), delay_s, expected)
-    placed = model.condition(batch.ppg, batch.demographics, reference=reference, delay_s=known)
+    timing = model.timing(batch.ppg, batch.demographics, reference)
+    known, common, errors = known_r_times(timing, r_times)
+    torch.testing.assert_close(common, delay_s, atol=1e-5, rtol=0, equal_nan=True)
+    for row in (0, 1, 2, 4, 5):  # each beat of the ECG, exactly
+        inside = r_times[row][r_times[row].isfinite()]
+        assert len(inside) >= 3 and (known[row] - inside[:, None]).abs().amin(dim=1).max() < 1e-5
+    torch.testing.assert_close(known[3], timing.r_times(timing.delay)[3])
+    placed = model.condition(batch.ppg, batch.demographics, reference=reference, r_times=known)
     torch.testing.assert_close(base, placed[3])
     torch.testing.assert_close(features, placed[0])
+    torch.testing.assert_close(of_delays, timing_loss(timing, common, errors))
     assert not features.requires_grad and not x_t.requires_grad, "the delay is not learned through the network"
+    assert of_delays.requires_grad and not base.requires_grad
     scale, laid = P2Es.open_scale(given), base * (mask > 0)[:, :, None]
     torch.testing.assert_close(estimate.refined, laid + scale)
     torch.testing.assert_close(estimate.coarse, laid + 2 * scale)
@@ -286,7 +438,7 @@ def test_in_training_beats_lie_at_the_known_delay_and_the_network_sees_what_is_o
 
 
 def test_errors_count_in_units_of_what_is_open(windows, reference):
-    batch = batch_of(windows, reference, torch.full((6,), 0.2))
+    batch = batch_of(windows, reference, r_times_of(windows.split("test")))
     scale = P2Es.open_scale(reference.given)
     off = Estimate(batch.x_0 + scale, batch.x_0 - 2 * scale)
     loss, logged = P2Es.squared_error(off, batch)
@@ -296,9 +448,9 @@ def test_errors_count_in_units_of_what_is_open(windows, reference):
 @pytest.mark.parametrize("known", ["all", "some", "none"])
 def test_the_loss_is_finite_whatever_delays_are_known(windows, reference, known):
     model = fitted(windows)
-    delay_s = torch.tensor([0.2, 0.25, 0.3, 0.2, 0.15, 0.25])
-    delay_s[{"all": slice(0), "some": slice(0, 4), "none": slice(None)}[known]] = torch.nan
-    batch = batch_of(windows, reference, delay_s)
+    r_times = r_times_of(windows.split("test"))
+    r_times[{"all": slice(0), "some": slice(0, 4), "none": slice(None)}[known]] = torch.inf
+    batch = batch_of(windows, reference, r_times)
     loss, logged = model.training_loss(model, batch, torch.Generator().manual_seed(0))
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(logged)
@@ -306,6 +458,10 @@ def test_the_loss_is_finite_whatever_delays_are_known(windows, reference, known)
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
     learned = sum(float(gradient.abs().sum()) for name, gradient in gradients.items() if "pulse_delay" in name)
     assert (learned > 0) == (known != "none")
+    # Common delay, its spread, jitter of beats and of those outside; then each beat's own part, and its jitter.
+    for layer, rows in (("output", 3), ("beat_output", 2)):
+        of_rows = gradients[f"pulse_delay.{layer}.weight"].abs().sum(dim=1)[:rows]
+        assert ((of_rows > 0) == (known != "none")).all(), layer
     assert gradients["denoiser.multi_scale.reference_stem.weight"].abs().sum() > 0
 
 

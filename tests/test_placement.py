@@ -12,7 +12,14 @@ from known_beats import ecg_of, padded, wave
 
 from p2es_lib.core.leads import LEAD_MATRIX, LEADS, complete_limb_leads, lead_residual
 from p2es_lib.core.reference import BEFORE_S, Reference, beat_samples
-from p2es_lib.reference.placement import CROSSFADE_S, complete_leads, expected_beats, place_beats, place_reference
+from p2es_lib.reference.placement import (
+    CROSSFADE_S,
+    complete_leads,
+    expected_beats,
+    median_interval,
+    place_beats,
+    place_reference,
+)
 
 RATE, N = 125.0, 1024
 OFFSETS = np.arange(beat_samples(RATE)) / RATE - BEFORE_S
@@ -58,14 +65,14 @@ def test_fewer_than_two_pulses_are_none(upstrokes):
 
 
 def test_no_pulse_no_beat():
-    pulses, interval = expected_beats(torch.tensor([[torch.nan, torch.nan], [1.0, 2.0]]))
-    placed = place_reference(reference(one().repeat(2, 1, 1)), pulses, torch.tensor([0.2, 0.2]), interval, N, RATE)
+    pulses, _ = expected_beats(torch.tensor([[torch.nan, torch.nan], [1.0, 2.0]]))
+    placed = place_reference(reference(one().repeat(2, 1, 1)), pulses - 0.2, N, RATE)
     assert placed[0].abs().max() == 0 and placed[1].abs().max() > 0.5
 
 
 def test_no_reference_shows_nothing():
-    pulses, interval = expected_beats(torch.tensor([[1.0, 1.8, 2.6]]))
-    placed = place_reference(Reference.none(1, RATE), pulses, torch.tensor([0.2]), interval, N, RATE)
+    pulses, _ = expected_beats(torch.tensor([[1.0, 1.8, 2.6]]))
+    placed = place_reference(Reference.none(1, RATE), pulses - 0.2, N, RATE)
     assert placed.shape == (1, 12, N) and placed.abs().max() == 0
 
 
@@ -132,32 +139,61 @@ def test_rows_do_not_depend_on_the_batch():
     beats = torch.cat([one(), 2 * one(), one(marker(0.1))])
     made = dataclasses.replace(reference(beats), rr_s=torch.tensor([0.8, 1.0, 0.6]))
     made.given[1, 2:] = 0
-    pulses, interval = expected_beats(
+    pulses, _ = expected_beats(
         torch.tensor([[0.5, 1.3, 2.2, torch.nan, torch.nan], [0.1, 0.7, 1.3, 1.9, 2.5], [torch.nan] * 5])
     )
-    delay = torch.tensor([0.2, 0.3, 0.25])
-    together = place_reference(made, pulses, delay, interval, N, RATE)
+    r_times = pulses - torch.tensor([[0.2], [0.3], [0.25]])
+    together = place_reference(made, r_times, N, RATE)
     for row in range(3):
         part = slice(row, row + 1)
-        alone = place_reference(made[part], pulses[part, : 8 - 2 * (row == 0)], delay[part], interval[part], N, RATE)
+        alone = place_reference(made[part], r_times[part, : 8 - 2 * (row == 0)], N, RATE)
         torch.testing.assert_close(alone[0], together[row], atol=2e-6, rtol=0)
 
 
 def test_r_lies_a_delay_before_the_pulse():
-    pulses, interval = expected_beats(torch.arange(0.3, 8, 0.8)[None])
+    pulses, _ = expected_beats(torch.arange(0.3, 8, 0.8)[None])
     for delay in (0.1, 0.25, 0.5):
-        placed = place_reference(reference(one()), pulses, torch.tensor([delay]), interval, N, RATE)[0].numpy()
+        placed = place_reference(reference(one()), pulses - delay, N, RATE)[0].numpy()
         r = np.arange(0.3 - 0.8, 10, 0.8) - delay
         covered = slice(0, round((8 - delay) * RATE))
         assert np.sqrt(np.mean((placed - ecg_of(r, N, RATE))[:, covered] ** 2)) < 0.004
 
 
+def test_each_beat_lies_at_its_own_r_time_and_the_median_interval_sets_qt():
+    """R times that no common delay gives; of those that are not there (inf) none counts for the interval."""
+    r = 0.1 + np.cumsum([0, 0.9, 0.6, 0.6, 0.62, 0.58, 0.6, 0.95, 0.6])
+    placed = place_reference(reference(one(), rr_s=1.0), padded([r]), N, RATE)[0].numpy()
+    np.testing.assert_allclose(placed, place(one(), r, 1.0, 0.6)[0], atol=1e-5)
+    assert np.abs(placed - place(one(), r, 1.0, 0.8)[0]).max() > 0.05
+    for middle in r:
+        near = np.abs(time_s - middle) < 0.055
+        assert np.abs(placed - wave(time_s - middle))[:, near].max() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0.5, 1.3, 2.3, 3.1], 0.8), ([0.5, 1.3, torch.inf, torch.inf], 0.8), ([0.5, 1.2, torch.nan, torch.nan], 0.7),
+        ([0.5, torch.inf], torch.nan), ([torch.inf, torch.inf], torch.nan), ([0.5], torch.nan), ([], torch.nan),
+    ],
+)  # fmt: skip
+def test_median_interval_is_that_of_the_beats_that_are_there(times, expected):
+    found = median_interval(torch.tensor([times]))
+    torch.testing.assert_close(found, torch.tensor([expected]), equal_nan=True)
+
+
+def test_one_beat_alone_is_shown_as_at_one_second():
+    placed = place_reference(reference(one(), rr_s=1.0), padded([[4.0]]), N, RATE)[0].numpy()
+    near = np.abs(time_s - 4.0) < 0.3
+    assert np.abs(placed - wave(time_s - 4.0))[:, near].max() < 0.03
+
+
 def test_lower_precision_around_it_does_not_reach_it():
     """As where a training runs under autocast: times of some seconds have no milliseconds in bfloat16."""
-    pulses, interval = expected_beats(torch.arange(0.3, 8, 0.8)[None])
+    pulses, _ = expected_beats(torch.arange(0.3, 8, 0.8)[None])
     given = torch.ones(1, 12)
     given[0, [0, 4, 9]] = 0
-    arguments = reference(one(), given), pulses, torch.tensor([0.2]), interval, N, RATE
+    arguments = reference(one(), given), pulses - 0.2, N, RATE
     plain = place_reference(*arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         lower = place_reference(*arguments)

@@ -125,11 +125,16 @@ def test_channels_by_hand_on_a_regular_pulse():
     assert channel["slope"].max() == pytest.approx(1, abs=0.05)
 
 
-def test_advanced_features_tell_the_beats_of_so_long_before():
+def beat_times(ppg, delay_s):
+    """R times of windows whose delays (B,) are these, inf-padded."""
+    return pulse_upstrokes(ppg, 125.0).nan_to_num(torch.inf) - torch.as_tensor(delay_s)[:, None]
+
+
+def test_features_at_beat_times_tell_the_beats_of_so_long_before():
     """Slope and PPG stay; what tells beats is that of a pulse moved by whole samples, away from the ends."""
     ppg, truth, _ = simulated(6, 8)
     samples = torch.tensor([0, 10, 25, 40, 5, 30])
-    plain, advanced = pulse_features(ppg, 125.0), pulse_features(ppg, 125.0, samples / 125.0)
+    plain, advanced = pulse_features(ppg, 125.0), pulse_features(ppg, 125.0, beat_times(ppg, samples / 125.0))
     assert torch.equal(advanced[:, :2], plain[:, :2]) and advanced.isfinite().all()
     torch.testing.assert_close(advanced[0], plain[0])
     bump = FEATURES.index("upstroke")
@@ -141,16 +146,38 @@ def test_advanced_features_tell_the_beats_of_so_long_before():
     assert all(advanced[3, bump, round(beat * 125)] > 0.8 for beat in beats)
 
 
-def test_each_row_is_advanced_by_its_own_delay():
+def test_each_row_has_its_own_beat_times():
     ppg, _, _ = simulated(4, 8)
-    delay = torch.tensor([0.1, 0.25, 0.4, 0.0])
-    together = pulse_features(ppg, 125.0, delay)
+    times = beat_times(ppg, torch.tensor([0.1, 0.25, 0.4, 0.0]))
+    together = pulse_features(ppg, 125.0, times)
     for row in range(4):
-        torch.testing.assert_close(pulse_features(ppg[[row]], 125.0, delay[[row]])[0], together[row])
+        torch.testing.assert_close(pulse_features(ppg[[row]], 125.0, times[[row]])[0], together[row])
 
 
-def test_advanced_features_of_no_beat_are_zero():
-    features = pulse_features(torch.zeros(2, 1, 1024), 125.0, torch.tensor([0.2, 0.3]))
+def test_each_beat_is_told_where_it_is_said_to_be():
+    """Whatever the pulses show: irregular times, some outside the window, any number of columns and of padding."""
+    ppg, _, _ = simulated(2, 8)
+    times = np.array([-0.3, 0.52, 1.2, 2.36, 3.0, 3.9, 5.0, 6.1, 6.9, 8.4])
+    t = np.arange(1024) / 125.0
+    for padding in (0, 3, 20):
+        table = torch.tensor(np.r_[times, np.full(padding, np.inf)], dtype=torch.float32).repeat(2, 1)
+        features = pulse_features(ppg, 125.0, table)
+        assert features.isfinite().all() and torch.equal(features[:, :2], pulse_features(ppg, 125.0)[:, :2])
+        channel = dict(zip(FEATURES, features[0].numpy(), strict=True))
+        bump = np.exp(-0.5 * (np.abs(t[:, None] - times).min(axis=1) / 0.03) ** 2)
+        np.testing.assert_allclose(channel["upstroke"], bump, atol=1e-4)
+        last = np.searchsorted(times, t, side="right") - 1
+        away = (t - times[last] > 0.01) & (times[last + 1] - t > 0.01)
+        np.testing.assert_allclose(channel["since_s"][away], (t - times[last])[away], atol=1e-4)
+        np.testing.assert_allclose(channel["until_s"][away], (times[last + 1] - t)[away], atol=1e-4)
+        period = np.log((times[last + 1] - times[last]) / 0.8)
+        np.testing.assert_allclose(channel["log_period"][away], period[away], atol=1e-4)
+    view = torch.cat([table, table], dim=1).T.contiguous().T[:, : table.shape[1]]  # as a caller may slice it
+    assert not view.is_contiguous() and torch.equal(pulse_features(ppg, 125.0, view), features)
+
+
+def test_features_of_no_beat_are_zero():
+    features = pulse_features(torch.zeros(2, 1, 1024), 125.0, torch.full((2, 5), torch.inf))
     assert features.abs().max() == 0
 
 

@@ -26,12 +26,13 @@ from p2es_lib.data.windows.references import (
     draw_given,
     leads_of,
     recorded_ecg,
-    target_delay,
+    target_beats,
     training_references,
 )
 from p2es_lib.experiments import regimes
 from p2es_lib.experiments.regimes import references_of
-from p2es_lib.reference.mean_beat import make_references
+from p2es_lib.reference.mean_beat import find_r, make_references, pulse_delay
+from p2es_lib.signals.pulse_features import pulse_upstrokes
 from p2es_lib.simulator import simulate
 
 RATE, N = 125.0, 1024
@@ -67,11 +68,16 @@ def test_given_leads_are_drawn_as_often_as_said():
         assert likely(int(rest[:, lead].sum()), len(rest), float(counts.mean()) / 12) or lead == 0
 
 
+def beats_of(count: int) -> list[np.ndarray]:
+    """R times of :func:`recordings`, some outside."""
+    rng = np.random.default_rng(0)
+    return [rng.uniform(-0.8, 0) + np.cumsum(rng.uniform(0.78, 0.86, 14)) for _ in range(count)]
+
+
 def recordings(count: int, n: int = N):
     """ECG and PPG of people with one gain and one delay each."""
-    rng, ecg, ppg = np.random.default_rng(0), [], []
-    for row in range(count):
-        r = rng.uniform(-0.8, 0) + np.cumsum(rng.uniform(0.78, 0.86, 14))
+    ecg, ppg = [], []
+    for row, r in enumerate(beats_of(count)):
         ecg.append(ecg_of(r, n, RATE, lambda s, gain=1 + row % 3: wave(s, gain)))
         ppg.append(ppg_of(r + 0.15 + 0.01 * (row % 10), n, RATE))
     return (torch.tensor(np.array(part), dtype=torch.float32) for part in (ecg, ppg))
@@ -97,14 +103,25 @@ def test_some_references_have_no_pulse_and_none_has_leads_that_are_not_there():
     assert not torch.equal(other.given, made.given)
 
 
-def test_the_delay_of_the_target_is_that_of_its_own_beats():
+def delay_of(r_times, ppg) -> torch.Tensor:
+    return pulse_delay(r_times, pulse_upstrokes(ppg, RATE))[0]
+
+
+def test_the_beats_of_the_target_are_its_own():
+    """Each that lies well inside, in order, then inf; with its pulses they have the delay that was planted."""
     ecg, ppg = recordings(10)
     mask, given = torch.full((10, 12), 2), torch.zeros(10, 12)
     given[5:, 0] = 1.0
-    found = target_delay(ecg, ppg, mask, given, RATE)
-    torch.testing.assert_close(found, 0.15 + 0.01 * torch.arange(10), atol=0.015, rtol=0)
-    assert torch.isnan(target_delay(torch.zeros_like(ecg), ppg, mask, given, RATE)).all()
-    assert torch.isnan(target_delay(ecg, torch.zeros_like(ppg), mask, given, RATE)).all()
+    found = target_beats(ecg, mask, given, RATE)
+    assert found.dtype == torch.float32 and len(found) == 10 and not found.isnan().any()
+    assert (found[:, 1:] >= found[:, :-1]).all() and found[:, -1].isinf().all()
+    for times, planted in zip(found.numpy(), beats_of(10)):
+        inside = planted[(planted > 0.3) & (planted < N / RATE - 0.3)]
+        distance = np.abs(times[np.isfinite(times)] - inside[:, None]).min(axis=1)
+        assert distance.max() < 0.025 and np.isfinite(times).sum() <= len(inside) + 2
+    torch.testing.assert_close(delay_of(found, ppg), 0.15 + 0.01 * torch.arange(10), atol=0.015, rtol=0)
+    assert target_beats(torch.zeros_like(ecg), mask, given, RATE).isinf().all()
+    assert torch.isnan(delay_of(found, torch.zeros_like(ppg))).all()
 
 
 def test_r_of_the_target_is_found_on_the_leads_of_the_reference():
@@ -113,8 +130,12 @@ def test_r_of_the_target_is_found_on_the_leads_of_the_reference():
     moved = ecg.clone()
     moved[:, 1:] = 5 * ecg[:, 1:].roll(-10, dims=-1)  # 80 ms earlier
     mask = torch.full((1, 12), 2)
-    assert target_delay(moved, ppg, mask, leads_of("I"), RATE)[0] == pytest.approx(0.15, abs=0.015)
-    assert target_delay(moved, ppg, mask, leads_of("none"), RATE)[0] == pytest.approx(0.23, abs=0.015)
+    one, all_leads = (target_beats(moved, mask, leads_of(name), RATE) for name in ("I", "none"))
+    assert delay_of(one, ppg)[0] == pytest.approx(0.15, abs=0.015)
+    assert delay_of(all_leads, ppg)[0] == pytest.approx(0.23, abs=0.015)
+    # Leads that are not there are not looked at.
+    mask[:, 1:] = 0
+    assert torch.equal(target_beats(moved, mask, leads_of("none"), RATE), one)
 
 
 # ------------------------------------------------------------------------------------------------------------- leakage
@@ -158,7 +179,10 @@ def test_simulated_targets_have_references_of_another_stretch_of_the_same_person
     assert alike(asked[0].ppg[4:], pairs.ppg).max() < 0.99, "of no stretch of this session"
     for signal in ("ecg", "ppg"):
         assert alike(getattr(asked[0], signal), batch[signal]).max() < 0.97, "none is the target itself"
-    assert len(batch["reference"]) == len(batch["delay_s"]) == 8
+    assert len(batch["reference"]) == len(batch["r_times"]) == 8
+    leads = torch.where(batch["reference"].given.any(dim=1, keepdim=True), batch["reference"].given, 1.0)
+    assert torch.equal(batch["r_times"], find_r(batch["ecg"], leads, RATE)), "of the target, on the reference's leads"
+    assert batch["r_times"].isfinite().sum(dim=1).min() >= 2
     assert batch["reference"].same_session.tolist() == [True] * 4 + [False] * 4
 
 
@@ -243,7 +267,7 @@ def test_references_of_a_step_are_the_same_each_time():
             one, two = ahead.batch(step), plain.batch(step)
             assert torch.equal(one["reference"].beats, two["reference"].beats)
             assert torch.equal(one["reference"].given, two["reference"].given)
-            torch.testing.assert_close(one["delay_s"], two["delay_s"], equal_nan=True)
+            assert torch.equal(one["r_times"], two["r_times"]) and one["r_times"].isfinite().any()
 
 
 def test_where_pulses_are_drawn_anew_the_reference_is_of_the_same_person(monkeypatch):
@@ -260,7 +284,7 @@ def test_where_pulses_are_drawn_anew_the_reference_is_of_the_same_person(monkeyp
     config = config_of("bidmc", **settings)
     with TrainingBatches(config, windows, 0, 0) as made:
         batch = made.batch(0)
-    target, seen = batch["delay_s"], batch["reference"].delay_s
+    target, seen = delay_of(batch["r_times"], batch["ppg"]), batch["reference"].delay_s
     both = (batch["reference"].given.sum(dim=1) == 12) & target.isfinite() & seen.isfinite()
     assert both.sum() >= 5 and (target - seen)[both].abs().max() < 0.025 and target.max() < 0.5
     assert target[both].std() > 0.005, "persons differ"

@@ -56,10 +56,12 @@ def runs(monkeypatch):
 
 
 def test_profiles_choose_from_the_table():
-    kinds = ("baselines", "ablations", "samplers", "more_steps")
+    kinds = ("baselines", "ablations", "samplers", "more_steps", "references")
     for kind in kinds:
         everything = variants_of("full", kind)
-        assert set(variants_of("smoke", kind)) <= set(variants_of("quick", kind)) < set(everything)
+        assert set(variants_of("smoke", kind)) <= set(variants_of("quick", kind)) <= set(everything)
+        # A reference costs no training: quick has them all.
+        assert (variants_of("quick", kind) == everything) == (kind == "references")
         assert variants_of("wide", kind) == everything
     together = [name for kind in kinds for name in variants_of("full", kind)]
     assert sorted([*together, "p2es"]) == sorted(VARIANTS)

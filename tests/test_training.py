@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic import synthetic_windows, tiny_config
+from synthetic import no_reference, r_times_of, synthetic_windows, tiny_config
 
 from p2es_lib.core import learned
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.learned import Batch, hide_demographics, masked_mse
 from p2es_lib.core.reference import Reference
 from p2es_lib.method.p2es import P2Es, draw_times
-from p2es_lib.reference.delay import PulseDelay
+from p2es_lib.reference.delay import known_r_times, timing_loss
 from p2es_lib.training import loop
 from p2es_lib.training.loop import CHECKPOINT_FILE, learning_rate_at, train
 from p2es_lib.training.record import Stopwatch, read_history
@@ -50,9 +50,10 @@ def test_loss_counts_existing_leads_only():
     assert masked_mse(estimate, target, mask) == pytest.approx((11 + 9) / 12)
 
 
-def test_loss_of_p2es_is_that_of_both_stages(windows):
+def test_loss_of_p2es_is_that_of_both_stages_and_of_the_delays():
+    windows = synthetic_windows(window_samples=512)  # of a shorter one no delay is found
     torch.manual_seed(0)
-    module = P2Es(tiny_config(), 0.2)
+    module = P2Es(tiny_config(signal__window_samples=512), 0.2)
     module.prepare(windows.split("train"), seed=0, progress=False)
     with torch.no_grad():  # off the start, at which both stages agree
         for parameter in module.denoiser.parameters():
@@ -60,17 +61,22 @@ def test_loss_of_p2es_is_that_of_both_stages(windows):
     raw = {"ppg": torch.tensor(windows.ppg[:4]), "ecg": torch.tensor(windows.ecg[:4]),
            "lead_mask": torch.tensor(windows.lead_mask[:4]),
            "demographics": windows.demographics[:4], "subjects": list(windows.index["subject"][:4]),
-           "reference": Reference.none(4, 125.0), "delay_s": torch.tensor([0.2, 0.25, torch.nan, 0.3])}  # fmt: skip
+           "reference": Reference.none(4, 125.0), "r_times": r_times_of(windows.select(np.arange(4)))}  # fmt: skip
+    raw["r_times"][2] = torch.inf  # of one window nothing is known
     batch = Batch(module, raw, torch.Generator().manual_seed(0))
-    estimate = module.estimate(module, batch, torch.Generator().manual_seed(1))
+    assert torch.equal(batch.r_times, raw["r_times"])
+    estimate, of_delays = module.estimate(module, batch, torch.Generator().manual_seed(1))
     loss, logged = module.training_loss(module, batch, torch.Generator().manual_seed(1))
     of = [
         float(((part.detach() - batch.x_0) ** 2)[batch.mask > 0].mean()) for part in (estimate.refined, estimate.coarse)
     ]
     assert of[0] != pytest.approx(of[1], rel=1e-3)
-    expected, sd = module.delay(batch.ppg, batch.demographics, batch.reference)
-    delay = 0.05 * PulseDelay.loss(expected, sd, batch.delay_s).item()
-    assert loss.item() == pytest.approx(of[0] + 1.0 * of[1] + delay, rel=1e-5) and abs(delay) > 1e-3
+    timing = module.timing(batch.ppg, batch.demographics, batch.reference)
+    _, common, errors = known_r_times(timing, batch.r_times)
+    assert common.isfinite().tolist() == [True, True, False, True] and errors.isfinite().sum() >= 3
+    assert of_delays.item() == pytest.approx(timing_loss(timing, common, errors).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(of[0] + 1.0 * of[1] + 0.05 * of_delays.item(), rel=1e-5)
+    assert abs(0.05 * of_delays.item()) > 1e-3
     assert float(logged) == pytest.approx(of[0], rel=1e-5) and not logged.requires_grad
 
 
@@ -208,7 +214,7 @@ def test_loss_ignores_what_stands_in_absent_leads():
         ecg[:, 6:] = garbage
         batch = {"ppg": torch.tensor(limb.ppg[:4]), "ecg": ecg, "lead_mask": torch.tensor(limb.lead_mask[:4]),
                  "demographics": limb.demographics[:4], "subjects": list(limb.index["subject"][:4]),
-                 "reference": Reference.none(4, 125.0), "delay_s": torch.full((4,), 0.2)}  # fmt: skip
+                 **no_reference(limb.select(np.arange(4)))}  # fmt: skip
         losses.append(loss_of(module, batch))
     assert losses[0] == pytest.approx(losses[1])
     everything = {**batch, "ecg": torch.tensor(limb.ecg[:4]), "lead_mask": torch.full((4, 12), 2)}
@@ -311,7 +317,7 @@ _TWO_PROCESSES = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
-from synthetic import synthetic_windows, tiny_config
+from synthetic import no_reference, r_times_of, synthetic_windows, tiny_config
 from p2es_lib.training.loop import make_fabric, train
 fabric = make_fabric(devices=2)
 fabric.launch()

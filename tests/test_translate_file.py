@@ -69,8 +69,9 @@ def test_join_of_equal_windows_leaves_no_seam(model, monkeypatch):
     """A translator that returns the place in the recording must be returned unchanged across all joins."""
     n_window = model.config.signal.window_samples
 
-    def echo(windows, demographics, *, n_samples, generator):
-        place = np.stack([int(start) + np.arange(n_window) for start in generator.window_ids]) / 1000
+    def echo(windows, demographics, *, n_samples, generator, reference=None):
+        starts = [int(str(name).partition("-")[0]) for name in generator.window_ids]
+        place = np.stack([start + np.arange(n_window) for start in starts]) / 1000
         return torch.as_tensor(place, dtype=torch.float32)[:, None, None].repeat(1, n_samples, 12, 1)
 
     monkeypatch.setattr(model, "translate", echo)

@@ -150,7 +150,7 @@ def pulse_delays(r_times: Tensor, upstrokes: Tensor) -> Tensor:
     NaN: other pairs, and all of a row with fewer than :data:`LEAST_PULSES`.
     """
     difference = (upstrokes[:, :, None] - r_times[:, None, :]).flatten(1)  # (N, J K)
-    grid = torch.arange(*DELAYS_S, DELAY_STEP_S)
+    grid = torch.arange(*DELAYS_S, DELAY_STEP_S, device=difference.device)
     distance = difference[:, :, None] - grid
     votes = torch.exp(-0.5 * (distance / 0.03) ** 2).nan_to_num(0.0).sum(dim=1)  # (N, G)
     first = (votes >= 0.9 * votes.amax(dim=1, keepdim=True)).float().argmax(dim=1)

@@ -5,11 +5,11 @@ projection. The discrete cosine transforms, FFTs in PyTorch, stand there as prod
 
 Inputs, float32, any number of windows B: ``x_t`` (B, 12, T), state of the reverse process in units of ``ecg_scale_mv``
 (in the file's metadata); ``t`` (B,), its time; ``ppg`` (B, 1, T), windows with zero mean and unit variance;
-``ppg_features`` (B, 8, T), :func:`p2es_lib.signals.pulse_features.pulse_features` of them at a delay, since detecting
+``ppg_features`` (B, 8, T), :func:`p2es_lib.signals.pulse_features.pulse_features` of them at R times, since detecting
 beats has no counterpart in ONNX; ``demographics`` (B, 4), :meth:`p2es_lib.core.demographics.Demographics.features`;
 ``base`` (B, 12, T) and ``given`` (B, 12), the reference laid under the pulses in units of ``ecg_scale_mv``, and 1 for
 the leads that it has, both 0 without one. Features, base and given are what :meth:`P2Es.condition` gives. With t = 1
-and standard normal x_t one call is the estimate of the mean at that delay.
+and standard normal x_t one call is the estimate of the mean for beats at those times.
 
 Outputs: ``x_0`` (B, 12, T), the estimate of what the reference leaves open, in the units of x_t, which a sampler goes
 on with, and ``ecg_mv``, the whole ECG in mV.
