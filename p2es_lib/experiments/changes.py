@@ -179,11 +179,10 @@ def change_table(measured: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0)
         sources = (TRUE, PULSE, WITH, WITHOUT) if sign in _RHYTHM else (TRUE, WITH, WITHOUT)
         for source in sources:
             two = measured[measured["change"].isin(("none", change)) & (measured["source"] == source)]
-            score, positive = two[sign].fillna(two[sign].median()).fillna(0.0), two["change"] == change
+            usual = two[sign].median() if two[sign].notna().any() else 0.0
+            score, positive = two[sign].fillna(usual), two["change"] == change
             subjects = two["subject"].to_numpy()
-            draws = weighted_auroc(
-                score.to_numpy(), positive.to_numpy(), subject_weights(subjects, n_bootstrap, seed)
-            )
+            draws = weighted_auroc(score.to_numpy(), positive.to_numpy(), subject_weights(subjects, n_bootstrap, seed))
             n_subjects = len(set(subjects))
             medians = {"unchanged": score[~positive].median(), "changed": score[positive].median()}
             row = {"change": name, "sign": in_words, "source": source, **with_interval(draws, n_subjects, "auroc")}

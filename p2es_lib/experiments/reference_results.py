@@ -28,9 +28,7 @@ TRUTH, PULSES = "true ECG", "pulses"
 def scored_regimes(profile: str) -> list[tuple[str, str, str]]:
     """Uses of P2Es's weights with a reference that a profile scores: variant, regime, session."""
     scored = variants_of(profile, "references")
-    return [
-        (name, regime, session) for key, regime, session in REFERENCED if (name := f"reference_{key}") in scored
-    ]
+    return [(name, regime, session) for key, regime, session in REFERENCED if (name := f"reference_{key}") in scored]
 
 
 def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:

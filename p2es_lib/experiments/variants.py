@@ -123,8 +123,10 @@ REFERENCES: dict[str, str] = {
     "template_groups": "Mean-beat template by sex and age",
     "ridge": "Ridge regression on lagged PPG",
     "pasted": "Average beat pasted at the pulses",
-    **{f"pasted_{name}": f"Own beat pasted, {LEADS_GIVEN[regime]}, {session} session"
-       for name, regime, session in REFERENCED},
+    **{
+        f"pasted_{name}": f"Own beat pasted, {LEADS_GIVEN[regime]}, {session} session"
+        for name, regime, session in REFERENCED
+    },
     "irreducible": "Irreducible error",
     "irreducible_beats": "Irreducible error, beat times known",
     "transfer": "P2Es trained on simulated data",

@@ -392,7 +392,9 @@ def plot_regimes(
         ax.set(xlabel="Time (s)", xlim=(0, t[-1]))
     fig.align_ylabels(axes[:, 0])
     looks = {"true": TRUTH, f"translated: {n_lines} samples": SPREAD, f"mean of {n_samples} samples": ESTIMATE}
-    style.legend_outside(fig, looks | {"the reference shows this lead": {"color": COLOURS["orange"], "lw": 2.5}}, ncols=4)
+    style.legend_outside(
+        fig, looks | {"the reference shows this lead": {"color": COLOURS["orange"], "lw": 2.5}}, ncols=4
+    )
     return fig
 
 
@@ -466,5 +468,7 @@ def plot_changes(table: pd.DataFrame) -> Figure:
     ax.set(xlabel="Area under the ROC curve (dashed: chance)", xlim=(min(0.3, table["lower"].min() - 0.03), 1.02))
     ax.tick_params(axis="y", length=0)
     style.lines_behind(ax, "x")
-    style.legend_outside(fig, {s: {"color": c, "marker": m, "ms": 3.8, "mew": 0} for s, (c, m) in looks.items()}, ncols=4)
+    style.legend_outside(
+        fig, {s: {"color": c, "marker": m, "ms": 3.8, "mew": 0} for s, (c, m) in looks.items()}, ncols=4
+    )
     return fig
