@@ -264,7 +264,7 @@ SUMMARIES = {
         [*tables("table07_methods"), *scores_of([VARIANT, *REFERENCED])],
         [
             *figures("fig30_regimes", "fig31_reference_leads", "fig32_changes", "fig33_one_change"),
-            *tables("table28_references", "table29_coherence", "table30_changes"),
+            *tables("table28_references", "table29_reference_gain", "table30_coherence", "table31_changes"),
         ],
     ),
 }

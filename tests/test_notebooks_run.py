@@ -51,7 +51,8 @@ TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "tab
           "table09_sampler_steps", "table10_agreement", "table11_uncertainty", "table12_realism", "table14_delineation",
           "table15_groups", "table16_demographics", "table17_noise", "table18_efficiency", "table19_long_signals",
           "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time",
-          "table25_joins", "table26_runs", "table28_references", "table29_coherence", "table30_changes"]  # fmt: skip
+          "table25_joins", "table26_runs", "table28_references", "table29_reference_gain", "table30_coherence",
+          "table31_changes"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 #: They build their idea by hand and hold exercises.
 TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")

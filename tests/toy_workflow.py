@@ -111,7 +111,7 @@ SMALL_NOTEBOOKS = {
     "12_claims": "table20_against_methods table21_claims",
     "13_own_ppg": "fig29_own_ppg table25_joins",
     "16_reference": "fig30_regimes fig31_reference_leads fig32_changes fig33_one_change"
-    " table28_references table29_coherence table30_changes",
+    " table28_references table29_reference_gain table30_coherence table31_changes",
 }
 RESULTS = (
     "fig07_training fig08_stages fig09_overlay fig10_results fig11_decomposition fig12_learned_affinity"

@@ -8,7 +8,7 @@ from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.data.windows import WindowSet
 from p2es_lib.data.windows.references import REGIMES
 from p2es_lib.evaluation.coherence import coherence_scores
-from p2es_lib.evaluation.metrics import summarise, summarise_difference
+from p2es_lib.evaluation.metrics import summarise
 from p2es_lib.evaluation.metrics.long_table import point_estimate
 from p2es_lib.experiments.regimes import references_of
 from p2es_lib.experiments.results import bootstrap_unit, difference_table, load_scores
@@ -44,8 +44,7 @@ def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
     -------
     DataFrame
         A row per method, regime, session ("" without a reference) and metric: n_leads, estimate, value, lower, upper
-        (95 %, over subjects), difference (to the same method without a reference, paired) and its bounds, n_subjects,
-        seeds. The CRPS of the pasted beat is its mean absolute error.
+        (95 %, over subjects), n_subjects, seeds. The CRPS of the pasted beat is its mean absolute error.
     """
     pasted = [(f"pasted_{key}", regime, session) for key, regime, session in REFERENCED]
     parts = [
@@ -57,24 +56,17 @@ def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
 
 
 def _rows(config: Config, seeds: list[int], method: str, runs, shown):
-    """Parts of :func:`regime_table` of one method; the first of its runs (name, regime, session) has no reference."""
-    n_bootstrap, without = config.evaluation.n_bootstrap, None
+    """Parts of :func:`regime_table` of one method: of its runs (name, regime, session), the metrics ``shown``."""
     for name, regime, session in runs:
         scores = load_scores(config.dataset, config.profile, name, seeds)
         scores = scores[scores["lead"] == "all"]
-        without, unit = scores if without is None else without, bootstrap_unit(scores)
-        keys = ["metric", "estimate"]
-        table = summarise(scores, n_bootstrap, unit=unit).set_index(keys)
-        paired = summarise_difference(scores, without, n_bootstrap, reference_estimate=None, unit=unit).set_index(keys)
-        wanted = [pair for pair in shown.values() if pair in table.index]
-        renamed = {pair: metric for metric, pair in shown.items()}
-        rows = table.loc[wanted, ["value", "lower", "upper", "n_subjects"]]
-        rows[["difference", "difference_lower", "difference_upper"]] = (
-            paired.loc[wanted, ["value", "lower", "upper"]].to_numpy() if regime != "none" else np.nan
-        )
-        rows = rows.reset_index().assign(metric=[renamed[pair] for pair in wanted], seeds=scores["seed"].nunique())
+        table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
+        table = table.set_index(["metric", "estimate"]).loc[
+            list(shown.values()), ["value", "lower", "upper", "n_subjects"]
+        ]
+        table = table.reset_index().assign(metric=list(shown), seeds=scores["seed"].nunique())
         about = {"method": method, "regime": regime, "n_leads": len(REGIMES[regime]), "session": session}
-        yield rows.assign(**about)[[*about, "metric", "estimate", *rows.columns.drop(keys)]]
+        yield pd.DataFrame(about, index=table.index).join(table)
 
 
 def pasted_minus_p2es(config: Config, seeds: list[int]) -> pd.DataFrame:
