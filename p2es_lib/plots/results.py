@@ -385,7 +385,7 @@ def plot_regimes(
             ax.yaxis.set_major_locator(MaxNLocator(3))
             if lead in shown[name]:
                 ax.spines["left"].set(color=COLOURS["orange"], linewidth=2.5)
-        row[0].set_ylabel(name.replace(", ", ",\n"), fontweight="bold")
+        row[0].set_ylabel(name.replace(", ", ",\n"), fontweight="bold", fontsize=7)
     for ax, lead in zip(axes[0], leads, strict=True):
         ax.set_title(f"{lead} (mV)")
     for ax in axes[-1]:
