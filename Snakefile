@@ -48,7 +48,9 @@ ABLATIONS = [name for name in variants_of(PROFILE, "ablations") if not VARIANTS[
 TRAINED = [VARIANT, *BASELINES, *ABLATIONS]
 TOLD = [name for name in variants_of(PROFILE, "ablations") if VARIANTS[name].weights_of]
 SAMPLERS = variants_of(PROFILE, "samplers")
-USES = [*TOLD, *SAMPLERS, *variants_of(PROFILE, "more_steps")]
+# With a reference of the person: of real recordings none are made yet.
+REFERENCED = variants_of(PROFILE, "references", DATASET)
+USES = [*TOLD, *SAMPLERS, *variants_of(PROFILE, "more_steps"), *REFERENCED]
 
 PYTHON = sys.executable
 NOTEBOOKS = paths.checkout() / "notebooks"
@@ -232,7 +234,7 @@ SUMMARIES = {
     ),
     "ablations": (
         "08_ablations",
-        scores_of([VARIANT, *ABLATIONS, *USES]),
+        scores_of([VARIANT, *ABLATIONS, *(name for name in USES if name not in REFERENCED)]),
         [
             *figures("fig19_ablations", "fig20_sampler_steps", "fig28_error_by_time"),
             *tables("table08_ablations", "table09_sampler_steps", "table24_error_by_time"),
@@ -256,7 +258,18 @@ SUMMARIES = {
         scores_of([VARIANT]),
         [*figures("fig29_own_ppg"), *tables("table25_joins")],
     ),
+    # Notebook 06 scores the beats that are pasted, and the irreducible error.
+    "reference": (
+        "16_reference",
+        [*tables("table07_methods"), *scores_of([VARIANT, *REFERENCED])],
+        [
+            *figures("fig30_regimes", "fig31_reference_leads", "fig32_changes", "fig33_one_change"),
+            *tables("table28_references", "table29_reference_gain", "table30_coherence", "table31_changes"),
+        ],
+    ),
 }
+# Their people are simulated.
+SIMULATED_ONLY = ("own_ppg", "reference")
 RESULTS = tables("table02_results", "table03_distance_to_floor")
 EFFICIENCY = tables("table18_efficiency", "table19_long_signals", "table23_training")
 JUDGED = [path for step in ("ablations", "clinical_validity", "robustness") for path in SUMMARIES[step][2]]
@@ -349,9 +362,8 @@ rule all:
             scores_of(TRAINED),
             [f"{EXECUTED}/05_train-{name}-seed{seed}.ipynb" for name, seed in runs_of(TRAINED)],
             scores_of(USES),
-            [getattr(rules, step).output for step in SUMMARIES if step != "own_ppg"],
+            [getattr(rules, step).output for step in SUMMARIES if step not in SIMULATED_ONLY],
             rules.results.output,
             rules.efficiency.output,
         ],
-        # Its example is a simulated subject.
-        rules.own_ppg.output if DATASET == "simulated" else [],
+        [getattr(rules, step).output for step in SIMULATED_ONLY] if DATASET == "simulated" else [],

@@ -27,6 +27,8 @@ BOOK = Path(__file__).resolve().parent
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 #: Data sets on which notebook 14 has nothing to do: it takes a model from simulation to real recordings.
 _REAL_ONLY = {"14_sim_to_real"}
+#: Their people are simulated, whatever the book is about.
+_SIMULATED_ONLY = {"13_own_ppg", "16_reference"}
 
 
 # ------------------------------------------------------------------------------------------------- README and pages
@@ -34,7 +36,7 @@ _REAL_ONLY = {"14_sim_to_real"}
 CONTENTS = {
     "Notebooks": ["notebooks/index"],
     "Results": ["results", "ablations", "claims", "limits"],
-    "Use": ["own_ppg", "files", "reproduce", "real_recordings", "store"],
+    "Use": ["own_ppg", "references", "files", "reproduce", "real_recordings", "store"],
     "How it is made": ["method", "design", "CONTRIBUTING", "add_a_data_set", "add_a_baseline", "add_an_ablation"],
     "Reference": ["glossary", "api/index", "bibliography", "citation"],
 }
@@ -169,6 +171,7 @@ def _other_data_sets(folder: Path, dataset: str, profile: str) -> dict[str, list
 def _how_to_make(name: str, dataset: str, profile: str) -> str:
     if name in _REAL_ONLY and dataset == "simulated":
         return "Not executed: it is for real recordings. First `make reproduce DATASET=bidmc`, then `make book`."
+    dataset = "simulated" if name in _SIMULATED_ONLY else dataset
     command = f"make reproduce PROFILE={profile}" + (f" DATASET={dataset}" if dataset != "simulated" else "")
     return f"Not executed here, so without outputs. To make them: `{command}`, then `make book`."
 

@@ -23,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
 NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "06_baselines", "07_results",
          "08_ablations", "09_clinical_validity", "10_robustness", "11_efficiency", "12_claims", "13_own_ppg",
-         "14_sim_to_real", "15_solutions"]  # fmt: skip
+         "14_sim_to_real", "15_solutions", "16_reference"]  # fmt: skip
 #: What profile smoke trains, each by an execution of notebook 05.
 TRAINED = ("p2es", "unet", "no_affinity")
 #: Parameters that each notebook has besides dataset="simulated" and profile="quick".
@@ -39,17 +39,20 @@ PARAMETERS = {
     "12_claims": {"seeds": "0"},
     "13_own_ppg": {"seeds": "0", "ppg_file": "", "age": 0.0, "sex": ""},
     "14_sim_to_real": {"dataset": "mimic4wdb"},
+    "16_reference": {"seeds": "0"},
 }
 FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_reverse_process", "fig05_embedding_groups",
            "fig06_affinity", "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition",
            "fig12_learned_affinity", "fig17_validation", "fig18_one_window", "fig19_ablations", "fig20_sampler_steps",
            "fig21_bland_altman", "fig22_uncertainty", "fig24_groups", "fig25_noise",
-           "fig26_frontier", "fig28_error_by_time", "fig29_own_ppg"]  # fmt: skip
+           "fig26_frontier", "fig28_error_by_time", "fig29_own_ppg", "fig30_regimes", "fig31_reference_leads",
+           "fig32_changes", "fig33_one_change"]  # fmt: skip
 TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "table07_methods", "table08_ablations",
           "table09_sampler_steps", "table10_agreement", "table11_uncertainty", "table12_realism", "table14_delineation",
           "table15_groups", "table16_demographics", "table17_noise", "table18_efficiency", "table19_long_signals",
           "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time",
-          "table25_joins", "table26_runs"]  # fmt: skip
+          "table25_joins", "table26_runs", "table28_references", "table29_reference_gain", "table30_coherence",
+          "table31_changes"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 #: They build their idea by hand and hold exercises.
 TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from synthetic import r_times_of, synthetic_windows, tiny_config
 
 from p2es_lib.core.config import METHODS
@@ -20,7 +21,7 @@ from p2es_lib.core.reference import Reference
 from p2es_lib.data.windows.references import leads_of
 from p2es_lib.method.denoiser import Estimate
 from p2es_lib.method.p2es import DIRECT_DELAYS, P2Es
-from p2es_lib.reference.delay import Timing, known_r_times, quantile, seen_before, timing_loss
+from p2es_lib.reference.delay import Timing, known_r_times, seen_before, timing_loss
 from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.reference.placement import place_reference
 from p2es_lib.signals.pulse_features import pulse_features
@@ -196,29 +197,26 @@ def timing_of(model, test, reference) -> Timing:
         return model.timing(standardise(torch.tensor(test.ppg)), torch.tensor(test.demographics.features()), reference)
 
 
-def expected_base(model, test, reference, noise, numbers, jitter: bool) -> torch.Tensor:
-    """The reference where the delays of these samples, and of their beats, put it, mV (6 K, 12, N)."""
+def expected_base(model, test, reference, noise, place=None) -> torch.Tensor:
+    """The reference where the delays of these samples, and of their beats, put it, mV (6 K, 12, N); with ``place`` at
+    so many standard deviations of the common delay instead, without jitter."""
     timing = timing_of(model, test, reference).repeat_interleave(noise.n_samples)
-    z = torch.special.ndtri(quantile(noise.uniform(), numbers)).clamp(-3, 3)
-    late = (timing.delay + timing.delay_sd * z)[:, None] + timing.shift
-    if jitter:
-        late = late + timing.jitter_sd * noise.normal(late.shape[1]).clamp(-3, 3)
+    drawn = noise.normal(1 + timing.pulses.shape[1]).clamp(-3, 3)
+    late = (timing.delay + timing.delay_sd * (drawn[:, 0] if place is None else place))[:, None] + timing.shift
+    if place is None:
+        late = late + timing.jitter_sd * drawn[:, 1:]
     r_times = (timing.pulses - late).sort(dim=1).values
     return place_reference(reference.repeat_interleave(noise.n_samples), r_times, N, RATE)
 
 
 def test_each_sample_is_laid_at_delays_of_its_own(model, windows, reference):
-    """Of a network that corrects nothing, what is placed remains: at the quantiles of the common delay, sample by
-    sample, and there each beat at its own."""
+    """Of a network that corrects nothing, what is placed remains: each sample at its own common delay, and there each
+    beat at its own."""
     test, noise = windows.split("test"), WindowNoise(3, range(6), 4, (12, N))
     ecg = silent(model).translate(test.ppg, test.demographics, reference=reference, n_samples=4, generator=noise)
-    expected, common = (
-        expected_base(model, test, reference, noise, noise.sample_numbers(), jitter).reshape(6, 4, 12, N)
-        for jitter in (True, False)
-    )
+    expected = expected_base(model, test, reference, noise).reshape(6, 4, 12, N)
     torch.testing.assert_close(ecg, expected, atol=1e-4, rtol=1e-3)
     assert (ecg[1:, 0] - ecg[1:, 1]).abs().amax(dim=(1, 2)).min() > 0.01
-    assert (ecg - common)[1:].abs().amax(dim=(2, 3)).min() > 0.01
 
 
 def r_peaks_of(ecg: torch.Tensor, timing: Timing, row: int) -> np.ndarray:
@@ -304,15 +302,14 @@ def test_one_step_is_the_mean_over_delays(model, windows, reference):
     test, noise = windows.split("test"), WindowNoise(3, range(6), 1, (12, N))
     quiet = silent(model)
     ecg = quiet.translate(test.ppg, test.demographics, reference=reference, n_steps=1, generator=noise)
-    each = [
-        expected_base(model, test, reference, noise, torch.full((6,), number), jitter=False)
-        for number in range(DIRECT_DELAYS)
-    ]
-    torch.testing.assert_close(ecg[:, 0], sum(each) / DIRECT_DELAYS, atol=1e-4, rtol=1e-3)
-    assert DIRECT_DELAYS > 1 and (each[0] - each[1])[1:].abs().amax(dim=(1, 2)).min() > 0.01
+    each = [expected_base(model, test, reference, noise, place) for place in DIRECT_DELAYS]
+    torch.testing.assert_close(ecg[:, 0], sum(each) / len(DIRECT_DELAYS), atol=1e-4, rtol=1e-3)
+    shares = norm.ppf((np.arange(len(DIRECT_DELAYS)) + 0.5) / len(DIRECT_DELAYS))
+    assert len(DIRECT_DELAYS) > 1 and np.allclose(DIRECT_DELAYS, shares, atol=0.01)
+    assert (each[0] - each[1])[1:].abs().amax(dim=(1, 2)).min() > 0.01
 
 
-@pytest.mark.parametrize(("n_steps", "calls"), [(1, DIRECT_DELAYS), (2, 1), (None, 1)])
+@pytest.mark.parametrize(("n_steps", "calls"), [(1, len(DIRECT_DELAYS)), (2, 1), (None, 1)])
 def test_delays_are_found_once_and_laid_down_as_often_as_they_are_drawn(model, windows, reference, n_steps, calls):
     test, seen = windows.split("test"), {"timing": 0, "condition": []}
     of_timing, of_condition = model.timing, model.condition

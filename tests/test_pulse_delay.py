@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from known_beats import padded, ppg_of
 from scipy.special import expit
-from scipy.stats import kstest, norm
 from torch import Tensor
 
 from p2es_lib.core.demographics import FEATURES as DEMOGRAPHIC_FEATURES
@@ -26,9 +25,7 @@ from p2es_lib.reference.delay import (
     SD_LIMITS_S,
     PulseDelay,
     Timing,
-    drawn_delay,
     known_r_times,
-    quantile,
     seen_before,
     timing_loss,
 )
@@ -666,40 +663,3 @@ def test_it_learns_the_spread_that_is_left(taught):
     assert 0.6 < float(z.square().mean().sqrt()) < 1.5 and 0.012 < timing.delay_sd.mean() < 0.028
     outside = ~timing.seen & errors.isfinite()
     assert outside.sum() > 5 and timing.jitter_sd[outside].min() > 2 * sd.median()
-
-
-# ------------------------------------------------------------------------------------------------------ drawing delays
-def test_quantiles_are_those_of_van_der_corput():
-    found = quantile(torch.zeros(8), torch.arange(8))
-    assert found.tolist() == [0, 1 / 2, 1 / 4, 3 / 4, 1 / 8, 5 / 8, 3 / 8, 7 / 8]
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.3, 0.999])
-@pytest.mark.parametrize("count", [2, 4, 16, 64])
-def test_the_first_quantiles_are_evenly_spread(count, shift):
-    found = quantile(torch.full((count,), shift), torch.arange(count))
-    assert found.min() >= 0 and found.max() < 1
-    gaps = torch.diff(torch.cat([found.sort().values, found.min()[None] + 1]))
-    torch.testing.assert_close(gaps, torch.full((count,), 1 / count), atol=1e-5, rtol=0)
-
-
-def test_a_sample_has_its_quantile_whatever_stands_beside_it():
-    shift, number = torch.tensor([0.1, 0.7, 0.1, 0.5]), torch.tensor([0, 5, 1023, 2])
-    together = quantile(shift, number)
-    for row in range(4):
-        assert quantile(shift[row : row + 1], number[row : row + 1])[0] == together[row]
-    assert number.tolist() == [0, 5, 1023, 2], "what was given is not changed"
-
-
-def test_over_windows_each_sample_is_uniform():
-    shift = torch.rand(2000, generator=torch.Generator().manual_seed(0))
-    for k in (0, 1, 7):
-        assert kstest(quantile(shift, torch.full((2000,), k)).numpy(), "uniform").pvalue > 0.01
-
-
-def test_drawn_delays_are_normal_and_within_three_standard_deviations():
-    q = torch.linspace(0.01, 0.99, 99)
-    mean, sd = torch.full_like(q, 0.25), torch.full_like(q, 0.02)
-    np.testing.assert_allclose(drawn_delay(mean, sd, q).numpy(), norm(0.25, 0.02).ppf(q.numpy()), atol=1e-5)
-    ends = drawn_delay(mean[:2], sd[:2], torch.tensor([0.0, 1 - 1e-7]))
-    torch.testing.assert_close(ends, torch.tensor([0.19, 0.31]), atol=1e-4, rtol=0)

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
 
 from p2es_lib.core.config import ProcessConfig
 from p2es_lib.core.errors import InputError
@@ -228,27 +227,6 @@ def test_noise_is_standard_normal_and_new_for_every_seed_window_sample_and_step(
     n = values.shape[1]
     assert np.abs(values.mean(1)).max() < 5 / math.sqrt(n)
     assert np.abs(np.cov(values) - np.eye(16)).max() < 5 * math.sqrt(2 / n)
-
-
-def test_a_window_has_one_uniform_number_whatever_the_batch_and_the_samples():
-    ids = [f"record-{i}" for i in range(5)]
-    whole = WindowNoise(7, ids, 3, shape=(12, N))
-    numbers = whole.uniform().reshape(5, 3)
-    assert numbers.dtype == torch.float32 and (numbers == numbers[:, :1]).all() and len(numbers.unique()) == 5
-    assert torch.equal(WindowNoise(7, ids[::-1], 1, shape=(12, 9)).uniform(), numbers[:, 0].flip(0))
-    whole(0)
-    assert torch.equal(whole.uniform().reshape(5, 3), numbers), "it depends on nothing drawn before"
-    assert not torch.equal(WindowNoise(8, ids, 1, shape=(12, N)).uniform(), numbers[:, 0])
-
-
-def test_uniform_numbers_are_uniform():
-    numbers = WindowNoise(0, range(2000), 1, shape=(1, 1)).uniform()
-    assert numbers.min() >= 0 and numbers.max() < 1 and kstest(numbers.numpy(), "uniform").pvalue > 0.01
-
-
-def test_samples_are_numbered_within_their_window():
-    numbers = WindowNoise(0, ["a", "b"], 3, shape=(12, N)).sample_numbers()
-    assert numbers.tolist() == [0, 1, 2, 0, 1, 2] and numbers.dtype == torch.int64
 
 
 def test_noise_stays_the_same_over_time_and_machines():

@@ -556,6 +556,7 @@ def test_the_workflow_asks_for_it_where_ppg_was_measured_and_a_model_is_there(tm
     for (dataset, has_model), planned in zip(wanted, dry_runs(list(zip(homes, settings, strict=True))), strict=True):
         assert "rule data:" in planned
         assert ("rule sim_to_real:" in planned) == wanted[dataset, has_model]
+        assert "rule reference:" not in planned and "reference_all" not in planned, "none are made of real recordings"
         assert ("rule train:" in planned) == (dataset != "ncku"), "nothing can be trained without a named lead"
 
 

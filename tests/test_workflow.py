@@ -22,7 +22,7 @@ from p2es_lib.experiments.variants import VARIANTS, seeds_of, variants_of
 CHECKOUT = Path(__file__).resolve().parents[1]
 RUN = Path("runs/simulated/smoke/p2es/seed0")
 EXECUTED = Path("runs/simulated/smoke/notebooks")
-KINDS = ("baselines", "ablations", "samplers", "more_steps")
+KINDS = ("baselines", "ablations", "samplers", "more_steps", "references")
 N_STEPS = 40  # of the toy training, 0.25 s each: time enough to stop it on a busy machine
 
 
@@ -143,6 +143,7 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
         "12_claims",
         "13_own_ppg",
         "15_solutions",
+        "16_reference",
     ]
     uses = [name for kind in KINDS for name in variants_of("smoke", kind) if VARIANTS[name].weights_of]
     assert {f"score-{name}-seed{seed}" for name in uses for seed in (0, 1)} <= started(first)
@@ -169,7 +170,7 @@ def test_everything_is_made_once_and_only_what_is_stale_again(tmp_path):
     write_notebook(notebooks, "08_ablations", ["assert False, 'edited'"], edited)
     # All that reads the scores of P2Es, seed 1, or uses its weights.
     following = (
-        {name for name in names if "06" <= name < "14"}
+        {name for name in names if "06" <= name < "14" or name == "16_reference"}
         | {f"score-{name}-seed1" for name in uses if VARIANTS[name].weights_of == "p2es"}
         | {"score-steps_2-seed0"}
     )

@@ -39,20 +39,11 @@ class WindowNoise:
             noise[row].normal_(generator=self._generator(self.window_ids[window], sample, step))
         return noise.to(self.device)
 
-    def uniform(self) -> torch.Tensor:
-        """A number uniform on [0, 1) for each window, the same for all its samples, (n_windows * n_samples,)."""
-        names = [torch.rand(1, generator=self._generator(name, -1, -1)) for name in self.window_ids]
-        return torch.cat(names).repeat_interleave(self.n_samples).to(self.device)
-
     def normal(self, count: int) -> torch.Tensor:
         """Standard normal numbers beside those of the steps, float32 (n_windows * n_samples, count)."""
         rows = [divmod(row, self.n_samples) for row in range(len(self))]
         drawn = [torch.randn(count, generator=self._generator(self.window_ids[name], k, -1)) for name, k in rows]
         return torch.stack(drawn).to(self.device)
-
-    def sample_numbers(self) -> torch.Tensor:
-        """Number of the sample within its window, int64 (n_windows * n_samples,)."""
-        return torch.arange(self.n_samples, device=self.device).repeat(len(self.window_ids))
 
     def _generator(self, window_id: str, sample: int, step: int) -> torch.Generator:
         digest = hashlib.blake2b(json.dumps([self.seed, window_id, sample, step]).encode(), digest_size=8).digest()

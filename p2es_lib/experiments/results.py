@@ -178,7 +178,7 @@ def runs_table(dataset: str, profile: str, seeds: list[int]) -> pd.DataFrame:
     real recordings, of the P2Es that was carried over to them. Hashes are of the settings, the prepared windows and the
     files' bytes, the commit is that when the run began. No dates: equal runs give equal tables.
     """
-    learned = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind))]
+    learned = ["p2es", *(name for kind in KINDS for name in variants_of(profile, kind, dataset))]
     folders = [run_dir(dataset, profile, name, seed) for name in learned for seed in seeds_of(profile, name, seeds)]
     folders += [run_dir(dataset, profile, name, 0) for name in runs.references_for(get_config(profile, dataset))]
     carried_over = simulated_model_folder(profile) if dataset != "simulated" else None

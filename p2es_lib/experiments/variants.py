@@ -49,12 +49,13 @@ REFERENCED = tuple(
     (regime if session == "same" else f"{regime}_{session}", regime, session)
     for session in ("same", "other") for regime in ("I", "limb", "all")
 )  # fmt: skip
-_LEADS_GIVEN = {"none": "no reference", "I": "lead I", "limb": "six limb leads", "all": "12 leads"}
+#: What each regime shows, in words.
+LEADS_GIVEN = {"none": "no reference", "I": "lead I", "limb": "six limb leads", "all": "12 leads"}
 
 
 def _with_reference(regime: str, session: str) -> Variant:
     changes = {"evaluation.reference": regime, "evaluation.session": session}
-    return _at_test(f"reference: {_LEADS_GIVEN[regime]}, {session} session", "reference", changes)
+    return _at_test(f"reference: {LEADS_GIVEN[regime]}, {session} session", "reference", changes)
 
 
 #: Steps of the sampler with which ablations are compared once more: how many a model needs may be what was changed.
@@ -123,7 +124,7 @@ REFERENCES: dict[str, str] = {
     "ridge": "Ridge regression on lagged PPG",
     "pasted": "Average beat pasted at the pulses",
     **{
-        f"pasted_{name}": f"Own beat pasted, {_LEADS_GIVEN[regime]}, {session} session"
+        f"pasted_{name}": f"Own beat pasted, {LEADS_GIVEN[regime]}, {session} session"
         for name, regime, session in REFERENCED
     },
     "irreducible": "Irreducible error",
@@ -134,7 +135,8 @@ REFERENCES: dict[str, str] = {
 #: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; the others compare all.
 _CHOSEN = {
     "smoke": (
-        "unet", "no_affinity", "hidden_demographics", "reference_all", "steps_1", "steps_2", "steps_8",
+        "unet", "no_affinity", "hidden_demographics", "reference_all", "reference_all_other",
+        "steps_1", "steps_2", "steps_8",
         "no_affinity_steps_8",
     ),
     "quick": (
@@ -150,9 +152,14 @@ KINDS = {"baselines": ("baseline",), "ablations": tuple(SUBJECTS), "samplers": (
          "more_steps": ("more_steps",), "references": ("reference",)}  # fmt: skip
 
 
-def variants_of(profile: str, kind: str) -> list[str]:
-    """Variants of a profile by kind (:data:`KINDS`), in the order of :data:`VARIANTS`, without the full model."""
+def variants_of(profile: str, kind: str, dataset: str = "simulated") -> list[str]:
+    """Variants of a profile by kind (:data:`KINDS`), in the order of :data:`VARIANTS`, without the full model.
+
+    Of real recordings no references are made yet, so they have no variants of that kind.
+    """
     about = KINDS[check_choice("kind", kind, KINDS)]
+    if kind == "references" and dataset != "simulated":
+        return []
     chosen = _CHOSEN.get(profile, VARIANTS)
     return [name for name, variant in VARIANTS.items() if variant.about in about and name in chosen]
 

@@ -17,7 +17,7 @@ from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
 from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread
-from p2es_lib.reference.delay import PulseDelay, Timing, drawn_delay, known_r_times, quantile, seen_before, timing_loss
+from p2es_lib.reference.delay import PulseDelay, Timing, known_r_times, seen_before, timing_loss
 from p2es_lib.reference.placement import place_reference
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
@@ -30,8 +30,9 @@ COARSE_WEIGHT = 1.0
 START_SHARE = 1 / 4
 #: Weight of the delay's negative log-likelihood: small, so that its gradients, of its own weights, clip no others.
 DELAY_WEIGHT = 0.05
-#: Delays over which the direct estimate is averaged: a mean ECG at one delay would be too sharp.
-DIRECT_DELAYS = 4
+#: Delays over which the direct estimate is averaged, in standard deviations: a mean ECG at one would be too sharp. (The
+#: middles of four equal shares of the normal distribution.)
+DIRECT_DELAYS = (-1.15, -0.32, 0.32, 1.15)
 #: Variance of what a reference leaves open, in units of the data set's: of a limb lead with none, one, or two and more
 #: limb leads given, and of a chest lead that is not given and one that is (simulated, pasted reference).
 LIMB_VARIANCE, CHEST_VARIANCE = (1.1, 0.2, 0.02), (0.9, 0.05)
@@ -178,7 +179,7 @@ class P2Es(LearnedTranslator):
         over delays.
         """
         n_steps = n_steps or self.config.sampling.n_steps
-        delays = None if n_steps > 1 else range(DIRECT_DELAYS)
+        delays = None if n_steps > 1 else DIRECT_DELAYS
         drawn = [
             first + self.spread.factor(given, n_steps) * change
             for first, change, given in self._samples(ppg, demographics, noise, n_steps, sampler, reference, delays)
@@ -187,19 +188,20 @@ class P2Es(LearnedTranslator):
         return self.denoiser.project(sum(drawn) / len(drawn)) * self.trained_leads[:, None]
 
     def _samples(self, ppg, demographics, noise: WindowNoise, n_steps: int, sampler, reference, delays=None):
-        """First estimate, what the sampler changed of it, both (M, 12, T), and given leads; once, or for each delay."""
+        """First estimate, what the sampler changed of it, both (M, 12, T), and given leads; once, or for each delay.
+
+        The delays of a sample are drawn for it alone, so that the truth is exchangeable with all samples.
+        """
         sample = get_sampler(sampler or self.config.sampling.sampler)
         reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
         reference = reference.to(ppg.device)
         timing = self.timing(ppg, demographics, reference).repeat_interleave(noise.n_samples)
         ppg, demographics = (part.repeat_interleave(noise.n_samples, 0) for part in (ppg, demographics))
-        reference, shift = reference.repeat_interleave(noise.n_samples), noise.uniform()
-        jitter = noise.normal(timing.pulses.shape[1]) if delays is None else None
-        for number in (
-            [noise.sample_numbers()] if delays is None else [torch.full_like(shift, k).long() for k in delays]
-        ):
-            delay_s = drawn_delay(timing.delay, timing.delay_sd, quantile(shift, number))
-            r_times = timing.r_times(delay_s, jitter)
+        reference = reference.repeat_interleave(noise.n_samples)
+        drawn = noise.normal(1 + timing.pulses.shape[1]).clamp(-3, 3)
+        for place in [drawn[:, 0]] if delays is None else [drawn.new_full((len(drawn),), place) for place in delays]:
+            delay_s = timing.delay + timing.delay_sd * place
+            r_times = timing.r_times(delay_s, drawn[:, 1:] if delays is None else None)
             condition = self._condition(*self.condition(ppg, demographics, reference=reference, r_times=r_times))
             condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
             base, scale, estimates = condition.base, self.open_scale(condition.given), []

@@ -360,3 +360,115 @@ def plot_sim_to_real(table: pd.DataFrame) -> Figure:
     style.name_rows(axes[0, 0], [record.partition("/")[2] or record for record in records])
     style.legend_outside(fig, looks, ncols=1, ms=3.5, mew=0, lw=1)
     return style.lettered(fig, axes[0])
+
+
+@styled
+def plot_regimes(
+    truth: np.ndarray, drawn: Mapping[str, np.ndarray], shown: Mapping[str, Sequence[str]], sampling_rate: float, *,
+    leads: Sequence[str], seconds: float = 3.0, n_lines: int = 6,
+) -> Figure:  # fmt: skip
+    """One person, a row per regime: samples, their mean and the true ECG of a few leads, on one scale.
+
+    ``truth`` is (12, T), ``drawn`` samples (K, 12, T) by the name of the regime, mV; ``shown`` says which leads the
+    reference holds: their panels carry a bar.
+    """
+    part, t = style.middle_of(truth.shape[-1], sampling_rate, seconds)
+    t, n_samples = t - t[0], min(map(len, drawn.values()))
+    n_lines, size = min(n_lines, n_samples), {"sharex": True, "sharey": "col", "squeeze": False}
+    fig, axes = page_subplots(1.0 * len(drawn) + 0.75, len(drawn), len(leads), **size)
+    for row, (name, samples) in zip(axes, drawn.items(), strict=True):
+        for ax, lead, number in zip(row, leads, lead_rows(leads), strict=True):
+            values = samples[:, number, part]
+            ax.plot(t, values[:n_lines].T, lw=0.6, color=SPREAD)
+            ax.plot(t, truth[number, part], lw=0.9, color=TRUTH)
+            ax.plot(t, values.mean(axis=0), lw=0.9, color=ESTIMATE)
+            ax.yaxis.set_major_locator(MaxNLocator(3))
+            if lead in shown[name]:
+                ax.spines["left"].set(color=COLOURS["orange"], linewidth=2.5)
+        row[0].set_ylabel(name.replace(", ", ",\n"), fontweight="bold", fontsize=7)
+    for ax, lead in zip(axes[0], leads, strict=True):
+        ax.set_title(f"{lead} (mV)")
+    for ax in axes[-1]:
+        ax.set(xlabel="Time (s)", xlim=(0, t[-1]))
+    fig.align_ylabels(axes[:, 0])
+    looks = {"true": TRUTH, f"translated: {n_lines} samples": SPREAD, f"mean of {n_samples} samples": ESTIMATE}
+    style.legend_outside(
+        fig, looks | {"the reference shows this lead": {"color": COLOURS["orange"], "lw": 2.5}}, ncols=4
+    )
+    return fig
+
+
+@styled
+def plot_reference_leads(table: pd.DataFrame, metrics: Sequence[str] = ("rmse", "crps")) -> Figure:
+    """Error against the number of leads that the reference shows; filled: same session, open: another one.
+
+    The table is that of :func:`p2es_lib.experiments.reference_results.regime_table`; of its methods the last, known
+    without a reference only, is a line.
+    """
+    _check_columns("table of references", table, {"method", "n_leads", "session", "metric", "value", "lower", "upper"})
+    if missing := set(metrics) - set(table["metric"]):
+        raise InputError(f"table of references holds no {', '.join(sorted(missing))}")
+    methods = list(dict.fromkeys(table["method"]))
+    colours = dict(zip(methods, (ESTIMATE, COLOURS["orange"], COLOURS["grey"])))
+    places = {n: x for x, n in enumerate(sorted(table["n_leads"].unique()))}
+    fig, axes = page_subplots(2.7, 1, len(metrics), squeeze=False)
+    reach = style.side_by_side(4, 0.12)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        for number, method in enumerate(methods):
+            rows = table[(table["method"] == method) & (table["metric"] == metric)]
+            without, colour = rows[rows["session"] == ""], colours[method]
+            if len(rows) == len(without):
+                for row in without.itertuples():
+                    ax.axhline(row.value, color=colour, lw=0.9, ls=style.DASHED)
+                continue
+            start = reach[2 * number : 2 * number + 2].mean()  # without a reference there is no session
+            for session, offset in (("other", reach[2 * number + 1]), ("same", reach[2 * number])):
+                line = pd.concat([without, rows[rows["session"] == session]]).sort_values("n_leads")
+                x = line["n_leads"].map(places) + np.where(line["session"] == "", start, offset)
+                face, look = (colour, "-") if session == "same" else ("white", style.DASHED)
+                ax.vlines(x, line["lower"], line["upper"], color=colour, lw=0.9)
+                ax.plot(x, line["value"], lw=0.9, ls=look, color=colour)
+                ax.plot(x, line["value"], "o", ms=3.8, mec=colour, mfc=face, mew=0.9)
+        ax.set_xticks(list(places.values()), [f"{n}" for n in places])
+        ax.set(xlabel="Leads that the reference shows", ylabel=style.axis_label(METRICS[metric]), xlim=(-0.35, None))
+        style.lines_behind(ax, "y")
+    looks = {}
+    for method, colour in colours.items():
+        if set(table.loc[table["method"] == method, "session"]) == {""}:
+            looks[method] = {"color": colour, "ls": style.DASHED}
+            continue
+        common = {"color": colour, "marker": "o", "ms": 3.8, "mew": 0.9}
+        looks[f"{method}, same session"] = common
+        looks[f"{method}, another session"] = common | {"mfc": "white", "ls": style.DASHED}
+    style.legend_outside(fig, looks, ncols=3)
+    return style.lettered(fig, axes[0])
+
+
+@styled
+def plot_changes(table: pd.DataFrame) -> Figure:
+    """How well each change of the heart is told, by source: areas under the ROC curve with their intervals.
+
+    The table is that of :func:`p2es_lib.experiments.changes.change_table`.
+    """
+    if table.empty:
+        raise InputError("plot_changes: no change")
+    changes, sources = (list(dict.fromkeys(table[name])) for name in ("change", "source"))
+    looks = dict(zip(("true ECG", "PPG alone"), ((TRUTH, "s"), (COLOURS["grey"], "D"))))
+    others = iter(((ESTIMATE, "o"), (COLOURS["orange"], "^"), (COLOURS["green"], "v")))
+    looks = {source: looks.get(source) or next(others) for source in sources}
+    fig, ax = page_subplots(0.55 + 0.55 * len(changes))
+    for offset, (source, (colour, marker)) in zip(style.side_by_side(len(looks), 0.27), looks.items(), strict=True):
+        rows = table[table["source"] == source]
+        y = rows["change"].map({change: number for number, change in enumerate(changes)}).to_numpy(float) + offset
+        ax.hlines(y, rows["lower"], rows["upper"], color=colour, lw=1.0)
+        ax.plot(rows["auroc"], y, marker, ms=3.8, mew=0, color=colour)
+    ax.axvline(0.5, color=TRUTH, lw=0.7, ls=style.DASHED)
+    signs = table.drop_duplicates("change").set_index("change")["sign"]
+    style.name_rows(ax, [f"{change[0].upper()}{change[1:]}\n{signs[change]}" for change in changes])
+    ax.set(xlabel="Area under the ROC curve (dashed: chance)", xlim=(min(0.3, table["lower"].min() - 0.03), 1.02))
+    ax.tick_params(axis="y", length=0)
+    style.lines_behind(ax, "x")
+    style.legend_outside(
+        fig, {s: {"color": c, "marker": m, "ms": 3.8, "mew": 0} for s, (c, m) in looks.items()}, ncols=4
+    )
+    return fig

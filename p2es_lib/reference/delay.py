@@ -163,19 +163,3 @@ def seen_before(reference: Reference) -> Tensor:
     delay = (torch.where(known, reference.delay_s, USUAL_S) - USUAL_S) / 0.1
     same = reference.same_session
     return torch.stack([known.float(), delay, (known & same).float(), reference.given.mean(dim=1)], dim=1)
-
-
-def quantile(noise_shift: Tensor, sample: Tensor) -> Tensor:
-    """Which quantile of the delay sample k of a window takes, (M,): evenly spread over the first samples, whatever K.
-
-    The radical inverse of k in base 2 (van der Corput), moved by the window's own uniform number ``noise_shift`` (M,).
-    """
-    inverse, base, k = torch.zeros_like(noise_shift), 0.5, sample.clone()
-    while bool((k > 0).any()):
-        inverse, base, k = inverse + base * (k % 2), base / 2, k // 2
-    return (inverse + noise_shift) % 1.0
-
-
-def drawn_delay(mean: Tensor, sd: Tensor, quantiles: Tensor) -> Tensor:
-    """Delays at these quantiles, (M,) s, at most 3 standard deviations from the mean."""
-    return mean + sd * torch.special.ndtri(quantiles.clamp(0.00135, 0.99865))

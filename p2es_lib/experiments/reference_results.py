@@ -1,0 +1,140 @@
+"""What a reference is worth: errors by leads and session, windows drawn in several regimes, and their coherence."""
+
+import numpy as np
+import pandas as pd
+
+from p2es_lib.core.config import Config
+from p2es_lib.core.learned import LearnedTranslator
+from p2es_lib.data.windows import WindowSet
+from p2es_lib.data.windows.references import REGIMES
+from p2es_lib.evaluation.coherence import coherence_scores
+from p2es_lib.evaluation.metrics import summarise
+from p2es_lib.evaluation.metrics.long_table import point_estimate
+from p2es_lib.experiments.regimes import references_of
+from p2es_lib.experiments.results import bootstrap_unit, difference_table, load_scores
+from p2es_lib.experiments.variants import LEADS_GIVEN, REFERENCED, variants_of
+
+#: Methods of :func:`regime_table`: one that learns from a reference, one that pastes what it shows, the best of all
+#: without one.
+P2ES, PASTED, FLOOR = "P2Es", "Beat pasted at the pulses", "Irreducible error, no reference"
+#: What is shown, and of which estimate: of P2Es, and of a method with one answer, whose CRPS is its absolute error.
+_OF_SAMPLES = {"rmse": ("rmse", "mean"), "crps": ("crps", "samples"), "coverage_80": ("coverage_80", "samples")}
+_OF_ONE = {"rmse": ("rmse", "mean"), "crps": ("mae", "mean")}
+#: Estimates whose coherence is measured, and what is measured of each; the truth has the first, the pulses the second.
+ESTIMATES, COHERENCE = ("single", "mean"), ("qrs_cv", "r_jitter_ms", "r", "r_own_beat")
+TRUTH, PULSES = "true ECG", "pulses"
+
+
+def scored_regimes(profile: str) -> list[tuple[str, str, str]]:
+    """Uses of P2Es's weights with a reference that a profile scores: variant, regime, session."""
+    scored = variants_of(profile, "references")
+    return [(name, regime, session) for key, regime, session in REFERENCED if (name := f"reference_{key}") in scored]
+
+
+def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
+    """Errors of P2Es and of the pasted beat by what the reference shows and when it was recorded, over all leads.
+
+    Parameters
+    ----------
+    config : Config
+        Of the full model; its runs, and those of all uses with a reference, are finished.
+    seeds : list of int
+
+    Returns
+    -------
+    DataFrame
+        A row per method, regime, session ("" without a reference) and metric: n_leads, estimate, value, lower, upper
+        (95 %, over subjects), n_subjects, seeds. The CRPS of the pasted beat is its mean absolute error.
+    """
+    pasted = [(f"pasted_{key}", regime, session) for key, regime, session in REFERENCED]
+    parts = [
+        *_rows(config, seeds, P2ES, [("p2es", "none", ""), *scored_regimes(config.profile)], _OF_SAMPLES),
+        *_rows(config, seeds, PASTED, [("pasted", "none", ""), *pasted], _OF_ONE),
+        *_rows(config, seeds, FLOOR, [("irreducible", "none", "")], {"rmse": ("rmse", "mean")}),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rows(config: Config, seeds: list[int], method: str, runs, shown):
+    """Parts of :func:`regime_table` of one method: of its runs (name, regime, session), the metrics ``shown``."""
+    for name, regime, session in runs:
+        scores = load_scores(config.dataset, config.profile, name, seeds)
+        scores = scores[scores["lead"] == "all"]
+        table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
+        table = table.set_index(["metric", "estimate"]).loc[
+            list(shown.values()), ["value", "lower", "upper", "n_subjects"]
+        ]
+        table = table.reset_index().assign(metric=list(shown), seeds=scores["seed"].nunique())
+        about = {"method": method, "regime": regime, "n_leads": len(REGIMES[regime]), "session": session}
+        yield pd.DataFrame(about, index=table.index).join(table)
+
+
+def pasted_minus_p2es(config: Config, seeds: list[int]) -> pd.DataFrame:
+    """Pasted beat minus P2Es with the same reference, paired: rows as of ``difference_table``, by regime and session.
+
+    Positive: P2Es has learned more from the reference than to paste what it shows.
+    """
+    runs = [("p2es", "pasted", "none", "")]
+    for name, regime, session in scored_regimes(config.profile):
+        runs.append((name, f"pasted_{name.removeprefix('reference_')}", regime, session))
+    parts = [
+        difference_table(config, [pasted], seeds, reference=name).assign(regime=regime, session=session)
+        for name, pasted, regime, session in runs
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def draw_regimes(
+    model: LearnedTranslator, config: Config, windows: WindowSet, *, session: str = "other", seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Samples (N, K, 12, T), mV, of some test windows with each regime's reference of one session, by regime."""
+    options = {"n_samples": config.sampling.n_samples, "generator": seed}
+    return {
+        regime: model.translate(
+            np.array(windows.ppg),
+            windows.demographics,
+            reference=references_of(config, windows, regime, session),
+            **options,
+        ).numpy()
+        for regime in LEADS_GIVEN
+    }
+
+
+def coherence_table(drawn: dict[str, np.ndarray], windows: WindowSet, config: Config) -> pd.DataFrame:
+    """Is each translation one person? Means of ``coherence_scores`` with 95 % intervals over subjects.
+
+    ``drawn`` are samples by regime (:func:`draw_regimes`). Columns regime, estimate ("single", "mean"; :data:`TRUTH`
+    and :data:`PULSES` stand for what they are held against), metric (of :data:`COHERENCE`), value, lower, upper,
+    n_subjects.
+    """
+    rate, frames = config.signal.sampling_rate, []
+    for regime, samples in drawn.items():
+        for estimate in ESTIMATES:
+            ecg = point_estimate(samples, estimate)
+            scores = coherence_scores(ecg, windows.ecg, windows.ppg, windows.lead_mask, rate)
+            frames.append(_long(scores, {name: name for name in COHERENCE}, windows, (regime, estimate)))
+    frames.append(_long(scores, {"true_qrs_cv": "qrs_cv"}, windows, ("", TRUTH)))
+    frames.append(_long(scores, {"pulse_jitter_ms": "r_jitter_ms"}, windows, ("", PULSES)))
+    long, parts = pd.concat(frames, ignore_index=True), []
+    for regime, rows in long.groupby("regime", sort=False):
+        table = summarise(rows, config.evaluation.n_bootstrap, unit=bootstrap_unit(rows))
+        parts.append(table.drop(columns="lead").assign(regime=regime))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["regime", *table.columns.drop("regime")]]
+
+
+def _long(scores: pd.DataFrame, columns: dict[str, str], windows: WindowSet, of: tuple[str, str]) -> pd.DataFrame:
+    """Columns of a row per window as a long table under their new names."""
+    index = windows.index[["subject", "record"]].reset_index(drop=True).assign(window=np.arange(len(scores)))
+    parts = [index.assign(metric=new, value=scores[old].to_numpy(float)) for old, new in columns.items()]
+    return pd.concat(parts, ignore_index=True).assign(regime=of[0], estimate=of[1], lead="all")
+
+
+def typical_window(scores: pd.DataFrame, rows: np.ndarray) -> int:
+    """Place in ``rows`` (of test windows) of the one whose mean of samples has the median squared error.
+
+    ``scores`` are those of P2Es without a reference, of one training.
+    """
+    mean = scores.query("lead == 'all' and metric == 'mse' and estimate == 'mean'").set_index("window")["value"]
+    errors = mean.loc[rows].to_numpy()
+    return int(np.abs(errors - np.median(errors)).argmin())
