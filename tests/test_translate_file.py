@@ -103,7 +103,7 @@ def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
     assert (spread.p_signal >= 0).all() and spread.p_signal.mean() > 0
     assert all(path.stat().st_size > 1000 for key, path in written.items() if key.startswith("picture"))
     table = pd.read_csv(written["csv"], comment="#")
-    assert list(table.columns[:4]) == ["time_s", "I_mV", "I_lower_mV", "I_upper_mV"] and len(table.columns) == 37
+    assert list(table.columns[:4]) == ["time_s", "I_mV", "I_lower_mV", "I_upper_mV"] and len(table.columns) == 49
     np.testing.assert_allclose(table["time_s"], np.arange(record.sig_len) / 125, atol=1e-4)
     for number, lead in enumerate(LEADS):
         np.testing.assert_allclose(table[f"{lead}_mV"], record.p_signal[:, number], atol=0.0006)

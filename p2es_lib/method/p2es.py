@@ -16,7 +16,7 @@ from p2es_lib.method.denoiser import Denoiser, Estimate
 from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
-from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread
+from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread, kinds_of
 from p2es_lib.reference.delay import PulseDelay, Timing, known_r_times, seen_before, timing_loss
 from p2es_lib.reference.placement import place_reference
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
@@ -181,14 +181,14 @@ class P2Es(LearnedTranslator):
         n_steps = n_steps or self.config.sampling.n_steps
         delays = None if n_steps > 1 else DIRECT_DELAYS
         drawn = [
-            first + self.spread.factor(given, n_steps) * change
-            for first, change, given in self._samples(ppg, demographics, noise, n_steps, sampler, reference, delays)
+            first + self.spread.factor(kinds, n_steps) * change
+            for first, change, kinds in self._samples(ppg, demographics, noise, n_steps, sampler, reference, delays)
         ]
         # Factors differ between given leads and others, which may contradict each other then.
         return self.denoiser.project(sum(drawn) / len(drawn)) * self.trained_leads[:, None]
 
     def _samples(self, ppg, demographics, noise: WindowNoise, n_steps: int, sampler, reference, delays=None):
-        """First estimate, what the sampler changed of it, both (M, 12, T), and given leads; once, or for each delay.
+        """First estimate, what the sampler changed of it, both (M, 12, T), and kinds of leads; once, or each delay.
 
         The delays of a sample are drawn for it alone, so that the truth is exchangeable with all samples.
         """
@@ -212,7 +212,7 @@ class P2Es(LearnedTranslator):
                 return estimates[-1]
 
             last = sample(denoise, self.process, noise, n_steps=n_steps)
-            yield base + scale * estimates[0], scale * (last - estimates[0]), condition.given
+            yield base + scale * estimates[0], scale * (last - estimates[0]), kinds_of(reference)
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -226,7 +226,7 @@ class P2Es(LearnedTranslator):
                 fixed = batch.ppg, batch.demographics, noise, n_steps, None, batch.reference
                 first, change, _ = next(self._samples(*fixed))
                 first, change = (part.unflatten(0, (len(batch), N_SAMPLES)) for part in (first, change))
-                parts.append((first, change, batch.x_0, batch.reference.given, batch.mask))
+                parts.append((first, change, kinds_of(batch.reference), batch.x_0, batch.mask))
             self.spread.fit(n_steps, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def training_subjects(self) -> set[str]:

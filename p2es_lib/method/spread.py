@@ -13,17 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from p2es_lib.core.reference import Reference
+
 #: Numbers of sampler steps for which factors are fitted; between them they are interpolated in log(steps).
-STEPS = (2, 3, 8)
-#: Kinds of leads: of a window without a reference; absent from the reference; given by it.
-KINDS = ("no reference", "not given", "given")
+STEPS = (3, 8)
+#: Kinds of leads: without a reference; absent from one of the same session or given by it; the same of another session.
+KINDS = ("no reference", "absent, same", "given, same", "absent, other", "given, other")
 #: Samples per window of the fit, and limits of a factor.
-N_SAMPLES, LIMITS = 8, (0.8, 3.0)
+N_SAMPLES, LIMITS = 8, (0.5, 3.0)
 
 
-def kinds_of(given: Tensor) -> Tensor:
-    """Number of the kind of each lead, (B, 12), for given leads (B, 12)."""
-    return torch.where(given.any(dim=1, keepdim=True), 1 + (given > 0).long(), 0)
+def kinds_of(reference: Reference) -> Tensor:
+    """Number of the kind of each lead, (B, 12)."""
+    other = 2 * (~reference.same_session).long()[:, None]
+    return torch.where(reference.given.any(dim=1, keepdim=True), 1 + other + (reference.given > 0).long(), 0)
 
 
 class Spread(nn.Module):
@@ -33,25 +36,24 @@ class Spread(nn.Module):
         super().__init__()
         self.register_buffer("factors", torch.ones(len(STEPS), len(KINDS)))
 
-    def factor(self, given: Tensor, n_steps: int) -> Tensor:
+    def factor(self, kinds: Tensor, n_steps: int) -> Tensor:
         """Factor of each lead, (B, 12, 1); 1 with one step, whose samples are estimates of the mean."""
         if n_steps == 1:
-            return torch.ones_like(given)[:, :, None]
-        place = float(np.interp(math.log(n_steps), np.log(STEPS), range(len(STEPS))))
-        below = min(int(place), len(STEPS) - 2)
-        factors = torch.lerp(self.factors[below], self.factors[below + 1], place - below)
-        return factors[kinds_of(given)][:, :, None]
+            return self.factors.new_ones(kinds.shape)[:, :, None]
+        share = float(np.interp(math.log(n_steps), np.log(STEPS), (0.0, 1.0)))
+        factors = torch.lerp(self.factors[0], self.factors[1], share)
+        return factors[kinds][:, :, None]
 
-    def fit(self, n_steps: int, first: Tensor, change: Tensor, truth: Tensor, given: Tensor, mask: Tensor) -> None:
+    def fit(self, n_steps: int, first: Tensor, change: Tensor, kinds: Tensor, truth: Tensor, mask: Tensor) -> None:
         """Fit the factors of one number of steps of :data:`STEPS`.
 
         ``first`` and ``change`` (N, K, 12, T): first estimates of the samples and how far they went; ``truth``
-        (N, 12, T); ``given`` and ``mask`` (N, 12): leads of the reference, and those that exist. A kind of which there
-        is no lead keeps its factor.
+        (N, 12, T); ``kinds`` and ``mask`` (N, 12): of :func:`kinds_of`, and leads that exist. A kind of which there is
+        no lead keeps its factor.
         """
         wanted = 1 - 2 / (first.shape[1] + 1)
         for kind in range(len(KINDS)):
-            chosen = (kinds_of(given) == kind) & (mask > 0)
+            chosen = (kinds == kind) & (mask > 0)
             if not chosen.any():
                 continue
             # (P, K, T): the leads of this kind.
