@@ -222,7 +222,7 @@ def test_an_ecg_of_unknown_lead_needs_one_to_be_said(make, make_pair):
     )
     by_name = make({"x": pair.ecg, "V": 0.5 * pair.ecg, "II_mV": pair.ecg}, leads="x=V6,V=V1")
     assert by_name.about["leads"][-2:] == ["V1", "V6"] and by_name.about["leads"][0] == "II"
-    with pytest.raises(InputError, match=r"--leads I.*2 of unknown.*ECG 1.*COLUMN=LEAD"):
+    with pytest.raises(InputError, match=r"--leads I.*COLUMN=LEAD"):
         make(two, leads="I")
     with pytest.raises(InputError, match=r"--leads names 'y'"):
         make(two, leads="y=I")
