@@ -17,7 +17,8 @@ from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
 from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread, kinds_of
-from p2es_lib.reference.delay import PulseDelay, Timing, known_r_times, seen_before, timing_loss
+from p2es_lib.reference.delay import USUAL_S, PulseDelay, Timing, known_r_times, seen_before, timing_loss
+from p2es_lib.reference.mean_beat import interpolate
 from p2es_lib.reference.placement import place_reference
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
@@ -74,7 +75,7 @@ class P2Es(LearnedTranslator):
 
     def condition(
         self, ppg: Tensor, demographics: Tensor, *, reference: Reference | None = None, r_times: Tensor | None = None,
-        exclude_subjects: list[str] | None = None,
+        delay_s: Tensor | None = None, exclude_subjects: list[str] | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """What stays fixed along the reverse process: pulse features, demographics, group weights and the reference.
 
@@ -84,8 +85,10 @@ class P2Es(LearnedTranslator):
             Scaled to zero mean and unit variance per window here, so that callers need not.
         demographics : Tensor, shape (B, 4)
             From :meth:`Demographics.features`.
-        reference, r_times : Reference, Tensor (B, J)
-            Of the persons, default none; where the beats are taken to be, s, default where they are expected.
+        reference, r_times, delay_s : Reference, Tensor (B, J), Tensor (B,)
+            Of the persons, default none; where the beats are taken to be, and how long their pulses take, s, default
+            as expected. The pulses are shown to the network as if they took the usual time: what a monitor adds to it
+            says nothing of the heart.
         exclude_subjects : list of str, optional
             In training: the subject of each window, which must not be its own neighbour in GroupFinder's bank.
 
@@ -98,10 +101,13 @@ class P2Es(LearnedTranslator):
         reference = Reference.none(len(ppg), rate).to(ppg.device) if reference is None else reference
         if r_times is None:
             timing = self.timing(ppg, demographics, reference)
-            r_times = timing.r_times(timing.delay)
-        features = pulse_features(ppg, rate, r_times)
+            r_times, delay_s = timing.r_times(timing.delay), timing.delay
+        late = torch.zeros_like(r_times[:, 0]) if delay_s is None else delay_s - USUAL_S
+        places = torch.arange(ppg.shape[-1], device=ppg.device) + late[:, None] * rate
+        moved = interpolate(ppg, places)
+        features = pulse_features(moved, rate, r_times)
         if not self.config.denoiser.phase_features:
-            features = torch.cat([ppg, torch.zeros_like(features[:, 1:])], dim=1)
+            features = torch.cat([moved, torch.zeros_like(features[:, 1:])], dim=1)
         with torch.no_grad():
             pi = self.group_finder.assign(ppg, demographics, exclude_subjects)
             placed = place_reference(reference, r_times, ppg.shape[-1], rate)
@@ -145,8 +151,9 @@ class P2Es(LearnedTranslator):
         """
         timing = self.timing(batch.ppg, batch.demographics, batch.reference)
         r_times, common, errors = known_r_times(timing, batch.r_times)
+        delay_s = torch.where(common.isfinite(), common, timing.delay.detach())
         who = {"reference": batch.reference, "r_times": r_times.detach(), "exclude_subjects": batch.subjects}
-        fixed = self.condition(batch.ppg, batch.demographics, **who)
+        fixed = self.condition(batch.ppg, batch.demographics, delay_s=delay_s, **who)
         t = draw_times(len(batch), generator).to(self.device)
         noise = torch.randn(batch.x_0.shape, generator=generator).to(self.device)
         base, scale = fixed[3] * (batch.mask > 0)[:, :, None], self.open_scale(fixed[4])
@@ -202,7 +209,8 @@ class P2Es(LearnedTranslator):
         for place in [drawn[:, 0]] if delays is None else [drawn.new_full((len(drawn),), place) for place in delays]:
             delay_s = timing.delay + timing.delay_sd * place
             r_times = timing.r_times(delay_s, drawn[:, 1:] if delays is None else None)
-            condition = self._condition(*self.condition(ppg, demographics, reference=reference, r_times=r_times))
+            fixed = self.condition(ppg, demographics, reference=reference, r_times=r_times, delay_s=delay_s)
+            condition = self._condition(*fixed)
             condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
             base, scale, estimates = condition.base, self.open_scale(condition.given), []
 

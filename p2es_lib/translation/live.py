@@ -264,15 +264,14 @@ class LiveTranslator:
     def _samples(self, ppg: np.ndarray, starts: list[int]) -> np.ndarray:
         """Samples of windows (n, 1, n_window): (n, K, 12, n_window). Sample k is one person all along.
 
-        Who it is, is drawn in the first window; what was drawn there is the reference of all others.
+        Who it is, is drawn in the first window: the mean beats of its samples are the references of all windows, of the
+        first one too, whose beats differed among themselves when they were drawn.
         """
         if not self.model.uses_reference:
             return self._draw(ppg, NoiseNames(self.seed, starts), self.n_samples, None)
         if self._people is None:
             first = self._draw(ppg[:1], NoiseNames(self.seed, starts[:1]), self.n_samples, self._reference)
             self._people = _drawn_people(first[0], ppg[0], self.rate)
-            rest = [self._samples(ppg[1:], starts[1:])] if len(ppg) > 1 else []
-            return np.concatenate([first, *rest])
         count = self.n_samples
         # Noise is named after the place: a window's samples depend on where it lies and on the person alone.
         names = NoiseNames(self.seed, [f"{start}-{k}" for start in starts for k in range(count)])
