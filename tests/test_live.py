@@ -7,8 +7,9 @@ import pytest
 from synthetic import tiny_p2es
 
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.reference import Reference
 from p2es_lib.method.p2es import P2Es
-from p2es_lib.translation.live import EcgBlock, LiveTranslator, ecg_blocks, refusal
+from p2es_lib.translation.live import EcgBlock, LiveTranslator, central_sample, ecg_blocks, refusal
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def offline_ecg(model, x, rate) -> EcgBlock:
 
 
 def same(one: EcgBlock, other: EcgBlock) -> None:
-    for name in ("mean", "std", "lower", "upper", "ppg"):
+    for name in ("mean", "std", "lower", "upper", "central", "ppg"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(one.covered, other.covered)
     assert [w.start_s for w in one.windows] == [w.start_s for w in other.windows]
@@ -226,3 +227,36 @@ def test_wrong_chunks_are_refused(model):
     for call in (live.finish, lambda: live.push([1.0])):
         with pytest.raises(InputError, match="finished"):
             call()
+
+
+def test_a_sample_is_one_person_in_all_windows(model, make_pair, monkeypatch):
+    """Who it is, is drawn once, with the reference that is given; what was drawn is the reference of all windows."""
+    calls, translate = [], type(model).translate
+
+    def watched(self, ppg, people, *, reference=None, **options):
+        calls.append((len(ppg), options["n_samples"], reference))
+        return translate(self, ppg, people, reference=reference, **options)
+
+    monkeypatch.setattr(type(model), "translate", watched)
+    mine = Reference.none(1, 125.0)
+    live = LiveTranslator(model, sampling_rate=64.0, age=60, sex="F", n_samples=3, reference=mine)
+    blocks = list(ecg_blocks(live, make_pair(40, 64.0, noise=0.02).ppg))
+    (n_first, n_samples, given), *rest = calls
+    assert (n_first, n_samples) == (1, 3) and given is mine
+    assert sum(n for n, *_ in rest) == 3 * sum(len(block.windows) for block in blocks), "the first window, too"
+    people = rest[0][2][:3]
+    assert people.same_session.all()
+    for n, n_samples, reference in rest:
+        assert n_samples == 1 and len(reference) == n
+        for k in range(3):
+            assert all((row == people.beats[k]).all() for row in reference.beats[k::3])
+
+
+def test_the_central_sample_is_the_one_nearest_to_all_others(model, make_pair):
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((5, 12, 50)) * np.array([3.0, 2.0, 0.1, 2.0, 3.0])[:, None, None]
+    assert central_sample(samples) == 2
+    samples[:, 4] = np.nan  # a lead that no training window had
+    assert central_sample(samples) == 2
+    block = offline_ecg(model, make_pair(20, 64.0, noise=0.02).ppg, 64.0)
+    assert np.isfinite(block.central).all() and not np.allclose(block.central, block.mean)
