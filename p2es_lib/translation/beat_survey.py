@@ -177,7 +177,7 @@ def _piece(clean: CleanStretch, part: slice, core: tuple[float, float], ppg: Sig
     r = find_r(ecg, given, rate)
     t = r[0].numpy()
     inside = np.isfinite(t) & (t >= core[0]) & (t < core[1])
-    interval = np.diff(t, prepend=np.nan)
+    interval = np.diff(np.where(np.isfinite(t), t, np.nan), prepend=np.nan)
     median = np.nanmedian(interval[np.isfinite(interval)]) if np.isfinite(interval).any() else np.nan
     fault = np.any([clean.faults[f"ecg_{name}"][part] for name in ("gap", "clipped", "jump")], axis=0)
     faulty, premature = _touches(fault, t, rate), interval < PREMATURE * median
