@@ -185,7 +185,7 @@ def test_the_day_of_the_weights_stands_beside_them(model, tmp_path):
     card = json.loads((tmp_path / CARD_FILE).read_text())
     (tmp_path / CARD_FILE).write_text(json.dumps(card | {"sha256": "of another file"}))
     assert P2Es.from_pretrained(tmp_path).made_on == ""
-    assert load_method(PRETRAINED).made_on == "2026-11-26"
+    assert load_method(PRETRAINED).made_on == "2026-11-30"
 
 
 def test_bad_models_are_named(tmp_path):

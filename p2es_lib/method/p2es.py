@@ -32,7 +32,7 @@ START_SHARE = 1 / 4
 #: Weight of the delay's negative log-likelihood: small, so that its gradients, of its own weights, clip no others.
 DELAY_WEIGHT = 0.05
 #: Delays over which the direct estimate is averaged, in standard deviations: a mean ECG at one would be too sharp. (The
-#: middles of four equal shares of the normal distribution.)
+#: middles of four equal shares of the normal distribution. Another delay moves the ECG as a whole: one call will do.)
 DIRECT_DELAYS = (-1.15, -0.32, 0.32, 1.15)
 #: Variance of what a reference leaves open, in units of the data set's: of a limb lead with none, one, or two and more
 #: limb leads given, and of a chest lead that is not given and one that is (simulated, pasted reference).
@@ -186,18 +186,20 @@ class P2Es(LearnedTranslator):
         over delays.
         """
         n_steps = n_steps or self.config.sampling.n_steps
-        delays = None if n_steps > 1 else DIRECT_DELAYS
-        drawn = [
-            first + self.spread.factor(kinds, n_steps) * change
-            for first, change, kinds in self._samples(ppg, demographics, noise, n_steps, sampler, reference, delays)
-        ]
+        first, change, kinds, delay_sd = self._samples(ppg, demographics, noise, n_steps, sampler, reference)
         # Factors differ between given leads and others, which may contradict each other then.
-        return self.denoiser.project(sum(drawn) / len(drawn)) * self.trained_leads[:, None]
+        ecg = self.denoiser.project(first + self.spread.factor(kinds, n_steps) * change) * self.trained_leads[:, None]
+        if n_steps > 1:
+            return ecg
+        t = torch.arange(ecg.shape[-1], device=ecg.device)
+        late = delay_sd[:, None] * self.config.signal.sampling_rate
+        return sum(interpolate(ecg, t + place * late) for place in DIRECT_DELAYS) / len(DIRECT_DELAYS)
 
-    def _samples(self, ppg, demographics, noise: WindowNoise, n_steps: int, sampler, reference, delays=None):
-        """First estimate, what the sampler changed of it, both (M, 12, T), and kinds of leads; once, or each delay.
+    def _samples(self, ppg, demographics, noise: WindowNoise, n_steps: int, sampler, reference) -> tuple[Tensor, ...]:
+        """First estimate, what the sampler changed of it, both (M, 12, T), kinds of leads, and SD of the delay (M,), s.
 
-        The delays of a sample are drawn for it alone, so that the truth is exchangeable with all samples.
+        The delays of a sample are drawn for it alone, so that the truth is exchangeable with all samples; with one step
+        they are those that are expected.
         """
         sample = get_sampler(sampler or self.config.sampling.sampler)
         reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
@@ -205,22 +207,21 @@ class P2Es(LearnedTranslator):
         timing = self.timing(ppg, demographics, reference).repeat_interleave(noise.n_samples)
         ppg, demographics = (part.repeat_interleave(noise.n_samples, 0) for part in (ppg, demographics))
         reference = reference.repeat_interleave(noise.n_samples)
-        drawn = noise.normal(1 + timing.pulses.shape[1]).clamp(-3, 3)
-        for place in [drawn[:, 0]] if delays is None else [drawn.new_full((len(drawn),), place) for place in delays]:
-            delay_s = timing.delay + timing.delay_sd * place
-            r_times = timing.r_times(delay_s, drawn[:, 1:] if delays is None else None)
-            fixed = self.condition(ppg, demographics, reference=reference, r_times=r_times, delay_s=delay_s)
-            condition = self._condition(*fixed)
-            condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
-            base, scale, estimates = condition.base, self.open_scale(condition.given), []
+        drawn = noise.normal(1 + timing.pulses.shape[1]).clamp(-3, 3) * float(n_steps > 1)
+        delay_s = timing.delay + timing.delay_sd * drawn[:, 0]
+        places = {"r_times": timing.r_times(delay_s, drawn[:, 1:]), "delay_s": delay_s}
+        condition = self._condition(*self.condition(ppg, demographics, reference=reference, **places))
+        condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
+        scale, estimates = self.open_scale(condition.given), []
 
-            def denoise(x_t: Tensor, t: Tensor, condition=condition, estimates=estimates) -> Tensor:
-                # Leads absent in training were zero there; keep them zero here, so that x_t looks as it did then.
-                estimates.append(self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None])
-                return estimates[-1]
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            # Leads absent in training were zero there; keep them zero here, so that x_t looks as it did then.
+            estimates.append(self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None])
+            return estimates[-1]
 
-            last = sample(denoise, self.process, noise, n_steps=n_steps)
-            yield base + scale * estimates[0], scale * (last - estimates[0]), kinds_of(reference)
+        last = sample(denoise, self.process, noise, n_steps=n_steps)
+        change = scale * (last - estimates[0])
+        return condition.base + scale * estimates[0], change, kinds_of(reference), timing.delay_sd
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -232,7 +233,7 @@ class P2Es(LearnedTranslator):
                 names = [f"spread-{number}-{row}" for row in range(len(batch))]
                 noise = WindowNoise(0, names, N_SAMPLES, shape, self.device)
                 fixed = batch.ppg, batch.demographics, noise, n_steps, None, batch.reference
-                first, change, _ = next(self._samples(*fixed))
+                first, change, *_ = self._samples(*fixed)
                 first, change = (part.unflatten(0, (len(batch), N_SAMPLES)) for part in (first, change))
                 parts.append((first, change, kinds_of(batch.reference), batch.x_0, batch.mask))
             self.spread.fit(n_steps, *(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -25,6 +25,8 @@ from p2es_lib.data.windows.store import WindowSet
 if TYPE_CHECKING:
     from p2es_lib.simulator import SimulatorConfig
 
+#: What the windows of a split are called in messages.
+SPLIT_WORDS = {"train": "training"}
 #: Share of simulated training windows whose heart beats far from rest, 30 to 50 or 100 to 220 per minute.
 FAR_FROM_REST = 0.1
 
@@ -61,9 +63,8 @@ class TrainingBatches(AbstractContextManager):
                 for name, rows in pd.Series(range(len(self._subject))).groupby(self._subject).groups.items()
             }
             if len(self.windows) == 0:
-                raise InputError(
-                    f"data set {config.dataset}: no windows of split {split}; get more data (data.min_quality?)"
-                )
+                problem = f"data set {config.dataset}: no {SPLIT_WORDS.get(split, split)} windows"
+                raise InputError(f"{problem}; get more data (data.min_quality?)")
             fresh = config.data.stream_training
             self._fresh = FreshPulses(self.windows, config.signal.sampling_rate) if fresh else None
             # Kept for the epochs that a batch may touch: drawing it for each batch would cost more than reading it.

@@ -56,7 +56,8 @@ def average_beats(ecg: np.ndarray, sampling_rate: float, available=None) -> tupl
     if ecg.ndim != 3 or ecg.shape[1] != len(LEADS):
         raise InputError(f"average_beats: ecg has shape {ecg.shape}, expected (windows, {len(LEADS)}, samples)")
     available = np.isfinite(ecg).all(axis=-1) if available is None else np.asarray(available, dtype=bool)
-    r_peaks = r_peak_times(ecg, sampling_rate, available)
+    # At whole samples: beats are moved on their average below, and the simulator's normal beats were fitted so.
+    r_peaks = np.round(r_peak_times(ecg, sampling_rate, available) * sampling_rate) / sampling_rate
     beats = np.full((*ecg.shape[:2], len(beat_times())), np.nan)
     for row, times in enumerate(r_peaks):
         if available[row].any():
