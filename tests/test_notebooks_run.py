@@ -252,8 +252,8 @@ def check_headline(table: pd.DataFrame) -> None:
     assert (pointwise["lower"] <= pointwise["value"]).all() and (pointwise["value"] <= pointwise["upper"]).all()
     rmse = table[(table["lead"] == "all") & (table["metric"] == "rmse")].set_index("method")["value"]
     floor = rmse["Irreducible error"]
-    # Even a hardly trained model cannot be below the floor, within the chance of so few subjects. A pasted beat can: it is
-    # the person's own, which the floor does not know.
+    # Even a hardly trained model cannot be below the floor, within the chance of so few subjects. A pasted beat can: it
+    # is the person's own, which the floor does not know.
     knowing = [name for name in rmse.index if "beat times known" in name or name.startswith("Own beat pasted")]
     assert (rmse.drop(knowing) >= 0.95 * floor).all()
     assert rmse["Own beat pasted, 12 leads, same session"] < floor < rmse["Average beat pasted at the pulses"]
