@@ -1,4 +1,4 @@
-"""References for training: another stretch of the same person, of random leads; and the delay in the target."""
+"""References for training: another stretch of the same person, of random leads; and the beats of the target."""
 
 import math
 from dataclasses import replace
