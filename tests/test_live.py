@@ -230,26 +230,22 @@ def test_wrong_chunks_are_refused(model):
 
 
 def test_a_sample_is_one_person_in_all_windows(model, make_pair, monkeypatch):
-    """Who it is, is drawn once, with the reference that is given; what was drawn is the reference of all windows."""
+    """All windows get the reference that is given, and share the noise that a person is made of."""
     calls, translate = [], type(model).translate
 
-    def watched(self, ppg, people, *, reference=None, **options):
-        calls.append((len(ppg), options["n_samples"], reference))
-        return translate(self, ppg, people, reference=reference, **options)
+    def watched(self, ppg, people, *, reference=None, generator=None, **options):
+        calls.append((len(ppg), reference, generator))
+        return translate(self, ppg, people, reference=reference, generator=generator, **options)
 
     monkeypatch.setattr(type(model), "translate", watched)
     mine = Reference.none(1, 125.0)
     live = LiveTranslator(model, sampling_rate=64.0, age=60, sex="F", n_samples=3, reference=mine)
     blocks = list(ecg_blocks(live, make_pair(40, 64.0, noise=0.02).ppg))
-    (n_first, n_samples, given), *rest = calls
-    assert (n_first, n_samples) == (1, 3) and given is mine
-    assert sum(n for n, *_ in rest) == 3 * sum(len(block.windows) for block in blocks), "the first window, too"
-    people = rest[0][2][:3]
-    assert people.same_session.all()
-    for n, n_samples, reference in rest:
-        assert n_samples == 1 and len(reference) == n
-        for k in range(3):
-            assert all((row == people.beats[k]).all() for row in reference.beats[k::3])
+    assert sum(n for n, *_ in calls) == sum(len(block.windows) for block in blocks)
+    assert all(reference is mine for _, reference, _ in calls)
+    names = [name for *_, generator in calls for name in generator.window_ids]
+    assert len(set(names)) == len(names) > 3
+    assert len({name for *_, generator in calls for name in generator.recording_ids}) == 1
 
 
 def test_the_central_sample_is_the_one_nearest_to_all_others(model, make_pair):

@@ -111,6 +111,7 @@ class ProcessConfig(_Section):
     blur: str = _one_of("dct", "spectral", "none")
     order: str = _one_of("blur_noise", "noise_blur")  # the latter blurs the noise too
     noise: bool = True  # else one small level of it at all times
+    beat_share: float = _checked(0.85, lambda share: 0 <= share <= 1, "between 0 and 1")  # of the noise, alike in beats
     sigma_blur_ms: float = _positive(40.0)
     min_response: float = _checked(0.001, lambda share: 0 < share < 1, "between 0 and 1")
     logsnr_max: float = 10.0
@@ -160,6 +161,7 @@ class AffinityConfig(_Section):
     #: One matrix per group, mixed per sample; one for all; none; or that of a group drawn from a hash of each window.
     mixing: str = _one_of("groups", "shared", "identity", "random")
     inputs: str = _one_of("both", "demographics", "waveform")  #: What the embedding sees.
+    reference: bool = True  #: With both, it sees the person's reference too, if there is one.
     clustering: str = _one_of("knn", "centroid")  #: Ward on the K-nearest-neighbour graph, or k-means.
     contrastive: bool = True
     n_groups: int = _at_least(1, 6)

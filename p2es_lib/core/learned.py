@@ -133,16 +133,17 @@ class LearnedTranslator(nn.Module):
         n_steps : int, optional
             Of an iterative sampler, by default the method's own; one step estimates the posterior mean.
         generator : int, NoiseNames or WindowNoise, optional
-            Seed (default 0), or seed and names of the windows; by default their noise is named after PPG and
+            Seed (default 0), or seed and names of windows and recordings; by default the noise is named after PPG and
             demographics, so that sample k of a window does not depend on the batch around it, apart from rounding.
         progress : callable, optional
             Called with the number of windows finished after each batch; ``options`` go to :meth:`draw`.
         """
         ppg = check_translation_input(ppg, demographics, self.config.signal.window_samples, n_samples)
         if isinstance(generator, NoiseNames | WindowNoise):
-            seed, window_ids = generator.seed, generator.window_ids
+            seed, window_ids, recordings = generator.seed, generator.window_ids, generator.recording_ids
         else:
-            seed, window_ids = int(generator or 0), _content_ids(ppg, demographics)
+            seed, window_ids, recordings = int(generator or 0), _content_ids(ppg, demographics), None
+        recordings = window_ids if recordings is None else recordings
         if reference is not None:
             if not self.uses_reference:
                 raise InputError(f"{self.name}: this method cannot use a reference; leave it out, or take p2es")
@@ -154,7 +155,8 @@ class LearnedTranslator(nn.Module):
         for start in range(0, len(ppg), n_windows):
             rows = slice(start, start + n_windows)
             features = torch.as_tensor(demographics[rows].features(), device=self.device)
-            noise = WindowNoise(seed, window_ids[rows], n_drawn, (len(LEADS), ppg.shape[-1]), self.device)
+            shape = len(LEADS), ppg.shape[-1]
+            noise = WindowNoise(seed, window_ids[rows], n_drawn, shape, self.device, recordings[rows])
             if reference is not None:
                 options["reference"] = reference[rows].to(self.device)
             x_0 = self.draw(standardise(ppg[rows].to(self.device)), features, noise, n_steps, **options)

@@ -10,10 +10,15 @@ import torch
 
 
 class NoiseNames(NamedTuple):
-    """What the noise of windows is named after: a seed, and one identifier per window. The noise is made later."""
+    """What the noise of windows is named after: a seed, and one identifier per window. The noise is made later.
+
+    ``recording_ids``, one per window: windows of one recording share what a sample keeps throughout it; default: each
+    window is a recording of its own.
+    """
 
     seed: int
     window_ids: Sequence[str | int]
+    recording_ids: Sequence[str | int] | None = None
 
 
 class WindowNoise:
@@ -24,9 +29,16 @@ class WindowNoise:
     """
 
     def __init__(self, seed: int, window_ids: Sequence[str | int], n_samples: int, shape: tuple[int, int],
-                 device: torch.device | str = "cpu"):  # fmt: skip
+                 device: torch.device | str = "cpu", recording_ids: Sequence[str | int] | None = None):  # fmt: skip
         self.seed, self.n_samples, self.shape, self.device = int(seed), int(n_samples), tuple(shape), device
         self.window_ids = [str(name) for name in np.asarray(window_ids).tolist()]
+        self.recording_ids = self.window_ids if recording_ids is None else [str(name) for name in recording_ids]
+
+    @property
+    def of_recording(self) -> "WindowNoise":
+        """The noise that the windows of one recording share, sample by sample."""
+        names = [f"recording {name}" for name in self.recording_ids]
+        return WindowNoise(self.seed, names, self.n_samples, self.shape, self.device)
 
     def __len__(self) -> int:
         return len(self.window_ids) * self.n_samples

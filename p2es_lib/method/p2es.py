@@ -1,5 +1,6 @@
 """P2Es put together: GroupFinder, affinity matrices, denoiser and forward process as one translator."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from p2es_lib.method.sampling import get_sampler
 from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread, kinds_of
 from p2es_lib.reference.delay import USUAL_S, PulseDelay, Timing, known_r_times, seen_before, timing_loss
 from p2es_lib.reference.mean_beat import interpolate
-from p2es_lib.reference.placement import place_reference
+from p2es_lib.reference.placement import place_reference, repeat_in_beats
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
 #: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does
@@ -29,6 +30,8 @@ from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 COARSE_WEIGHT = 1.0
 #: Share of a batch trained at t = 1 exactly, where sampling starts and the posterior mean is decided.
 START_SHARE = 1 / 4
+#: Share of the windows trained with white noise instead of noise that is alike in all beats.
+WHITE_SHARE = float(__import__("os").environ.get("WS", "0.5"))
 #: Weight of the delay's negative log-likelihood: small, so that its gradients, of its own weights, clip no others.
 DELAY_WEIGHT = 0.05
 #: Delays over which the direct estimate is averaged, in standard deviations: a mean ECG at one would be too sharp. (The
@@ -60,7 +63,9 @@ class P2Es(LearnedTranslator):
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__(config, ecg_scale_mv, trained_leads)
         self.process = ForwardProcess(config.process, config.signal.window_samples, config.signal.sampling_rate)
-        self.group_finder = GroupFinder(config.affinity).requires_grad_(False)  # it trains itself, in prepare
+        self.group_finder = GroupFinder(config.affinity, config.signal.sampling_rate).requires_grad_(
+            False
+        )  # it trains itself, in prepare
         self.lead_affinity = LeadAffinity(config.affinity.n_groups, config.affinity.mixing)
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
         self.spread = Spread()
@@ -109,7 +114,7 @@ class P2Es(LearnedTranslator):
         if not self.config.denoiser.phase_features:
             features = torch.cat([moved, torch.zeros_like(features[:, 1:])], dim=1)
         with torch.no_grad():
-            pi = self.group_finder.assign(ppg, demographics, exclude_subjects)
+            pi = self.group_finder.assign(ppg, demographics, exclude_subjects, reference)
             placed = place_reference(reference, r_times, ppg.shape[-1], rate)
         return features, demographics, pi, placed / self.ecg_scale_mv, reference.given
 
@@ -155,24 +160,42 @@ class P2Es(LearnedTranslator):
         who = {"reference": batch.reference, "r_times": r_times.detach(), "exclude_subjects": batch.subjects}
         fixed = self.condition(batch.ppg, batch.demographics, delay_s=delay_s, **who)
         t = draw_times(len(batch), generator).to(self.device)
-        noise = torch.randn(batch.x_0.shape, generator=generator).to(self.device)
+        drawn = [torch.randn(batch.x_0.shape, generator=generator).to(self.device) for _ in range(2)]
+        # White noise in some windows: it has the network read the person out of all beats.
+        white = torch.rand(len(batch), generator=generator).to(self.device) < WHITE_SHARE
+        noise = torch.where(white[:, None, None], drawn[1], self.beat_noise(*drawn, r_times.detach()))
         base, scale = fixed[3] * (batch.mask > 0)[:, :, None], self.open_scale(fixed[4])
         found = model(self.process.marginal((batch.x_0 - base) / scale, t, noise), t, *fixed)
         return Estimate(*(base + scale * part for part in found)), timing_loss(timing, common, errors)
+
+    def beat_noise(self, of_beat: Tensor, of_window: Tensor, r_times: Tensor) -> Tensor:
+        """Standard normal noise (B, 12, T), most of it the same in each beat (of ``of_beat``), as a person's ECG is.
+
+        What a sampler makes of it is then one person from beat to beat. The rest, of ``of_window``, lets beats differ.
+        """
+        share = self.config.process.beat_share
+        repeated = repeat_in_beats(of_beat, r_times, self.config.signal.sampling_rate)
+        return math.sqrt(share) * repeated + math.sqrt(1 - share) * of_window
 
     @torch.inference_mode()
     def diagnose(self, windows) -> dict[str, float]:
         """Loss at mid noise, with the same noise each time."""
         mask = torch.as_tensor(np.array(windows.lead_mask))
         scaled = (torch.as_tensor(np.array(windows.ecg)) * (mask > 0)[:, :, None]).to(self.device) / self.ecg_scale_mv
-        noise = torch.randn(scaled.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
+        generator = torch.Generator().manual_seed(0)
+        of_beat, of_window = (torch.randn(scaled.shape, generator=generator).to(self.device) for _ in range(2))
         features = torch.as_tensor(windows.demographics.features(), device=self.device)
         errors = []
         for start in range(0, len(scaled), 64):
             part = slice(start, start + 64)
             t = torch.full((len(scaled[part]),), 0.5, device=self.device)
-            fixed = self.condition(torch.as_tensor(np.array(windows.ppg[part])).to(self.device), features[part])
-            x_t = self.process.marginal(scaled[part], t, noise[part])
+            ppg = standardise(torch.as_tensor(np.array(windows.ppg[part])).to(self.device))
+            nothing = Reference.none(len(ppg), self.config.signal.sampling_rate).to(self.device)
+            timing = self.timing(ppg, features[part], nothing)
+            r_times = timing.r_times(timing.delay)
+            fixed = self.condition(ppg, features[part], r_times=r_times, delay_s=timing.delay)
+            noise = self.beat_noise(of_beat[part], of_window[part], r_times)
+            x_t = self.process.marginal(scaled[part], t, noise)
             errors.append(masked_mse(self(x_t, t, *fixed).refined, scaled[part], mask[part].to(self.device)) * len(t))
         return {"validation_loss_mid": float(sum(errors) / len(scaled))}
 
@@ -182,8 +205,8 @@ class P2Es(LearnedTranslator):
     ) -> Tensor:  # fmt: skip
         """Run the reverse process; ``sampler`` and ``n_steps`` as in ``config.sampling`` unless given.
 
-        Each sample has delays of its own. One step gives the network's direct estimate of the posterior mean, averaged
-        over delays.
+        Each sample has a delay and noise of its own, kept throughout a recording. One step gives the network's
+        direct estimate of the posterior mean, averaged over delays.
         """
         n_steps = n_steps or self.config.sampling.n_steps
         first, change, kinds, delay_sd = self._samples(ppg, demographics, noise, n_steps, sampler, reference)
@@ -199,7 +222,7 @@ class P2Es(LearnedTranslator):
         """First estimate, what the sampler changed of it, both (M, 12, T), kinds of leads, and SD of the delay (M,), s.
 
         The delays of a sample are drawn for it alone, so that the truth is exchangeable with all samples; with one step
-        they are those that are expected.
+        they are those that are expected. The common delay and the noise of the beat belong to the recording.
         """
         sample = get_sampler(sampler or self.config.sampling.sampler)
         reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
@@ -207,9 +230,13 @@ class P2Es(LearnedTranslator):
         timing = self.timing(ppg, demographics, reference).repeat_interleave(noise.n_samples)
         ppg, demographics = (part.repeat_interleave(noise.n_samples, 0) for part in (ppg, demographics))
         reference = reference.repeat_interleave(noise.n_samples)
-        drawn = noise.normal(1 + timing.pulses.shape[1]).clamp(-3, 3) * float(n_steps > 1)
-        delay_s = timing.delay + timing.delay_sd * drawn[:, 0]
-        places = {"r_times": timing.r_times(delay_s, drawn[:, 1:]), "delay_s": delay_s}
+        person = noise.of_recording
+        late, jitter = (
+            part.clamp(-3, 3) * float(n_steps > 1)
+            for part in (person.normal(1)[:, 0], noise.normal(timing.pulses.shape[1]))
+        )
+        delay_s = timing.delay + timing.delay_sd * late
+        places = {"r_times": timing.r_times(delay_s, jitter), "delay_s": delay_s}
         condition = self._condition(*self.condition(ppg, demographics, reference=reference, **places))
         condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
         scale, estimates = self.open_scale(condition.given), []
@@ -219,7 +246,10 @@ class P2Es(LearnedTranslator):
             estimates.append(self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None])
             return estimates[-1]
 
-        last = sample(denoise, self.process, noise, n_steps=n_steps)
+        def drawn(step: int) -> Tensor:
+            return self.beat_noise(person(step), noise(step), places["r_times"])
+
+        last = sample(denoise, self.process, drawn, n_steps=n_steps)
         change = scale * (last - estimates[0])
         return condition.base + scale * estimates[0], change, kinds_of(reference), timing.delay_sd
 

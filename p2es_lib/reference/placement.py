@@ -64,6 +64,20 @@ def place_beats(beats: Tensor, rr_s: Tensor, r_times: Tensor, interval_s: Tensor
     return torch.where(r_times[:, :1, None].isfinite(), placed, 0.0)
 
 
+def repeat_in_beats(values: Tensor, r_times: Tensor, rate: float) -> Tensor:
+    """``values`` (N, C, T) of one beat at the R times (N, J), inf-padded: the same so long before or after each R.
+
+    White noise stays white within a beat, since no value is interpolated: times from R are rounded to whole samples.
+    Rows without an R time are left as they are.
+    """
+    n = values.shape[-1]
+    t = (torch.arange(n, device=values.device) / rate).expand(len(values), -1).contiguous()
+    own = torch.searchsorted(beat_begins(r_times).contiguous(), t, right=True) - 1  # before the first beat: that one
+    since = (t - r_times.gather(1, own.clamp_min(0)) + BEFORE_S) * rate
+    index = torch.where(since.isfinite(), since.round(), torch.arange(n, device=values.device)).long() % n
+    return values.gather(2, index[:, None].expand_as(values))
+
+
 def _in_reference(seconds: Tensor, rr_reference: Tensor, rr_now: Tensor) -> Tensor:
     """Which time from R in the reference shows what a time from R shows now: QRS as it is, T and P by the rate."""
     after = [QT_AT_1S * rr.clamp(0.25, 2.0) ** (1 / 3) - J_S for rr in (rr_reference, rr_now)]

@@ -24,7 +24,7 @@ from p2es_lib.training.record import Stopwatch, write_record
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
 #: Batches that were not trained on, to which a method is calibrated after training.
-CALIBRATION_BATCHES = 12
+CALIBRATION_BATCHES = 8
 #: Steps after which the error falls fastest, validated besides the regular ones.
 EARLY_VALIDATIONS = (10, 25, 50, 100)
 

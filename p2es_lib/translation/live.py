@@ -19,14 +19,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.noise import NoiseNames
 from p2es_lib.core.reference import Reference
-from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.signals import cleaning
 from p2es_lib.signals.cleaning import ppg_quality, true_runs
 from p2es_lib.signals.transforms import resample_at, resampling_reach
@@ -143,7 +141,6 @@ class LiveTranslator:
         # Of what is in the making: weights, and weighted mean, variance, band, central sample and PPG.
         self._sums = np.zeros((1 + 5 * len(LEADS) + 1, 0), np.float32)
         self._reports: list[WindowReport] = []
-        self._people: Reference | None = None  # one per sample, once drawn
         self._central: int | None = None  # number of the sample that is nearest to all others, once known
         self._finished = False
 
@@ -264,23 +261,13 @@ class LiveTranslator:
     def _samples(self, ppg: np.ndarray, starts: list[int]) -> np.ndarray:
         """Samples of windows (n, 1, n_window): (n, K, 12, n_window). Sample k is one person all along.
 
-        Who it is, is drawn in the first window: the mean beats of its samples are the references of all windows, of the
-        first one too, whose beats differed among themselves when they were drawn.
+        What a sample keeps, its delay and the noise that its beats are made of, is named after the recording; the rest
+        after the place: a window's samples depend on where it lies alone.
         """
-        if not self.model.uses_reference:
-            return self._draw(ppg, NoiseNames(self.seed, starts), self.n_samples, None)
-        if self._people is None:
-            first = self._draw(ppg[:1], NoiseNames(self.seed, starts[:1]), self.n_samples, self._reference)
-            self._people = _drawn_people(first[0], ppg[0], self.rate)
-        count = self.n_samples
-        # Noise is named after the place: a window's samples depend on where it lies and on the person alone.
-        names = NoiseNames(self.seed, [f"{start}-{k}" for start in starts for k in range(count)])
-        ecg = self._draw(np.repeat(ppg, count, axis=0), names, 1, self._people.repeat(len(ppg)))
-        return ecg.reshape(len(ppg), count, *ecg.shape[2:])
-
-    def _draw(self, ppg: np.ndarray, names: NoiseNames, n_samples: int, reference: Reference | None) -> np.ndarray:
-        people, options = self._person.repeat(len(ppg)), {"n_samples": n_samples, "generator": names}
-        return self.model.translate(ppg, people, reference=reference, **options).numpy()
+        names = NoiseNames(self.seed, starts, ["all"] * len(starts))
+        reference = {} if self._reference is None else {"reference": self._reference}
+        options = {"n_samples": self.n_samples, "generator": names} | reference
+        return self.model.translate(ppg, self._person.repeat(len(ppg)), **options).numpy()
 
     def _add(self, start: int, ppg: np.ndarray, weight: np.ndarray, samples: np.ndarray) -> None:
         """Samples of one window, (n_samples, 12, n_window)."""
@@ -309,14 +296,6 @@ class LiveTranslator:
         block = EcgBlock(self._start, *arrays, tuple(self._reports))
         self._reports, self._start, self._sums = [], self._start + count, self._sums[:, count:].copy()
         return block
-
-
-def _drawn_people(samples: np.ndarray, ppg: np.ndarray, rate: float) -> Reference:
-    """References (K) of the people that the samples (K, 12, T) of a window with this PPG (1, T) show."""
-    ecg = torch.as_tensor(np.nan_to_num(samples))
-    given = torch.as_tensor(np.isfinite(samples).all(axis=-1)).float()
-    pulse, now = torch.as_tensor(ppg).expand(len(ecg), 1, -1), torch.zeros(len(ecg))
-    return make_references(ecg, given, rate, ppg=pulse, elapsed_s=now)
 
 
 def central_sample(samples: np.ndarray) -> int:

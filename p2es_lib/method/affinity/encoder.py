@@ -3,9 +3,13 @@
 import torch
 from torch import nn
 
-#: Channels of the PPG part, and width of the parts for age and for sex; the whole encoder has 30 thousand weights.
+from p2es_lib.core.leads import LEADS
+
+#: Channels of the PPG part, and width of the parts for age and for sex; the whole encoder has 60 thousand weights.
 PPG_CHANNELS = (16, 32, 48, 48)
 DEMOGRAPHIC_WIDTH = 16
+#: Of the part for a reference: channels of its two convolutions, moments of the beat that they keep, and its width.
+REFERENCE_CHANNELS, REFERENCE_MOMENTS, REFERENCE_WIDTH = (32, 16), 12, 48
 
 
 def _perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
@@ -13,14 +17,15 @@ def _perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """PPG window and demographics to a unit vector.
+    """PPG window, demographics and the reference of the person, if there is one, to a unit vector.
 
     The PPG part is four strided convolutions (receptive field 231 samples, 1.8 s at 125 Hz: more than one beat) and an
     average over time, so that it takes any window length and does not mind where the beats lie; age and sex pass small
-    perceptrons. The three parts are standardised with statistics of the training windows (:meth:`calibrate`) before
-    they are joined, so that none drowns the others, even at random weights. A missing age or sex puts 0, the mean, in
-    the place of its part: the window is treated as average in what is not known of it. What never varied among the
-    training windows (all women, age never known) is ignored in the same way.
+    perceptrons; the mean beats of a reference, zero in the leads that it lacks, and a channel per lead that says so
+    pass two convolutions. The parts are standardised with statistics of the training windows (:meth:`calibrate`) before
+    they are joined, so that none drowns the others, even at random weights. A missing age, sex or reference puts 0, the
+    mean, in the place of its part: the window is treated as average in what is not known of it. What never varied among
+    the training windows (all women, age never known) is ignored in the same way.
 
     Parameters
     ----------
@@ -28,9 +33,11 @@ class Encoder(nn.Module):
         Length D of the embedding.
     inputs : {"both", "demographics", "waveform"}
         What the embedding sees.
+    reference : bool
+        Whether it sees a reference too.
     """
 
-    def __init__(self, embedding_dim: int, inputs: str = "both"):
+    def __init__(self, embedding_dim: int, inputs: str = "both", reference: bool = True):
         super().__init__()
         self.sees_ppg, self.sees_demographics = inputs != "demographics", inputs != "waveform"
         width = 0
@@ -45,11 +52,21 @@ class Encoder(nn.Module):
             self.age_encoder = _perceptron(1, DEMOGRAPHIC_WIDTH, DEMOGRAPHIC_WIDTH)
             self.sex_encoder = _perceptron(2, DEMOGRAPHIC_WIDTH, DEMOGRAPHIC_WIDTH)
             width += 2 * DEMOGRAPHIC_WIDTH
+        self.sees_reference = reference and inputs == "both"
+        if self.sees_reference:
+            (first, second), n_leads = REFERENCE_CHANNELS, len(LEADS)
+            self.reference_encoder = nn.Sequential(
+                nn.Conv1d(2 * n_leads, first, 9, stride=2, padding=4), nn.GELU(),
+                nn.Conv1d(first, second, 5, stride=2, padding=2), nn.GELU(),
+                nn.AdaptiveAvgPool1d(REFERENCE_MOMENTS), nn.Flatten(),
+                nn.Linear(second * REFERENCE_MOMENTS, REFERENCE_WIDTH),
+            )  # fmt: skip
+            width += REFERENCE_WIDTH
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.head = _perceptron(width, 64, embedding_dim)
 
-    def _parts(self, ppg: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _parts(self, ppg: torch.Tensor, features: torch.Tensor, beats=None, given=None) -> tuple[torch.Tensor, ...]:
         """What is joined, (B, W), and whether it is known, bool (B, W)."""
         parts, known = [], []
         if self.sees_ppg:
@@ -60,23 +77,37 @@ class Encoder(nn.Module):
             parts += [self.age_encoder(age), self.sex_encoder(sex)]  # 2 x (B, 16)
             flags = features[:, 1:2] > 0, sex.sum(1, keepdim=True) > 0
             known += [flag.expand(-1, DEMOGRAPHIC_WIDTH) for flag in flags]
+        if self.sees_reference:
+            seen = ppg.new_zeros(len(ppg), 1) if given is None else given.amax(dim=1, keepdim=True)
+            known.append((seen > 0).expand(-1, REFERENCE_WIDTH))
+            if given is None:
+                parts.append(torch.zeros_like(known[-1], dtype=ppg.dtype))
+            else:
+                mask = given[:, :, None].expand_as(beats)
+                parts.append(self.reference_encoder(torch.cat([beats * mask, mask], dim=1)))
         return torch.cat(parts, dim=-1), torch.cat(known, dim=-1)
 
-    def forward(self, ppg: torch.Tensor, features: torch.Tensor, batch_statistics: bool = False) -> torch.Tensor:
-        """Embed: ppg (B, 1, T), features (B, 4) to unit vectors (B, D).
+    def forward(
+        self, ppg: torch.Tensor, features: torch.Tensor, beats=None, given=None, *, batch_statistics: bool = False
+    ) -> torch.Tensor:
+        """Embed: ppg (B, 1, T), features (B, 4) and, if any, mean beats (B, 12, L), mV, and given leads (B, 12) of
+        references to unit vectors (B, D).
 
         ``batch_statistics`` standardises with the batch's own mean and deviation: for training, while the statistics
         still move with the weights. Otherwise a window's embedding does not depend on the windows beside it.
         """
-        parts, known = self._parts(ppg, features)
+        parts, known = self._parts(ppg, features, beats, given)
         mean, scale = _statistics(parts, known) if batch_statistics else (self.mean, self.scale)
         standardised = torch.where(known, (parts - mean) / scale, 0.0)
         return nn.functional.normalize(self.head(standardised), dim=-1)
 
     @torch.no_grad()
-    def calibrate(self, ppg: torch.Tensor, features: torch.Tensor) -> None:
-        """Set the standardisation so that the joined parts have mean 0 and standard deviation 1 over these windows."""
-        blocks = [self._parts(*block) for block in zip(ppg.split(512), features.split(512), strict=True)]
+    def calibrate(self, *inputs: torch.Tensor) -> None:
+        """Set the standardisation so that the joined parts have mean 0 and standard deviation 1 over these windows.
+
+        ``inputs`` as of :meth:`forward`.
+        """
+        blocks = [self._parts(*block) for block in zip(*(part.split(512) for part in inputs), strict=True)]
         mean, scale = _statistics(*(torch.cat(column) for column in zip(*blocks, strict=True)))
         self.mean.copy_(mean)
         self.scale.copy_(scale)

@@ -11,9 +11,12 @@ from torch import nn
 
 from p2es_lib.core.config import AffinityConfig
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.leads import LEADS
+from p2es_lib.core.reference import Reference
 from p2es_lib.method.affinity.descriptors import nearest_neighbours, reference_space
 from p2es_lib.method.affinity.encoder import Encoder, contrastive_loss
 from p2es_lib.method.affinity.spread import spread_over_subjects
+from p2es_lib.reference.mean_beat import make_references
 
 #: Chance that age, and independently sex, of a window is hidden in a training step: the encoder learns to do without.
 HIDE_DEMOGRAPHICS = 0.25
@@ -51,11 +54,11 @@ class GroupFinder(nn.Module):
     each bank row is text, which ``state_dict`` cannot hold: see :meth:`extra_state`.
     """
 
-    def __init__(self, config: AffinityConfig):
+    def __init__(self, config: AffinityConfig, sampling_rate: float = 125.0):
         super().__init__()
-        self.config = config
+        self.config, self.rate = config, sampling_rate
         self.n_groups = 1 if config.mixing in ("shared", "identity") else config.n_groups
-        self.encoder = Encoder(config.embedding_dim, config.inputs).requires_grad_(False)
+        self.encoder = Encoder(config.embedding_dim, config.inputs, config.reference).requires_grad_(False)
         self.register_buffer("bank_embedding", torch.zeros(0, config.embedding_dim))
         self.register_buffer("bank_group", torch.zeros(0, dtype=torch.long))
         self.register_buffer("centroids", torch.zeros(0, config.embedding_dim))
@@ -92,13 +95,26 @@ class GroupFinder(nn.Module):
     def _tensors(self, ppg, features) -> tuple[torch.Tensor, torch.Tensor]:
         return _float_tensor(ppg, self.bank_embedding.device), _float_tensor(features, self.bank_embedding.device)
 
-    def embed(self, ppg, demographics_features) -> torch.Tensor:
-        """Embed PPG (B, 1, T) and :meth:`Demographics.features` (B, 4) as unit vectors (B, D)."""
-        return self.encoder(*self._tensors(ppg, demographics_features))
+    def embed(self, ppg, demographics_features, reference: Reference | None = None) -> torch.Tensor:
+        """Embed PPG (B, 1, T), :meth:`Demographics.features` (B, 4) and references (B) as unit vectors (B, D)."""
+        shown = () if reference is None else (reference.beats, reference.given)
+        return self.encoder(*self._tensors(ppg, demographics_features), *shown)
 
     @torch.no_grad()
-    def _embed_in_blocks(self, ppg: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.encoder(*part) for part in zip(ppg.split(BLOCK), features.split(BLOCK))])
+    def _embed_in_blocks(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.encoder(*block) for block in zip(*(part.split(BLOCK) for part in inputs))])
+
+    def _own_beats(self, windows) -> tuple[torch.Tensor, ...]:
+        """Mean beats (N, 12, L) of training windows and the leads that they have (N, 12), if the encoder sees any."""
+        if not self.encoder.sees_reference:
+            return ()
+        ecg, mask = (
+            _float_tensor(windows.ecg, torch.device("cpu")),
+            _float_tensor(windows.lead_mask, torch.device("cpu")),
+        )
+        parts = zip(torch.nan_to_num(ecg).split(BLOCK), (mask > 0).float().split(BLOCK))
+        made = Reference.joined([make_references(*part, self.rate) for part in parts])
+        return tuple(part.to(self.bank_embedding.device) for part in (made.beats, made.given))
 
     def fit(self, windows, seed: int, progress: bool = False) -> pd.DataFrame:
         """Train the encoder, fill the bank, find the groups. Everything that was there before is replaced.
@@ -136,13 +152,16 @@ class GroupFinder(nn.Module):
         ppg, features = self._tensors(np.asarray(windows.ppg), windows.demographics.features())
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
-            fresh = Encoder(self.config.embedding_dim, self.config.inputs)  # on the CPU: the same start on every device
+            settings = self.config.embedding_dim, self.config.inputs, self.config.reference
+            fresh = Encoder(*settings)  # on the CPU: the same start on every device
         self.encoder.load_state_dict(fresh.state_dict())
-        self.encoder.calibrate(ppg, features)
+        beats = self._own_beats(windows)
+        self.encoder.calibrate(ppg, features, *beats)
         if self.config.contrastive and self.config.n_steps:
             space = reference_space(windows.ppg, windows.ecg, windows.lead_mask, windows.demographics)
-            history = self._train(ppg, features, nearest_neighbours(space, self.config.k_neighbours), seed, progress)
-        self.bank_embedding = self._embed_in_blocks(ppg, features)
+            neighbours = nearest_neighbours(space, self.config.k_neighbours)
+            history = self._train((ppg, features, *beats), neighbours, seed, progress)
+        self.bank_embedding = self._embed_in_blocks(ppg, features, *beats)
         self._set_subjects([str(subject) for subject in windows.index["subject"]])
         self._find_groups(seed)
         return history
@@ -164,8 +183,12 @@ class GroupFinder(nn.Module):
                 "as many windows as groups (and 2), or lower affinity.n_groups"
             )
 
-    def _train(self, ppg, features, neighbours: np.ndarray, seed: int, progress: bool) -> pd.DataFrame:
-        """Contrastive training; ``neighbours`` (N, K) are rows. A batch is anchors, each with one of its neighbours."""
+    def _train(self, inputs: tuple, neighbours: np.ndarray, seed: int, progress: bool) -> pd.DataFrame:
+        """Contrastive training; ``neighbours`` (N, K) are rows. A batch is anchors, each with one of its neighbours.
+
+        Age, sex and random leads of a window's own mean beats are shown, each time others.
+        """
+        ppg, features, *beats = inputs
         from scipy.sparse import csr_array
         from tqdm.auto import tqdm
 
@@ -188,7 +211,13 @@ class GroupFinder(nn.Module):
             kept = rng.random((len(batch), 2)) >= HIDE_DEMOGRAPHICS  # age, sex
             kept = torch.as_tensor(np.repeat(kept, 2, axis=1), device=ppg.device)  # age, age known, female, male
             take = torch.as_tensor(batch, device=ppg.device)
-            z = self.encoder(ppg[take], features[take] * kept, batch_statistics=True)
+            shown = [part[take] for part in beats]
+            if shown:
+                # From no lead to all of them, each number as often.
+                chance = torch.as_tensor(rng.random((len(batch), 1)) * 1.5 - 0.25, device=ppg.device)
+                drawn = torch.as_tensor(rng.random((len(batch), len(LEADS))), device=ppg.device)
+                shown[1] = shown[1] * (drawn < chance)
+            z = self.encoder(ppg[take], features[take] * kept, *shown, batch_statistics=True)
             loss = contrastive_loss(z, positives, self.config.temperature)
             optimiser.zero_grad()
             loss.backward()
@@ -200,7 +229,7 @@ class GroupFinder(nn.Module):
                 alike = (cosine[positives].sum() - len(z)) / pairs  # without the diagonal, whose cosine is 1
                 rows.append((step, loss.item(), alike.item(), cosine[~positives].mean().item()))
         self.encoder.requires_grad_(False)
-        self.encoder.calibrate(ppg, features)
+        self.encoder.calibrate(*inputs)
         return pd.DataFrame(rows, columns=["step", "loss", "cosine_positives", "cosine_others"])
 
     def _find_groups(self, seed: int) -> None:
@@ -226,7 +255,10 @@ class GroupFinder(nn.Module):
         self.centroids = torch.as_tensor(centroids, dtype=torch.float32, device=device)
 
     @torch.no_grad()
-    def assign(self, ppg, demographics_features, exclude_subjects: Sequence[str] | None = None) -> torch.Tensor:
+    def assign(
+        self, ppg, demographics_features, exclude_subjects: Sequence[str] | None = None,
+        reference: Reference | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Group memberships pi of windows.
 
         The K nearest neighbours in the bank weigh ``softmax(cosine / temperature)``; ``pi_g`` is that of group g.
@@ -240,6 +272,8 @@ class GroupFinder(nn.Module):
             Subject of each window: bank rows of that subject do not count as its neighbours. Needed for training
             windows, which are in the bank themselves. Where nobody else is left (a data set of one subject), pi is
             the share of each group in the bank: nothing is known.
+        reference : Reference, optional
+            Of each window's person; the leads that it has say more of who is alike.
 
         Returns
         -------
@@ -257,7 +291,7 @@ class GroupFinder(nn.Module):
             return nn.functional.one_hot(self._hashed_group(ppg, features), self.n_groups).float()
         if not len(self.bank_embedding):
             raise RuntimeError("GroupFinder.assign: no bank yet; call fit(windows, seed) or load a state first")
-        z = self.encoder(ppg, features)
+        z = self.embed(ppg, features, reference)
         if self.config.clustering == "centroid":
             return torch.softmax(-(torch.cdist(z, self.centroids) ** 2) / (2 * self.config.temperature), dim=1)
         cosine = z @ self.bank_embedding.T  # (B, N)
