@@ -17,9 +17,9 @@ from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
 from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread, kinds_of
-from p2es_lib.reference.delay import USUAL_S, PulseDelay, Timing, known_r_times, seen_before, timing_loss
+from p2es_lib.reference.conditioning import DELAY_WEIGHT, DIRECT_DELAYS, PulseConditioning, expected_places, open_scale
+from p2es_lib.reference.delay import Timing
 from p2es_lib.reference.mean_beat import interpolate
-from p2es_lib.reference.placement import place_reference
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
 #: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does
@@ -29,14 +29,6 @@ from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 COARSE_WEIGHT = 1.0
 #: Share of a batch trained at t = 1 exactly, where sampling starts and the posterior mean is decided.
 START_SHARE = 1 / 4
-#: Weight of the delay's negative log-likelihood: small, so that its gradients, of its own weights, clip no others.
-DELAY_WEIGHT = 0.05
-#: Delays over which the direct estimate is averaged, in standard deviations: a mean ECG at one would be too sharp. (The
-#: middles of four equal shares of the normal distribution. Another delay moves the ECG as a whole: one call will do.)
-DIRECT_DELAYS = (-1.15, -0.32, 0.32, 1.15)
-#: Variance of what a reference leaves open, in units of the data set's: of a limb lead with none, one, or two and more
-#: limb leads given, and of a chest lead that is not given and one that is (simulated, pasted reference).
-LIMB_VARIANCE, CHEST_VARIANCE = (1.1, 0.2, 0.02), (0.9, 0.05)
 
 
 class P2Es(LearnedTranslator):
@@ -56,6 +48,7 @@ class P2Es(LearnedTranslator):
     name = "p2es"
     has_direct_estimate = True
     uses_reference = True
+    open_scale = staticmethod(open_scale)
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__(config, ecg_scale_mv, trained_leads)
@@ -64,7 +57,7 @@ class P2Es(LearnedTranslator):
         self.lead_affinity = LeadAffinity(config.affinity.n_groups, config.affinity.mixing)
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
         self.spread = Spread()
-        self.pulse_delay = PulseDelay(N_FEATURES, config.signal.sampling_rate)
+        self.pulse_delay = PulseConditioning(N_FEATURES, config.signal.sampling_rate)
 
     def forward(self, x_t: Tensor, t: Tensor, *fixed: Tensor) -> Estimate:
         """Estimate from x_t (B, 12, T) as :class:`.denoiser.Denoiser` does; ``fixed``: from :meth:`condition`."""
@@ -100,30 +93,18 @@ class P2Es(LearnedTranslator):
         ppg, rate = standardise(ppg), self.config.signal.sampling_rate
         reference = Reference.none(len(ppg), rate).to(ppg.device) if reference is None else reference
         if r_times is None:
-            timing = self.timing(ppg, demographics, reference)
-            r_times, delay_s = timing.r_times(timing.delay), timing.delay
-        late = torch.zeros_like(r_times[:, 0]) if delay_s is None else delay_s - USUAL_S
-        places = torch.arange(ppg.shape[-1], device=ppg.device) + late[:, None] * rate
-        moved = interpolate(ppg, places)
+            r_times, delay_s = expected_places(self.timing(ppg, demographics, reference))
+        moved, base = self.pulse_delay.lay(ppg, reference, r_times, delay_s)
         features = pulse_features(moved, rate, r_times)
         if not self.config.denoiser.phase_features:
             features = torch.cat([moved, torch.zeros_like(features[:, 1:])], dim=1)
         with torch.no_grad():
             pi = self.group_finder.assign(ppg, demographics, exclude_subjects)
-            placed = place_reference(reference, r_times, ppg.shape[-1], rate)
-        return features, demographics, pi, placed / self.ecg_scale_mv, reference.given
+        return features, demographics, pi, base / self.ecg_scale_mv, reference.given
 
     def timing(self, ppg: Tensor, demographics: Tensor, reference: Reference) -> Timing:
         """Where the beats are expected, and how surely; ``ppg`` (B, 1, T) scaled."""
-        return self.pulse_delay(ppg, demographics, seen_before(reference))
-
-    @staticmethod
-    def open_scale(given: Tensor) -> Tensor:
-        """Standard deviation of what a reference with these leads (B, 12) leaves open, (B, 1, 1), data set: 1."""
-        limb, chest = given[:, :6].sum(dim=1), given[:, 6:].sum(dim=1)
-        of_limb = given.new_tensor(LIMB_VARIANCE)[limb.clamp(max=2).long()]
-        variance = (6 * of_limb + CHEST_VARIANCE[0] * (6 - chest) + CHEST_VARIANCE[1] * chest) / 12
-        return torch.where(limb + chest > 0, variance, 1.0).sqrt()[:, None, None]
+        return self.pulse_delay.timing(ppg, demographics, reference)
 
     def prepare(self, windows, *, seed: int, progress: bool) -> None:
         """GroupFinder: its encoder, its bank and its groups."""
@@ -149,16 +130,14 @@ class P2Es(LearnedTranslator):
         Times and noise are drawn from ``generator``. The beats lie where they were, so far as there are pulses for
         them: that is known here, and drawn in translation.
         """
-        timing = self.timing(batch.ppg, batch.demographics, batch.reference)
-        r_times, common, errors = known_r_times(timing, batch.r_times)
-        delay_s = torch.where(common.isfinite(), common, timing.delay.detach())
-        who = {"reference": batch.reference, "r_times": r_times.detach(), "exclude_subjects": batch.subjects}
-        fixed = self.condition(batch.ppg, batch.demographics, delay_s=delay_s, **who)
+        places, of_delays = self.pulse_delay.known(batch)
+        who = {"reference": batch.reference, "exclude_subjects": batch.subjects}
+        fixed = self.condition(batch.ppg, batch.demographics, **places._asdict(), **who)
         t = draw_times(len(batch), generator).to(self.device)
         noise = torch.randn(batch.x_0.shape, generator=generator).to(self.device)
         base, scale = fixed[3] * (batch.mask > 0)[:, :, None], self.open_scale(fixed[4])
         found = model(self.process.marginal((batch.x_0 - base) / scale, t, noise), t, *fixed)
-        return Estimate(*(base + scale * part for part in found)), timing_loss(timing, common, errors)
+        return Estimate(*(base + scale * part for part in found)), of_delays
 
     @torch.inference_mode()
     def diagnose(self, windows) -> dict[str, float]:
