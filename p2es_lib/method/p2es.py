@@ -18,9 +18,16 @@ from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
 from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread, kinds_of
-from p2es_lib.reference.delay import USUAL_S, PulseDelay, Timing, known_r_times, seen_before, timing_loss
-from p2es_lib.reference.mean_beat import interpolate
-from p2es_lib.reference.placement import place_reference, repeat_in_beats
+from p2es_lib.reference.conditioning import (
+    DELAY_WEIGHT,
+    PulseConditioning,
+    averaged_over_delays,
+    drawn_places,
+    expected_places,
+    open_scale,
+)
+from p2es_lib.reference.delay import Timing
+from p2es_lib.reference.placement import repeat_in_beats
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
 #: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does
@@ -32,14 +39,6 @@ COARSE_WEIGHT = 1.0
 START_SHARE = 1 / 4
 #: Share of the windows trained with white noise instead of noise that is alike in all beats.
 WHITE_SHARE = float(__import__("os").environ.get("WS", "0.5"))
-#: Weight of the delay's negative log-likelihood: small, so that its gradients, of its own weights, clip no others.
-DELAY_WEIGHT = 0.05
-#: Delays over which the direct estimate is averaged, in standard deviations: a mean ECG at one would be too sharp. (The
-#: middles of four equal shares of the normal distribution. Another delay moves the ECG as a whole: one call will do.)
-DIRECT_DELAYS = (-1.15, -0.32, 0.32, 1.15)
-#: Variance of what a reference leaves open, in units of the data set's: of a limb lead with none, one, or two and more
-#: limb leads given, and of a chest lead that is not given and one that is (simulated, pasted reference).
-LIMB_VARIANCE, CHEST_VARIANCE = (1.1, 0.2, 0.02), (0.9, 0.05)
 
 
 class P2Es(LearnedTranslator):
@@ -59,17 +58,17 @@ class P2Es(LearnedTranslator):
     name = "p2es"
     has_direct_estimate = True
     uses_reference = True
+    open_scale = staticmethod(open_scale)
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
         super().__init__(config, ecg_scale_mv, trained_leads)
         self.process = ForwardProcess(config.process, config.signal.window_samples, config.signal.sampling_rate)
-        self.group_finder = GroupFinder(config.affinity, config.signal.sampling_rate).requires_grad_(
-            False
-        )  # it trains itself, in prepare
+        self.group_finder = GroupFinder(config.affinity, config.signal.sampling_rate)
+        self.group_finder.requires_grad_(False)  # it trains itself, in prepare
         self.lead_affinity = LeadAffinity(config.affinity.n_groups, config.affinity.mixing)
         self.denoiser = Denoiser(config.denoiser, self.process, N_FEATURES)
         self.spread = Spread()
-        self.pulse_delay = PulseDelay(N_FEATURES, config.signal.sampling_rate)
+        self.pulse_delay = PulseConditioning(N_FEATURES, config.signal.sampling_rate)
 
     def forward(self, x_t: Tensor, t: Tensor, *fixed: Tensor) -> Estimate:
         """Estimate from x_t (B, 12, T) as :class:`.denoiser.Denoiser` does; ``fixed``: from :meth:`condition`."""
@@ -105,30 +104,18 @@ class P2Es(LearnedTranslator):
         ppg, rate = standardise(ppg), self.config.signal.sampling_rate
         reference = Reference.none(len(ppg), rate).to(ppg.device) if reference is None else reference
         if r_times is None:
-            timing = self.timing(ppg, demographics, reference)
-            r_times, delay_s = timing.r_times(timing.delay), timing.delay
-        late = torch.zeros_like(r_times[:, 0]) if delay_s is None else delay_s - USUAL_S
-        places = torch.arange(ppg.shape[-1], device=ppg.device) + late[:, None] * rate
-        moved = interpolate(ppg, places)
+            r_times, delay_s = expected_places(self.timing(ppg, demographics, reference))
+        moved, base = self.pulse_delay.lay(ppg, reference, r_times, delay_s)
         features = pulse_features(moved, rate, r_times)
         if not self.config.denoiser.phase_features:
             features = torch.cat([moved, torch.zeros_like(features[:, 1:])], dim=1)
         with torch.no_grad():
             pi = self.group_finder.assign(ppg, demographics, exclude_subjects, reference)
-            placed = place_reference(reference, r_times, ppg.shape[-1], rate)
-        return features, demographics, pi, placed / self.ecg_scale_mv, reference.given
+        return features, demographics, pi, base / self.ecg_scale_mv, reference.given
 
     def timing(self, ppg: Tensor, demographics: Tensor, reference: Reference) -> Timing:
         """Where the beats are expected, and how surely; ``ppg`` (B, 1, T) scaled."""
-        return self.pulse_delay(ppg, demographics, seen_before(reference))
-
-    @staticmethod
-    def open_scale(given: Tensor) -> Tensor:
-        """Standard deviation of what a reference with these leads (B, 12) leaves open, (B, 1, 1), data set: 1."""
-        limb, chest = given[:, :6].sum(dim=1), given[:, 6:].sum(dim=1)
-        of_limb = given.new_tensor(LIMB_VARIANCE)[limb.clamp(max=2).long()]
-        variance = (6 * of_limb + CHEST_VARIANCE[0] * (6 - chest) + CHEST_VARIANCE[1] * chest) / 12
-        return torch.where(limb + chest > 0, variance, 1.0).sqrt()[:, None, None]
+        return self.pulse_delay.timing(ppg, demographics, reference)
 
     def prepare(self, windows, *, seed: int, progress: bool) -> None:
         """GroupFinder: its encoder, its bank and its groups."""
@@ -154,19 +141,17 @@ class P2Es(LearnedTranslator):
         Times and noise are drawn from ``generator``. The beats lie where they were, so far as there are pulses for
         them: that is known here, and drawn in translation.
         """
-        timing = self.timing(batch.ppg, batch.demographics, batch.reference)
-        r_times, common, errors = known_r_times(timing, batch.r_times)
-        delay_s = torch.where(common.isfinite(), common, timing.delay.detach())
-        who = {"reference": batch.reference, "r_times": r_times.detach(), "exclude_subjects": batch.subjects}
-        fixed = self.condition(batch.ppg, batch.demographics, delay_s=delay_s, **who)
+        places, of_delays = self.pulse_delay.known(batch)
+        who = {"reference": batch.reference, "exclude_subjects": batch.subjects}
+        fixed = self.condition(batch.ppg, batch.demographics, **places._asdict(), **who)
         t = draw_times(len(batch), generator).to(self.device)
         drawn = [torch.randn(batch.x_0.shape, generator=generator).to(self.device) for _ in range(2)]
         # White noise in some windows: it has the network read the person out of all beats.
         white = torch.rand(len(batch), generator=generator).to(self.device) < WHITE_SHARE
-        noise = torch.where(white[:, None, None], drawn[1], self.beat_noise(*drawn, r_times.detach()))
+        noise = torch.where(white[:, None, None], drawn[1], self.beat_noise(*drawn, places.r_times))
         base, scale = fixed[3] * (batch.mask > 0)[:, :, None], self.open_scale(fixed[4])
         found = model(self.process.marginal((batch.x_0 - base) / scale, t, noise), t, *fixed)
-        return Estimate(*(base + scale * part for part in found)), timing_loss(timing, common, errors)
+        return Estimate(*(base + scale * part for part in found)), of_delays
 
     def beat_noise(self, of_beat: Tensor, of_window: Tensor, r_times: Tensor) -> Tensor:
         """Standard normal noise (B, 12, T), most of it the same in each beat (of ``of_beat``), as a person's ECG is.
@@ -192,9 +177,9 @@ class P2Es(LearnedTranslator):
             ppg = standardise(torch.as_tensor(np.array(windows.ppg[part])).to(self.device))
             nothing = Reference.none(len(ppg), self.config.signal.sampling_rate).to(self.device)
             timing = self.timing(ppg, features[part], nothing)
-            r_times = timing.r_times(timing.delay)
-            fixed = self.condition(ppg, features[part], r_times=r_times, delay_s=timing.delay)
-            noise = self.beat_noise(of_beat[part], of_window[part], r_times)
+            places = expected_places(timing)
+            fixed = self.condition(ppg, features[part], **places._asdict())
+            noise = self.beat_noise(of_beat[part], of_window[part], places.r_times)
             x_t = self.process.marginal(scaled[part], t, noise)
             errors.append(masked_mse(self(x_t, t, *fixed).refined, scaled[part], mask[part].to(self.device)) * len(t))
         return {"validation_loss_mid": float(sum(errors) / len(scaled))}
@@ -209,35 +194,27 @@ class P2Es(LearnedTranslator):
         direct estimate of the posterior mean, averaged over delays.
         """
         n_steps = n_steps or self.config.sampling.n_steps
-        first, change, kinds, delay_sd = self._samples(ppg, demographics, noise, n_steps, sampler, reference)
+        first, change, kinds, timing = self._samples(ppg, demographics, noise, n_steps, sampler, reference)
         # Factors differ between given leads and others, which may contradict each other then.
         ecg = self.denoiser.project(first + self.spread.factor(kinds, n_steps) * change) * self.trained_leads[:, None]
-        if n_steps > 1:
-            return ecg
-        t = torch.arange(ecg.shape[-1], device=ecg.device)
-        late = delay_sd[:, None] * self.config.signal.sampling_rate
-        return sum(interpolate(ecg, t + place * late) for place in DIRECT_DELAYS) / len(DIRECT_DELAYS)
+        return ecg if n_steps > 1 else averaged_over_delays(ecg, timing, self.config.signal.sampling_rate)
 
     def _samples(self, ppg, demographics, noise: WindowNoise, n_steps: int, sampler, reference) -> tuple[Tensor, ...]:
-        """First estimate, what the sampler changed of it, both (M, 12, T), kinds of leads, and SD of the delay (M,), s.
+        """First estimate, what the sampler changed of it, both (M, 12, T), kinds of leads, and timing, M samples.
 
-        The delays of a sample are drawn for it alone, so that the truth is exchangeable with all samples; with one step
-        they are those that are expected. The common delay and the noise of the beat belong to the recording.
+        With one step the beats lie where they are expected.
         """
         sample = get_sampler(sampler or self.config.sampling.sampler)
         reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
         reference = reference.to(ppg.device)
-        timing = self.timing(ppg, demographics, reference).repeat_interleave(noise.n_samples)
+        timing = self.timing(ppg, demographics, reference)
+        places = drawn_places(timing, noise)
+        timing = timing.repeat_interleave(noise.n_samples)
+        places = places if n_steps > 1 else expected_places(timing)
         ppg, demographics = (part.repeat_interleave(noise.n_samples, 0) for part in (ppg, demographics))
         reference = reference.repeat_interleave(noise.n_samples)
-        person = noise.of_recording
-        late, jitter = (
-            part.clamp(-3, 3) * float(n_steps > 1)
-            for part in (person.normal(1)[:, 0], noise.normal(timing.pulses.shape[1]))
-        )
-        delay_s = timing.delay + timing.delay_sd * late
-        places = {"r_times": timing.r_times(delay_s, jitter), "delay_s": delay_s}
-        condition = self._condition(*self.condition(ppg, demographics, reference=reference, **places))
+        fixed = self.condition(ppg, demographics, reference=reference, **places._asdict())
+        condition = self._condition(*fixed)
         condition = replace(condition, encoded=self.denoiser.multi_scale.encode(condition))
         scale, estimates = self.open_scale(condition.given), []
 
@@ -247,11 +224,11 @@ class P2Es(LearnedTranslator):
             return estimates[-1]
 
         def drawn(step: int) -> Tensor:
-            return self.beat_noise(person(step), noise(step), places["r_times"])
+            return self.beat_noise(noise.of_recording(step), noise(step), places.r_times)
 
         last = sample(denoise, self.process, drawn, n_steps=n_steps)
         change = scale * (last - estimates[0])
-        return condition.base + scale * estimates[0], change, kinds_of(reference), timing.delay_sd
+        return condition.base + scale * estimates[0], change, kinds_of(reference), timing
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
