@@ -30,7 +30,7 @@ SINCE_S = {"0-1 min": 60, "1-5 min": 300, "5-15 min": 900, "15-60 min": 3600, "1
 #: All of them together, and the whole of another session.
 ANY_TIME = "any"
 #: Windows of a record that are scored in each part of the time, at most, evenly over it.
-MAX_WINDOWS = 30
+MAX_WINDOWS = 20
 _CHUNK = 128  # windows, about, that are translated at a time; never a part of a record, which has one lag
 #: What is shown, and of which estimate: pointwise errors of the mean of samples, beats of a single one.
 METRICS = {**dict.fromkeys(("pearson", "pearson_lag", "rmse", "rmse_lag"), "mean"),
@@ -152,4 +152,4 @@ def by_time_table(config: Config, scores: pd.DataFrame) -> pd.DataFrame:
             about = {"session": session, "regime": regime, "since": since, "method": method, "data": kind}
             about |= {name: len(part.drop_duplicates(of)) for name, of in _COUNTED.items()}
             rows.append(table.reset_index().assign(n_leads=part["n_leads"].max(), **about))
-    return pd.concat(rows, ignore_index=True)[COLUMNS]
+    return pd.concat(rows, ignore_index=True)[COLUMNS].astype({"n_subjects": int})

@@ -210,8 +210,8 @@ def _warnings(index: pd.DataFrame) -> list[str]:
         f"TIME-WISE SPLIT: all recordings come from {'one subject' if n_people == 1 else f'{n_people} subjects'}. "
         "Training, validation and test windows are different times of the same person, so scores say nothing about "
         "people whom the method has not seen.": (index["split_kind"] == "time").any(),
-        "TEST ONLY: too few windows to train on, so all are test windows. A model that was trained on other data can be "
-        "tried on them; to train on this data set, add recordings.": (index["split_kind"] == "none").any(),
+        "TEST ONLY: too few windows to train on, so all are test windows. A model that was trained on other data can "
+        "be tried on them; to train on this data set, add recordings.": (index["split_kind"] == "none").any(),
         f"SEMI-SYNTHETIC: the ECG is real, the PPG is not. {'All' if simulated.all() else 'Some'} PPG windows were "
         "simulated from the beats of the ECG, with age and sex; scores say what a translation could do with such a "
         "PPG, not with a sensor's.": simulated.any(),
