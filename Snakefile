@@ -48,7 +48,7 @@ ABLATIONS = [name for name in variants_of(PROFILE, "ablations") if not VARIANTS[
 TRAINED = [VARIANT, *BASELINES, *ABLATIONS]
 TOLD = [name for name in variants_of(PROFILE, "ablations") if VARIANTS[name].weights_of]
 SAMPLERS = variants_of(PROFILE, "samplers")
-# With a reference of the person: of real recordings none are made yet.
+# With a reference of the person; for real recordings see notebook 17.
 REFERENCED = variants_of(PROFILE, "references", DATASET)
 USES = [*TOLD, *SAMPLERS, *variants_of(PROFILE, "more_steps"), *REFERENCED]
 
@@ -58,7 +58,7 @@ WINDOWS = f"data/windows/{DATASET}-{PROFILE}/settings.json"
 FIGURES = f"figures/{DATASET}-{PROFILE}"
 RUNS = f"runs/{DATASET}/{PROFILE}"
 EXECUTED = f"{RUNS}/notebooks"
-# On real recordings, 06 and 14 also show the model trained on simulated data, if there is one.
+# On real recordings, 06, 14 and 17 also show the model trained on simulated data, if there is one.
 TRANSFER = simulated_model_folder(PROFILE) / WEIGHTS_FILE
 TRANSFER = [str(TRANSFER)] if DATASET != "simulated" and TRANSFER.is_file() else []
 # Recordings that name no ECG lead show when pulses follow beats, and nothing can be trained on them.
@@ -150,7 +150,12 @@ SIMPLE = {
     # It runs cells of the teaching notebooks, and does not read their outputs.
     "solutions": ("15_solutions", [NOTEBOOKS / f"{name}.ipynb" for name in TEACHING], []),
     "sim_to_real": ("14_sim_to_real", TRANSFER, [*figures("fig27_sim_to_real"), *tables("table22_sim_to_real")]),
+    "reference_real": (
+        "17_reference_real", TRANSFER, [*figures("fig34_reference_by_time"), *tables("table32_reference_by_time")]
+    ),
 }
+# They carry a model from simulation to real recordings.
+REAL_ONLY = ("sim_to_real", "reference_real")
 for step, (name, reads, makes) in SIMPLE.items():
 
     rule:
@@ -358,7 +363,8 @@ rule all:
         []
         if TIMING_ONLY
         else [
-            [getattr(rules, step).output for step in SIMPLE if step != "sim_to_real"],
+            [getattr(rules, step).output for step in SIMPLE if step not in REAL_ONLY],
+            rules.reference_real.output if TRANSFER else [],
             scores_of(TRAINED),
             [f"{EXECUTED}/05_train-{name}-seed{seed}.ipynb" for name, seed in runs_of(TRAINED)],
             scores_of(USES),

@@ -25,8 +25,8 @@ from p2es_lib.plots.saving import ARTEFACTS
 
 BOOK = Path(__file__).resolve().parent
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-#: Data sets on which notebook 14 has nothing to do: it takes a model from simulation to real recordings.
-_REAL_ONLY = {"14_sim_to_real"}
+#: They take a model from simulation to real recordings.
+_REAL_ONLY = {"14_sim_to_real", "17_reference_real"}
 #: Their people are simulated, whatever the book is about.
 _SIMULATED_ONLY = {"13_own_ppg", "16_reference"}
 

@@ -23,7 +23,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = CHECKOUT / "notebooks"
 NAMES = ["01_data", "02_forward_process", "03_reverse_process", "04_affinity", "05_train", "06_baselines", "07_results",
          "08_ablations", "09_clinical_validity", "10_robustness", "11_efficiency", "12_claims", "13_own_ppg",
-         "14_sim_to_real", "15_solutions", "16_reference"]  # fmt: skip
+         "14_sim_to_real", "15_solutions", "16_reference", "17_reference_real"]  # fmt: skip
 #: What profile smoke trains, each by an execution of notebook 05.
 TRAINED = ("p2es", "unet", "no_affinity")
 #: Parameters that each notebook has besides dataset="simulated" and profile="quick".
@@ -40,6 +40,7 @@ PARAMETERS = {
     "13_own_ppg": {"seeds": "0", "ppg_file": "", "age": 0.0, "sex": ""},
     "14_sim_to_real": {"dataset": "mimic4wdb"},
     "16_reference": {"seeds": "0"},
+    "17_reference_real": {"dataset": "mimic4wdb"},
 }
 FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_reverse_process", "fig05_embedding_groups",
            "fig06_affinity", "fig07_training", "fig08_stages", "fig09_overlay", "fig10_results", "fig11_decomposition",

@@ -139,5 +139,6 @@ def test_too_little_to_split_says_what_is_missing(new_source, make_pair):
         windows_of(fake)
     fake.add("a", [stretch_of(make_pair(12, RATE, noise=0.01))])
     fake.file("a").write_text("changed")
-    with pytest.raises(InputError, match="too few for a split .*add recordings"):
-        windows_of(fake)
+    windows = windows_of(fake)  # nothing to train on, but a model that is there can be tried
+    assert set(windows.index["split"]) == {"test"} and set(windows.index["split_kind"]) == {"none"}
+    assert "TEST ONLY" in windows.info["warnings"][0] and "add recordings" in windows.info["warnings"][0]

@@ -331,9 +331,6 @@ def test_what_is_unknown_is_refused(cohort):
         references_of(config, windows, "V1")
     with pytest.raises(InputError, match="other"):
         references_of(config, windows, "all", "tomorrow")
-    real = SimpleNamespace(index=windows.index.drop(columns="subject_number"))
-    with pytest.raises(InputError, match="no references"):
-        references_of(config, real, "all")
 
 
 def test_another_session_is_told_and_differs(cohort):

@@ -92,9 +92,10 @@ def difference_table(config: Config, variants: list[str], seeds: list[int], refe
     kind, unit, rows = data_kind(load_windows(config)), bootstrap_unit(full), []
     for variant in variants:
         scores = load_scores(config.dataset, config.profile, variant, seeds)
+        on_same = full["window"].isin(scores["window"].unique())  # of real recordings, not all have a reference
         seeds_here = seeds_of(config.profile, variant, seeds) if variant in VARIANTS else seeds
         about = VARIANTS[variant].about if variant in VARIANTS else "reference"
-        for found in _differences(scores, full[full["seed"].isin(seeds_here)], seeds_here, unit):
+        for found in _differences(scores, full[on_same & full["seed"].isin(seeds_here)], seeds_here, unit):
             rows.append({"variant": variant, "method": _label(variant), "about": about} | found)
     table = pd.DataFrame(rows).assign(data=kind)
     corrected = table.groupby("metric", sort=False)["p_value"].transform(lambda p: holm(p.to_numpy()))

@@ -26,11 +26,12 @@ from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.learned import LearnedTranslator, load_method
 from p2es_lib.core.paths import PACKAGE, atomic_path, checkout, run_dir, windows_dir
 from p2es_lib.core.processes import git
+from p2es_lib.core.reference import Reference
 from p2es_lib.core.weights import CARD_FILE, WEIGHTS_FILE, simulated_model_folder
 from p2es_lib.data.sources.simulated import simulate_cohort, simulated_split
 from p2es_lib.data.windows import WindowSet, read_settings, read_windows, simulator_config
 from p2es_lib.evaluation.metrics import evaluate, frechet_table
-from p2es_lib.experiments.regimes import references_of
+from p2es_lib.experiments.regimes import REFERENCE_S, references_of
 from p2es_lib.experiments.variants import REFERENCED, REFERENCES, VARIANTS
 from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
 from p2es_lib.training.loop import CHECKPOINT_FILE, train
@@ -222,12 +223,31 @@ def told_demographics(demographics: Demographics, kind: str) -> Demographics:
     return Demographics(np.clip(108.0 - demographics.age, 18.0, 90.0), other)
 
 
+def scored_windows(config: Config) -> tuple[WindowSet, Reference | None]:
+    """The test windows that are scored, and their references as ``config.evaluation`` says; None: without.
+
+    Of real recordings, those that have such a reference: an InputError if none has. Their index then says which test
+    windows they are (column ``window``), so that another method can be compared on the same ones.
+    """
+    test, asked = load_windows(config).split("test"), config.evaluation
+    reference = references_of(config, test, asked.reference, asked.session)
+    if reference is None or "subject_number" in test.index:
+        return test, reference
+    if not (has := reference.given.any(dim=1)).any():
+        kind = f"{asked.reference}, {asked.session} session"
+        problem = f"data set {config.dataset}: no test window has a reference ({kind})"
+        needed = f"a record longer than {REFERENCE_S:g} s (other: two records of a person) with one of these leads"
+        raise InputError(f"{problem}; it takes {needed}: try another session or regime, or add recordings")
+    rows = np.flatnonzero(has)
+    some = test.select(rows)
+    return dataclasses.replace(some, index=some.index.assign(window=rows)), reference[has]
+
+
 def translate_test(model: LearnedTranslator, config: Config, seed: int, *, progress: bool = True) -> np.ndarray:
     """Samples of the test windows, (N, K, 12, T) mV, as they are scored; K is 1 for a deterministic method."""
-    test = load_windows(config).split("test")
+    test, reference = scored_windows(config)
     told = told_demographics(test.demographics, config.evaluation.demographics)
     n_samples = config.sampling.n_samples if model.stochastic else 1
-    reference = references_of(config, test, config.evaluation.reference, config.evaluation.session)
     with tqdm(total=len(test), desc="translating test windows", disable=not progress) as bar:
         options = {"generator": seed, "reference": reference, "progress": lambda n: bar.update(n - bar.n)}
         return model.translate(np.array(test.ppg), told, n_samples=n_samples, **options).numpy()
@@ -260,14 +280,13 @@ def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int,
 
 def _scores_of_model(model, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True) -> tuple:
     """Scores of the test windows and distances between distributions, of every estimate that the method has."""
-    test, rate = load_windows(config).split("test"), config.signal.sampling_rate
+    (test, reference), rate = scored_windows(config), config.signal.sampling_rate
     options = {"max_lag_s": config.evaluation.max_lag_s}
     estimates = ("mean", "single") if model.stochastic else ("mean",)
     judged = (*estimates, "samples") if samples.shape[1] > 1 else estimates
     scores = [evaluate(samples, test, rate, estimates=judged, **options)]
     if model.has_direct_estimate and one_step:
         demographics = told_demographics(test.demographics, config.evaluation.demographics)
-        reference = references_of(config, test, config.evaluation.reference, config.evaluation.session)
         direct = model.translate(
             np.array(test.ppg), demographics, reference=reference, n_samples=1, n_steps=1, generator=seed
         )
@@ -276,7 +295,10 @@ def _scores_of_model(model, samples: np.ndarray, config: Config, seed: int, *, o
 
 
 def references_for(config: Config) -> list[str]:
-    """References that exist for a data set: the floors need known latents, the transfer a model to carry over."""
+    """References of all test windows of a data set: the floors need known latents, the transfer a model to carry over.
+
+    One's own beat is pasted in real recordings too, but not in all windows: see :func:`scored_windows`.
+    """
     always = ["template", "template_groups", "ridge", "pasted"]
     if config.dataset == "simulated":
         return [*always, *(f"pasted_{name}" for name, *_ in REFERENCED), "irreducible", "irreducible_beats"]
@@ -286,7 +308,8 @@ def references_for(config: Config) -> list[str]:
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
     """Scores of a reference (InputError: none here), from its run if there: "mean" only, but all of the transfer."""
     check_choice("reference", name, REFERENCES)
-    if name not in references_for(config):
+    regime, session = {f"pasted_{key}": parts for key, *parts in REFERENCED}.get(name, ("none", "same"))
+    if regime == "none" and name not in references_for(config):
         problem = f"reference {name!r} does not exist for data set {config.dataset!r} here: the irreducible error needs"
         command = f"make reproduce DATASET=simulated PROFILE={real_profile(config.profile)}"
         raise InputError(f"{problem} known latents (simulated data), the transfer a model: {command}")
@@ -300,8 +323,9 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
         model = load_method(carried_over)
         samples = translate_test(model, config, 0, progress=progress)
         return _write_scores(*_scores_of_model(model, samples, config, 0), folder)
-    test, rate = load_windows(config).split("test"), config.signal.sampling_rate
-    estimate = _reference_estimate(config, name, progress)
+    with_reference = config.replace("evaluation.reference", regime).replace("evaluation.session", session)
+    test, reference = scored_windows(with_reference)
+    estimate, rate = _reference_estimate(config, name, test, reference, progress), config.signal.sampling_rate
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
     if name.startswith("irreducible"):
         # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2
@@ -311,17 +335,14 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     return _write_scores(scores, frechet_table(estimate, test, rate, estimates=("mean",)), folder)
 
 
-def _reference_estimate(config: Config, name: str, progress: bool) -> np.ndarray:
-    """ECG of the test windows as a reference with one answer gives it, (N, 1, 12, T) mV."""
+def _reference_estimate(config: Config, name: str, test: WindowSet, reference, progress: bool) -> np.ndarray:
+    """ECG of the test windows, with their references, as a reference with one answer gives it, (N, 1, 12, T) mV."""
     if name.startswith("irreducible"):
         hold = "pulses" if name == "irreducible" else "beats"
         n_draws = config.evaluation.n_floor_draws
         return _conditional_mean(config, "test", n_draws=n_draws, hold=hold, progress=progress)[1].mean[:, None]
     windows = load_windows(config)
-    test = windows.split("test")
     if name.startswith("pasted"):
-        regime, session = {f"pasted_{key}": parts for key, *parts in REFERENCED}.get(name, ("none", "same"))
-        reference = references_of(config, test, regime, session)
         pasted = PastedBeats(config).fit(windows.split("train"))
         return pasted.translate(np.array(test.ppg), test.demographics, reference=reference).numpy()
     if name == "ridge":

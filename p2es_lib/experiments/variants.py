@@ -155,7 +155,8 @@ KINDS = {"baselines": ("baseline",), "ablations": tuple(SUBJECTS), "samplers": (
 def variants_of(profile: str, kind: str, dataset: str = "simulated") -> list[str]:
     """Variants of a profile by kind (:data:`KINDS`), in the order of :data:`VARIANTS`, without the full model.
 
-    Of real recordings no references are made yet, so they have no variants of that kind.
+    Which references there are of real recordings is known once they are prepared: notebook 17 looks, and the workflow
+    scores none of these variants.
     """
     about = KINDS[check_choice("kind", kind, KINDS)]
     if kind == "references" and dataset != "simulated":

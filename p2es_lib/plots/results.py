@@ -472,3 +472,38 @@ def plot_changes(table: pd.DataFrame) -> Figure:
         fig, {s: {"color": c, "marker": m, "ms": 3.8, "mew": 0} for s, (c, m) in looks.items()}, ncols=4
     )
     return fig
+
+
+@styled
+def plot_reference_by_time(table: pd.DataFrame, metrics: Sequence[str] = ("pearson", "pearson_lag")) -> Figure:
+    """Agreement with real ECGs against the time since the reference, a row per regime, a line per method.
+
+    The table is that of :func:`p2es_lib.experiments.reference_by_time.by_time_table`; another session stands at the
+    right, apart. Without any row, an empty panel says so.
+    """
+    _check_columns("table by time", table, {"session", "regime", "n_leads", "since", "method", "metric", "value"})
+    if table.empty:
+        fig, ax = page_subplots(1.5)
+        style.mark_empty(ax, "no window of these recordings has a reference")
+        return fig
+    table = table[(table["session"] == "other") | (table["since"] != "any")]
+    table = table.assign(at=table["since"].where(table["session"] == "same", "other session"))
+    places = {name: x for x, name in enumerate(table["at"].unique())}  # in the order of time
+    colours, kinds = np.repeat([ESTIMATE, COLOURS["orange"]], 2), (style.DASHED, "-") * 2
+    looks = {name: {"color": colour, "ls": kind, "marker": "o", "ms": 3.5}
+             for name, colour, kind in zip(table["method"].unique(), colours, kinds)}  # fmt: skip
+    regimes = list(table["regime"].unique())
+    fig, axes = page_subplots(1.0 + 1.7 * len(regimes), len(regimes), len(metrics), squeeze=False, sharex=True)
+    for row, regime in zip(axes, regimes, strict=True):
+        for ax, metric in zip(row, metrics, strict=True):
+            part = table[(table["regime"] == regime) & (table["metric"] == metric)]
+            for (method, look), offset in zip(looks.items(), style.side_by_side(len(looks), 0.15)):
+                for _, line in part[part["method"] == method].groupby("session"):
+                    x = line["at"].map(places) + offset
+                    ax.vlines(x, line["lower"], line["upper"], color=look["color"], lw=0.7)
+                    ax.plot(x, line["value"], **look)
+            ax.set(title=f"{part['n_leads'].max()} lead(s) in the reference", ylabel=style.axis_label(METRICS[metric]))
+            ax.set_xticks(list(places.values()), list(places), rotation=30, ha="right")
+            style.lines_behind(ax, "y")
+    style.legend_outside(fig, looks, ncols=4)
+    return style.lettered(fig, axes.ravel())

@@ -42,6 +42,8 @@ ARTEFACTS = {
     "16_reference": "fig30_regimes, fig31_reference_leads, fig32_changes, fig33_one_change, table28_references, "
                     "table29_reference_gain, table30_coherence, table31_changes: what one earlier ECG of the person "
                     "buys, and what it cannot show (simulated data only)",
+    "17_reference_real": "fig34_reference_by_time, table32_reference_by_time: what it buys on real recordings, by the "
+                         "time since (real data sets only)",
 }  # fmt: skip
 #: The table of the runs that the others of its folder are made of, and how long each notebook took.
 RUNS_TABLE, MINUTES_TABLE = "table26_runs", "table04_minutes"
@@ -51,7 +53,13 @@ _OTHER_COMMANDS = {RUNS_TABLE: "reproduce", MINUTES_TABLE: "readme"}
 _WITHOUT_RUNS = ("table01_cohort", "table05_measurements", "table06_told_apart", "table14_delineation",
                  RUNS_TABLE, MINUTES_TABLE)  # fmt: skip
 #: Parameters, besides data set and profile, that decide what is in a table, by the command that makes it: defaults.
-_OPTIONS = {"01_data": {}, "07_results": {"variant": "p2es", "seeds": "0"}, "14_sim_to_real": {}, "readme": {}}
+_OPTIONS = {
+    "01_data": {},
+    "07_results": {"variant": "p2es", "seeds": "0"},
+    "14_sim_to_real": {},
+    "17_reference_real": {},
+    "readme": {},
+}
 
 
 def _check_name(kind: str, name: str) -> None:

@@ -190,7 +190,10 @@ def assemble(shards: Sequence[tuple[str, Path]], config: Config, where: str) -> 
     window_s = config.signal.window_samples / config.signal.sampling_rate
     index["split"], index["split_kind"] = assign_splits(index, window_s, config)
     if short := [split for split in SPLITS if not (index["split"] == split).any()]:
-        raise InputError(f"{summary}: too few for a split (no window for {', '.join(short)}); add recordings")
+        if (index["split_kind"] != "time").any():
+            raise InputError(f"{summary}: too few for a split (no window for {', '.join(short)}); add recordings")
+        # A recording or two of one person: nothing to train on, but models that are there can be tried on all of it.
+        index["split"], index["split_kind"] = "test", "none"
     info["dropped_between_splits"] = int((index["split"] == "").sum())
     info["warnings"] = _warnings(index)
     # Split by split, so that each split of the store is one stretch of it; windows dropped between splits are left out.
@@ -207,6 +210,8 @@ def _warnings(index: pd.DataFrame) -> list[str]:
         f"TIME-WISE SPLIT: all recordings come from {'one subject' if n_people == 1 else f'{n_people} subjects'}. "
         "Training, validation and test windows are different times of the same person, so scores say nothing about "
         "people whom the method has not seen.": (index["split_kind"] == "time").any(),
+        "TEST ONLY: too few windows to train on, so all are test windows. A model that was trained on other data can "
+        "be tried on them; to train on this data set, add recordings.": (index["split_kind"] == "none").any(),
         f"SEMI-SYNTHETIC: the ECG is real, the PPG is not. {'All' if simulated.all() else 'Some'} PPG windows were "
         "simulated from the beats of the ECG, with age and sex; scores say what a translation could do with such a "
         "PPG, not with a sensor's.": simulated.any(),

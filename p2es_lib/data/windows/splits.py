@@ -19,6 +19,7 @@ SPLIT_KINDS = {
     "folds": "split by subject in the folds that the data set recommends",
     "source": "tested on a source that was not trained on",
     "time": "SPLIT BY TIME within the same subjects",
+    "none": "TOO FEW TO TRAIN ON, all for testing",
 }
 _WORDS = {"af": "atrial fibrillation", "lbbb": "LBBB", "rbbb": "RBBB", "lvh": "LVH", "lafb": "LAFB",
           "mi": "infarction", "st": "ST"}  # fmt: skip

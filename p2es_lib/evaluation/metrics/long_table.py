@@ -65,11 +65,12 @@ def whole_window(column: np.ndarray) -> np.ndarray:
 def long_keys(names, places: tuple[np.ndarray, ...], index: pd.DataFrame, estimate: str) -> dict[str, np.ndarray]:
     """Columns of a long table before the value, for places (metric, window, lead) of a cube (metrics, N, 15).
 
-    ``index`` holds subject and record of the N windows; ``window`` is the row number among them.
+    ``index`` holds subject and record of the N windows; ``window`` is its column of that name, or else the row number.
     """
+    numbers = index["window"].to_numpy() if "window" in index else np.arange(len(index))
     metric, window, lead = places
     columns = {name: index[name].astype(str).to_numpy(dtype=object)[window] for name in ("subject", "record")}
-    columns |= {"window": window, "lead": np.array([*LEADS, *LEAD_GROUPS], dtype=object)[lead]}
+    columns |= {"window": numbers[window], "lead": np.array([*LEADS, *LEAD_GROUPS], dtype=object)[lead]}
     return columns | {"estimate": estimate, "metric": np.array(list(names), dtype=object)[metric]}
 
 
