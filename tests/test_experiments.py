@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from p2es_lib.data.preparation import prepare_windows
 from p2es_lib.data.sources.simulated import simulated_split
 from p2es_lib.data.windows import simulator_config
 from p2es_lib.data.windows.store import write_windows
+from p2es_lib.evaluation.metrics.uncertainty import attainable_level
 from p2es_lib.experiments import runs
 from p2es_lib.experiments.results import distance_to_floor, load_scores, results_table
 from p2es_lib.experiments.runs import (
@@ -31,9 +33,9 @@ from p2es_lib.experiments.runs import (
     teaching_windows,
     train_run,
 )
-from p2es_lib.experiments.variants import REFERENCES, VARIANTS, configure, parse_seeds
+from p2es_lib.experiments.variants import FLOORS, REFERENCES, VARIANTS, configure, parse_seeds
 from p2es_lib.method.p2es import P2Es
-from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
+from p2es_lib.simulator import SimulatorConfig, conditional_mean_ecg, irreducible_rmse, posterior_ecg, simulate
 
 
 @pytest.fixture(scope="module")
@@ -224,16 +226,56 @@ def test_weights_of_other_windows_or_settings_are_not_used(home, stale):
         train_run(config, "steps_2", 0, progress=False)
 
 
-def test_floor_is_corrected_for_the_number_of_draws(tmp_path, monkeypatch):
-    monkeypatch.setenv("P2ES_HOME", str(tmp_path))
-    config = tiny_config(
-        data__n_train_subjects=6, data__n_validation_subjects=4, data__n_test_subjects=6, evaluation__n_floor_draws=4
-    )
-    prepare_windows(config, progress=False)
-    scores = score_reference(config, "irreducible", progress=False).query("lead == 'all' and metric == 'mse'")
-    cohort = simulated_split(config, "test")
-    mean = conditional_mean_ecg(cohort, simulator_config(config), n_draws=4, hold="pulses")
-    assert np.sqrt(scores["value"].mean()) == pytest.approx(irreducible_rmse(cohort, mean), rel=1e-4)
+@pytest.fixture(scope="module")
+def floors(tmp_path_factory):
+    """Configuration of a small simulated cohort, its test windows with latents, and the scores of each floor there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("P2ES_HOME", str(tmp_path_factory.mktemp("floors")))
+        few = {f"data__n_{split}_subjects": n for split, n in (("train", 6), ("validation", 4), ("test", 12))}
+        config = tiny_config(**few, evaluation__n_floor_draws=9, sampling__n_samples=8)
+        prepare_windows(config, progress=False)
+        scores = {name: score_reference(config, name, progress=False) for name in FLOORS}
+        yield config, simulated_split(config, "test"), scores, results_table(config, list(FLOORS), [0])
+
+
+@pytest.mark.parametrize("name, n_draws", list(zip(FLOORS, (9, 9, 8, 8), strict=True)))
+def test_floor_is_corrected_for_the_number_of_draws(name, n_draws, floors):
+    """The mean over all draws, as it was before single draws were scored; these are the first of the same draws."""
+    config, cohort, scores, _ = floors
+    known = conditional_mean_ecg(cohort, simulator_config(config), n_draws=n_draws, **FLOORS[name])
+    of = scores[name].query("lead == 'all' and metric == 'mse'").groupby("estimate")["value"].mean()
+    assert np.sqrt(of["mean"]) == pytest.approx(irreducible_rmse(cohort, known), rel=1e-4)
+    options = {"n_draws": n_draws, **FLOORS[name]}
+    first = [posterior_ecg(cohort, row, simulator_config(config), **options)[0] for row in range(len(cohort))]
+    assert of["single"] == pytest.approx(np.mean((np.array(first) - cohort.ecg) ** 2), rel=1e-4)
+
+
+def test_floors_are_judged_as_methods_that_draw_samples(floors):
+    *_, scores, table = floors
+    crps = {}
+    for name, of in scores.items():
+        means = of[of["lead"] == "all"].groupby(["estimate", "metric"])["value"].mean()
+        assert set(of["estimate"]) == {"mean", "single", "samples"}
+        crps[name] = means["samples", "crps"]
+        assert crps[name] < means["mean", "mae"] and means["mean", "mse"] < means["single", "mse"]
+        assert 0.6 < means["samples", "coverage_80"] / attainable_level(0.8, 8) < 1.2
+    assert crps["irreducible_all"] < crps["irreducible_all_other"] < crps["irreducible"]
+    assert set(FLOORS) <= set(REFERENCES) == set(references_for(tiny_config())) | {"transfer"}
+    shown = table[(table["lead"] == "all") & (table["metric"] == "crps")].set_index("method")["value"]
+    assert dict(shown) == pytest.approx({REFERENCES[name]: value for name, value in crps.items()})
+    assert {f"{REFERENCES[name]}, single sample" for name in FLOORS} < set(table["method"])
+    assert not table.duplicated(["method", "lead", "metric"]).any()
+
+
+def test_draws_exist_for_one_window_at_a_time():
+    config, peaks = SimulatorConfig(window_samples=256), []
+    for n in (2, 12):
+        windows = simulate(range(n), 1, config)
+        tracemalloc.start()
+        conditional_mean_ecg(windows, config, n_draws=100)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 100 * 12 * 256 * 4, "ten windows more take less than the draws of one"
 
 
 def test_run_records_what_it_was_made_with(home):

@@ -53,7 +53,10 @@ RATE, N = 125.0, 1024
 # ------------------------------------------------------------------------------------------------- errors by regime
 def scores_of(level: float, estimates=("mean", "samples"), subjects: int = 6) -> pd.DataFrame:
     """Scores whose squared error is ``level``, more or less by the subject, as P2Es or (one estimate) a reference."""
-    metrics = {"mean": {"mse": level, "mae": 2 * level}, "samples": {"crps": level, "coverage_80": 0.75}}
+    metrics = {
+        "mean": {"mse": level, "mae": 2 * level},
+        "samples": {"crps": level, "coverage_80": 0.75, "coverage_95": 0.9},
+    }
     rows = [
         {"subject": f"s{k}", "record": f"s{k}", "window": k, "lead": lead, "estimate": estimate, "metric": metric,
          "value": value * (1 + 0.1 * (k - 2.5))}
@@ -70,11 +73,11 @@ def scored(monkeypatch):
 
     def load(dataset, profile, variant, seeds):
         assert (dataset, profile) == ("simulated", "quick")
-        name = variant.removeprefix("reference_").removeprefix("pasted_")
+        name = variant.removeprefix("reference_").removeprefix("pasted_").removeprefix("irreducible_")
         regime, _, session = name.partition("_")
         value = level.get(regime, level["none"]) + 0.005 * (session == "other")
-        if variant == "irreducible":
-            return scores_of(0.035, ("mean",)).assign(seed=0)
+        if variant.startswith("irreducible"):
+            return scores_of({"irreducible": 0.035}.get(variant, 0.5 * value)).assign(seed=0)
         one = variant.startswith("pasted")
         value *= 1.5 if one else 1.0
         estimates = ("mean",) if one else ("mean", "samples")
@@ -113,7 +116,10 @@ def test_the_table_holds_every_regime(scored):
     pasted = table[table["method"] == PASTED].set_index(["metric", "n_leads", "session"])
     assert pasted.loc[("crps", 12, "same"), "value"] == pytest.approx(2 * 0.015), "the absolute error of one answer"
     assert set(pasted["seeds"]) == {1} and "coverage_80" not in pasted.index.get_level_values(0)
-    assert list(table.loc[table["method"] == FLOOR, "metric"]) == ["rmse"]
+    floor = table[table["method"] == FLOOR].set_index(["metric", "n_leads", "session"])["value"]
+    assert set(floor.index.droplevel("metric")) == {(0, ""), (12, "same"), (12, "other")}, "of one lead none is known"
+    assert floor["rmse", 12, "same"] == pytest.approx(np.sqrt(0.005)) and floor["crps", 0, ""] == pytest.approx(0.035)
+    assert set(table.loc[table["method"] != PASTED, "metric"]) == {"rmse", "crps", "coverage_80", "coverage_95"}
     check_verifiable("table28_references", table)
 
 
@@ -283,14 +289,15 @@ def test_regimes_are_rows_and_the_given_leads_are_marked():
     assert "mean of 4 samples" in words and "translated: 4 samples" in words
 
 
-def test_errors_are_drawn_by_leads_and_the_floor_is_a_line(scored):
+def test_errors_are_drawn_by_leads_and_what_is_not_known_for_all_is_not_joined(scored):
     table = regime_table(get_config("quick"), [0])
     fig = plots.plot_reference_leads(table)
     assert [text.get_text() for text in fig.axes[0].get_xticklabels()] == ["0", "1", "6", "12"]
-    level = table.loc[table["method"] == FLOOR, "value"].iloc[0]
-    flat = [line for line in fig.axes[0].lines if len(set(line.get_ydata())) == 1]
-    assert [line.get_ydata()[0] for line in flat] == [pytest.approx(level)]
-    assert not [line for line in fig.axes[1].lines if len(set(line.get_ydata())) == 1], "its CRPS is not known"
+    for ax, metric in zip(fig.axes, ("rmse", "crps")):
+        floor = table[(table["method"] == FLOOR) & (table["metric"] == metric)].set_index("session")["value"]
+        drawn = [line for line in ax.lines if list(line.get_ydata()) == [floor[""], floor["same"]]]
+        assert len(drawn) == 2 and all(line.get_linestyle() == "None" for line in drawn)
+        assert sum(line.get_linestyle() != "None" for line in ax.lines) == 4
     with pytest.raises(InputError, match="ssim"):
         plots.plot_reference_leads(table, ["ssim"])
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.evaluation.metrics.summary import beyond_chance
-from p2es_lib.experiments.variants import MORE_STEPS, VARIANTS
+from p2es_lib.experiments.variants import FLOORS, MORE_STEPS, VARIANTS
 
 SUPPORTED, NOT, CONTRADICTED, UNTESTED = "supported", "not supported", "contradicted", "cannot be tested here"
 #: Share of the full model's value that a difference must have to speak for or against anything.
@@ -95,7 +95,7 @@ def _better_than_baselines(tables: Tables) -> Finding:
     """
     table = tables("table20_against_methods")
     table = table[table["about"].isin(["baseline", "reference"])]
-    table = table[~table["variant"].isin(["irreducible", "irreducible_beats", "transfer"])]
+    table = table[~table["variant"].isin([*FLOORS, "transfer"])]
     better, worse, parts = set(table["variant"]), set(table["variant"]), []
     for metric, name in {"rmse": "RMSE", "rmse_lag": "RMSE after lag", "crps": "CRPS"}.items():
         rows = table[table["metric"] == metric]

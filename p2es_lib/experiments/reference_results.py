@@ -11,14 +11,13 @@ from p2es_lib.evaluation.coherence import coherence_scores
 from p2es_lib.evaluation.metrics import summarise
 from p2es_lib.evaluation.metrics.long_table import point_estimate
 from p2es_lib.experiments.regimes import references_of
-from p2es_lib.experiments.results import bootstrap_unit, difference_table, load_scores
-from p2es_lib.experiments.variants import LEADS_GIVEN, REFERENCED, variants_of
+from p2es_lib.experiments.results import OF_DISTRIBUTION, bootstrap_unit, difference_table, load_scores
+from p2es_lib.experiments.variants import LEADS_GIVEN, REFERENCED, REFERENCES, variants_of
 
-#: Methods of :func:`regime_table`: one that learns from a reference, one that pastes what it shows, the best of all
-#: without one.
-P2ES, PASTED, FLOOR = "P2Es", "Beat pasted at the pulses", "Irreducible error, no reference"
+#: Methods of :func:`regime_table`: one that learns from a reference, one that pastes what it shows, the best possible.
+P2ES, PASTED, FLOOR = "P2Es", "Beat pasted at the pulses", REFERENCES["irreducible"]
 #: What is shown, and of which estimate: of P2Es, and of a method with one answer, whose CRPS is its absolute error.
-_OF_SAMPLES = {"rmse": ("rmse", "mean"), "crps": ("crps", "samples"), "coverage_80": ("coverage_80", "samples")}
+_OF_SAMPLES = {"rmse": ("rmse", "mean")} | {name: (name, "samples") for name in OF_DISTRIBUTION}
 _OF_ONE = {"rmse": ("rmse", "mean"), "crps": ("mae", "mean")}
 #: Estimates whose coherence is measured, and what is measured of each; the truth has the first, the pulses the second.
 ESTIMATES, COHERENCE = ("single", "mean"), ("qrs_cv", "r_jitter_ms", "r", "r_own_beat")
@@ -32,7 +31,7 @@ def scored_regimes(profile: str) -> list[tuple[str, str, str]]:
 
 
 def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
-    """Errors of P2Es and of the pasted beat by what the reference shows and when it was recorded, over all leads.
+    """Errors of P2Es, of the pasted beat and of the best possible by what the reference shows and when it was recorded.
 
     Parameters
     ----------
@@ -44,13 +43,15 @@ def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
     -------
     DataFrame
         A row per method, regime, session ("" without a reference) and metric: n_leads, estimate, value, lower, upper
-        (95 %, over subjects), n_subjects, seeds. The CRPS of the pasted beat is its mean absolute error.
+        (95 %, over subjects), n_subjects, seeds; over all leads. The CRPS of the pasted beat is its mean absolute
+        error. The best possible is known without a reference and with 12 leads.
     """
     pasted = [(f"pasted_{key}", regime, session) for key, regime, session in REFERENCED]
+    floors = [(f"irreducible_{key}", regime, session) for key, regime, session in REFERENCED if regime == "all"]
     parts = [
         *_rows(config, seeds, P2ES, [("p2es", "none", ""), *scored_regimes(config.profile)], _OF_SAMPLES),
         *_rows(config, seeds, PASTED, [("pasted", "none", ""), *pasted], _OF_ONE),
-        *_rows(config, seeds, FLOOR, [("irreducible", "none", "")], {"rmse": ("rmse", "mean")}),
+        *_rows(config, seeds, FLOOR, [("irreducible", "none", ""), *floors], _OF_SAMPLES),
     ]
     return pd.concat(parts, ignore_index=True)
 

@@ -32,7 +32,7 @@ from p2es_lib.data.sources.simulated import simulate_cohort, simulated_split
 from p2es_lib.data.windows import WindowSet, read_settings, read_windows, simulator_config
 from p2es_lib.evaluation.metrics import evaluate, frechet_table
 from p2es_lib.experiments.regimes import REFERENCE_S, references_of
-from p2es_lib.experiments.variants import REFERENCED, REFERENCES, VARIANTS
+from p2es_lib.experiments.variants import FLOORS, REFERENCED, REFERENCES, VARIANTS
 from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
 from p2es_lib.training.loop import CHECKPOINT_FILE, train
 
@@ -301,12 +301,12 @@ def references_for(config: Config) -> list[str]:
     """
     always = ["template", "template_groups", "ridge", "pasted"]
     if config.dataset == "simulated":
-        return [*always, *(f"pasted_{name}" for name, *_ in REFERENCED), "irreducible", "irreducible_beats"]
+        return [*always, *(f"pasted_{name}" for name, *_ in REFERENCED), *FLOORS]
     return always + (["transfer"] if (simulated_model_folder(config.profile) / WEIGHTS_FILE).is_file() else [])
 
 
 def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.DataFrame:
-    """Scores of a reference (InputError: none here), from its run if there: "mean" only, but all of the transfer."""
+    """Scores of a reference, from its run if there: "mean" only, but all of floors and transfer; InputError: none."""
     check_choice("reference", name, REFERENCES)
     regime, session = {f"pasted_{key}": parts for key, *parts in REFERENCED}.get(name, ("none", "same"))
     if regime == "none" and name not in references_for(config):
@@ -316,6 +316,8 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
     carried_over, source = simulated_model_folder(config.profile), {}
     if name == "transfer":
         source = {"weights": file_hash(carried_over / WEIGHTS_FILE), "estimates": "mean, single, samples, direct"}
+    elif name in FLOORS:
+        source = {"estimates": "mean, single, samples"}
     folder, same = _start_run(config, name, 0, source)
     if same and (folder / SCORES_FILE).is_file():
         return pd.read_parquet(folder / SCORES_FILE)
@@ -323,24 +325,39 @@ def score_reference(config: Config, name: str, *, progress: bool = True) -> pd.D
         model = load_method(carried_over)
         samples = translate_test(model, config, 0, progress=progress)
         return _write_scores(*_scores_of_model(model, samples, config, 0), folder)
+    if name in FLOORS:
+        return _write_scores(*_scores_of_floor(config, name, progress), folder)
     with_reference = config.replace("evaluation.reference", regime).replace("evaluation.session", session)
     test, reference = scored_windows(with_reference)
-    estimate, rate = _reference_estimate(config, name, test, reference, progress), config.signal.sampling_rate
+    estimate, rate = _reference_estimate(config, name, test, reference), config.signal.sampling_rate
     scores = evaluate(estimate, test, rate, max_lag_s=config.evaluation.max_lag_s, estimates=("mean",))
-    if name.startswith("irreducible"):
-        # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2
-        # at one lag; after each record's best lag the same factor is nearly right.
-        squared = scores["metric"].str.startswith("mse")
-        scores.loc[squared, "value"] /= 1 + 1 / config.evaluation.n_floor_draws
     return _write_scores(scores, frechet_table(estimate, test, rate, estimates=("mean",)), folder)
 
 
-def _reference_estimate(config: Config, name: str, test: WindowSet, reference, progress: bool) -> np.ndarray:
+def _scores_of_floor(config: Config, name: str, progress: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """As :func:`_scores_of_model`, of posterior draws; "mean" is corrected for how many draws it is made of.
+
+    Single draws and the distribution are judged by as many as a method is. Who knows the person leaves little open:
+    a third of the draws give its mean as well, for a quarter of the time that all floors take.
+    """
+    n_draws, n_samples = config.evaluation.n_floor_draws, config.sampling.n_samples
+    n_draws = max(n_draws // 3, 2, n_samples) if "known" in FLOORS[name] else n_draws
+    options = FLOORS[name] | {"n_draws": n_draws, "n_kept": n_samples, "progress": progress}
+    drawn, test = _conditional_mean(config, "test", **options)[1], load_windows(config).split("test")
+    about = test, config.signal.sampling_rate
+    mean, rest = (
+        evaluate(samples, *about, max_lag_s=config.evaluation.max_lag_s, estimates=estimates)
+        for samples, estimates in ((drawn.mean[:, None], ("mean",)), (drawn.samples, ("single", "samples")))
+    )
+    # The mean of M draws misses the true conditional mean by variance / M: E|x - mean_M|^2 = (1 + 1/M) s^2
+    # at one lag; after each record's best lag the same factor is nearly right.
+    mean.loc[mean["metric"].str.startswith("mse"), "value"] /= 1 + 1 / n_draws
+    distances = frechet_table(drawn.mean[:, None], *about, estimates=("mean",)), frechet_table(drawn.samples, *about)
+    return pd.concat([mean, rest], ignore_index=True), pd.concat(distances, ignore_index=True)
+
+
+def _reference_estimate(config: Config, name: str, test: WindowSet, reference) -> np.ndarray:
     """ECG of the test windows, with their references, as a reference with one answer gives it, (N, 1, 12, T) mV."""
-    if name.startswith("irreducible"):
-        hold = "pulses" if name == "irreducible" else "beats"
-        n_draws = config.evaluation.n_floor_draws
-        return _conditional_mean(config, "test", n_draws=n_draws, hold=hold, progress=progress)[1].mean[:, None]
     windows = load_windows(config)
     if name.startswith("pasted"):
         pasted = PastedBeats(config).fit(windows.split("train"))

@@ -129,7 +129,21 @@ REFERENCES: dict[str, str] = {
     },
     "irreducible": "Irreducible error",
     "irreducible_beats": "Irreducible error, beat times known",
+    **{
+        f"irreducible_{name}": f"Irreducible error, {LEADS_GIVEN[regime]}, {session} session"
+        for name, regime, session in REFERENCED
+        if regime == "all"
+    },
     "transfer": "P2Es trained on simulated data",
+}
+
+#: The best possible (simulated people), each scored by posterior draws: what it knows beside PPG, age and sex, as
+#: :func:`p2es_lib.simulator.conditional_mean_ecg` is told. Of references that show some leads only none is known.
+FLOORS: dict[str, dict[str, str]] = {
+    "irreducible": {},
+    "irreducible_beats": {"hold": "beats"},
+    "irreducible_all": {"known": "person"},
+    "irreducible_all_other": {"known": "person_other_session"},
 }
 
 #: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; the others compare all.

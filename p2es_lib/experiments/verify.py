@@ -222,7 +222,7 @@ def _untrained(name: str, table: pd.DataFrame) -> pd.Series:
     if "fit_on" in table:
         return ~table[["fit_on", "tried_on"]].eq("translated ECG").any(axis=1)
     methods = table.get("method", pd.Series("", table.index))
-    return methods.isin(_UNTRAINED) | (name == "table14_delineation")
+    return methods.str.removesuffix(", single sample").isin(_UNTRAINED) | (name == "table14_delineation")
 
 
 def _labelled(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

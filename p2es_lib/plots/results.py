@@ -402,8 +402,8 @@ def plot_regimes(
 def plot_reference_leads(table: pd.DataFrame, metrics: Sequence[str] = ("rmse", "crps")) -> Figure:
     """Error against the number of leads that the reference shows; filled: same session, open: another one.
 
-    The table is that of :func:`p2es_lib.experiments.reference_results.regime_table`; of its methods the last, known
-    without a reference only, is a line.
+    The table is that of :func:`p2es_lib.experiments.reference_results.regime_table`; points of a method that is not
+    known for every number of leads are not joined.
     """
     _check_columns("table of references", table, {"method", "n_leads", "session", "metric", "value", "lower", "upper"})
     if missing := set(metrics) - set(table["metric"]):
@@ -412,34 +412,29 @@ def plot_reference_leads(table: pd.DataFrame, metrics: Sequence[str] = ("rmse", 
     colours = dict(zip(methods, (ESTIMATE, COLOURS["orange"], COLOURS["grey"])))
     places = {n: x for x, n in enumerate(sorted(table["n_leads"].unique()))}
     fig, axes = page_subplots(2.7, 1, len(metrics), squeeze=False)
-    reach = style.side_by_side(4, 0.12)
+    reach = style.side_by_side(2 * len(methods), 0.12)
     for ax, metric in zip(axes[0], metrics, strict=True):
         for number, method in enumerate(methods):
             rows = table[(table["method"] == method) & (table["metric"] == metric)]
             without, colour = rows[rows["session"] == ""], colours[method]
-            if len(rows) == len(without):
-                for row in without.itertuples():
-                    ax.axhline(row.value, color=colour, lw=0.9, ls=style.DASHED)
-                continue
+            joined = set(rows["n_leads"]) == set(places)
             start = reach[2 * number : 2 * number + 2].mean()  # without a reference there is no session
             for session, offset in (("other", reach[2 * number + 1]), ("same", reach[2 * number])):
                 line = pd.concat([without, rows[rows["session"] == session]]).sort_values("n_leads")
                 x = line["n_leads"].map(places) + np.where(line["session"] == "", start, offset)
                 face, look = (colour, "-") if session == "same" else ("white", style.DASHED)
                 ax.vlines(x, line["lower"], line["upper"], color=colour, lw=0.9)
-                ax.plot(x, line["value"], lw=0.9, ls=look, color=colour)
+                ax.plot(x, line["value"], lw=0.9, ls=look if joined else "", color=colour)
                 ax.plot(x, line["value"], "o", ms=3.8, mec=colour, mfc=face, mew=0.9)
         ax.set_xticks(list(places.values()), [f"{n}" for n in places])
         ax.set(xlabel="Leads that the reference shows", ylabel=style.axis_label(METRICS[metric]), xlim=(-0.35, None))
         style.lines_behind(ax, "y")
     looks = {}
     for method, colour in colours.items():
-        if set(table.loc[table["method"] == method, "session"]) == {""}:
-            looks[method] = {"color": colour, "ls": style.DASHED}
-            continue
-        common = {"color": colour, "marker": "o", "ms": 3.8, "mew": 0.9}
+        joined = set(table.loc[table["method"] == method, "n_leads"]) == set(places)
+        common = {"color": colour, "marker": "o", "ms": 3.8, "mew": 0.9} | ({} if joined else {"ls": ""})
         looks[f"{method}, same session"] = common
-        looks[f"{method}, another session"] = common | {"mfc": "white", "ls": style.DASHED}
+        looks[f"{method}, another session"] = {"ls": style.DASHED} | common | {"mfc": "white"}
     style.legend_outside(fig, looks, ncols=3)
     return style.lettered(fig, axes[0])
 

@@ -26,6 +26,7 @@ SUBJECT_UNIFORMS = {
 }  # fmt: skip
 #: Standard normal numbers per subject that were added later: drawn last, so that all the others stay as they were.
 SUBJECT_LATER_NORMALS = {"repolarisation": 6, "beat_finer": 30}
+ALL_SUBJECT_NORMALS = SUBJECT_NORMALS | SUBJECT_LATER_NORMALS
 #: Numbers of one sitting: what differs from the person's other sittings.
 SESSION_NORMALS = {
     "pat": 2, "heart_rate": 1, "axis": 3, "wave_gain": 3, "limb_gain": 6, "chest_along": 6, "chest_up": 6, "qrs": 1,
@@ -108,10 +109,27 @@ def draw_block(rng: np.random.Generator, n_rows: int, normals=None, uniforms=SUB
 
     With tables of ``normals`` and ``uniforms``: other quantities than those of subjects.
     """
-    normals = SUBJECT_NORMALS | SUBJECT_LATER_NORMALS if normals is None else normals
+    normals = ALL_SUBJECT_NORMALS if normals is None else normals
     normal = rng.standard_normal((n_rows, sum(normals.values())))
     uniform = rng.random((n_rows, sum(uniforms.values())))
     return Draws(_named(normal, normals), _named(uniform, uniforms))
+
+
+def unit_rows(normals: dict[str, int]) -> Draws:
+    """A row per number of ``normals``, in which it is 1 and all others, with the uniforms of all tables, are 0."""
+    count = sum(normals.values())
+    uniforms = SUBJECT_UNIFORMS | SESSION_UNIFORMS
+    return Draws(_named(np.eye(count), normals), _named(np.zeros((count, sum(uniforms.values()))), uniforms))
+
+
+def stacked(draws: Draws) -> np.ndarray:
+    """All standard normal numbers of N rows, (count, N), in the order of their table."""
+    return np.concatenate([values.reshape(-1, values.shape[-1]) for values in draws.normal.values()])
+
+
+def unstacked(numbers: np.ndarray, normals: dict[str, int]) -> dict[str, np.ndarray]:
+    """``Draws.normal`` of numbers (count, N): the inverse of :func:`stacked`."""
+    return _named(numbers.T, normals)
 
 
 def _draw(rngs: list[np.random.Generator], normals: dict[str, int], uniforms: dict[str, int]) -> Draws:

@@ -29,6 +29,9 @@ from p2es_lib.simulator.sessions import Session, no_session
 from p2es_lib.simulator.settings import SimulatorConfig
 
 _R_FRACTION = 0.45
+#: Spread between people of the logarithm of what breathing does to the ECG, and the share of a person's deviation of
+#: axis with which hearts turn that are not activated normally.
+BREATHING_LOG_SD, OWN_TURN = 0.3, 0.6
 # Sizes of class vectors (men, women): means over subjects flatten the peaks.
 _CLASS_QRS, _CLASS_T = (1.15, 1.05), (1.00, 0.95)
 # Where the vectors of each wave are given, and the widths of its kernels, both as fractions of its interval.
@@ -95,8 +98,10 @@ def draw_heart(
         morphology=classes,
         qrs_s=qrs_s,
         qt_s=qt_s,
-        breathing_gain=0.03 * breathing * np.exp(0.3 * z["ecg_breathing"][0] + session.ecg_breathing),
-        breathing_turn=np.deg2rad(3.0) * breathing * np.exp(0.3 * z["ecg_breathing"][1] + session.ecg_breathing),
+        breathing_gain=0.03 * breathing * np.exp(BREATHING_LOG_SD * z["ecg_breathing"][0] + session.ecg_breathing),
+        breathing_turn=np.deg2rad(3.0)
+        * breathing
+        * np.exp(BREATHING_LOG_SD * z["ecg_breathing"][1] + session.ecg_breathing),
         breathing_lag=draws.uniform["ecg_breathing_phase"] + session.breathing_lag,
         f_wave_hz=np.clip(_F_WAVE_HZ[0] + _F_WAVE_HZ[1] * z["f_wave"][0], 4.0, 9.0),
         f_wave_mv=_F_WAVE_RMS_MV * np.exp(0.4 * config.amplitudes * z["f_wave"][1]) * (traits.rhythm == AF),
@@ -116,7 +121,7 @@ def _waves(
     p_turn, *turns = shape.axis_deg - normal_beats.REFERENCE_AXIS_DEG + session.turn_deg
     waves = {"p": np.concatenate([turn_frontal(shape.vectors["p"], p_turn), shape.local["p"]])}
     ventricles = _ventricles(shape, like_normal, body, classes, draws, config, session)
-    own_turns = 0.6 * shape.axis_deviation_deg[1:] + session.turn_deg[1:]
+    own_turns = OWN_TURN * shape.axis_deviation_deg[1:] + session.turn_deg[1:]
     for wave, vectors, turn, own_turn in zip(("qrs", "st_t"), ventricles, turns, own_turns, strict=True):
         turned = turn_frontal(vectors, np.where(like_normal, turn, own_turn))
         local = np.where(like_normal, shape.local[wave], largest(turned) * shape.local_variation[wave])

@@ -14,7 +14,9 @@ timing.
 What a reference recording of the person's own ECG and PPG would add is held with ``known``:
 
 - "nothing": no reference, as above; in a session >= 1 its deviations are drawn as well.
-- "person_other_session": everything of the person; the deviations of the session are drawn anew.
+- "person_other_session": for windows of session 0 what a recording of another session reveals of the person
+  (:mod:`p2es_lib.simulator.person_posterior`); for others, whose reference is session 0, everything of the person, and
+  the deviations of the session are drawn anew.
 - "person": the session's deviations too, with a change of the heart and the delay. What is left is the drift and jitter
   of the arrival time, and the phase of f waves.
 
@@ -28,9 +30,9 @@ Approximations
    for the residual (windows begin anywhere); for the jitter it ignores that a smooth RR series says a little more.
 3. The presence of a ventricular beat without a pulse is held, its time is drawn between the drawn R times of its
    neighbours, with a full compensatory pause.
-4. With "person_other_session" the person is known as in session 0, without the deviations of the reference's own
-   session; and a window of session 0, which has none, gets such deviations: exact for targets in sessions >= 1 whose
-   reference is session 0, too low by the reference's own deviations for others.
+4. A reference counts as perfect: all 12 leads, without noise, its delay without jitter. Of one that shows some leads
+   only no floor is known; it lies between those of none and of 12. (The posterior given lead I, say, has no closed
+   form, and weighted or nearest draws stand for nothing where some hundred numbers are unknown.)
 5. Each window is taken alone: the PPG of a subject says no more about the residual in two windows than in one.
 
 With M draws the average itself is noisy: E|x - m_M|^2 = (1 + 1/M) s^2, because x and the draws are independent and
@@ -51,9 +53,10 @@ from p2es_lib.simulator.demographics_effects import adapt_to_rate, draw_body, dr
 from p2es_lib.simulator.heart import draw_heart
 from p2es_lib.simulator.morphology import changed, draw_morphology
 from p2es_lib.simulator.normal_beats import draw_lead_fields
+from p2es_lib.simulator.person_posterior import draw_person
 from p2es_lib.simulator.render import render_ecg8
 from p2es_lib.simulator.rhythm import pvc_coupling
-from p2es_lib.simulator.sessions import CHANGES, Session, make_session, no_session, slow_arrival
+from p2es_lib.simulator.sessions import CHANGES, REFERENCE_SESSION, Session, make_session, no_session, slow_arrival
 from p2es_lib.simulator.settings import SimulatorConfig
 
 # Last word of the Monte Carlo's own seed: without it the draws of a subject would be the subject. What was added later
@@ -63,11 +66,15 @@ KNOWN = ("nothing", "person", "person_other_session")
 
 
 class ConditionalMean(NamedTuple):
-    """Mean and variance of the ECG over the draws, float32 (N, 12, T), mV and mV2 (unbiased), and their number."""
+    """Mean and variance of the ECG over the draws, float32 (N, 12, T), mV and mV2 (unbiased), and their number.
+
+    ``samples`` (N, K, 12, T): the first K draws, if they were asked for.
+    """
 
     mean: np.ndarray
     variance: np.ndarray
     n_draws: int
+    samples: np.ndarray
 
 
 def conditional_mean_ecg(
@@ -75,6 +82,7 @@ def conditional_mean_ecg(
     config: SimulatorConfig,
     *,
     n_draws: int,
+    n_kept: int = 0,
     known="nothing",
     hold="pulses",
     seed=0,
@@ -83,7 +91,8 @@ def conditional_mean_ecg(
     """Average ECG over everything that PPG, age, sex and what is ``known`` do not reveal (see the module).
 
     The windows were made with ``config``, which also says how far the draws spread. Each subject has its own stream: a
-    window's result does not depend on the others. Unknown ``known`` or ``hold``, fewer than 2 draws, or windows of
+    window's result does not depend on the others. Of the draws, which exist for one window at a time, ``n_kept`` are
+    returned besides (at most all). Unknown ``known`` or ``hold``, fewer than 2 draws, or windows of
     another length than the configuration's: InputError.
     """
     if n_draws < 2:
@@ -91,14 +100,15 @@ def conditional_mean_ecg(
     from tqdm.auto import tqdm
 
     mean, variance = np.empty_like(windows.ecg), np.empty_like(windows.ecg)
+    samples = np.empty((len(windows), min(n_kept, n_draws), *windows.ecg.shape[1:]), dtype=np.float32)
     bar = {"desc": f"irreducible error ({hold} held)", "unit": "window", "disable": not progress}
     for row in tqdm(range(len(windows)), **bar):
         ecg = posterior_ecg(windows, row, config, n_draws=n_draws, known=known, hold=hold, seed=seed)
-        mean[row] = ecg.mean(axis=0)
+        mean[row], samples[row] = ecg.mean(axis=0), ecg[:n_kept]
         ecg -= mean[row]
         ecg *= ecg
         variance[row] = ecg.sum(axis=0) / (n_draws - 1)
-    return ConditionalMean(mean, variance, n_draws)
+    return ConditionalMean(mean, variance, n_draws, samples)
 
 
 def posterior_ecg(
@@ -145,10 +155,16 @@ def _draw_ecg8(
 
     held = SimpleNamespace(**{name: np.repeat(all_[row : row + 1], n_draws, axis=0) for name, all_ in latents.items()})
     subject = random.draw_block(rng, n_draws)
+    deviation = random.draw_block(later, n_draws, random.SESSION_NORMALS, random.SESSION_UNIFORMS)
     if known != "nothing":
-        own = random.draw_subjects([random.generator(config.seed, number)])
-        subject = random.on_rows(own, lambda values: np.repeat(values, n_draws, axis=-1))
-    session = _sitting(windows, row, config, n_draws, known, later)
+        fresh, subject = subject, _own(random.draw_subjects, random.generator(config.seed, number), n_draws)
+        if known == "person_other_session" and not held.session[0]:
+            there = random.generator(config.seed, number, session=REFERENCE_SESSION)
+            reference = _own(random.draw_sessions, there, n_draws)
+            body = draw_body(held.age, held.female, subject, config, held.stiffness)
+            classes = draw_morphology(body, subject, config)
+            subject = draw_person(subject, reference, fresh, deviation, body, classes, held.rhythm, config)
+    session = _sitting(windows, row, config, n_draws, known, deviation)
     body = draw_body(held.age, held.female, subject, config, held.stiffness)
     traits = draw_traits(body, held.rhythm, subject, config, session)
     traits = adapt_to_rate(replace(traits, far_way=held.far_way), body, held.mean_rr_s)
@@ -165,18 +181,20 @@ def _draw_ecg8(
     return render_ecg8(heart, lead_fields, r_times, held.beat_type, breathing, f_wave_phase, config)
 
 
+def _own(draw, rng: np.random.Generator, n_draws: int) -> random.Draws:
+    """The true numbers from one generator, M times."""
+    return random.on_rows(draw([rng]), lambda values: np.repeat(values, n_draws, axis=-1))
+
+
 def _sitting(
-    windows: SimulatedWindows, row: int, config: SimulatorConfig, n_draws: int, known: str, rng: np.random.Generator
+    windows: SimulatedWindows, row: int, config: SimulatorConfig, n_draws: int, known: str, deviation: random.Draws
 ) -> Session:
-    """What the draws take for the deviations of the session of one window, M rows."""
+    """What the draws take for the session of one window, M rows; ``deviation``: the numbers drawn anew."""
     number, latents = int(windows.latents.session[row]), windows.latents
-    block = random.draw_block(rng, n_draws, random.SESSION_NORMALS, random.SESSION_UNIFORMS)
     if known == "person":
         own = draw_session([int(latents.subject[row])], number, CHANGES[latents.change[row]], config)
         return random.on_rows(own, lambda values: np.repeat(values, n_draws, axis=-1))
-    if known == "nothing" and number == 0:
-        return no_session(n_draws)
-    return make_session(block, number, "none", config)
+    return make_session(deviation, number, "none", config) if number else no_session(n_draws)
 
 
 def _draw_r_times(

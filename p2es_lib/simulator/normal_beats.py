@@ -155,12 +155,35 @@ def _put_on_again(field: np.ndarray, limb_gain: np.ndarray, session: Session) ->
     field[2:] *= np.exp(UP_GAIN_PER_CM[:, None] * session.chest_up_cm)[:, None]
 
 
+def electrodes_seen(draws: Draws, config: SimulatorConfig, session: Session) -> np.ndarray:
+    """What the leads of a sitting show of its electrodes, the person's part and the session's, to first order, (24, N).
+
+    Log gains of I and II in P, QRS and ST-T, and of V1 to V6; the Y coefficients and places along the line of these.
+    """
+    z = draws.normal["lead_gain"]
+    gain, chest_gain = config.electrodes * _LEAD_GAIN_SD * z, config.electrodes * _CHEST_GAIN_SD * z[0]
+    shift, height = _own_places(draws, config)
+    return np.concatenate([
+        *(gain[:2] + session.limb_gain),
+        gain[2:] + chest_gain + UP_GAIN_PER_CM[:, None] * session.chest_up_cm,
+        height + UP_Y_PER_CM * session.chest_up_cm,
+        shift + ALONG_PER_CM[:, None] * session.chest_along_cm,
+    ])  # fmt: skip
+
+
+def _own_places(draws: Draws, config: SimulatorConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Chest electrodes of the person: places along the line (spacings), and Y coefficients from up or down, (6, N)."""
+    z, scale = draws.normal, config.electrodes
+    shift = scale * (_SHIFT_SD * z["chest_shift"][0] + _OWN_SHIFT_SD * z["chest_shift"][1:])
+    return shift, scale * (_HEIGHT_SD * z["chest_height"][0] + _OWN_HEIGHT_SD * z["chest_height"][1:])
+
+
 def _move_electrodes(field: np.ndarray, draws: Draws, config: SimulatorConfig) -> np.ndarray:
     z, scale = draws.normal, config.electrodes
     slope = np.gradient(field[2:], axis=0)  # change per electrode spacing
-    shift = scale * (_SHIFT_SD * z["chest_shift"][0] + _OWN_SHIFT_SD * z["chest_shift"][1:])
+    shift, height = _own_places(draws, config)
     field[2:] += shift[:, None] * slope
-    field[2:, 1] += scale * (_HEIGHT_SD * z["chest_height"][0] + _OWN_HEIGHT_SD * z["chest_height"][1:])
+    field[2:, 1] += height
     gain = np.exp(scale * _LEAD_GAIN_SD * z["lead_gain"])
     gain[2:] *= np.exp(scale * _CHEST_GAIN_SD * z["lead_gain"][0])  # all chest leads: near or far from the heart
     return field * gain[:, None, :]

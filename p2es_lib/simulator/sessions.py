@@ -26,6 +26,7 @@ in V4: its SD is 0.27 mV here and 0.25 there); of S in V1 to V4: 23, 14, 19, 30 
 4.4, T axis 6.7 degrees. Sessions 0 and 1: RMS 0.040 mV, r 0.983.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -38,7 +39,8 @@ from p2es_lib.simulator.settings import SimulatorConfig
 CHANGES = ("none", "af", "pvc", "st_elevation", "lbbb", "long_qt")
 NO_CHANGE, TO_AF, TO_PVC, TO_ST_ELEVATION, TO_LBBB, TO_LONG_QT = range(6)
 
-_PAT_S, _PAT_TAIL_S, _PAT_TAIL_SHARE = 0.009, 0.020, 0.10
+#: SD of the arrival time within a person (s): usually, and in a share of the sittings.
+PAT_SD_S, PAT_TAIL_SHARE = (0.009, 0.020), 0.10
 _TURN_DEG = np.array([3.0, 1.7, 3.5])[:, None]  # of the dipole of P, QRS, T: the axes turn twice as far
 # Log gain of P, QRS and T in all leads, and of each in leads I and II.
 _WAVE_GAIN, _LIMB_GAIN = np.array([0.08, 0.02, 0.08])[:, None], np.array([0.06, 0.045, 0.07])[:, None, None]
@@ -84,6 +86,15 @@ class Session:
     noise_level: np.ndarray
 
 
+#: Session of the reference of a person whose session 0 is the target.
+REFERENCE_SESSION = 1
+
+
+def as_recordings(config: SimulatorConfig) -> SimulatorConfig:
+    """Settings with which session 0 and another one differ as two recordings of a person do."""
+    return config.replace(session_changes=math.sqrt(2) * config.session_changes)
+
+
 def check_session(session: int, change: str) -> None:
     """InputError for an unknown change, or one in session 0, which is the person as drawn."""
     if check_choice("change", change, CHANGES) != "none" and session < 1:
@@ -94,14 +105,14 @@ def make_session(draws: Draws, number: int, change: str, config: SimulatorConfig
     """Deviations of N sittings, number >= 1, from their random numbers."""
     z, u, scale = draws.normal, draws.uniform, config.session_changes
     n = len(z["qrs"])
-    tail = u["pat_tail"] < _PAT_TAIL_SHARE
+    tail = u["pat_tail"] < PAT_TAIL_SHARE
     longer = np.where(change == "long_qt", 0.060 + 0.040 * u["long_qt"], 0.0)
     return Session(
         number=np.full(n, number, dtype=np.int64),
         change=np.full(n, CHANGES.index(change), dtype=np.int8),
         far_way=np.zeros(n, dtype=np.int8),
         far_place=np.zeros(n),
-        pat_s=scale * np.where(tail, _PAT_TAIL_S * z["pat"][1], _PAT_S * z["pat"][0]),
+        pat_s=scale * np.where(tail, PAT_SD_S[1] * z["pat"][1], PAT_SD_S[0] * z["pat"][0]),
         log_rate=0.09 * scale * z["heart_rate"],
         turn_deg=scale * _TURN_DEG * z["axis"],
         wave_gain=scale * _WAVE_GAIN * z["wave_gain"],

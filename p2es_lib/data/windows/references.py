@@ -1,8 +1,5 @@
 """References for training: another stretch of the same person, of random leads; and the beats of the target."""
 
-import math
-from dataclasses import replace
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -59,8 +56,9 @@ def other_session(numbers: np.ndarray, config):
     by sqrt(2) of it.
     """
     from p2es_lib.simulator import simulate
+    from p2es_lib.simulator.sessions import REFERENCE_SESSION, as_recordings
 
-    return simulate(numbers, 1, replace(config, session_changes=math.sqrt(2) * config.session_changes), session=1)
+    return simulate(numbers, 1, as_recordings(config), session=REFERENCE_SESSION)
 
 
 def recorded_ecg(ecg: np.ndarray, rng: np.random.Generator, sampling_rate: float) -> np.ndarray:
