@@ -17,6 +17,7 @@ from p2es_lib.core.leads import LEADS, expand_leads
 from p2es_lib.method.affinity import GroupFinder, LeadAffinity, contrastive_loss, nearest_neighbours, reference_space
 from p2es_lib.method.affinity.descriptors import lead_relations, pulse_descriptors
 from p2es_lib.method.affinity.spread import spread_over_subjects
+from p2es_lib.reference.mean_beat import make_references
 
 CONFIG = AffinityConfig(n_groups=2, k_neighbours=8, n_steps=150, batch_size=64, embedding_dim=8)
 FS = 62.5
@@ -493,3 +494,59 @@ def test_identity_and_shared_mixing():
         shared(torch.ones(2, 6))
     with pytest.raises(InputError, match="affinity.mixing='both'"):
         LeadAffinity(6, "both")
+
+
+# ------------------------------------------------------------------------------------------- reference of the person
+def people_told_by_lead_one(n, seed, split):
+    """The two populations with one pulse for all: only the sign of lead I tells them apart."""
+    windows = two_populations(n, 1, seed, split, prefix=split)
+    t = np.arange(512) / FS
+    rate = np.random.default_rng(seed).uniform(0.9, 1.6, n)
+    phase = 2 * np.pi * rate[:, None] * t
+    ppg = np.sin(phase) + 0.5 * np.sin(2 * phase)
+    weights = np.tile([0.6, 1.0, -0.5, 0.3, 0.8, 1.2, 1.0, 0.8], (n, 1))
+    weights[windows.truth == 1, 0] *= -1
+    ecg = expand_leads(weights[..., None] * (np.maximum(np.cos(phase), 0.0) ** 24)[:, None])
+    parts = {"ppg": ppg[:, None].astype(np.float32), "ecg": ecg.astype(np.float32)}
+    return SimpleNamespace(**{**vars(windows), **parts})
+
+
+def test_with_a_reference_the_neighbours_are_people_whose_leads_are_alike():
+    windows, new = people_told_by_lead_one(120, 0, "train"), people_told_by_lead_one(60, 1, "test")
+    finder = GroupFinder(CONFIG, FS)
+    finder.fit(windows, seed=0)
+    ecg = torch.as_tensor(new.ecg)
+    purities = {}
+    for name, leads in (("none", []), ("I", [0]), ("all", range(12))):
+        given = torch.zeros(60, 12)
+        given[:, list(leads)] = 1.0
+        reference = make_references(ecg, given, FS)
+        cosine = finder.embed(new.ppg, features_of(new), reference) @ finder.bank_embedding.T
+        purities[name] = (windows.truth[cosine.argmax(1).numpy()] == new.truth).mean()
+        pi = finder.assign(new.ppg, features_of(new), reference=reference)
+        assert torch.allclose(pi.sum(1), torch.ones(60))
+        if name == "none":
+            assert torch.allclose(pi, finder.assign(new.ppg, features_of(new))), "no lead given: as without a reference"
+    assert purities["none"] < 0.75 and purities["I"] > 0.9 and purities["all"] > 0.9
+
+
+def test_a_lead_that_is_not_given_is_not_seen():
+    windows = people_told_by_lead_one(40, 0, "train")
+    finder = GroupFinder(replace(CONFIG, n_steps=3), FS)
+    finder.fit(windows, seed=0)
+    reference = make_references(torch.as_tensor(windows.ecg), torch.ones(40, 12), FS)
+    reference.given[:, 3:] = 0.0
+    seen = finder.embed(windows.ppg, features_of(windows), reference)
+    reference.beats[:, 3:] = 7.0
+    assert torch.equal(seen, finder.embed(windows.ppg, features_of(windows), reference))
+
+
+def test_the_reference_can_be_left_out_of_the_groups():
+    windows = people_told_by_lead_one(40, 0, "train")
+    finder = GroupFinder(replace(CONFIG, n_steps=3, reference=False), FS)
+    finder.fit(windows, seed=0)
+    reference = make_references(torch.as_tensor(windows.ecg), torch.ones(40, 12), FS)
+    assert torch.equal(
+        finder.embed(windows.ppg, features_of(windows), reference), finder.embed(windows.ppg, features_of(windows))
+    )
+    assert not any("reference" in name for name in finder.state_dict())
