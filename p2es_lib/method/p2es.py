@@ -20,6 +20,7 @@ from p2es_lib.method.sampling import get_sampler
 from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread, kinds_of
 from p2es_lib.reference.conditioning import (
     DELAY_WEIGHT,
+    Places,
     PulseConditioning,
     averaged_over_delays,
     drawn_places,
@@ -27,7 +28,7 @@ from p2es_lib.reference.conditioning import (
     open_scale,
 )
 from p2es_lib.reference.delay import Timing
-from p2es_lib.reference.placement import repeat_in_beats
+from p2es_lib.reference.placement import as_one_beat, repeat_in_beats
 from p2es_lib.signals.pulse_features import N_FEATURES, pulse_features
 
 #: Weight of stage 1's own loss. Where stage 2 inverts the blur well, its loss asks little of stage 1, which then does
@@ -38,7 +39,7 @@ COARSE_WEIGHT = 1.0
 #: Share of a batch trained at t = 1 exactly, where sampling starts and the posterior mean is decided.
 START_SHARE = 1 / 4
 #: Share of the windows trained with white noise instead of noise that is alike in all beats.
-WHITE_SHARE = float(__import__("os").environ.get("WS", "0.5"))
+WHITE_SHARE = 0.5
 
 
 class P2Es(LearnedTranslator):
@@ -186,23 +187,42 @@ class P2Es(LearnedTranslator):
 
     def draw(
         self, ppg: Tensor, demographics: Tensor, noise: WindowNoise, n_steps: int | None, *, sampler: str | None = None,
-        reference: Reference | None = None,
+        reference: Reference | None = None, of_these: bool = False,
     ) -> Tensor:  # fmt: skip
         """Run the reverse process; ``sampler`` and ``n_steps`` as in ``config.sampling`` unless given.
 
-        Each sample has a delay and noise of its own, kept throughout a recording. One step gives the network's
-        direct estimate of the posterior mean, averaged over delays.
+        Each sample has a delay and noise of its own, kept throughout a recording, and shows one person: beats that are
+        alike become one (:func:`.placement.as_one_beat`). One step gives the direct estimate of the posterior mean,
+        averaged over delays. ``of_these``: each reference is a person drawn before, of which one call of the network
+        gives the ECG at delays of its own.
         """
-        n_steps = n_steps or self.config.sampling.n_steps
-        first, change, kinds, timing = self._samples(ppg, demographics, noise, n_steps, sampler, reference)
+        rate, n_steps = self.config.signal.sampling_rate, n_steps or self.config.sampling.n_steps
+        # One estimate, at delays that are drawn, is a sample of a person who is known.
+        steps = 1 if of_these else n_steps
+        first, change, kinds, timing, places = self._samples(
+            ppg, demographics, noise, steps, sampler, reference, drawn=of_these or n_steps > 1
+        )
         # Factors differ between given leads and others, which may contradict each other then.
-        ecg = self.denoiser.project(first + self.spread.factor(kinds, n_steps) * change) * self.trained_leads[:, None]
-        return ecg if n_steps > 1 else averaged_over_delays(ecg, timing, self.config.signal.sampling_rate)
+        ecg = self.denoiser.project(first + self.spread.factor(kinds, steps) * change) * self.trained_leads[:, None]
+        if not of_these and n_steps == 1:
+            return averaged_over_delays(ecg, timing, rate)
+        people = reference.repeat_interleave(noise.n_samples) if of_these else None
+        return self._one_person(ecg, places, people)
 
-    def _samples(self, ppg, demographics, noise: WindowNoise, n_steps: int, sampler, reference) -> tuple[Tensor, ...]:
-        """First estimate, what the sampler changed of it, both (M, 12, T), kinds of leads, and timing, M samples.
+    def _one_person(self, ecg: Tensor, places: Places, people: Reference | None = None) -> Tensor:
+        """Samples (M, 12, T) whose like beats are one, that of ``people`` or their mean; as they are with white noise."""
+        if not self.config.process.beat_share:
+            return ecg
+        given = self.trained_leads.expand(len(ecg), -1)
+        scaled = self.ecg_scale_mv * ecg
+        return as_one_beat(scaled, given, places.r_times, self.config.signal.sampling_rate, people) / self.ecg_scale_mv
 
-        With one step the beats lie where they are expected.
+    def _samples(
+        self, ppg, demographics, noise: WindowNoise, n_steps: int, sampler, reference, drawn: bool = True
+    ) -> tuple[Tensor, ...]:
+        """First estimate, what the sampler changed of it, both (M, 12, T); kinds of leads, timing, places of samples.
+
+        ``drawn``: delays are, for each sample; else they are those that are expected.
         """
         sample = get_sampler(sampler or self.config.sampling.sampler)
         reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
@@ -210,7 +230,7 @@ class P2Es(LearnedTranslator):
         timing = self.timing(ppg, demographics, reference)
         places = drawn_places(timing, noise)
         timing = timing.repeat_interleave(noise.n_samples)
-        places = places if n_steps > 1 else expected_places(timing)
+        places = places if drawn else expected_places(timing)
         ppg, demographics = (part.repeat_interleave(noise.n_samples, 0) for part in (ppg, demographics))
         reference = reference.repeat_interleave(noise.n_samples)
         fixed = self.condition(ppg, demographics, reference=reference, **places._asdict())
@@ -223,12 +243,12 @@ class P2Es(LearnedTranslator):
             estimates.append(self.denoiser(x_t, t, condition).refined * self.trained_leads[:, None])
             return estimates[-1]
 
-        def drawn(step: int) -> Tensor:
+        def of_beats(step: int) -> Tensor:
             return self.beat_noise(noise.of_recording(step), noise(step), places.r_times)
 
-        last = sample(denoise, self.process, drawn, n_steps=n_steps)
+        last = sample(denoise, self.process, of_beats, n_steps=n_steps)
         change = scale * (last - estimates[0])
-        return condition.base + scale * estimates[0], change, kinds_of(reference), timing
+        return condition.base + scale * estimates[0], change, kinds_of(reference), timing, places
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -240,7 +260,10 @@ class P2Es(LearnedTranslator):
                 names = [f"spread-{number}-{row}" for row in range(len(batch))]
                 noise = WindowNoise(0, names, N_SAMPLES, shape, self.device)
                 fixed = batch.ppg, batch.demographics, noise, n_steps, None, batch.reference
-                first, change, *_ = self._samples(*fixed)
+                first, change, *_, places = self._samples(*fixed)
+                # What is left of the change in beats that are one.
+                first, sample = (self._one_person(part, places) for part in (first, first + change))
+                change = sample - first
                 first, change = (part.unflatten(0, (len(batch), N_SAMPLES)) for part in (first, change))
                 parts.append((first, change, kinds_of(batch.reference), batch.x_0, batch.mask))
             self.spread.fit(n_steps, *(torch.cat(column) for column in zip(*parts, strict=True)))

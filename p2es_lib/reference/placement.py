@@ -7,11 +7,12 @@ T wave and P wave follow the rate: QT as Fridericia has it, PR by 54 ms per seco
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from p2es_lib.core.leads import PROJECTION
 from p2es_lib.core.reference import BEFORE_S, Reference
-from p2es_lib.reference.mean_beat import beat_begins, interpolate
+from p2es_lib.reference.mean_beat import beat_begins, interpolate, mean_beats
 
 #: Pulses added before the first (negative) and after the last one, in intervals: R comes before its pulse.
 ADDED_PULSES = (-1, 1, 2)
@@ -71,11 +72,37 @@ def repeat_in_beats(values: Tensor, r_times: Tensor, rate: float) -> Tensor:
     Rows without an R time are left as they are.
     """
     n = values.shape[-1]
-    t = (torch.arange(n, device=values.device) / rate).expand(len(values), -1).contiguous()
-    own = torch.searchsorted(beat_begins(r_times).contiguous(), t, right=True) - 1  # before the first beat: that one
-    since = (t - r_times.gather(1, own.clamp_min(0)) + BEFORE_S) * rate
+    t, own = _own_beats(r_times, n, rate)
+    since = (t - r_times.gather(1, own) + BEFORE_S) * rate
     index = torch.where(since.isfinite(), since.round(), torch.arange(n, device=values.device)).long() % n
     return values.gather(2, index[:, None].expand_as(values))
+
+
+def _own_beats(r_times: Tensor, n: int, rate: float) -> tuple[Tensor, Tensor]:
+    """Times of ``n`` samples, s, and the number of the beat that each belongs to, both (N, n); before the first: it."""
+    t = (torch.arange(n, device=r_times.device) / rate).expand(len(r_times), -1).contiguous()
+    own = torch.searchsorted(beat_begins(r_times).contiguous(), t, right=True) - 1
+    return t, own.clamp_min(0)
+
+
+def as_one_beat(ecg: Tensor, given: Tensor, r_times: Tensor, rate: float, person: Reference | None = None) -> Tensor:
+    """ECG (N, 12, T) in which the beats at ``r_times`` (N, J) that are alike are one; others stay as they are.
+
+    That one is their mean, or that of ``person``; premature and broad beats are not like it. ``given`` (N, 12): leads
+    that there are.
+    """
+    beats, found = mean_beats(ecg, given, r_times, rate)
+    if person is None:
+        interval, unknown = median_interval(r_times).nan_to_num(1.0), r_times.new_full((len(ecg),), torch.nan)
+        person = Reference(beats, given, interval, unknown, unknown)
+    placed = place_reference(person, r_times, ecg.shape[-1], rate)
+    # A beat that is cut off by the window cannot be compared, and is as the others are.
+    alike = (found.kept | ~found.whole) & found.kept.any(dim=1, keepdim=True)
+    own = _own_beats(r_times, ecg.shape[-1], rate)[1]
+    share = alike.float().gather(1, own)[:, None]
+    reach = round(CROSSFADE_S * rate) // 2
+    share = F.avg_pool1d(F.pad(share, (reach, reach), mode="replicate"), 2 * reach + 1, stride=1)
+    return torch.lerp(ecg, placed, share)
 
 
 def _in_reference(seconds: Tensor, rr_reference: Tensor, rr_now: Tensor) -> Tensor:

@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.noise import NoiseNames
 from p2es_lib.core.reference import Reference
+from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.signals import cleaning
 from p2es_lib.signals.cleaning import ppg_quality, true_runs
 from p2es_lib.signals.transforms import resample_at, resampling_reach
@@ -141,6 +143,7 @@ class LiveTranslator:
         # Of what is in the making: weights, and weighted mean, variance, band, central sample and PPG.
         self._sums = np.zeros((1 + 5 * len(LEADS) + 1, 0), np.float32)
         self._reports: list[WindowReport] = []
+        self._people: Reference | None = None  # one per sample, once drawn
         self._central: int | None = None  # number of the sample that is nearest to all others, once known
         self._finished = False
 
@@ -261,13 +264,24 @@ class LiveTranslator:
     def _samples(self, ppg: np.ndarray, starts: list[int]) -> np.ndarray:
         """Samples of windows (n, 1, n_window): (n, K, 12, n_window). Sample k is one person all along.
 
-        What a sample keeps, its delay and the noise that its beats are made of, is named after the recording; the rest
-        after the place: a window's samples depend on where it lies alone.
+        Who it is, is drawn in the first window; the mean beats of its samples are the people of all windows.
         """
-        names = NoiseNames(self.seed, starts, ["all"] * len(starts))
-        reference = {} if self._reference is None else {"reference": self._reference}
-        options = {"n_samples": self.n_samples, "generator": names} | reference
-        return self.model.translate(ppg, self._person.repeat(len(ppg)), **options).numpy()
+        if not self.model.uses_reference:
+            return self._draw(ppg, NoiseNames(self.seed, starts), n_samples=self.n_samples)
+        if self._people is None:
+            names = NoiseNames(self.seed, starts[:1])
+            first = self._draw(ppg[:1], names, n_samples=self.n_samples, reference=self._reference)
+            self._people = _drawn_people(first[0], ppg[0], self.rate)
+        count = self.n_samples
+        # Noise is named after place and person: a window's samples depend on where it lies and on the person alone.
+        places = [f"{start}-{k}" for start in starts for k in range(count)]
+        names = NoiseNames(self.seed, places, list(range(count)) * len(starts))
+        people = self._people.repeat(len(ppg))
+        ecg = self._draw(np.repeat(ppg, count, axis=0), names, reference=people, of_these=True)
+        return ecg.reshape(len(ppg), count, *ecg.shape[2:])
+
+    def _draw(self, ppg: np.ndarray, names: NoiseNames, **options) -> np.ndarray:
+        return self.model.translate(ppg, self._person.repeat(len(ppg)), generator=names, **options).numpy()
 
     def _add(self, start: int, ppg: np.ndarray, weight: np.ndarray, samples: np.ndarray) -> None:
         """Samples of one window, (n_samples, 12, n_window)."""
@@ -296,6 +310,14 @@ class LiveTranslator:
         block = EcgBlock(self._start, *arrays, tuple(self._reports))
         self._reports, self._start, self._sums = [], self._start + count, self._sums[:, count:].copy()
         return block
+
+
+def _drawn_people(samples: np.ndarray, ppg: np.ndarray, rate: float) -> Reference:
+    """References (K) of the people that the samples (K, 12, T) of a window with this PPG (1, T) show."""
+    ecg = torch.as_tensor(np.nan_to_num(samples))
+    given = torch.as_tensor(np.isfinite(samples).all(axis=-1)).float()
+    pulse, now = torch.as_tensor(ppg).expand(len(ecg), 1, -1), torch.zeros(len(ecg))
+    return make_references(ecg, given, rate, ppg=pulse, elapsed_s=now)
 
 
 def central_sample(samples: np.ndarray) -> int:
