@@ -220,7 +220,7 @@ def test_what_is_missing_counts_as_average(windows, fitted):
     nothing, absurd = torch.zeros(1, 4), torch.tensor([[7.0, 0.0, 0.0, 0.0]])  # an age that is flagged as not known
     assert torch.equal(encoder(ppg, absurd), encoder(ppg, nothing))
     pulse = (encoder.ppg_encoder(ppg).mean(-1) - encoder.mean[:48]) / encoder.scale[:48]
-    expected = torch.nn.functional.normalize(encoder.head(torch.cat([pulse, torch.zeros(1, 32)], dim=1)), dim=1)
+    expected = torch.nn.functional.normalize(encoder.head(torch.cat([pulse, torch.zeros(1, 32 + 48)], dim=1)), dim=1)
     assert torch.allclose(encoder(ppg, nothing), expected, atol=1e-6)
 
 

@@ -7,7 +7,10 @@ import pytest
 from synthetic import tiny_p2es
 
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.learned import load_method
+from p2es_lib.core.paths import PRETRAINED
 from p2es_lib.core.reference import Reference
+from p2es_lib.evaluation.coherence import qrs_height_cv
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.translation.live import EcgBlock, LiveTranslator, central_sample, ecg_blocks, refusal
 
@@ -229,23 +232,30 @@ def test_wrong_chunks_are_refused(model):
             call()
 
 
-def test_a_sample_is_one_person_in_all_windows(model, make_pair, monkeypatch):
-    """All windows get the reference that is given, and share the noise that a person is made of."""
-    calls, translate = [], type(model).translate
+def test_a_sample_is_one_person_in_all_windows(make_pair, monkeypatch):
+    """Who it is, is drawn once, with the reference that is given; all windows show the people that were drawn."""
+    model, calls, translate = load_method(PRETRAINED), [], P2Es.translate
 
-    def watched(self, ppg, people, *, reference=None, generator=None, **options):
-        calls.append((len(ppg), reference, generator))
-        return translate(self, ppg, people, reference=reference, generator=generator, **options)
+    def watched(self, ppg, people, *, reference=None, **options):
+        calls.append((len(ppg), options, reference))
+        return translate(self, ppg, people, reference=reference, **options)
 
-    monkeypatch.setattr(type(model), "translate", watched)
+    monkeypatch.setattr(P2Es, "translate", watched)
     mine = Reference.none(1, 125.0)
     live = LiveTranslator(model, sampling_rate=64.0, age=60, sex="F", n_samples=3, reference=mine)
     blocks = list(ecg_blocks(live, make_pair(40, 64.0, noise=0.02).ppg))
-    assert sum(n for n, *_ in calls) == sum(len(block.windows) for block in blocks)
-    assert all(reference is mine for _, reference, _ in calls)
-    names = [name for *_, generator in calls for name in generator.window_ids]
-    assert len(set(names)) == len(names) > 3
-    assert len({name for *_, generator in calls for name in generator.recording_ids}) == 1
+    (n_first, options, given), *rest = calls
+    assert (n_first, options["n_samples"]) == (1, 3) and given is mine and "of_these" not in options
+    assert sum(n for n, *_ in rest) == 3 * sum(len(block.windows) for block in blocks), "the first window, too"
+    people = rest[0][2][:3]
+    assert people.same_session.all()
+    for n, options, reference in rest:
+        assert options["of_these"] and "n_samples" not in options and len(reference) == n
+        assert options["generator"].recording_ids == [0, 1, 2] * (n // 3)
+        for k in range(3):
+            assert all((row == people.beats[k]).all() for row in reference.beats[k::3])
+    cv = qrs_height_cv(np.concatenate([block.central for block in blocks], axis=1)[None], 125.0)
+    assert cv < 0.06, "QRS heights of the central sample"
 
 
 def test_the_central_sample_is_the_one_nearest_to_all_others(model, make_pair):

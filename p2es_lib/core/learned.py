@@ -43,6 +43,8 @@ class LearnedTranslator(nn.Module):
     #: the least RMSE would pick the smoothest stage, not the best.
     keeps_best: ClassVar[bool] = True
     uses_reference: ClassVar[bool] = False  #: Whether a reference of the person is of any use to it.
+    #: Whether its samples are people, who can be translated again (option ``of_these`` of P2Es).
+    draws_people: ClassVar[bool] = False
     critic_steps: ClassVar[int] = 1  #: Of the critic before each step of the method, all on its batch.
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):

@@ -59,6 +59,7 @@ class P2Es(LearnedTranslator):
     name = "p2es"
     has_direct_estimate = True
     uses_reference = True
+    draws_people = True
     open_scale = staticmethod(open_scale)
 
     def __init__(self, config: Config, ecg_scale_mv: float = 0.25, trained_leads=None):
@@ -210,7 +211,7 @@ class P2Es(LearnedTranslator):
         return self._one_person(ecg, places, people)
 
     def _one_person(self, ecg: Tensor, places: Places, people: Reference | None = None) -> Tensor:
-        """Samples (M, 12, T) whose like beats are one, that of ``people`` or their mean; as they are with white noise."""
+        """Samples (M, 12, T) whose like beats are one, that of ``people`` or their mean; with white noise unchanged."""
         if not self.config.process.beat_share:
             return ecg
         given = self.trained_leads.expand(len(ecg), -1)

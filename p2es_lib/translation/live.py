@@ -266,11 +266,12 @@ class LiveTranslator:
 
         Who it is, is drawn in the first window; the mean beats of its samples are the people of all windows.
         """
-        if not self.model.uses_reference:
-            return self._draw(ppg, NoiseNames(self.seed, starts), n_samples=self.n_samples)
+        reference = {"reference": self._reference} if self.model.uses_reference else {}
+        if not self.model.draws_people:
+            return self._draw(ppg, NoiseNames(self.seed, starts), n_samples=self.n_samples, **reference)
         if self._people is None:
             names = NoiseNames(self.seed, starts[:1])
-            first = self._draw(ppg[:1], names, n_samples=self.n_samples, reference=self._reference)
+            first = self._draw(ppg[:1], names, n_samples=self.n_samples, **reference)
             self._people = _drawn_people(first[0], ppg[0], self.rate)
         count = self.n_samples
         # Noise is named after place and person: a window's samples depend on where it lies and on the person alone.
