@@ -233,7 +233,7 @@ def test_what_never_varied_in_training_is_ignored(windows):
 
 
 def test_a_training_window_never_counts_its_own_subject_as_neighbour(windows):
-    finder = GroupFinder(replace(CONFIG, k_neighbours=2, n_steps=5))
+    finder = GroupFinder(replace(CONFIG, k_neighbours=2, n_steps=5, reference=False))
     finder.fit(windows, seed=0)
     # Give the two windows of subject s000 a group of their own: who counts them as neighbours would be a member of it.
     finder.bank_group = torch.where(torch.tensor([s == "s000" for s in finder.bank_subjects]), 1, 0)

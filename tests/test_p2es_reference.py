@@ -18,12 +18,12 @@ from p2es_lib.core.leads import lead_residual
 from p2es_lib.core.learned import get_method, standardise
 from p2es_lib.core.noise import NoiseNames, WindowNoise
 from p2es_lib.core.reference import Reference
-from p2es_lib.data.windows.references import leads_of
 from p2es_lib.method.denoiser import Estimate
 from p2es_lib.method.p2es import DIRECT_DELAYS, P2Es
 from p2es_lib.reference.delay import USUAL_S, Timing, known_r_times, seen_before, timing_loss
 from p2es_lib.reference.mean_beat import interpolate, make_references
 from p2es_lib.reference.placement import place_reference
+from p2es_lib.reference.regimes import leads_of
 from p2es_lib.signals.pulse_features import pulse_features
 from p2es_lib.training.loop import train
 

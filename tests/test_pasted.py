@@ -13,8 +13,8 @@ from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import lead_residual
 from p2es_lib.data.windows import WindowSet
-from p2es_lib.data.windows.references import leads_of
 from p2es_lib.reference.mean_beat import make_references
+from p2es_lib.reference.regimes import leads_of
 
 RATE, N, DELAY_S = 125.0, 1024, 0.22
 PEOPLE = Demographics.missing

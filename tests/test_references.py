@@ -18,20 +18,11 @@ from p2es_lib.core.leads import LEADS
 from p2es_lib.core.reference import BEFORE_S, Reference, beat_samples
 from p2es_lib.data.sources.simulated import simulate_cohort
 from p2es_lib.data.windows import TrainingBatches, WindowSet, batches, simulator_config
-from p2es_lib.data.windows.references import (
-    NOISE_MV,
-    REGIMES,
-    SHARES,
-    WITHOUT_PULSE,
-    draw_given,
-    leads_of,
-    recorded_ecg,
-    target_beats,
-    training_references,
-)
+from p2es_lib.data.windows.references import NOISE_MV, WITHOUT_PULSE, recorded_ecg, target_beats, training_references
 from p2es_lib.experiments import regimes
 from p2es_lib.experiments.regimes import references_of
 from p2es_lib.reference.mean_beat import find_r, make_references, pulse_delay
+from p2es_lib.reference.regimes import REGIMES, SHARES, draw_given, leads_of
 from p2es_lib.signals.pulse_features import pulse_upstrokes
 from p2es_lib.simulator import simulate
 

@@ -17,7 +17,6 @@ from p2es_lib.core.config import get_config
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import LEADS
 from p2es_lib.data.sources.simulated import simulate_cohort
-from p2es_lib.data.windows.references import REGIMES
 from p2es_lib.experiments import changes, reference_results, results, verify
 from p2es_lib.experiments.changes import (
     PULSE,
@@ -46,6 +45,7 @@ from p2es_lib.experiments.reference_results import (
     scored_regimes,
     typical_window,
 )
+from p2es_lib.reference.regimes import REGIMES
 
 RATE, N = 125.0, 1024
 

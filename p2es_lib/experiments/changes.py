@@ -19,12 +19,13 @@ from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.core.reference import Reference
 from p2es_lib.data.sources.simulated import split_subject_numbers
 from p2es_lib.data.windows import simulator_config
-from p2es_lib.data.windows.references import leads_of, recorded_ecg
+from p2es_lib.data.windows.references import recorded_ecg
 from p2es_lib.evaluation.metrics.features import rhythm_features
 from p2es_lib.evaluation.metrics.intervals import measure_ecg
 from p2es_lib.evaluation.metrics.resampling import subject_weights, weighted_auroc, with_interval
 from p2es_lib.experiments.regimes import REFERENCE_SEED
 from p2es_lib.reference.mean_beat import find_r, make_references, mean_beats
+from p2es_lib.reference.regimes import leads_of
 from p2es_lib.signals.pulse_features import pulse_upstrokes
 from p2es_lib.simulator import CHANGES, SimulatedWindows, simulate
 

@@ -15,12 +15,12 @@ from p2es_lib.baselines.pasted import PastedBeats
 from p2es_lib.core.config import Config, get_config, real_profile
 from p2es_lib.core.reference import Reference
 from p2es_lib.data.windows import WindowSet
-from p2es_lib.data.windows.references import REGIMES
 from p2es_lib.evaluation.metrics import evaluate, summarise
 from p2es_lib.experiments.regimes import SESSIONS, references_of
 from p2es_lib.experiments.results import bootstrap_unit
 from p2es_lib.experiments.runs import data_kind, load_windows, simulated_windows
 from p2es_lib.experiments.sim_to_real import record_labels, simulated_model
+from p2es_lib.reference.regimes import REGIMES
 
 P2ES, P2ES_OWN = "P2Es, no reference", "P2Es with the reference"
 FIXED, OWN = "Average beat pasted", "Own beat pasted"

@@ -6,13 +6,13 @@ import pandas as pd
 from p2es_lib.core.config import Config
 from p2es_lib.core.learned import LearnedTranslator
 from p2es_lib.data.windows import WindowSet
-from p2es_lib.data.windows.references import REGIMES
 from p2es_lib.evaluation.coherence import coherence_scores
 from p2es_lib.evaluation.metrics import summarise
 from p2es_lib.evaluation.metrics.long_table import point_estimate
 from p2es_lib.experiments.regimes import references_of
 from p2es_lib.experiments.results import OF_DISTRIBUTION, bootstrap_unit, difference_table, load_scores
 from p2es_lib.experiments.variants import LEADS_GIVEN, REFERENCED, REFERENCES, variants_of
+from p2es_lib.reference.regimes import REGIMES
 
 #: Methods of :func:`regime_table`: one that learns from a reference, one that pastes what it shows, the best possible.
 P2ES, PASTED, FLOOR = "P2Es", "Beat pasted at the pulses", REFERENCES["irreducible"]

@@ -12,8 +12,9 @@ from p2es_lib.core.errors import InputError, check_choice
 from p2es_lib.core.paths import windows_dir
 from p2es_lib.core.reference import Reference
 from p2es_lib.data.windows import WindowSet, read_windows, simulator_config
-from p2es_lib.data.windows.references import REGIMES, leads_of, other_session, recorded_ecg
+from p2es_lib.data.windows.references import other_session, recorded_ecg
 from p2es_lib.reference.mean_beat import average, make_references
+from p2es_lib.reference.regimes import REGIMES, leads_of
 from p2es_lib.simulator import simulate
 
 #: When the reference was recorded: in the session of the target, or in another one.

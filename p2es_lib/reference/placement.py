@@ -68,21 +68,20 @@ def place_beats(beats: Tensor, rr_s: Tensor, r_times: Tensor, interval_s: Tensor
 def repeat_in_beats(values: Tensor, r_times: Tensor, rate: float) -> Tensor:
     """``values`` (N, C, T) of one beat at the R times (N, J), inf-padded: the same so long before or after each R.
 
-    White noise stays white within a beat, since no value is interpolated: times from R are rounded to whole samples.
+    White noise stays white within a beat, since no value is interpolated: R times are rounded to whole samples.
     Rows without an R time are left as they are.
     """
     n = values.shape[-1]
-    t, own = _own_beats(r_times, n, rate)
-    since = (t - r_times.gather(1, own) + BEFORE_S) * rate
-    index = torch.where(since.isfinite(), since.round(), torch.arange(n, device=values.device)).long() % n
+    place, of_r = torch.arange(n, device=values.device), (r_times * rate).round()
+    since = place - of_r.gather(1, _own_beats(r_times, n, rate)) + round(BEFORE_S * rate)
+    index = torch.where(since.isfinite(), since, place).long() % n
     return values.gather(2, index[:, None].expand_as(values))
 
 
-def _own_beats(r_times: Tensor, n: int, rate: float) -> tuple[Tensor, Tensor]:
-    """Times of ``n`` samples, s, and the number of the beat that each belongs to, both (N, n); before the first: it."""
+def _own_beats(r_times: Tensor, n: int, rate: float) -> Tensor:
+    """Number of the beat that each of ``n`` samples belongs to, (N, n); before the first one: it."""
     t = (torch.arange(n, device=r_times.device) / rate).expand(len(r_times), -1).contiguous()
-    own = torch.searchsorted(beat_begins(r_times).contiguous(), t, right=True) - 1
-    return t, own.clamp_min(0)
+    return (torch.searchsorted(beat_begins(r_times).contiguous(), t, right=True) - 1).clamp_min(0)
 
 
 def as_one_beat(ecg: Tensor, given: Tensor, r_times: Tensor, rate: float, person: Reference | None = None) -> Tensor:
@@ -98,8 +97,7 @@ def as_one_beat(ecg: Tensor, given: Tensor, r_times: Tensor, rate: float, person
     placed = place_reference(person, r_times, ecg.shape[-1], rate)
     # A beat that is cut off by the window cannot be compared, and is as the others are.
     alike = (found.kept | ~found.whole) & found.kept.any(dim=1, keepdim=True)
-    own = _own_beats(r_times, ecg.shape[-1], rate)[1]
-    share = alike.float().gather(1, own)[:, None]
+    share = alike.float().gather(1, _own_beats(r_times, ecg.shape[-1], rate))[:, None]
     reach = round(CROSSFADE_S * rate) // 2
     share = F.avg_pool1d(F.pad(share, (reach, reach), mode="replicate"), 2 * reach + 1, stride=1)
     return torch.lerp(ecg, placed, share)

@@ -32,8 +32,9 @@ from p2es_lib.signals.cleaning import ppg_quality, true_runs
 from p2es_lib.signals.transforms import resample_at, resampling_reach
 from p2es_lib.translation.readers.checks import RATE_RANGE_HZ, check_options
 
-#: Neighbouring windows share this much, over which one fades into the next.
-OVERLAP_S = 1.024
+#: Neighbouring windows share this much, in the middle of which one fades into the next over so long: few beats lie
+#: there, whose times differ a little between the two.
+OVERLAP_S, FADE_S = 1.024, 0.128
 #: Windows in which more than this share of the PPG is missing are not translated.
 MAX_MISSING = 0.1
 #: Gaps of up to so long (s), dropped frames, are bridged where what is left has the lowest rate that a PPG may have.
@@ -135,7 +136,9 @@ class LiveTranslator:
         check_choice("polarity", polarity, ("up", "down"))
         self._sign = -1.0 if polarity == "down" else 1.0
         self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)
-        self._ramp = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap
+        middle = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap - 0.5
+        # Never 0: at the ends of a recording a window is alone.
+        self._ramp = np.clip(0.5 + middle * np.float32(OVERLAP_S / FADE_S), 1e-3, 1)
         self._ratio, self._reach = self.rate_in / self.rate, resampling_reach(self.rate_in, self.rate)
         self._raw, self._raw_start, self._n_raw = np.zeros(0), 0, 0  # PPG still needed, its first sample, all received
         self._next, self._last = 0, -1  # starts of the next window, and of the last one that was decided upon

@@ -11,12 +11,12 @@ from torch import nn
 
 from p2es_lib.core.config import AffinityConfig
 from p2es_lib.core.errors import InputError
-from p2es_lib.core.leads import LEADS
 from p2es_lib.core.reference import Reference
 from p2es_lib.method.affinity.descriptors import nearest_neighbours, reference_space
 from p2es_lib.method.affinity.encoder import Encoder, contrastive_loss
 from p2es_lib.method.affinity.spread import spread_over_subjects
 from p2es_lib.reference.mean_beat import make_references
+from p2es_lib.reference.regimes import draw_given
 
 #: Chance that age, and independently sex, of a window is hidden in a training step: the encoder learns to do without.
 HIDE_DEMOGRAPHICS = 0.25
@@ -213,10 +213,7 @@ class GroupFinder(nn.Module):
             take = torch.as_tensor(batch, device=ppg.device)
             shown = [part[take] for part in beats]
             if shown:
-                # From no lead to all of them, each number as often.
-                chance = torch.as_tensor(rng.random((len(batch), 1)) * 1.5 - 0.25, device=ppg.device)
-                drawn = torch.as_tensor(rng.random((len(batch), len(LEADS))), device=ppg.device)
-                shown[1] = shown[1] * (drawn < chance)
+                shown[1] = shown[1] * draw_given(rng, len(batch)).to(ppg.device)
             z = self.encoder(ppg[take], features[take] * kept, *shown, batch_statistics=True)
             loss = contrastive_loss(z, positives, self.config.temperature)
             optimiser.zero_grad()
