@@ -402,8 +402,8 @@ def plot_regimes(
 def plot_reference_leads(table: pd.DataFrame, metrics: Sequence[str] = ("rmse", "crps")) -> Figure:
     """Error against the number of leads that the reference shows; filled: same session, open: another one.
 
-    The table is that of :func:`p2es_lib.experiments.reference_results.regime_table`; of its methods the last, known
-    without a reference only, is a line.
+    The table is that of :func:`p2es_lib.experiments.reference_results.regime_table` with three of its methods; the
+    last, known without a reference only, is a line.
     """
     _check_columns("table of references", table, {"method", "n_leads", "session", "metric", "value", "lower", "upper"})
     if missing := set(metrics) - set(table["metric"]):
