@@ -11,6 +11,7 @@ import torch
 from scipy.stats import norm
 from synthetic import r_times_of, synthetic_windows, tiny_config
 
+from p2es_lib.baselines.referenced import ReferencedTranslator
 from p2es_lib.core.config import METHODS
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
@@ -206,7 +207,7 @@ def test_a_reference_that_does_not_fit_is_refused(model, windows, reference):
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_that_cannot_use_a_reference_refuse_it(name, windows):
     method, test = get_method(name), windows.split("test")
-    assert method.uses_reference == issubclass(method, P2Es)
+    assert method.uses_reference == issubclass(method, (P2Es, ReferencedTranslator))
     if not method.uses_reference:
         made = method(tiny_config(method__name=name, signal__window_samples=N))
         with pytest.raises(InputError, match=f"{name}: .*reference"):

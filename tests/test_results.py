@@ -56,7 +56,7 @@ def runs(monkeypatch):
 
 
 def test_profiles_choose_from_the_table():
-    kinds = ("baselines", "ablations", "samplers", "more_steps", "references")
+    kinds = ("baselines", "ablations", "samplers", "more_steps", "references", "references_of_others")
     for kind in kinds:
         everything = variants_of("full", kind)
         assert set(variants_of("smoke", kind)) <= set(variants_of("quick", kind)) <= set(everything)
@@ -73,7 +73,13 @@ def test_profiles_choose_from_the_table():
         there = [name for kind in kinds for name in variants_of(profile, kind)]
         assert f"steps_{MORE_STEPS}" in there
         assert {VARIANTS[name].weights_of for name in variants_of(profile, "more_steps")} <= set(there)
-    assert variants_of("full", "references", "ptb-xl") == [], "none are made of real recordings"
+    for kind in ("references", "references_of_others"):
+        assert variants_of("full", kind, "ptb-xl") == [], "none are made of real recordings"
+    for profile in ("smoke", "quick", "wide"):  # whose weights are used is trained there
+        uses = variants_of(profile, "references_of_others")
+        trained = variants_of(profile, "baselines") + variants_of(profile, "ablations")
+        assert uses and {VARIANTS[name].weights_of for name in uses} <= set(trained)
+        assert all(name.startswith(f"{VARIANTS[name].weights_of}_reference_") for name in uses)
     assert variants_of("quick", "references", "simulated") == variants_of("quick", "references") != []
     with pytest.raises(InputError, match="kind"):
         variants_of("quick", "everything")
