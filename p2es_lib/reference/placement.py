@@ -72,9 +72,10 @@ def repeat_in_beats(values: Tensor, r_times: Tensor, rate: float) -> Tensor:
     Rows without an R time are left as they are.
     """
     n = values.shape[-1]
-    t, own = _own_beats(r_times, n, rate)
-    since = (t - r_times.gather(1, own) + BEFORE_S) * rate
-    index = torch.where(since.isfinite(), since.round(), torch.arange(n, device=values.device)).long() % n
+    _, own = _own_beats(r_times, n, rate)
+    # Rounded once per beat: an R half way between two samples would else have some values twice.
+    late = ((BEFORE_S - r_times) * rate).round().nan_to_num(0.0, neginf=0.0).long()
+    index = (torch.arange(n, device=values.device) + late.gather(1, own)) % n
     return values.gather(2, index[:, None].expand_as(values))
 
 
