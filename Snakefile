@@ -49,7 +49,7 @@ TRAINED = [VARIANT, *BASELINES, *ABLATIONS]
 TOLD = [name for name in variants_of(PROFILE, "ablations") if VARIANTS[name].weights_of]
 SAMPLERS = variants_of(PROFILE, "samplers")
 # With a reference of the person; for real recordings see notebook 17.
-REFERENCED = variants_of(PROFILE, "references", DATASET)
+REFERENCED = [name for kind in ("references", "references_of_others") for name in variants_of(PROFILE, kind, DATASET)]
 USES = [*TOLD, *SAMPLERS, *variants_of(PROFILE, "more_steps"), *REFERENCED]
 
 PYTHON = sys.executable
@@ -269,7 +269,9 @@ SUMMARIES = {
         [*tables("table07_methods"), *scores_of([VARIANT, *REFERENCED])],
         [
             *figures("fig30_regimes", "fig31_reference_leads", "fig32_changes", "fig33_one_change"),
+            *figures("fig35_methods_by_regime"),
             *tables("table28_references", "table29_reference_gain", "table30_coherence", "table31_changes"),
+            *tables("table33_others_by_regime"),
         ],
     ),
 }

@@ -47,13 +47,13 @@ FIGURES = ["fig01_cohort", "fig02_window", "fig03_forward_process", "fig04_rever
            "fig12_learned_affinity", "fig17_validation", "fig18_one_window", "fig19_ablations", "fig20_sampler_steps",
            "fig21_bland_altman", "fig22_uncertainty", "fig24_groups", "fig25_noise",
            "fig26_frontier", "fig28_error_by_time", "fig29_own_ppg", "fig30_regimes", "fig31_reference_leads",
-           "fig32_changes", "fig33_one_change"]  # fmt: skip
+           "fig32_changes", "fig33_one_change", "fig35_methods_by_regime"]  # fmt: skip
 TABLES = ["table01_cohort", "table02_results", "table03_distance_to_floor", "table07_methods", "table08_ablations",
           "table09_sampler_steps", "table10_agreement", "table11_uncertainty", "table12_realism", "table14_delineation",
           "table15_groups", "table16_demographics", "table17_noise", "table18_efficiency", "table19_long_signals",
           "table20_against_methods", "table21_claims", "table23_training", "table24_error_by_time",
           "table25_joins", "table26_runs", "table28_references", "table29_reference_gain", "table30_coherence",
-          "table31_changes"]  # fmt: skip
+          "table31_changes", "table33_others_by_regime"]  # fmt: skip
 MAX_LINES, MAX_CODE_CELLS = 25, 30
 #: They build their idea by hand and hold exercises.
 TEACHING = ("02_forward_process", "03_reverse_process", "04_affinity")

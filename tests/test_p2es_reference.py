@@ -11,6 +11,7 @@ import torch
 from scipy.stats import norm
 from synthetic import r_times_of, synthetic_windows, tiny_config
 
+from p2es_lib.baselines.referenced import ReferencedTranslator
 from p2es_lib.core.config import METHODS
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
@@ -19,10 +20,11 @@ from p2es_lib.core.learned import get_method, standardise
 from p2es_lib.core.noise import NoiseNames, WindowNoise
 from p2es_lib.core.reference import Reference
 from p2es_lib.method.denoiser import Estimate
-from p2es_lib.method.p2es import DIRECT_DELAYS, P2Es
+from p2es_lib.method.p2es import WHITE_SHARE, P2Es
+from p2es_lib.reference.conditioning import DIRECT_DELAYS
 from p2es_lib.reference.delay import USUAL_S, Timing, known_r_times, seen_before, timing_loss
 from p2es_lib.reference.mean_beat import interpolate, make_references
-from p2es_lib.reference.placement import place_reference
+from p2es_lib.reference.placement import as_one_beat, place_reference, repeat_in_beats
 from p2es_lib.reference.regimes import leads_of
 from p2es_lib.signals.pulse_features import pulse_features
 from p2es_lib.training.loop import train
@@ -206,7 +208,7 @@ def test_a_reference_that_does_not_fit_is_refused(model, windows, reference):
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_that_cannot_use_a_reference_refuse_it(name, windows):
     method, test = get_method(name), windows.split("test")
-    assert method.uses_reference == issubclass(method, P2Es)
+    assert method.uses_reference == issubclass(method, (P2Es, ReferencedTranslator))
     if not method.uses_reference:
         made = method(tiny_config(method__name=name, signal__window_samples=N))
         with pytest.raises(InputError, match=f"{name}: .*reference"):
@@ -218,15 +220,20 @@ def timing_of(model, test, reference) -> Timing:
         return model.timing(standardise(torch.tensor(test.ppg)), torch.tensor(test.demographics.features()), reference)
 
 
-def expected_base(model, test, reference, noise, place=None) -> torch.Tensor:
-    """The reference where the delays of these samples, and of their beats, put it, mV (6 K, 12, N); with ``place`` at
-    so many standard deviations of the common delay instead, without jitter."""
+def expected_places(model, test, reference, noise, place=None) -> torch.Tensor:
+    """R times (6 K, J) at the delays of these samples, and of their beats, s; with ``place`` at so many standard
+    deviations of the common delay instead, without jitter."""
     timing = timing_of(model, test, reference).repeat_interleave(noise.n_samples)
-    drawn = noise.normal(1 + timing.pulses.shape[1]).clamp(-3, 3)
-    late = (timing.delay + timing.delay_sd * (drawn[:, 0] if place is None else place))[:, None] + timing.shift
+    common = noise.of_recording.normal(1)[:, 0].clamp(-3, 3) if place is None else place
+    late = (timing.delay + timing.delay_sd * common)[:, None] + timing.shift
     if place is None:
-        late = late + timing.jitter_sd * drawn[:, 1:]
-    r_times = (timing.pulses - late).sort(dim=1).values
+        late = late + timing.jitter_sd * noise.normal(timing.pulses.shape[1]).clamp(-3, 3)
+    return (timing.pulses - late).sort(dim=1).values
+
+
+def expected_base(model, test, reference, noise, place=None) -> torch.Tensor:
+    """The reference at :func:`expected_places`, mV (6 K, 12, N)."""
+    r_times = expected_places(model, test, reference, noise, place)
     return place_reference(reference.repeat_interleave(noise.n_samples), r_times, N, RATE)
 
 
@@ -235,8 +242,10 @@ def test_each_sample_is_laid_at_delays_of_its_own(model, windows, reference):
     beat at its own."""
     test, noise = windows.split("test"), WindowNoise(3, range(6), 4, (12, N))
     ecg = silent(model).translate(test.ppg, test.demographics, reference=reference, n_samples=4, generator=noise)
-    expected = expected_base(model, test, reference, noise).reshape(6, 4, 12, N)
-    torch.testing.assert_close(ecg, expected, atol=1e-4, rtol=1e-3)
+    laid, r_times = (of(model, test, reference, noise) for of in (expected_base, expected_places))
+    expected = as_one_beat(laid, torch.ones(24, 12), r_times, RATE)
+    assert (expected - laid).abs().max() < 0.003, "beats that were one are made one again: no more than rounding"
+    torch.testing.assert_close(ecg, expected.reshape(6, 4, 12, N), atol=1e-4, rtol=1e-3)
     assert (ecg[1:, 0] - ecg[1:, 1]).abs().amax(dim=(1, 2)).min() > 0.01
 
 
@@ -457,7 +466,11 @@ def test_in_training_beats_lie_where_they_were_and_the_network_sees_what_is_open
     # Without noise and blur the state would be (x_0 - base) / scale; at t = 1 nothing of it is left.
     noise = torch.Generator().manual_seed(0)
     torch.rand(len(t) - round(6 / 4), generator=noise)
-    drawn = torch.randn(batch.x_0.shape, generator=noise)
+    of_beat, own = (torch.randn(batch.x_0.shape, generator=noise) for _ in range(2))
+    white, share = torch.rand(6, generator=noise) < WHITE_SHARE, CONFIG.process.beat_share
+    alike = share**0.5 * repeat_in_beats(of_beat, known, RATE) + (1 - share) ** 0.5 * own
+    drawn = torch.where(white[:, None, None], own, alike)
+    assert 0 < white.sum() < 6 and 0 < share < 1, "noise of both kinds is held against what it should be"
     torch.testing.assert_close(x_t, model.process.marginal((batch.x_0 - laid) / scale, t, drawn))
 
 

@@ -14,6 +14,7 @@ from p2es_lib.core.leads import LEAD_MATRIX, LEADS, complete_limb_leads, lead_re
 from p2es_lib.core.reference import BEFORE_S, Reference, beat_samples
 from p2es_lib.reference.placement import (
     CROSSFADE_S,
+    as_one_beat,
     complete_leads,
     expected_beats,
     median_interval,
@@ -263,3 +264,27 @@ def test_in_single_precision_too():
     for row in given:
         found = complete_leads(ecg.float(), row[None])
         torch.testing.assert_close(found, complete_leads(ecg, row[None]).float(), atol=2e-5, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------------------ beats made one
+def test_beats_that_are_alike_become_one_and_others_stay():
+    r_times = np.array([0.6, 1.4, 2.2, 3.0, 3.5, 4.6, 5.4, 6.2, 7.0, 7.8])
+    gains = [1.0, 1.1, 0.9, 1.05, -1.0, 0.95, 1.1, 0.9, 1.0, 1.0]  # the fifth is early, and upside down
+    shapes = [lambda seconds, gain=gain: gain * wave(seconds) for gain in gains]
+    ecg = torch.tensor(ecg_of(r_times, N, RATE, shapes), dtype=torch.float32)[None]
+    given, times = torch.ones(1, 12), padded([r_times])
+    made = as_one_beat(ecg, given, times, RATE)
+
+    def heights(of, lead=LEADS.index("V5")):
+        return of[0, lead, (torch.tensor(r_times) * RATE).round().long()]
+
+    like = [1, 2, 3, 5, 6, 7, 8]  # whole ones
+    assert heights(ecg)[like].std() > 0.05 * heights(ecg)[like].mean()
+    assert heights(made)[like].std() < 0.01 * heights(made)[like].mean()
+    assert heights(made)[like].mean() == pytest.approx(float(heights(ecg)[like].mean()), rel=0.02)
+    odd = np.abs(time_s - r_times[4]) < 0.1
+    torch.testing.assert_close(made[0, :, odd], ecg[0, :, odd])
+    other = reference(2 * one())
+    people = as_one_beat(ecg, given, times, RATE, other)
+    assert heights(people)[like].mean() == pytest.approx(2 * float(heights(made)[like].mean()), rel=0.05)
+    torch.testing.assert_close(people[0, :, odd], ecg[0, :, odd])

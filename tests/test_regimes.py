@@ -40,11 +40,13 @@ from p2es_lib.experiments.reference_results import (
     TRUTH,
     coherence_table,
     draw_regimes,
-    pasted_minus_p2es,
+    others_minus_p2es,
+    others_scored,
     regime_table,
     scored_regimes,
     typical_window,
 )
+from p2es_lib.experiments.variants import VARIANTS
 from p2es_lib.reference.regimes import REGIMES
 
 RATE, N = 125.0, 1024
@@ -73,15 +75,19 @@ def scored(monkeypatch):
 
     def load(dataset, profile, variant, seeds):
         assert (dataset, profile) == ("simulated", "quick")
-        name = variant.removeprefix("reference_").removeprefix("pasted_").removeprefix("irreducible_")
+        base, _, name = variant.rpartition("reference_")
+        base = base.rstrip("_") or variant
+        name = name.removeprefix("pasted_").removeprefix("irreducible_")
         regime, _, session = name.partition("_")
         value = level.get(regime, level["none"]) + 0.005 * (session == "other")
         if variant.startswith("irreducible"):
             return scores_of({"irreducible": 0.035}.get(variant, 0.5 * value)).assign(seed=0)
-        one = variant.startswith("pasted")
-        value *= 1.5 if one else 1.0
+        one = variant.startswith(("pasted", "unet"))
+        value *= 1.5 if one else 1.2 if base in others_scored(profile) else 1.0
         estimates = ("mean",) if one else ("mean", "samples")
-        return pd.concat([scores_of(value, estimates).assign(seed=seed) for seed in ([0] if one else seeds)])
+        return pd.concat(
+            [scores_of(value, estimates).assign(seed=seed) for seed in ([0] if base.startswith("pasted") else seeds)]
+        )
 
     for module in (reference_results, results):
         monkeypatch.setattr(module, "load_scores", load)
@@ -107,7 +113,8 @@ def check_verifiable(name: str, table: pd.DataFrame) -> None:
 
 def test_the_table_holds_every_regime(scored):
     table = regime_table(get_config("quick"), [0, 1])
-    assert set(table["method"]) == {P2ES, PASTED, FLOOR}
+    others = {VARIANTS[name].label for name in others_scored("quick")}
+    assert set(table["method"]) == {P2ES, PASTED, FLOOR, *others} and len(others) == 5
     assert not table.duplicated(["method", "regime", "session", "metric"]).any()
     own = table[(table["method"] == P2ES) & (table["metric"] == "rmse")].set_index(["n_leads", "session"])
     assert own.loc[(12, "same"), "value"] == pytest.approx(0.1) and own.loc[(0, ""), "value"] == pytest.approx(0.2)
@@ -124,11 +131,34 @@ def test_the_table_holds_every_regime(scored):
 
 
 def test_pasted_beats_are_held_against_the_model_with_the_same_reference(scored):
-    table = pasted_minus_p2es(get_config("quick"), [0])
+    table = others_minus_p2es(get_config("quick"), [0], ["pasted"])
     rows = table[table["metric"] == "rmse"].set_index(["regime", "session"])
     assert len(rows) == 7
     assert rows.loc[("all", "same"), "difference"] == pytest.approx(np.sqrt(0.015) - 0.1)
     assert rows.loc[("none", ""), "difference"] == pytest.approx(np.sqrt(0.06) - 0.2)
+
+
+def test_others_are_held_against_the_model_with_the_same_reference(scored):
+    names = others_scored("quick")
+    assert names == ["unet", "ddpm", "no_blur", "no_deblurring", "no_affinity"]
+    assert others_scored("wide")[2] == "rectified_flow" and len(scored_regimes("wide", "ddpm")) == 6
+    table = others_minus_p2es(get_config("quick"), [0, 1], names)
+    rows = table[table["metric"] == "crps"].set_index(["method", "regime", "session"])
+    assert len(rows) == 5 * 3 and not rows.index.duplicated().any() and set(rows["seeds"]) == {2}
+    assert rows.loc[("no blur", "all", "same"), "difference"] == pytest.approx(0.2 * 0.01)
+    assert rows.loc[("no blur", "none", ""), "difference"] == pytest.approx(0.2 * 0.04)
+    # Of one answer the absolute error.
+    assert rows.loc[("U-Net regression", "I", "same"), "difference"] == pytest.approx(2 * 1.5 * 0.03 - 0.03)
+    check_verifiable("table33_others_by_regime", rows.reset_index().drop(columns=["variant", "about"]))
+
+
+def test_methods_are_drawn_by_regime(scored):
+    table = regime_table(get_config("quick"), [0])
+    fig = plots.plot_methods_by_regime(table[table["method"] != FLOOR])
+    names = [text.get_text() for text in fig.axes[0].get_yticklabels()]
+    assert names[0] == "no reference" and names[1] == "1 lead\nsame session" and len(names) == 7
+    assert names[-1] == "12 leads\nother session"
+    assert len(fig.legends[0].get_texts()) == 7 and len(fig.axes[1].lines) == 7
 
 
 def test_the_typical_window_has_the_median_error_among_those_asked_for():
@@ -291,6 +321,7 @@ def test_regimes_are_rows_and_the_given_leads_are_marked():
 
 def test_errors_are_drawn_by_leads_and_what_is_not_known_for_all_is_not_joined(scored):
     table = regime_table(get_config("quick"), [0])
+    table = table[table["method"].isin([P2ES, PASTED, FLOOR])]
     fig = plots.plot_reference_leads(table)
     assert [text.get_text() for text in fig.axes[0].get_xticklabels()] == ["0", "1", "6", "12"]
     for ax, metric in zip(fig.axes, ("rmse", "crps")):

@@ -13,7 +13,16 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.evaluation.metrics.summary import holm, summarise_difference
 from p2es_lib.experiments import results
 from p2es_lib.experiments.runs import told_demographics, training_command
-from p2es_lib.experiments.variants import MORE_STEPS, REFERENCES, SUBJECTS, VARIANTS, count_seeds, seeds_of, variants_of
+from p2es_lib.experiments.variants import (
+    MORE_STEPS,
+    REFERENCES,
+    SUBJECTS,
+    VARIANTS,
+    configure,
+    count_seeds,
+    seeds_of,
+    variants_of,
+)
 
 
 def scores_of(shift=0.0, noise=0.0, estimates=("mean", "single", "samples"), seed=0, n=40):
@@ -56,7 +65,7 @@ def runs(monkeypatch):
 
 
 def test_profiles_choose_from_the_table():
-    kinds = ("baselines", "ablations", "samplers", "more_steps", "references")
+    kinds = ("baselines", "ablations", "samplers", "more_steps", "references", "references_of_others")
     for kind in kinds:
         everything = variants_of("full", kind)
         assert set(variants_of("smoke", kind)) <= set(variants_of("quick", kind)) <= set(everything)
@@ -73,10 +82,29 @@ def test_profiles_choose_from_the_table():
         there = [name for kind in kinds for name in variants_of(profile, kind)]
         assert f"steps_{MORE_STEPS}" in there
         assert {VARIANTS[name].weights_of for name in variants_of(profile, "more_steps")} <= set(there)
-    assert variants_of("full", "references", "ptb-xl") == [], "none are made of real recordings"
+    for kind in ("references", "references_of_others"):
+        assert variants_of("full", kind, "ptb-xl") == [], "none are made of real recordings"
+    for profile in ("smoke", "quick", "wide"):  # whose weights are used is trained there
+        uses = variants_of(profile, "references_of_others")
+        trained = variants_of(profile, "baselines") + variants_of(profile, "ablations")
+        assert uses and {VARIANTS[name].weights_of for name in uses} <= set(trained)
+        assert all(name.startswith(f"{VARIANTS[name].weights_of}_reference_") for name in uses)
     assert variants_of("quick", "references", "simulated") == variants_of("quick", "references") != []
     with pytest.raises(InputError, match="kind"):
         variants_of("quick", "everything")
+
+
+def test_the_ddpm_is_plain_and_ablations_change_one_thing():
+    changed = {"ddpm": {"process.beat_share": 0.0, "process.blur": "none", "denoiser.deblurring": False,
+                        "affinity.mixing": "identity"},
+               "white_noise": {"process.beat_share": 0.0},
+               "groups_without_reference": {"affinity.reference": False}}  # fmt: skip
+    for name, changes in changed.items():
+        assert VARIANTS[name].changes == changes and not VARIANTS[name].weights_of
+        assert configure("quick", variant=name) != configure("quick")
+        for use in (use for use, variant in VARIANTS.items() if variant.weights_of == name):
+            assert VARIANTS[use].changes.items() >= changes.items(), "its weights are used as they were trained"
+    assert {"white_noise", "groups_without_reference"} <= set(variants_of("wide", "ablations"))
 
 
 def test_demographics_as_a_test_gives_them():

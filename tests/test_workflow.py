@@ -22,7 +22,7 @@ from p2es_lib.experiments.variants import VARIANTS, seeds_of, variants_of
 CHECKOUT = Path(__file__).resolve().parents[1]
 RUN = Path("runs/simulated/smoke/p2es/seed0")
 EXECUTED = Path("runs/simulated/smoke/notebooks")
-KINDS = ("baselines", "ablations", "samplers", "more_steps", "references")
+KINDS = ("baselines", "ablations", "samplers", "more_steps", "references", "references_of_others")
 N_STEPS = 40  # of the toy training, 0.25 s each: time enough to stop it on a busy machine
 
 

@@ -110,8 +110,8 @@ SMALL_NOTEBOOKS = {
     "11_efficiency": "fig26_frontier table18_efficiency table19_long_signals table23_training",
     "12_claims": "table20_against_methods table21_claims",
     "13_own_ppg": "fig29_own_ppg table25_joins",
-    "16_reference": "fig30_regimes fig31_reference_leads fig32_changes fig33_one_change"
-    " table28_references table29_reference_gain table30_coherence table31_changes",
+    "16_reference": "fig30_regimes fig31_reference_leads fig32_changes fig33_one_change fig35_methods_by_regime"
+    " table28_references table29_reference_gain table30_coherence table31_changes table33_others_by_regime",
 }
 RESULTS = (
     "fig07_training fig08_stages fig09_overlay fig10_results fig11_decomposition fig12_learned_affinity"

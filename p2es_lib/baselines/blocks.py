@@ -150,19 +150,19 @@ class UNet1d(nn.Module):
 
 
 class ConditionalUNet(nn.Module):
-    """U-Net of an ECG (B, 12, T) and the PPG as a thirteenth channel, modulated by time and demographics."""
+    """U-Net of an ECG (B, 12, T) with the PPG, or what else is shown, beside it, modulated by time and demographics."""
 
-    def __init__(self, width: int, multipliers: Sequence[int] = MULTIPLIERS):
+    def __init__(self, width: int, multipliers: Sequence[int] = MULTIPLIERS, n_shown: int = 1):
         super().__init__()
         self.embed_demographics = DemographicEmbedding(64)
         self.embed_time = nn.Sequential(FourierEmbedding(64), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 64))
-        self.unet = UNet1d(len(LEADS) + 1, 2 * len(LEADS), width, multipliers, 64, attention=True)
+        self.unet = UNet1d(len(LEADS) + n_shown, 2 * len(LEADS), width, multipliers, 64, attention=True)
 
-    def forward(self, ecg: Tensor, t: Tensor, ppg: Tensor, demographics: Tensor) -> Tensor:
-        """Output (B, 12, T) of a noisy ECG (B, 12, T), times (B,) in [0, 1], PPG (B, 1, T) and demographics (B, 4)."""
+    def forward(self, ecg: Tensor, t: Tensor, shown: Tensor, demographics: Tensor) -> Tensor:
+        """Output (B, 12, T) of a noisy ECG (B, 12, T), times (B,) in [0, 1], PPG (B, 1, T), demographics (B, 4)."""
         level = -10.0 + 20.0 * t  # the range for which the frequencies of the embedding are made
         condition = self.embed_time(level) + self.embed_demographics(demographics)
-        gain, offset = self.unet(torch.cat([ecg, ppg], dim=1), condition).chunk(2, dim=1)
+        gain, offset = self.unet(torch.cat([ecg, shown], dim=1), condition).chunk(2, dim=1)
         return gain * ecg + offset
 
 

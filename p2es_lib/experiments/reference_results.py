@@ -11,10 +11,11 @@ from p2es_lib.evaluation.metrics import summarise
 from p2es_lib.evaluation.metrics.long_table import point_estimate
 from p2es_lib.experiments.regimes import references_of
 from p2es_lib.experiments.results import OF_DISTRIBUTION, bootstrap_unit, difference_table, load_scores
-from p2es_lib.experiments.variants import LEADS_GIVEN, REFERENCED, REFERENCES, variants_of
+from p2es_lib.experiments.variants import GIVEN_REFERENCES, LEADS_GIVEN, REFERENCED, REFERENCES, VARIANTS, variants_of
 from p2es_lib.reference.regimes import REGIMES
 
-#: Methods of :func:`regime_table`: one that learns from a reference, one that pastes what it shows, the best possible.
+#: Methods of :func:`regime_table`, beside those of ``GIVEN_REFERENCES``: one that learns from a reference, one that
+#: pastes what it shows, the best possible.
 P2ES, PASTED, FLOOR = "P2Es", "Beat pasted at the pulses", REFERENCES["irreducible"]
 #: What is shown, and of which estimate: of P2Es, and of a method with one answer, whose CRPS is its absolute error.
 _OF_SAMPLES = {"rmse": ("rmse", "mean")} | {name: (name, "samples") for name in OF_DISTRIBUTION}
@@ -24,14 +25,22 @@ ESTIMATES, COHERENCE = ("single", "mean"), ("qrs_cv", "r_jitter_ms", "r", "r_own
 TRUTH, PULSES = "true ECG", "pulses"
 
 
-def scored_regimes(profile: str) -> list[tuple[str, str, str]]:
-    """Uses of P2Es's weights with a reference that a profile scores: variant, regime, session."""
-    scored = variants_of(profile, "references")
-    return [(name, regime, session) for key, regime, session in REFERENCED if (name := f"reference_{key}") in scored]
+def scored_regimes(profile: str, variant: str = "p2es") -> list[tuple[str, str, str]]:
+    """Uses of a variant's weights with a reference that a profile scores: variant, regime, session."""
+    scored = [*variants_of(profile, "references"), *variants_of(profile, "references_of_others")]
+    prefix = "" if variant == "p2es" else f"{variant}_"
+    names = [(f"{prefix}reference_{key}", regime, session) for key, regime, session in REFERENCED]
+    return [row for row in names if row[0] in scored]
+
+
+def others_scored(profile: str) -> list[str]:
+    """Variants beside P2Es that a profile scores with references, other methods first."""
+    scored = [name for name in GIVEN_REFERENCES if scored_regimes(profile, name)]
+    return sorted(scored, key=lambda name: VARIANTS[name].about != "baseline")
 
 
 def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
-    """Errors of P2Es, of the pasted beat and of the best possible by what the reference shows and when it was recorded.
+    """Errors of each method by what the reference shows and when it was recorded, over all leads.
 
     Parameters
     ----------
@@ -43,45 +52,53 @@ def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
     -------
     DataFrame
         A row per method, regime, session ("" without a reference) and metric: n_leads, estimate, value, lower, upper
-        (95 %, over subjects), n_subjects, seeds; over all leads. The CRPS of the pasted beat is its mean absolute
-        error. The best possible is known without a reference and with 12 leads.
+        (95 %, over subjects), n_subjects, seeds. The CRPS of a method with one answer is its mean absolute error. The
+        best possible is known without a reference and with 12 leads.
     """
-    pasted = [(f"pasted_{key}", regime, session) for key, regime, session in REFERENCED]
-    floors = [(f"irreducible_{key}", regime, session) for key, regime, session in REFERENCED if regime == "all"]
-    parts = [
-        *_rows(config, seeds, P2ES, [("p2es", "none", ""), *scored_regimes(config.profile)], _OF_SAMPLES),
-        *_rows(config, seeds, PASTED, [("pasted", "none", ""), *pasted], _OF_ONE),
-        *_rows(config, seeds, FLOOR, [("irreducible", "none", ""), *floors], _OF_SAMPLES),
-    ]
-    return pd.concat(parts, ignore_index=True)
+    parts = [_rows(config, seeds, name) for name in ("p2es", *others_scored(config.profile), "pasted", "irreducible")]
+    return pd.concat([part for rows in parts for part in rows], ignore_index=True)
 
 
-def _rows(config: Config, seeds: list[int], method: str, runs, shown):
-    """Parts of :func:`regime_table` of one method: of its runs (name, regime, session), the metrics ``shown``."""
-    for name, regime, session in runs:
+def _label(method: str) -> str:
+    return {"pasted": PASTED, "irreducible": FLOOR}.get(method) or VARIANTS[method].label
+
+
+def _runs_of(profile: str, method: str) -> dict[tuple[str, str], str]:
+    """Runs of a variant, of "pasted" or of "irreducible", by regime and session."""
+    uses = scored_regimes(profile, method)
+    if method in ("pasted", "irreducible"):
+        uses = [(f"{method}_{key}", *of) for key, *of in REFERENCED if f"{method}_{key}" in REFERENCES]
+    return {("none", ""): method} | {(regime, session): name for name, regime, session in uses}
+
+
+def _rows(config: Config, seeds: list[int], method: str):
+    """Parts of :func:`regime_table` of one method."""
+    for (regime, session), name in _runs_of(config.profile, method).items():
         scores = load_scores(config.dataset, config.profile, name, seeds)
         scores = scores[scores["lead"] == "all"]
+        shown = _OF_ONE if set(scores["estimate"]) == {"mean"} else _OF_SAMPLES
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
         table = table.set_index(["metric", "estimate"]).loc[
             list(shown.values()), ["value", "lower", "upper", "n_subjects"]
         ]
         table = table.reset_index().assign(metric=list(shown), seeds=scores["seed"].nunique())
-        about = {"method": method, "regime": regime, "n_leads": len(REGIMES[regime]), "session": session}
+        about = {"method": _label(method), "regime": regime, "n_leads": len(REGIMES[regime]), "session": session}
         yield pd.DataFrame(about, index=table.index).join(table)
 
 
-def pasted_minus_p2es(config: Config, seeds: list[int]) -> pd.DataFrame:
-    """Pasted beat minus P2Es with the same reference, paired: rows as of ``difference_table``, by regime and session.
+def others_minus_p2es(config: Config, seeds: list[int], others: list[str]) -> pd.DataFrame:
+    """Others minus P2Es with the same reference, paired: rows as of ``difference_table``, by regime and session.
 
-    Positive: P2Es has learned more from the reference than to paste what it shows.
+    ``others`` are variants of :func:`others_scored`, or "pasted" (positive: P2Es has learned more from the reference
+    than to paste what it shows). p_holm is corrected over them.
     """
-    runs = [("p2es", "pasted", "none", "")]
-    for name, regime, session in scored_regimes(config.profile):
-        runs.append((name, f"pasted_{name.removeprefix('reference_')}", regime, session))
-    parts = [
-        difference_table(config, [pasted], seeds, reference=name).assign(regime=regime, session=session)
-        for name, pasted, regime, session in runs
-    ]
+    parts, runs = [], {other: _runs_of(config.profile, other) for other in others}
+    for (regime, session), name in _runs_of(config.profile, "p2es").items():
+        there = {of[regime, session]: other for other, of in runs.items() if (regime, session) in of}
+        if there:
+            table = difference_table(config, list(there), seeds, reference=name)
+            methods = table["variant"].map(lambda run, there=there: _label(there[run]))
+            parts.append(table.assign(method=methods, regime=regime, session=session))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -25,7 +25,8 @@ class Variant:
     changes: dict[str, object] = field(default_factory=dict)  #: Settings that differ from the full model.
     #: One of :data:`SUBJECTS` for an ablation, ``"sampler"`` for another number of steps of the full model,
     #: ``"more_steps"`` for more steps of another variant, ``"reference"`` for the full model with a reference of the
-    #: person, ``"baseline"`` for another method, "" for the full model.
+    #: person, ``"others_reference"`` for another variant with one, ``"baseline"`` for another method, "" for the full
+    #: model.
     about: str = ""
     weights_of: str = ""  #: Variant whose finished training is taken, only used otherwise. "": it is trained itself.
 
@@ -85,6 +86,8 @@ VARIANTS: dict[str, Variant] = {
     "random_groups": Variant("random groups", {"affinity.mixing": "random"}, "affinity"),
     "demographic_groups": Variant("groups by demographics only", {"affinity.inputs": "demographics"}, "affinity"),
     "waveform_groups": Variant("groups by waveform only", {"affinity.inputs": "waveform"}, "affinity"),
+    "groups_without_reference": Variant("groups that do not see the reference", {"affinity.reference": False},
+                                        "affinity"),
     "no_contrastive": Variant("no contrastive loss", {"affinity.contrastive": False}, "affinity"),
     "nearest_centroid": Variant("nearest centroid instead of KNN", {"affinity.clustering": "centroid"}, "affinity"),
     "two_groups": Variant("2 groups", {"affinity.n_groups": 2}, "affinity"),
@@ -95,6 +98,7 @@ VARIANTS: dict[str, Variant] = {
     "no_projection": Variant("no lead projection", {"denoiser.projection": False}, "design"),
     "no_phase_features": Variant("no beat-phase features", {"denoiser.phase_features": False}, "design"),
     "adversarial": Variant("with adversarial and perceptual loss", {"method.name": "p2es_hybrid"}, "design"),
+    "white_noise": Variant("noise of each beat its own", {"process.beat_share": 0.0}, "design"),
     "hidden_demographics": _at_test("age and sex withheld at test time", "demographics",
                                     {"evaluation.demographics": "hidden"}),
     "wrong_demographics": _at_test("wrong age and sex at test time", "demographics",
@@ -104,7 +108,8 @@ VARIANTS: dict[str, Variant] = {
     "unet": _baseline("U-Net regression", "unet"),
     "bilstm": _baseline("BiLSTM regression", "bilstm"),
     "ddpm": Variant("Conditional DDPM (no blur, deblurring, affinity)", {"process.blur": "none",
-                    "denoiser.deblurring": False, "affinity.mixing": "identity"}, "baseline"),
+                    "process.beat_share": 0.0, "denoiser.deblurring": False, "affinity.mixing": "identity"},
+                    "baseline"),
     "rddm": _baseline("RDDM, 12 leads", "rddm"),
     "p2e_wgan": _baseline("P2E-WGAN, 12 leads", "p2e_wgan"),
     "cardiogan": _baseline("CardioGAN, 12 leads", "cardiogan"),
@@ -116,6 +121,16 @@ for _base in ("no_blur", "single_scale", "no_deblurring", "no_affinity", "ddpm")
     _changes = VARIANTS[_base].changes | _steps(MORE_STEPS).changes
     _label = f"{VARIANTS[_base].label}, {MORE_STEPS} steps"
     VARIANTS[f"{_base}_steps_{MORE_STEPS}"] = Variant(_label, _changes, "more_steps", _base)
+
+#: What is tried with references beside P2Es: the paper's innovations left out, and other methods. Half the samples: the
+#: CRPS is the same for any number, and scoring must stay cheap. The last one is not trained in ``quick``.
+GIVEN_REFERENCES, _SAMPLES = ("no_blur", "no_deblurring", "no_affinity", "unet", "ddpm", "rectified_flow"), 8
+for _base in GIVEN_REFERENCES:
+    for _name, _regime, _session in REFERENCED:
+        _as_p2es = _with_reference(_regime, _session)
+        _changes = VARIANTS[_base].changes | _as_p2es.changes | {"sampling.n_samples": _SAMPLES}
+        _label = f"{VARIANTS[_base].label}, {_as_p2es.label}"
+        VARIANTS[f"{_base}_reference_{_name}"] = Variant(_label, _changes, "others_reference", _base)
 
 #: Methods that need no training by gradients on this data set, scored beside P2Es.
 REFERENCES: dict[str, str] = {
@@ -149,13 +164,14 @@ FLOORS: dict[str, dict[str, str]] = {
 #: What ``smoke`` and ``quick`` compare, so that they end in the time that they promise; the others compare all.
 _CHOSEN = {
     "smoke": (
-        "unet", "no_affinity", "hidden_demographics", "reference_all", "reference_all_other",
+        "unet", "no_affinity", "hidden_demographics", "reference_all", "reference_all_other", "unet_reference_all",
         "steps_1", "steps_2", "steps_8",
         "no_affinity_steps_8",
     ),
     "quick": (
         "unet", "ddpm", "no_blur", "no_deblurring", "no_affinity", "hidden_demographics", "wrong_demographics",
         *(f"reference_{name}" for name, *_ in REFERENCED),
+        *(f"{base}_reference_{name}" for base in GIVEN_REFERENCES[:-1] for name in ("I", "all")),
         "steps_1", "steps_2", "steps_3", "steps_4", "steps_8", "no_blur_steps_8", "no_deblurring_steps_8",
         "no_affinity_steps_8", "ddpm_steps_8",
     ),
@@ -163,7 +179,8 @@ _CHOSEN = {
 
 #: Kinds of variants, and what each is about.
 KINDS = {"baselines": ("baseline",), "ablations": tuple(SUBJECTS), "samplers": ("sampler",),
-         "more_steps": ("more_steps",), "references": ("reference",)}  # fmt: skip
+         "more_steps": ("more_steps",), "references": ("reference",),
+         "references_of_others": ("others_reference",)}  # fmt: skip
 
 
 def variants_of(profile: str, kind: str, dataset: str = "simulated") -> list[str]:
@@ -173,7 +190,7 @@ def variants_of(profile: str, kind: str, dataset: str = "simulated") -> list[str
     scores none of these variants.
     """
     about = KINDS[check_choice("kind", kind, KINDS)]
-    if kind == "references" and dataset != "simulated":
+    if kind.startswith("references") and dataset != "simulated":
         return []
     chosen = _CHOSEN.get(profile, VARIANTS)
     return [name for name, variant in VARIANTS.items() if variant.about in about and name in chosen]

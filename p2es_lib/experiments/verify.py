@@ -265,7 +265,8 @@ def _contradictions(table: pd.DataFrame) -> list[str]:
             wrong += [f"{row}: {column} is not between {low} and {high}" for row in table.index[beside]]
     for column, same, alike in _SAME:
         if set(re.findall("[a-z_]+", same)) <= set(table):
-            values = table.eval(same).groupby([table[c] for c in alike])
+            groups = [table[c] for c in (*alike, "regime", "session") if c in table]  # with another reference: another
+            values = table.eval(same).groupby(groups, dropna=False)
             apart = values.transform("max") - values.transform("min") > ROUNDING * table[column].abs()
             wrong += [f"{row}: {same} is another number than in rows alike" for row in table.index[apart]]
     return wrong

@@ -9,8 +9,9 @@ _NAMES = {
     "method": "plot_affinity plot_embedding plot_forward_process plot_reverse_process plot_stages",
     "data": "plot_accepted_rejected plot_beats_compared plot_cohort plot_example_window plot_measurements_compared "
             "plot_recorded_simulated",
-    "results": "plot_changes plot_decomposition plot_differences plot_error_by_time plot_one_window "
-               "plot_reference_by_time plot_reference_leads plot_regimes plot_results plot_sim_to_real plot_steps "
+    "results": "plot_changes plot_decomposition plot_differences plot_error_by_time plot_methods_by_regime "
+               "plot_one_window plot_reference_by_time plot_reference_leads plot_regimes plot_results "
+               "plot_sim_to_real plot_steps "
                "plot_training plot_validation_curves",
     "saving": "save_figure save_table",
     "sliders": "explore",

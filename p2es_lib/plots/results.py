@@ -402,8 +402,8 @@ def plot_regimes(
 def plot_reference_leads(table: pd.DataFrame, metrics: Sequence[str] = ("rmse", "crps")) -> Figure:
     """Error against the number of leads that the reference shows; filled: same session, open: another one.
 
-    The table is that of :func:`p2es_lib.experiments.reference_results.regime_table`; points of a method that is not
-    known for every number of leads are not joined.
+    The table is that of :func:`p2es_lib.experiments.reference_results.regime_table` with three of its methods;
+    points of one that is not known for every number of leads are not joined.
     """
     _check_columns("table of references", table, {"method", "n_leads", "session", "metric", "value", "lower", "upper"})
     if missing := set(metrics) - set(table["metric"]):
@@ -436,6 +436,39 @@ def plot_reference_leads(table: pd.DataFrame, metrics: Sequence[str] = ("rmse", 
         looks[f"{method}, same session"] = common
         looks[f"{method}, another session"] = {"ls": style.DASHED} | common | {"mfc": "white"}
     style.legend_outside(fig, looks, ncols=3)
+    return style.lettered(fig, axes[0])
+
+
+@styled
+def plot_methods_by_regime(table: pd.DataFrame, metrics: Sequence[str] = ("rmse", "crps")) -> Figure:
+    """Errors of methods, a row per reference that they were given, with their intervals.
+
+    The table is that of :func:`p2es_lib.experiments.reference_results.regime_table`.
+    """
+    _check_columns("table of references", table, {"method", "n_leads", "session", "metric", "value", "lower", "upper"})
+    methods = list(dict.fromkeys(table["method"]))
+    order = {"": 0, "same": 1, "other": 2}
+    regimes = table.drop_duplicates(["n_leads", "session"])
+    regimes = regimes.sort_values(
+        ["session", "n_leads"], key=lambda column: column.map(order) if column.name == "session" else column
+    )
+    places = {(row.n_leads, row.session): number for number, row in enumerate(regimes.itertuples())}
+    names = [f"{n} lead{'s' * (n > 1)}\n{session} session" if session else "no reference" for n, session in places]
+    looks = {method: {"color": colour, "marker": marker, "ms": 3.8, "mew": 0}
+             for method, colour, marker in zip(methods, cycle(CYCLE), cycle(MARKERS))}  # fmt: skip
+    height = 0.9 + 0.11 * len(methods) * len(places)
+    fig, axes = page_subplots(height, 1, len(metrics), squeeze=False, sharey=True)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        for offset, method in zip(style.side_by_side(len(methods), 0.36), methods, strict=True):
+            rows = table[(table["method"] == method) & (table["metric"] == metric)]
+            y = [places[key] + offset for key in zip(rows["n_leads"], rows["session"])]
+            ax.hlines(y, rows["lower"], rows["upper"], color=looks[method]["color"], lw=1.0)
+            ax.plot(rows["value"], y, ls="", **looks[method])
+        style.name_rows(ax, names)
+        ax.set(xlabel=style.axis_label(METRICS[metric]), xlim=(0, None))
+        ax.tick_params(axis="y", length=0)
+        style.lines_behind(ax, "x")
+    style.legend_outside(fig, {method: {"ls": "", **look} for method, look in looks.items()}, ncols=2)
     return style.lettered(fig, axes[0])
 
 

@@ -39,9 +39,10 @@ ARTEFACTS = {
     "14_sim_to_real": "fig27_sim_to_real, table22_sim_to_real: a model from simulation on real recordings (real data "
                       "sets only)",
     "15_solutions": "nothing: the solutions of the exercises in 02, 03 and 04, with their reasons",
-    "16_reference": "fig30_regimes, fig31_reference_leads, fig32_changes, fig33_one_change, table28_references, "
-                    "table29_reference_gain, table30_coherence, table31_changes: what one earlier ECG of the person "
-                    "buys, and what it cannot show (simulated data only)",
+    "16_reference": "fig30_regimes, fig31_reference_leads, fig32_changes, fig33_one_change, fig35_methods_by_regime, "
+                    "table28_references, table29_reference_gain, table30_coherence, table31_changes, "
+                    "table33_others_by_regime: what one earlier ECG of the person buys, and what it cannot show "
+                    "(simulated data only)",
     "17_reference_real": "fig34_reference_by_time, table32_reference_by_time: what it buys on real recordings, by the "
                          "time since (real data sets only)",
 }  # fmt: skip

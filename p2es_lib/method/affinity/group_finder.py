@@ -156,7 +156,7 @@ class GroupFinder(nn.Module):
             fresh = Encoder(*settings)  # on the CPU: the same start on every device
         self.encoder.load_state_dict(fresh.state_dict())
         beats = self._own_beats(windows)
-        self.encoder.calibrate(ppg, features, *beats)
+        self.encoder.calibrate(ppg, features, *_some_leads(beats, np.random.default_rng([seed, 2])))
         if self.config.contrastive and self.config.n_steps:
             space = reference_space(windows.ppg, windows.ecg, windows.lead_mask, windows.demographics)
             neighbours = nearest_neighbours(space, self.config.k_neighbours)
@@ -211,9 +211,7 @@ class GroupFinder(nn.Module):
             kept = rng.random((len(batch), 2)) >= HIDE_DEMOGRAPHICS  # age, sex
             kept = torch.as_tensor(np.repeat(kept, 2, axis=1), device=ppg.device)  # age, age known, female, male
             take = torch.as_tensor(batch, device=ppg.device)
-            shown = [part[take] for part in beats]
-            if shown:
-                shown[1] = shown[1] * draw_given(rng, len(batch)).to(ppg.device)
+            shown = _some_leads([part[take] for part in beats], rng)
             z = self.encoder(ppg[take], features[take] * kept, *shown, batch_statistics=True)
             loss = contrastive_loss(z, positives, self.config.temperature)
             optimiser.zero_grad()
@@ -226,7 +224,7 @@ class GroupFinder(nn.Module):
                 alike = (cosine[positives].sum() - len(z)) / pairs  # without the diagonal, whose cosine is 1
                 rows.append((step, loss.item(), alike.item(), cosine[~positives].mean().item()))
         self.encoder.requires_grad_(False)
-        self.encoder.calibrate(*inputs)
+        self.encoder.calibrate(ppg, features, *_some_leads(beats, rng))
         return pd.DataFrame(rows, columns=["step", "loss", "cosine_positives", "cosine_others"])
 
     def _find_groups(self, seed: int) -> None:
@@ -317,3 +315,8 @@ class GroupFinder(nn.Module):
         rows = zip(ppg.cpu().numpy(), features.cpu().numpy())
         groups = [np.random.default_rng(zlib.crc32(x.tobytes() + f.tobytes())).integers(self.n_groups) for x, f in rows]
         return torch.as_tensor(groups, device=ppg.device)
+
+
+def _some_leads(beats: Sequence[torch.Tensor], rng: np.random.Generator) -> list[torch.Tensor]:
+    """Mean beats (N, 12, L) and given leads (N, 12), if any, with as few leads given as references have."""
+    return [beats[0], beats[1] * draw_given(rng, len(beats[1])).to(beats[1].device)] if beats else []
