@@ -14,10 +14,10 @@ from p2es_lib.core.config import METHODS
 from p2es_lib.core.learned import Batch, get_method, standardise
 from p2es_lib.core.noise import WindowNoise
 from p2es_lib.core.reference import Reference
-from p2es_lib.data.windows.references import leads_of
 from p2es_lib.reference.conditioning import averaged_over_delays, drawn_places, expected_places, open_scale
 from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.reference.placement import place_reference
+from p2es_lib.reference.regimes import leads_of
 
 RATE, N = 125.0, 512
 NAMES = [name for name in METHODS if issubclass(get_method(name), ReferencedTranslator)]
