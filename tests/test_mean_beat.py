@@ -12,7 +12,7 @@ from scipy.interpolate import CubicHermiteSpline
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.reference import AFTER_S, BEFORE_S, SESSION_S, Reference, beat_samples
-from p2es_lib.reference.mean_beat import beat_begins, find_r, interpolate, make_references, mean_beats
+from p2es_lib.reference.mean_beat import average, beat_begins, find_r, interpolate, make_references, mean_beats
 
 RATE, N = 125.0, 4000
 ALL = torch.ones(1, 12)
@@ -263,3 +263,13 @@ def test_a_session_lasts_an_hour_and_an_unknown_time_is_another_one():
     elapsed = torch.tensor([0.0, SESSION_S - 1, SESSION_S, 1e6, torch.nan])
     made = dataclasses.replace(some(5), elapsed_s=elapsed)
     assert made.same_session.tolist() == [True, True, False, False, False]
+
+
+def test_the_delay_of_an_average_varies_within_recordings_and_between_them():
+    one = Reference.none(3, 125.0)
+    parts = dataclasses.replace(
+        one, given=torch.ones(3, 12), delay_s=torch.tensor([0.20, 0.22, 0.24]), delay_sd_s=torch.full((3,), 0.003)
+    )
+    spread = float(average(parts).delay_sd_s)
+    assert spread == pytest.approx(np.sqrt(0.003**2 + 0.02**2 * 2 / 3), rel=1e-4)
+    assert average(one).delay_sd_s.isnan()

@@ -15,6 +15,7 @@ from torch import Tensor
 from p2es_lib.core.demographics import FEATURES as DEMOGRAPHIC_FEATURES
 from p2es_lib.core.learned import standardise
 from p2es_lib.core.reference import SESSION_S, Reference
+from p2es_lib.reference.conditioning import USUAL_SPREAD_S, PulseConditioning
 from p2es_lib.reference.delay import (
     AFTER,
     BEFORE,
@@ -663,3 +664,17 @@ def test_it_learns_the_spread_that_is_left(taught):
     assert 0.6 < float(z.square().mean().sqrt()) < 1.5 and 0.012 < timing.delay_sd.mean() < 0.028
     outside = ~timing.seen & errors.isfinite()
     assert outside.sum() > 5 and timing.jitter_sd[outside].min() > 2 * sd.median()
+
+
+def test_a_delay_that_varied_in_the_reference_is_less_sure():
+    """With a monitor whose delay wanders, and not with the jitter of any finger."""
+    head = PulseConditioning(N_FEATURES, 125.0)
+    ppg = torch.sin(torch.arange(1024) / 125 * 2 * torch.pi * 1.1).expand(3, 1, -1)
+    reference = dataclasses.replace(
+        Reference.none(3, 125.0),
+        given=torch.ones(3, 12), delay_s=torch.full((3,), 0.3), elapsed_s=torch.full((3,), 60.0),
+        delay_sd_s=torch.tensor([torch.nan, 0.004, 0.017]),
+    )  # fmt: skip
+    with torch.no_grad():
+        unknown, usual, wandering = head.timing(ppg, torch.zeros(3, 4), reference).delay_sd.tolist()
+    assert unknown == usual and wandering == pytest.approx((usual**2 + 0.017**2 - USUAL_SPREAD_S**2) ** 0.5)

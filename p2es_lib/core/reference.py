@@ -37,6 +37,8 @@ class Reference:
     rr_s, delay_s, elapsed_s : float32 (N,)
         Mean RR interval; R to the steepest point of the pulse, NaN if it was not seen; time from the reference to what
         is translated, NaN if unknown (then it counts as another session).
+    delay_sd_s : float32 (N,), optional
+        How much the delay varied while the reference was recorded (SD), s; NaN, and the default, if it is not known.
     """
 
     beats: Tensor
@@ -44,6 +46,11 @@ class Reference:
     rr_s: Tensor
     delay_s: Tensor
     elapsed_s: Tensor
+    delay_sd_s: Tensor | None = None
+
+    def __post_init__(self):
+        if self.delay_sd_s is None:
+            object.__setattr__(self, "delay_sd_s", torch.full_like(self.delay_s, torch.nan))
 
     def __len__(self) -> int:
         return len(self.given)

@@ -16,12 +16,14 @@ from torch import Tensor
 from p2es_lib.core.learned import Batch
 from p2es_lib.core.noise import WindowNoise
 from p2es_lib.core.reference import Reference
-from p2es_lib.reference.delay import USUAL_S, PulseDelay, Timing, known_r_times, seen_before, timing_loss
+from p2es_lib.reference.delay import SD_LIMITS_S, USUAL_S, PulseDelay, Timing, known_r_times, seen_before, timing_loss
 from p2es_lib.reference.mean_beat import interpolate
 from p2es_lib.reference.placement import place_reference
 
 #: Weight of the delay's negative log-likelihood: small, so that its gradients, of its own weights, clip no others.
 DELAY_WEIGHT = 0.05
+#: How much the delay varies within a recording of a finger at rest, s (SD); the network has learned that much.
+USUAL_SPREAD_S = 0.006
 #: Delays over which an estimate of the mean is averaged, in standard deviations: an ECG at one would be too sharp. (The
 #: middles of four equal shares of the normal distribution. Another delay moves the ECG as a whole: one call will do.)
 DIRECT_DELAYS = (-1.15, -0.32, 0.32, 1.15)
@@ -41,8 +43,13 @@ class PulseConditioning(PulseDelay):
     """The delays of PPG windows, and what is laid at them."""
 
     def timing(self, ppg: Tensor, demographics: Tensor, reference: Reference) -> Timing:
-        """Where the beats are expected, and how surely; ``ppg`` (B, 1, T) scaled."""
-        return self(ppg, demographics, seen_before(reference))
+        """Where the beats are expected, and how surely; ``ppg`` (B, 1, T) scaled.
+
+        A delay that varied in the reference more than usual varies now: with some monitors it wanders by 15 ms.
+        """
+        timing = self(ppg, demographics, seen_before(reference))
+        more = (reference.delay_sd_s**2 - USUAL_SPREAD_S**2).nan_to_num(0.0).clamp_min(0.0)
+        return timing._replace(delay_sd=(timing.delay_sd**2 + more).sqrt().clamp(*SD_LIMITS_S))
 
     def known(self, batch: Batch) -> tuple[Places, Tensor]:
         """Where the beats of a training batch were, so far as there are pulses for them, and the loss of the delays."""

@@ -181,19 +181,25 @@ def make_references(
     interval = torch.diff(r_times, dim=1)
     rr = torch.where(interval.isfinite(), interval, torch.nan).nanmedian(dim=1).values
     unknown = torch.full((len(ecg),), torch.nan)
-    delay = unknown if ppg is None else pulse_delay(r_times, pulse_upstrokes(ppg, sampling_rate))[0]
+    delay, spread = (unknown, unknown) if ppg is None else pulse_delay(r_times, pulse_upstrokes(ppg, sampling_rate))
     elapsed = unknown if elapsed_s is None else elapsed_s
     return Reference(
         beats * enough[:, None, None], given * enough[:, None], torch.nan_to_num(rr, nan=1.0),
-        torch.where(enough, delay, torch.nan), elapsed,
+        torch.where(enough, delay, torch.nan), elapsed, torch.where(enough, spread, torch.nan),
     )  # fmt: skip
 
 
 def average(references: Reference) -> Reference:
-    """One reference (1) of several of one person (N): means over those that have the lead, median delay."""
+    """One reference (1) of several of one person (N): means over those that have the lead, median delay.
+
+    Its delay varies within the single ones and between them.
+    """
     count = references.given.sum(dim=0)
     used = references.given.any(dim=1)
     beats = references.beats.sum(dim=0) / count[:, None].clamp_min(1)
     rr = references.rr_s[used].mean() if used.any() else torch.tensor(1.0)
     delay, elapsed = (torch.nanmedian(part) for part in (references.delay_s, references.elapsed_s))
-    return Reference(beats[None], (count > 0).float()[None], rr[None], delay[None], elapsed[None])
+    between = references.delay_s[references.delay_s.isfinite()]
+    within = torch.nanmean(references.delay_sd_s**2)
+    spread = torch.sqrt(within + (between.var(correction=0) if len(between) else torch.nan))
+    return Reference(beats[None], (count > 0).float()[None], rr[None], delay[None], elapsed[None], spread[None])

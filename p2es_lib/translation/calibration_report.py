@@ -63,7 +63,9 @@ class Findings:
             raise InputError(f"{where}: {problem}; at least {LEAST_BEATS} are needed: record a minute at rest")
         delay = np.median(whole.delays) if _are_paired(whole) else np.nan
         row = [torch.as_tensor(value, dtype=torch.float32)[None] for value in (whole.beats, whole.given)]
-        numbers = [torch.tensor([value], dtype=torch.float32) for value in (np.median(whole.intervals), delay, np.nan)]
+        spread = 1.4826 * np.median(np.abs(whole.delays - delay)) if np.isfinite(delay) else np.nan
+        values = np.median(whole.intervals), delay, np.nan, spread
+        numbers = [torch.tensor([value], dtype=torch.float32) for value in values]
         return cls(Reference(*row, *numbers), found, rate, direction)
 
     @property
@@ -76,8 +78,7 @@ class Findings:
         """Its spread between beats (1.4826 times the median absolute deviation)."""
         if self.delay_ms is None:
             return None
-        delays = self.survey.whole.delays
-        return round(1482.6 * float(np.median(np.abs(delays - np.median(delays)))), 1)
+        return round(1000 * float(self.reference.delay_sd_s), 1)
 
     @property
     def heart_rate(self) -> float:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from p2es_lib.core.reference import Reference
 
 #: Entry of the metadata, and the number of this format.
-_ENTRY, FORMAT = "p2es_reference", 1
+_ENTRY, FORMAT = "p2es_reference", 2
 #: A reference is smaller than this: what is larger is not read.
 LARGEST_BYTES = 1_000_000
 

@@ -1,5 +1,7 @@
 """References for training: another stretch of the same person, of random leads; and the beats of the target."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,9 +24,7 @@ def training_references(
     given = draw_given(rng, len(ecg)) * (lead_mask > 0)
     reference = make_references(ecg, given, sampling_rate, ppg=ppg, elapsed_s=elapsed_s)
     hidden = torch.as_tensor(rng.random(len(ecg)) < WITHOUT_PULSE)
-    return Reference(
-        reference.beats, reference.given, reference.rr_s, torch.where(hidden, torch.nan, reference.delay_s), elapsed_s
-    )
+    return replace(reference, delay_s=torch.where(hidden, torch.nan, reference.delay_s))
 
 
 def other_session(numbers: np.ndarray, config):
