@@ -28,8 +28,8 @@ def beat_samples(sampling_rate: float) -> int:
 class Reference:
     """References of N people or windows, one each; tensors on one device."""
 
-    #: Mean beats in mV from :data:`BEFORE_S` before R to :data:`AFTER_S` after it, float32 (N, 12, L); 0 in leads that are
-    #: not given.
+    #: Mean beats in mV from :data:`BEFORE_S` before R to :data:`AFTER_S` after it, float32 (N, 12, L); 0 in leads that
+    #: are not given.
     beats: Tensor
     given: Tensor  #: 1 for the leads that the recording had, float32 (N, 12); all 0: there is no reference.
     rr_s: Tensor  #: Mean RR interval, float32 (N,).
