@@ -238,9 +238,10 @@ def test_a_training_window_never_counts_its_own_subject_as_neighbour(windows):
     # Give the two windows of subject s000 a group of their own: who counts them as neighbours would be a member of it.
     finder.bank_group = torch.where(torch.tensor([s == "s000" for s in finder.bank_subjects]), 1, 0)
     ppg, features = windows.ppg[:2], features_of(windows)[:2]
-    assert (finder.assign(ppg, features)[:, 1] > 0.4).all()  # unguarded: its own copy is the nearest
-    assert (finder.assign(ppg, features, ["s000", "s000"])[:, 1] == 0).all()
-    assert (finder.assign(ppg, features, ["s001", "somebody new"])[:, 1] > 0.4).all()
+    own = make_references(*map(torch.as_tensor, (windows.ecg[:2], windows.lead_mask[:2] > 0)), finder.rate)  # as there
+    assert (finder.assign(ppg, features, reference=own)[:, 1] > 0.4).all()  # unguarded: its own copy is the nearest
+    assert (finder.assign(ppg, features, ["s000", "s000"], own)[:, 1] == 0).all()
+    assert (finder.assign(ppg, features, ["s001", "somebody new"], own)[:, 1] > 0.4).all()
     with pytest.raises(ValueError, match="one per window"):
         finder.assign(ppg, features, ["s000"])
 

@@ -26,26 +26,17 @@ def beat_samples(sampling_rate: float) -> int:
 
 @dataclass(frozen=True)
 class Reference:
-    """References of N people or windows, one each; tensors on one device.
+    """References of N people or windows, one each; tensors on one device."""
 
-    Attributes
-    ----------
-    beats : float32 (N, 12, L)
-        Mean beats in mV from :data:`BEFORE_S` before R to :data:`AFTER_S` after it; 0 in leads that are not given.
-    given : float32 (N, 12)
-        1 for the leads that the recording had; all 0: there is no reference.
-    rr_s, delay_s, elapsed_s : float32 (N,)
-        Mean RR interval; R to the steepest point of the pulse, NaN if it was not seen; time from the reference to what
-        is translated, NaN if unknown (then it counts as another session).
-    delay_sd_s : float32 (N,), optional
-        How much the delay varied while the reference was recorded (SD), s; NaN, and the default, if it is not known.
-    """
-
+    #: Mean beats in mV from :data:`BEFORE_S` before R to :data:`AFTER_S` after it, float32 (N, 12, L); 0 in leads that
+    #: are not given.
     beats: Tensor
-    given: Tensor
-    rr_s: Tensor
-    delay_s: Tensor
+    given: Tensor  #: 1 for the leads that the recording had, float32 (N, 12); all 0: there is no reference.
+    rr_s: Tensor  #: Mean RR interval, float32 (N,).
+    delay_s: Tensor  #: R to the steepest point of the pulse, float32 (N,); NaN if it was not seen.
+    #: Time from the reference to what is translated, float32 (N,); NaN if unknown (then it counts as another session).
     elapsed_s: Tensor
+    #: How much the delay varied while the reference was recorded (SD), float32 (N,), s; NaN, the default: not known.
     delay_sd_s: Tensor | None = None
 
     def __post_init__(self):
