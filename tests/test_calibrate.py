@@ -428,7 +428,7 @@ def told_model(monkeypatch):
     """A model that keeps what it is given as ``reference``."""
     model, seen = tiny_p2es(), []
 
-    def remember(windows, demographics, *, n_samples, generator, **options):
+    def remember(windows, demographics, *, generator, n_samples=1, **options):
         seen.append(options)
         return torch.zeros(len(windows), n_samples, 12, windows.shape[-1])
 

@@ -218,7 +218,7 @@ def some(count: int) -> Reference:
     return Reference(
         torch.randn(count, 12, beat_samples(RATE), generator=generator),
         (torch.rand(count, 12, generator=generator) < 0.5).float(),
-        *(torch.rand(count, generator=generator) for _ in range(3)),
+        *(torch.rand(count, generator=generator) for _ in range(4)),
     )
 
 
