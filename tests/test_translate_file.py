@@ -69,7 +69,7 @@ def test_join_of_equal_windows_leaves_no_seam(model, monkeypatch):
     """A translator that returns the place in the recording must be returned unchanged across all joins."""
     n_window = model.config.signal.window_samples
 
-    def echo(windows, demographics, *, n_samples, generator, reference=None):
+    def echo(windows, demographics, *, generator, n_samples=1, **options):
         starts = [int(str(name).partition("-")[0]) for name in generator.window_ids]
         place = np.stack([start + np.arange(n_window) for start in starts]) / 1000
         return torch.as_tensor(place, dtype=torch.float32)[:, None, None].repeat(1, n_samples, 12, 1)
@@ -222,7 +222,7 @@ def test_quality_is_that_of_the_ppg_as_recorded(tmp_path, monkeypatch, make_pair
     pages, plot = [], plots.plot_translation
     monkeypatch.setattr(plots, "plot_translation", lambda *a, **k: pages.append(k["quality"]) or plot(*a, **k))
     monkeypatch.setattr(
-        P2Es, "translate", lambda self, x, *_, n_samples, **__: torch.zeros(len(x), n_samples, 12, 1024)
+        P2Es, "translate", lambda self, x, *_, n_samples=1, **__: torch.zeros(len(x), n_samples, 12, 1024)
     )
     np.savetxt(tmp_path / "x.csv", ppg, fmt="%.9f")
     arguments = {"sampling_rate": rate, "model": PRETRAINED, "n_samples": 1, "polarity": "up", "progress": False}

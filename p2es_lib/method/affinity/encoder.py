@@ -78,7 +78,7 @@ class Encoder(nn.Module):
             flags = features[:, 1:2] > 0, sex.sum(1, keepdim=True) > 0
             known += [flag.expand(-1, DEMOGRAPHIC_WIDTH) for flag in flags]
         if self.sees_reference:
-            seen = ppg.new_zeros(len(ppg), 1) if given is None else given.amax(dim=1, keepdim=True)
+            seen = torch.zeros_like(features[:, :1]) if given is None else given.amax(dim=1, keepdim=True)
             known.append((seen > 0).expand(-1, REFERENCE_WIDTH))
             if given is None:
                 parts.append(torch.zeros_like(known[-1], dtype=ppg.dtype))
