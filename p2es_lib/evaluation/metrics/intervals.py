@@ -111,6 +111,14 @@ def agreement_rows(measured: Mapping, true: Mapping, index: pd.DataFrame, estima
     return pd.DataFrame(keys | {"value": difference, "true": expected, "measured": found})
 
 
+#: What :func:`limits_of_agreement` says of each quantity; NaN where hardly any window has it in both ECGs.
+LIMITS = (
+    *(f"{name}{end}" for name in ("bias", "sd", "low", "high") for end in ("", "_lower", "_upper")),
+    "sd_true",
+    "correlation",
+)
+
+
 def limits_of_agreement(differences: pd.DataFrame, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Bias and 95 % limits of agreement of every lead, estimate and quantity, with bootstrap intervals over subjects.
 
@@ -128,7 +136,7 @@ def limits_of_agreement(differences: pd.DataFrame, n_bootstrap: int = 1000, seed
         row = dict(zip(keys, key)) | {"n_subjects": both["subject"].nunique(), "n_windows": len(both)}
         row |= {"missed": (group["true"].notna() & group["measured"].isna()).mean()}
         row |= {"extra": (group["true"].isna() & group["measured"].notna()).mean()}
-        rows.append(row | (_limits(both, n_bootstrap, seed) if len(both) > 1 else {}))
+        rows.append(row | (_limits(both, n_bootstrap, seed) if len(both) > 1 else dict.fromkeys(LIMITS, np.nan)))
     return pd.DataFrame(rows)
 
 
