@@ -254,8 +254,8 @@ def check_headline(table: pd.DataFrame) -> None:
     rmse = table[(table["lead"] == "all") & (table["metric"] == "rmse")].set_index("method")["value"]
     floor = rmse["Irreducible error"]
     # Even a hardly trained model cannot be below the floor, within the chance of so few subjects. A pasted beat can: it
-    # is the person's own, which the floor does not know.
-    knowing = [name for name in rmse.index if "beat times known" in name or name.startswith("Own beat pasted")]
+    # is the person's own, which the floor does not know; nor does it know what other floors are given.
+    knowing = [name for name in rmse.index if "beat times known" in name or "12 leads" in name or "Own beat" in name]
     assert (rmse.drop(knowing) >= 0.95 * floor).all()
     assert rmse["Own beat pasted, 12 leads, same session"] < floor < rmse["Average beat pasted at the pulses"]
     assert rmse[[name for name in rmse.index if "beat times known" in name]].iloc[0] < floor
@@ -297,7 +297,8 @@ def test_the_smoke_workflow_makes_everything_and_then_nothing(tmp_path):
         assert (run / name).stat().st_size > 0, name
     executed = sorted(path.name for path in (home / EXECUTED).glob("[!.]*"))
     trainings = [f"05_train-{variant}-seed0.ipynb" for variant in TRAINED]
-    others = [name for name in NAMES if name not in ("05_train", "14_sim_to_real")]  # the latter is for real recordings
+    real_only = ("14_sim_to_real", "17_reference_real")
+    others = [name for name in NAMES if name not in ("05_train", *real_only)]
     assert executed == sorted([*trainings, *(f"{name}.ipynb" for name in others)])
     ran = {
         name: json.loads((home / EXECUTED / f"{name}.ipynb").read_text())["cells"] for name in (*TEACHING, SOLUTIONS)
