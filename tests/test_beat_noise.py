@@ -42,6 +42,17 @@ def test_within_a_beat_the_noise_is_white_and_standard_normal():
     assert neighbours == pytest.approx(0, abs=0.01)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.85, 1.0])
+def test_whatever_the_share_the_noise_has_unit_variance_and_so_much_of_it_is_alike(share):
+    model = P2Es(get_config("smoke").replace("process.beat_share", share))
+    generator = torch.Generator().manual_seed(2)
+    parts = [torch.randn(200, 12, 512, generator=generator) for _ in range(2)]
+    times = (torch.arange(6) * 0.8 + 0.4).repeat(200, 1)  # whole samples, 100 apart
+    noise = model.beat_noise(*parts, times).double()[..., 100:400]
+    assert noise.var() == pytest.approx(1, abs=0.01)
+    assert (noise[..., :200] * noise[..., 100:]).mean() == pytest.approx(share, abs=0.01), "one beat with the next"
+
+
 def test_windows_of_a_recording_share_the_noise_of_the_beat_and_nothing_else():
     noise = WindowNoise(0, ["a", "b", "c"], 2, (12, 64), recording_ids=["x", "x", "y"])
     shared, own = (part.unflatten(0, (3, 2)) for part in (noise.of_recording(0), noise(0)))

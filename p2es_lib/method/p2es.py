@@ -229,9 +229,8 @@ class P2Es(LearnedTranslator):
         reference = Reference.none(len(ppg), self.config.signal.sampling_rate) if reference is None else reference
         reference = reference.to(ppg.device)
         timing = self.timing(ppg, demographics, reference)
-        places = drawn_places(timing, noise)
-        timing = timing.repeat_interleave(noise.n_samples)
-        places = places if drawn else expected_places(timing)
+        places, timing = (drawn_places(timing, noise) if drawn else None), timing.repeat_interleave(noise.n_samples)
+        places = places or expected_places(timing)
         ppg, demographics = (part.repeat_interleave(noise.n_samples, 0) for part in (ppg, demographics))
         reference = reference.repeat_interleave(noise.n_samples)
         fixed = self.condition(ppg, demographics, reference=reference, **places._asdict())

@@ -530,7 +530,8 @@ def plot_reference_by_time(table: pd.DataFrame, metrics: Sequence[str] = ("pears
                     x = line["at"].map(places) + offset
                     ax.vlines(x, line["lower"], line["upper"], color=look["color"], lw=0.7)
                     ax.plot(x, line["value"], **look)
-            ax.set(title=f"{part['n_leads'].max()} lead(s) in the reference", ylabel=style.axis_label(METRICS[metric]))
+            n = part["n_leads"].max()
+            ax.set(title=f"{n} lead{'s' * (n > 1)} in the reference", ylabel=style.axis_label(METRICS[metric]))
             ax.set_xticks(list(places.values()), list(places), rotation=30, ha="right")
             style.lines_behind(ax, "y")
     style.legend_outside(fig, looks, ncols=4)
