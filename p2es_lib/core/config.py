@@ -294,8 +294,9 @@ _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
     "smoke": {
         "data": {"n_train_subjects": 96, "n_validation_subjects": 16, "n_test_subjects": 24, "max_windows": 160},
         "affinity": {"n_steps": 30, "batch_size": 64, "n_groups": 3, "k_neighbours": 8},
-        "training": {"n_steps": 24, "batch_size": 8, "warmup_steps": 6, "ema_decay": 0.9, "validate_every": 12,
-                     "checkpoint_every": 12, "log_every": 3, "n_threads": 1},
+        # After a third of these steps samples had no QRS complex yet, and nothing could be measured in them.
+        "training": {"n_steps": 80, "batch_size": 8, "warmup_steps": 6, "ema_decay": 0.9, "validate_every": 20,
+                     "checkpoint_every": 40, "log_every": 8, "n_threads": 1},
         "sampling": {"n_steps": 2, "n_samples": 4},
         "evaluation": {"n_bootstrap": 200, "n_floor_draws": 12},
     },
