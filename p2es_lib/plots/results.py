@@ -530,7 +530,7 @@ def plot_reference_by_time(table: pd.DataFrame, metrics: Sequence[str] = ("pears
                     x = line["at"].map(places) + offset
                     ax.vlines(x, line["lower"], line["upper"], color=look["color"], lw=0.7)
                     ax.plot(x, line["value"], **look)
-            n = part["n_leads"].max()
+            n = int(part["n_leads"].max())
             ax.set(title=f"{n} lead{'s' * (n > 1)} in the reference", ylabel=style.axis_label(METRICS[metric]))
             ax.set_xticks(list(places.values()), list(places), rotation=30, ha="right")
             style.lines_behind(ax, "y")
