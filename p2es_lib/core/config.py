@@ -193,6 +193,7 @@ class TrainingConfig(_Section):
     validate_every: int = _at_least(1, 250)
     checkpoint_every: int = _at_least(1, 250)
     log_every: int = _at_least(1, 25)
+    calibration_batches: int = _at_least(1, 16)  #: Not trained on; a method is calibrated to them after training.
     n_threads: int = _at_least(1, 2)
     precision: str = _one_of("auto", "32-true", "bf16-mixed")
 
@@ -296,7 +297,7 @@ _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
         "affinity": {"n_steps": 30, "batch_size": 64, "n_groups": 3, "k_neighbours": 8},
         # After a third of these steps samples had no QRS complex yet, and nothing could be measured in them.
         "training": {"n_steps": 80, "batch_size": 8, "warmup_steps": 6, "ema_decay": 0.9, "validate_every": 20,
-                     "checkpoint_every": 40, "log_every": 8, "n_threads": 1},
+                     "checkpoint_every": 40, "log_every": 8, "calibration_batches": 2, "n_threads": 1},
         "sampling": {"n_steps": 2, "n_samples": 4},
         "evaluation": {"n_bootstrap": 200, "n_floor_draws": 12},
     },

@@ -17,7 +17,7 @@ from p2es_lib.method.denoiser import Denoiser, Estimate
 from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.multi_scale import Condition
 from p2es_lib.method.sampling import get_sampler
-from p2es_lib.method.spread import N_SAMPLES, STEPS, Spread, kinds_of
+from p2es_lib.method.spread import FEWER, N_SAMPLES, STEPS, Spread, kinds_of
 from p2es_lib.reference.conditioning import (
     DELAY_WEIGHT,
     Places,
@@ -255,7 +255,7 @@ class P2Es(LearnedTranslator):
         """Fit how far samples lie from their mean, to windows that were not trained on."""
         for n_steps in STEPS:
             parts = []
-            for number, batch in enumerate(batches):
+            for number, batch in enumerate(batches if n_steps == STEPS[0] else batches[::FEWER]):
                 shape = batch.x_0.shape[1:]
                 names = [f"spread-{number}-{row}" for row in range(len(batch))]
                 noise = WindowNoise(0, names, N_SAMPLES, shape, self.device)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from p2es_lib.core.reference import Reference
 
-#: Numbers of sampler steps for which factors are fitted; between them they are interpolated in log(steps).
-STEPS = (3, 8)
+#: Numbers of sampler steps for which factors are fitted; between them they are interpolated in log(steps). Those of the
+#: second are those of the first times one number: its samples cost more, so there are fewer windows to fit it to.
+STEPS, FEWER = (3, 8), 4
 #: Kinds of leads: without a reference; absent from one of the same session or given by it; the same of another session.
 KINDS = ("no reference", "absent, same", "given, same", "absent, other", "given, other")
 #: Samples per window of the fit, and limits of a factor.
@@ -38,22 +39,22 @@ class Spread(nn.Module):
 
     def factor(self, kinds: Tensor, n_steps: int) -> Tensor:
         """Factor of each lead, (B, 12, 1); 1 with one step, whose samples are estimates of the mean."""
-        if n_steps == 1:
-            return self.factors.new_ones(kinds.shape)[:, :, None]
         share = float(np.interp(math.log(n_steps), np.log(STEPS), (0.0, 1.0)))
-        factors = torch.lerp(self.factors[0], self.factors[1], share)
+        factors = torch.lerp(*self.factors, share) if n_steps > 1 else torch.ones_like(self.factors[0])
         return factors[kinds][:, :, None]
 
     def fit(self, n_steps: int, first: Tensor, change: Tensor, kinds: Tensor, truth: Tensor, mask: Tensor) -> None:
-        """Fit the factors of one number of steps of :data:`STEPS`.
+        """Fit the factors of one number of steps of :data:`STEPS`, in their order.
 
         ``first`` and ``change`` (N, K, 12, T): first estimates of the samples and how far they went; ``truth``
         (N, 12, T); ``kinds`` and ``mask`` (N, 12): of :func:`kinds_of`, and leads that exist. A kind of which there is
         no lead keeps its factor.
         """
-        wanted = 1 - 2 / (first.shape[1] + 1)
-        for kind in range(len(KINDS)):
-            chosen = (kinds == kind) & (mask > 0)
+        row, wanted, groups = STEPS.index(n_steps), 1 - 2 / (first.shape[1] + 1), [[kind] for kind in range(len(KINDS))]
+        if row:
+            groups, change = [sum(groups, [])], self.factors[0][kinds][:, None, :, None] * change
+        for group in groups:
+            chosen = torch.isin(kinds, kinds.new_tensor(group)) & (mask > 0)
             if not chosen.any():
                 continue
             # (P, K, T): the leads of this kind.
@@ -64,4 +65,4 @@ class Spread(nn.Module):
                 samples = of_first + middle * of_change
                 covered = (samples.amin(dim=1) <= truth[chosen]) & (truth[chosen] <= samples.amax(dim=1))
                 low, high = (middle, high) if covered.float().mean() < wanted else (low, middle)
-            self.factors[STEPS.index(n_steps), kind] = 0.5 * (low + high)
+            self.factors[row, group] = 0.5 * (low + high) * (self.factors[0, group] if row else 1)

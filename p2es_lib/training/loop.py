@@ -23,8 +23,6 @@ from p2es_lib.data.windows import TrainingBatches, WindowSet
 from p2es_lib.training.record import Stopwatch, write_record
 
 CHECKPOINT_FILE = "checkpoint.ckpt"
-#: Batches that were not trained on, to which a method is calibrated after training.
-CALIBRATION_BATCHES = 8
 #: Steps after which the error falls fastest, validated besides the regular ones.
 EARLY_VALIDATIONS = (10, 25, 50, 100)
 
@@ -166,7 +164,7 @@ def train(
     undisturbed = config.replace("data.disturbed_share", 0.0)
     with TrainingBatches(undisturbed, windows, seed, n_prefetch=0, split="validation") as batches:
         first = config.training.n_steps * fabric.world_size
-        return training.finish([batches.batch(first + k) for k in range(CALIBRATION_BATCHES)])
+        return training.finish([batches.batch(first + k) for k in range(config.training.calibration_batches)])
 
 
 class _Training:
