@@ -279,7 +279,8 @@ SUMMARIES = {
 SIMULATED_ONLY = ("own_ppg", "reference")
 RESULTS = tables("table02_results", "table03_distance_to_floor")
 EFFICIENCY = tables("table18_efficiency", "table19_long_signals", "table23_training")
-JUDGED = [path for step in ("ablations", "clinical_validity", "robustness") for path in SUMMARIES[step][2]]
+JUDGED = ["ablations", "clinical_validity", "robustness", *(["reference"] if DATASET == "simulated" else [])]
+JUDGED = [path for step in JUDGED for path in SUMMARIES[step][2]]
 SUMMARIES["claims"] = (
     "12_claims",
     [*RESULTS, *EFFICIENCY, *(path for path in JUDGED if path.endswith(".csv"))],

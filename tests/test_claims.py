@@ -304,12 +304,42 @@ def test_noise_must_hurt_with_most_disturbances(tables):
 
 def test_every_level_has_claims_and_missing_tables_are_named(tables):
     assert {claim.level for claim in CLAIMS} == {"A", "B", "C"} and len(CLAIMS) >= 15
-    assert all(
-        (claim.test.__doc__ or claim.test.__qualname__.startswith(("_innovation", "_preserved", "_untested")))
-        for claim in CLAIMS
-    ), "a rule is stated"
+    makers = ("_innovation", "_preserved", "_untested", "_with_reference")
+    assert all((claim.test.__doc__ or claim.test.__qualname__.startswith(makers)) for claim in CLAIMS), (
+        "a rule is stated"
+    )
+    assert len({claim.statement for claim in CLAIMS}) == len(CLAIMS), "the book finds its sentences by them"
     with pytest.raises(InputError, match="table02_results.csv: missing"):
         claims._ssim(tables())
+
+
+@pytest.mark.parametrize(("same", "other", "seeds", "verdict"), [
+    ((0.01, 0.02), (0.01, 0.02), 3, SUPPORTED), ((0.01, 0.02), (0.01, 0.02), 2, NOT),
+    ((0.01, 0.02), (0.01, 0.0009), 3, NOT),  # beyond chance, and of no matter, for one method in one session
+    ((0.01, -0.02), (0.01, -0.02), 3, CONTRADICTED), ((0.01, -0.02), (0.01, -0.02), 1, NOT),
+    ((0.01, -0.02), (0.01, 0.02), 3, NOT), ((-0.02, 0.01), (0.01, -0.02), 3, NOT),  # never the same one twice
+])  # fmt: skip
+def test_with_a_reference_every_other_must_be_worse_in_both_sessions(tables, same, other, seeds, verdict):
+    labels = [claims.VARIANTS[name].label for name in ("unet", "ddpm")]
+    rows = [
+        difference(label, value, 0.001, metric="crps", seeds=seeds) | {"regime": regime, "session": session}
+        for session, values in (("same", same), ("other", other))
+        for regime, sign in (("I", 1), ("all", -1))  # the other regime says the opposite
+        for label, value in zip(labels, values)
+        for value in [sign * value]
+    ]
+    found = tables(table33_others_by_regime=rows)
+    text, judged = claims._with_reference("I", "unet", "ddpm")(found)
+    assert judged == verdict and "same session, closest: " in text and "other session, closest: " in text
+    assert text.endswith(" mV") == (seeds == 3)
+    with pytest.raises(NotMeasured, match="nothing is compared"):
+        claims._with_reference("limb", "unet")(found)
+
+
+def test_pasted_beats_of_the_person_are_no_rivals_where_there_is_no_reference(tables):
+    rows = [difference("unet", 0.01, 0.001, metric=metric) for metric in ("rmse", "rmse_lag")]
+    rows += [difference("pasted_all", -0.05, 0.001, metric=m, about="reference") for m in ("rmse", "rmse_lag")]
+    assert claims._better_than_baselines(tables(table20_against_methods=rows))[1] == SUPPORTED
 
 
 def test_what_a_data_set_lacks_cannot_be_tested(tables, monkeypatch):

@@ -16,6 +16,7 @@ from p2es_lib.core.errors import InputError
 from p2es_lib.core.paths import checkout, figures_dir, home
 from p2es_lib.evaluation.metrics import METRICS
 from p2es_lib.evaluation.metrics.summary import beyond_chance
+from p2es_lib.experiments.claims import UNTESTED
 from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
 from p2es_lib.experiments.variants import MORE_STEPS, VARIANTS
 from p2es_lib.plots.saving import ARTEFACTS, MINUTES_TABLE, markdown_table, save_table
@@ -138,16 +139,17 @@ def limits_section(folder: Path, second: Path) -> str:
 
 def claims_section(folder: Path, second: Path) -> str:
     """One row per claim: both verdicts, one sentence (an :class:`InputError` if there is none), the numbers folded."""
-    real, sentences = _read(second, "table21_claims").set_index("claim"), _words("claims")
+    real, sentences = _read(second, "table21_claims").set_index("claim")[["found", "verdict"]], _words("claims")
     lines = ["| claim | simulated | real ECG | from |", "|:--|:--|:--|:--|"]
     for row in _read(folder, "table21_claims").fillna("").to_dict("records"):
         claim, verdict = row["claim"], row["verdict"]
+        of_real = dict(real.loc[claim]) if claim in real.index else {"found": "", "verdict": UNTESTED}
         if verdict not in sentences.get(claim, {}):
             raise InputError(f"book/sections.toml: no sentence for '{claim}', verdict '{verdict}'; write one")
-        numbers = {"Tested by": row["tested by"], "Simulated": row["found"], "Real ECG": real.loc[claim, "found"]}
+        numbers = {"Tested by": row["tested by"], "Simulated": row["found"], "Real ECG": of_real["found"]}
         folded = "<br>".join(f"<b>{name}:</b> {text}" for name, text in numbers.items() if text).replace("|", "\\|")
         words = f"**{claim}**<br>{sentences[claim][verdict]}<details><summary>numbers</summary>{folded}</details>"
-        lines.append(f"| {words} | {verdict} | {real.loc[claim, 'verdict']} | {row['level']} |")
+        lines.append(f"| {words} | {verdict} | {of_real['verdict']} | {row['level']} |")
     return "\n".join(lines)
 
 

@@ -289,8 +289,9 @@ def same_settings(stored: dict, now: dict) -> bool:
 
 
 #: What each profile changes; everything else is the default of the section. ``quick`` takes three quarters of an hour
-#: on two slow cores: fewer steps, and one window of each subject to validate and score; twice the training subjects, so
-#: that templates and classifiers learn from as many stored windows. One thread each: trainings run side by side.
+#: on two slow cores: fewer steps, fewer test subjects, and one window of each to validate and score; twice the training
+#: subjects, so that templates and classifiers learn from as many stored windows. One thread each: trainings run side by
+#: side.
 _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
     "smoke": {
         "data": {"n_train_subjects": 96, "n_validation_subjects": 16, "n_test_subjects": 24, "max_windows": 160},
@@ -302,8 +303,8 @@ _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
         "evaluation": {"n_bootstrap": 200, "n_floor_draws": 12},
     },
     "quick": {
-        "data": {"n_train_subjects": 2000, "windows_per_subject": 1},
-        "training": {"n_threads": 1, "n_steps": 800},
+        "data": {"n_train_subjects": 2000, "n_test_subjects": 150, "windows_per_subject": 1},
+        "training": {"n_threads": 1, "n_steps": 600, "calibration_batches": 8},
     },
     "wide": {"training": {"n_threads": 1, "n_steps": 2000}},
     "full": {

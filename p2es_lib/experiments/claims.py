@@ -13,7 +13,7 @@ import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.evaluation.metrics.summary import beyond_chance
-from p2es_lib.experiments.variants import FLOORS, MORE_STEPS, VARIANTS
+from p2es_lib.experiments.variants import FLOORS, GIVEN_REFERENCES, LEADS_GIVEN, MORE_STEPS, VARIANTS
 
 SUPPORTED, NOT, CONTRADICTED, UNTESTED = "supported", "not supported", "contradicted", "cannot be tested here"
 #: Share of the full model's value that a difference must have to speak for or against anything.
@@ -95,7 +95,8 @@ def _better_than_baselines(tables: Tables) -> Finding:
     """
     table = tables("table20_against_methods")
     table = table[table["about"].isin(["baseline", "reference"])]
-    table = table[~table["variant"].isin([*FLOORS, "transfer"])]
+    # Of beats that are pasted those of the person are for :func:`_with_reference`.
+    table = table[~table["variant"].isin([*FLOORS, "transfer"]) & ~table["variant"].str.startswith("pasted_")]
     better, worse, parts = set(table["variant"]), set(table["variant"]), []
     for metric, name in {"rmse": "RMSE", "rmse_lag": "RMSE after lag", "crps": "CRPS"}.items():
         rows = table[table["metric"] == metric]
@@ -133,6 +134,30 @@ def _innovation(variant: str) -> Callable[[Tables], Finding]:
         if n < SEEDS_ASKED:  # no verdict
             text += f"; {n} training{'s' if n > 1 else ''}, {SEEDS_ASKED} are asked for"
         return text, _verdict(list(found.values()), better=1)
+
+    return test
+
+
+def _with_reference(regime: str, *variants: str) -> Callable[[Tables], Finding]:
+    """Supported if the CRPS of all these variants is larger than that of P2Es with the same reference, clearly and by
+    1 %, in both sessions. Contradicted if that of one is smaller in both. Neither by fewer than three trainings.
+    """
+
+    def test(tables: Tables) -> Finding:
+        table = tables("table33_others_by_regime") if tables.has("table33_others_by_regime") else pd.DataFrame()
+        labels = [VARIANTS[variant].label for variant in variants]
+        rows = table[table["method"].isin(labels) & (table["regime"] == regime)] if len(table) else table
+        if rows.empty:
+            raise NotMeasured("nothing is compared with this reference on this data set")
+        parts = []
+        for session, of_session in rows.groupby("session", sort=False):
+            closest = of_session.loc[of_session["difference"].idxmin()]
+            parts.append(f"{session} session, closest: {closest['method']} minus P2Es {_interval(closest)} mV")
+        text, better = f"CRPS, {'; '.join(parts)}", _clear(rows, 1, RELEVANT).all()
+        worse = _clear(rows, -1, RELEVANT).groupby(rows["method"]).all().any()
+        if (n := int(rows["seeds"].min())) < SEEDS_ASKED:
+            return f"{text}; {n} training{'s' if n > 1 else ''}, {SEEDS_ASKED} are asked for", NOT
+        return text, SUPPORTED if better else CONTRADICTED if worse else NOT
 
     return test
 
@@ -294,6 +319,14 @@ def _noise(tables: Tables) -> Finding:
     return text, SUPPORTED if 2 * len(clear) > len(worst) else NOT
 
 
+#: What is asked again of each kind of reference: in which words, and of which variants.
+_AGAIN = {
+    "better than baselines": tuple(name for name in GIVEN_REFERENCES if VARIANTS[name].about == "baseline"),
+    "frequency-domain blurring": ("no_blur",),
+    "frequency deblurring": ("no_deblurring",),
+    "affinity matrices": ("no_affinity",),
+}
+
 CLAIMS: tuple[Claim, ...] = (
     Claim("A", "better than baselines in 12-lead reconstruction",
           "RMSE against every other method, with and without lag", _better_than_baselines),
@@ -305,6 +338,10 @@ CLAIMS: tuple[Claim, ...] = (
           _innovation("single_scale")),
     Claim("A", "affinity matrices from KNN-based clustering", "trained without lead affinity; usual steps, and more",
           _innovation("no_affinity")),
+    *(
+        Claim("A", f"{what}, {LEADS_GIVEN[regime]} known", "CRPS, same reference", _with_reference(regime, *names))
+        for regime in ("I", "all") for what, names in _AGAIN.items()
+    ),
     Claim("A", "demographic-specific translation", "wrong age and sex at test time", _demographics),
     Claim("A", "inter-lead constraints", "Einthoven's and Goldberger's equations", _lead_relations),
     Claim("A", "clinically valid", "intervals and axis against the spread between people", _clinically_valid),
