@@ -40,7 +40,8 @@ def test_quick_is_a_shorter_wide_on_the_embedded_cohort():
         for section, values in quick.to_dict().items() if isinstance(values, dict)
         for name, value in values.items() if value != wide.to_dict()[section][name]
     }  # fmt: skip
-    assert changed == {("data", "n_train_subjects"), ("data", "windows_per_subject"), ("training", "n_steps")}
+    of_data = {("data", name) for name in ("n_train_subjects", "n_test_subjects", "windows_per_subject")}
+    assert changed == of_data | {("training", "n_steps"), ("training", "calibration_batches")}
     assert quick.training.n_steps < wide.training.n_steps
     counts = [config.data.n_train_subjects * config.data.windows_per_subject for config in (quick, wide)]
     assert counts[0] == counts[1], "as many stored windows to learn templates from"
