@@ -215,6 +215,7 @@ class EvaluationConfig(_Section):
     demographics: str = _one_of("given", "hidden", "wrong")  # what a method is told of the test subjects
     reference: str = _one_of("none", "I", "limb", "all")  # leads of the person's reference, if there is one
     session: str = _one_of("same", "other")  # in which the reference was recorded: that of the target, or not
+    fine_tuned: bool = False  # a network is trained further on the reference's recording, instead of being shown it
     n_bootstrap: int = _at_least(1, 1000)
     n_floor_draws: int = _at_least(2, 96)
     max_lag_s: float = _at_least(0, 0.25)

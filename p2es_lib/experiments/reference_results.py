@@ -11,7 +11,16 @@ from p2es_lib.evaluation.metrics import summarise
 from p2es_lib.evaluation.metrics.long_table import point_estimate
 from p2es_lib.experiments.regimes import references_of
 from p2es_lib.experiments.results import OF_DISTRIBUTION, bootstrap_unit, difference_table, load_scores
-from p2es_lib.experiments.variants import GIVEN_REFERENCES, LEADS_GIVEN, REFERENCED, REFERENCES, VARIANTS, variants_of
+from p2es_lib.experiments.variants import (
+    FINE_TUNED,
+    FINE_TUNED_LABEL,
+    GIVEN_REFERENCES,
+    LEADS_GIVEN,
+    REFERENCED,
+    REFERENCES,
+    VARIANTS,
+    variants_of,
+)
 from p2es_lib.reference.regimes import REGIMES
 
 #: Methods of :func:`regime_table`, beside those of ``GIVEN_REFERENCES``: one that learns from a reference, one that
@@ -35,8 +44,8 @@ def scored_regimes(profile: str, variant: str = "p2es") -> list[tuple[str, str, 
 
 def others_scored(profile: str) -> list[str]:
     """Variants beside P2Es that a profile scores with references, other methods first."""
-    scored = [name for name in GIVEN_REFERENCES if scored_regimes(profile, name)]
-    return sorted(scored, key=lambda name: VARIANTS[name].about != "baseline")
+    scored = [name for name in (*GIVEN_REFERENCES, FINE_TUNED) if scored_regimes(profile, name)]
+    return sorted(scored, key=lambda name: name != FINE_TUNED and VARIANTS[name].about != "baseline")
 
 
 def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
@@ -60,7 +69,8 @@ def regime_table(config: Config, seeds: list[int]) -> pd.DataFrame:
 
 
 def _label(method: str) -> str:
-    return {"pasted": PASTED, "irreducible": FLOOR}.get(method) or VARIANTS[method].label
+    labels = {"pasted": PASTED, "irreducible": FLOOR, FINE_TUNED: FINE_TUNED_LABEL}
+    return labels.get(method) or VARIANTS[method].label
 
 
 def _runs_of(profile: str, method: str) -> dict[tuple[str, str], str]:
@@ -68,7 +78,8 @@ def _runs_of(profile: str, method: str) -> dict[tuple[str, str], str]:
     uses = scored_regimes(profile, method)
     if method in ("pasted", "irreducible"):
         uses = [(f"{method}_{key}", *of) for key, *of in REFERENCED if f"{method}_{key}" in REFERENCES]
-    return {("none", ""): method} | {(regime, session): name for name, regime, session in uses}
+    without = {} if method == FINE_TUNED else {("none", ""): method}
+    return without | {(regime, session): name for name, regime, session in uses}
 
 
 def _rows(config: Config, seeds: list[int], method: str):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from p2es_lib.core.config import Config
 from p2es_lib.core.errors import InputError, check_choice
@@ -55,7 +56,15 @@ def references_of(
     return _recorded_references(config, windows, regime, session, recorded)
 
 
-def _simulated_references(config: Config, windows: WindowSet, regime: str, session: str) -> Reference:
+def recordings_of(config: Config, windows: WindowSet, session: str) -> tuple[Tensor, Tensor]:
+    """Recordings of which the references of simulated windows (N) are made: ECG (N, 12, T) mV and PPG (N, 1, T).
+
+    Another stretch of the same session, or one of another session. InputError: real windows.
+    """
+    if "subject_number" not in windows.index:
+        raise InputError(
+            f"data set {config.dataset}: whole recordings of the person are there for simulated people only"
+        )
     numbers, rows = np.unique(windows.index["subject_number"].to_numpy(), return_inverse=True)
     count = config.data.windows_per_subject
     if session == "other":
@@ -64,7 +73,11 @@ def _simulated_references(config: Config, windows: WindowSet, regime: str, sessi
         made = simulate(numbers, count + 1, simulator_config(config))
         chosen = np.arange(count, len(made), count + 1)[rows]
     recorded = recorded_ecg(made.ecg, np.random.default_rng(REFERENCE_SEED), config.signal.sampling_rate)
-    ecg, ppg = (torch.as_tensor(part[chosen]) for part in (recorded, made.ppg))
+    return torch.as_tensor(recorded[chosen]), torch.as_tensor(made.ppg[chosen])
+
+
+def _simulated_references(config: Config, windows: WindowSet, regime: str, session: str) -> Reference:
+    ecg, ppg = recordings_of(config, windows, session)
     elapsed_s = torch.full((len(windows),), 60.0 if session == "same" else torch.nan)
     given = leads_of(regime, len(windows))
     return make_references(ecg, given, config.signal.sampling_rate, ppg=ppg, elapsed_s=elapsed_s)

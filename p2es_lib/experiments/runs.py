@@ -31,6 +31,7 @@ from p2es_lib.core.weights import CARD_FILE, WEIGHTS_FILE, simulated_model_folde
 from p2es_lib.data.sources.simulated import simulate_cohort, simulated_split
 from p2es_lib.data.windows import WindowSet, read_settings, read_windows, simulator_config
 from p2es_lib.evaluation.metrics import evaluate, frechet_table
+from p2es_lib.experiments.fine_tuned import translate_fine_tuned
 from p2es_lib.experiments.regimes import REFERENCE_S, references_of
 from p2es_lib.experiments.variants import FLOORS, REFERENCED, REFERENCES, VARIANTS
 from p2es_lib.simulator import conditional_mean_ecg, irreducible_rmse
@@ -247,6 +248,8 @@ def translate_test(model: LearnedTranslator, config: Config, seed: int, *, progr
     """Samples of the test windows, (N, K, 12, T) mV, as they are scored; K is 1 for a deterministic method."""
     test, reference = scored_windows(config)
     told = told_demographics(test.demographics, config.evaluation.demographics)
+    if config.evaluation.fine_tuned:
+        return translate_fine_tuned(model, config, test, told, reference, progress).numpy()
     n_samples = config.sampling.n_samples if model.stochastic else 1
     with tqdm(total=len(test), desc="translating test windows", disable=not progress) as bar:
         options = {"generator": seed, "reference": reference, "progress": lambda n: bar.update(n - bar.n)}

@@ -132,6 +132,14 @@ for _base in GIVEN_REFERENCES:
         _label = f"{VARIANTS[_base].label}, {_as_p2es.label}"
         VARIANTS[f"{_base}_reference_{_name}"] = Variant(_label, _changes, "others_reference", _base)
 
+#: A network trained further on the recording of the reference, for each person anew.
+FINE_TUNED, FINE_TUNED_LABEL = "unet_fine_tuned", "U-Net fine-tuned on the reference"
+for _name, _regime, _session in REFERENCED:
+    _as_p2es = _with_reference(_regime, _session)
+    _changes = VARIANTS["unet"].changes | _as_p2es.changes | {"evaluation.fine_tuned": True}
+    _label = f"{FINE_TUNED_LABEL}, {_as_p2es.label.removeprefix('reference: ')}"
+    VARIANTS[f"{FINE_TUNED}_reference_{_name}"] = Variant(_label, _changes, "others_reference", "unet")
+
 #: Methods that need no training by gradients on this data set, scored beside P2Es.
 REFERENCES: dict[str, str] = {
     "template": "Mean-beat template at PPG beats",
@@ -165,7 +173,7 @@ FLOORS: dict[str, dict[str, str]] = {
 _CHOSEN = {
     "smoke": (
         "unet", "no_affinity", "hidden_demographics", "reference_all", "reference_all_other", "unet_reference_all",
-        "steps_1", "steps_2", "steps_8",
+        "unet_fine_tuned_reference_all", "steps_1", "steps_2", "steps_8",
         "no_affinity_steps_8",
     ),
     "quick": (
