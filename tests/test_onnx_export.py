@@ -12,6 +12,7 @@ from synthetic import synthetic_windows, tiny_config
 from p2es_lib.baselines.unet import UNetRegression
 from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
+from p2es_lib.core.reference import Reference
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.translation.onnx_export import INPUTS, OUTPUTS, MatrixProcess, OneCall, example_inputs, export_onnx
@@ -21,9 +22,15 @@ from p2es_lib.translation.onnx_export import INPUTS, OUTPUTS, MatrixProcess, One
 def model() -> P2Es:
     torch.manual_seed(0)
     model = P2Es(tiny_config(), ecg_scale_mv=0.3)
+    return trained(model)
+
+
+def trained(model: P2Es) -> P2Es:
+    """As if: a fresh network is the identity in places, and its affinity matrices are all alike."""
     model.group_finder.fit(synthetic_windows().split("train"), seed=0)
-    for parameter in model.denoiser.parameters():  # a fresh network is the identity in places
-        parameter.data += 0.05 * torch.randn_like(parameter)
+    for part in (model.denoiser, model.lead_affinity):
+        for parameter in part.parameters():
+            parameter.data += 0.05 * torch.randn_like(parameter)
     return model.eval()
 
 
@@ -42,12 +49,15 @@ def one_step_inputs(model: P2Es, n_windows: int):
     demographics = torch.as_tensor(people.features())
     features, _, _, base, given = model.condition(ppg, demographics, reference=reference)
     x_t = torch.randn(n_windows, 12, ppg.shape[-1], generator=torch.Generator().manual_seed(1))
-    return x_t, torch.ones(n_windows), ppg, features.detach(), demographics, base, given
+    return x_t, torch.ones(n_windows), ppg, features.detach(), demographics, base, given, reference.beats
 
 
 @torch.no_grad()
-def expected(model: P2Es, x_t, t, ppg, features, demographics, base, given) -> torch.Tensor:
-    pi = model.condition(ppg, demographics)[2]
+def expected(model: P2Es, x_t, t, ppg, features, demographics, base, given, beats) -> torch.Tensor:
+    unknown = torch.full((len(ppg),), torch.nan)
+    pi = model.condition(ppg, demographics, reference=Reference(beats, given, torch.ones(len(ppg)), unknown, unknown))[
+        2
+    ]
     return model(x_t, t, features, demographics, pi, base, given).refined
 
 
@@ -63,14 +73,18 @@ def test_transforms_as_matrices_are_the_transforms(model):
 )
 def test_the_module_that_is_exported_is_the_model(setting):
     torch.manual_seed(0)
-    model = P2Es(tiny_config(**setting))
-    model.group_finder.fit(synthetic_windows().split("train"), seed=0)
+    model = trained(P2Es(tiny_config(**setting)))
     inputs = one_step_inputs(model, 3)
     with torch.no_grad():
-        x_0, ecg_mv = OneCall(model.eval())(*inputs)
+        x_0, ecg_mv = OneCall(model)(*inputs)
     torch.testing.assert_close(x_0, expected(model, *inputs), atol=1e-4, rtol=1e-4)
-    base, given = inputs[-2:]
+    base, given = inputs[-3:-1]
     assert given.sum() > 12 and base[0].abs().max() > 1, "a reference takes part"
+    with torch.no_grad():
+        other = OneCall(model)(*inputs[:-1], -inputs[-1])[0]
+    moved = (other - x_0).abs().amax(dim=(1, 2)) > 0
+    assert not moved[1], "it has no reference"
+    assert moved.any() == (model.config.affinity.mixing == "groups"), "the beats say who is alike"
     torch.testing.assert_close(ecg_mv, (base + model.open_scale(given) * x_0) * model.ecg_scale_mv)
 
 

@@ -65,4 +65,5 @@ class Spread(nn.Module):
                 samples = of_first + middle * of_change
                 covered = (samples.amin(dim=1) <= truth[chosen]) & (truth[chosen] <= samples.amax(dim=1))
                 low, high = (middle, high) if covered.float().mean() < wanted else (low, middle)
-            self.factors[row, group] = 0.5 * (low + high) * (self.factors[0, group] if row else 1)
+            before = self.factors[0, group] if row else torch.ones(1)
+            self.factors[row, group] = (0.5 * (low + high) * before).clamp(*LIMITS)

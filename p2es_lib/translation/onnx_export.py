@@ -8,8 +8,9 @@ Inputs, float32, any number of windows B: ``x_t`` (B, 12, T), state of the rever
 ``ppg_features`` (B, 8, T), :func:`p2es_lib.signals.pulse_features.pulse_features` of them at R times, since detecting
 beats has no counterpart in ONNX; ``demographics`` (B, 4), :meth:`p2es_lib.core.demographics.Demographics.features`;
 ``base`` (B, 12, T) and ``given`` (B, 12), the reference laid under the pulses in units of ``ecg_scale_mv``, and 1 for
-the leads that it has, both 0 without one. Features, base and given are what :meth:`P2Es.condition` gives. With t = 1
-and standard normal x_t one call is the estimate of the mean for beats at those times.
+the leads that it has, both 0 without one; ``reference_beats`` (B, 12, L), its mean beats in mV, by which people who are
+alike are found. Features, base and given are what :meth:`P2Es.condition` gives. With t = 1 and standard normal x_t one
+call is the estimate of the mean for beats at those times.
 
 Outputs: ``x_0`` (B, 12, T), the estimate of what the reference leaves open, in the units of x_t, which a sampler goes
 on with, and ``ecg_mv``, the whole ECG in mV.
@@ -27,12 +28,13 @@ from torch import Tensor, nn
 from p2es_lib import __version__
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.paths import atomic_path
+from p2es_lib.core.reference import beat_samples
 from p2es_lib.method.forward_process import ForwardProcess
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.signals.dct import dct
 from p2es_lib.signals.pulse_features import N_FEATURES
 
-INPUTS = ("x_t", "t", "ppg", "ppg_features", "demographics", "base", "given")
+INPUTS = ("x_t", "t", "ppg", "ppg_features", "demographics", "base", "given", "reference_beats")
 OUTPUTS = ("x_0", "ecg_mv")
 
 
@@ -67,12 +69,12 @@ class OneCall(nn.Module):
         groups = torch.zeros(0, 1) if is_empty else nn.functional.one_hot(finder.bank_group, finder.n_groups).float()
         self.register_buffer("bank_groups", groups)  # (N, G)
 
-    def group_weights(self, ppg: Tensor, demographics: Tensor) -> Tensor:
-        """As :meth:`p2es_lib.method.affinity.GroupFinder.assign` of new windows, (B, G)."""
+    def group_weights(self, ppg: Tensor, demographics: Tensor, beats: Tensor, given: Tensor) -> Tensor:
+        """As :meth:`p2es_lib.method.affinity.GroupFinder.assign` of new windows with these references, (B, G)."""
         finder, config = self.model.group_finder, self.model.config.affinity
         if config.mixing != "groups":
             return torch.ones_like(ppg[:, 0, :1])
-        z = finder.encoder(ppg, demographics)
+        z = finder.encoder(ppg, demographics, beats, given)
         if config.clustering == "centroid":
             distance = ((z[:, None] - finder.centroids[None]) ** 2).sum(-1)
             return torch.softmax(-distance / (2 * config.temperature), dim=1)
@@ -81,9 +83,10 @@ class OneCall(nn.Module):
         return (weights[:, :, None] * self.bank_groups[rows]).sum(1)
 
     def forward(self, x_t: Tensor, t: Tensor, ppg: Tensor, ppg_features: Tensor, demographics: Tensor, base: Tensor,
-                given: Tensor):  # fmt: skip
+                given: Tensor, reference_beats: Tensor):  # fmt: skip
         """x_0 and ecg_mv."""
-        pi, trained = self.group_weights(ppg, demographics), self.model.trained_leads[:, None]
+        pi = self.group_weights(ppg, demographics, reference_beats, given)
+        trained = self.model.trained_leads[:, None]
         x_0 = self.model(x_t, t, ppg_features, demographics, pi, base, given).refined * trained
         return x_0, (base * trained + self.model.open_scale(given) * x_0) * self.model.ecg_scale_mv
 
@@ -91,13 +94,13 @@ class OneCall(nn.Module):
 def example_inputs(model: P2Es, n_windows: int = 2) -> tuple[Tensor, ...]:
     """Arguments of :class:`OneCall` of the right shapes: noise, no person, a reference of lead I in the first."""
     n, generator = model.config.signal.window_samples, torch.Generator().manual_seed(0)
-    x_t, ppg, features, base = (
-        torch.randn(n_windows, rows, n, generator=generator) for rows in (12, 1, N_FEATURES, 12)
-    )
+    n_beat = beat_samples(model.config.signal.sampling_rate)
+    shapes = ((12, n), (1, n), (N_FEATURES, n), (12, n), (12, n_beat))
+    x_t, ppg, features, base, beats = (torch.randn(n_windows, *shape, generator=generator) for shape in shapes)
     given = torch.zeros(n_windows, 12)
     given[0, 0] = 1.0
-    t = torch.linspace(1.0, 0.2, n_windows)
-    return x_t, t, ppg, features, torch.zeros(n_windows, 4), base * given.amax(dim=1)[:, None, None], given
+    t, has = torch.linspace(1.0, 0.2, n_windows), given.amax(dim=1)[:, None, None]
+    return x_t, t, ppg, features, torch.zeros(n_windows, 4), base * has, given, beats * given[:, :, None]
 
 
 def export_onnx(model: P2Es, path: str | Path) -> Path:
