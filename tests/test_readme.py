@@ -23,6 +23,7 @@ from p2es_lib.companion.readme import (
     headline_section,
     limits_section,
     read_pages,
+    references_section,
     sim_to_real_section,
     verdict_section,
 )
@@ -57,6 +58,7 @@ def test_minutes_are_those_of_notebooks_that_ran_to_their_end(tmp_path, monkeypa
         (QUICK, "table02_results", {"results.md"}),
         (REAL, "table02_results", {"results.md"}),
         (WIDE, "table08_ablations", {"README.md", "ablations.md"}),
+        (QUICK, "table28_references", {"references.md"}),
         (QUICK, "table04_minutes", {"reproduce.md"}),
     ],
 )
@@ -165,6 +167,24 @@ def test_limits_are_those_of_p2es_in_the_tables(tmp_path):
     section = limits_section(folder, COMMITTED)
     assert "| 43 % " in section and "99" not in section.split("spread")[1].splitlines()[0]
     assert [cell.strip() for cell in section.splitlines()[0].split("|")[1:4]] == ["what", "simulated", "real ECG"]
+
+
+def test_references_have_a_row_each_and_methods_a_column(tmp_path):
+    rows = [
+        ("P2Es", "none", "", "rmse", 0.1584), ("P2Es", "none", "", "crps", 0.04321),
+        ("P2Es", "I", "other", "rmse", 0.1), ("P2Es", "I", "other", "crps", 0.02), ("P2Es", "I", "other", "coverage_80", 9.0),
+        ("Pasted", "none", "", "rmse", 0.17), ("Pasted", "none", "", "crps", 0.07),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["method", "regime", "session", "metric", "value"])
+    table.assign(n_subjects=7, seeds=1).to_csv(tmp_path / "table28_references.csv", index=False)
+    *lines, _, note = references_section(tmp_path).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0] == ["reference", "P2Es", "Pasted"]
+    assert cells[2:] == [
+        ["no reference", "0.158 / 0.0432", "0.170 / 0.0700"],
+        ["lead I, other session", "0.100 / 0.0200", ""],
+    ]
+    assert "7 test subjects, 1 training(s)" in note
 
 
 def write_claims(folder, rows):

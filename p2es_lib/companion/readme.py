@@ -18,7 +18,7 @@ from p2es_lib.evaluation.metrics import METRICS
 from p2es_lib.evaluation.metrics.summary import beyond_chance
 from p2es_lib.experiments.claims import UNTESTED
 from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
-from p2es_lib.experiments.variants import MORE_STEPS, VARIANTS
+from p2es_lib.experiments.variants import LEADS_GIVEN, MORE_STEPS, VARIANTS
 from p2es_lib.plots.saving import ARTEFACTS, MINUTES_TABLE, markdown_table, save_table
 
 #: Folders of figures: everything compared; what `make reproduce` makes; real ECG with simulated PPG; the store.
@@ -102,6 +102,26 @@ def headline_section(folder: Path) -> str:
     table = _read(folder, "table02_results").query("lead == 'all'")
     source = f"{folder.name}/table02_results"
     return _by_metric(table, HEADLINE, lambda row, n: _interval(row, "value", f".{n}f"), source)
+
+
+def references_section(folder: Path) -> str:
+    """What a reference buys: RMSE of the mean and CRPS, a row per reference, a column per method."""
+    table = _read(folder, "table28_references")
+    seeds, people = sorted({int(count) for count in table["seeds"]}), int(table["n_subjects"].max())
+    table["leads"] = table["regime"].map(LEADS_GIVEN)
+    table["reference"] = table["leads"] + table["session"].map(
+        lambda name: f", {name} session", na_action="ignore"
+    ).fillna("")
+    parts = table[table["metric"].isin(["rmse", "crps"])].pivot(
+        index=["reference", "method"], columns="metric", values="value"
+    )
+    shown = (parts["rmse"].map("{:.3f}".format) + " / " + parts["crps"].map("{:.4f}".format)).unstack()
+    order = {"index": table["reference"].unique(), "columns": table["method"].unique()}
+    note = (
+        f"RMSE of the mean of samples / CRPS (mV); {people} test subjects, {' or '.join(map(str, seeds))} training(s) "
+    )
+    note += f"a column. File: `figures/{folder.name}/table28_references.csv`, with intervals."
+    return f"{markdown_table(shown.reindex(**order).fillna('').reset_index())}\n\n{note}"
 
 
 def ablations_section(folder: Path) -> str:
@@ -205,6 +225,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "headline": lambda figures: headline_section(figures / WIDE),
     "headline-real": lambda figures: headline_section(figures / REAL),
     "quick": lambda figures: headline_section(figures / QUICK),
+    "references": lambda figures: references_section(figures / QUICK),
     "ablations": lambda figures: ablations_section(figures / WIDE),
     "limits": lambda figures: limits_section(figures / WIDE, figures / REAL),
     "claims": lambda figures: claims_section(figures / WIDE, figures / REAL),
