@@ -172,7 +172,7 @@ def test_limits_are_those_of_p2es_in_the_tables(tmp_path):
 def test_references_have_a_row_each_and_methods_a_column(tmp_path):
     rows = [
         ("P2Es", "none", "", "rmse", 0.1584), ("P2Es", "none", "", "crps", 0.04321),
-        ("P2Es", "I", "other", "rmse", 0.1), ("P2Es", "I", "other", "crps", 0.02), ("P2Es", "I", "other", "coverage_80", 9.0),
+        ("P2Es", "I", "other", "rmse", 0.1), ("P2Es", "I", "other", "crps", 0.02), ("P2Es", "I", "other", "mae", 9.0),
         ("Pasted", "none", "", "rmse", 0.17), ("Pasted", "none", "", "crps", 0.07),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["method", "regime", "session", "metric", "value"])
