@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,12 +32,14 @@ def test_before_a_fit_nothing_changes_and_one_step_is_never_changed():
     torch.testing.assert_close(spread.factor(kinds, 2), torch.full((2, 12, 1), 1.7))
 
 
-def test_between_the_numbers_of_steps_factors_are_interpolated():
+def test_between_the_numbers_of_steps_and_below_factors_are_linear():
     spread, kinds = Spread(), torch.zeros(1, 12, dtype=torch.long)
     spread.factors[:, 0] = torch.tensor([2.0, 1.0])
     few, *between, many = (float(spread.factor(kinds, n)[0, 0]) for n in (STEPS[0], 4, 6, STEPS[1]))
     assert few == 2.0 and many == pytest.approx(1.0) and 2.0 > between[0] > between[1] > 1.0
-    assert float(spread.factor(kinds, 2)[0, 0]) == 2.0 and float(spread.factor(kinds, 50)[0, 0]) == pytest.approx(1.0)
+    assert float(spread.factor(kinds, 2)[0, 0]) == pytest.approx(2 + np.log(3 / 2) / np.log(8 / 3)) and float(
+        spread.factor(kinds, 50)[0, 0]
+    ) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("narrow", [0.6, 1.0, 1.25])

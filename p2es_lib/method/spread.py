@@ -9,13 +9,12 @@ and no quantile is moved afterwards. (Of residual diffusion after a deterministi
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from p2es_lib.core.reference import Reference
 
-#: Numbers of sampler steps for which factors are fitted; between them they are interpolated in log(steps). Those of the
+#: Numbers of sampler steps for which factors are fitted; between and below, they are linear in log(steps). Those of the
 #: second are those of the first times one number: its samples cost more, so there are fewer windows to fit it to.
 STEPS, FEWER = (3, 8), 4
 #: Kinds of leads: without a reference; absent from one of the same session or given by it; the same of another session.
@@ -39,7 +38,7 @@ class Spread(nn.Module):
 
     def factor(self, kinds: Tensor, n_steps: int) -> Tensor:
         """Factor of each lead, (B, 12, 1); 1 with one step, whose samples are estimates of the mean."""
-        share = float(np.interp(math.log(n_steps), np.log(STEPS), (0.0, 1.0)))
+        share = min(1.0, math.log(n_steps / STEPS[0]) / math.log(STEPS[1] / STEPS[0]))  # < 0 with two
         factors = torch.lerp(*self.factors, share) if n_steps > 1 else torch.ones_like(self.factors[0])
         return factors[kinds][:, :, None]
 
