@@ -30,6 +30,7 @@ from p2es_lib.companion.readme import (
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.paths import checkout
 from p2es_lib.evaluation.metrics.summary import beyond_chance
+from p2es_lib.experiments.reference_results import FLOOR, P2ES, PASTED
 from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
 
 FIGURES = checkout() / "figures"
@@ -103,15 +104,22 @@ def test_the_words_of_the_verdict_hold():
     apart, without = crps["difference"]["leads_apart"], crps["difference"]["leads_apart_no_affinity"]
     assert without > apart > 0, "as the only link between leads, the matrices help"
 
+    table = pd.read_csv(FIGURES / QUICK / "table28_references.csv").query("metric == 'rmse' and session != 'other'")
+    rmse = table.set_index(["method", "regime"])["value"]
+    for regime in ("I", "all"):
+        assert rmse[P2ES, regime] < rmse[PASTED, regime] and rmse[P2ES, regime] < 0.8 * rmse[P2ES, "none"]
+    assert rmse[FLOOR, "all"] < rmse[P2ES, "all"] < rmse[P2ES, "I"]
+
 
 def test_verdict_has_the_numbers_of_the_tables(tmp_path):
-    folder = shutil.copytree(FIGURES / WIDE, tmp_path / WIDE, ignore=shutil.ignore_patterns("*.png", "*.pdf"))
+    for name in (QUICK, WIDE):
+        folder = shutil.copytree(FIGURES / name, tmp_path / name, ignore=shutil.ignore_patterns("*.png", "*.pdf"))
     table = pd.read_csv(folder / "table02_results.csv")
     ours = (table["method"] == "P2Es, mean of 16 samples") & (table["metric"] == "rmse") & (table["lead"] == "all")
     table.loc[ours, "value"] = 0.9876
     table.to_csv(folder / "table02_results.csv", index=False)
     lines = verdict_section(tmp_path).splitlines()
-    assert [line[0] for line in lines] == list("123456") and "RMSE 0.988 mV" in lines[0]
+    assert [line[0] for line in lines] == list("1234567") and "RMSE 0.988 mV" in lines[0]
     assert "{" not in "".join(lines)
 
 

@@ -17,6 +17,7 @@ from p2es_lib.core.paths import checkout, figures_dir, home
 from p2es_lib.evaluation.metrics import METRICS
 from p2es_lib.evaluation.metrics.summary import beyond_chance
 from p2es_lib.experiments.claims import UNTESTED
+from p2es_lib.experiments.reference_results import FLOOR, PASTED
 from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
 from p2es_lib.experiments.variants import LEADS_GIVEN, MORE_STEPS, VARIANTS
 from p2es_lib.plots.saving import ARTEFACTS, MINUTES_TABLE, markdown_table, save_table
@@ -73,7 +74,7 @@ def _by_metric(table: pd.DataFrame, metrics: Mapping[str, int], cell: Callable[[
 
 
 def verdict_section(figures: Path) -> str:
-    """The six lines of the front page."""
+    """The seven lines of the front page; what a reference brings is measured in ``quick``."""
     wide, p2es = figures / WIDE, VARIANTS["p2es"].label
     table = _read(wide, "table02_results")
     table = table[table["lead"] == "all"].set_index(["metric", "method"])["value"]
@@ -89,6 +90,12 @@ def verdict_section(figures: Path) -> str:
     for key, (name, variant) in blur.items():
         row = _read(wide, name).set_index(["variant", "metric"]).loc[(variant, "crps")]
         numbers[key] = 100 * row["difference"] / (row["value"] - row["difference"])
+    table = _read(figures / QUICK, "table28_references").query("metric == 'rmse' and session == 'same'")
+    table = table.set_index(["method", "regime"])["value"]
+    numbers |= {f"reference_{regime}": table[p2es, regime] for regime in ("I", "all")}
+    numbers |= {f"pasted_{regime}": table[PASTED, regime] for regime in ("I", "all")} | {
+        "floor_all": table[FLOOR, "all"]
+    }
     return _words("verdict").format(**numbers).strip()
 
 
@@ -105,7 +112,7 @@ def headline_section(folder: Path) -> str:
 
 
 def references_section(folder: Path) -> str:
-    """What a reference buys: RMSE of the mean and CRPS, a row per reference, a column per method."""
+    """What a reference buys: RMSE of the estimated mean and CRPS, a row per reference, a column per method."""
     table = _read(folder, "table28_references")
     seeds, people = sorted({int(count) for count in table["seeds"]}), int(table["n_subjects"].max())
     table["leads"] = table["regime"].map(LEADS_GIVEN)
@@ -118,7 +125,7 @@ def references_section(folder: Path) -> str:
     shown = (parts["rmse"].map("{:.3f}".format) + " / " + parts["crps"].map("{:.4f}".format)).unstack()
     order = {"index": table["reference"].unique(), "columns": table["method"].unique()}
     note = (
-        f"RMSE of the mean of samples / CRPS (mV); {people} test subjects, {' or '.join(map(str, seeds))} training(s) "
+        f"RMSE of the estimated mean / CRPS (mV); {people} test subjects, {' or '.join(map(str, seeds))} training(s) "
     )
     note += f"a column. File: `figures/{folder.name}/table28_references.csv`, with intervals."
     return f"{markdown_table(shown.reindex(**order).fillna('').reset_index())}\n\n{note}"

@@ -26,8 +26,9 @@ from p2es_lib.reference.regimes import REGIMES
 #: Methods of :func:`regime_table`, beside those of ``GIVEN_REFERENCES``: one that learns from a reference, one that
 #: pastes what it shows, the best possible.
 P2ES, PASTED, FLOOR = "P2Es", "Beat pasted at the pulses", REFERENCES["irreducible"]
-#: What is shown, and of which estimate: of P2Es, and of a method with one answer, whose CRPS is its absolute error.
-_OF_SAMPLES = {"rmse": ("rmse", "mean")} | {name: (name, "samples") for name in OF_DISTRIBUTION}
+#: What is shown, and of which estimate: of P2Es (its estimate of the mean, in one call, has no scatter of samples in
+#: it), and of a method with one answer, whose CRPS is its absolute error.
+_OF_SAMPLES = {"rmse": ("rmse", "direct")} | {name: (name, "samples") for name in OF_DISTRIBUTION}
 _OF_ONE = {"rmse": ("rmse", "mean"), "crps": ("mae", "mean")}
 #: Estimates whose coherence is measured, and what is measured of each; the truth has the first, the pulses the second.
 ESTIMATES, COHERENCE = ("single", "mean"), ("qrs_cv", "r_jitter_ms", "r", "r_own_beat")
@@ -87,7 +88,9 @@ def _rows(config: Config, seeds: list[int], method: str):
     for (regime, session), name in _runs_of(config.profile, method).items():
         scores = load_scores(config.dataset, config.profile, name, seeds)
         scores = scores[scores["lead"] == "all"]
-        shown = _OF_ONE if set(scores["estimate"]) == {"mean"} else _OF_SAMPLES
+        estimates = set(scores["estimate"])
+        shown = _OF_ONE if estimates == {"mean"} else _OF_SAMPLES
+        shown = shown if "direct" in estimates else shown | {"rmse": ("rmse", "mean")}
         table = summarise(scores, config.evaluation.n_bootstrap, unit=bootstrap_unit(scores))
         table = table.set_index(["metric", "estimate"]).loc[
             list(shown.values()), ["value", "lower", "upper", "n_subjects"]

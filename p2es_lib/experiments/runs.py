@@ -277,8 +277,9 @@ def score_run(model: LearnedTranslator, config: Config, variant: str, seed: int,
     if VARIANTS[variant].about in ("", "baseline") and samples.nbytes <= MAX_KEPT_BYTES:
         with atomic_path(folder / SAMPLES_FILE) as temporary, open(temporary, "wb") as file:
             np.save(file, samples)
-    # The one-step estimate is shown for what was trained only, and is the same whatever the steps of the sampler.
-    return _write_scores(*_scores_of_model(model, samples, config, seed, one_step=not weights_of), folder)
+    # The one-step estimate is the same whatever the steps of the sampler.
+    one_step = not weights_of or config.evaluation.reference != "none"
+    return _write_scores(*_scores_of_model(model, samples, config, seed, one_step=one_step), folder)
 
 
 def _scores_of_model(model, samples: np.ndarray, config: Config, seed: int, *, one_step: bool = True) -> tuple:

@@ -56,7 +56,10 @@ class PulseConditioning(PulseDelay):
         timing = self.timing(batch.ppg, batch.demographics, batch.reference)
         r_times, common, errors = known_r_times(timing, batch.r_times)
         delay_s = torch.where(common.isfinite(), common, timing.delay.detach())
-        return Places(r_times.detach(), delay_s), timing_loss(timing, common, errors)
+        # What it would say without a reference it learns from all windows, not from the few that have none.
+        blind = self(batch.ppg, batch.demographics, torch.zeros_like(seen_before(batch.reference)))
+        loss = timing_loss(timing, common, errors) + timing_loss(blind, *known_r_times(blind, batch.r_times)[1:])
+        return Places(r_times.detach(), delay_s), loss / 2
 
     def lay(self, ppg: Tensor, reference: Reference, r_times: Tensor, delay_s: Tensor | None) -> tuple[Tensor, Tensor]:
         """PPG (B, 1, T) as if its pulses took the usual delay (None: they do); beats of the reference (B, 12, T), mV.

@@ -9,7 +9,7 @@ from p2es_lib.core.leads import LEADS
 #: Leads of the usual recordings: none, a watch, a handheld device of six limb leads, a clinic.
 REGIMES = {"none": LEADS[:0], "I": LEADS[:1], "limb": LEADS[:6], "all": LEADS}
 #: How often each is drawn in training; else a random number of random leads.
-SHARES = {"none": 0.15, "I": 0.2, "limb": 0.15, "all": 0.35}
+SHARES = {"none": 0.25, "I": 0.2, "limb": 0.1, "all": 0.3}
 
 
 def leads_of(regime: str, count: int = 1) -> Tensor:
