@@ -457,7 +457,12 @@ def test_in_training_beats_lie_where_they_were_and_the_network_sees_what_is_open
     placed = model.condition(batch.ppg, batch.demographics, reference=reference, r_times=known, delay_s=delay)
     torch.testing.assert_close(base, placed[3])
     torch.testing.assert_close(features, placed[0])
-    torch.testing.assert_close(of_delays, timing_loss(timing, common, errors))
+    # What is said without a reference counts as much, for every window.
+    blind = model.timing(batch.ppg, batch.demographics, Reference.none(6, RATE))
+    _, common_blind, errors_blind = known_r_times(blind, r_times)
+    losses = timing_loss(timing, common, errors), timing_loss(blind, common_blind, errors_blind)
+    assert losses[0] != losses[1]
+    torch.testing.assert_close(of_delays, sum(losses) / 2)
     assert not features.requires_grad and not x_t.requires_grad, "the delay is not learned through the network"
     assert of_delays.requires_grad and not base.requires_grad
     scale, laid = P2Es.open_scale(given), base * (mask > 0)[:, :, None]
