@@ -59,7 +59,7 @@ def test_minutes_are_those_of_notebooks_that_ran_to_their_end(tmp_path, monkeypa
         (QUICK, "table02_results", {"results.md"}),
         (REAL, "table02_results", {"results.md"}),
         (WIDE, "table08_ablations", {"README.md", "ablations.md"}),
-        (QUICK, "table28_references", {"references.md"}),
+        (QUICK, "table28_references", {"README.md", "references.md"}),
         (QUICK, "table04_minutes", {"reproduce.md"}),
     ],
 )
@@ -107,7 +107,7 @@ def test_the_words_of_the_verdict_hold():
     table = pd.read_csv(FIGURES / QUICK / "table28_references.csv").query("metric == 'rmse' and session != 'other'")
     rmse = table.set_index(["method", "regime"])["value"]
     for regime in ("I", "all"):
-        assert rmse[P2ES, regime] < rmse[PASTED, regime] and rmse[P2ES, regime] < 0.8 * rmse[P2ES, "none"]
+        assert rmse[P2ES, regime] < rmse[PASTED, regime] and rmse[P2ES, regime] < 0.85 * rmse[P2ES, "none"]
     assert rmse[FLOOR, "all"] < rmse[P2ES, "all"] < rmse[P2ES, "I"]
 
 

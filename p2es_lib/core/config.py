@@ -289,8 +289,8 @@ def same_settings(stored: dict, now: dict) -> bool:
         return False
 
 
-#: What each profile changes; everything else is the default of the section. ``quick`` takes three quarters of an hour
-#: on two slow cores: fewer steps, fewer test subjects, and one window of each to validate and score; twice the training
+#: What each profile changes; everything else is the default of the section. ``quick`` takes some fifty minutes on
+#: two slow cores: fewer steps, fewer test subjects, and one window of each to validate and score; twice the training
 #: subjects, so that templates and classifiers learn from as many stored windows. One thread each: trainings run side by
 #: side.
 _PROFILE_SETTINGS: dict[str, dict[str, dict]] = {
