@@ -1,0 +1,225 @@
+"""Which column is the PPG and which clock is right: judged together, by what they hold.
+
+A reading is a column of values on a clock. It is plausible where pulses like each other come at 30 to 220 per minute
+(:mod:`p2es_lib.signals.cleaning`); names decide among readings that are about as plausible.
+"""
+
+import re
+
+import numpy as np
+from scipy import ndimage
+from scipy.interpolate import PchipInterpolator
+
+from p2es_lib.core.errors import InputError
+from p2es_lib.data.sources import wfdb_records as wfdb
+from p2es_lib.signals.cleaning import (
+    bridge_gaps, flat_mask, ppg_clean, ppg_onsets, pulse_likeness, template_agreement, true_runs,
+)  # fmt: skip
+from p2es_lib.translation.readers.clock import Clock
+from p2es_lib.translation.readers.spacing import LONGEST_STEP_S, RATE_TOLERANCE
+
+#: Names of a PPG besides those that :func:`wfdb_records.find_ppg` knows: "BVP" is blood volume pulse.
+_ALSO_PPG = re.compile(r"(^|[^a-z])bvp([^a-z]|$)|spo2[ _-]?wave", re.IGNORECASE)
+_JUST_PPG = re.compile(r"(ppg|pleth|bvp)\W*([\[(].*)?", re.IGNORECASE)
+#: Words of names that may stand for a PPG, and names that say nothing: what these hold decides.
+_PERHAPS = set(
+    "pulse puls pulso pouls polso impuls pulsewave pulswelle pwa ir infrared infrarot infrarouge red rot rouge rojo "
+    "rosso green grün gruen vert verde cardiac oxi oximeter oximetry photodiode optical finger pulsoximeter".split()
+)
+_PERHAPS_SIGNS = re.compile(r"脉|脈|맥|пульс|фпг|^P[IRG]$|^spo2$|^(led|pd)[ _]?\d*$", re.IGNORECASE)
+_PLAIN = re.compile(
+    r"(value|values|val|signal|raw|data|sensor|adc|amplitude|wave|waveform|analog|ch|channel|sample|wert|messwert|"
+    r"valeur|valor|valore|reading|voltage|counts?|y|a)[ _]?\d{0,2}\W*([\[(].*)?", re.IGNORECASE,
+)  # fmt: skip
+#: Pulses are there from this plausibility on; a difference of so much decides between readings.
+_HAS_PULSES, _BETTER = 0.5, 0.25
+_WINDOW_S, _N_WINDOWS = 10.0, 7
+
+
+def find_ppgs(names: list[str]) -> list[str]:
+    """Signals that stand for a PPG, those that are called just so ("PPG", "Pleth (NU)", "BVP") first."""
+    found = [name for name in names if wfdb.find_ppg([name]) or _ALSO_PPG.search(name) and not wfdb.is_derived(name)]
+    return sorted(found, key=lambda name: not _JUST_PPG.fullmatch(name.strip()))
+
+
+def perhaps_ppgs(names: list[str]) -> list[list[str]]:
+    """Other signals that may be a PPG, by names such as ``IR`` or ``Pulse``, and by names that say nothing at all."""
+    sure = find_ppgs(names)
+    words = {name: {*wfdb.name_words(name), *name.lower().split()} for name in names if name not in sure}
+    perhaps = [
+        name for name, own in words.items()
+        if _PERHAPS_SIGNS.search(name.strip()) or (_PERHAPS & own and not wfdb.is_derived(name))
+    ]  # fmt: skip
+    return [perhaps, [name for name in words if name not in perhaps and _PLAIN.fullmatch(name.strip())]]
+
+
+def plausibility(ppg: np.ndarray, rate: float) -> float:
+    """From 0 to 1, how much a signal (T,) at ``rate`` Hz looks like pulses of a heart, whichever way they point.
+
+    The median, over windows of 10 s, of the agreement of the pulses with each other, at most their likeness.
+    """
+    if rate > 400:  # what lies above 8 Hz is filtered out anyway
+        step = int(rate // 200)
+        ppg, rate = np.mean(ppg[: len(ppg) // step * step].reshape(-1, step), axis=1), rate / step
+    length = int(_WINDOW_S * rate)
+    found = []
+    for first in np.linspace(0, max(len(ppg) - length, 0), min(_N_WINDOWS, 1 + len(ppg) // length)).astype(int):
+        part = ppg[first : first + length]
+        present = np.isfinite(part)
+        if len(part) < 4 * rate or present.mean() < 0.5 or np.ptp(part[present]) == 0:
+            continue
+        clean = ppg_clean(bridge_gaps(part), rate)
+        both = []
+        for upright in (clean, -clean):
+            feet = ppg_onsets(upright, rate)
+            both.append(min(template_agreement(upright, feet, rate), pulse_likeness(upright, feet)))
+        found.append(max(both))
+    return float(np.median(found)) if found else 0.0
+
+
+def other_scale(ppg: np.ndarray, rate: float) -> float | None:
+    """A rate (Hz), far from the one that is stated, at which the signal has clear pulses; None if there is none."""
+    others = [rate * 2.0**n for n in range(-9, 10) if abs(n) > 1 and 20.0 <= rate * 2.0**n <= 10_000.0]
+    best = max(others, key=lambda other: plausibility(ppg, other), default=None)
+    return best if best and plausibility(ppg, best) >= 0.8 else None
+
+
+def tidied(ppg: np.ndarray, rate: float) -> tuple[np.ndarray, list[str]]:
+    """A PPG (T,) in which codes for "no contact" (0, -1, -999, the largest value) and isolated samples are missing."""
+    x, notes = np.array(ppg, dtype=float), []
+    for code in _codes(x, rate):
+        notes.append(f"value {code:g} in {int(np.sum(x == code))} samples stands for missing data")
+        x[x == code] = np.nan
+    off = _isolated(x, rate)
+    if off.any():
+        notes.append(f"{int(off.sum())} isolated samples far off the others taken as missing")
+        x[off] = np.nan
+    return x, notes
+
+
+def _codes(x: np.ndarray, rate: float) -> list[float]:
+    """Values that are no measurements: far beyond all others and there again and again, or held between two jumps."""
+    codes, rest = [], x[np.isfinite(x)]
+    for _ in range(4):
+        for sign in (1.0, -1.0):
+            if len(rest) < 0.1 * len(x) or np.ptp(rest) == 0:
+                break
+            code = sign * np.max(sign * rest)
+            others = rest[rest != code]
+            low, edge, high = np.quantile(sign * others, (0.01, 0.998, 0.99))
+            levels = np.unique(others[:20_000])
+            step = np.median(np.diff(levels)) if len(levels) > 1 else 0.0
+            apart = sign * code - edge
+            if len(rest) - len(others) >= 3 and apart > max(0.3 * (high - low), 3 * step) and len(others) > 10:
+                codes.append(float(code))
+                rest = others
+    steps = np.abs(np.diff(x))
+    usual = np.nanquantile(steps, 0.98) if np.isfinite(steps).any() else 0.0
+    runs = [run for run in true_runs(flat_mask(x, rate, 0.2)) if 1 < run[0] and run[1] < len(x)]
+    held: dict[float, list[bool]] = {}
+    for first, end in runs:  # the mask begins with the second sample of a run
+        jumps = min(steps[first - 2], steps[end - 1]) if first > 1 else 0.0
+        held.setdefault(float(x[first]), []).append(bool(jumps > usual))
+    codes += [value for value, jumped in held.items() if value not in codes and len(jumped) > 1 and np.mean(jumped) > 0.5]
+    return codes
+
+
+def _isolated(x: np.ndarray, rate: float) -> np.ndarray:
+    """Samples (bool) alone beyond the range of the wave around them: dropped bits, spikes of a supply."""
+    present = np.isfinite(x)
+    length = max(int(rate), 10)
+    if present.sum() < 3 * length:
+        return np.zeros(len(x), bool)
+    filled = bridge_gaps(x)
+    blocks = filled[: len(x) // length * length].reshape(-1, length)
+    level = np.interp(np.arange(len(x)), (np.arange(len(blocks)) + 0.5) * length, np.median(blocks, axis=1))
+    smooth = ndimage.median_filter(filled, size=2 * max(2, int(0.008 * rate)) + 1, mode="nearest")
+    low, high = np.quantile(smooth - level, (0.01, 0.99))
+    span = high - low
+    beyond = (filled - level > high + 0.5 * span) | (filled - level < low - 0.5 * span)
+    off = present & beyond & (np.abs(filled - smooth) > 0.5 * span)
+    return off if off.mean() < 0.1 else np.zeros(len(x), bool)
+
+
+def on_clock(x: np.ndarray, clock: Clock) -> np.ndarray:
+    """Values (n_rows,) at a constant rate, NaN where there is no row."""
+    x = x if clock.rows is None else x[clock.rows]
+    position, whole = clock.position, np.arange(int(clock.position[-1]) + 1)
+    placed, present = np.full(len(whole), np.nan), np.isfinite(x)
+    if np.issubdtype(position.dtype, np.integer):
+        placed[position] = x
+    elif present.sum() >= 2:
+        # Each value between two rows: a line would take a tenth of a pulse's height at 25 Hz, a spline would overshoot.
+        placed = PchipInterpolator(position[present], x[present], extrapolate=False)(whole)
+        after = np.searchsorted(position, whole).clip(1, len(x) - 1)
+        far = position[after] - position[after - 1] > LONGEST_STEP_S * clock.rate
+        placed[far | ~(present[after] & present[after - 1])] = np.nan
+    return placed
+
+
+def judge(x: np.ndarray, clock: Clock) -> float:
+    """:func:`plausibility` of a column (n_rows,) on a clock; -1 where it holds next to nothing."""
+    placed = on_clock(x, clock)
+    present = np.isfinite(placed)
+    if present.sum() < 0.1 * min(len(placed), len(x)) or len(np.unique(placed[present][:100_000])) < 2:
+        return -1.0
+    return plausibility(tidied(placed, clock.rate)[0], clock.rate)
+
+
+def best_of(tiers: list[list[str]], score) -> tuple[str | None, list[str]]:
+    """The first of the names, tier by tier, that is about as plausible as the best; and what to say of the others.
+
+    ``score`` gives the plausibility of a name. Later tiers are asked only where no name before has pulses, and the
+    last one only for a single name that has them.
+    """
+    found: dict[str, float] = {}
+    for number, names in enumerate(tiers):
+        found |= {name: score(name) for name in names}
+        good = [name for name in names if found[name] >= _HAS_PULSES]
+        if good and (number < len(tiers) - 1 or len(good) == 1):
+            best = max(found[name] for name in good)
+            chosen = next(name for name in good if found[name] >= best - _BETTER)
+            break
+    else:
+        alive = [name for names in tiers[:-1] for name in names if found[name] >= 0] or [n for n in tiers[0]]
+        chosen = max(alive, key=lambda name: (found[name] > 0.0, -alive.index(name)), default=None)
+    if chosen is None:
+        return None, []
+    poor = [name for name in found if name != chosen and found[name] < found[chosen] - _BETTER]
+    why = {name: "hardly any values, or always the same" if found[name] < 0 else "no such pulses" for name in poor}
+    return chosen, [f"not {name!r} ({reason})" for name, reason in why.items()]
+
+
+def best_clock(path, clocks: list[Clock], x: np.ndarray | None, stated: float | None) -> Clock:
+    """Of readings of the clocks, by preference, the one with which a column ``x`` (n_rows,) is plausible.
+
+    ``stated``: the rate (Hz) that the head of the file states. An :class:`InputError` where none is plausible, or two
+    are and differ.
+    """
+    if stated and (same := [clock for clock in clocks if abs(clock.rate / stated - 1) < 0.05]):
+        clocks = same
+    scores = [1.0 if x is None else judge(x, clock) for clock in clocks]
+    fit = [(s, c) for s, c in zip(scores, clocks) if c.is_usual or (x is not None and s >= _HAS_PULSES)]
+    if not fit:
+        told = " or ".join(f"{clock.rate:g} Hz ({clock.note.partition('(')[2].partition(':')[0]})" for clock in clocks)
+        problem = f"the time column {clocks[0].name!r} states no unit; {told} would be no PPG: no pulses at that rate"
+        raise InputError(f"{path}: {problem}. A PPG needs 20 Hz or more; name the unit, as in 'time (s)'")
+    best, clock = fit[0]
+    if x is not None and not clock.is_stated and best < 0.4 and (other := other_scale(on_clock(x, clock), clock.rate)):
+        problem = f"the time column {clock.name!r} states no unit, and at {clock.rate:g} Hz its pulses would come "
+        problem += f"about {clock.rate / other:.2g} times as often as a heart beats"
+        raise InputError(f"{path}: {problem}; name the unit, as in 'time (s)', or give the rate (--sampling-rate)")
+    for score, rival in fit[1:]:
+        if abs(rival.rate / clock.rate - 1) <= 0.05:
+            continue
+        if score > best + _BETTER and best < _HAS_PULSES:
+            best, clock = score, rival
+        elif score >= best - _BETTER and rival.is_stated >= clock.is_stated and x is not None:
+            both = f"{clock.name!r} says {clock.rate:.4g} Hz, {rival.name!r} says {rival.rate:.4g} Hz"
+            raise InputError(f"{path}: two columns of time differ ({both}); say which with --time-column")
+    return clock
+
+
+def agrees(given: float, found: float) -> bool:
+    """Whether two sampling rates (Hz) are the same."""
+    return abs(given / found - 1) <= RATE_TOLERANCE
