@@ -29,7 +29,7 @@ _PERHAPS = set(
 _PERHAPS_SIGNS = re.compile(r"脉|脈|맥|пульс|фпг|^P[IRG]$|^spo2$|^(led|pd)[ _]?\d*$", re.IGNORECASE)
 _PLAIN = re.compile(
     r"(value|values|val|signal|raw|data|sensor|adc|amplitude|wave|waveform|analog|ch|channel|sample|wert|messwert|"
-    r"valeur|valor|valore|reading|voltage|counts?|y|a)[ _]?\d{0,2}\W*([\[(].*)?", re.IGNORECASE,
+    r"valeur|valor|valore|reading|voltage|counts?)[ _]?\d{0,2}\W*([\[(].*)?", re.IGNORECASE,
 )  # fmt: skip
 #: Pulses are there from this plausibility on; a difference of so much decides between readings.
 _HAS_PULSES, _BETTER = 0.5, 0.25
@@ -125,19 +125,23 @@ def _codes(x: np.ndarray, rate: float) -> list[float]:
 
 
 def _isolated(x: np.ndarray, rate: float) -> np.ndarray:
-    """Samples (bool) alone beyond the range of the wave around them: dropped bits, spikes of a supply."""
-    present = np.isfinite(x)
-    length = max(int(rate), 10)
+    """Samples (bool), up to 0.1 s of them, far beyond the wave around them: dropped bits, spikes of a supply."""
+    present, length = np.isfinite(x), max(int(rate), 10)
     if present.sum() < 3 * length:
         return np.zeros(len(x), bool)
     filled = bridge_gaps(x)
     blocks = filled[: len(x) // length * length].reshape(-1, length)
     level = np.interp(np.arange(len(x)), (np.arange(len(blocks)) + 0.5) * length, np.median(blocks, axis=1))
-    smooth = ndimage.median_filter(filled, size=2 * max(2, int(0.008 * rate)) + 1, mode="nearest")
-    low, high = np.quantile(smooth - level, (0.01, 0.99))
+    wave = filled - level
+    step = max(1, int(rate // 50))  # at high rates, every n-th sample shows the range as well
+    smooth = ndimage.median_filter(wave[::step], size=2 * max(2, int(0.1 * rate / step)) + 1, mode="nearest")
+    low, high = np.quantile(smooth, (0.02, 0.98))
     span = high - low
-    beyond = (filled - level > high + 0.5 * span) | (filled - level < low - 0.5 * span)
-    off = present & beyond & (np.abs(filled - smooth) > 0.5 * span)
+    beyond = (wave > high + 0.5 * span) | (wave < low - 0.5 * span)
+    off, steps = np.zeros(len(x), bool), np.abs(np.diff(filled, prepend=filled[0], append=filled[-1]))
+    for first, end in true_runs(beyond):
+        if end - first <= max(0.1 * rate, 2) and max(steps[first], steps[end]) > 0.5 * span:
+            off[first:end] = present[first:end]
     return off if off.mean() < 0.1 else np.zeros(len(x), bool)
 
 

@@ -107,8 +107,8 @@ def with_joined_clock(table: Table) -> Table:
     if {"year", "month", "day"} <= set(parts):
         dates = pd.to_datetime({part: value[part] for part in ("year", "month", "day")}, errors="coerce")
         seconds += (dates - pd.Timestamp("1970-01-01")).dt.total_seconds()
-    else:
-        seconds += 86400 * (seconds.diff() < -43200).cumsum()  # over midnight
+    for turn_s in (60.0, 3600.0, 86400.0):  # what a greater column should have counted, and did not
+        seconds += turn_s * seconds.diff().between(-turn_s, 1 - turn_s).cumsum()
     joined = f"time by {' '.join(parts.values())}"
     cells = table.cells.drop(columns=list(parts.values()))
     cells.insert(0, joined, seconds)

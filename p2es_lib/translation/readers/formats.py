@@ -42,7 +42,7 @@ def unpacked(path: Path) -> tuple[bytes, str]:
     """What a file holds, unpacked, and the kind (:data:`checks.KINDS`, or "table") of what was inside."""
     data, name = path.read_bytes(), path
     try:
-        if data[:4] == b"PK\x03\x04" and KINDS.get(path.suffix.lower()) not in ("sheet", "NumPy"):
+        if path.suffix.lower() == ".zip" or data[:4] == b"PK\x03\x04" and KINDS.get(path.suffix.lower()) not in ("sheet", "NumPy"):
             with zipfile.ZipFile(io.BytesIO(data)) as packed:
                 files = [n for n in packed.namelist() if not n.endswith("/") and "__MACOSX" not in n]
                 if any(n.startswith("xl/") for n in files):

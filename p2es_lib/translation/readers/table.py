@@ -29,7 +29,7 @@ _MARKS += [(mark, "utf-32", "UTF-32") for mark in (codecs.BOM_UTF32_LE, codecs.B
 _MARKS += [(mark, "utf-16", "UTF-16") for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)]
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars", " ": "blanks", "": ""}
 _FOR_PANDAS = {" ": r"\s+", "": "\x1f"}  # the latter no text file holds
-_HINT = re.compile(r'"?sep=(.)"?', re.IGNORECASE)  # a first line by which Excel knows the separator
+_HINT = re.compile(r'"?sep=(.)"?[,;\t]*', re.IGNORECASE)  # a first line by which Excel knows the separator
 _QUOTES = "'\" \u00a0"
 # As people write them, as spreadsheets write errors, and as C does on Linux and on Windows.
 MISSING = {
@@ -42,7 +42,9 @@ _NUMBER = re.compile(_DIGITS, re.IGNORECASE)
 _COMMA_NUMBER, _POINT_NUMBER = (re.compile(rf"[+-]?\d*{mark}\d+(e[+-]?\d+)?", re.IGNORECASE) for mark in (",", r"\."))
 _TIME = re.compile(r"\[?\d{1,4}[-./]\d{1,2}[-./]\d{1,4}([T ].*)?|\[?\d{1,2}:\d{2}.*|\d{4}-\d{2}-\d{2}T.*|0 days.*")
 #: A cell that holds a packet of values.
-_PACKET = re.compile(rf"[\[({{]?\s*{_DIGITS}(?:\s*[;,|\s]\s*{_DIGITS})+\s*[\])}}]?", re.IGNORECASE)
+_PACKET = re.compile(
+    rf"[\[({{]\s*{_DIGITS}(?:\s*[;,|\s]\s*{_DIGITS})*\s*[\])}}]|{_DIGITS}(?:\s*[;,|\s]\s*{_DIGITS}){{2,}}", re.IGNORECASE
+)
 _UNIT = re.compile(r"[\[(]?[A-Za-zµμΩ%°#./*^²:()\d\- ]{0,40}[\])]?")
 #: Of cells that are no numbers, more than these shares of a column (with digits in them, and without) are no accident.
 _MOST_ODD, _MOST_WORDS = 0.02, 0.5
@@ -131,7 +133,7 @@ def read_table(path: Path, data: bytes) -> Table:
     text, encoding = _decode(path, data)
     lines = enumerate(line.rstrip("\n") for line in islice(io.StringIO(text), 2 * _SAMPLE))
     numbered = [(number, line) for number, line in lines if line.strip()]
-    hint = _HINT.fullmatch(numbered[0][1].strip(" ,;\t")) if numbered else None
+    hint = _HINT.fullmatch(numbered[0][1].strip(" ")) if numbered else None
     numbered = numbered[1:] if hint else numbered
     layout = _find_layout(path, [line for _, line in numbered], hint[1] if hint else None)
     top, rows = [line for _, line in numbered[: layout.first]], layout.rows[layout.first :]
@@ -221,18 +223,20 @@ def _find_layout(path: Path, lines: list[str], hint: str | None) -> _Layout:
             continue
         width = mode([len(rows[n]) for n in data[len(data) // 10 :]])
         fits = [n for n in data if len(rows[n]) == width or len(rows[n]) > width > 1]
+        near = set(data)
         # The values begin where lines of values follow each other; a comment or a bad line may stand between.
-        first = next((n for n in fits if sum(m in data for m in range(n, n + 4)) >= min(3, len(rows) - n)), None)
+        first = next((n for n in fits if sum(m in near for m in range(n, n + 4)) >= min(3, len(rows) - n)
+                      and (n + 1 in near or n + 1 == len(rows))), None)  # fmt: skip
         if first is None or (separator == " " and width < 2):
             continue
         body = rows[first:]
-        values = float(np.mean([bool(_NUMBER.fullmatch(c) or _TIME.fullmatch(c) or _PACKET.fullmatch(c))
+        values = float(np.mean([bool(_NUMBER.fullmatch(c) or _TIME.fullmatch(c) or separator and _PACKET.fullmatch(c))
                                 for row in body for c in row if c.lower() not in MISSING] or [0]))  # fmt: skip
         fit = float(np.mean([width <= len(row) <= width + _MORE for row in body]))
-        names = next((row for row in reversed(rows[:first]) if row and not any(map(_is_value, filter(None, row)))), [])
-        n_names = len([*names, *[""] * (width - len(names) if width - len(names) == 1 and names[-1:] else 0)])
-        matches = not names or n_names == width or len(names) == width + 1 and not names[-1]
-        score = round(values * fit, 2) + (0.02 if matches and first else 0.0)
+        plain = [row for row, line in zip(rows[:first], lines) if line.lstrip()[0] not in "#%"]
+        names = next((row for row in reversed(plain) if row and not any(map(_is_value, filter(None, row)))), [])
+        matches = len(names) == width or (len(names) == width + 1 and not names[-1])
+        score = round(values * fit, 2) + (0.3 if matches else 0.0)
         several = first and re.search("[\t;,]", lines[first - 1]) and lines[first - 1].lstrip()[0] not in "#%"
         if separator == "" and (values < 0.9 or several and best is not None):
             continue
@@ -375,9 +379,8 @@ def _read(path: Path, text: str, layout: _Layout, n_names: int, n_skipped: int) 
         problem = f"{str(error).strip()}; every line must have the same columns"
         raise InputError(f"{path}: cannot be read as a table of numbers ({problem})") from error
     skipped = [int(line) for warning in told for line in re.findall(r"Skipping line (\d+)", str(warning.message))]
-    short = cells[layout.width - 1].isna().to_numpy() if layout.width > 1 else np.zeros(len(cells), bool)
-    short = short if short.mean() < 0.02 else np.zeros(len(cells), bool)
-    bad = sorted([*skipped, *(np.flatnonzero(short) + n_skipped + 1).tolist()])
+    short = [] if is_even else _short_lines(text, layout, n_skipped)
+    bad = sorted([*skipped, *(short if len(short) < 0.02 * len(cells) else [])])
     if len(bad) > max(0.05 * len(cells), 5):
         problem = f"{len(bad)} of {len(cells) + len(skipped)} lines have another number of cells, the first line {bad[0]}"
         raise InputError(f"{path}: cannot be read as a table of numbers ({problem}); every line must have the same columns")
@@ -386,3 +389,10 @@ def _read(path: Path, text: str, layout: _Layout, n_names: int, n_skipped: int) 
     while len(cells) > 1 and not any(_is_value(c.strip(_QUOTES)) and c for c in cells.iloc[-1]):  # a line beneath it
         cells = cells.iloc[:-1]
     return cells, note
+
+
+def _short_lines(text: str, layout: _Layout, n_skipped: int) -> list[int]:
+    """Numbers (from 1) of lines that have fewer cells than others."""
+    cut = layout.separator
+    lines = enumerate(text.split("\n")[n_skipped:], start=n_skipped + 1)
+    return [n for n, line in lines if line.strip() and len(line.split(cut if cut.strip() or cut == "\t" else None)) < layout.width]

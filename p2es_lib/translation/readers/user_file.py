@@ -199,7 +199,7 @@ def _unfolded(table: Table) -> Table:
     packed = [name for name in packed if sizes[name].equals(sizes[packed[0]])]
     cells = table.cells.assign(**{name: lists[name] for name in packed}).explode(packed, ignore_index=True)
     note = f"{len(table.cells)} packets in cells, of {sizes[packed[0]].median():g} values each"
-    return table._replace(cells=cells.fillna(""), notes=[*table.notes, note], decimal=".")
+    return table._replace(cells=cells.fillna(""), notes=[*table.notes, note])
 
 
 def _of_table(table: Table, given: float | None, wanted: Wanted) -> UserRecording:
