@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from p2es_lib.signals.transforms import resample_signal
 from p2es_lib.translation.readers.user_file import read_ppg
 
 #: Cases that a checkout may have beside it, each with its own expectation; see their README.
-HANDED = Path(__file__).resolve().parents[2] / "shared" / "cases"
+HANDED = Path(os.environ.get("P2ES_TEST_MIRROR") or Path(__file__).parents[2] / "shared/data/physionet").parents[1] / "cases"
 #: Of these, one is no file, and two must be refused.
 LIVE, REFUSED, OPTIONS = ("99-live",), ("49b-slow-in-seconds",), {"34-8kHz": {"sampling_rate": 6000}}
 

@@ -130,7 +130,7 @@ def column_of(values, name="PPG"):
         (column_of(["nan"] * 2000), "no column of numbers"),
         (column_of([512] * 2000), "the PPG is flat \\(512 throughout\\)"),
         (column_of(np.sin(np.arange(2000)), "abp"), "no PPG channel; the channels are: abp"),
-        (column_of(["1.000,5 V"] * 2000), "no column of numbers"),
+        (column_of(["1.000,5 V"] * 2000), "2 columns without names"),
         ("\n".join(["t,PPG", *(f"{-(a % 900)},1" for a in range(2000))]), "must hold numbers that only rise"),
         ("\n".join(["t,PPG", *(f"{a},1" for a in range(2000))]), "only|fit|sampling rate"),
     ],

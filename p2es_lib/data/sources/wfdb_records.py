@@ -56,6 +56,9 @@ def read_header(path: Path):
     return header
 
 
+_TIME_AND_DATE = r"(([01]?\d|2[0-3]):[0-5]?\d(:[0-5]?\d(\.\d{1,6})?)?( ([012]?\d|3[01])/(0?\d|1[0-2])/\d{4})?)?"
+
+
 @contextmanager
 def _plain(path: Path) -> Iterator[tuple[Path, datetime | None, dict[str, str]]]:
     """The record (without suffix) of a header that wfdb can read, its date where wfdb could not read that, and its files.
@@ -67,10 +70,10 @@ def _plain(path: Path) -> Iterator[tuple[Path, datetime | None, dict[str, str]]]
     lines = text.splitlines()
     at = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
     fields = lines[at].split() if at is not None else []
-    usual = re.fullmatch(r"(\d{1,2}:){1,2}\d{1,2}(\.\d+)?( \d{1,2}/\d{1,2}/\d{4})?|", " ".join(fields[4:]))
+    usual = re.fullmatch(_TIME_AND_DATE, " ".join(fields[4:]))
     folders = len(fields) > 2 and any("/" in line.split()[0] for line in lines[at + 1 :] if line.strip("# "))
     plain_name = len(fields) > 2 and re.fullmatch(r"[-\w]+(/\d+)?", fields[0])
-    if len(fields) < 3 or (usual and plain_name and not folders and fields[3:4] != ["0"]):
+    if len(fields) < 3 or (usual and plain_name and not folders and re.fullmatch("[1-9]\\d*|", "".join(fields[3:4]))):
         yield path.with_suffix(""), None, {}
         return
     iso = re.search(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})", lines[at])

@@ -97,12 +97,14 @@ def check_file(path: str | Path) -> str:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         some = f", such as {', '.join(names[:3])}{more}" if names else " (none that is read here lies in it)"
         raise InputError(f"{path}: a folder; name one recording in it{some}")
-    if suffix in KINDS and path.is_file():
+    own = path.with_suffix(".hea")
+    is_part = path.is_file() and own.is_file() and suffix not in (*CSV_SUFFIXES, ".hea")
+    if suffix in KINDS and path.is_file() and not is_part:
         return KINDS[suffix]
     if header.is_file():
         return "WFDB"
     if path.is_file():
-        if (own := path.with_suffix(".hea")).is_file() and suffix not in CSV_SUFFIXES:
+        if is_part:
             raise InputError(f"{path}: there is such a file, but it is part of a WFDB record: give its header, {own}")
         return _kind_by_content(path, suffix)
     if suffix in KINDS or suffix in FOREIGN:

@@ -50,7 +50,7 @@ def perhaps_ppgs(names: list[str]) -> list[list[str]]:
         name for name, own in words.items()
         if _PERHAPS_SIGNS.search(name.strip()) or (_PERHAPS & own and not wfdb.is_derived(name))
     ]  # fmt: skip
-    return [perhaps, [name for name in words if name not in perhaps and _PLAIN.fullmatch(name.strip())]]
+    return [perhaps, [name for name in words if name not in perhaps and _PLAIN.fullmatch(name.rpartition("/")[2].strip())]]
 
 
 def plausibility(ppg: np.ndarray, rate: float) -> float:

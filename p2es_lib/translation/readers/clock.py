@@ -109,10 +109,10 @@ def with_joined_clock(table: Table) -> Table:
         seconds += (dates - pd.Timestamp("1970-01-01")).dt.total_seconds()
     for turn_s in (60.0, 3600.0, 86400.0):  # what a greater column should have counted, and did not
         seconds += turn_s * seconds.diff().between(-turn_s, 1 - turn_s).cumsum()
-    joined = f"time by {' '.join(parts.values())}"
+    joined = f"time by {' '.join(parts.values())} (s)"
     cells = table.cells.drop(columns=list(parts.values()))
     cells.insert(0, joined, seconds)
-    return table._replace(cells=cells, units={**table.units, joined: "s"})
+    return table._replace(cells=cells)
 
 
 def _candidates(table: Table) -> list[str]:

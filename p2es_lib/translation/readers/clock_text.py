@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.translation.readers.table import MISSING
@@ -63,7 +64,8 @@ def _elapsed_clock(where: str, text: pd.Series) -> tuple[np.ndarray, str]:
     elapsed, is_short = elapsed.to_numpy(), bool((colons == 1).all())
     # After so long (s), the clock shows the same.
     how, again_s, over = ("mm:ss", 3600, "the hour") if is_short else ("hh:mm:ss", 24 * 3600, "midnight")
-    turns = np.cumsum(np.diff(elapsed, prepend=elapsed[0]) < -again_s / 2)
+    steady = ndimage.median_filter(elapsed, size=5, mode="nearest")  # single wrong times are no midnight
+    turns = np.cumsum(np.diff(steady, prepend=steady[0]) < -again_s / 2)
     if rest.nunique() > 1:
         if is_short or (form := _form_of_dates(rest, turns)) is None:
             problem = f"holds times such as {text.iloc[0]!r}, which can be read in more than one way"

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import re
-import warnings
 from itertools import islice
 from pathlib import Path
 from statistics import mode
@@ -365,34 +364,26 @@ def _decimal(path: Path, rows: list[list[str]]) -> str:
 
 def _read(path: Path, text: str, layout: _Layout, n_names: int, n_skipped: int) -> tuple[pd.DataFrame, str]:
     """The rows of values as text, columns numbered from 0, and which lines were bad."""
-    separator, width = _FOR_PANDAS.get(layout.separator, layout.separator), max(layout.width, n_names)
-    is_even = layout.separator in "\t;,|" and text.count(separator) == text.count("\n") * (width - 1)
+    separator, width = layout.separator, max(layout.width, n_names)
+    cut, quoted = separator if separator.strip() or separator == "\t" else None, '"' in text
+    lines = enumerate(text.split("\n")[n_skipped:], start=n_skipped + 1) if separator and not quoted else ()
+    sizes = {n: len(line.split(cut)) for n, line in lines if line.strip()}
+    is_even = not quoted and all(size == width for size in sizes.values())
+    short = [n for n, size in sizes.items() if size < layout.width]  # many: a last cell in only some lines
+    bad = sorted([n for n, size in sizes.items() if size > width + _MORE] + short * (len(short) < 0.02 * len(sizes)))
+    if len(bad) > max(0.05 * len(sizes), 5):
+        problem = f"{len(bad)} of {len(sizes)} lines have another number of cells, the first line {bad[0]}"
+        raise InputError(f"{path}: cannot be read as a table of numbers ({problem}); all must have the same columns")
     how = {"header": None, "names": range(width + (0 if is_even else _MORE)), "skiprows": n_skipped, "dtype": str}
     try:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", pd.errors.ParserWarning)
-            cells = pd.read_csv(
-                io.StringIO(text), sep=separator, skipinitialspace=True, na_filter=False, index_col=False,
-                on_bad_lines="warn", **how,
-            )  # fmt: skip
+        cells = pd.read_csv(
+            io.StringIO(text), sep=_FOR_PANDAS.get(separator, separator), skipinitialspace=True, na_filter=False,
+            index_col=False, on_bad_lines="skip", **how,
+        )  # fmt: skip
     except ValueError as error:
         problem = f"{str(error).strip()}; every line must have the same columns"
         raise InputError(f"{path}: cannot be read as a table of numbers ({problem})") from error
-    skipped = [int(line) for warning in told for line in re.findall(r"Skipping line (\d+)", str(warning.message))]
-    short = [] if is_even else _short_lines(text, layout, n_skipped)
-    bad = sorted([*skipped, *(short if len(short) < 0.02 * len(cells) else [])])
-    if len(bad) > max(0.05 * len(cells), 5):
-        problem = f"{len(bad)} of {len(cells) + len(skipped)} lines have another number of cells, the first line {bad[0]}"
-        raise InputError(f"{path}: cannot be read as a table of numbers ({problem}); every line must have the same columns")
-    note = f"{len(bad)} bad line(s) taken as missing: line {', '.join(map(str, bad[:5]))}" if bad else ""
     cells = cells.fillna("")
     while len(cells) > 1 and not any(_is_value(c.strip(_QUOTES)) and c for c in cells.iloc[-1]):  # a line beneath it
         cells = cells.iloc[:-1]
-    return cells, note
-
-
-def _short_lines(text: str, layout: _Layout, n_skipped: int) -> list[int]:
-    """Numbers (from 1) of lines that have fewer cells than others."""
-    cut = layout.separator
-    lines = enumerate(text.split("\n")[n_skipped:], start=n_skipped + 1)
-    return [n for n, line in lines if line.strip() and len(line.split(cut if cut.strip() or cut == "\t" else None)) < layout.width]
+    return cells, f"{len(bad)} bad line(s) taken as missing: line {', '.join(map(str, bad[:5]))}" if bad else ""
