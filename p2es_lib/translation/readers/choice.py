@@ -29,7 +29,7 @@ _PERHAPS = set(
 _PERHAPS_SIGNS = re.compile(r"脉|脈|맥|пульс|фпг|^P[IRG]$|^spo2$|^(led|pd)[ _]?\d*$", re.IGNORECASE)
 _PLAIN = re.compile(
     r"(value|values|val|signal|raw|data|sensor|adc|amplitude|wave|waveform|analog|ch|channel|sample|wert|messwert|"
-    r"valeur|valor|valore|reading|voltage|counts?)[ _]?\d{0,2}\W*([\[(].*)?", re.IGNORECASE,
+    r"valeur|valor|valore|reading|voltage|spannung|tension|counts?)[ _]?\d{0,2}\W*([\[(].*)?", re.IGNORECASE,
 )  # fmt: skip
 #: Pulses are there from this plausibility on; a difference of so much decides between readings.
 _HAS_PULSES, _BETTER = 0.5, 0.25
@@ -118,7 +118,7 @@ def _codes(x: np.ndarray, rate: float) -> list[float]:
     runs = [run for run in true_runs(flat_mask(x, rate, 0.2)) if 1 < run[0] and run[1] < len(x)]
     held: dict[float, list[bool]] = {}
     for first, end in runs:  # the mask begins with the second sample of a run
-        jumps = min(steps[first - 2], steps[end - 1]) if first > 1 else 0.0
+        jumps = max(steps[first - 2], steps[end - 1])
         held.setdefault(float(x[first]), []).append(bool(jumps > usual))
     codes += [value for value, jumped in held.items() if value not in codes and len(jumped) > 1 and np.mean(jumped) > 0.5]
     return codes
@@ -209,18 +209,18 @@ def best_clock(path, clocks: list[Clock], x: np.ndarray | None, stated: float | 
         problem = f"the time column {clocks[0].name!r} states no unit; {told} would be no PPG: no pulses at that rate"
         raise InputError(f"{path}: {problem}. A PPG needs 20 Hz or more; name the unit, as in 'time (s)'")
     best, clock = fit[0]
-    if x is not None and not clock.is_stated and best < 0.4 and (other := other_scale(on_clock(x, clock), clock.rate)):
-        problem = f"the time column {clock.name!r} states no unit, and at {clock.rate:g} Hz its pulses would come "
-        problem += f"about {clock.rate / other:.2g} times as often as a heart beats"
-        raise InputError(f"{path}: {problem}; name the unit, as in 'time (s)', or give the rate (--sampling-rate)")
     for score, rival in fit[1:]:
         if abs(rival.rate / clock.rate - 1) <= 0.05:
             continue
-        if score > best + _BETTER and best < _HAS_PULSES:
+        if score > best and score >= _HAS_PULSES > best:
             best, clock = score, rival
         elif score >= best - _BETTER and rival.is_stated >= clock.is_stated and x is not None:
             both = f"{clock.name!r} says {clock.rate:.4g} Hz, {rival.name!r} says {rival.rate:.4g} Hz"
             raise InputError(f"{path}: two columns of time differ ({both}); say which with --time-column")
+    if x is not None and not clock.is_stated and best < 0.4 and (other := other_scale(on_clock(x, clock), clock.rate)):
+        problem = f"the time column {clock.name!r} states no unit, and at {clock.rate:g} Hz its pulses would come "
+        problem += f"about {clock.rate / other:.2g} times as often as a heart beats"
+        raise InputError(f"{path}: {problem}; name the unit, as in 'time (s)', or give the rate (--sampling-rate)")
     return clock
 
 

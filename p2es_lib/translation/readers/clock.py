@@ -161,7 +161,7 @@ def _is_clock_name(name: str, table: Table) -> bool:
 def _readings(table: Table, name: str, given: float | None) -> list[Clock]:
     """A column as clocks, one for each unit that it may be in; an :class:`InputError` if it cannot be one."""
     where = f"{table.path}: the time column {name!r}"
-    if not table.is_numeric(name):
+    if not table.is_numeric(name) or re.fullmatch(r"(19|20)\d{12}[.,]?\d*", table.text(name).iloc[0]):
         elapsed_s, how = elapsed_by_text(where, table.text(name))
         units, stated = [(1.0, how)], True
     else:
@@ -321,12 +321,12 @@ def _units(where: str, stated: str, words: list[str], time: np.ndarray) -> tuple
         return [(1e-7, "in steps of 100 ns, as Windows counts them, by its size")], True
     turns = np.diff(np.floor(time / 100)) > 0
     jumps, seconds = steps[turns], time % 100
-    if turns.any() and (seconds < 60).all() and np.all((jumps > 40) & (jumps < 40 + 5 * np.median(steps))):
+    if turns.any() and np.median(steps) < 5 and (seconds < 60).all() and np.all((jumps > 40) & (jumps < 40 + 5 * np.median(steps))):
         around = f"from {time[:-1][turns][0]:.10g} to {time[1:][turns][0]:.10g}"  # hhmmss jumps by 40 each full minute
         problem = f"seems to hold hours, minutes and seconds without colons (it goes {around})"
         raise InputError(f"{where} {problem}; write hh:mm:ss.fff, or name the column with its unit")
     step = float(np.mean(ordinary_steps(steps)))
-    low, high = 1 / RATE_RANGE_HZ[1], 1 / RATE_RANGE_HZ[0]
+    low, high = 0.999 / RATE_RANGE_HZ[1], 1.001 / RATE_RANGE_HZ[0]
     if _EXCEL_DAYS[0] <= time[0] <= _EXCEL_DAYS[1] and low <= step * 86400 <= high:
         return [(86400.0, "in days as Excel counts them, by its size")], True
     fitting = [(unit, s) for unit, s in {**_PLAIN_UNITS, "min": 60.0, "h": 3600.0}.items() if low <= step * s <= high]

@@ -11,6 +11,7 @@ from p2es_lib.translation.readers.table import MISSING
 
 _PLAIN_TIMES = "ISO 8601 (2024-05-01T10:00:00.125)"
 _ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
+_COMPACT = r"^(\d{4})(\d{2})(\d{2})[T _-]?(\d{2})(\d{2})(\d{2})[.,]?(\d*)"
 _YEAR_FIRST = r"^(\d{4})([-/.])(\d{1,2})\2(\d{1,2})[T ]\s*(\d{1,2}):"
 _HALF_DAY = r"\s*([AaPp])\.?[Mm]\b\.?"
 _TWELVE_HOURS = rf"(?<![\d:.])(0?\d|1[0-2])(:\d{{2}}(?::\d{{2}})?(?:\.\d+)?){_HALF_DAY}"
@@ -25,6 +26,8 @@ _CLOCK = r"^(?P<before>.*?)(?P<clock>\d{1,3}:\d{2}(?::\d{2})?(?:[.,]\d+)?)(?P<af
 def elapsed_by_text(where: str, text: pd.Series) -> tuple[np.ndarray, str]:
     """Seconds after the first row from dates and clock times, and how they are written."""
     text = text.str.strip("[] ")
+    text = text.str.replace(_COMPACT, r"\1-\2-\3T\4:\5:\6.\7", regex=True)
+    text = text.str.replace(r"(:\d{2}:\d{2}):(\d{1,6})$", r"\1.\2", regex=True)
     is_time = text.str.contains(r"\d:\d{2}", regex=True)
     if not is_time.all():
         _check_all_read(where, text, text.where(is_time))

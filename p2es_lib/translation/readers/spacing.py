@@ -107,10 +107,11 @@ def even_packets(elapsed_s: np.ndarray) -> tuple[float, np.ndarray] | None:
     whole = firsts[1:]  # the first and the last packet may be cut
     if len(whole) < 3:
         return None
-    period = (elapsed_s[whole[-1]] - elapsed_s[whole[0]]) / (whole[-1] - whole[0])
-    off_s = elapsed_s[whole] - whole * period
-    allowed_s = max(1.5 * period, 0.02)
-    if np.ptp(off_s) > allowed_s or not RATE_RANGE_HZ[0] <= 1 / period <= RATE_RANGE_HZ[1]:
+    period = float(np.polyfit(whole, elapsed_s[whole], 1)[0])
+    off_s, sizes = elapsed_s[whole] - whole * period, np.diff(whole)
+    # Packets that are all alike may come late; one that was lost would be a step of two.
+    allowed_s = 0.5 * np.median(np.diff(elapsed_s[whole])) if np.ptp(sizes) == 0 else max(1.5 * period, 0.02)
+    if period <= 0 or np.ptp(off_s) > allowed_s or not RATE_RANGE_HZ[0] <= 1 / period <= RATE_RANGE_HZ[1]:
         return None
     # The first packet is no longer than the others: all rows hang together.
     return (1 / period, np.arange(len(elapsed_s))) if firsts[1] <= np.diff(whole).max() + 1 else None

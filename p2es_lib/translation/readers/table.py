@@ -184,7 +184,7 @@ def _decode(path: Path, data: bytes) -> tuple[str, str]:
         problem = "it is binary, or UTF-16 without its mark"
         raise InputError(f"{path}: cannot be read as text ({problem}); save it as CSV in UTF-8")
     text = re.sub("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]", "\ufffd", text) if odd else text
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace(" -> ", "\t")  # the latter: Arduino's monitor
     if '"' in text and any(line.count('"') % 2 for line in text.split("\n")):  # would join lines
         text = "\n".join(line.replace('"', "") if line.count('"') % 2 else line for line in text.split("\n"))
     return (text if text.endswith("\n") else text + "\n"), label
@@ -220,6 +220,8 @@ def _find_layout(path: Path, lines: list[str], hint: str | None) -> _Layout:
         data = [n for n, row in enumerate(rows) if _holds_values(row) and lines[n].lstrip()[0] not in "#%"]
         if not data:
             continue
+        if np.mean([_is_value(rows[n][0]) for n in data]) > 0.9:  # lines of a name and a value stand above
+            data = [n for n in data if _is_value(rows[n][0])]
         width = mode([len(rows[n]) for n in data[len(data) // 10 :]])
         fits = [n for n in data if len(rows[n]) == width or len(rows[n]) > width > 1]
         near = set(data)
@@ -241,7 +243,8 @@ def _find_layout(path: Path, lines: list[str], hint: str | None) -> _Layout:
             continue
         if best is None or score > best.score:
             best = _Layout(separator, rows, width, first, score)
-        if separator == "," and 1 < len(names) < width and 2 * len(names) >= width - 1 and body[0][-1] != "":
+        is_index = [row[0] for row in body[:5]] == list("12345")
+        if separator == "," and not is_index and 1 < len(names) < width and 2 * len(names) >= width - 1 and body[0][-1] != "":
             refused = f"split at commas, there are {len(names)} names and {width} cells in a line; if commas mark "
             refused += "decimals too, export with semicolons between columns or a decimal point"
     if best is None and len(lines) < 2:
