@@ -77,11 +77,16 @@ def plausibility(ppg: np.ndarray, rate: float) -> float:
     return float(np.median(found)) if found else 0.0
 
 
-def other_scale(ppg: np.ndarray, rate: float) -> float | None:
-    """A rate (Hz), far from the one that is stated, at which the signal has clear pulses; None if there is none."""
+def doubt(x: np.ndarray, clock: Clock) -> str:
+    """Why a column (n_rows,) cannot be at the rate of a clock: it has clear pulses, but far too often or too rarely."""
+    ppg, rate = tidied(on_clock(x, clock), clock.rate)[0], clock.rate
+    if plausibility(ppg, rate) >= 0.4:
+        return ""
     others = [rate * 2.0**n for n in range(-9, 10) if abs(n) > 1 and 20.0 <= rate * 2.0**n <= 10_000.0]
-    best = max(others, key=lambda other: plausibility(ppg, other), default=None)
-    return best if best and plausibility(ppg, best) >= 0.8 else None
+    best = max(others, key=lambda other: plausibility(ppg, other), default=rate)
+    if plausibility(ppg, best) < 0.8:
+        return ""
+    return f"at {rate:g} Hz its pulses would come about {rate / best:.2g} times as often as a heart beats"
 
 
 def tidied(ppg: np.ndarray, rate: float) -> tuple[np.ndarray, list[str]]:
@@ -217,9 +222,8 @@ def best_clock(path, clocks: list[Clock], x: np.ndarray | None, stated: float | 
         elif score >= best - _BETTER and rival.is_stated >= clock.is_stated and x is not None:
             both = f"{clock.name!r} says {clock.rate:.4g} Hz, {rival.name!r} says {rival.rate:.4g} Hz"
             raise InputError(f"{path}: two columns of time differ ({both}); say which with --time-column")
-    if x is not None and not clock.is_stated and best < 0.4 and (other := other_scale(on_clock(x, clock), clock.rate)):
-        problem = f"the time column {clock.name!r} states no unit, and at {clock.rate:g} Hz its pulses would come "
-        problem += f"about {clock.rate / other:.2g} times as often as a heart beats"
+    if x is not None and not clock.is_stated and (why := doubt(x, clock)):
+        problem = f"the time column {clock.name!r} states no unit, and {why}"
         raise InputError(f"{path}: {problem}; name the unit, as in 'time (s)', or give the rate (--sampling-rate)")
     return clock
 

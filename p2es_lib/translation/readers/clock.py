@@ -188,7 +188,9 @@ def _readings(table: Table, name: str, given: float | None) -> list[Clock]:
                 seconds, how = (packets - packets[0]) * unit_s, f"{how}; rows came in packets, taken to be evenly spaced"
             clock = _placed(where, name, how, seconds, given)
         except InputError as error:
-            refused = refused or error
+            is_rate = "a PPG recording has" in str(error)
+            remedy = "; where the unit is wrong, correct it, or give the sampling rate (--sampling-rate)" * is_rate
+            refused = refused or InputError(f"{error}{remedy}")
             continue
         started = _started(table, name)
         is_usual = stated or clock.rate <= _USUAL_HZ

@@ -8,13 +8,14 @@ _UNIT = r"(us|µs|usec|ms|msec|s|sec|seconds?)\b"
 _RATE_WORDS = (
     r"(?:sampl(?:e|ing)[\s_-]*(?:rate|freq(?:uency)?)|samples?\s*(?:per|/)\s*s(?:ec(?:ond)?)?|samplerate|srate|"
     r"samplingfrequency|sfreq|\bfs\b|abtast(?:rate|frequenz)|fr[eé]quence d.[eé]chantillonnage|frecuencia de muestreo|"
-    r"frequenza di campionamento|data[\s_-]*rate)"
+    r"frequenza di campionamento)"
 )
 # A rate behind its name, a rate before "samples per second", a step behind its name, and a step "per sample".
 _RATES = [rf"{_RATE_WORDS}[^\d\n]{{0,20}}?{_NUMBER}\s*(k?)(?:hz|sps|$|\W)", rf"{_NUMBER}\s*(k?)\s*(?:samples?\s*(?:per|/)\s*s|sps\b)"]
 _STEPS = [rf"(?:interval|sampl\w*[\s_-]*(?:period|interval|time)|delta[\s_-]?t)\W{{0,8}}{_NUMBER}\s*{_UNIT}"]
 _STEPS += [rf"{_NUMBER}\s*{_UNIT}\s*(?:/|per)\s*sample"]
-_BARE = rf"(?:^|[\s@#=:(,]){_NUMBER}\s*(k?)hz\b"
+# A rate alone in its line, behind a sign, or behind the signal's name: not that of a filter.
+_BARE = rf"(?:^\W*|@\s*|ppg[\s_,(]*){_NUMBER}\s*(k?)hz\W*$"
 
 
 def find_rate(lines: list[str]) -> tuple[float | None, str]:

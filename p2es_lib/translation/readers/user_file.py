@@ -18,7 +18,7 @@ from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
 from p2es_lib.data.sources import wfdb_records as wfdb
 from p2es_lib.signals.cleaning import OFF_S, flat_mask
 from p2es_lib.translation.readers.checks import check_file, check_leads, check_rate
-from p2es_lib.translation.readers.choice import agrees, best_clock, find_ppgs, judge, on_clock, perhaps_ppgs, tidied
+from p2es_lib.translation.readers.choice import agrees, best_clock, doubt, find_ppgs, judge, on_clock, perhaps_ppgs, tidied
 from p2es_lib.translation.readers.clock import EPOCH_S, Clock, find_clocks, with_joined_clock
 from p2es_lib.translation.readers.formats import read_tables, unpacked
 from p2es_lib.translation.readers.recording import UserRecording, Wanted, choose_ppg, said_leads
@@ -241,6 +241,10 @@ def _of_table(table: Table, given: float | None, wanted: Wanted) -> UserRecordin
         clock = best_clock(path, clocks, x, table.rate)
         others = ", ".join(repr(other) for other in times if other != clock.name)
         clock = clock._replace(note=clock.note + (f" (not from {others})" if others else ""))
+    if ppg and (clock.is_stated or given) and (why := doubt(x, clock)):
+        if not given and not clock.name:
+            raise InputError(f"{path}: {table.said!r} says {clock.rate:g} Hz, but {why}; give the rate (--sampling-rate)")
+        notes.append(f"WARNING: {why}: is the rate or the unit of time right?")
     if ppg and len(odd := table.odd(ppg)):
         cell = f"{table.text(ppg).iloc[odd[0]]!r} in row {odd[0] + 1} of the values"
         notes.append(f"{len(odd)} cell(s) of {ppg!r} are no numbers ({cell}): taken as missing")
