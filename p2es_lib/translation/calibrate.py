@@ -72,9 +72,7 @@ def calibrate(
     from p2es_lib.translation.calibration_report import Findings, describe
     from p2es_lib.translation.readers.user_file import read_ecg
 
-    recording = read_ecg(
-        record, sampling_rate=sampling_rate, column=column, leads=leads, time_column=time_column
-    )
+    recording = read_ecg(record, sampling_rate=sampling_rate, column=column, leads=leads, time_column=time_column)
     findings = Findings.of(recording, polarity, SignalConfig().sampling_rate, str(record))
     about = findings.about() | {
         "version": __version__, "made_on": date.today().isoformat(), "recorded_on": recording.recorded_on,

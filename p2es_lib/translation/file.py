@@ -113,7 +113,8 @@ def translate(
     from p2es_lib.translation.readers.user_file import check_duration, read_ppg
     from p2es_lib.translation.results import write_results
 
-    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=0.0, time_column=time_column)
+    columns = {"column": column, "time_column": time_column}
+    recording = read_ppg(record, sampling_rate=sampling_rate, **columns, min_duration_s=0.0)
     network, rate = load_model(model), recording.sampling_rate  # takes seconds, so a file of no use is told before
     check_duration(record, recording, network.config.signal.window_samples / network.config.signal.sampling_rate)
     live = LiveTranslator(

@@ -61,10 +61,10 @@ _TIME_AND_DATE = r"(([01]?\d|2[0-3]):[0-5]?\d(:[0-5]?\d(\.\d{1,6})?)?( ([012]?\d
 
 @contextmanager
 def _plain(path: Path) -> Iterator[tuple[Path, datetime | None, dict[str, str]]]:
-    """The record (without suffix) of a header that wfdb can read, its date where wfdb could not read that, and its files.
+    """The record (without suffix) of a header that wfdb can read, its date if wfdb could not read it, and its files.
 
-    What reading does not need is left out of a copy: a date in another form, a length of 0, folders before names, which
-    the copy has as links: name in the copy to name in the original.
+    What reading does not need is left out of a copy: a date in another form, a length of 0, folders before names. Files
+    that lie in those are linked: name beside the copy to name in the original.
     """
     text = path.read_text("latin-1")
     lines = text.splitlines()

@@ -20,8 +20,9 @@ _KINDS = {
 KINDS = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes}
 #: How files of these kinds begin, where their names do not tell.
 _BEGINNINGS = {
-    b"\x1f\x8b": "gz", b"PK\x03\x04": "zip", b"\x89HDF": "HDF5", b"MATLAB ": "MATLAB", b"PAR1": "frame", b"Obj\x01": "Avro",
-    b"XDF:": "XDF", b"\x93NUMPY": "NumPy", b"0       ": "EDF", b"\xffBIOSEMI": "EDF", b"BZh": "bz2", b"\xfd7zXZ": "xz",
+    b"\x1f\x8b": "gz", b"PK\x03\x04": "zip", b"\x89HDF": "HDF5", b"MATLAB ": "MATLAB", b"PAR1": "frame",
+    b"Obj\x01": "Avro", b"XDF:": "XDF", b"\x93NUMPY": "NumPy", b"0       ": "EDF", b"\xffBIOSEMI": "EDF",
+    b"BZh": "bz2", b"\xfd7zXZ": "xz",
 }  # fmt: skip
 #: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
 RATE_RANGE_HZ = (20.0, 10_000.0)
@@ -37,9 +38,9 @@ _FOREIGN = {
     ".vital": "a VitalDB file: vitaldb.VitalFile(name).to_pandas(['SNUADC/PLETH'], 1/100).to_csv makes a table of it",
     ".sqlite .db .sqlite3": f"a data base: {_TO_CSV}",
     ".xml .dcm .rds .rdata .sav .vhdr .eeg .c3d .tdms .smr": f"not read here: {_TO_CSV}",
-    ".pdf .png .jpg .jpeg .svg .docx .doc .mp4 .mov .avi": "no recording but a document, picture or film: give the samples as CSV",
+    ".pdf .png .jpg .jpeg .svg .docx .doc .mp4 .mov .avi": "a document, picture or film: give the samples",
     ".wav .mp3 .flac": f"a sound file: {_TO_CSV}",
-    ".dat .bin": "signals without a header: put the .hea file of the WFDB record beside it; a table ends in .csv or .txt",
+    ".dat .bin": "signals without a header: put the .hea file of the WFDB record beside it; a table ends in .csv",
 }
 FOREIGN = {suffix: advice for suffixes, advice in _FOREIGN.items() for suffix in suffixes.split()}
 _UNKNOWN = f"of no kind known here, and no text: {_TO_CSV}"

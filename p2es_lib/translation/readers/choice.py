@@ -7,14 +7,11 @@ A reading is a column of values on a clock. It is plausible where pulses like ea
 import re
 
 import numpy as np
-from scipy import ndimage
 from scipy.interpolate import PchipInterpolator
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources import wfdb_records as wfdb
-from p2es_lib.signals.cleaning import (
-    bridge_gaps, flat_mask, ppg_clean, ppg_onsets, pulse_likeness, template_agreement, true_runs,
-)  # fmt: skip
+from p2es_lib.signals.plausibility import plausibility, without_codes
 from p2es_lib.translation.readers.clock import Clock
 from p2es_lib.translation.readers.spacing import LONGEST_STEP_S, RATE_TOLERANCE
 
@@ -22,10 +19,11 @@ from p2es_lib.translation.readers.spacing import LONGEST_STEP_S, RATE_TOLERANCE
 _ALSO_PPG = re.compile(r"(^|[^a-z])bvp([^a-z]|$)|spo2[ _-]?wave", re.IGNORECASE)
 _JUST_PPG = re.compile(r"(ppg|pleth|bvp)\W*([\[(].*)?", re.IGNORECASE)
 #: Words of names that may stand for a PPG, and names that say nothing: what these hold decides.
-_PERHAPS = set(
-    "pulse puls pulso pouls polso impuls pulsewave pulswelle pwa ir infrared infrarot infrarouge red rot rouge rojo "
-    "rosso green grün gruen vert verde cardiac oxi oximeter oximetry photodiode optical finger pulsoximeter".split()
-)
+_PERHAPS = {
+    "pulse", "puls", "pulso", "pouls", "polso", "pulsewave", "pulswelle", "pwa", "ir", "infrared", "infrarot",
+    "infrarouge", "red", "rot", "rouge", "rojo", "rosso", "green", "grün", "gruen", "vert", "verde", "cardiac", "oxi",
+    "oximeter", "oximetry", "photodiode", "optical", "finger", "pulsoximeter",
+}  # fmt: skip
 _PERHAPS_SIGNS = re.compile(r"脉|脈|맥|пульс|фпг|^P[IRG]$|^spo2$|^(led|pd)[ _]?\d*$", re.IGNORECASE)
 _PLAIN = re.compile(
     r"(value|values|val|signal|raw|data|sensor|adc|amplitude|wave|waveform|analog|ch|channel|sample|wert|messwert|"
@@ -33,7 +31,6 @@ _PLAIN = re.compile(
 )  # fmt: skip
 #: Pulses are there from this plausibility on; a difference of so much decides between readings.
 _HAS_PULSES, _BETTER = 0.5, 0.25
-_WINDOW_S, _N_WINDOWS = 10.0, 7
 
 
 def find_ppgs(names: list[str]) -> list[str]:
@@ -50,36 +47,15 @@ def perhaps_ppgs(names: list[str]) -> list[list[str]]:
         name for name, own in words.items()
         if _PERHAPS_SIGNS.search(name.strip()) or (_PERHAPS & own and not wfdb.is_derived(name))
     ]  # fmt: skip
-    return [perhaps, [name for name in words if name not in perhaps and _PLAIN.fullmatch(name.rpartition("/")[2].strip())]]
-
-
-def plausibility(ppg: np.ndarray, rate: float) -> float:
-    """From 0 to 1, how much a signal (T,) at ``rate`` Hz looks like pulses of a heart, whichever way they point.
-
-    The median, over windows of 10 s, of the agreement of the pulses with each other, at most their likeness.
-    """
-    if rate > 400:  # what lies above 8 Hz is filtered out anyway
-        step = int(rate // 200)
-        ppg, rate = np.mean(ppg[: len(ppg) // step * step].reshape(-1, step), axis=1), rate / step
-    length = int(_WINDOW_S * rate)
-    found = []
-    for first in np.linspace(0, max(len(ppg) - length, 0), min(_N_WINDOWS, 1 + len(ppg) // length)).astype(int):
-        part = ppg[first : first + length]
-        present = np.isfinite(part)
-        if len(part) < 4 * rate or present.mean() < 0.5 or np.ptp(part[present]) == 0:
-            continue
-        clean = ppg_clean(bridge_gaps(part), rate)
-        both = []
-        for upright in (clean, -clean):
-            feet = ppg_onsets(upright, rate)
-            both.append(min(template_agreement(upright, feet, rate), pulse_likeness(upright, feet)))
-        found.append(max(both))
-    return float(np.median(found)) if found else 0.0
+    return [
+        perhaps,
+        [name for name in words if name not in perhaps and _PLAIN.fullmatch(name.rpartition("/")[2].strip())],
+    ]
 
 
 def doubt(x: np.ndarray, clock: Clock) -> str:
     """Why a column (n_rows,) cannot be at the rate of a clock: it has clear pulses, but far too often or too rarely."""
-    ppg, rate = tidied(on_clock(x, clock), clock.rate)[0], clock.rate
+    ppg, rate = without_codes(on_clock(x, clock), clock.rate)[0], clock.rate
     if plausibility(ppg, rate) >= 0.4:
         return ""
     others = [rate * 2.0**n for n in range(-9, 10) if abs(n) > 1 and 20.0 <= rate * 2.0**n <= 10_000.0]
@@ -87,67 +63,6 @@ def doubt(x: np.ndarray, clock: Clock) -> str:
     if plausibility(ppg, best) < 0.8:
         return ""
     return f"at {rate:g} Hz its pulses would come about {rate / best:.2g} times as often as a heart beats"
-
-
-def tidied(ppg: np.ndarray, rate: float) -> tuple[np.ndarray, list[str]]:
-    """A PPG (T,) in which codes for "no contact" (0, -1, -999, the largest value) and isolated samples are missing."""
-    x, notes = np.array(ppg, dtype=float), []
-    for code in _codes(x, rate):
-        notes.append(f"value {code:g} in {int(np.sum(x == code))} samples stands for missing data")
-        x[x == code] = np.nan
-    off = _isolated(x, rate)
-    if off.any():
-        notes.append(f"{int(off.sum())} isolated samples far off the others taken as missing")
-        x[off] = np.nan
-    return x, notes
-
-
-def _codes(x: np.ndarray, rate: float) -> list[float]:
-    """Values that are no measurements: far beyond all others and there again and again, or held between two jumps."""
-    codes, rest = [], x[np.isfinite(x)]
-    for _ in range(4):
-        for sign in (1.0, -1.0):
-            if len(rest) < 0.1 * len(x) or np.ptp(rest) == 0:
-                break
-            code = sign * np.max(sign * rest)
-            others = rest[rest != code]
-            low, edge, high = np.quantile(sign * others, (0.01, 0.998, 0.99))
-            levels = np.unique(others[:20_000])
-            step = np.median(np.diff(levels)) if len(levels) > 1 else 0.0
-            apart = sign * code - edge
-            if len(rest) - len(others) >= 3 and apart > max(0.3 * (high - low), 3 * step) and len(others) > 10:
-                codes.append(float(code))
-                rest = others
-    steps = np.abs(np.diff(x))
-    usual = np.nanquantile(steps, 0.98) if np.isfinite(steps).any() else 0.0
-    runs = [run for run in true_runs(flat_mask(x, rate, 0.2)) if 1 < run[0] and run[1] < len(x)]
-    held: dict[float, list[bool]] = {}
-    for first, end in runs:  # the mask begins with the second sample of a run
-        jumps = max(steps[first - 2], steps[end - 1])
-        held.setdefault(float(x[first]), []).append(bool(jumps > usual))
-    codes += [value for value, jumped in held.items() if value not in codes and len(jumped) > 1 and np.mean(jumped) > 0.5]
-    return codes
-
-
-def _isolated(x: np.ndarray, rate: float) -> np.ndarray:
-    """Samples (bool), up to 0.1 s of them, far beyond the wave around them: dropped bits, spikes of a supply."""
-    present, length = np.isfinite(x), max(int(rate), 10)
-    if present.sum() < 3 * length:
-        return np.zeros(len(x), bool)
-    filled = bridge_gaps(x)
-    blocks = filled[: len(x) // length * length].reshape(-1, length)
-    level = np.interp(np.arange(len(x)), (np.arange(len(blocks)) + 0.5) * length, np.median(blocks, axis=1))
-    wave = filled - level
-    step = max(1, int(rate // 50))  # at high rates, every n-th sample shows the range as well
-    smooth = ndimage.median_filter(wave[::step], size=2 * max(2, int(0.1 * rate / step)) + 1, mode="nearest")
-    low, high = np.quantile(smooth, (0.02, 0.98))
-    span = high - low
-    beyond = (wave > high + 0.5 * span) | (wave < low - 0.5 * span)
-    off, steps = np.zeros(len(x), bool), np.abs(np.diff(filled, prepend=filled[0], append=filled[-1]))
-    for first, end in true_runs(beyond):
-        if end - first <= max(0.1 * rate, 2) and max(steps[first], steps[end]) > 0.5 * span:
-            off[first:end] = present[first:end]
-    return off if off.mean() < 0.1 else np.zeros(len(x), bool)
 
 
 def on_clock(x: np.ndarray, clock: Clock) -> np.ndarray:
@@ -172,7 +87,7 @@ def judge(x: np.ndarray, clock: Clock) -> float:
     present = np.isfinite(placed)
     if present.sum() < 0.1 * min(len(placed), len(x)) or len(np.unique(placed[present][:100_000])) < 2:
         return -1.0
-    return plausibility(tidied(placed, clock.rate)[0], clock.rate)
+    return plausibility(without_codes(placed, clock.rate)[0], clock.rate)
 
 
 def best_of(tiers: list[list[str]], score) -> tuple[str | None, list[str]]:

@@ -14,8 +14,16 @@ from p2es_lib.data.sources.wfdb_records import name_words
 from p2es_lib.translation.readers.checks import RATE_RANGE_HZ
 from p2es_lib.translation.readers.clock_text import elapsed_by_text
 from p2es_lib.translation.readers.spacing import (
-    LARGEST_TIME_ERROR_S, RATE_TOLERANCE, coarse_step, constant_rate, even_packets, mended, ordinary_steps,
-    packet_starts, row_times, spread_stamps, usual_rise,
+    RATE_TOLERANCE,
+    coarse_step,
+    constant_rate,
+    even_packets,
+    mended,
+    ordinary_steps,
+    packet_starts,
+    row_times,
+    spread_stamps,
+    usual_rise,
 )  # fmt: skip
 from p2es_lib.translation.readers.table import Table
 
@@ -33,10 +41,11 @@ _NO_UNITS = {word + end for word in ("tick", "cycle", "count", "sample", "frame"
 EPOCH_S, _EXCEL_DAYS = (1e9, 4.1e9), (33_300.0, 80_000.0)
 #: Counts of 100 ns since 1601 (FILETIME) and since the year 1 (.NET), in the years 1981 to 2139 and 1997 to 2123.
 _TICKS_100_NS = ((1.2e17, 1.7e17), (6.3e17, 6.7e17))
-_CLOCK_WORDS = set(
-    "time times timestamp timestamps datetime epoch unixtime elapsed clock stamp zeit zeitstempel uhrzeit zeitpunkt "
-    "heure horodatage temps hora hoja tiempo tempo ora orario czas tid tidspunkt aika waktu vreme čas tijd zaman".split()
-)
+_CLOCK_WORDS = {
+    "time", "times", "timestamp", "timestamps", "datetime", "epoch", "unixtime", "elapsed", "clock", "stamp", "zeit",
+    "zeitstempel", "uhrzeit", "zeitpunkt", "heure", "horodatage", "temps", "hora", "tiempo", "tempo", "ora", "orario",
+    "czas", "tid", "tidspunkt", "aika", "čas", "tijd", "zaman",
+}  # fmt: skip
 _CLOCK_SIGNS = re.compile(r"时间|時間|时刻|時刻|время|시간|χρόνος|เวลา")
 # Names that begin so, and hold nothing else but a unit, are clocks too.
 _SHORT = {"t", "ts", "micros", "microseconds", *_UNIT_WORDS[1.0].split()[1:], *_UNIT_WORDS[1e-3].split()}
@@ -46,15 +55,6 @@ LONGEST_GAP_S = 24 * 3600.0
 _SET_CLOCK = "correct the clock, or give the part before or after as a file of its own"
 #: Above this rate (Hz), a unit that nobody states is believed only if the signal has pulses at that rate.
 _USUAL_HZ = 1000.0
-#: Columns that hold parts of a date and a clock time.
-_PARTS = {
-    "year": ("year", "yyyy", "yr", "jahr", "année", "annee", "año", "anno"), "month": ("month", "mon", "monat", "mois", "mes"),
-    "day": ("day", "dd", "tag", "jour", "día", "dia"), "hour": ("hour", "hours", "hh", "hr", "h", "stunde", "heure", "hora"),
-    "minute": ("minute", "minutes", "min", "mins", "mm", "m"),
-    "second": ("second", "seconds", "sec", "secs", "ss", "s", "sekunde", "seconde", "segundo"),
-    "ms": ("ms", "msec", "millisecond", "milliseconds", "millis", "milli"),
-    "us": ("us", "microsecond", "microseconds", "micros"),
-}  # fmt: skip
 
 
 class Clock(NamedTuple):
@@ -76,7 +76,7 @@ class Clock(NamedTuple):
     name: str = ""
 
 
-def find_clocks(table: Table, given: float | None, column: str | None) -> tuple[list[Clock], list[str], list[InputError]]:
+def find_clocks(table: Table, given: float | None, column: str | None) -> tuple[list[Clock], list[str], list]:
     """Readings of all columns that count time, by preference; names of these columns; and why others are no clock.
 
     ``column`` alone, or those named as clocks; without names, dates, clock times, and a first column that only rises.
@@ -92,35 +92,11 @@ def find_clocks(table: Table, given: float | None, column: str | None) -> tuple[
     return clocks, columns, refused
 
 
-def with_joined_clock(table: Table) -> Table:
-    """The table with one column of seconds, where columns of years to seconds, or of hours to seconds, stand in it."""
-    lower = {re.sub(r"[\s_\[(].*", "", name.strip().lower()): name for name in reversed(table.names)}
-    parts = {part: lower[found] for part, words in _PARTS.items() if (found := next((w for w in words if w in lower), ""))}
-    if not {"hour", "minute", "second"} <= set(parts) or len({*parts.values()}) < len(parts):
-        return table
-    value = {part: pd.to_numeric(table.text(name).str.replace(",", "."), errors="coerce") for part, name in parts.items()}
-    limits = {"year": 9999, "month": 12, "day": 31, "hour": 24, "minute": 60, "second": 61, "ms": 1000, "us": 1e6}
-    if any(not value[part].dropna().between(0, limits[part]).all() for part in value):
-        return table
-    seconds = 3600 * value["hour"] + 60 * value["minute"] + value["second"]
-    seconds += 1e-3 * value.get("ms", 0.0) + 1e-6 * value.get("us", 0.0)
-    if {"year", "month", "day"} <= set(parts):
-        dates = pd.to_datetime({part: value[part] for part in ("year", "month", "day")}, errors="coerce")
-        seconds += (dates - pd.Timestamp("1970-01-01")).dt.total_seconds()
-    for turn_s in (60.0, 3600.0, 86400.0):  # what a greater column should have counted, and did not
-        seconds += turn_s * seconds.diff().between(-turn_s, 1 - turn_s).cumsum()
-    joined = f"time by {' '.join(parts.values())} (s)"
-    cells = table.cells.drop(columns=list(parts.values()))
-    cells.insert(0, joined, seconds)
-    return table._replace(cells=cells)
-
-
 def _candidates(table: Table) -> list[str]:
     """Columns that may count time: by name, or, without names, by what they hold."""
     names = table.names
-    if table.named:
-        if by_name := [name for name in names if _is_clock_name(name, table)]:
-            return by_name
+    if table.named and (by_name := [name for name in names if _is_clock_name(name, table)]):
+        return by_name
     texts = [name for name in names if not table.is_numeric(name) and ":" in "".join(table.text(name).iloc[:3])]
     if texts or not names or len(names) < 2:
         return texts
@@ -185,7 +161,8 @@ def _readings(table: Table, name: str, given: float | None) -> list[Clock]:
         try:
             _check_span(table.path, name, table.text(name).iloc[rows], seconds)
             if packets is not None:
-                seconds, how = (packets - packets[0]) * unit_s, f"{how}; rows came in packets, taken to be evenly spaced"
+                seconds = (packets - packets[0]) * unit_s
+                how += "; rows came in packets, taken to be evenly spaced"
             clock = _placed(where, name, how, seconds, given)
         except InputError as error:
             is_rate = "a PPG recording has" in str(error)
@@ -323,7 +300,12 @@ def _units(where: str, stated: str, words: list[str], time: np.ndarray) -> tuple
         return [(1e-7, "in steps of 100 ns, as Windows counts them, by its size")], True
     turns = np.diff(np.floor(time / 100)) > 0
     jumps, seconds = steps[turns], time % 100
-    if turns.any() and np.median(steps) < 5 and (seconds < 60).all() and np.all((jumps > 40) & (jumps < 40 + 5 * np.median(steps))):
+    if (
+        turns.any()
+        and np.median(steps) < 5
+        and (seconds < 60).all()
+        and np.all((jumps > 40) & (jumps < 40 + 5 * np.median(steps)))
+    ):
         around = f"from {time[:-1][turns][0]:.10g} to {time[1:][turns][0]:.10g}"  # hhmmss jumps by 40 each full minute
         problem = f"seems to hold hours, minutes and seconds without colons (it goes {around})"
         raise InputError(f"{where} {problem}; write hh:mm:ss.fff, or name the column with its unit")
@@ -331,7 +313,8 @@ def _units(where: str, stated: str, words: list[str], time: np.ndarray) -> tuple
     low, high = 0.999 / RATE_RANGE_HZ[1], 1.001 / RATE_RANGE_HZ[0]
     if _EXCEL_DAYS[0] <= time[0] <= _EXCEL_DAYS[1] and low <= step * 86400 <= high:
         return [(86400.0, "in days as Excel counts them, by its size")], True
-    fitting = [(unit, s) for unit, s in {**_PLAIN_UNITS, "min": 60.0, "h": 3600.0}.items() if low <= step * s <= high]
+    possible = {**_PLAIN_UNITS, "min": 60.0, "h": 3600.0}
+    fitting = [(unit, s) for unit, s in possible.items() if low <= step * s <= high]
     if epoch in dict(fitting) or epoch and coarse_step(np.diff((time - time[0]) * _PLAIN_UNITS[epoch])) is not None:
         return [(_PLAIN_UNITS[epoch], f"Unix time in {epoch}, by its size")], True
     if not fitting:

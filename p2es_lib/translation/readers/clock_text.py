@@ -1,4 +1,4 @@
-"""Dates and clock times as text, to seconds after the first; forms that can be read in two ways are refused."""
+"""Dates and clock times, as text or in columns of their parts, as seconds; what can be read in two ways is refused."""
 
 import re
 
@@ -7,7 +7,8 @@ import pandas as pd
 from scipy import ndimage
 
 from p2es_lib.core.errors import InputError
-from p2es_lib.translation.readers.table import MISSING
+from p2es_lib.translation.readers.cells import MISSING
+from p2es_lib.translation.readers.table import Table
 
 _PLAIN_TIMES = "ISO 8601 (2024-05-01T10:00:00.125)"
 _ZONE = r"\d:\d{2}[\d:.,]*\s*(?:Z|UTC|[+-]\d{2}:?\d{2}|[+-]\d{2})$"
@@ -21,6 +22,39 @@ _DATES = {
     "%d.%m.%y": "dd.mm.yy", "%d/%m/%y": "dd/mm/yy", "%m/%d/%y": "mm/dd/yy",
 }  # fmt: skip
 _CLOCK = r"^(?P<before>.*?)(?P<clock>\d{1,3}:\d{2}(?::\d{2})?(?:[.,]\d+)?)(?P<after>\D.*)?$"
+#: Columns that hold parts of a date and a clock time.
+_PARTS = {
+    "year": "year yyyy yr jahr année annee año anno", "month": "month mon monat mois mes",
+    "day": "day dd tag jour día dia",
+    "hour": "hour hours hh hr h stunde heure hora", "minute": "minute minutes min mins mm m",
+    "second": "second seconds sec secs ss s sekunde seconde segundo", "us": "us microsecond microseconds micros",
+    "ms": "ms msec millisecond milliseconds millis milli",
+}  # fmt: skip
+
+
+def with_joined_clock(table: Table) -> Table:
+    """The table with one column of seconds, where columns of years to seconds, or of hours to seconds, stand in it."""
+    lower = {re.sub(r"[\s_\[(].*", "", name.strip().lower()): name for name in reversed(table.names)}
+    words = {part: next((word for word in words.split() if word in lower), "") for part, words in _PARTS.items()}
+    parts = {part: lower[word] for part, word in words.items() if word}
+    if not {"hour", "minute", "second"} <= set(parts) or len({*parts.values()}) < len(parts):
+        return table
+    text = {part: table.text(name).str.replace(",", ".") for part, name in parts.items()}
+    value = {part: pd.to_numeric(cells, errors="coerce") for part, cells in text.items()}
+    limits = {"year": 9999, "month": 12, "day": 31, "hour": 24, "minute": 60, "second": 61, "ms": 1000, "us": 1e6}
+    if any(not value[part].dropna().between(0, limits[part]).all() for part in value):
+        return table
+    seconds = 3600 * value["hour"] + 60 * value["minute"] + value["second"]
+    seconds += 1e-3 * value.get("ms", 0.0) + 1e-6 * value.get("us", 0.0)
+    if {"year", "month", "day"} <= set(parts):
+        dates = pd.to_datetime({part: value[part] for part in ("year", "month", "day")}, errors="coerce")
+        seconds += (dates - pd.Timestamp("1970-01-01")).dt.total_seconds()
+    for turn_s in (60.0, 3600.0, 86400.0):  # what a greater column should have counted, and did not
+        seconds += turn_s * seconds.diff().between(-turn_s, 1 - turn_s).cumsum()
+    joined = f"time by {' '.join(parts.values())} (s)"
+    cells = table.cells.drop(columns=list(parts.values()))
+    cells.insert(0, joined, seconds)
+    return table._replace(cells=cells)
 
 
 def elapsed_by_text(where: str, text: pd.Series) -> tuple[np.ndarray, str]:
@@ -95,5 +129,3 @@ def _check_all_read(where: str, text: pd.Series, read: pd.Series) -> None:
         what = "nothing" if text.iloc[row].lower() in MISSING else repr(text.iloc[row])
         wanted = f"numbers that only rise, {_PLAIN_TIMES} or hh:mm:ss.fff"
         raise InputError(f"{where} holds {what} in row {row + 1} of the values; it must hold {wanted}")
-
-

@@ -24,8 +24,9 @@ from p2es_lib.translation.readers.table import Table, read_table
 
 _UNPACK = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
 _RATE_NAME = re.compile(
-    r"(fs|f_s|sr|s_?rate|sfreq|freq|frequency|sampl(e|ing)[ _]?(rate|freq(uency)?)|(ppg|pleth)_?fs)(_?hz)?", re.IGNORECASE
+    r"(fs|f_s|sr|s_?rate|sfreq|freq|frequency|sampl(e|ing)[ _]?(rate|freq(uency)?)|ppg_?fs)(_?hz)?", re.IGNORECASE
 )
+_LABELS = re.compile(r"(channel_?)?(labels?|names?|columns|channels)", re.IGNORECASE)
 #: Arrays shorter than this are settings, not signals.
 _LEAST_VALUES = 40
 
@@ -42,7 +43,11 @@ def unpacked(path: Path) -> tuple[bytes, str]:
     """What a file holds, unpacked, and the kind (:data:`checks.KINDS`, or "table") of what was inside."""
     data, name = path.read_bytes(), path
     try:
-        if path.suffix.lower() == ".zip" or data[:4] == b"PK\x03\x04" and KINDS.get(path.suffix.lower()) not in ("sheet", "NumPy"):
+        if (
+            path.suffix.lower() == ".zip"
+            or data[:4] == b"PK\x03\x04"
+            and KINDS.get(path.suffix.lower()) not in ("sheet", "NumPy")
+        ):
             with zipfile.ZipFile(io.BytesIO(data)) as packed:
                 files = [n for n in packed.namelist() if not n.endswith("/") and "__MACOSX" not in n]
                 if any(n.startswith("xl/") for n in files):
@@ -76,7 +81,8 @@ def read_acqknowledge(path: Path, data: bytes) -> tuple[dict[str, Signal], str]:
     bioread = _library(path, "bioread")
     try:
         file = bioread.read(io.BytesIO(data))
-        found = {c.name: Signal(np.asarray(c.data, float), float(c.samples_per_second), c.units) for c in reversed(file.channels)}
+        each = reversed(file.channels)  # the first of one name
+        found = {c.name: Signal(np.asarray(c.data, float), float(c.samples_per_second), c.units) for c in each}
         begin = getattr(file, "earliest_marker_created_at", None)
     except Exception as error:
         raise InputError(f"{path}: cannot be read as AcqKnowledge ({error}); export it as text or MATLAB") from error
@@ -122,22 +128,23 @@ def _frames(path: Path, kind: str, data: bytes) -> Iterator[Table]:
     yield _table_of(path, "Parquet" if begins_parquet else "Feather", frame)
 
 
-def _table_of(path: Path, kind: str, frame: pd.DataFrame, rate: float | None = None, said: str = "", units=None) -> Table:
+def _table_of(path: Path, kind: str, frame: pd.DataFrame, rate: float | None = None, said: str = "") -> Table:
     """A frame as a table: its index too, where that has a name or counts time."""
     if frame.index.name or isinstance(frame.index, (pd.DatetimeIndex, pd.TimedeltaIndex)):
         frame = frame.rename_axis(index=frame.index.name or "time").reset_index()
+    units: dict[str, str] = {}
     frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     for name in frame:
         if frame[name].dtype == bool:
             frame[name] = frame[name].astype(int)
         elif pd.api.types.is_timedelta64_dtype(frame[name]):
             frame[name] = frame[name].dt.total_seconds()
-            units = {**(units or {}), name: "s"}
+            units[name] = "s"
         elif isinstance(frame[name].dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(frame[name]):
             frame[name] = frame[name].map(lambda t: t.isoformat() if pd.notna(t) else "")
         elif frame[name].dtype == object:
-            frame[name] = frame[name].map(lambda v: "" if v is None else str(list(v)) if isinstance(v, np.ndarray) else str(v))
-    return Table(path, frame, True, units or {}, ".", [f"{kind}, {frame.shape[1]} column(s)"], [], rate, said)
+            frame[name] = frame[name].map(lambda v: str(v.tolist()) if isinstance(v, np.ndarray) else str(v))
+    return Table(path, frame, True, units, ".", [f"{kind}, {frame.shape[1]} column(s)"], [], rate, said)
 
 
 def _streams(path: Path, kind: str, data: bytes) -> Iterator[Table]:
@@ -151,7 +158,7 @@ def _streams(path: Path, kind: str, data: bytes) -> Iterator[Table]:
         labels = [(c.get("label") or [""])[0] for c in (own[0] or {}).get("channel", [])]
         stream_name = info["name"][0]
         labels = labels if len(labels) == values.shape[1] else [f"{n + 1}" for n in range(values.shape[1])]
-        names = [f"{stream_name} {label}" if values.shape[1] > 1 else f"{stream_name} {label}".removesuffix(" 1") for label in labels]
+        names = [f"{stream_name} {label}" for label in labels]
         frame = pd.DataFrame(values.astype(float), columns=names)
         frame.insert(0, "LSL time (s)", stream["time_stamps"])
         yield _table_of(path, f"XDF, stream {stream_name!r}", frame)
@@ -174,14 +181,14 @@ def _trees(path: Path, kind: str, data: bytes) -> Iterator[Table]:
 
 
 def _arrays(tree, name: str, rate: float | None, said: str) -> Iterator[tuple[str, np.ndarray, float | None, str]]:
-    """Rows of values in a tree of dictionaries and lists, with the names of the branches and the rate stated nearest."""
+    """Rows of values in a tree of dictionaries and lists, with names of branches and the rate that is stated nearest."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             number = np.asarray(value).ravel() if not isinstance(value, (dict, list, str)) else np.zeros(0)
             if number.size == 1 and _RATE_NAME.fullmatch(str(key).strip()) and number.dtype.kind in "iuf":
                 rate, said = float(number[0]), str(key)
-        labels = next((v for k, v in tree.items() if re.fullmatch(r"(channel_?)?(labels?|names?|columns|channels)", str(k), re.I)
-                       and isinstance(v, (list, np.ndarray)) and all(isinstance(w, str) for w in v)), None)  # fmt: skip
+        lists = (v for k, v in tree.items() if _LABELS.fullmatch(str(k)) and isinstance(v, (list, np.ndarray)))
+        labels = next((v for v in lists if all(isinstance(word, str) for word in v)), None)
         for key, value in tree.items():
             key = str(key)
             plain = key.lower() in ("values", "value", "data", "raw", "samples", "signal", "y", "v")
@@ -234,7 +241,7 @@ def _hdf5(path: Path, data: bytes):
                 tree[key] = branch(item)
             elif is_number:
                 tree[key] = item[()]
-                if (own := {k: v for k, v in item.attrs.items() if _RATE_NAME.fullmatch(k)}):
+                if own := {k: v for k, v in item.attrs.items() if _RATE_NAME.fullmatch(k)}:
                     tree[key] = {"values": tree[key], **own}
             elif isinstance(item, h5py.Dataset) and item.dtype.names:
                 tree[key] = {field: item[field] for field in item.dtype.names}
@@ -266,9 +273,9 @@ def _json(path: Path, data: bytes):
         if bad > max(0.02 * len(lines), 1) or not rows:
             raise
         tree = rows
-    if isinstance(tree, dict) and len(lists := [v for v in tree.values() if isinstance(v, list) and v and isinstance(v[0], dict)]) == 1:
-        if len(lists[0]) >= _LEAST_VALUES:
-            tree = lists[0]
+    inner = list(tree.values()) if isinstance(tree, dict) else []
+    lists = [v for v in inner if isinstance(v, list) and len(v) >= _LEAST_VALUES and isinstance(v[0], dict)]
+    tree = lists[0] if len(lists) == 1 else tree
     if isinstance(tree, list) and len(tree) > 3 and all(isinstance(row, dict) for row in tree):
         return pd.json_normalize(tree)
     return tree if isinstance(tree, dict) else {path.stem: tree}

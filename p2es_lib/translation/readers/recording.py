@@ -107,5 +107,3 @@ def _is_unknown_ecg(name: str) -> bool:
     """Whether a signal is an ECG by its name, which does not say its lead."""
     is_ecg = bool(_ECG.search(name)) or wfdb.find_chest_lead([name]) is not None
     return is_ecg and parse_lead(name) is None and not wfdb.is_derived(name)
-
-

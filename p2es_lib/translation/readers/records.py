@@ -1,20 +1,23 @@
 """Records that state their own rates: WFDB records, EDF and BDF files, and channels of AcqKnowledge."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.data.sources import wfdb_records as wfdb
+from p2es_lib.signals.plausibility import plausibility, without_codes
 from p2es_lib.signals.transforms import resample_signal
 from p2es_lib.translation.readers.checks import check_rate, header_of
-from p2es_lib.translation.readers.choice import agrees, find_ppgs, perhaps_ppgs, plausibility, tidied
+from p2es_lib.translation.readers.choice import agrees, find_ppgs, perhaps_ppgs
 from p2es_lib.translation.readers.formats import Signal, read_acqknowledge
 from p2es_lib.translation.readers.recording import UserRecording, Wanted, choose_ppg, said_leads
 
 
 def read_wfdb(path: Path, sampling_rate: float | None, wanted: Wanted) -> UserRecording:
+    """A WFDB record, with or without the suffix of its header; missing segments are NaN."""
     path = header_of(path)
     header = wfdb.read_header(path)
     pieces, notes = _wfdb_pieces(path, header, wanted)
@@ -66,7 +69,7 @@ def _wfdb_pieces(path: Path, header, wanted: Wanted) -> tuple[list[tuple], list[
         seen |= dict.fromkeys(names)
         if wanted.column is None and not wanted.ecg and not any([find_ppgs(names), perhaps_ppgs(names)[0]]):
             continue
-        name, choice = choose_ppg(part, names, wanted, lambda signal: _score(wfdb.read_signals(part, [signal])[signal]))
+        name, choice = choose_ppg(part, names, wanted, partial(_score_of, part))
         chosen[choice] = None
         others = [other for other in dict.fromkeys(names) if other != name]
         said, unknown = said_leads(part, others, wanted)
@@ -101,10 +104,14 @@ def _place(whole: np.ndarray, part: np.ndarray, start: float) -> None:
     whole[first : first + len(part)] = part
 
 
+def _score_of(part: Path, name: str) -> float:
+    return _score(wfdb.read_signals(part, [name])[name])
+
+
 def _score(signal) -> float:
     """:func:`choice.plausibility` of a signal (values, rate in Hz); -1 where it holds nothing."""
     x, rate = np.asarray(signal[0], float), signal[1]
-    return plausibility(tidied(x, rate)[0], rate) if np.nanstd(x) > 0 else -1.0
+    return plausibility(without_codes(x, rate)[0], rate) if np.nanstd(x) > 0 else -1.0
 
 
 def read_acq(path: Path, data: bytes, sampling_rate: float | None, wanted: Wanted) -> UserRecording:
@@ -136,7 +143,7 @@ def read_edf(path: Path, sampling_rate: float | None, wanted: Wanted) -> UserRec
     return _of_signals(path, kind, signals, _edf_start(edf), sampling_rate, wanted, told)
 
 
-def _of_signals(path, kind: str, signals: dict[str, Signal], started: str, sampling_rate, wanted: Wanted, told: list[str]):
+def _of_signals(path, kind: str, signals: dict[str, Signal], started: str, sampling_rate, wanted: Wanted, told: list):
     names = list(signals)
     name, choice = choose_ppg(path, names, wanted, lambda signal: _score(signals[signal]))
     others = [other for other in names if other != name]

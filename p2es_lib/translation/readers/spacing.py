@@ -132,7 +132,7 @@ def spread_stamps(elapsed_s: np.ndarray) -> np.ndarray | None:
     return spread - spread[0] if np.all(np.diff(spread) > 0) else None
 
 
-def mended(where: str, time: np.ndarray, text: pd.Series, cells: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def mended(where: str, time: np.ndarray, text: pd.Series, cells: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list]:
     """Times of rows (any unit, NaN where none is given) that rise; the rows they belong to; and what was done.
 
     Newest first is turned round, a counter that began again is counted on, single missing and nonsensical times are

@@ -1,32 +1,23 @@
-"""A user's own recording, whatever its make, with a PPG or an ECG in it.
+"""A user's own recording, whatever its make, with a PPG or an ECG in it."""
 
-Tables of some makes are recognised by their layout. Empatica E4 (``BVP.csv``): the first line is the Unix time of the
-start, the second the sampling rate, then one value a line. Polar Sensor Logger (Polar OH1, Verity Sense):
-``Phone timestamp;sensor timestamp [ns];channel 0;channel 1;channel 2;ambient``, sampled by the sensor's clock.
-Scanners of Siemens (``.puls``: one long line with marks in it) and GE (``PPGData_...``: a number a line).
-"""
-
-import json
-import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import MILLIVOLTS, parse_lead, split_unit
 from p2es_lib.data.sources import wfdb_records as wfdb
 from p2es_lib.signals.cleaning import OFF_S, flat_mask
+from p2es_lib.signals.plausibility import without_codes
 from p2es_lib.translation.readers.checks import check_file, check_leads, check_rate
-from p2es_lib.translation.readers.choice import agrees, best_clock, doubt, find_ppgs, judge, on_clock, perhaps_ppgs, tidied
-from p2es_lib.translation.readers.clock import EPOCH_S, Clock, find_clocks, with_joined_clock
+from p2es_lib.translation.readers.choice import agrees, best_clock, doubt, find_ppgs, judge, on_clock, perhaps_ppgs
+from p2es_lib.translation.readers.clock import Clock, find_clocks
+from p2es_lib.translation.readers.clock_text import with_joined_clock
 from p2es_lib.translation.readers.formats import read_tables, unpacked
+from p2es_lib.translation.readers.layouts import empatica_e4, known_layout, polar_columns, unfolded
 from p2es_lib.translation.readers.recording import UserRecording, Wanted, choose_ppg, said_leads
 from p2es_lib.translation.readers.records import read_acq, read_edf, read_wfdb
-from p2es_lib.translation.readers.table import _PACKET, Table, read_table
-
-#: Columns of a Polar Sensor Logger file: clock, and the first photodiode's channel.
-_POLAR_CLOCK, _POLAR_PPG = "sensor timestamp [ns]", "channel 0"
+from p2es_lib.translation.readers.table import Table
 
 
 def read_ppg(
@@ -53,9 +44,8 @@ def read_ppg(
         Default: judged by names and by what they hold.
     """
     recording = _read(path, sampling_rate, Wanted(column, time_column=time_column))
-    ppg, rate = recording.ppg, recording.sampling_rate
     check_duration(path, recording, min_duration_s)
-    present = ppg[np.isfinite(ppg)]
+    present = recording.ppg[np.isfinite(recording.ppg)]
     if not len(present):
         raise InputError(f"{path}: the PPG has no valid sample (all NaN)")
     if np.ptp(present) == 0:
@@ -64,7 +54,7 @@ def read_ppg(
 
 
 def _without_faults(recording: UserRecording) -> UserRecording:
-    ppg, told = tidied(recording.ppg, recording.sampling_rate)
+    ppg, told = without_codes(recording.ppg, recording.sampling_rate)
     ppg = np.where(flat_mask(recording.ppg, recording.sampling_rate, OFF_S), np.nan, ppg)
     return recording._replace(ppg=ppg, notes=[*recording.notes, *told])
 
@@ -100,7 +90,7 @@ def _read(path: str | Path, sampling_rate: float | None, wanted: Wanted) -> User
         return read_edf(path, sampling_rate, wanted)
     if kind == "AcqKnowledge":
         return read_acq(path, data, sampling_rate, wanted)
-    tables = [_known_layout(path, data)] if kind == "table" else read_tables(path, kind, data)
+    tables = [known_layout(path, data)] if kind == "table" else read_tables(path, kind, data)
     return _of_table(_with_ppg(tables), sampling_rate, wanted)
 
 
@@ -119,95 +109,12 @@ def _with_ppg(tables: list[Table]) -> Table:
     return max(tables, key=lambda table: len(table.cells))
 
 
-def _known_layout(path: Path, data: bytes) -> Table:
-    """A table of text, with what its layout and the files beside it tell of names and rate."""
-    if (table := _siemens(path, data)) is not None:
-        return table
-    table = read_table(path, _upright(data))
-    if not table.named and table.rate is None and re.match(r"(PPG|RESP|ECG)", path.name) and "Data_" in path.name:
-        names = [path.name.partition("Data_")[0], *table.names[1:]]
-        cells = table.cells.set_axis(names, axis=1)
-        return table._replace(cells=cells, named=True, rate=100.0, said="GE scanners write PPGData at 100 Hz")
-    return _with_json(table)
-
-
-def _with_json(table: Table) -> Table:
-    """A table with the names and the rate of the JSON beside it, as BIDS has them (``SamplingFrequency``, ``Columns``)."""
-    path = table.path
-    stem = path.name.removesuffix(path.suffix) if path.suffix != ".gz" else Path(path.stem).stem
-    parts = set(stem.split("_"))
-    near = [path.with_name(f"{stem}.json")]  # a file for all of a task may lie above
-    near += [file for folder in [*path.absolute().parents][:3] for file in sorted(folder.glob("*_physio.json"))]
-    for file in near:
-        if not file.is_file() or not {*file.stem.split("_")} <= parts:
-            continue
-        try:
-            facts = json.loads(file.read_text("utf-8-sig"))
-        except (ValueError, OSError):
-            continue
-        facts = facts if isinstance(facts, dict) else {}
-        names, rate = facts.get("Columns"), facts.get("SamplingFrequency")
-        if isinstance(names, list) and not table.named and len(names) == len(table.names):
-            table = table._replace(cells=table.cells.set_axis(map(str, names), axis=1), named=True, nameless=[])
-            table.notes.append(f"names of the columns from {file.name}")
-        if isinstance(rate, (int, float)) and table.rate is None:
-            table = table._replace(rate=float(rate), said=f"SamplingFrequency in {file.name}")
-    return table
-
-
-def _upright(data: bytes) -> bytes:
-    """Text in which values that stood side by side in a few long lines stand one below the other."""
-    if data.count(b"\n") > 8 or len(data) < 200:
-        return data
-    lines = [line for line in re.split(rb"[\r\n]+", data) if line.strip()]
-    if not lines or min(len(re.findall(rb"[\s,;]+", line)) for line in lines) < 100:
-        return data
-    rows = [re.split(rb"[\t;]+|,\s*|\s+", line.strip(b"\t ;,")) for line in lines]
-    return b"\n".join(map(b"\t".join, zip(*rows))) if len({*map(len, rows)}) == 1 else data
-
-
-def _siemens(path: Path, data: bytes) -> Table | None:
-    """The log of a Siemens scanner's pulse sensor: all values in one line, with marks of 5000 and more between them."""
-    text = data[:20_000_000].decode("latin-1")
-    if not re.search(r"Log(Start|Stop)(MDH|MPCU)Time|Freq\s+Per:", text):
-        return None
-    long = max(text.splitlines(), key=len)
-    numbers = re.sub(r"\b5002\b.*?\b6002\b", " ", long).split()
-    values = np.array([int(n) for n in numbers if n.isdigit()][4:])  # four settings come first
-    values = values[values < 5000]
-    times = {key: int(value) for key, value in re.findall(r"Log(\w+?Time):\s*(\d+)", text)}
-    spans_s = [(times[f"Stop{c}Time"] - times[f"Start{c}Time"]) / 1000 for c in ("MDH", "MPCU") if f"Stop{c}Time" in times]
-    found = len(values) / spans_s[0] if spans_s and spans_s[0] > 0 else None
-    rate = next((float(r) for r in (50, 100, 200, 400) if found and abs(found / r - 1) < 0.04), None)
-    name = "PULS" if path.suffix.lower() not in (".ecg", ".resp", ".ext") else path.suffix[1:]
-    notes = [f"log of a Siemens scanner, {len(values)} values in one line, marks of triggers left out"]
-    said = f"{len(values)} values in {spans_s[0]:g} s" if spans_s else ""
-    return Table(path, pd.DataFrame({name: values}), True, {}, ".", notes, [], rate or found, said)
-
-
-def _unfolded(table: Table) -> Table:
-    """A table in which cells that hold packets of values are rows of their own."""
-    def is_packed(name):
-        cells = table.text(name).iloc[:50]
-        return not table.is_numeric(name) and np.mean([bool(_PACKET.fullmatch(cell)) for cell in cells]) > 0.8
-
-    packed = [name for name in table.names if is_packed(name) and ":" not in table.text(name).iloc[0]]
-    if not packed:
-        return table
-    lists = {name: table.text(name).str.strip("[](){} ").str.split(r"\s*[;,|\s]\s*", regex=True) for name in packed}
-    sizes = {name: cells.map(len) for name, cells in lists.items()}
-    packed = [name for name in packed if sizes[name].equals(sizes[packed[0]])]
-    cells = table.cells.assign(**{name: lists[name] for name in packed}).explode(packed, ignore_index=True)
-    note = f"{len(table.cells)} packets in cells, of {sizes[packed[0]].median():g} values each"
-    return table._replace(cells=cells.fillna(""), notes=[*table.notes, note])
-
-
 def _of_table(table: Table, given: float | None, wanted: Wanted) -> UserRecording:
     path = table.path
-    if (export := _empatica_e4(table)) is not None:
+    if (export := empatica_e4(table)) is not None:
         table = export
-    table = with_joined_clock(_unfolded(table))
-    by_sensor, channel, told = _polar_columns(table)
+    table = with_joined_clock(unfolded(table))
+    by_sensor, channel, told = polar_columns(table)
     notes, wanted = [*table.notes, *told], wanted._replace(column=channel) if wanted.column is None else wanted
     clocks, times, refused = _clocks(table, given, wanted, by_sensor)
     signals = [name for name in table.names if name not in times]
@@ -243,7 +150,8 @@ def _of_table(table: Table, given: float | None, wanted: Wanted) -> UserRecordin
         clock = clock._replace(note=clock.note + (f" (not from {others})" if others else ""))
     if ppg and (clock.is_stated or given) and (why := doubt(x, clock)):
         if not given and not clock.name:
-            raise InputError(f"{path}: {table.said!r} says {clock.rate:g} Hz, but {why}; give the rate (--sampling-rate)")
+            problem = f"{table.said!r} says {clock.rate:g} Hz, but {why}"
+            raise InputError(f"{path}: {problem}; give the rate (--sampling-rate)")
         notes.append(f"WARNING: {why}: is the rate or the unit of time right?")
     if ppg and len(odd := table.odd(ppg)):
         cell = f"{table.text(ppg).iloc[odd[0]]!r} in row {odd[0] + 1} of the values"
@@ -280,8 +188,6 @@ def _given_clock(table: Table, given: float | None, clocks: list[Clock], refused
     rate = given or check_rate(table.rate, f"{table.path}: sampling rate by {table.said!r}:")
     if fitting := [clock for clock in clocks if agrees(rate, clock.rate)]:
         return fitting[0], ""
-    if given is None and refused and not clocks:
-        pass
     where = f"{rate:g} Hz as given" if given else f"{rate:g} Hz by {table.said!r}"
     if given and any("jumps by" in str(error) for error in refused):
         raise refused[0]
@@ -338,32 +244,3 @@ def _table_leads(table: Table, names: list[str], said: dict[str, str]):
         unitless += [] if unit else [lead]
     assumed = [f"ECG {', '.join(unitless)} without a unit: taken as mV"] if unitless else []
     return found, notes + assumed, unitless
-
-
-def _empatica_e4(table: Table) -> Table | None:
-    """The samples, if the layout is Empatica E4's; one of its other signals is refused."""
-    if table.named or len(table.cells) < 3 or not all(map(table.is_numeric, table.names)):
-        return None
-    head = np.stack([pd.to_numeric(table.text(name).iloc[:3], errors="coerce").to_numpy(float) for name in table.names])
-    start_s, rate = head[0, :2]
-    is_layout = EPOCH_S[0] <= start_s <= EPOCH_S[1] and 1 <= rate <= 10_000 and rate == round(rate)
-    if not is_layout or (head[:, :2] != head[0, :2]).any() or not abs(head[0, 2]) < EPOCH_S[0]:
-        return None
-    what = f"{table.path}: Empatica E4 layout (start and sampling rate in the first two lines)"
-    if len(table.names) > 1:
-        raise InputError(f"{what} of {len(table.names)} columns, which is not the PPG; give BVP.csv")
-    rate = check_rate(rate, f"{what}, which is not the PPG (BVP.csv):")
-    start = pd.Timestamp(start_s, unit="s").floor("s")
-    note = f"Empatica E4 layout: start {start:%Y-%m-%d %H:%M:%S UTC} in the first line, {rate:g} Hz in the second"
-    cells = table.cells.iloc[2:].reset_index(drop=True)
-    return table._replace(cells=cells, notes=[*table.notes, note], rate=rate, said=note, started=start.isoformat())
-
-
-def _polar_columns(table: Table) -> tuple[str | None, str | None, list[str]]:
-    """Clock, PPG and a note, if the layout is Polar Sensor Logger's."""
-    by_name = {name.lower(): name for name in table.names}
-    if not table.named or not {"phone timestamp", _POLAR_CLOCK, _POLAR_PPG} <= set(by_name):
-        return None, None, []
-    channels = ", ".join(repr(name) for lower, name in by_name.items() if lower.startswith("channel "))
-    note = f"Polar Sensor Logger layout: clock of the sensor; photodiode channels {channels}"
-    return by_name[_POLAR_CLOCK], by_name[_POLAR_PPG], [note]
