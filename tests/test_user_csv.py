@@ -162,10 +162,10 @@ def test_text_that_cannot_be_read(write, pair):
         read_ppg(write(text, "utf-16-le"))
     with pytest.raises(InputError, match="no column of numbers"):
         read_ppg(write("some text\nwithout numbers\nat all\n"))
-    with pytest.raises(InputError, match="there are 2 names and 3 cells in a line"):
+    with pytest.raises(InputError, match="2 names and 3 cells in a line"):
         read_ppg(write(text.replace("\n", ",7\n").replace("PPG,7", "PPG")))
     rows = text.splitlines()
-    with pytest.raises(InputError, match="lines have another number of cells, the first line 12"):
+    with pytest.raises(InputError, match="another number of cells, the first line 12"):
         read_ppg(write("\n".join(row + ",7" * (20 if n > 10 and n % 9 == 2 else 0) for n, row in enumerate(rows))))
 
 
@@ -315,7 +315,7 @@ def test_clocks_that_can_be_read_in_two_ways_are_refused(write, pair):
     with pytest.raises(InputError, match="states no unit, and steps of 0.07"):
         read_ppg(write(table(pair, [f"{i * 0.07:.3f}" for i in range(len(pair.ppg))], names=("time", "PPG"))))
     times = [stamp.isoformat() for stamp in stamps(pair)]
-    check(write(table(pair, [*times[:5], "yesterday", *times[6:]], names=("time", "PPG"))), pair, "1 missing or nonsens")
+    check(write(table(pair, [*times[:5], "yesterday", *times[6:]], names=("time", "PPG"))), pair, "nonsensical time")
     with pytest.raises(InputError, match="holds 'yesterday' in row 6 of the values"):
         read_ppg(write(table(pair, [*times[:5], *["yesterday"] * 50, *times[55:]], names=("time", "PPG"))))
 

@@ -163,9 +163,10 @@ def test_binary_rubbish_as_csv(tmp_path):
         ("x.mat", "cannot be read as MATLAB.*export it again"), ("x.npz", "cannot be read as NumPy"),
         ("x.xlsx", "cannot be read as sheet.*as CSV"), ("x.parquet", "cannot be read as frame.*as CSV"),
         ("x.h5", "cannot be read as HDF5"), ("x.jsonl", "cannot be read as JSON"), ("x.xls", "save it as .xlsx"),
-        ("x.zip", "cannot be unpacked"), ("x.csv.gz", "unpack it"), ("x.log", "no row of values"), ("x.7z", "unpack it"),
+        ("x.zip", "cannot be unpacked"), ("x.csv.gz", "unpack it"), ("x.log", "no row of values"),
+        ("x.7z", "unpack it"),
         ("x.bin", "without a header"), ("x", "no text"), ("rec.dat", "give its header, .*rec.hea"),
-        ("x.fit", "heart rates and no wave"), ("x.pkl", "a Python pickle.*CSV"), ("x.pdf", "no recording"),
+        ("x.fit", "heart rates and no wave"), ("x.pkl", "a Python pickle.*CSV"), ("x.pdf", "a document, picture or film"),
         ("folder", "a folder; name .* rec.hea"), ("folder.csv", "a folder; name one .*none"),
     ],
 )  # fmt: skip
@@ -301,7 +302,8 @@ def test_a_damaged_row_near_the_top_costs_one_row_at_most(tmp_path, make_pair, d
 
 def test_names_for_fewer_columns_than_there_are_are_refused(tmp_path, make_pair):
     path = tmp_path / "a.csv"
-    path.write_text("Time (ms),PPG\n" + "".join(f"{10 * k},{v:.5f},88\n" for k, v in enumerate(make_pair(10, 100.0).ppg)))
+    rows = (f"{10 * k},{v:.5f},88\n" for k, v in enumerate(make_pair(10, 100.0).ppg))
+    path.write_text("Time (ms),PPG\n" + "".join(rows))
     with pytest.raises(InputError, match="name every column|names and 3 cells"):
         read_ppg(path)
 

@@ -52,7 +52,7 @@ def without_codes(ppg: np.ndarray, rate: float) -> tuple[np.ndarray, list[str]]:
         x[x == code] = np.nan
     off = _isolated(x, rate)
     if off.any():
-        notes.append(f"{int(off.sum())} isolated samples far off the others taken as missing")
+        notes.append(f"{int(off.sum())} samples far off the others taken as missing")
         x[off] = np.nan
     return x, notes
 
@@ -66,6 +66,8 @@ def _codes(x: np.ndarray, rate: float) -> list[float]:
                 break
             code = sign * np.max(sign * rest)
             others = rest[rest != code]
+            if len(np.unique(others[:20_000])) < 6:  # a number of few values, no wave
+                break
             low, edge, high = np.quantile(sign * others, (0.01, 0.998, 0.99))
             levels = np.unique(others[:20_000])
             step = np.median(np.diff(levels)) if len(levels) > 1 else 0.0
@@ -84,21 +86,28 @@ def _codes(x: np.ndarray, rate: float) -> list[float]:
 
 
 def _isolated(x: np.ndarray, rate: float) -> np.ndarray:
-    """Samples (bool), up to 0.1 s of them, far beyond the wave around them: dropped bits, spikes of a supply."""
+    """Samples (bool) far beyond the wave around them: up to 0.1 s (spikes), or up to 3 s between two large jumps."""
     present, length = np.isfinite(x), max(int(rate), 10)
     if present.sum() < 3 * length:
         return np.zeros(len(x), bool)
     filled = bridge_gaps(x)
     blocks = filled[: len(x) // length * length].reshape(-1, length)
-    level = np.interp(np.arange(len(x)), (np.arange(len(blocks)) + 0.5) * length, np.median(blocks, axis=1))
+    steady = ndimage.median_filter(np.median(blocks, axis=1), size=7, mode="nearest")
+    level = np.interp(np.arange(len(x)), (np.arange(len(blocks)) + 0.5) * length, steady)
     wave = filled - level
     step = max(1, int(rate // 50))  # at high rates, every n-th sample shows the range as well
     smooth = ndimage.median_filter(wave[::step], size=2 * max(2, int(0.1 * rate / step)) + 1, mode="nearest")
     low, high = np.quantile(smooth, (0.02, 0.98))
     span = high - low
-    beyond = (wave > high + 0.5 * span) | (wave < low - 0.5 * span)
     off, steps = np.zeros(len(x), bool), np.abs(np.diff(filled, prepend=filled[0], append=filled[-1]))
-    for first, end in true_runs(beyond):
+    for first, end in true_runs((wave > high + 0.5 * span) | (wave < low - 0.5 * span)):
         if end - first <= max(0.1 * rate, 2) and max(steps[first], steps[end]) > 0.5 * span:
             off[first:end] = present[first:end]
-    return off if off.mean() < 0.1 else np.zeros(len(x), bool)
+    # Without contact, a sensor may give noise at another level for a while, which must not count for the range.
+    pairs = smooth[: len(smooth) // (2 * length // step) * (2 * length // step)].reshape(-1, 2 * length // step)
+    low, high = np.median(pairs.min(axis=1)), np.median(pairs.max(axis=1))
+    span = high - low
+    for first, end in true_runs((wave > high + span) | (wave < low - span)):
+        if end - first <= 3 * rate and min(steps[first], steps[end]) > span:
+            off[first:end] = present[first:end]
+    return off if off.mean() < 0.3 else np.zeros(len(x), bool)

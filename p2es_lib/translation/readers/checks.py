@@ -39,6 +39,7 @@ _FOREIGN = {
     ".sqlite .db .sqlite3": f"a data base: {_TO_CSV}",
     ".xml .dcm .rds .rdata .sav .vhdr .eeg .c3d .tdms .smr": f"not read here: {_TO_CSV}",
     ".pdf .png .jpg .jpeg .svg .docx .doc .mp4 .mov .avi": "a document, picture or film: give the samples",
+    ".py .ipynb .m .r .c .cpp .ino .js .html .md .yaml .toml": "a program or a page: give the recording it speaks of",
     ".wav .mp3 .flac": f"a sound file: {_TO_CSV}",
     ".dat .bin": "signals without a header: put the .hea file of the WFDB record beside it; a table ends in .csv",
 }

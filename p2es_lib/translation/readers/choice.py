@@ -24,7 +24,9 @@ _PERHAPS = {
     "infrarouge", "red", "rot", "rouge", "rojo", "rosso", "green", "grün", "gruen", "vert", "verde", "cardiac", "oxi",
     "oximeter", "oximetry", "photodiode", "optical", "finger", "pulsoximeter",
 }  # fmt: skip
-_PERHAPS_SIGNS = re.compile(r"脉|脈|맥|пульс|фпг|^P[IRG]$|^spo2$|^(led|pd)[ _]?\d*$", re.IGNORECASE)
+_PERHAPS_SIGNS = re.compile(
+    r"脉|脈|맥|пульс|фпг|ппг|^puls(?!\w*[ _]?(rate|freq|bpm|ox))|^P[IRG]$|^spo2$|^(led|pd)[ _]?\d*$", re.IGNORECASE
+)
 _PLAIN = re.compile(
     r"(value|values|val|signal|raw|data|sensor|adc|amplitude|wave|waveform|analog|ch|channel|sample|wert|messwert|"
     r"valeur|valor|valore|reading|voltage|spannung|tension|counts?)[ _]?\d{0,2}\W*([\[(].*)?", re.IGNORECASE,
@@ -87,7 +89,13 @@ def judge(x: np.ndarray, clock: Clock) -> float:
     present = np.isfinite(placed)
     if present.sum() < 0.1 * min(len(placed), len(x)) or len(np.unique(placed[present][:100_000])) < 2:
         return -1.0
-    return plausibility(without_codes(placed, clock.rate)[0], clock.rate)
+    placed = without_codes(placed, clock.rate)[0]
+    length = max(int(clock.rate), 1)
+    both = (placed, on_clock(np.ones(len(x)), clock))  # seconds in which it changes, of those in which there are rows
+    values, rows = (part[: len(part) // length * length].reshape(-1, length) for part in both)
+    changes = [np.isfinite(part).any() and np.nanmax(part) > np.nanmin(part) for part in values]
+    there = np.sum(changes) / max(np.isfinite(rows).any(axis=1).sum(), 1)
+    return plausibility(placed, clock.rate) * min(there / 0.8, 1.0)
 
 
 def best_of(tiers: list[list[str]], score) -> tuple[str | None, list[str]]:
@@ -105,7 +113,7 @@ def best_of(tiers: list[list[str]], score) -> tuple[str | None, list[str]]:
             chosen = next(name for name in good if found[name] >= best - _BETTER)
             break
     else:
-        alive = [name for names in tiers[:-1] for name in names if found[name] >= 0] or [n for n in tiers[0]]
+        alive = [name for name in tiers[0] if found[name] >= 0] or tiers[0]  # named so, whatever it is like
         chosen = max(alive, key=lambda name: (found[name] > 0.0, -alive.index(name)), default=None)
     if chosen is None:
         return None, []
@@ -125,9 +133,12 @@ def best_clock(path, clocks: list[Clock], x: np.ndarray | None, stated: float | 
     scores = [1.0 if x is None else judge(x, clock) for clock in clocks]
     fit = [(s, c) for s, c in zip(scores, clocks) if c.is_usual or (x is not None and s >= _HAS_PULSES)]
     if not fit:
-        told = " or ".join(f"{clock.rate:g} Hz ({clock.note.partition('(')[2].partition(':')[0]})" for clock in clocks)
-        problem = f"the time column {clocks[0].name!r} states no unit; {told} would be no PPG: no pulses at that rate"
-        raise InputError(f"{path}: {problem}. A PPG needs 20 Hz or more; name the unit, as in 'time (s)'")
+        units = [(clock.rate, clock.note.partition("taken as ")[2].partition(":")[0]) for clock in clocks]
+        told = " or ".join(f"{rate:g} Hz (in {unit})" for rate, unit in units)
+        slow = "".join(f", and {rate / 1000:g} Hz (in s) are too slow" for rate, unit in units if unit == "ms")
+        problem = f"the time column {clocks[0].name!r} states no unit; {told} would be no PPG, without pulses{slow}: "
+        problem += "a PPG needs 20 Hz or more"
+        raise InputError(f"{path}: {problem}; name the unit, as in 'time (s)', or give the rate (--sampling-rate)")
     best, clock = fit[0]
     for score, rival in fit[1:]:
         if abs(rival.rate / clock.rate - 1) <= 0.05:

@@ -130,7 +130,7 @@ def _is_clock_name(name: str, table: Table) -> bool:
         return ":" in table.text(name).iloc[0]
     if words in (["min"], ["hr"]):  # a minimum or a heart rate, unless it stands first and rises
         return name == table.names[0] and table.is_numeric(name) and bool(np.all(np.diff(table.numbers(name)) > 0))
-    units = set(words[1:]) <= set(UNITS_S) - {"h", "d"}  # "t_d" may be any time
+    units = set(words[1:]) <= set(UNITS_S) - {"h", "d"} | {"since", "start", "boot"}  # "t_d" may be any time
     return bool(_CLOCK_WORDS & set(words)) or (words[0] in _SHORT and units)
 
 

@@ -181,7 +181,7 @@ def _trees(path: Path, kind: str, data: bytes) -> Iterator[Table]:
 
 
 def _arrays(tree, name: str, rate: float | None, said: str) -> Iterator[tuple[str, np.ndarray, float | None, str]]:
-    """Rows of values in a tree of dictionaries and lists, with names of branches and the rate that is stated nearest."""
+    """Rows of values in a tree of dictionaries and lists, with the names of branches and the rate stated nearest."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             number = np.asarray(value).ravel() if not isinstance(value, (dict, list, str)) else np.zeros(0)

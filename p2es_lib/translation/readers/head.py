@@ -20,7 +20,8 @@ _RATE_WORDS = (
 # A rate behind its name, a rate before "samples per second", a step behind its name, and a step "per sample".
 _RATES = [rf"{_RATE_WORDS}[^\d\n]{{0,20}}?{_NUMBER}\s*(k?)(?:hz|sps|$|\W)"]
 _RATES += [rf"{_NUMBER}\s*(k?)\s*(?:samples?\s*(?:per|/)\s*s|sps\b)"]
-_STEPS = [rf"(?:interval|sampl\w*[\s_-]*(?:period|interval|time)|delta[\s_-]?t)\W{{0,8}}{_NUMBER}\s*{_UNIT}"]
+_STEP_WORDS = r"(?:interval|sampl\w*[\s_-]*(?:period|interval|time)|delta[\s_-]?t|\bdt)"
+_STEPS = [rf"{_STEP_WORDS}\W{{0,8}}{_NUMBER}\s*{_UNIT}", rf"{_STEP_WORDS}\W*{_UNIT}\W{{1,8}}{_NUMBER}"]
 _STEPS += [rf"{_NUMBER}\s*{_UNIT}\s*(?:/|per)\s*sample"]
 # A rate alone in its line, behind a sign, or behind the signal's name: not that of a filter.
 _BARE = rf"(?:^\W*|@\s*|ppg[\s_,(]*){_NUMBER}\s*(k?)hz\W*$"
@@ -28,6 +29,9 @@ _BARE = rf"(?:^\W*|@\s*|ppg[\s_,(]*){_NUMBER}\s*(k?)hz\W*$"
 
 def find_rate(lines: list[str]) -> tuple[float | None, str]:
     """Sampling rate (Hz) that lines of text state, and the words; None and "" where none does, or they differ."""
+    of_ppg = [line for line in lines if re.search("ppg|pleth|pulse", line, re.IGNORECASE)]
+    if 0 < len(of_ppg) < len(lines) and (own := find_rate(of_ppg))[0]:
+        return own
     found: dict[float, str] = {}
     for patterns, rate_of in ((_RATES, _by_rate), (_STEPS, _by_step), ([_BARE], _by_rate)):
         for line in lines:
@@ -46,8 +50,9 @@ def _by_rate(match: re.Match) -> float:
 
 
 def _by_step(match: re.Match) -> float:
-    unit = match[2].lower().rstrip("s") if match[2].lower().startswith("sec") else match[2].lower()
-    step_s = float(match[1].replace(",", ".")) * _SECONDS[unit]
+    number, unit = match.groups() if match[1][0].isdigit() else match.groups()[::-1]
+    unit = unit.lower().rstrip("s") if unit.lower().startswith("sec") else unit.lower()
+    step_s = float(number.replace(",", ".")) * _SECONDS[unit]
     return 1 / step_s if step_s > 0 else 0.0
 
 
@@ -58,6 +63,10 @@ def find_names(path: Path, top: list[str], layout: Layout, rows: list[list[str]]
     the JSON in one.
     """
     width, above = layout.width, layout.rows[: layout.first]
+    wide = above[-4:] if len(above) > 2 and width > 1 else []
+    if len(wide) > 2 and all(len(row) == width and is_text(row) for row in wide[-3:]) and _is_unit_row(wide[-1]):
+        stacked = [row for row in wide[:-1] if len(row) == width and is_text(row)]  # device, signal, how it was made
+        return [" ".join(filter(None, cells)) for cells in zip(*stacked)], wide[-1], "", len(stacked) + 1
     keyed = {row[0].rstrip("="): row[1:] for row in above if row and re.fullmatch(r"\w+=", row[0])}
     if titles := keyed.get("ChannelTitle"):
         names = ["Time"] * (width > len(titles)) + titles[:width]

@@ -181,8 +181,8 @@ def _without_nonsense(time: np.ndarray) -> tuple[np.ndarray, int]:
     usual = np.median(steps[steps > 0]) if (steps > 0).any() else 0.0
     # The median of five is each time itself where times rise, whatever gaps there are between them.
     off = np.abs(filled - ndimage.median_filter(filled, size=5, mode="mirror"))
+    off[[0, -1]] /= 20  # of these, the neighbours stand on one side
     wrong = ~present | (off > 5 * usual)
-    wrong[[0, -1]] &= off[[0, -1]] > 100 * usual
     if not wrong.any() or wrong.sum() > max(_MOST_WRONG * len(time), 3) or (~wrong).sum() < 2:
         return time, 0
     filled = np.interp(numbers, numbers[~wrong], time[~wrong])

@@ -209,13 +209,8 @@ def _find_layout(path: Path, lines: list[str], hint: str | None) -> Layout:
         if best is None or score > best.score:
             best = Layout(separator, rows, width, first, score)
         is_index = [row[0] for row in body[:5]] == list("12345")
-        if (
-            separator == ","
-            and not is_index
-            and 1 < len(names) < width
-            and 2 * len(names) >= width - 1
-            and body[0][-1] != ""
-        ):
+        halves = 1 < len(names) < width <= 2 * len(names) + 1 and body[0][-1] != ""
+        if separator == "," and halves and not is_index:
             refused = f"split at commas, there are {len(names)} names and {width} cells in a line; if commas mark "
             refused += "decimals too, export with semicolons between columns or a decimal point"
     if best is None and len(lines) < 2:

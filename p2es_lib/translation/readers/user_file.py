@@ -1,5 +1,6 @@
 """A user's own recording, whatever its make, with a PPG or an ECG in it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from p2es_lib.translation.readers.layouts import empatica_e4, known_layout, pola
 from p2es_lib.translation.readers.recording import UserRecording, Wanted, choose_ppg, said_leads
 from p2es_lib.translation.readers.records import read_acq, read_edf, read_wfdb
 from p2es_lib.translation.readers.table import Table
+
+_COUNTER = re.compile(
+    r"(sample|frame|row|packet|seq)\w*([ _]?(no|nr|num\w*|index|id|count\w*))?|index|counter|n|idx", re.I
+)
 
 
 def read_ppg(
@@ -148,6 +153,8 @@ def _of_table(table: Table, given: float | None, wanted: Wanted) -> UserRecordin
         clock = best_clock(path, clocks, x, table.rate)
         others = ", ".join(repr(other) for other in times if other != clock.name)
         clock = clock._replace(note=clock.note + (f" (not from {others})" if others else ""))
+    if ppg and wanted.column is None and table.named and score(ppg) < 0.3:
+        notes.append(f"WARNING: hardly any pulses that are like each other in {ppg!r}")
     if ppg and (clock.is_stated or given) and (why := doubt(x, clock)):
         if not given and not clock.name:
             problem = f"{table.said!r} says {clock.rate:g} Hz, but {why}"
@@ -198,7 +205,21 @@ def _given_clock(table: Table, given: float | None, clocks: list[Clock], refused
     else:
         warning = ""
     note = where + (" (no time column)" if not warning and given else "")
+    if not clocks and not refused and (counted := _counter(table)):
+        name, position = counted
+        lost = int(position[-1]) + 1 - len(position)
+        return Clock(rate, position, f"{where}; column {name!r} counts samples, {lost} are missing", table.started), ""
     return Clock(rate, np.arange(len(table.cells)), note, table.started), warning
+
+
+def _counter(table: Table) -> tuple[str, np.ndarray] | None:
+    """A column that is named as a counter of samples and counts them, some of which are missing; and their numbers."""
+    for name in table.names:
+        if _COUNTER.fullmatch(name.strip()) and table.is_numeric(name):
+            steps = np.diff(count := table.numbers(name))
+            if np.all(steps >= 1) and np.all(steps == np.rint(steps)) and np.median(steps) == 1 and steps.max() > 1:
+                return name, (count - count[0]).astype(int)
+    return None
 
 
 def _rises(table: Table, name: str) -> bool:
