@@ -271,9 +271,9 @@ def _unix_unit(time: np.ndarray) -> str | None:
 def _started(table: Table, name: str) -> str:
     """When a clock begins, ISO 8601 to the second, if it holds Unix times or dates with the year first; or ""."""
     if table.is_numeric(name):
-        first = table.numbers(name)
+        first = table._replace(cells=table.cells.iloc[:50]).numbers(name)
         first = first[np.isfinite(first)][:1]
-        unit = _unix_unit(first)
+        unit = _unix_unit(first) if len(first) else None
         start = pd.Timestamp(first[0] * _PLAIN_UNITS[unit], unit="s") if unit else pd.NaT
     else:
         text = table.text(name).iloc[0].strip("[] ")

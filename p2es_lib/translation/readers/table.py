@@ -70,7 +70,7 @@ class Table(NamedTuple):
 
     def text(self, name: str) -> pd.Series:
         """A column as text, without quotes and blanks around it."""
-        return self.cells[name].astype(str).str.strip(QUOTES)
+        return self.cells[name] if self.cells[name].dtype == object else self.cells[name].astype(str)
 
     def odd(self, name: str) -> np.ndarray:
         """Rows (numbers from 0) in which a column holds something that is neither a number nor a mark of a gap."""
@@ -81,8 +81,11 @@ class Table(NamedTuple):
             values = self.cells[name].to_numpy(float, na_value=np.nan)
             return values, np.zeros(len(values), bool)
         text = self.text(name)
-        values = pd.to_numeric(text.str.replace(self.decimal, ".", regex=False), errors="coerce").to_numpy(dtype=float)
-        return values, np.isnan(values) & ~text.str.lower().isin(MISSING).to_numpy()
+        plain = text if self.decimal == "." else text.str.replace(self.decimal, ".", regex=False)
+        values = pd.to_numeric(plain, errors="coerce").to_numpy(dtype=float)
+        wrong = np.isnan(values)
+        wrong[wrong] = ~text[wrong].str.lower().isin(MISSING).to_numpy()
+        return values, wrong
 
     def numbers(self, name: str) -> np.ndarray:
         """A column as numbers, NaN where missing, infinite or an odd cell; :class:`InputError` where these are many."""
@@ -263,6 +266,8 @@ def _read(path: Path, text: str, layout: Layout, n_names: int, n_skipped: int) -
         problem = f"{str(error).strip()}; every line must have the same columns"
         raise InputError(f"{path}: cannot be read as a table of numbers ({problem})") from error
     cells = cells.fillna("")
-    while len(cells) > 1 and not any(is_value(c.strip(QUOTES)) and c for c in cells.iloc[-1]):  # a line beneath it
+    if any(mark in text for mark in QUOTES):
+        cells = cells.apply(lambda column: column.str.strip(QUOTES))
+    while len(cells) > 1 and not any(is_value(c) and c for c in cells.iloc[-1]):  # a line beneath it
         cells = cells.iloc[:-1]
     return cells, f"{len(bad)} bad line(s) taken as missing: line {', '.join(map(str, bad[:5]))}" if bad else ""

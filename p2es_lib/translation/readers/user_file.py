@@ -96,7 +96,7 @@ def _read(path: str | Path, sampling_rate: float | None, wanted: Wanted) -> User
     if kind == "AcqKnowledge":
         return read_acq(path, data, sampling_rate, wanted)
     tables = [known_layout(path, data)] if kind == "table" else read_tables(path, kind, data)
-    return _of_table(_with_ppg(tables), sampling_rate, wanted)
+    return _of_table(_with_ppg(tables, wanted.column), sampling_rate, wanted)
 
 
 def check_duration(path: str | Path, recording: UserRecording, least_s: float) -> None:
@@ -106,11 +106,16 @@ def check_duration(path: str | Path, recording: UserRecording, least_s: float) -
         raise InputError(f"{path}: {found_s:.1f} s of PPG at {rate:g} Hz; at least {least_s:.1f} s are needed")
 
 
-def _with_ppg(tables: list[Table]) -> Table:
-    """Of several tables, the first with a PPG by its name, or else the first with what may be one."""
+def _with_ppg(tables: list[Table], column: str | int | None) -> Table:
+    """Of several tables, that with the column, or the first with a PPG by its name, or else with what may be one."""
+    if named := next((table for table in tables if str(column) in table.names), None):
+        return named
     for names_of in (find_ppgs, lambda names: perhaps_ppgs(names)[0]):
-        if found := next((table for table in tables if names_of(table.names)), None):
-            return found
+        if found := [table for table in tables if names_of(table.names)]:
+            others = [name for table in found[1:] for name in names_of(table.names)]
+            if others:
+                found[0].notes.append(f"also in the file: {', '.join(map(repr, others[:3]))} (--column)")
+            return found[0]
     return max(tables, key=lambda table: len(table.cells))
 
 
