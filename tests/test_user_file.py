@@ -166,7 +166,8 @@ def test_binary_rubbish_as_csv(tmp_path):
         ("x.zip", "cannot be unpacked"), ("x.csv.gz", "unpack it"), ("x.log", "no row of values"),
         ("x.7z", "unpack it"),
         ("x.bin", "without a header"), ("x", "no text"), ("rec.dat", "give its header, .*rec.hea"),
-        ("x.fit", "heart rates and no wave"), ("x.pkl", "a Python pickle.*CSV"), ("x.pdf", "a document, picture or film"),
+        ("x.fit", "heart rates and no wave"), ("x.pkl", "a Python pickle.*CSV"),
+        ("x.pdf", "a document, picture or film"),
         ("folder", "a folder; name .* rec.hea"), ("folder.csv", "a folder; name one .*none"),
     ],
 )  # fmt: skip
