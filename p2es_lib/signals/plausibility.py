@@ -81,7 +81,8 @@ def _codes(x: np.ndarray, rate: float) -> list[float]:
     held: dict[float, list[bool]] = {}
     for first, end in runs:  # the mask begins with the second sample of a run
         jumps = max(steps[first - 2], steps[end - 1])
-        held.setdefault(float(x[first]), []).append(bool(jumps > usual))
+        if x[first] in (0.0, -1.0):  # another value may be that of a converter at its end
+            held.setdefault(float(x[first]), []).append(bool(jumps > usual))
     return codes + [v for v, jumped in held.items() if v not in codes and len(jumped) > 1 and np.mean(jumped) > 0.5]
 
 
