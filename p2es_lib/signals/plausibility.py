@@ -101,14 +101,16 @@ def _isolated(x: np.ndarray, rate: float) -> np.ndarray:
     low, high = np.quantile(smooth, (0.02, 0.98))
     span = high - low
     off, steps = np.zeros(len(x), bool), np.abs(np.diff(filled, prepend=filled[0], append=filled[-1]))
-    for first, end in true_runs((wave > high + 0.5 * span) | (wave < low - 0.5 * span)):
-        if end - first <= max(0.1 * rate, 2) and max(steps[first], steps[end]) > 0.5 * span:
-            off[first:end] = present[first:end]
+    runs = true_runs((wave > high + 0.5 * span) | (wave < low - 0.5 * span))
+    short = [r for r in runs if np.ptp(r) <= max(0.1 * rate, 2) and max(steps[r[0]], steps[r[1]]) > 0.5 * span]
     # Without contact, a sensor may give noise at another level for a while, which must not count for the range.
     pairs = smooth[: len(smooth) // (2 * length // step) * (2 * length // step)].reshape(-1, 2 * length // step)
     low, high = np.median(pairs.min(axis=1)), np.median(pairs.max(axis=1))
     span = high - low
-    for first, end in true_runs((wave > high + span) | (wave < low - span)):
-        if end - first <= 3 * rate and min(steps[first], steps[end]) > span:
-            off[first:end] = present[first:end]
+    runs = true_runs((wave > high + span) | (wave < low - span))
+    away = [r for r in runs if np.ptp(r) <= 3 * rate and min(steps[r[0]], steps[r[1]]) > span]
+    for found in (short, away):
+        if len(found) <= 0.7 * len(x) / rate:  # what comes with each beat is a converter that wraps around, or an ECG
+            for first, end in found:
+                off[first:end] = present[first:end]
     return off if off.mean() < 0.3 else np.zeros(len(x), bool)
