@@ -51,6 +51,8 @@ _CSV = "Write the ECG as CSV too; default: recordings of up to an hour."
 _REFERENCE = "Reference of the person, a file that p2es calibrate made."
 Reference = option(Path | None, _REFERENCE)
 _LEADS = "Leads of ECG columns whose names do not say them: I, or in order I,II,V2, or by name ch1=I,ch2=V5."
+_RATE = "Hz, for a table without times, or with wrong ones."
+_TIME_COLUMN = "Column of the time, by name or number, or none; default: found out, and told."
 _POLARITY = "Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told)."
 
 #: Lines of standard input that ``p2es live`` pushes together, s: what they add to the delay.
@@ -200,13 +202,14 @@ def score(
 
 @app.command()
 def translate(
-    record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with a PPG in it.")],
+    record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV, EDF or another file with a PPG.")],
     out: option(Path, "Folder for the ECG (WFDB, CSV) and its page (PDF, PNG)."),
     age: Age = None,
     sex: Sex = None,
     model: Model = None,
-    sampling_rate: option(float | None, "Hz, for a CSV without a time column.") = None,
-    column: option(str | None, "Column of the PPG, where it cannot be told by its name.") = None,
+    sampling_rate: option(float | None, _RATE) = None,
+    column: option(str | None, "Column of the PPG, by name or number; default: found out, and told.") = None,
+    time_column: option(str | None, _TIME_COLUMN) = None,
     polarity: option(str, _POLARITY) = "auto",
     samples: option(int, "Samples per window; their spread is drawn.") = 8,
     seed: SampleSeed = 0,
@@ -223,7 +226,7 @@ def translate(
 
     written = translate_recording(
         record, age=age, sex=sex, out=out, model=model, sampling_rate=sampling_rate, column=column, polarity=polarity,
-        n_samples=samples, seed=seed, csv=csv, progress=True, reference=reference,
+        n_samples=samples, seed=seed, csv=csv, progress=True, reference=reference, time_column=time_column,
     )  # fmt: skip
     for what, path in written.items():
         typer.echo(f"{what}: {path}")
@@ -235,8 +238,9 @@ def calibrate(
     out: option(Path, "File for the reference, for example me.p2es."),
     age: Age = None,
     sex: Sex = None,
-    sampling_rate: option(float | None, "Hz, for a CSV without a time column.") = None,
-    column: option(str | None, "Column of the PPG, where it cannot be told by its name.") = None,
+    sampling_rate: option(float | None, _RATE) = None,
+    column: option(str | None, "Column of the PPG, by name or number; default: found out, and told.") = None,
+    time_column: option(str | None, _TIME_COLUMN) = None,
     polarity: option(str, _POLARITY) = "auto",
     leads: option(str | None, _LEADS, "--leads", "--lead") = None,
 ) -> None:
@@ -250,8 +254,9 @@ def calibrate(
     from p2es_lib.translation.calibrate import calibrate as make_reference
 
     made = make_reference(
-        record, out=out, age=age, sex=sex, sampling_rate=sampling_rate, column=column, polarity=polarity, leads=leads
-    )
+        record, out=out, age=age, sex=sex, sampling_rate=sampling_rate, column=column, polarity=polarity, leads=leads,
+        time_column=time_column,
+    )  # fmt: skip
     for what, text in {"reference": made.path, **made.told}.items():
         typer.echo(f"{what}: {text}")
     for warning in made.warnings:
