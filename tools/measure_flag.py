@@ -171,8 +171,8 @@ def flag_table(windows: pd.DataFrame) -> pd.DataFrame:
 
 CAPTION = (
     f"Windows in doubt against windows that are bad: F1 of R peaks (within {1e3 * TOLERANCE_S:.0f} ms, after one "
-    f"constant lag per record) below {BAD_F1:g}. Before: quality of the PPG below {POOR_QUALITY:g}. Windows on whose true beats "
-    "two detectors do not agree are left out. In the last row the limits of the flag were chosen."
+    f"constant lag per record) below {BAD_F1:g}. Before: quality of the PPG below {POOR_QUALITY:g}. Windows on whose "
+    "true beats two detectors do not agree are left out. In the last row the limits of the flag were chosen."
 )
 
 

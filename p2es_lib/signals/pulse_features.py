@@ -28,8 +28,9 @@ FEATURES = ("ppg", "slope", "upstroke", "sin_phase", "cos_phase", "since_s", "un
 N_FEATURES = len(FEATURES)
 
 _SMOOTHING_S, _REFRACTORY_S, _THRESHOLD = 0.03, 0.28, 0.18
-#: Refractory period where the median interval is shorter than the second number, s.
-_FAST_REFRACTORY_S, _FAST_S = 0.23, 0.31
+#: Refractory period of a fast heart, s: where the median interval is then shorter than the second number, and three of
+#: four rises are steeper than this share of the typical one.
+_FAST_REFRACTORY_S, _FAST_S, _ALIKE = 0.23, 0.31, 0.6
 _BLOCK_S, _BLOCK_STEP_S = 1.5, 0.25
 _BUMP_SD_S, _MAX_TIME_S, _TYPICAL_PERIOD_S = 0.03, 2.0, 0.8
 
@@ -72,11 +73,14 @@ def _detect(slope: Tensor, sampling_rate: float) -> tuple[Tensor, Tensor]:
     blocks = F.max_pool1d(slope.unsqueeze(1), block, max(1, round(_BLOCK_STEP_S * sampling_rate))).squeeze(1)
     typical = blocks.median(dim=-1, keepdim=True).values.clamp_min(0)
     most = min(n, n // max(2, round(_REFRACTORY_S * sampling_rate)) + 1)
-    place = _peaks(slope, typical, most, _REFRACTORY_S * sampling_rate)
-    interval = torch.diff(torch.where(place < n, place.double(), torch.nan), dim=-1)
-    fast = interval.nanmedian(dim=-1).values < _FAST_S * sampling_rate
-    if fast.any():
-        place[fast] = _peaks(slope[fast], typical[fast], most, _FAST_REFRACTORY_S * sampling_rate)
+    place, closer = (
+        _peaks(slope, typical, most, apart * sampling_rate) for apart in (_REFRACTORY_S, _FAST_REFRACTORY_S)
+    )
+    # Dicrotic waves come as close, but are less steep than every other rise.
+    steepness = torch.where(closer < n, slope.gather(1, closer.clamp_max(n - 1)), torch.nan)
+    interval = torch.diff(torch.where(closer < n, closer.to(slope.dtype), torch.nan), dim=-1).nanmedian(dim=-1).values
+    is_fast = (interval < _FAST_S * sampling_rate) & (steepness.nanquantile(0.25, dim=-1) > _ALIKE * typical[:, 0])
+    place = torch.where(is_fast[:, None], closer, place)
     # Parabola through the peak and its neighbours.
     middle = place.clamp(1, n - 2)
     before, at, after = (slope.gather(1, middle + shift) for shift in (-1, 0, 1))
