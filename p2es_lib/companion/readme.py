@@ -21,7 +21,7 @@ from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
 from p2es_lib.experiments.variants import LEADS_GIVEN, MORE_STEPS, VARIANTS
 from p2es_lib.plots.saving import ARTEFACTS, MINUTES_TABLE, markdown_table, save_table
 
-#: Folders of figures: everything compared; what `make reproduce` makes; real ECG with simulated PPG; the store; windows in doubt.
+#: Folders of figures: everything compared; what `make reproduce` makes; real ECG with simulated PPG; the store; doubts.
 WIDE, QUICK, REAL, STORE, FLAG = "simulated-wide", "simulated-quick", "ptb-xl-quick", "store", "flag"
 #: Metrics of the headline, of the table of ablations (less is better) and of the table of notebook 14; their decimals.
 HEADLINE = {"rmse": 3, "rmse_lag": 3, "pearson": 2, "pearson_lag": 2, "r_peak_f1": 2, "gaussian_frechet_distance": 2}
