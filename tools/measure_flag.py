@@ -1,7 +1,8 @@
 """Does the flag of a window in doubt mean something? Held against the ECG that was recorded beside the PPG.
 
 A window is bad where the F1 of its R peaks, within 75 ms and after one constant lag per record, is below 0.7. Beside
-the flag (:mod:`p2es_lib.translation.check`) stands what it replaced: quality of the PPG below 0.7.
+the flag (:mod:`p2es_lib.translation.check`) stands what it replaced: quality of the PPG below 0.7. A long record is
+translated in parts of half an hour, as its source reads it; each counts as a record.
 
 ``python -m tools.measure_flag MIRROR [MIRROR ...]`` in a checkout reads what these folders hold of each data set and
 writes ``figures/flag/table01_flag``.
@@ -117,7 +118,7 @@ def windows_of(stretch: Stretch, model: LearnedTranslator) -> list[dict]:
 
 
 def judged(rows: list[dict], window_s: float) -> pd.DataFrame:
-    """The windows of one record: their time, F1, quality and doubt."""
+    """The windows of one translation: their time, F1, quality and doubt."""
     some = [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, _FOR_LAG).astype(int))]
     lag_s = joint_beat_lags_s([[row["beats"] for row in some]], [row["true"] for row in some], window_s)[0]
     return pd.DataFrame({
@@ -134,15 +135,16 @@ def measure(mirrors: list[str]) -> pd.DataFrame:
     model, tables = load_model(PRETRAINED), []
     window_s = model.config.signal.window_samples / model.config.signal.sampling_rate
     for name, record, reading in readings(mirrors):
-        rows = []
         for stretch in reading.stretches:
+            label = f"{record} from {stretch.start_s:.0f} s"
             try:
-                rows += windows_of(stretch, model)
+                rows = windows_of(stretch, model)
             except InputError as error:
-                print(f"{name}/{record}: left out ({error})", file=sys.stderr)
-        if rows:
-            tables.append(judged(rows, window_s).assign(dataset=name, record=record))
-            print(f"{name}/{record}: {len(rows)} windows", file=sys.stderr)
+                print(f"{name}/{label}: left out ({error})", file=sys.stderr)
+                continue
+            print(f"{name}/{label}: {len(rows)} windows", file=sys.stderr)
+            if rows:
+                tables.append(judged(rows, window_s).assign(dataset=name, record=label))
     if not tables:
         raise InputError(f"no PPG with an ECG in {', '.join(mirrors)}; name folders laid out as PhysioNet")
     return pd.concat(tables, ignore_index=True)

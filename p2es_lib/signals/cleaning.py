@@ -311,16 +311,17 @@ def _long_runs(mask: np.ndarray, length: int) -> np.ndarray:
 
 
 def pair_beats(
-    rpeaks: np.ndarray, onsets: np.ndarray, window_samples: int, sampling_rate: float
+    rpeaks: np.ndarray, onsets: np.ndarray, window_samples: int, sampling_rate: float, shortest: float = 0.1
 ) -> tuple[float, np.ndarray]:
     """How well the PPG pulses of a window follow its QRS complexes at one constant delay: score and delays (s).
 
-    The delay is the one between 0.1 and 1 s (arrival plus delay of the device) that most distances from an R peak to a
-    later onset share (both in samples from the beginning of the window, ascending); a pair is an R peak with the onset
-    nearest to that delay after it, at most 80 ms off. A pulse without an R peak counts against the score as much as an
-    R peak without a pulse, except near the edges, where the partner may lie outside: 2 * pairs / (R peaks + onsets).
+    The delay is the one between ``shortest`` and 1 s (arrival plus delay of the device) that most distances from an R
+    peak to a later onset share (both in samples from the beginning of the window, ascending); a pair is an R peak with
+    the onset nearest to that delay after it, at most 80 ms off. A pulse without an R peak counts against the score as
+    much as an R peak without a pulse, except near the edges, where the partner may lie outside: 2 * pairs / (R peaks +
+    onsets).
     """
-    shortest, longest, tolerance = 0.1, 1.0, 0.08  # s
+    longest, tolerance = 1.0, 0.08  # s
     edge = 0.35  # s; an onset is found only if the upstroke and the trough before it are inside
     rpeaks_s, onsets_s = np.asarray(rpeaks) / sampling_rate, np.asarray(onsets) / sampling_rate
     gaps = (np.asarray(onsets)[None, :] - np.asarray(rpeaks)[:, None]) / sampling_rate  # (n_rpeaks, n_onsets)

@@ -77,7 +77,7 @@ def doubts(beats: np.ndarray, pulses: np.ndarray, quality: float, faults: float,
     """
     per_minute = 60 / np.median(np.diff(pulses)) if len(pulses) > 2 else 0.0
     lowest, highest = RATES_PER_MINUTE
-    paired, _ = pair_beats(beats, pulses, window_s, 1.0)
+    paired, _ = pair_beats(beats, pulses, window_s, 1.0, shortest=0.0)  # the delay is the model's
     wrong = {
         FAULTY: faults > MAX_FAULTS,
         RATE: not lowest <= per_minute <= highest,
