@@ -48,6 +48,9 @@ def test_beats_that_are_lost_added_or_late_are_in_doubt():
     assert doubts_of(np.sort(np.append(beats, beats[:-1] + 0.3)), beats + 0.2) == [UNPAIRED]
     assert doubts_of(beats_every(0.75), beats + 0.2) == [UNPAIRED]
     assert doubts_of([], beats + 0.2)[0] == UNPAIRED
+    assert doubts_of(beats, beats + 0.04) == [], "a person may be drawn whose pulse is quick"
+    assert doubts_of(beats[::2], beats + 0.2, quality=0.9) == [], "where the detectors may differ"
+    assert doubts_of(beats[::3], beats + 0.2, quality=0.9) == [UNPAIRED]
     one_lost = np.delete(beats, 5)
     assert doubts_of(one_lost, beats + 0.2) == [], "one beat of thirteen"
 
@@ -70,7 +73,7 @@ def test_irregular_beats_are_in_doubt_unless_their_pulses_look_alike():
     beats = 0.3 + np.cumsum([0, 0.7, 1.1, 0.5, 0.9, 0.6, 1.0, 0.55, 0.95])
     assert irregularity(beats) > 0.4
     assert doubts_of(beats, beats + 0.2, quality=0.98) == []
-    assert doubts_of(beats, beats + 0.2, quality=0.8) == [IRREGULAR]
+    assert doubts_of(beats, beats + 0.2, quality=0.7) == [IRREGULAR]
     assert irregularity(beats_every(0.8)) < 1e-9 and irregularity(np.array([1.0, 2.0])) == 1.0
 
 

@@ -1,9 +1,9 @@
 """Is the ECG of a window to be believed? What its pulses and its own beats say, without a true ECG.
 
-Each window is judged by itself, by the same rules in a file and live. None of them looks at what a heart may do:
-irregular pulses are in order as long as they look alike, as in atrial fibrillation, and so is any rate from 30 to 220
-per minute. The limits were chosen on simulated people and on one hour of one patient (MIMIC-IV), and tried on all other
-recordings (``tools/measure_flag.py``, ``figures/flag``).
+Each window is judged by itself, by the same rules in a file and live. No rhythm is a fault: irregular pulses are in
+order as long as they look alike, as in atrial fibrillation, and so is any rate from 30 to 220 per minute. The limits
+were chosen on simulated people and on one hour of one patient (MIMIC-IV): the highest specificity at a sensitivity of
+0.8. They were tried on all other recordings (``tools/measure_flag.py``, ``figures/flag``).
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from p2es_lib.signals.r_peaks import r_peak_times
 
 #: Windows in which more than this share of the PPG is missing are not translated.
 MAX_MISSING = 0.1
-#: Share of faulty samples as recorded; share of beats and pulses that are pairs; quality of the PPG.
-MAX_FAULTS, LEAST_PAIRED, LEAST_QUALITY = 0.1, 0.75, 0.4
+#: Share of faulty samples as recorded; quality of the PPG.
+MAX_FAULTS, LEAST_QUALITY = 0.1, 0.4
+#: Share of beats and pulses that are pairs, and what it must be where the pulses are clean: two detectors agree there.
+LEAST_PAIRED, LEAST_PAIRED_CLEAN, CLEAN_QUALITY = 0.6, 0.85, 0.95
 #: Largest product of :func:`irregularity` and what quality lacks, 1 - quality + the second number: pulses that come
 #: irregularly must look all the more alike.
-MAX_IRREGULAR, _LACKING = 0.05, 0.02
+MAX_IRREGULAR, _LACKING = 0.08, 0.02
 #: Why an ECG is in doubt, in the order in which :func:`doubts` names it.
 DOWN, FAULTY = "the pulses seem to point down", "the PPG is flat or clipped or wrapped around as recorded"
 RATE = f"fewer than 3 pulses or not {RATES_PER_MINUTE[0]:g} to {RATES_PER_MINUTE[1]:g} per minute"
@@ -81,7 +83,7 @@ def doubts(beats: np.ndarray, pulses: np.ndarray, quality: float, faults: float,
     wrong = {
         FAULTY: faults > MAX_FAULTS,
         RATE: not lowest <= per_minute <= highest,
-        UNPAIRED: paired < LEAST_PAIRED,
+        UNPAIRED: paired < (LEAST_PAIRED_CLEAN if quality > CLEAN_QUALITY else LEAST_PAIRED),
         NOISE: quality < LEAST_QUALITY,
         IRREGULAR: irregularity(beats) * (1 - quality + _LACKING) > MAX_IRREGULAR,
     }
