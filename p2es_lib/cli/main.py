@@ -9,8 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -269,24 +268,27 @@ def live(
     age: Age = None,
     sex: Sex = None,
     model: Model = None,
-    polarity: option(str, "Which way the pulses point: up, or down (turned over).") = "up",
+    polarity: option(str, _POLARITY) = "auto",
     samples: option(int, "Samples per window, of which the mean is written.") = 8,
     seed: SampleSeed = 0,
     reference: Reference = None,
 ) -> None:
     """Translate a PPG while it is being recorded.
 
-    One sample per line on standard input; one line of 12 leads (mV) on standard output per sample of the ECG.
+    One sample per line on standard input; one line of 12 leads (mV) on standard output per sample of the ECG. A line
+    that is no number is a missing sample. Warnings go to standard error, and say which seconds are in doubt, and why.
 
     Example, where sensor is a program that prints the samples:
 
     sensor | p2es live --sampling-rate 64 > ecg.csv
     """
     check_options(age, sex, samples, sampling_rate)
-    check_choice("polarity", polarity, ("up", "down"))
+    check_choice("polarity", polarity, ("auto", "up", "down"))
     known = None if reference is None else check_reference(reference)
     network = load_model(model)
     from p2es_lib.translation.live import LiveTranslator
+    from p2es_lib.translation.results import Summary
+    from p2es_lib.translation.stream import NumberLines, Warnings
 
     settings = {"age": age, "sex": sex, "polarity": polarity, "n_samples": samples, "seed": seed}
     settings["reference"] = load_reference(reference)
@@ -296,14 +298,22 @@ def live(
         typer.echo(f"reference: {describe_reference(known)}", err=True)
     typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
 
+    tell = partial(typer.echo, err=True)
+    numbers = NumberLines(sys.stdin, max(1, int(CHUNK_S * sampling_rate)), tell)
+    warnings, summary = Warnings(translator, tell), Summary(translator.rate, translator.n_window / translator.rate)
+
     def write(block) -> None:
         for number, values in enumerate(block.mean.T, start=block.start):
             typer.echo(f"{number / translator.rate:.4f}," + ",".join("" if np.isnan(v) else f"{v:.4f}" for v in values))
         sys.stdout.flush()
+        warnings.take(block)
+        summary.add(block)
 
-    for chunk in read_numbers(sys.stdin, max(1, int(CHUNK_S * sampling_rate))):
+    for chunk in numbers:
         write(translator.push(chunk))
     write(translator.finish())
+    for line in filter(None, [numbers.summary(), *summary.lines()]):
+        tell(line)
 
 
 @app.command()
@@ -371,22 +381,6 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
             with paths.atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             typer.echo(f"{path}: renewed")
-
-
-def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
-    """Chunks of ``size`` numbers, one per line; empty or ``nan``: missing; no number: an :class:`InputError`."""
-
-    def numbers() -> Iterator[float]:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield float(line.strip() or "nan")
-            except ValueError:
-                problem = f"standard input, line {number}: {line.strip()!r} is no number"
-                raise InputError(f"{problem}; give one sample per line") from None
-
-    found = numbers()
-    while chunk := list(islice(found, size)):
-        yield np.array(chunk)
 
 
 def _check_settings(profile: str, dataset: str, variant=None, seeds=None, seed=None) -> None:

@@ -91,8 +91,8 @@ def translate(
     dict
         Paths: ``ecg`` (header of the WFDB record of the mean, 12 leads in mV at the model's sampling rate), ``central``
         (of the sample nearest to all others: one person's ECG), ``spread`` (of the standard deviation), ``csv``
-        (:func:`p2es_lib.translation.results.append_csv`; or why there is none), ``quality`` (of the PPG of each window,
-        or why it was refused), ``picture`` and ``picture_pdf`` (ten seconds on
+        (:func:`p2es_lib.translation.results.append_csv`; or why there is none), ``quality`` (of each window:
+        :class:`p2es_lib.translation.check.WindowReport`), ``picture`` and ``picture_pdf`` (ten seconds on
         ECG paper, A4 at true scale). And what to tell the user, as the WFDB headers do: ``read`` (how the file was
         read), ``note`` (how much was translated, how the pulses point, warnings), ``delay`` (:data:`PLACEMENT`), and
         ``reference``, where one is given.
