@@ -2,8 +2,9 @@
 
 Each window is judged by itself, by the same rules in a file and live. No rhythm is a fault: irregular pulses are in
 order as long as they look alike, as in atrial fibrillation, and so is any rate from 30 to 220 per minute. The limits
-were chosen on simulated people and on one hour of one patient (MIMIC-IV): the highest specificity at a sensitivity of
-0.8. They were tried on all other recordings (``tools/measure_flag.py``, ``figures/flag``).
+were chosen on one hour of one patient (MIMIC-IV): the highest specificity at a sensitivity of 0.8. What they do to
+other recordings was seen while the rules were made, and is no independent test (``tools/measure_flag.py``,
+``figures/flag``).
 """
 
 from __future__ import annotations
