@@ -35,7 +35,11 @@ def plausibility(ppg: np.ndarray, rate: float) -> float:
         present = np.isfinite(part)
         if len(part) < 4 * rate or present.mean() < 0.5 or np.ptp(part[present]) == 0:
             continue
-        clean = ppg_clean(bridge_gaps(part), rate)
+        filled = bridge_gaps(part)
+        clean, fast = ppg_clean(filled, rate), filled - ndimage.uniform_filter1d(filled, max(3, int(0.1 * rate)))
+        if clean.std() < 0.1 * fast.std():  # what filters leave of something much faster
+            found.append(0.0)
+            continue
         both = []
         for upright in (clean, -clean):
             feet = ppg_onsets(upright, rate)
