@@ -12,7 +12,8 @@ from p2es_lib.core.paths import PRETRAINED
 from p2es_lib.core.reference import Reference
 from p2es_lib.evaluation.coherence import qrs_height_cv
 from p2es_lib.method.p2es import P2Es
-from p2es_lib.translation.live import FADE_S, EcgBlock, LiveTranslator, central_sample, ecg_blocks, refusal
+from p2es_lib.translation.check import refusal
+from p2es_lib.translation.live import FADE_S, EcgBlock, LiveTranslator, central_sample, ecg_blocks
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,9 @@ def same(one: EcgBlock, other: EcgBlock) -> None:
     for name in ("mean", "std", "lower", "upper", "central", "ppg"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(one.covered, other.covered)
-    assert [w.start_s for w in one.windows] == [w.start_s for w in other.windows]
-    assert [w.refused for w in one.windows] == [w.refused for w in other.windows]
+    np.testing.assert_array_equal(one.doubtful, other.doubtful)
+    for name in ("start_s", "refused", "pulses", "beats", "doubt"):
+        assert [getattr(w, name) for w in one.windows] == [getattr(w, name) for w in other.windows], name
 
 
 @pytest.mark.parametrize("rate", [64.0, 125.0, 62.4725, 500.0])
@@ -190,6 +192,26 @@ def test_turned_over_is_turned_over(model, ppg):
     np.testing.assert_array_equal(up.mean, down.mean)
 
 
+@pytest.mark.parametrize("sizes", [(64,), (1, 700), (3000,)])
+def test_the_first_window_with_evidence_decides_which_way_the_pulses_point(make_pair, sizes):
+    """After noise, in which nothing can be told; however it is cut into chunks, all that follows is turned over."""
+    model, ppg = load_method(PRETRAINED), make_pair(30, 64.0, noise=0.01).ppg
+    ppg[: 9 * 64] = 0.5 + 0.1 * np.random.default_rng(1).standard_normal(9 * 64)
+
+    def translated(x, polarity):
+        live = LiveTranslator(model, sampling_rate=64.0, n_samples=1, polarity=polarity)
+        before = live.direction
+        blocks = [live.push(part) for part in chunks(x, sizes)]
+        return EcgBlock.joined([*blocks, live.finish()]), before, live.direction
+
+    up, *_ = translated(ppg, "up")
+    found, before, after = translated(-ppg, "auto")
+    assert "cannot be told yet: taken to point up" in before and "TURNED OVER, its pulses point down" in after
+    np.testing.assert_allclose(found.ppg[1930:], up.ppg[1930:], atol=1e-6)
+    np.testing.assert_allclose(found.ppg[:800], -up.ppg[:800], atol=1e-6)
+    assert "pulses point up (" in translated(ppg, "auto")[2]
+
+
 def test_nothing_usable_gives_missing_ecg_not_an_error(model):
     live = LiveTranslator(model, n_samples=1)
     block = live.push(np.full(1000, np.nan))
@@ -206,7 +228,7 @@ def test_why_a_window_is_refused():
     ("arguments", "message"),
     [
         ({"sampling_rate": 5}, "ppg: sampling rate 5 Hz: a PPG recording has 20 to 10000 Hz"),
-        ({"polarity": "auto"}, "polarity='auto' is unknown; choose one of: up, down"),
+        ({"polarity": "left"}, "polarity='left' is unknown; choose one of: auto, up, down"),
         ({"n_samples": 0}, "at least 1"),
         ({"age": -1}, "age"),
         ({"sex": "X"}, "sex"),

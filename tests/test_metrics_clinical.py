@@ -28,6 +28,7 @@ def test_matching_is_one_to_one_and_the_largest():
     assert count_matches([1.0, 1.04], [1.02]) == (1, 1, 0)
     assert count_matches([1.0], [1.02, 1.04]) == (1, 0, 1)
     assert count_matches([1.0, 2.0], [1.05, 2.051]) == (1, 1, 1)  # 50 ms matches, 51 ms does not
+    assert count_matches([1.0, 2.0], [1.05, 2.051], tolerance_s=0.075) == (2, 0, 0)
     assert count_matches([np.nan, 3.0], [3.0, np.nan]) == (1, 0, 0)
     assert count_matches([], []) == (0, 0, 0)
     rng = np.random.default_rng(0)

@@ -337,6 +337,21 @@ def test_the_page_is_a4_and_true_to_scale():
     assert rhythm[-1, 0] < x[-1]
 
 
+def test_the_page_is_shaded_where_the_ecg_is_in_doubt():
+    """From second 2 to 4, under the traces of all rows: the same seconds of the rhythm strip."""
+    doubtful = np.zeros(1250, dtype=bool)
+    doubtful[round(2 * RATE) : round(4 * RATE)] = True
+    ecg = np.zeros((12, 1250))
+    fig = plots.plot_translation(ecg, RATE, _ppg(1250), doubtful=doubtful)
+    fig.canvas.draw()
+    shade = _by_gid(fig, "in doubt")
+    x = shade.get_transform().transform(shade.get_paths()[0].vertices)[:, 0] / fig.dpi * 25.4
+    rhythm = _printed_mm(fig, _by_gid(fig, "estimate II rhythm"))
+    assert x.min() - rhythm[0, 0] == pytest.approx(50.0) and np.ptp(x) == pytest.approx(50.0)
+    assert "in doubt" in [t.get_text() for t in fig.findobj(Text)]
+    assert not _translation().findobj(lambda artist: artist.get_gid() == "in doubt")
+
+
 def test_the_pdf_of_the_page_is_a4(tmp_path):
     _translation().savefig(tmp_path / "page.pdf")
     box = re.search(rb"/MediaBox ?\[ ?0 0 ([0-9.]+) ([0-9.]+) ?\]", (tmp_path / "page.pdf").read_bytes())

@@ -21,6 +21,7 @@ from p2es_lib.core.paths import PRETRAINED, run_dir
 from p2es_lib.experiments.variants import configure
 from p2es_lib.method.p2es import P2Es
 from p2es_lib.signals.cleaning import ppg_quality
+from p2es_lib.translation.check import FAULTY, NOISE, WindowReport
 from p2es_lib.translation.file import default_model_folder, describe_model, translate, translate_long
 from p2es_lib.translation.live import ecg_blocks, window_starts
 from p2es_lib.translation.results import Summary
@@ -103,14 +104,15 @@ def test_csv_to_wfdb_and_picture(model_folder, tmp_path):
     assert (spread.p_signal >= 0).all() and spread.p_signal.mean() > 0
     assert all(path.stat().st_size > 1000 for key, path in written.items() if key.startswith("picture"))
     table = pd.read_csv(written["csv"], comment="#")
-    assert list(table.columns[:4]) == ["time_s", "I_mV", "I_lower_mV", "I_upper_mV"] and len(table.columns) == 49
+    assert list(table.columns[:4]) == ["time_s", "I_mV", "I_lower_mV", "I_upper_mV"] and len(table.columns) == 50
     np.testing.assert_allclose(table["time_s"], np.arange(record.sig_len) / 125, atol=1e-4)
     for number, lead in enumerate(LEADS):
         np.testing.assert_allclose(table[f"{lead}_mV"], record.p_signal[:, number], atol=0.0006)
         assert (table[f"{lead}_lower_mV"] <= table[f"{lead}_upper_mV"]).all()
     assert "not a diagnosis" in written["csv"].read_text().split("\n")[0]
     windows = pd.read_csv(written["quality"])
-    assert list(windows.columns) == ["start_s", "end_s", "quality", "refused"] and windows["refused"].isna().all()
+    assert list(windows.columns) == ["start_s", "end_s", "quality", "refused", "pulses", "beats", "doubt"]
+    assert windows["refused"].isna().all() and set(table["doubtful"]) <= {0, 1}
     assert windows["start_s"].iloc[0] == 0 and abs(windows["end_s"].iloc[-1] - 20.0) < 0.05
     assert written["note"].startswith("translated 20.0 of 20.0 s")
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
@@ -144,41 +146,42 @@ def test_gap_stays_a_gap(model):
     )
 
 
-def summary_of(block, min_quality) -> Summary:
-    summary = Summary(125.0, 2.048, min_quality)
+def summary_of(block) -> Summary:
+    summary = Summary(125.0, 2.048)
     summary.add(block)
     return summary
 
 
-def test_poor_and_missing_stretches_are_reported(model):
+def test_doubtful_and_missing_stretches_are_reported(model):
     noise = np.random.default_rng(0).standard_normal(1500)
     bad = translate_long(model, noise, 50, "M", n_samples=2, progress=False)
-    bad = summary_of(bad, 0.7).lines()
-    assert len(bad) == 2 and bad[1].startswith("WARNING") and "100 %" in bad[1]
+    n, bad = len(bad.windows), summary_of(bad).lines()
+    assert len(bad) == 2 and bad[1].startswith(f"WARNING: the ECG of {n} of {n} windows is in doubt (")
+    assert bad[1].endswith(": 0.0 to 12.0 s")
     ppg = np.tile(pulses(10, 125), 3)
     ppg[1000:2000] = np.nan
     gap = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
-    assert gap.covered.sum() < len(ppg) and "no usable PPG" in summary_of(gap, 0.0).lines()[0]
+    assert gap.covered.sum() < len(ppg) and "no usable PPG" in summary_of(gap).lines()[0]
 
 
-@pytest.mark.parametrize("poor_first", [True, False])
-def test_the_title_speaks_of_the_stretch_it_shows(model_folder, tmp_path, monkeypatch, poor_first):
-    """The page shows the first ten seconds, and its title calls poor what is poor there; the report is of all."""
+@pytest.mark.parametrize("first", [True, False])
+def test_the_title_speaks_of_the_stretch_it_shows(model_folder, tmp_path, monkeypatch, first):
+    """The page shows the first ten seconds, and its title doubts what is in doubt there; the report is of all."""
     from p2es_lib import plots
     from p2es_lib.translation import live
 
     titles, judged, plot = [], [], plots.plot_translation
 
-    def quality(ppg, *arguments):
-        judged.append(len(judged) < 15)  # of windows that begin within the first 15 s
-        return 0.1 if judged[-1] == poor_first else 0.9
+    def judge(start_s, *arguments):
+        judged.append(start_s < 15)
+        return WindowReport(start_s, 0.9, doubt=NOISE if judged[-1] == first else "")
 
-    monkeypatch.setattr(live, "ppg_quality", quality)
+    monkeypatch.setattr(live, "judge", judge)
     monkeypatch.setattr(plots, "plot_translation", lambda *a, **k: titles.append(k["record"]) or plot(*a, **k))
     arguments = {"out": tmp_path / "out", "model": model_folder, "n_samples": 1, "progress": False}
     written = translate(write_csv(tmp_path / "r.csv", seconds=30.0), **arguments)
-    assert len(judged) > 20 and "WARNING: the PPG is poor" in written["note"]
-    assert titles == ["r, from 0.0 s" + (", POOR PPG" if poor_first else "")]
+    assert len(judged) > 20 and f"is in doubt ({NOISE}" in written["note"]
+    assert titles == ["r, from 0.0 s" + (", IN DOUBT" if first else "")]
 
 
 def test_refused_stretches_are_named_and_the_page_shows_the_first_whole_ten_seconds(model):
@@ -186,7 +189,7 @@ def test_refused_stretches_are_named_and_the_page_shows_the_first_whole_ten_seco
     ppg[500:1000] = np.nan
     result = translate_long(model, ppg, 50, "M", n_samples=2, progress=False)
     blocks = [result.part(a, b) for a, b in ((0, 700), (700, 1900), (1900, 5000))]
-    summary = Summary(125.0, 2.048, 0.0)
+    summary = Summary(125.0, 2.048)
     for block in blocks:
         summary.add(block)
     gap = np.flatnonzero(~result.covered)
@@ -232,6 +235,9 @@ def test_quality_is_that_of_the_ppg_as_recorded(tmp_path, monkeypatch, make_pair
     np.testing.assert_allclose(table["quality"], expected, atol=0.0006 if rate == 125 else 0.03)
     assert f"PPG quality {table['quality'][table['start_s'] < 10.0].min():.2f} of 1" in pages[0]
     assert table["quality"].max() < 0.65 if fault else table["quality"].min() > 0.9
+    assert (
+        table["doubt"].str.contains(FAULTY).all() if fault else not table["doubt"].str.contains(FAULTY, na=False).any()
+    )
 
 
 def test_wrapped_converter_is_reported(model_folder, tmp_path):

@@ -9,8 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -51,6 +50,8 @@ _CSV = "Write the ECG as CSV too; default: recordings of up to an hour."
 _REFERENCE = "Reference of the person, a file that p2es calibrate made."
 Reference = option(Path | None, _REFERENCE)
 _LEADS = "Leads of ECG columns whose names do not say them: I, or in order I,II,V2, or by name ch1=I,ch2=V5."
+_RATE = "Hz, for a table without times, or with wrong ones."
+_TIME_COLUMN = "Column of the time, by name or number, or none; default: found out, and told."
 _POLARITY = "Which way the pulses point as recorded: up, down (turned over), or auto (found out, and told)."
 
 #: Lines of standard input that ``p2es live`` pushes together, s: what they add to the delay.
@@ -200,13 +201,14 @@ def score(
 
 @app.command()
 def translate(
-    record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV or EDF file with a PPG in it.")],
+    record: Annotated[Path, typer.Argument(help="WFDB record (without suffix), CSV, EDF or another file with a PPG.")],
     out: option(Path, "Folder for the ECG (WFDB, CSV) and its page (PDF, PNG)."),
     age: Age = None,
     sex: Sex = None,
     model: Model = None,
-    sampling_rate: option(float | None, "Hz, for a CSV without a time column.") = None,
-    column: option(str | None, "Column of the PPG, where it cannot be told by its name.") = None,
+    sampling_rate: option(float | None, _RATE) = None,
+    column: option(str | None, "Column of the PPG, by name or number; default: found out, and told.") = None,
+    time_column: option(str | None, _TIME_COLUMN) = None,
     polarity: option(str, _POLARITY) = "auto",
     samples: option(int, "Samples per window; their spread is drawn.") = 8,
     seed: SampleSeed = 0,
@@ -223,7 +225,7 @@ def translate(
 
     written = translate_recording(
         record, age=age, sex=sex, out=out, model=model, sampling_rate=sampling_rate, column=column, polarity=polarity,
-        n_samples=samples, seed=seed, csv=csv, progress=True, reference=reference,
+        n_samples=samples, seed=seed, csv=csv, progress=True, reference=reference, time_column=time_column,
     )  # fmt: skip
     for what, path in written.items():
         typer.echo(f"{what}: {path}")
@@ -235,8 +237,9 @@ def calibrate(
     out: option(Path, "File for the reference, for example me.p2es."),
     age: Age = None,
     sex: Sex = None,
-    sampling_rate: option(float | None, "Hz, for a CSV without a time column.") = None,
-    column: option(str | None, "Column of the PPG, where it cannot be told by its name.") = None,
+    sampling_rate: option(float | None, _RATE) = None,
+    column: option(str | None, "Column of the PPG, by name or number; default: found out, and told.") = None,
+    time_column: option(str | None, _TIME_COLUMN) = None,
     polarity: option(str, _POLARITY) = "auto",
     leads: option(str | None, _LEADS, "--leads", "--lead") = None,
 ) -> None:
@@ -250,8 +253,9 @@ def calibrate(
     from p2es_lib.translation.calibrate import calibrate as make_reference
 
     made = make_reference(
-        record, out=out, age=age, sex=sex, sampling_rate=sampling_rate, column=column, polarity=polarity, leads=leads
-    )
+        record, out=out, age=age, sex=sex, sampling_rate=sampling_rate, column=column, polarity=polarity, leads=leads,
+        time_column=time_column,
+    )  # fmt: skip
     for what, text in {"reference": made.path, **made.told}.items():
         typer.echo(f"{what}: {text}")
     for warning in made.warnings:
@@ -264,24 +268,27 @@ def live(
     age: Age = None,
     sex: Sex = None,
     model: Model = None,
-    polarity: option(str, "Which way the pulses point: up, or down (turned over).") = "up",
+    polarity: option(str, _POLARITY) = "auto",
     samples: option(int, "Samples per window, of which the mean is written.") = 8,
     seed: SampleSeed = 0,
     reference: Reference = None,
 ) -> None:
     """Translate a PPG while it is being recorded.
 
-    One sample per line on standard input; one line of 12 leads (mV) on standard output per sample of the ECG.
+    One sample per line on standard input; one line of 12 leads (mV) on standard output per sample of the ECG. A line
+    that is no number is a missing sample. Warnings go to standard error, and say which seconds are in doubt, and why.
 
     Example, where sensor is a program that prints the samples:
 
     sensor | p2es live --sampling-rate 64 > ecg.csv
     """
     check_options(age, sex, samples, sampling_rate)
-    check_choice("polarity", polarity, ("up", "down"))
+    check_choice("polarity", polarity, ("auto", "up", "down"))
     known = None if reference is None else check_reference(reference)
     network = load_model(model)
     from p2es_lib.translation.live import LiveTranslator
+    from p2es_lib.translation.results import Summary
+    from p2es_lib.translation.stream import NumberLines, Warnings
 
     settings = {"age": age, "sex": sex, "polarity": polarity, "n_samples": samples, "seed": seed}
     settings["reference"] = load_reference(reference)
@@ -291,14 +298,22 @@ def live(
         typer.echo(f"reference: {describe_reference(known)}", err=True)
     typer.echo(",".join(["time_s", *(f"{lead}_mV" for lead in LEADS)]))
 
+    tell = partial(typer.echo, err=True)
+    numbers = NumberLines(sys.stdin, max(1, int(CHUNK_S * sampling_rate)), tell)
+    warnings, summary = Warnings(translator, tell), Summary(translator.rate, translator.n_window / translator.rate)
+
     def write(block) -> None:
         for number, values in enumerate(block.mean.T, start=block.start):
             typer.echo(f"{number / translator.rate:.4f}," + ",".join("" if np.isnan(v) else f"{v:.4f}" for v in values))
         sys.stdout.flush()
+        warnings.take(block)
+        summary.add(block)
 
-    for chunk in read_numbers(sys.stdin, max(1, int(CHUNK_S * sampling_rate))):
+    for chunk in numbers:
         write(translator.push(chunk))
     write(translator.finish())
+    for line in filter(None, [numbers.summary(), *summary.lines()]):
+        tell(line)
 
 
 @app.command()
@@ -366,22 +381,6 @@ def readme(dataset: Dataset = "simulated", profile: Profile = "quick") -> None:
             with paths.atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             typer.echo(f"{path}: renewed")
-
-
-def read_numbers(lines: Iterable[str], size: int) -> Iterator[np.ndarray]:
-    """Chunks of ``size`` numbers, one per line; empty or ``nan``: missing; no number: an :class:`InputError`."""
-
-    def numbers() -> Iterator[float]:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield float(line.strip() or "nan")
-            except ValueError:
-                problem = f"standard input, line {number}: {line.strip()!r} is no number"
-                raise InputError(f"{problem}; give one sample per line") from None
-
-    found = numbers()
-    while chunk := list(islice(found, size)):
-        yield np.array(chunk)
 
 
 def _check_settings(profile: str, dataset: str, variant=None, seeds=None, seed=None) -> None:

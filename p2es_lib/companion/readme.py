@@ -22,8 +22,8 @@ from p2es_lib.experiments.sim_to_real import DETECTOR, MODEL, TEMPLATE
 from p2es_lib.experiments.variants import LEADS_GIVEN, MORE_STEPS, VARIANTS
 from p2es_lib.plots.saving import ARTEFACTS, MINUTES_TABLE, markdown_table, save_table
 
-#: Folders of figures: everything compared; what `make reproduce` makes; real ECG with simulated PPG; the store.
-WIDE, QUICK, REAL, STORE = "simulated-wide", "simulated-quick", "ptb-xl-quick", "store"
+#: Folders of figures: everything compared; what `make reproduce` makes; real ECG with simulated PPG; the store; doubts.
+WIDE, QUICK, REAL, STORE, FLAG = "simulated-wide", "simulated-quick", "ptb-xl-quick", "store", "flag"
 #: Metrics of the headline, of the table of ablations (less is better) and of the table of notebook 14; their decimals.
 HEADLINE = {"rmse": 3, "rmse_lag": 3, "pearson": 2, "pearson_lag": 2, "r_peak_f1": 2, "gaussian_frechet_distance": 2}
 ABLATION_METRICS = {"crps": 5, "rmse_lag": 4, "log_spectral_distance": 2, "ppe": 4}
@@ -226,6 +226,11 @@ def store_section(folder: Path) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
+def flag_section(folder: Path) -> str:
+    """How well windows in doubt are those that are bad, from the table that ``tools/measure_flag.py`` wrote."""
+    return markdown_table(_read(folder, "table01_flag"), ".2f")
+
+
 #: What stands between the markers of each name, from the folder of all figures.
 SECTIONS: dict[str, Callable[[Path], str]] = {
     "verdict": verdict_section,
@@ -239,6 +244,7 @@ SECTIONS: dict[str, Callable[[Path], str]] = {
     "sim-to-real": sim_to_real_section,
     "artefacts": lambda figures: artefact_section(figures / QUICK),
     "store": lambda figures: store_section(figures / STORE),
+    "flag": lambda figures: flag_section(figures / FLAG),
 }
 
 

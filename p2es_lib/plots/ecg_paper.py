@@ -15,6 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import ABSENT, DERIVED, LEADS
 from p2es_lib.plots.style import COLOURS, ESTIMATE, SPREAD, TRUTH, Axes, Figure, drawable, new_figure, styled
+from p2es_lib.signals.cleaning import true_runs
 
 MM_PER_S, MM_PER_MV, MM_PER_INCH = 25.0, 10.0, 25.4
 _SCALE = f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV   "
@@ -194,13 +195,14 @@ def plot_ecg_paper(ecg, sampling_rate, *, estimate=None, samples=None, spread=No
 
 
 @styled
-def plot_translation(ecg, sampling_rate, ppg, *, spread=None, age=None, sex="", model="P2Es", quality="",
+def plot_translation(ecg, sampling_rate, ppg, *, spread=None, doubtful=None, age=None, sex="", model="P2Es", quality="",
                      record="") -> Figure:  # fmt: skip
     """First 10 s of a synthesised ECG with the PPG it came from, whom and what it is of, and a warning; 297 x 210 mm.
 
     ``ecg`` (12, T) is the central sample in mV, NaN where nothing was translated, ``spread`` a pair of such arrays, the
-    edges of the band of the samples; ``ppg`` (T,) is in any unit. ``age`` (years) and ``sex`` are as given
-    to the model; ``model``, ``quality`` (of the PPG) and ``record`` (of what it is) are one line each.
+    edges of the band of the samples; ``ppg`` (T,) is in any unit. The page is shaded where the ECG is ``doubtful``,
+    bool (T,). ``age`` (years) and ``sex`` are as given to the model; ``model``, ``quality`` (of the PPG) and ``record``
+    (of what it is) are one line each.
     """
     traces = EcgTraces(sampling_rate, estimate=ecg, spread=spread)
     rows = _strips_of(traces, 2.5)
@@ -209,6 +211,10 @@ def plot_translation(ecg, sampling_rate, ppg, *, spread=None, age=None, sex="", 
     for number, strips in enumerate(rows):
         labels = [min(label, _ZERO - 5.0) for label in _row_extent(traces, strips)[2]]
         _draw_row(ax, traces, strips, labels, _LEFT, _TOP - number * _ROW - _ZERO, clip)
+    for first, stop in true_runs(np.asarray([] if doubtful is None else doubtful, dtype=bool)[shown]).tolist():
+        x = _LEFT + _CALIBRATION + MM_PER_S * np.array([first, stop]) / traces.sampling_rate
+        ax.fill_between(x, _BOTTOM, _TOP, color=COLOURS["vermillion"], alpha=0.12, lw=0, zorder=1, gid="in doubt")
+        ax.text(x[1] - 0.8, _BOTTOM + 16.5, "in doubt", fontsize=8, ha="right", va="bottom", zorder=6)
     ppg = np.asarray(ppg, dtype=float)[shown]
     if np.isfinite(ppg).any():
         x, bottom, low, high = _LEFT + _CALIBRATION, _BOTTOM + 1.0, np.nanmin(ppg), np.nanmax(ppg)

@@ -27,6 +27,8 @@ MIN_DURATION_S = 2.0
 OFF_S = 1.0
 #: Beats closer than this are one beat (240 per minute).
 REFRACTORY_S = 0.25
+#: Median rates of a window that a heart can have: 30 to 220, which training covers, and a margin.
+RATES_PER_MINUTE = (28.0, 230.0)
 _QRS_BAND_HZ = (5.0, 25.0)
 # Filtering leaves a flat signal with specks of some 1e-15 of its level, differently on each processor: no beats.
 _ROUNDING = 1e-9
@@ -159,8 +161,8 @@ def ppg_quality(ppg: np.ndarray, sampling_rate: float, cleaned: tuple[np.ndarray
 
     Agreement of the pulses with their own template (mean correlation, after Orphanidou et al. 2015), at most
     :func:`pulse_likeness`, reduced by twice the share of faulty samples; 0 with fewer than 3 pulses, or at a rate
-    outside 30-220 per minute. ``ppg`` (T,) is as recorded, for cleaning hides faults; ``cleaned``, the same seconds
-    after :func:`ppg_clean`, gaps bridged, and their rate, where the caller has them: they show the pulses.
+    outside :data:`RATES_PER_MINUTE`. ``ppg`` (T,) is as recorded, for cleaning hides faults; ``cleaned``, the same
+    seconds after :func:`ppg_clean`, gaps bridged, and their rate, where the caller has them: they show the pulses.
 
     References
     ----------
@@ -182,7 +184,7 @@ def template_agreement(clean: np.ndarray, beats: np.ndarray, sampling_rate: floa
     """Mean correlation (at most 1) of the beats, given by fiducial points (n_beats,), with their median shape.
 
     Several leads, (n_leads, T), are correlated as one long shape, so that each counts by its amplitude. 0 with fewer
-    than 3 whole beats, or at a median rate outside 30-220 per minute.
+    than 3 whole beats, or at a median rate outside :data:`RATES_PER_MINUTE`.
     """
     if len(beats) < 3:
         return 0.0
@@ -190,7 +192,7 @@ def template_agreement(clean: np.ndarray, beats: np.ndarray, sampling_rate: floa
     clean, beats = np.atleast_2d(clean), np.asarray(beats)
     before, after = int(0.25 * interval), int(0.5 * interval)
     beats = beats[(beats >= before) & (beats + after < clean.shape[-1])].astype(int)
-    if len(beats) < 3 or not 30 <= 60 * sampling_rate / interval <= 220:
+    if len(beats) < 3 or not RATES_PER_MINUTE[0] <= 60 * sampling_rate / interval <= RATES_PER_MINUTE[1]:
         return 0.0
     shapes = clean[:, beats[:, None] + np.arange(-before, after + 1)]  # (n_leads, n_beats, length)
     shapes = shapes - shapes.mean(axis=-1, keepdims=True)
@@ -309,16 +311,17 @@ def _long_runs(mask: np.ndarray, length: int) -> np.ndarray:
 
 
 def pair_beats(
-    rpeaks: np.ndarray, onsets: np.ndarray, window_samples: int, sampling_rate: float
+    rpeaks: np.ndarray, onsets: np.ndarray, window_samples: int, sampling_rate: float, shortest: float = 0.1
 ) -> tuple[float, np.ndarray]:
     """How well the PPG pulses of a window follow its QRS complexes at one constant delay: score and delays (s).
 
-    The delay is the one between 0.1 and 1 s (arrival plus delay of the device) that most distances from an R peak to a
-    later onset share (both in samples from the beginning of the window, ascending); a pair is an R peak with the onset
-    nearest to that delay after it, at most 80 ms off. A pulse without an R peak counts against the score as much as an
-    R peak without a pulse, except near the edges, where the partner may lie outside: 2 * pairs / (R peaks + onsets).
+    The delay is the one between ``shortest`` and 1 s (arrival plus delay of the device) that most distances from an R
+    peak to a later onset share (both in samples from the beginning of the window, ascending); a pair is an R peak with
+    the onset nearest to that delay after it, at most 80 ms off. A pulse without an R peak counts against the score as
+    much as an R peak without a pulse, except near the edges, where the partner may lie outside: 2 * pairs / (R peaks +
+    onsets).
     """
-    shortest, longest, tolerance = 0.1, 1.0, 0.08  # s
+    longest, tolerance = 1.0, 0.08  # s
     edge = 0.35  # s; an onset is found only if the upstroke and the trough before it are inside
     rpeaks_s, onsets_s = np.asarray(rpeaks) / sampling_rate, np.asarray(onsets) / sampling_rate
     gaps = (np.asarray(onsets)[None, :] - np.asarray(rpeaks)[:, None]) / sampling_rate  # (n_rpeaks, n_onsets)

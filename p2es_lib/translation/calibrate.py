@@ -35,6 +35,7 @@ class Calibration:
 def calibrate(
     record: str | Path, *, out: str | Path, age: float | None = None, sex: str | None = None,
     sampling_rate: float | None = None, column: str | None = None, polarity: str = "auto", leads: str | None = None,
+    time_column: str | None = None,
 ) -> Calibration:  # fmt: skip
     """Make a reference of a recording with an ECG of 1 to 12 leads, and a PPG if there is one, and write its file.
 
@@ -48,9 +49,8 @@ def calibrate(
         mean beats, their rate and delay, and the name (no path) of ``record``, not the recording.
     age, sex : float, str
         Years; ``"F"`` or ``"M"``. Kept beside the reference. None: not known.
-    sampling_rate, column, polarity : optional
-        Of a table without a time column (Hz); which column holds the PPG; as for
-        :func:`p2es_lib.translation.file.translate`.
+    sampling_rate, column, polarity, time_column : optional
+        As for :func:`p2es_lib.translation.file.translate`.
     leads : str, optional
         Leads of ECG columns whose names do not say them: ``"I"``, in order ``"I,II,V2"``, or by name ``"ch1=I"``.
 
@@ -72,7 +72,7 @@ def calibrate(
     from p2es_lib.translation.calibration_report import Findings, describe
     from p2es_lib.translation.readers.user_file import read_ecg
 
-    recording = read_ecg(record, sampling_rate=sampling_rate, column=column, leads=leads)
+    recording = read_ecg(record, sampling_rate=sampling_rate, column=column, leads=leads, time_column=time_column)
     findings = Findings.of(recording, polarity, SignalConfig().sampling_rate, str(record))
     about = findings.about() | {
         "version": __version__, "made_on": date.today().isoformat(), "recorded_on": recording.recorded_on,

@@ -59,7 +59,7 @@ def translate(
     record: str | Path, *, age: float | None = None, sex: str | None = None, out: str | Path,
     model: str | Path | None = None, sampling_rate: float | None = None, column: str | None = None,
     polarity: str = "auto", n_samples: int = 8, seed: int = 0, csv: bool | None = None, progress: bool = True,
-    reference: str | Path | None = None,
+    reference: str | Path | None = None, time_column: str | None = None,
 ) -> dict[str, Path | str]:  # fmt: skip
     """Translate the PPG of a recording and write the ECG, as it is made; files of the same names are replaced.
 
@@ -69,12 +69,14 @@ def translate(
     Parameters
     ----------
     record, out, model : path
-        WFDB record (with or without ``.hea``), table or EDF file; folder for the results, made if needed; folder with
-        ``weights.safetensors``, by default :func:`default_model_folder`.
+        WFDB record (with or without ``.hea``), table, EDF or another file that
+        :func:`p2es_lib.translation.readers.user_file.read_ppg` reads; folder for the results, made if needed; folder
+        with ``weights.safetensors``, by default :func:`default_model_folder`.
     age, sex : float, str
         Years; ``"F"`` or ``"M"``. None: not known.
-    sampling_rate, column : optional
-        Of a table without a time column (Hz), and which column holds the PPG (name or number).
+    sampling_rate, column, time_column : optional
+        Of a table whose times are absent or wrong (Hz), and which columns hold the PPG and the time (name or number;
+        "none": no time).
     polarity : "auto", "up" or "down"
         Which way the pulses point as recorded. ``"down"`` is turned over; ``"auto"`` turns over where the evidence
         (:mod:`p2es_lib.signals.polarity`) is strong, and says so.
@@ -89,8 +91,8 @@ def translate(
     dict
         Paths: ``ecg`` (header of the WFDB record of the mean, 12 leads in mV at the model's sampling rate), ``central``
         (of the sample nearest to all others: one person's ECG), ``spread`` (of the standard deviation), ``csv``
-        (:func:`p2es_lib.translation.results.append_csv`; or why there is none), ``quality`` (of the PPG of each window,
-        or why it was refused), ``picture`` and ``picture_pdf`` (ten seconds on
+        (:func:`p2es_lib.translation.results.append_csv`; or why there is none), ``quality`` (of each window:
+        :class:`p2es_lib.translation.check.WindowReport`), ``picture`` and ``picture_pdf`` (ten seconds on
         ECG paper, A4 at true scale). And what to tell the user, as the WFDB headers do: ``read`` (how the file was
         read), ``note`` (how much was translated, how the pulses point, warnings), ``delay`` (:data:`PLACEMENT`), and
         ``reference``, where one is given.
@@ -111,7 +113,8 @@ def translate(
     from p2es_lib.translation.readers.user_file import check_duration, read_ppg
     from p2es_lib.translation.results import write_results
 
-    recording = read_ppg(record, sampling_rate=sampling_rate, column=column, min_duration_s=0.0)
+    columns = {"column": column, "time_column": time_column}
+    recording = read_ppg(record, sampling_rate=sampling_rate, **columns, min_duration_s=0.0)
     network, rate = load_model(model), recording.sampling_rate  # takes seconds, so a file of no use is told before
     check_duration(record, recording, network.config.signal.window_samples / network.config.signal.sampling_rate)
     live = LiveTranslator(
@@ -125,7 +128,7 @@ def translate(
     told = {"read": "; ".join(recording.notes), "polarity": direction}
     told["delay"] = PLACEMENT_BY_REFERENCE if known.get("delay_ms") else PLACEMENT
     told |= {"reference": describe_reference(known)} if known else {}
-    name = re.sub(r"\.(hea|csv|edf|bdf)\Z", "", Path(record).name)
+    name = re.sub(r"\.(hea|csv|edf|bdf)(\.gz)?\Z", "", Path(record).name)
     wants_csv = len(upright) / rate <= MAX_CSV_S if csv is None else csv
     written, report = write_results(Path(out), name, about, told, live, upright, wants_csv, progress)
     also = {what: told[what] for what in ("delay", "reference") if what in told}

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,30 +27,22 @@ from p2es_lib.core.noise import NoiseNames
 from p2es_lib.core.reference import Reference
 from p2es_lib.reference.mean_beat import make_references
 from p2es_lib.signals import cleaning
-from p2es_lib.signals.cleaning import ppg_quality, true_runs
+from p2es_lib.signals.cleaning import true_runs
+from p2es_lib.signals.polarity import pulse_polarity
 from p2es_lib.signals.transforms import resample_at, resampling_reach
+from p2es_lib.translation.check import MAX_MISSING, WindowReport, judge, refusal
 from p2es_lib.translation.readers.checks import RATE_RANGE_HZ, check_options
 
 #: Neighbouring windows share this much, in the middle of which one fades into the next over so long: few beats lie
 #: there, whose times differ a little between the two.
 OVERLAP_S, FADE_S = 1.024, 0.128
-#: Windows in which more than this share of the PPG is missing are not translated.
-MAX_MISSING = 0.1
 #: Gaps of up to so long (s), dropped frames, are bridged where what is left has the lowest rate that a PPG may have.
 BRIDGED_S = 0.1
 #: Edges of the band of the samples, per cent.
 BAND = (5, 95)
 #: PPG that :func:`ecg_blocks` pushes at a time, s: a few batches of windows.
 CHUNK_S = 60.0
-_ARRAYS = ("mean", "std", "lower", "upper", "central", "ppg", "covered")
-
-
-class WindowReport(NamedTuple):
-    """One window: its start (s), the quality (0 to 1) of its PPG as recorded, and why it was refused, or ""."""
-
-    start_s: float
-    quality: float
-    refused: str = ""
+_ARRAYS = ("mean", "std", "lower", "upper", "central", "ppg", "covered", "doubtful")
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,8 @@ class EcgBlock:
     ``mean``, ``std``, ``lower``, ``upper`` (12, n), float32: mean, standard deviation and :data:`BAND` of the samples;
     ``central``: the sample that is nearest to all others, one person's ECG, where the mean is nobody's. All in
     mV; NaN in what was not translated or never learned. ``ppg`` (n,): what was translated, cleaned, or NaN.
-    ``covered`` (n,): where there is a translation. ``windows``: those decided upon since, of later samples too.
+    ``covered`` (n,): where there is a translation; ``doubtful`` (n,): where most of it is of a window in doubt
+    (:mod:`p2es_lib.translation.check`). ``windows``: those decided upon since, of later samples too.
     """
 
     start: int
@@ -72,6 +64,7 @@ class EcgBlock:
     central: np.ndarray
     ppg: np.ndarray
     covered: np.ndarray
+    doubtful: np.ndarray
     windows: tuple[WindowReport, ...] = ()
 
     def __len__(self) -> int:
@@ -106,8 +99,9 @@ class LiveTranslator:
     reference : Reference, optional
         Of the person, one row (:func:`p2es_lib.translation.reference_file.read_reference`). An :class:`InputError` for
         a model that cannot use one.
-    polarity : "up" or "down"
-        Which way the pulses point. It cannot be found out here: the first window would have to wait for the evidence.
+    polarity : "up", "down" or "auto"
+        Which way the pulses point. With ``"auto"`` the first window that has strong evidence decides
+        (:attr:`direction`); until then they are taken to point up.
     n_samples, seed, where : int, int, str
         Samples per window, 2 or more for a spread; the same PPG and seed give the same ECG. ``where`` begins errors,
         of which a setting out of its range is an :class:`InputError`.
@@ -133,8 +127,13 @@ class LiveTranslator:
         if reference is not None and not model.uses_reference:
             raise InputError(f"{where}: {model.name} cannot use a reference; leave it out, or name a model of p2es")
         self._reference = None if reference is None else reference.check(1, self.rate)
-        check_choice("polarity", polarity, ("up", "down"))
+        check_choice("polarity", polarity, ("auto", "up", "down"))
         self._sign = -1.0 if polarity == "down" else 1.0
+        self._finds_direction = polarity == "auto"
+        #: Which way the pulses point and how that is known, in a line for the user.
+        self.direction = f"pulses taken to point {polarity}, as given"
+        if self._finds_direction:
+            self.direction = "WARNING: which way the pulses point cannot be told yet: taken to point up"
         self.n_window, self.n_overlap = signal.window_samples, round(OVERLAP_S * self.rate)
         middle = (np.arange(self.n_overlap, dtype=np.float32) + 0.5) / self.n_overlap - 0.5
         # Never 0: at the ends of a recording a window is alone.
@@ -143,8 +142,8 @@ class LiveTranslator:
         self._raw, self._raw_start, self._n_raw = np.zeros(0), 0, 0  # PPG still needed, its first sample, all received
         self._next, self._last = 0, -1  # starts of the next window, and of the last one that was decided upon
         self._start = 0  # samples before it have been returned
-        # Of what is in the making: weights, and weighted mean, variance, band, central sample and PPG.
-        self._sums = np.zeros((1 + 5 * len(LEADS) + 1, 0), np.float32)
+        # Of what is in the making: weights, and weighted mean, variance, band, central sample, PPG and doubt.
+        self._sums = np.zeros((1 + 5 * len(LEADS) + 2, 0), np.float32)
         self._reports: list[WindowReport] = []
         self._people: Reference | None = None  # one per sample, once drawn
         self._central: int | None = None  # number of the sample that is nearest to all others, once known
@@ -239,18 +238,32 @@ class LiveTranslator:
         self._reports.append(WindowReport(start / self.rate, 0.0, refused))
         return windows, resume
 
-    def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-        """First sample of a window, its PPG (cleaned, gaps bridged) and the weight of each sample, (n_window,)."""
+    def _usable(self, start: int, fade_from: int, ppg: np.ndarray) -> tuple:
+        """First sample of a window, its PPG (cleaned, gaps bridged), as recorded, and the weight of each sample.
+
+        The latter and the first are (n_window,).
+        """
+        ppg = self._turned(ppg)
         clean = cleaning.bridge_gaps(cleaning.ppg_clean(ppg, self.rate))
         first, stop = (round(place * self._ratio) - self._raw_start for place in (start, start + self.n_window))
-        # Faults show in what was recorded; a filter hides them.
-        quality = ppg_quality(self._raw[max(0, first) : stop], self.rate_in, (clean, self.rate))
-        self._reports.append(WindowReport(start / self.rate, quality))
+        recorded = self._raw[max(0, first) : stop]
         weight, late = np.ones(self.n_window, np.float32), fade_from - start
         weight[:late], weight[late : late + self.n_overlap] = 0, self._ramp
         if not late:  # else it fades out into nothing: a gap follows
             weight[-self.n_overlap :] = self._ramp[::-1]
-        return start, clean, weight
+        return start, clean, recorded, weight
+
+    def _turned(self, ppg: np.ndarray) -> np.ndarray:
+        """A window of PPG with its pulses upward; all that is still needed is turned over with it."""
+        if not self._finds_direction or (found := pulse_polarity(ppg, self.rate)).verdict == "unclear":
+            return ppg
+        self._finds_direction, is_down = False, found.verdict == "down"
+        self.direction = (
+            f"the PPG is TURNED OVER, its pulses point down ({found})" if is_down else f"pulses point up ({found})"
+        )
+        if is_down:
+            self._sign, self._raw, ppg = -1.0, -self._raw, -ppg
+        return ppg
 
     def _translate(self, windows: list[tuple]) -> None:
         """Translate windows, batch by batch, and add them to what is in the making."""
@@ -258,7 +271,7 @@ class LiveTranslator:
         per_batch = max(1, self.model.config.sampling.batch_size // self.n_samples)
         for first in range(0, len(windows), per_batch):
             batch = windows[first : first + per_batch]
-            ppg = np.stack([clean for _, clean, _ in batch])[:, None]
+            ppg = np.stack([clean for _, clean, *_ in batch])[:, None]
             scaled = ((ppg - ppg.mean(-1, keepdims=True)) / ppg.std(-1, keepdims=True)).astype(np.float32)
             ecg = self._samples(scaled, [start for start, *_ in batch])
             for window, samples in zip(batch, ecg, strict=True):
@@ -287,7 +300,7 @@ class LiveTranslator:
     def _draw(self, ppg: np.ndarray, names: NoiseNames, **options) -> np.ndarray:
         return self.model.translate(ppg, self._person.repeat(len(ppg)), generator=names, **options).numpy()
 
-    def _add(self, start: int, ppg: np.ndarray, weight: np.ndarray, samples: np.ndarray) -> None:
+    def _add(self, start: int, ppg: np.ndarray, recorded: np.ndarray, weight: np.ndarray, samples: np.ndarray) -> None:
         """Samples of one window, (n_samples, 12, n_window)."""
         skipped = max(0, self._start - start)  # returned already; its weights there are 0
         first, stop = start + skipped - self._start, start + self.n_window - self._start
@@ -296,7 +309,10 @@ class LiveTranslator:
         if self._central is None:
             self._central = central_sample(samples)
         of_samples = samples.mean(axis=0), variance, lower, upper, samples[self._central]
-        rows = np.concatenate([np.ones((1, self.n_window)), *of_samples, ppg[None]])
+        report = judge(start / self.rate, recorded, self.rate_in, ppg, samples[self._central], self.rate)
+        self._reports.append(report)
+        whole = np.ones((1, self.n_window))
+        rows = np.concatenate([whole, *of_samples, ppg[None], whole * bool(report.doubt)])
         self._sums[:, first:stop] += weight[skipped:] * rows[:, skipped:]
 
     def _extend(self, stop: int) -> None:
@@ -309,9 +325,9 @@ class LiveTranslator:
         total, sums = self._sums[0, :count], self._sums[1:, :count]
         with np.errstate(invalid="ignore"):
             averages = np.where(total > 0, sums / total, np.float32(np.nan))  # 0 / 0 where nothing was translated
-        mean, variance, lower, upper, central = averages[:-1].reshape(5, len(LEADS), count)
-        arrays = (mean, np.sqrt(variance), lower, upper, central, averages[-1], total > 0)
-        block = EcgBlock(self._start, *arrays, tuple(self._reports))
+        mean, variance, lower, upper, central = averages[:-2].reshape(5, len(LEADS), count)
+        arrays = (mean, np.sqrt(variance), lower, upper, central, averages[-2], total > 0, averages[-1] > 0.5)
+        block = EcgBlock(self._start, *arrays, tuple(sorted(self._reports)))
         self._reports, self._start, self._sums = [], self._start + count, self._sums[:, count:].copy()
         return block
 
@@ -344,11 +360,3 @@ def nothing_usable(live: LiveTranslator) -> InputError:
     """The error of a recording of which no window could be translated."""
     problem = f"no stretch of {live.n_window / live.rate:.1f} s has a usable PPG (all missing or flat)"
     return InputError(f"{live.where}: {problem}; look at the sensor and the column")
-
-
-def refusal(ppg: np.ndarray) -> str:
-    """Why a window of PPG (T,) cannot be translated; "" if it can."""
-    present = np.isfinite(ppg)
-    if present.mean() < 1 - MAX_MISSING:
-        return f"{100 * (1 - present.mean()):.0f} % missing"
-    return "" if float(np.ptp(ppg[present])) > 0 else "flat"

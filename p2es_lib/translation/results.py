@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +14,14 @@ import numpy as np
 from p2es_lib import __version__
 from p2es_lib.core.leads import LEADS
 from p2es_lib.core.paths import temporary_folder
-from p2es_lib.signals.cleaning import fault_mask, true_runs
-from p2es_lib.translation.live import EcgBlock, LiveTranslator, WindowReport, ecg_blocks, nothing_usable
+from p2es_lib.signals.cleaning import true_runs
+from p2es_lib.translation.check import WindowReport
+from p2es_lib.translation.live import EcgBlock, LiveTranslator, ecg_blocks, nothing_usable
 
 #: Shown on everything that leaves this module.
 DISCLAIMER = "research use only, not a diagnosis"
-#: Share of faulty samples from which on the user is warned, and how many refused stretches a report names.
-MAX_FAULTS, MAX_NAMED = 0.01, 5
+#: How many stretches a report names, of those that are missing and of those in doubt.
+MAX_NAMED = 5
 #: Length of the stretch that a page shows, s.
 PAGE_S = 10.0
 #: Steps per mV of the WFDB files: 1 microvolt a step, so 16 bits hold 32 mV; and WFDB's own mark for a missing sample.
@@ -70,7 +72,7 @@ class WfdbWriter:
 
 def append_csv(path: Path, block: EcgBlock, sampling_rate: float, comments: list[str]) -> None:
     """Append a block to a table: ``time_s``, then per lead mean, edges of the band and central sample (``II_mV``,
-    ``II_lower_mV``, ``II_upper_mV``, ``II_central_mV``).
+    ``II_lower_mV``, ``II_upper_mV``, ``II_central_mV``), and ``doubtful``, 0 or 1.
 
     The first lines, which begin with ``#``, are comments (``pandas.read_csv(..., comment="#")``). Missing is empty.
     """
@@ -82,30 +84,31 @@ def append_csv(path: Path, block: EcgBlock, sampling_rate: float, comments: list
     with open(path, "a", encoding="utf-8", newline="\n") as file:
         is_new = not file.tell()
         file.writelines(f"# {line}\n" for line in (comments if is_new else []))
-        table = pd.DataFrame(rows.T, times, names)
+        table = pd.DataFrame(rows.T, times, names).assign(doubtful=block.doubtful.astype(int))
         table.to_csv(file, header=is_new, index_label="time_s", float_format="%.4f", lineterminator="\n")
 
 
 @dataclass
 class Summary:
-    """How much of a recording was translated, how good its PPG was, and the stretch that a page shows.
+    """How much of a recording was translated, how much of it is in doubt, and the stretch that a page shows.
 
-    ``rate`` of the ECG, Hz; length of a window, s; quality below which its PPG is poor. ``page``: the first
-    :data:`PAGE_S` without a gap, or the longest stretch there is, or None.
+    ``rate`` of the ECG, Hz; length of a window, s. ``page``: the first :data:`PAGE_S` without a gap, or the longest
+    stretch there is, or None.
     """
 
     rate: float
     window_s: float
-    min_quality: float
     page: EcgBlock | None = None
     windows: list[WindowReport] = field(default_factory=list)
     _covered: list[np.ndarray] = field(default_factory=list)
+    _doubtful: list[np.ndarray] = field(default_factory=list)
     _stretch: EcgBlock | None = None
 
     def add(self, block: EcgBlock) -> None:
         """Take the next block into account."""
         self.windows += block.windows
         self._covered.append(block.covered)
+        self._doubtful.append(block.doubtful)
         n_wanted = round(PAGE_S * self.rate)
         for first, stop in true_runs(block.covered).tolist():
             if self.page and len(self.page) >= n_wanted:
@@ -118,18 +121,34 @@ class Summary:
                 self.page = self._stretch
 
     def lines(self) -> list[str]:
-        """What to tell the user: how much was translated, which parts were refused, whether the PPG is poor."""
-        covered = np.concatenate(self._covered)
+        """What to tell the user: how much was translated, what was refused, and which parts are in doubt, and why."""
+        covered, doubtful = np.concatenate(self._covered), np.concatenate(self._doubtful)
         lines = [f"translated {covered.sum() / self.rate:.1f} of {len(covered) / self.rate:.1f} s"]
-        if len(gaps := true_runs(~covered)):
-            named = ", ".join(f"{first:.1f} to {stop:.1f} s" for first, stop in gaps[:MAX_NAMED] / self.rate)
-            more = f" and {len(gaps) - MAX_NAMED} more" if len(gaps) > MAX_NAMED else ""
-            lines[0] += f"; the rest has no usable PPG (missing or flat) and is missing in the ECG: {named}{more}"
-        poor = [w.quality < self.min_quality for w in self.windows if not w.refused]
-        if any(poor):
-            share = f"(quality below {self.min_quality:g}) in {100 * sum(poor) / len(poor):.0f} % of the windows"
-            lines.append(f"WARNING: the PPG is poor {share}")
+        if not covered.all():
+            named = self._named(~covered)
+            lines[0] += f"; the rest has no usable PPG (missing or flat) and is missing in the ECG: {named}"
+        if doubts := [w.doubt for w in self.windows if w.doubt]:
+            of_all = f"{len(doubts)} of {sum(not w.refused for w in self.windows)} windows"
+            where = f": {self._named(doubtful)}" if doubtful.any() else ""
+            lines.append(f"WARNING: the ECG of {of_all} is in doubt ({describe_doubts(doubts)}){where}")
         return lines
+
+    def _named(self, mask: np.ndarray) -> str:
+        """Where samples (T,) are True: the first stretches in s, and how many more there are."""
+        runs = true_runs(mask)
+        named = ", ".join(f"{first:.1f} to {stop:.1f} s" for first, stop in runs[:MAX_NAMED] / self.rate)
+        return named + (f" and {len(runs) - MAX_NAMED} more" if len(runs) > MAX_NAMED else "")
+
+    def on_page(self) -> list[WindowReport]:
+        """The translated windows that the page shows a part of."""
+        begin_s, end_s = (place / self.rate for place in (self.page.start, self.page.start + len(self.page)))
+        return [w for w in self.windows if w.start_s < end_s and w.start_s + self.window_s > begin_s and not w.refused]
+
+
+def describe_doubts(doubts: list[str]) -> str:
+    """Why windows are in doubt, with how many of them for each reason, most first."""
+    counts = Counter(reason for doubt in doubts for reason in doubt.split("; "))
+    return ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
 
 
 def write_results(
@@ -151,7 +170,7 @@ def write_results(
         with temporary_folder(out / "translating") as folder:
             path = {what: folder / (name + ending) for what, ending in _ENDINGS.items()}
             blocks = ecg_blocks(live, ppg, progress)
-            summary, report = _write_signals(path, list(map(_plain, lines)), live, ppg, blocks, wants_csv)
+            summary, report = _write_signals(path, list(map(_plain, lines)), live, blocks, wants_csv)
             notes = [f"reference: {told['reference']}", *report] if "reference" in told else report
             _draw_page(path, record, about, summary, live.n_samples > 1, notes)
             for file in sorted(folder.iterdir()):
@@ -168,10 +187,10 @@ def write_results(
     return written, report
 
 
-def _write_signals(path: dict, comments: list[str], live: LiveTranslator, ppg: np.ndarray, blocks, wants_csv: bool):
+def _write_signals(path: dict, comments: list[str], live: LiveTranslator, blocks, wants_csv: bool):
     """All files but the page; returns the :class:`Summary` of the recording, and its lines for the user."""
     writers = ecg, central, spread = [WfdbWriter(path[what], live.rate) for what in ("ecg", "central", "spread")]
-    summary = Summary(live.rate, live.n_window / live.rate, live.model.config.data.min_quality)
+    summary = Summary(live.rate, live.n_window / live.rate)
     for block in blocks:
         ecg.write(block.mean)
         central.write(block.central)
@@ -181,13 +200,14 @@ def _write_signals(path: dict, comments: list[str], live: LiveTranslator, ppg: n
         summary.add(block)
     if not summary.page:
         raise nothing_usable(live)
-    report, faults = summary.lines(), fault_mask(ppg, live.rate_in)[np.isfinite(ppg)].mean()
-    if faults > MAX_FAULTS:
-        report.append(f"WARNING: {100 * faults:.0f} % of the PPG is flat, clipped or wrapped around as recorded")
+    report = summary.lines()
     for writer in writers:
         writer.close([*comments, *map(_plain, report)])
-    rows = [f"{w.start_s:.3f},{w.start_s + summary.window_s:.3f},{w.quality:.3f},{w.refused}" for w in summary.windows]
-    text = "\n".join(["start_s,end_s,quality,refused", *rows, ""])
+    rows = [
+        f"{w.start_s:.3f},{w.start_s + summary.window_s:.3f},{w.quality:.3f},{w.refused},{w.pulses},{w.beats},{w.doubt}"
+        for w in summary.windows
+    ]
+    text = "\n".join(["start_s,end_s,quality,refused,pulses,beats,doubt", *rows, ""])
     path["quality"].write_text(text, encoding="utf-8", newline="\n")
     return summary, report
 
@@ -195,15 +215,16 @@ def _write_signals(path: dict, comments: list[str], live: LiveTranslator, ppg: n
 def _draw_page(path: dict, record: str, about: dict, summary: Summary, has_spread: bool, report: list[str]) -> None:
     from p2es_lib import plots
 
-    shown = summary.page
-    begin_s, end_s = shown.start / summary.rate, (shown.start + len(shown)) / summary.rate
-    touching = [w for w in summary.windows if w.start_s < end_s and w.start_s + summary.window_s > begin_s]
-    worst = min(w.quality for w in touching if not w.refused)
-    quality = f"PPG quality {worst:.2f} of 1 in the worst window of this stretch (poor: below {summary.min_quality:g})"
-    title = f"{record}, from {begin_s:.1f} s" + (", POOR PPG" if worst < summary.min_quality else "")
+    shown, windows = summary.page, summary.on_page()
+    doubts = [w.doubt for w in windows if w.doubt]
+    quality = f"PPG quality {min(w.quality for w in windows):.2f} of 1 in the worst window of this stretch"
+    quality += f"; IN DOUBT: {describe_doubts(doubts)}" if doubts else ""
+    title = f"{record}, from {shown.start / summary.rate:.1f} s" + (", IN DOUBT" if doubts else "")
     spread = (shown.lower, shown.upper) if has_spread else None
     texts = {**about, "quality": "; ".join([quality, *report]), "record": title}
-    figure = plots.plot_translation(shown.central, summary.rate, shown.ppg, spread=spread, **texts)
+    figure = plots.plot_translation(
+        shown.central, summary.rate, shown.ppg, spread=spread, doubtful=shown.doubtful, **texts
+    )
     plots.save_figure(figure, path["picture"].parent, "fig01_translation")
     for what in ("picture", "picture_pdf"):
         path[what].with_name(f"fig01_translation{path[what].suffix}").rename(path[what])

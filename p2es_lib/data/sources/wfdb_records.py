@@ -2,7 +2,10 @@
 
 import posixpath
 import re
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,14 +40,58 @@ def read_header(path: Path):
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the header is empty (zero bytes)")
     try:
-        header = wfdb.rdheader(str(path.with_suffix("")))
+        with _plain(path) as (record, date, files):
+            header = wfdb.rdheader(str(record))
     except Exception as error:  # wfdb raises whatever its parser meets
         raise InputError(f"{path}: not a readable WFDB header ({error})") from error
+    header.sig_len = header.sig_len or None  # 0 stands for not stated
+    if date:
+        header.base_date, header.base_time, header.base_datetime = date.date(), date.time(), date
+    if files and getattr(header, "file_name", None):
+        header.file_name = [files.get(name, name) for name in header.file_name]
     if not header.fs or header.fs <= 0:
         raise InputError(f"{path}: the header states no valid sampling rate ({header.fs!r})")
     if getattr(header, "sig_name", None):
         header.sig_name = [name or "" for name in header.sig_name]  # a signal may have no description
     return header
+
+
+_TIME_AND_DATE = r"(([01]?\d|2[0-3]):[0-5]?\d(:[0-5]?\d(\.\d{1,6})?)?( ([012]?\d|3[01])/(0?\d|1[0-2])/\d{4})?)?"
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[tuple[Path, datetime | None, dict[str, str]]]:
+    """The record (without suffix) of a header that wfdb can read, its date if wfdb could not read it, and its files.
+
+    What reading does not need is left out of a copy: a date in another form, a length of 0, folders before names. Files
+    that lie in those are linked: name beside the copy to name in the original.
+    """
+    text = path.read_text("latin-1")
+    lines = text.splitlines()
+    at = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
+    fields = lines[at].split() if at is not None else []
+    usual = re.fullmatch(_TIME_AND_DATE, " ".join(fields[4:]))
+    folders = len(fields) > 2 and any("/" in line.split()[0] for line in lines[at + 1 :] if line.strip("# "))
+    plain_name = len(fields) > 2 and re.fullmatch(r"[-\w]+(/\d+)?", fields[0])
+    if len(fields) < 3 or (usual and plain_name and not folders and re.fullmatch("[1-9]\\d*|", "".join(fields[3:4]))):
+        yield path.with_suffix(""), None, {}
+        return
+    iso = re.search(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})", lines[at])
+    length = fields[3:4] if fields[3:4] and re.fullmatch(r"[1-9]\d*", fields[3]) else []
+    name = re.sub(r"[^-\w/]", "_", fields[0] if plain_name else posixpath.basename(fields[0]))
+    lines[at] = " ".join([name, *fields[1:3], *length, *(fields[4:] if usual and length else [])])
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        for number in range(at + 1, len(lines)) if "/" not in name else ():
+            file, _, rest = lines[number].partition(" ")
+            if rest and not file.startswith("#"):
+                files[bare := posixpath.basename(file)] = file
+                lines[number] = f"{bare} {rest}"
+                if (source := path.absolute().parent / file).is_file() and not (link := Path(folder, bare)).exists():
+                    link.symlink_to(source)
+        record = Path(folder, name.partition("/")[0])
+        record.with_suffix(".hea").write_text("\n".join(lines) + "\n")
+        yield record, datetime.fromisoformat(f"{iso[1]}T{iso[2]}") if iso else None, files
 
 
 def segments(header) -> list[Segment]:
@@ -124,7 +171,8 @@ def read_signals(path: Path, names: list[str], first_frame: int = 0, end_frame: 
     channels = [header.sig_name.index(name) for name in names]
     stop = end_frame if header.sig_len else None  # without a stated length, wfdb only reads to the end
     try:
-        record = wfdb.rdrecord(str(path.with_suffix("")), first_frame, stop, channels=channels, smooth_frames=False)
+        with _plain(path) as (plain, *_):
+            record = wfdb.rdrecord(str(plain), first_frame, stop, channels=channels, smooth_frames=False)
     except Exception as error:  # wfdb raises whatever it meets in a damaged file
         raise InputError(f"{path}: the signal files cannot be read ({type(error).__name__}: {error})") from error
     rates = [record.fs * per_frame for per_frame in record.samps_per_frame]

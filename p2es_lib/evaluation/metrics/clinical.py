@@ -12,16 +12,18 @@ from p2es_lib.core.leads import LIMB_LEADS, lead_residual
 R_PEAK_TOLERANCE_S = 0.050
 
 
-def count_matches(predicted, true, span_s: tuple[float, float] = (-np.inf, np.inf)) -> tuple[int, int, int]:
+def count_matches(
+    predicted, true, span_s: tuple[float, float] = (-np.inf, np.inf), tolerance_s: float = R_PEAK_TOLERANCE_S
+) -> tuple[int, int, int]:
     """One-to-one matching of two lists of event times in seconds: ``(n_matched, n_extra, n_missed)``.
 
-    Going through both lists in order and pairing the first two that are at most :data:`R_PEAK_TOLERANCE_S` apart
-    (inclusive) gives the largest possible number of matches. An unmatched event less than the tolerance inside the ends
-    of ``span_s`` is not counted: its partner may lie beyond.
+    Going through both lists in order and pairing the first two that are at most ``tolerance_s`` apart (inclusive) gives
+    the largest possible number of matches. An unmatched event less than the tolerance inside the ends of ``span_s`` is
+    not counted: its partner may lie beyond.
     """
     p, t = (np.sort(times[np.isfinite(times)]) for times in (np.asarray(predicted, float), np.asarray(true, float)))
-    start, stop = span_s[0] + R_PEAK_TOLERANCE_S, span_s[1] - R_PEAK_TOLERANCE_S
-    limit = R_PEAK_TOLERANCE_S + 1e-9  # times are multiples of 1 / sampling_rate: rounding must not decide
+    start, stop = span_s[0] + tolerance_s, span_s[1] - tolerance_s
+    limit = tolerance_s + 1e-9  # times are multiples of 1 / sampling_rate: rounding must not decide
     i = j = matched = extra = missed = 0
     while i < len(p) or j < len(t):
         if i < len(p) and j < len(t) and abs(p[i] - t[j]) <= limit:

@@ -9,23 +9,42 @@ from p2es_lib.core.demographics import Demographics
 from p2es_lib.core.errors import InputError
 from p2es_lib.core.leads import parse_lead
 
-CSV_SUFFIXES, EDF_SUFFIXES = (".csv", ".txt", ".tsv"), (".edf", ".bdf")
+CSV_SUFFIXES = (".csv", ".txt", ".tsv", ".log", ".asc", ".prn", ".puls")
+EDF_SUFFIXES, PACKED = (".edf", ".bdf"), (".gz", ".bz2", ".xz", ".zip")
+_KINDS = {
+    "table": CSV_SUFFIXES, "EDF": EDF_SUFFIXES, "sheet": (".xlsx", ".xlsm"), "frame": (".parquet", ".feather"),
+    "MATLAB": (".mat",), "HDF5": (".h5", ".hdf5"), "NumPy": (".npy", ".npz"), "JSON": (".json", ".jsonl", ".ndjson"),
+    "AcqKnowledge": (".acq",), "XDF": (".xdf", ".xdfz"), "Avro": (".avro",),
+}  # fmt: skip
+#: Suffix of a file to its kind, each of which has a reader.
+KINDS = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes}
+#: How files of these kinds begin, where their names do not tell.
+_BEGINNINGS = {
+    b"\x1f\x8b": "gz", b"PK\x03\x04": "zip", b"\x89HDF": "HDF5", b"MATLAB ": "MATLAB", b"PAR1": "frame",
+    b"Obj\x01": "Avro", b"XDF:": "XDF", b"\x93NUMPY": "NumPy", b"0       ": "EDF", b"\xffBIOSEMI": "EDF",
+    b"BZh": "bz2", b"\xfd7zXZ": "xz",
+}  # fmt: skip
 #: Sampling rates (Hz) that a PPG can have: pulses need 20 Hz, and nothing samples a finger faster than 10 kHz.
 RATE_RANGE_HZ = (20.0, 10_000.0)
 
 _TO_CSV = "export it as CSV (UTF-8) with a column of time and one of the PPG"
 #: Kinds of file that people have and that are not read here: what each is, and what to do.
 _FOREIGN = {
-    ".mat": "a MATLAB file, not read here: writematrix([t(:) ppg(:)], 'ppg.csv') makes a CSV of it, with t in s",
-    ".npy .npz": "a file of NumPy arrays: numpy.savetxt('ppg.csv', ppg) makes a CSV of one",
-    ".xlsx .xls .ods": f"a spreadsheet: {_TO_CSV}",
-    ".h5 .hdf5 .parquet .feather .pkl": f"a binary table, not read here: {_TO_CSV} (pandas: to_csv)",
-    ".json .jsonl .xml .avro .acq": f"not read here: {_TO_CSV}",
-    ".zip .gz .bz2 .xz .7z .tar .tgz": "a packed file: unpack it and name the recording inside",
-    ".dat": "signals without a header: put the .hea file of the WFDB record beside it; a table ends in .csv or .txt",
+    ".xls .ods .numbers": f"a spreadsheet of another kind: save it as .xlsx, or {_TO_CSV}",
+    ".pkl .pickle .joblib": f"a Python pickle, which could run any program: {_TO_CSV} (pandas: to_csv)",
+    ".7z .tar .tgz .rar": "a packed folder: unpack it and name the recording inside",
+    ".fit .tcx .gpx": "a record of an activity, which holds heart rates and no wave: export the raw PPG",
+    ".adicht .adidat": "LabChart's own format: export it as text or MATLAB from LabChart",
+    ".vital": "a VitalDB file: vitaldb.VitalFile(name).to_pandas(['SNUADC/PLETH'], 1/100).to_csv makes a table of it",
+    ".sqlite .db .sqlite3": f"a data base: {_TO_CSV}",
+    ".xml .dcm .rds .rdata .sav .vhdr .eeg .c3d .tdms .smr": f"not read here: {_TO_CSV}",
+    ".pdf .png .jpg .jpeg .svg .docx .doc .mp4 .mov .avi": "a document, picture or film: give the samples",
+    ".py .ipynb .m .r .c .cpp .ino .js .html .md .yaml .toml": "a program or a page: give the recording it speaks of",
+    ".wav .mp3 .flac": f"a sound file: {_TO_CSV}",
+    ".dat .bin": "signals without a header: put the .hea file of the WFDB record beside it; a table ends in .csv",
 }
 FOREIGN = {suffix: advice for suffixes, advice in _FOREIGN.items() for suffix in suffixes.split()}
-_UNKNOWN = "of no kind known here: a table in plain text must end in .csv, .txt or .tsv, EDF in .edf or .bdf"
+_UNKNOWN = f"of no kind known here, and no text: {_TO_CSV}"
 
 
 def check_rate(rate: float, what: str) -> float:
@@ -66,12 +85,13 @@ def check_leads(leads: str | None) -> tuple[tuple[str, str], ...]:
 
 
 def check_file(path: str | Path) -> str:
-    """What the name of a recording says it is: ``"table"``, ``"EDF"`` or ``"WFDB"``.
+    """What a recording is, by its name and by how it begins: ``"WFDB"``, or one of :data:`KINDS`.
 
-    An :class:`InputError` if nothing has that name, or it is not read here, says what it is and what to do.
+    Of a packed file, it is what lies in it. An :class:`InputError` if nothing has that name, or it is not read here,
+    says what it is and what to do.
     """
     path = Path(path)
-    suffix, header = path.suffix.lower(), header_of(path)
+    suffix, header = suffix_of(path), header_of(path)
     if str(path) == "-":
         raise InputError("-: standard input is read by 'p2es live' alone; name a file")
     if path.is_dir():
@@ -79,19 +99,42 @@ def check_file(path: str | Path) -> str:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         some = f", such as {', '.join(names[:3])}{more}" if names else " (none that is read here lies in it)"
         raise InputError(f"{path}: a folder; name one recording in it{some}")
-    if suffix in CSV_SUFFIXES + EDF_SUFFIXES:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file{_beside(path)}")
-        return "EDF" if suffix in EDF_SUFFIXES else "table"
+    own = path.with_suffix(".hea")
+    is_part = path.is_file() and own.is_file() and suffix not in (*CSV_SUFFIXES, ".hea")
+    if suffix in KINDS and path.is_file() and not is_part:
+        return KINDS[suffix]
     if header.is_file():
         return "WFDB"
-    if path.exists() or suffix in FOREIGN:
-        there = "there is such a file, but it is" if path.exists() else "no such file, and it would be"
-        own = path.with_suffix(".hea")
-        advice = f"part of a WFDB record: give its header, {own}" if own.is_file() else FOREIGN.get(suffix, _UNKNOWN)
-        raise InputError(f"{path}: {there} {advice}")
-    endings = ", ".join(CSV_SUFFIXES + EDF_SUFFIXES)
+    if path.is_file():
+        if is_part:
+            raise InputError(f"{path}: there is such a file, but it is part of a WFDB record: give its header, {own}")
+        return _kind_by_content(path, suffix)
+    if suffix in KINDS or suffix in FOREIGN:
+        raise InputError(f"{path}: no such file{_beside(path)}")
+    endings = ", ".join(CSV_SUFFIXES[:3] + EDF_SUFFIXES)
     raise InputError(f"{path}: no such recording (no {header.name}, and not a file ending in {endings}){_beside(path)}")
+
+
+def suffix_of(path: Path) -> str:
+    """Last suffix of a name in lower case, that of what is inside for a packed one (``.tsv`` of ``a.tsv.gz``)."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() or suffix if suffix in PACKED else suffix
+
+
+def _kind_by_content(path: Path, suffix: str) -> str:
+    """Kind of a file whose name does not say it; text is a table until it is found to be none."""
+    with path.open("rb") as file:
+        begin = file.read(4096)
+    if suffix in FOREIGN and suffix not in (".dat", ".bin"):
+        raise InputError(f"{path}: there is such a file, but it is {FOREIGN[suffix]}")
+    found = next((kind for mark, kind in _BEGINNINGS.items() if begin.startswith(mark)), None)
+    if found in KINDS.values():
+        return found
+    if found or suffix in PACKED:
+        return "table"  # as what is inside turns out to be
+    if b"\0" in begin and not begin.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        raise InputError(f"{path}: there is such a file, but it is {FOREIGN.get(suffix, _UNKNOWN)}")
+    return "table"
 
 
 def header_of(path: Path) -> Path:
@@ -101,8 +144,8 @@ def header_of(path: Path) -> Path:
 
 def _recordings(folder: Path) -> list[Path]:
     """What can be read in a folder, by name."""
-    kinds = (*CSV_SUFFIXES, *EDF_SUFFIXES, ".hea")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in kinds and not path.name.startswith("."))
+    kinds = (*KINDS, ".hea")
+    return sorted(path for path in folder.iterdir() if suffix_of(path) in kinds and not path.name.startswith("."))
 
 
 def _beside(path: Path) -> str:
